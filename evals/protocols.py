@@ -1,0 +1,96 @@
+"""The roles a back-end can play, and what a suite is. Each role is one or two methods; anything with them fits."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from PIL import Image
+    from rich.table import Table
+
+    from evals.records import Case, Detection, Generated, Sample, Verdict
+
+
+class Generator(Protocol):
+    """Draws images for a batch of samples."""
+
+    name: str
+
+    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
+        """One result per sample, in order. A sample's result depends on its seed, not on its batch."""
+
+
+class Detector(Protocol):
+    """Finds objects of the 80 GenEval classes."""
+
+    name: str
+    min_score: float
+    """Detections below this score are not returned."""
+
+    def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
+        """Detections of each RGB image, best first, boxes in that image's pixels."""
+
+
+class Embedder(Protocol):
+    """A CLIP: images and texts in one space."""
+
+    name: str
+
+    def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Unit vectors, float32 (n, d)."""
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors, float32 (n, d)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """The back-ends a suite may use while it observes."""
+
+    detector: Detector
+    embedder: Embedder
+    """Built when first used, so a suite that asks for no colour never loads a CLIP."""
+    oracle_render: Callable[[str, int], Image.Image] | None
+    """Draws a chain without a model: ``(chain_text, seed) -> RGB image``. None outside the icon world."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """A benchmark: its cases, how an image of a case is observed, judged and summed up."""
+
+    name: str
+    """Short name, e.g. ``"geneval"``; part of every sample's seed."""
+    version: int
+    """Bumped when verdicts change."""
+    add_arguments: Callable[[argparse._ArgumentGroup], None]
+    """Adds the suite's own flags (prompts, thresholds) to its argument group."""
+    load_cases: Callable[[argparse.Namespace], list[Case]]
+    """All cases, in the benchmark's order."""
+    observe: Callable[
+        [list[Sample], list[Image.Image], list[str | None], Tools, argparse.Namespace], list[dict[str, Any]]
+    ]
+    """Batch of samples, RGB images and chains -> one JSON-able observation per image, in order."""
+    verdict: Callable[[Case, dict[str, Any], argparse.Namespace], Verdict]
+    """Pure: what an observation means for its case."""
+    result: Callable[[Sample, str, dict[str, Any], Verdict], dict[str, Any]]
+    """The line of results.jsonl: ``(sample, filename relative to images/, observation, verdict)``."""
+    summarize: Callable[
+        [list[Case], list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]], argparse.Namespace],
+        dict[str, Any],
+    ]
+    """Pure: ``(cases, results, observations, failures, args) -> scores.json``.
+
+    Results and observations are aligned, sorted by case and index. An observation line carries ``case`` (id) and
+    ``index``; a failure line carries ``case``, ``index``, ``stage`` and ``error``."""
+    tables: Callable[[dict[str, Any]], list[Table]]
+    """Scores as tables for the terminal."""
+    headline: Callable[[dict[str, Any]], dict[str, Any]]
+    """The few numbers of the last stdout line."""
+    sheets: Callable[[Path, list[dict[str, Any]], list[dict[str, Any]]], list[Path]]
+    """``(run directory, results, observations) -> pictures written``."""
