@@ -14,6 +14,10 @@ BoxPx = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the image, origin at the top left."""
 
 
+class UserError(Exception):
+    """A mistake of the person at the keyboard: one line with the value and what is allowed, shown without traceback."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One prompt (or edit) of a suite."""

@@ -1,0 +1,1 @@
+"""Pure functions from boxes and outcomes to numbers: no model, no file, no global state."""
