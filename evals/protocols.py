@@ -79,7 +79,8 @@ class Suite:
     verdict: Callable[[Case, dict[str, Any], argparse.Namespace], Verdict]
     """Pure: what an observation means for its case."""
     result: Callable[[Sample, str, dict[str, Any], Verdict], dict[str, Any]]
-    """The line of results.jsonl: ``(sample, filename relative to images/, observation, verdict)``."""
+    """The line of results.jsonl: ``(sample, filename relative to the run directory, observation,
+    verdict)``."""
     summarize: Callable[
         [list[Case], list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]], argparse.Namespace],
         dict[str, Any],
@@ -94,3 +95,5 @@ class Suite:
     """The few numbers of the last stdout line."""
     sheets: Callable[[Path, list[dict[str, Any]], list[dict[str, Any]]], list[Path]]
     """``(run directory, results, observations) -> pictures written``."""
+    verdict_options: tuple[str, ...] = ()
+    """The suite's own arguments that change verdicts only; ``--from verdict`` may change them."""
