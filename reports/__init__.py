@@ -1,0 +1,1 @@
+"""Run directories in, tables and pictures out. Loads no model."""
