@@ -1,0 +1,54 @@
+"""The layout: one black picture per box of a chain, with that box filled in its colour.
+
+The rectangles follow the released code to the pixel: a corner is ``value / 1000 * size`` truncated to a whole pixel, both
+corners are painted, and what lies outside the picture is cut off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw
+
+if TYPE_CHECKING:
+    from got.chain import Box1000, Chain
+
+# Pillow's drawing takes 32-bit coordinates; from twice the picture on, a corner is outside whatever its value.
+_FAR_OUTSIDE_1000 = 2000
+
+
+def draw_layout(chain: Chain, width_px: int, height_px: int) -> list[Image.Image]:
+    """Draw one RGB mask per region, in order; a chain without regions gives one black mask.
+
+    >>> from got.chain import Chain
+    >>> masks = draw_layout(Chain.parse("a dog <|box_start|>(0,0),(500,500)<|box_end|> (red)"), 64, 64)
+    >>> len(masks), masks[0].getpixel((32, 32)), masks[0].getpixel((33, 33))
+    (1, (255, 0, 0), (0, 0, 0))
+    """
+    if not chain.regions:
+        return [black_image(width_px, height_px)]
+    return [draw_mask(region.box_1000, region.color, width_px, height_px) for region in chain.regions]
+
+
+def draw_mask(box_1000: Box1000, color: str, width_px: int, height_px: int) -> Image.Image:
+    """Draw one box on black.
+
+    Args:
+        box_1000: Sorted corners in thousandths of width and height; they may lie outside the picture.
+        color: A colour word of Pillow's, in any case.
+        width_px: Width of the mask.
+        height_px: Height of the mask.
+
+    Returns:
+        An RGB image. A box without extent paints one pixel, a box outside none.
+    """
+    x1, y1, x2, y2 = (min(value, _FAR_OUTSIDE_1000) / 1000 for value in box_1000)
+    mask = black_image(width_px, height_px)
+    corners = (x1 * width_px, y1 * height_px, x2 * width_px, y2 * height_px)
+    ImageDraw.Draw(mask).rectangle(corners, fill=color)
+    return mask
+
+
+def black_image(width_px: int, height_px: int) -> Image.Image:
+    """A black RGB image: the layout of a chain without boxes, and the reference of text-to-image."""
+    return Image.new("RGB", (width_px, height_px))
