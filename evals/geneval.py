@@ -1,0 +1,414 @@
+"""GenEval: does an image show what its prompt names: objects, counts, colours, positions?
+
+Source: Ghosh, Hajishirzi, Schmidt, *GenEval: An Object-Focused Framework for Evaluating Text-to-Image Alignment*,
+arXiv 2310.11513; protocol and prompts of its public code (MIT), re-implemented from its described behaviour.
+
+Protocol: 553 prompts in six tasks, 4 images each. A detector finds the objects of 80 classes (score > 0.3, > 0.9
+for counting); a CLIP names the colour of an object's crop; rules compare both with the prompt. The overall score is
+the mean of the six task scores.
+
+One case (line 277 of the prompts, ids count from 00000)::
+
+    {"tag": "counting", "include": [{"class": "bench", "count": 3}], "exclude": [{"class": "bench", "count": 4}],
+     "prompt": "a photo of three benches"}
+
+An image with two benches is wrong for the reason ``expected bench>=3, found 2``.
+
+Known deviations, none of which changes a verdict:
+- every detection above 0.05 is logged, so other thresholds can be tried later with ``--from verdict``;
+- colours are asked for in one batch over all crops of a batch of images, only where a prompt names a colour;
+- where the model wrote a chain with boxes, a wrong image is traced to its plan or to its drawing.
+
+    python -m evals.geneval --model got
+    python -m evals.geneval --model oracle --limit 60
+    python -m evals.geneval --model folder:my_images --detector mask2former
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evals import geneval_prompts, geneval_scores, geneval_tables
+from evals.metrics import boxes, layout
+from evals.protocols import Suite
+from evals.records import Detection, UserError, Verdict
+from evals.vocabulary import COLORS
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from PIL import Image
+
+    from evals.protocols import Tools
+    from evals.records import Case, Sample
+
+LOGGED_SCORE = 0.05
+"""Detections below this score are not logged."""
+BACKGROUND = "#999"
+"""Paint for what lies outside an object's mask when its colour is asked for."""
+
+
+# ------------------------------------------------------------------------------------------------------------ options
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The scorer's settings; the defaults are the benchmark's."""
+
+    threshold: float = 0.3
+    """A detection counts if its score is above this."""
+    counting_threshold: float = 0.9
+    """The same, for the counting task."""
+    max_objects: int = 16
+    """Only this many best detections of a class count."""
+    max_overlap: float = 1.0
+    """Of two detections of a class that overlap by this IoU or more, only the better counts; 1 switches it off."""
+    position_threshold: float = 0.1
+    """Share of the summed sides by which centres must be apart to stand in a relation."""
+
+
+def add_arguments(group: argparse._ArgumentGroup) -> None:
+    """GenEval's own flags."""
+    group.add_argument("--prompts", type=Path, metavar="FILE", help="own prompts, in evaluation_metadata.jsonl's format")
+    for field in dataclasses.fields(Options):
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=type(field.default),
+            default=field.default,
+            metavar="N" if isinstance(field.default, int) else "X",
+            help=f"{_OPTION_HELP[field.name]} (default: %(default)s)",
+        )
+
+
+_OPTION_HELP = {
+    "threshold": f"detections count above this score, from {LOGGED_SCORE} to 1",
+    "counting_threshold": "the same for the counting task",
+    "max_objects": "best detections of a class that count",
+    "max_overlap": "IoU from which the lesser of two detections of a class is dropped; 1 = never",
+    "position_threshold": "share of the summed sides by which centres must be apart",
+}
+_RANGES = {
+    "threshold": (LOGGED_SCORE, 1.0),
+    "counting_threshold": (LOGGED_SCORE, 1.0),
+    "max_objects": (1, 10_000),
+    "max_overlap": (0.0, 1.0),
+    "position_threshold": (0.0, 1.0),
+}
+
+
+def options_from(args: argparse.Namespace) -> Options:
+    """The options given on the command line, checked."""
+    options = Options(**{name: getattr(args, name) for name in _RANGES})
+    for name, (low, high) in _RANGES.items():
+        value = getattr(options, name)
+        if not low <= value <= high:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; expected a number from {low} to {high}")
+    return options
+
+
+def load_cases(args: argparse.Namespace) -> list[Case]:
+    """The 553 prompts, or the user's own."""
+    options_from(args)
+    own = args.prompts
+    return geneval_prompts.cases(geneval_prompts.read(own) if own else geneval_prompts.generate())
+
+
+# ------------------------------------------------------------------------------------------------------------ verdict
+def keep(detections: Sequence[Detection], tag: str, options: Options) -> dict[str, tuple[Detection, ...]]:
+    """Detections that count, by class, best first; those of equal score stay in the order given."""
+    threshold = options.counting_threshold if tag == "counting" else options.threshold
+    ranked = sorted((d for d in detections if d.score > threshold), key=lambda d: -d.score)
+    by_class: dict[str, list[Detection]] = {}
+    for detection in ranked:
+        by_class.setdefault(detection.name, []).append(detection)
+    kept = {}
+    for name, found in by_class.items():
+        best = found[: options.max_objects]
+        kept[name] = tuple(best[i] for i in boxes.suppress([d.box_xyxy_px for d in best], options.max_overlap))
+    return kept
+
+
+def verdict(case: Case, detections: Sequence[Detection], options: Options) -> Verdict:
+    """Is the image correct, and if not, why? Pure.
+
+    Args:
+        case: Its metadata say what must be there (``include``) and what must not (``exclude``).
+        detections: Everything detected in the image; ``color`` is set where the case asks for a colour.
+        options: Thresholds.
+
+    >>> from evals.records import Case
+    >>> metadata = {"include": [{"class": "dog", "count": 2}]}
+    >>> case = Case(id="0", prompt="a photo of two dogs", tag="two_object", metadata=metadata)
+    >>> verdict(case, [Detection(name="dog", score=0.8, box_xyxy_px=(0, 0, 9, 9))], Options()).reason
+    'expected dog>=2, found 1'
+    """
+    kept = keep(detections, case.tag, options)
+    reasons: list[str] = []
+    matched: list[tuple[Detection, ...] | None] = []
+    for item in case.metadata["include"]:
+        found = kept.get(item["class"], ())[: item["count"]]
+        fault = _wrong_count(item, found) or _wrong_color(item, found) or _wrong_place(item, found, matched, options)
+        reasons += [fault] if fault else []
+        matched.append(None if fault else found)
+    for item in case.metadata.get("exclude", ()):
+        number = len(kept.get(item["class"], ()))
+        if number >= item["count"]:
+            reasons.append(f"expected {item['class']}<{item['count']}, found {number}")
+    return Verdict(correct=not reasons, reason="\n".join(reasons), kept=kept)
+
+
+def _wrong_count(item: dict[str, Any], found: Sequence[Detection]) -> str | None:
+    if len(found) >= item["count"]:
+        return None
+    return f"expected {item['class']}>={item['count']}, found {len(found)}"
+
+
+def _wrong_color(item: dict[str, Any], found: Sequence[Detection]) -> str | None:
+    color = item.get("color")
+    seen = [d.color for d in found]
+    if color is None or seen.count(color) >= item["count"]:
+        return None
+    others = ", ".join(f"{seen.count(other)} {other}" for other in COLORS if other in seen)
+    expected = f"expected {color} {item['class']}>={item['count']}, found {seen.count(color)} {color}"
+    return f"{expected}; and {others or 'no known colour'}"
+
+
+def _wrong_place(
+    item: dict[str, Any],
+    found: Sequence[Detection],
+    matched: Sequence[tuple[Detection, ...] | None],
+    options: Options,
+) -> str | None:
+    if "position" not in item:
+        return None
+    wanted, index = item["position"]
+    targets = matched[index]
+    if targets is None:
+        return f"no target for {item['class']} to be {wanted}"
+    for detection in found:
+        for target in targets:
+            holds = boxes.relations(detection.box_xyxy_px, target.box_xyxy_px, options.position_threshold)
+            if wanted not in holds:
+                return f"expected {item['class']} {wanted} target, found {' and '.join(holds)} target"
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------------ observe
+def observe(
+    samples: list[Sample],
+    images: list[Image.Image],
+    chains: list[str | None],
+    tools: Tools,
+    args: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """Detect, name colours, and where a plan is right but its picture is not, look at the plan's oracle render too.
+
+    Args:
+        samples: What each image was made for.
+        images: RGB, EXIF orientation applied.
+        chains: The chain behind each image, if its model wrote one.
+        tools: Detector, CLIP and the icon world's renderer.
+        args: The run's arguments (thresholds).
+
+    Returns:
+        One JSON-able observation per image.
+    """
+    options = options_from(args)
+    if tools.detector.min_score > min(options.threshold, options.counting_threshold):
+        raise UserError(
+            f"--threshold {options.threshold} is below {tools.detector.min_score}, "
+            f"the lowest score that detector {tools.detector.name} returns"
+        )
+    cases = [sample.case for sample in samples]
+    observations = _look(cases, images, tools, options)
+    doubtful = []
+    for index, (chain, observation) in enumerate(zip(chains, observations, strict=True)):
+        if chain is None:
+            continue
+        planned = layout.parse_plan(chain)
+        observation["plan"] = {"objects": [item.as_dict() for item in planned], "oracle": None}
+        drawn_wrong = not verdict(cases[index], logged(observation), options).correct
+        if drawn_wrong and plan_verdict(cases[index], observation, options).correct:
+            doubtful.append(index)
+    if tools.oracle_render is not None and doubtful:
+        renders = [tools.oracle_render(chains[i] or "", samples[i].seed) for i in doubtful]
+        seen = _look([cases[i] for i in doubtful], renders, tools, options)
+        for index, oracle in zip(doubtful, seen, strict=True):
+            observations[index]["plan"]["oracle"] = {key: oracle[key] for key in ("width", "height", "detections")}
+    return observations
+
+
+def _look(
+    cases: Sequence[Case], images: Sequence[Image.Image], tools: Tools, options: Options
+) -> list[dict[str, Any]]:
+    """Detections of each image, with colours where its case asks for them: one detector call, one colour check."""
+    found = [
+        [detection for detection in detections if detection.score >= LOGGED_SCORE]
+        for detections in tools.detector.detect(images)
+    ]
+    wanted = [
+        (image, detection)
+        for image, (case, detections) in enumerate(zip(cases, found, strict=True))
+        for detection in _to_color(case, detections, options)
+    ]
+    colors: dict[int, str] = {}
+    if wanted:
+        from evals.embedders import classify_colors
+
+        crops = [crop(images[image], detection) for image, detection in wanted]
+        named = classify_colors(tools.embedder, crops, [detection.name for _, detection in wanted], COLORS)
+        colors = {id(detection): color for (_, detection), color in zip(wanted, named, strict=True)}
+    return [
+        {
+            "width": image.width,
+            "height": image.height,
+            "detections": [_log(detection, colors.get(id(detection))) for detection in detections],
+            "plan": None,
+        }
+        for image, detections in zip(images, found, strict=True)
+    ]
+
+
+def _to_color(case: Case, detections: Sequence[Detection], options: Options) -> list[Detection]:
+    """The detections whose colour a verdict can ask for: under these options, and under any other threshold."""
+    wanted: dict[int, Detection] = {}
+    for setting in (options, dataclasses.replace(options, threshold=0.0, counting_threshold=0.0, max_overlap=1.0)):
+        kept = keep(detections, case.tag, setting)
+        for item in case.metadata["include"]:
+            if "color" in item:
+                wanted |= {id(d): d for d in kept.get(item["class"], ())[: item["count"]]}
+    return list(wanted.values())
+
+
+def crop(image: Image.Image, detection: Detection) -> Image.Image:
+    """The object's box cut out of its image, everything outside its mask painted grey if there is a mask."""
+    from PIL import Image
+
+    if detection.mask is not None:
+        image = Image.composite(image, Image.new("RGB", image.size, BACKGROUND), Image.fromarray(detection.mask))
+    x1, y1, x2, y2 = (round(value) for value in detection.box_xyxy_px)
+    return image.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))
+
+
+def _log(detection: Detection, color: str | None) -> dict[str, Any]:
+    # Six significant digits of a score and a hundredth of a pixel would change verdicts on ties: log what was judged.
+    return {
+        "name": detection.name,
+        "score": float(detection.score),
+        "box_xyxy_px": [float(value) for value in detection.box_xyxy_px],
+        "color": color,
+    }
+
+
+def logged(observation: dict[str, Any]) -> list[Detection]:
+    """The detections of an observation (or of its plan's oracle render)."""
+    return [
+        Detection(
+            name=item["name"], score=item["score"], box_xyxy_px=tuple(item["box_xyxy_px"]), color=item["color"]
+        )
+        for item in observation["detections"]
+    ]
+
+
+def plan_verdict(case: Case, observation: dict[str, Any], options: Options) -> Verdict:
+    """The verdict on the plan itself: the chain's own boxes, taken as detections."""
+    planned = [layout.PlannedObject.from_dict(item) for item in observation["plan"]["objects"]]
+    return verdict(case, layout.as_detections(planned, observation["width"], observation["height"]), options)
+
+
+# ------------------------------------------------------------------------------------------------------------- scores
+def observed_verdict(case: Case, observation: dict[str, Any], args: argparse.Namespace) -> Verdict:
+    """The verdict on a logged observation, under the run's options."""
+    return verdict(case, logged(observation), options_from(args))
+
+
+def result(sample: Sample, filename: str, observation: dict[str, Any], judged: Verdict) -> dict[str, Any]:
+    """The line of ``results.jsonl``, in the schema of the public scorer."""
+    del observation  # the verdict holds all that the public schema asks for
+    details = {name: [[*d.box_xyxy_px, d.score] for d in found] for name, found in judged.kept.items()}
+    return {
+        "filename": filename,
+        "tag": sample.case.tag,
+        "prompt": sample.case.prompt,
+        "correct": judged.correct,
+        "reason": judged.reason,
+        "metadata": json.dumps(sample.case.metadata),
+        "details": json.dumps(details),
+    }
+
+
+def trace(case: Case, observation: dict[str, Any], options: Options) -> geneval_scores.Outcome:
+    """One image's outcome: right or wrong, and where it went wrong if its model had a plan."""
+    judged = verdict(case, logged(observation), options)
+    if observation["plan"] is None:
+        return geneval_scores.Outcome(case=case.id, correct=judged.correct)
+    plan_correct = plan_verdict(case, observation, options).correct
+    oracle = observation["plan"]["oracle"]
+    planned = [layout.PlannedObject.from_dict(item) for item in observation["plan"]["objects"]]
+    width, height = observation["width"], observation["height"]
+    kept = [detection for found in judged.kept.values() for detection in found]
+    return geneval_scores.Outcome(
+        case=case.id,
+        correct=judged.correct,
+        plan_correct=plan_correct,
+        oracle_correct=None if oracle is None else verdict(case, logged(oracle), options).correct,
+        fit=layout.fit(layout.as_detections(planned, width, height), kept, width, height),
+    )
+
+
+def summarize(
+    cases: list[Case],
+    results: list[dict[str, Any]],
+    observations: list[dict[str, Any]],
+    failures: list[dict[str, Any]],
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """``scores.json``: per task and overall, with intervals, bounds where images are missing, and the faults' origin."""
+    options = options_from(args)
+    by_id = {case.id: case for case in cases}
+    outcomes = [trace(by_id[line["case"]], line, options) for line in observations]
+    assert [outcome.correct for outcome in outcomes] == [line["correct"] for line in results], (
+        "results and observations disagree: they are not of the same run"
+    )
+    expected = len(cases) * args.images_per_prompt
+    return {
+        "suite": SUITE.name,
+        "version": SUITE.version,
+        "model": args.model,
+        "detector": args.detector,
+        "world": geneval_scores.world(args.detector),
+        "prompts": "own" if args.prompts else "geneval",
+        "options": dataclasses.asdict(options),
+        **geneval_scores.summarize(cases, outcomes, failures, args.images_per_prompt),
+        "reference": geneval_scores.load_reference(args.detector),
+    }
+
+
+def draw_sheets(run: Path, results: list[dict[str, Any]], observations: list[dict[str, Any]]) -> list[Path]:
+    """A contact sheet per task and a grid per prompt, with planned (dashed) and detected (solid) boxes."""
+    from evals import sheets
+
+    return sheets.draw(run, results, observations)
+
+
+SUITE = Suite(
+    name="geneval",
+    version=1,
+    add_arguments=add_arguments,
+    load_cases=load_cases,
+    observe=observe,
+    verdict=observed_verdict,
+    result=result,
+    summarize=summarize,
+    tables=geneval_tables.tables,
+    headline=geneval_scores.headline,
+    sheets=draw_sheets,
+    verdict_options=tuple(_RANGES),
+)
+
+if __name__ == "__main__":
+    from evals import cli
+
+    raise SystemExit(cli.main(SUITE))

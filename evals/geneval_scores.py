@@ -1,0 +1,204 @@
+"""GenEval's numbers: from the outcome of each image to ``scores.json``, and from there to tables. Pure."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evals.metrics import statistics
+from evals.vocabulary import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from evals.metrics.layout import LayoutFit
+    from evals.metrics.statistics import Estimate
+    from evals.records import Case
+
+_BOOTSTRAP_SEED = 2310_11513
+REFERENCE = Path(__file__).parent / "assets" / "reference_scores.json"
+"""Measured floor and ceiling, by detector; written by ``python -m evals.geneval_reference``."""
+
+FAULTS = ("plan_wrong", "drawing_wrong", "detector_doubt", "unchecked", "no_plan")
+"""Where a wrong image went wrong:
+
+- plan_wrong: the chain's own boxes, taken as detections, fail the case;
+- drawing_wrong: the plan is right, the image is not, and an exact drawing of the plan passes;
+- detector_doubt: the plan is right, but even its exact drawing fails: the detector may be to blame;
+- unchecked: the plan is right, the image is not, and there was no exact drawing to look at;
+- no_plan: the model wrote no chain.
+"""
+
+DIRECTIONS = {
+    "score": "higher",
+    "prompts_any": "higher",
+    "plan": "higher",
+    "layout.iou": "higher",
+    "layout.recall": "higher",
+    "layout.offset": "lower",
+}
+"""Which way is better."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one image."""
+
+    case: str
+    """Id of its case."""
+    correct: bool
+    plan_correct: bool | None = None
+    """Whether the plan passes the case; None without a chain."""
+    oracle_correct: bool | None = None
+    """Whether an exact drawing of the plan passes; None where none was looked at."""
+    fit: LayoutFit | None = None
+    """How the image keeps to the plan; None without a chain."""
+
+    @property
+    def fault(self) -> str | None:
+        """One of :data:`FAULTS`, or None for a correct image.
+
+        >>> Outcome(case="0", correct=False, plan_correct=True, oracle_correct=False).fault
+        'detector_doubt'
+        """
+        if self.correct:
+            return None
+        if self.plan_correct is None:
+            return "no_plan"
+        if not self.plan_correct:
+            return "plan_wrong"
+        return {None: "unchecked", True: "drawing_wrong", False: "detector_doubt"}[self.oracle_correct]
+
+
+def world(detector: str | None) -> str:
+    """The domain of the scores: the icon world's numbers never share a column with those of photographs.
+
+    >>> world("icon"), world("mask2former")
+    ('icon world', 'photographs')
+    """
+    return "icon world" if detector in {None, "icon"} else "photographs"
+
+
+def summarize(
+    cases: Sequence[Case],
+    outcomes: Sequence[Outcome],
+    failures: Sequence[dict[str, Any]],
+    images_per_prompt: int,
+) -> dict[str, Any]:
+    """Scores per task and overall.
+
+    Args:
+        cases: The run's cases.
+        outcomes: One per scored image.
+        failures: Log lines of samples without an image or without an observation.
+        images_per_prompt: Images each case should have.
+
+    Returns:
+        The part of ``scores.json`` that is measured. The overall score is the mean of the task scores, as in
+        the paper; ``images`` and ``prompts_any`` pool all images and prompts.
+    """
+    rng = np.random.default_rng(_BOOTSTRAP_SEED)
+    by_case: dict[str, list[Outcome]] = {case.id: [] for case in cases}
+    for outcome in outcomes:
+        by_case[outcome.case].append(outcome)
+    tags = {case.tag for case in cases}
+    ordered = [tag for tag in TASKS if tag in tags] + sorted(tags - set(TASKS))
+    groups = {tag: [by_case[case.id] for case in cases if case.tag == tag] for tag in ordered}
+    every = [group for tag in ordered for group in groups[tag]]
+    tasks, estimates = {}, []
+    for tag in ordered:
+        score = _estimate(groups[tag], lambda o: [float(o.correct)], rng)
+        estimates.append(score)
+        tasks[tag] = _block(groups[tag], score, images_per_prompt, rng)
+    return {
+        "overall": {
+            **_block(every, statistics.mean_of(estimates), images_per_prompt, rng),
+            **_overall_bounds(list(tasks.values())),
+        },
+        "images": _estimate(every, lambda o: [float(o.correct)], rng).as_dict(),
+        "tasks": tasks,
+        "missing": _missing(failures, by_case, images_per_prompt),
+        "directions": DIRECTIONS,
+    }
+
+
+def _estimate(
+    groups: Sequence[Sequence[Outcome]], values: Callable[[Outcome], Sequence[float]], rng: np.random.Generator
+) -> Estimate:
+    """Mean of ``values`` over all images, images grouped by prompt."""
+    items = [[value for outcome in group for value in values(outcome)] for group in groups]
+    return statistics.ratio([sum(group) for group in items], [len(group) for group in items], rng)
+
+
+def _block(
+    groups: Sequence[Sequence[Outcome]], score: Estimate, images_per_prompt: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """All numbers of one task, or of all of them."""
+    every = [outcome for group in groups for outcome in group]
+    missing = len(groups) * images_per_prompt - len(every)
+    correct = sum(outcome.correct for outcome in every)
+    any_right = [float(any(outcome.correct for outcome in group)) for group in groups if group]
+    faults = collections.Counter(outcome.fault for outcome in every)
+    return {
+        "score": score.as_dict(),
+        "bounds": list(statistics.bounds(correct, len(every), missing)) if missing > 0 else None,
+        "missing": missing,
+        "prompts_any": statistics.ratio(any_right, [1.0] * len(any_right), rng).as_dict(),
+        "plan": _estimate(groups, lambda o: [] if o.plan_correct is None else [float(o.plan_correct)], rng).as_dict(),
+        "faults": {name: faults[name] for name in FAULTS},
+        "right_despite_plan": sum(o.correct and o.plan_correct is False for o in every),
+        "layout": {
+            "iou": _estimate(groups, lambda o: o.fit.ious if o.fit else [], rng).as_dict(),
+            "recall": _estimate(groups, lambda o: [float(x >= 0.5) for x in o.fit.ious] if o.fit else [], rng).as_dict(),
+            "offset": _estimate(groups, lambda o: o.fit.offsets if o.fit else [], rng).as_dict(),
+        },
+    }
+
+
+def _overall_bounds(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean of the tasks' bounds, if any image is missing."""
+    if not any(block["missing"] for block in blocks):
+        return {"bounds": None}
+    ends = [block["bounds"] or [block["score"]["value"]] * 2 for block in blocks]
+    return {"bounds": [float(np.mean(side)) for side in zip(*ends, strict=True)]}
+
+
+def _missing(
+    failures: Sequence[dict[str, Any]], by_case: dict[str, list[Outcome]], images_per_prompt: int
+) -> dict[str, Any]:
+    """Images without a score, counted by cause."""
+    total = sum(images_per_prompt - len(group) for group in by_case.values())
+    # A sample can fail more than once; its last failure counts.
+    last = {(line["case"], line["index"]): f"{line['stage']}: {line['error']}" for line in failures}
+    causes = collections.Counter(last.values())
+    if total > sum(causes.values()):
+        causes["not made yet"] = total - sum(causes.values())
+    return {"total": total, "by_cause": dict(causes.most_common())}
+
+
+def headline(scores: dict[str, Any]) -> dict[str, Any]:
+    """The few numbers that end a run."""
+    score = scores["overall"]["score"]
+    return {
+        **{name: scores[name] for name in ("suite", "world", "model", "detector")},
+        "overall": score["value"],
+        "interval_95": [score["low"], score["high"]],
+        "images": score["n"],
+        "prompts": score["clusters"],
+        "tasks": {tag: block["score"]["value"] for tag, block in scores["tasks"].items()},
+        "missing": scores["missing"]["total"],
+        "bounds": scores["overall"]["bounds"],
+    }
+
+
+def load_reference(detector: str | None, path: Path = REFERENCE) -> dict[str, Any] | None:
+    """Measured floor and ceiling with this detector; None where nobody measured them."""
+    if not path.is_file():
+        return None
+    reference: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")).get(detector or "icon")
+    return reference

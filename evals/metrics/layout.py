@@ -1,0 +1,157 @@
+"""The plan inside a chain: which objects a model said it would draw and where, and whether they are there."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from evals.metrics.boxes import iou_matrix, to_pixels
+from evals.records import Detection
+from evals.vocabulary import CLASSES, COLORS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_REGION = re.compile(
+    r"<\|box_start\|>\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*<\|box_end\|>(?:\s*\([a-z ]+\))?"
+)
+# Alternatives are tried in order, so the longest name comes first: "hot dog" before "dog".
+_PHRASE = re.compile(
+    rf"(?:\b(?P<color>{'|'.join(COLORS)})[\s-]+)?"
+    rf"\b(?P<name>{'|'.join(re.escape(name) for name in sorted(CLASSES, key=len, reverse=True))})\W*$",
+    re.IGNORECASE,
+)
+_RECALL_IOU = 0.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedObject:
+    """One box of a chain and what the words before it say it is."""
+
+    text: str
+    """The words between the box before and this one."""
+    name: str | None
+    """Class in GenEval's spelling; None where the last words name none of the 80."""
+    color: str | None
+    """Colour word right before the name, one of GenEval's ten; None where there is none."""
+    box_1000: tuple[int, int, int, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"text": self.text, "name": self.name, "color": self.color, "box_1000": list(self.box_1000)}
+
+    @classmethod
+    def from_dict(cls, item: dict[str, Any]) -> PlannedObject:
+        """Back from the JSON form."""
+        x1, y1, x2, y2 = item["box_1000"]
+        return cls(text=item["text"], name=item["name"], color=item["color"], box_1000=(x1, y1, x2, y2))
+
+
+def parse_phrase(text: str) -> tuple[str | None, str | None]:
+    """Class and colour named by the last words before a box; None for what is not named.
+
+    >>> parse_phrase("a photo of a red hot dog"), parse_phrase("an orange"), parse_phrase("an orange orange")
+    (('hot dog', 'red'), ('orange', None), ('orange', 'orange'))
+    >>> parse_phrase("a shiny gadget")
+    (None, None)
+    """
+    found = _PHRASE.search(text.strip())
+    if found is None:
+        return None, None
+    color = found["color"]
+    return found["name"].lower(), color.lower() if color else None
+
+
+def parse_plan(chain: str) -> tuple[PlannedObject, ...]:
+    """The boxes of a chain with what they hold; malformed boxes are skipped. Never raises on a model's text.
+
+    >>> chain = "a photo of a red apple <|box_start|>(120,300),(480,660)<|box_end|> (red) left of a dog"
+    >>> [(o.name, o.color, o.box_1000) for o in parse_plan(chain)]
+    [('apple', 'red', (120, 300, 480, 660))]
+    """
+    planned, start = [], 0
+    for found in _REGION.finditer(chain):
+        text = chain[start : found.start()].strip()
+        start = found.end()
+        x1, y1, x2, y2 = (int(number) for number in found.groups())
+        if not (x1 < x2 <= 1000 and y1 < y2 <= 1000):
+            continue
+        name, color = parse_phrase(text)
+        planned.append(PlannedObject(text=text, name=name, color=color, box_1000=(x1, y1, x2, y2)))
+    return tuple(planned)
+
+
+def as_detections(planned: Sequence[PlannedObject], width_px: int, height_px: int) -> tuple[Detection, ...]:
+    """The plan as if a perfect detector had found it in an image of that size: score 1, in the plan's order.
+
+    >>> plan = parse_plan("a dog <|box_start|>(0,0),(500,500)<|box_end|> (red)")
+    >>> [(d.name, d.score, d.box_xyxy_px) for d in as_detections(plan, 128, 128)]
+    [('dog', 1.0, (0.0, 0.0, 64.0, 64.0))]
+    """
+    return tuple(
+        Detection(
+            name=item.name, score=1.0, box_xyxy_px=to_pixels(item.box_1000, width_px, height_px), color=item.color
+        )
+        for item in planned
+        if item.name is not None
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutFit:
+    """How well one image keeps to its plan."""
+
+    ious: tuple[float, ...]
+    """Per planned object, IoU with its detection in [0, 1]; 0 where none of its class is left for it. Higher is better."""
+    offsets: tuple[float, ...]
+    """Per planned object that has a detection: distance of centres, x in widths and y in heights. Lower is better."""
+
+    @property
+    def recalled(self) -> int:
+        """Planned objects whose detection overlaps with IoU >= 0.5."""
+        return sum(iou >= _RECALL_IOU for iou in self.ious)
+
+
+def fit(planned: Sequence[Detection], detected: Sequence[Detection], width_px: int, height_px: int) -> LayoutFit:
+    """Match planned to detected objects of the same class, one to one, so that the total IoU is largest.
+
+    Args:
+        planned: From :func:`as_detections`.
+        detected: Detections that passed the thresholds; both in pixels of the image.
+        width_px: Image width.
+        height_px: Image height.
+
+    >>> dog = Detection(name="dog", score=1.0, box_xyxy_px=(0, 0, 10, 10))
+    >>> cat = Detection(name="cat", score=1.0, box_xyxy_px=(20, 0, 30, 10))
+    >>> near = Detection(name="dog", score=0.8, box_xyxy_px=(0, 5, 10, 15))
+    >>> fit([dog, cat], [near], 100, 100)
+    LayoutFit(ious=(0.3333333333333333, 0.0), offsets=(0.05,))
+    """
+    ious, offsets = [0.0] * len(planned), {}
+    for name in {item.name for item in planned}:
+        rows = [i for i, item in enumerate(planned) if item.name == name]
+        others = [item for item in detected if item.name == name]
+        if not others:
+            continue
+        boxes, found = (np.array([d.box_xyxy_px for d in part]) for part in ([planned[i] for i in rows], others))
+        overlap = iou_matrix(boxes, found)
+        distance = _centre_distances(boxes, found, width_px, height_px)
+        # Distance only breaks ties of IoU, above all between boxes that do not touch.
+        for row, column in zip(*linear_sum_assignment(1e-4 * distance - overlap), strict=True):
+            ious[rows[row]] = float(overlap[row, column])
+            offsets[rows[row]] = float(distance[row, column])
+    return LayoutFit(ious=tuple(ious), offsets=tuple(offsets[i] for i in sorted(offsets)))
+
+
+def _centre_distances(
+    boxes_a: np.ndarray[Any, Any], boxes_b: np.ndarray[Any, Any], width_px: int, height_px: int
+) -> np.ndarray[Any, Any]:
+    """``(n, m)`` distances of centres, each axis relative to the image's side."""
+    size = np.array([width_px, height_px], dtype=np.float64)
+    centre_a, centre_b = ((box[:, :2] + box[:, 2:]) / 2 / size for box in (boxes_a, boxes_b))
+    distances: np.ndarray[Any, Any] = np.linalg.norm(centre_a[:, None] - centre_b[None], axis=-1)
+    return distances
