@@ -25,6 +25,8 @@ _PATCH_PX = 8
 _MERGE = 2
 _VISION_WIDTH = 96
 _VISION_LAYERS = 2
+# Six objects with their boxes take about 200 tokens.
+_MAX_CHAIN_TOKENS = 320
 
 
 class SemanticProjector(ModelMixin, ConfigMixin):
@@ -174,4 +176,6 @@ def build_mllm(config: GoTConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5
         vision_end_token_id=token_id(tokenizer, VISION_END),
         tie_word_embeddings=False,
     )
-    return Qwen2_5_VLForConditionalGeneration(mllm_config)
+    mllm = Qwen2_5_VLForConditionalGeneration(mllm_config)
+    mllm.generation_config.max_new_tokens = _MAX_CHAIN_TOKENS
+    return mllm
