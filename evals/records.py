@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
 BoxPx = tuple[float, float, float, float]
@@ -62,7 +63,7 @@ class Detection:
     box_xyxy_px: BoxPx
     color: str | None = None
     """Colour word, filled in only where the suite asks for it."""
-    mask: np.ndarray | None = None
+    mask: NDArray[np.bool_] | None = None
     """Boolean (height, width) instance mask, if the detector gives one. Not logged."""
 
 

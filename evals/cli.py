@@ -1,0 +1,215 @@
+"""The command line that all suites share: flags, errors in one line, and the last line of stdout as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from evals import generators
+from evals.engines import ENGINES
+from evals.records import UserError
+from evals.rundir import RunDirectory
+from evals.runner import STAGES, run
+from evals.setup import make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from evals.protocols import Suite
+
+__all__ = ["UserError", "main"]
+
+_EXAMPLES = """\
+examples:
+  python -m evals.{suite}                                   the embedded GoT, everything
+  python -m evals.{suite} --model oracle --limit 12         two minutes' tour, no model
+  python -m evals.{suite} --model got --spatial off         without one of the three guidances
+  python -m evals.{suite} --model folder:my_images --detector mask2former
+  python -m evals.{suite} --model diffusers:my_pipeline --steps 25 --device cuda --dtype float16
+  python -m evals.{suite} --output runs/mine --from observe --detector mask2former
+
+The same command resumes after Ctrl-C, a crash or a full disk; a finished run is only printed again.
+--from observe and --from verdict redo the later stages of the run in --output; flags not given are that run's own.
+The last line on standard output is one JSON object with the headline numbers. Exit codes: 0 done, 2 a mistake in
+the command (one line says which), 130 interrupted.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; argparse's own habit is the whole usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help explains)")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up but got {text}")
+    return int(text)
+
+
+def _scale(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 up but got {text}")
+    return value
+
+
+def build_parser(suite: Suite) -> argparse.ArgumentParser:
+    """The shared flags, in groups, then the suite's own."""
+    parser = _Parser(
+        prog=f"python -m evals.{suite.name}",
+        description="Generates images, observes them with a detector, judges and sums up; all in one run directory.",
+        epilog=_EXAMPLES.format(suite=suite.name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_model(parser.add_argument_group("what draws"))
+    _add_guidance(parser.add_argument_group("GoT's three guidances"))
+    _add_scorer(parser.add_argument_group("what looks at the images"))
+    suite.add_arguments(parser.add_argument_group(suite.name))
+    _add_run(parser.add_argument_group("the run"))
+    return parser
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--model", default="got", metavar="NAME", help=f"one of {generators.known_models()} (default: %(default)s)")
+    add(
+        "--checkpoint",
+        default="mini",
+        metavar="mini|PATH|HUB_ID",
+        help="GoT's weights (default: %(default)s, embedded)",
+    )
+    add("--limit", type=_count, metavar="N", help="only N prompts, spread evenly over the tasks (default: all)")
+    add("--images-per-prompt", type=_count, default=4, metavar="N", help="(default: %(default)s)")
+    add("--seed", type=int, default=42, metavar="N", help="base of every sample's own seed (default: %(default)s)")
+    add("--steps", type=_count, metavar="N", help="denoising steps (default: the checkpoint's)")
+
+
+def _add_guidance(group: argparse._ArgumentGroup) -> None:
+    parts = {
+        "semantic": "follow the chain's meaning",
+        "spatial": "follow the chain's boxes",
+        "reference": "follow the source image; black for text-to-image",
+    }
+    for name, purpose in parts.items():
+        group.add_argument(f"--{name}", choices=("on", "off"), default="on", help=f"{purpose} (default: on)")
+        group.add_argument(f"--{name}-scale", type=_scale, metavar="X", help="its strength (default: the checkpoint's)")
+
+
+def _add_scorer(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--detector",
+        default="icon",
+        metavar="NAME|PATH",
+        help="icon (embedded, icon world), mask2former[:WEIGHTS], hf:ID|PATH (photographs) (default: %(default)s)",
+    )
+    group.add_argument(
+        "--embedder",
+        default="auto",
+        metavar="NAME|PATH",
+        help="names colours: icon, openclip:MODEL/PRETRAINED|PATH (default: the detector's companion)",
+    )
+
+
+def _add_run(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--output", type=Path, metavar="DIR", help="run directory (default: under runs/, named by model and arguments)")
+    add("--from", dest="start", choices=STAGES, help="redo a finished stage and those after it")
+    add("--batch-size", type=_count, metavar="N", help="images drawn and observed together (default: by model)")
+    add("--engine", choices=tuple(ENGINES), default="local", help="where samples are computed (default: %(default)s)")
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(default: %(default)s)")
+    add("--dry-run", action="store_true", help="print what would be done, and stop")
+    add("--doctor", action="store_true", help="check the installation: versions, operators, a golden self-test")
+
+
+def parse(suite: Suite, argv: Sequence[str]) -> tuple[argparse.Namespace, set[str]]:
+    """The arguments, and the names of those that were given. Redoing a stage fills the rest in from the run.
+
+    Raises:
+        UserError: Something on the command line is wrong.
+    """
+    args, given = _parse(suite, argv)
+    if args.start is not None and args.output is not None:
+        spec = RunDirectory(args.output).read_spec()
+        if spec is None:
+            raise UserError(f"--from {args.start} needs a run; {args.output} has no run.json")
+        args, _ = _parse(suite, [*spec["arguments"]["given"], *argv])
+    return args, given
+
+
+def _parse(suite: Suite, argv: Sequence[str]) -> tuple[argparse.Namespace, set[str]]:
+    parser = build_parser(suite)
+    args = parser.parse_args(argv)
+    # argparse leaves an attribute that is there already alone, unless a flag sets it.
+    unset = object()
+    again = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), unset)))
+    return args, {name for name, value in vars(again).items() if value is not unset}
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ends on SIGTERM as on Ctrl-C: clusters ask before they kill."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _set_threads() -> None:
+    """Decides the number of torch's threads, here and nowhere else: OMP_NUM_THREADS, or the cores we may use."""
+    import torch
+
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    torch.set_num_threads(int(wanted) if wanted.isdecimal() and int(wanted) else len(os.sched_getaffinity(0)))
+
+
+def main(suite: Suite, argv: Sequence[str] | None = None) -> int:
+    """Runs a suite's command line; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args, given = parse(suite, words)
+        if args.doctor:
+            from evals import doctor
+
+            return int(doctor.main())
+        plan = make_plan(suite, args, given, words, prepare=_set_threads)
+        if args.dry_run:
+            print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}, indent=2))
+            return 0
+        with _stoppable():
+            scores = run(plan)
+    except UserError as error:
+        print(f"{suite.name}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{suite.name}: interrupted; the same command resumes", file=sys.stderr)
+        return 130
+    _show(suite, scores, plan.output)
+    return 0
+
+
+def _show(suite: Suite, scores: dict[str, Any], output: Path) -> None:
+    from rich.console import Console
+
+    # Without a terminal rich assumes 80 columns and would break the tables of a log file.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for table in suite.tables(scores):
+        console.print(table)
+    print(json.dumps({**suite.headline(scores), "run": str(output)}), flush=True)

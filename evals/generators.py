@@ -1,0 +1,300 @@
+"""Where images come from: GoT, the icon world's own renderer, a folder, or any diffusers pipeline.
+
+The only file of the benchmarks that imports the model. Nothing heavy is imported before a generator is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evals.records import Generated, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from PIL import Image
+
+    from evals.protocols import Generator
+    from evals.records import Case, Sample
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorOptions:
+    """What a person may decide about a generator. None leaves a number to the model's own config."""
+
+    argument: str
+    """What stands behind the colon of ``--model folder:PATH``; empty elsewhere."""
+    checkpoint: str
+    steps: int | None
+    semantic: bool
+    spatial: bool
+    reference: bool
+    semantic_scale: float | None
+    spatial_scale: float | None
+    reference_scale: float | None
+    device: str
+    dtype: str
+
+
+# ---------------------------------------------------------------------------------------------------------------- GoT
+class GoTGenerator:
+    """Text to chain to image with a `got.pipeline.GoTPipeline`."""
+
+    name = "got"
+
+    def __init__(self, pipe: Any, options: GeneratorOptions) -> None:
+        self._pipe, self._options = pipe, options
+
+    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
+        """One image and its chain per sample; noise comes from one CPU generator per sample."""
+        import torch
+
+        options = self._options
+        drawn = self._pipe(
+            [sample.case.prompt for sample in samples],
+            num_inference_steps=options.steps,
+            semantic=options.semantic,
+            spatial=options.spatial,
+            reference=options.reference,
+            semantic_scale=options.semantic_scale,
+            spatial_scale=options.spatial_scale,
+            reference_scale=options.reference_scale,
+            generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
+            output_type="pil",
+        )
+        return [
+            Generated(image=image, chain=chain, warnings=_chain_warnings(chain))
+            for image, chain in zip(drawn.images, map(str, drawn.chains), strict=True)
+        ]
+
+
+def _chain_warnings(text: str) -> tuple[str, ...]:
+    from got.chain import Chain
+
+    return tuple(Chain.parse(text).warnings)
+
+
+def make_got(options: GeneratorOptions) -> Generator:
+    """GoT at any scale: the embedded mini, a folder, a hub id."""
+    import torch
+
+    from got import checkpoint
+
+    try:
+        pipe = checkpoint.load(options.checkpoint, device=options.device, dtype=getattr(torch, options.dtype))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--checkpoint {options.checkpoint} cannot be loaded: {_one_line(error)}") from error
+    pipe.set_progress_bar_config(disable=True)
+    return GoTGenerator(pipe, options)
+
+
+# ------------------------------------------------------------------------------------------------------------- oracle
+class OracleGenerator:
+    """Draws exactly what the prompt's metadata ask for: the ceiling of the icon world."""
+
+    name = "oracle"
+
+    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
+        """A flawless scene per sample, with the chain that a flawless reasoner would write."""
+        from got import iconworld
+
+        made = []
+        for sample in samples:
+            scene = iconworld.scene_from_include(sample.case.metadata["include"], sample.seed)
+            made.append(Generated(image=_draw(scene), chain=iconworld.chain_text(scene)))
+        return made
+
+
+def oracle_render(chain_text: str, seed: int) -> Image.Image:
+    """What a chain plans, drawn by the icon world's renderer instead of a model."""
+    from got import iconworld
+
+    return _draw(iconworld.scene_from_chain(chain_text, seed))
+
+
+def _draw(scene: Any) -> Image.Image:
+    from PIL import Image
+
+    from got import iconworld
+    from got.config import CONFIGS
+
+    return Image.fromarray(iconworld.render(scene, CONFIGS["mini"].image_size_px).image)
+
+
+# ------------------------------------------------------------------------------------------------------------- folder
+class FolderGenerator:
+    """Images made elsewhere, in GenEval's layout: ``00042/samples/0000.png``, beside ``00042/metadata.jsonl``."""
+
+    name = "folder"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        self._files: dict[str, dict[int, Path]] = {}
+
+    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
+        """The image of each sample; a missing, damaged or foreign one is an error of that sample only."""
+        return [self._read(sample) for sample in samples]
+
+    def _read(self, sample: Sample) -> Generated:
+        from PIL import Image
+
+        place = f"{sample.case.id}/samples/{sample.index:04d}"
+        fault = self._foreign(sample.case)
+        if fault:
+            return Generated(image=None, error=fault)
+        path = self._list(sample.case.id).get(sample.index)
+        if path is None:
+            return Generated(image=None, error=f"{place}: no such image")
+        if not path.resolve().is_relative_to(self._root):
+            return Generated(image=None, error=f"{place}: lies outside the folder")
+        try:
+            with Image.open(path) as image:
+                image.load()
+        # Pillow's decoders answer damaged files with many types, SyntaxError among them.
+        except Exception as error:
+            return Generated(image=None, error=f"{place}: not a readable image ({_one_line(error)})")
+        return Generated(image=image)
+
+    def _list(self, case_id: str) -> dict[int, Path]:
+        """Images of a prompt by number; names differ in their number of zeros between tools."""
+        if case_id not in self._files:
+            self._files = {case_id: _numbered_images(self._root / case_id / "samples")}
+        return self._files[case_id]
+
+    def _foreign(self, case: Case) -> str | None:
+        """Why a prompt's folder belongs to another prompt; None if it does not, or does not say."""
+        try:
+            text = (self._root / case.id / "metadata.jsonl").read_text(encoding="utf-8")
+            prompt = json.loads(text)["prompt"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"{case.id}/metadata.jsonl: unreadable ({_one_line(error)})"
+        return None if prompt == case.prompt else f"{case.id}/metadata.jsonl is for {prompt!r}, not {case.prompt!r}"
+
+
+def _numbered_images(folder: Path) -> dict[int, Path]:
+    if not folder.is_dir():
+        return {}
+    found = [path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.stem.isdecimal()]
+    return {int(path.stem): path for path in sorted(found, reverse=True)}
+
+
+def make_folder(options: GeneratorOptions) -> Generator:
+    """A folder in GenEval's layout; one without any image in it is a mistake."""
+    root = Path(options.argument)
+    if not root.is_dir():
+        raise UserError(f"--model folder:{root}: no such folder")
+    if not any(re.fullmatch(r"\d+", path.name) and (path / "samples").is_dir() for path in root.iterdir()):
+        raise UserError(f"--model folder:{root}: no images there; expected 00000/samples/0000.png, 00001/samples/...")
+    return FolderGenerator(root)
+
+
+# ---------------------------------------------------------------------------------------------------------- diffusers
+class DiffusersGenerator:
+    """Any text-to-image pipeline of diffusers."""
+
+    name = "diffusers"
+
+    def __init__(self, pipe: Any, steps: int | None) -> None:
+        self._pipe = pipe
+        self._arguments = {} if steps is None else {"num_inference_steps": steps}
+
+    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
+        """One image per sample; noise comes from one CPU generator per sample."""
+        import torch
+
+        drawn = self._pipe(
+            prompt=[sample.case.prompt for sample in samples],
+            generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
+            output_type="pil",
+            **self._arguments,
+        )
+        # A safety checker replaces a picture by a black one: that is no image of the model.
+        blanked = getattr(drawn, "nsfw_content_detected", None) or [False] * len(samples)
+        return [
+            Generated(image=None, error="blanked by the pipeline's safety checker") if black else Generated(image=image)
+            for image, black in zip(drawn.images, blanked, strict=True)
+        ]
+
+
+def make_diffusers(options: GeneratorOptions) -> Generator:
+    """A pipeline folder or hub id; safetensors only, and no code from the hub."""
+    import torch
+    from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+
+    loading = {"torch_dtype": getattr(torch, options.dtype), "use_safetensors": True}
+    try:
+        try:
+            pipe = AutoPipelineForText2Image.from_pretrained(options.argument, **loading)
+        except ValueError:
+            # Not among the families that diffusers files under text-to-image: take its own class.
+            pipe = DiffusionPipeline.from_pretrained(options.argument, **loading)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model diffusers:{options.argument} cannot be loaded: {_one_line(error)}") from error
+    pipe.set_progress_bar_config(disable=True)
+    return DiffusersGenerator(pipe.to(options.device), options.steps)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+# ----------------------------------------------------------------------------------------------------------- registry
+def make_oracle(options: GeneratorOptions) -> Generator:
+    """The icon world's renderer; it has nothing to set."""
+    del options
+    return OracleGenerator()
+
+
+GENERATORS: dict[str, Callable[[GeneratorOptions], Generator]] = {
+    "got": make_got,
+    "oracle": make_oracle,
+    "folder": make_folder,
+    "diffusers": make_diffusers,
+}
+"""Name before the colon -> factory."""
+
+WITH_ARGUMENT = {"folder": "PATH", "diffusers": "ID|PATH"}
+"""Generators that need something behind the colon."""
+
+BATCH_SIZES = {"got": 32, "oracle": 32, "folder": 16, "diffusers": 4}
+"""Images drawn and observed together, unless told otherwise; GoT's other checkpoints take 4."""
+
+
+def known_models() -> str:
+    """The values of ``--model``, for people.
+
+    >>> known_models()
+    'got, oracle, folder:PATH, diffusers:ID|PATH'
+    """
+    return ", ".join(name + (f":{WITH_ARGUMENT[name]}" if name in WITH_ARGUMENT else "") for name in GENERATORS)
+
+
+def parse_model(text: str) -> tuple[str, str]:
+    """Splits ``--model`` into a generator's name and its argument.
+
+    >>> parse_model("got"), parse_model("folder:a/b:c")
+    (('got', ''), ('folder', 'a/b:c'))
+    """
+    name, _, argument = text.partition(":")
+    if name not in GENERATORS or bool(argument) != (name in WITH_ARGUMENT):
+        raise UserError(f"--model {text} is unknown; expected one of {known_models()}")
+    return name, argument
+
+
+def weights_place(model: str, argument: str, checkpoint: str) -> Path | None:
+    """Where a generator's weights lie on this machine; None if it has none, or a hub id names them."""
+    if model == "got" and checkpoint == "mini":
+        spec = importlib.util.find_spec("got")
+        assert spec is not None, "got is not installed"
+        return Path((spec.submodule_search_locations or [""])[0]) / "mini"
+    place = Path({"got": checkpoint, "diffusers": argument}.get(model, ""))
+    return place if place.name and place.exists() else None

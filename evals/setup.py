@@ -1,0 +1,213 @@
+"""From checked arguments to a plan: who draws, who looks, under which name the run is kept."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evals import generators, provenance
+from evals.engines import ENGINES
+from evals.protocols import Tools
+from evals.records import UserError
+from evals.runner import Plan, spread
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from evals.protocols import Embedder, Suite
+    from evals.records import Case
+
+ICON_EMBEDDER, PHOTO_EMBEDDER = "icon", "openclip:ViT-L-14/openai"
+
+ASSETS = Path(__file__).parent / "assets"
+
+_GUIDANCE = ("semantic", "spatial", "reference", "semantic_scale", "spatial_scale", "reference_scale")
+_GENERATE = ("model", "checkpoint", "limit", "images_per_prompt", "seed", "steps", *_GUIDANCE, "dtype")
+_OBSERVE = ("detector", "embedder")
+_WITHOUT_EFFECT = {
+    "oracle": ("checkpoint", "steps", *_GUIDANCE),
+    "folder": ("checkpoint", "steps", *_GUIDANCE),
+    "diffusers": ("checkpoint", *_GUIDANCE),
+    "got": (),
+}
+
+
+class LazyEmbedder:
+    """An embedder that is built when first used."""
+
+    def __init__(self, name: str, make: Callable[[], Embedder]) -> None:
+        self.name = name
+        self._make = make
+        self._built: Embedder | None = None
+
+    def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Unit vectors, float32 (n, d)."""
+        return self._get().embed_images(images)
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors, float32 (n, d)."""
+        return self._get().embed_texts(texts)
+
+    def _get(self) -> Embedder:
+        if self._built is None:
+            self._built = self._make()
+        return self._built
+
+
+def make_plan(
+    suite: Suite, args: argparse.Namespace, given: set[str], words: Sequence[str], prepare: Callable[[], None]
+) -> Plan:
+    """Resolves and checks arguments; loads no model and writes nothing.
+
+    Args:
+        suite: The benchmark.
+        args: Its arguments; defaults that depend on others are filled in here.
+        given: Names of the arguments that a person gave.
+        words: The command line, for run.json.
+        prepare: Called once before the first model is built.
+    """
+    name, argument = generators.parse_model(args.model)
+    _refuse_idle(name, given)
+    if args.embedder == "auto":
+        args.embedder = ICON_EMBEDDER if args.detector == "icon" else PHOTO_EMBEDDER
+    cases = spread(suite.load_cases(args), args.limit)
+    place = generators.weights_place(name, argument, args.checkpoint)
+    weights = {} if place is None else provenance.weights_sha256(place)
+    identity = _identity(suite, args, cases, weights)
+    batch_size = args.batch_size or (4 if name == "got" and args.checkpoint != "mini" else generators.BATCH_SIZES[name])
+
+    @functools.cache
+    def device() -> str:
+        prepare()
+        return _resolve_device(args.device)
+
+    return Plan(
+        suite=suite,
+        args=args,
+        cases=cases,
+        output=args.output or _default_output(suite, args, name, identity["generate"]),
+        batch_size=batch_size,
+        start=args.start,
+        identity=identity,
+        arguments={"given": _lasting(words), "resolved": _jsonable(args), "batch_size": batch_size},
+        machine=lambda: {**_machine(), "device": device(), "dtype": args.dtype},
+        make_generator=lambda: generators.GENERATORS[name](_options(args, argument, device())),
+        make_tools=lambda: _make_tools(args, device()),
+        engine=ENGINES[args.engine],
+    )
+
+
+def _refuse_idle(model: str, given: set[str]) -> None:
+    """A flag that would change nothing is a misunderstanding: say so now rather than print a puzzling table."""
+    idle = [f"--{name.replace('_', '-')}" for name in _WITHOUT_EFFECT[model] if name in given]
+    if idle:
+        raise UserError(f"{', '.join(idle)} has no effect with --model {model}")
+
+
+def _identity(
+    suite: Suite, args: argparse.Namespace, cases: list[Case], weights: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    values = _jsonable(args)
+    prompts = hashlib.sha256(json.dumps([case.metadata for case in cases]).encode()).hexdigest()
+    return {
+        "generate": {
+            "suite": suite.name,
+            **{key: values[key] for key in _GENERATE},
+            "prompts_sha256": prompts,
+            "weights_sha256": weights,
+        },
+        "observe": {**{key: values[key] for key in _OBSERVE}, "weights_sha256": _scorer_weights(args)},
+        "verdict": {"version": suite.version, **{key: values[key] for key in suite.verdict_options}},
+    }
+
+
+def _jsonable(args: argparse.Namespace) -> dict[str, Any]:
+    return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+
+
+def _lasting(words: Sequence[str]) -> list[str]:
+    """The command line without the flags that say where and what to redo: what a later `--from` builds on.
+
+    >>> _lasting(["--model", "got", "--from", "verdict", "--output=x"])
+    ['--model', 'got']
+    """
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if not skip and name not in ("--from", "--output"):
+            kept.append(word)
+        skip = not skip and name in ("--from", "--output") and not equals
+    return kept
+
+
+def _scorer_weights(args: argparse.Namespace) -> dict[str, str]:
+    """Hashes of the detector's and the embedder's weights that lie on this machine."""
+    found: dict[str, str] = {}
+    for role in _OBSERVE:
+        name = getattr(args, role)
+        place = ASSETS if name == "icon" else Path(name.partition(":")[2] or name)
+        if place.exists():
+            found |= {f"{role}/{key}": value for key, value in provenance.weights_sha256(place).items()}
+    return found
+
+
+def _default_output(suite: Suite, args: argparse.Namespace, model: str, identity: dict[str, Any]) -> Path:
+    """A name that the same command finds again, and no other command that draws other images."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    words = [suite.name, model, *([f"limit{args.limit}"] if args.limit else []), digest]
+    return Path("runs") / "-".join(words)
+
+
+def _options(args: argparse.Namespace, argument: str, device: str) -> generators.GeneratorOptions:
+    return generators.GeneratorOptions(
+        argument=argument,
+        checkpoint=args.checkpoint,
+        steps=args.steps,
+        semantic=args.semantic == "on",
+        spatial=args.spatial == "on",
+        reference=args.reference == "on",
+        semantic_scale=args.semantic_scale,
+        spatial_scale=args.spatial_scale,
+        reference_scale=args.reference_scale,
+        device=device,
+        dtype=args.dtype,
+    )
+
+
+def _resolve_device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    # A missing CUDA is an AssertionError or a RuntimeError, by how torch was built.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name} cannot be used: {' '.join(str(error).split())[:200]}") from error
+    return name
+
+
+def _machine() -> dict[str, Any]:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {**provenance.commit(), "packages": provenance.package_versions(), "started": now}
+
+
+def _make_tools(args: argparse.Namespace, device: str) -> Tools:
+    from evals.detectors import make_detector
+    from evals.embedders import make_embedder
+
+    return Tools(
+        detector=make_detector(args.detector, device),
+        embedder=LazyEmbedder(args.embedder, lambda: make_embedder(args.embedder, device)),
+        oracle_render=generators.oracle_render if args.detector == "icon" else None,
+    )

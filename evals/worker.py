@@ -1,0 +1,165 @@
+"""What computes a batch: draws its samples, observes the images, and never lets one bad sample take others with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from evals.records import Generated, UserError
+from evals.rundir import png_bytes
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    from PIL import Image
+
+    from evals.protocols import Generator, Suite, Tools
+    from evals.records import Sample
+    from evals.rundir import Key, RunDirectory
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_HOPELESS = 8
+"""So many exceptions in a row, and not one success, are a broken set-up rather than hard samples."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Why a sample has no result."""
+
+    stage: str
+    """``"generate"`` or ``"observe"``."""
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one sample."""
+
+    sample: Sample
+    png: bytes | None
+    """The image file to write; None if it is on disk already or there is none."""
+    chain: str | None
+    warnings: tuple[str, ...]
+    observation: dict[str, Any] | Failed
+
+
+def describe_error(error: Exception) -> str:
+    r"""An exception in one line.
+
+    >>> describe_error(ValueError("two\nlines"))
+    'ValueError: two lines'
+    """
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The image as a person sees it: EXIF orientation applied, three channels of 8 bits."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion cuts 16 bits off at 255 and would give a white image.
+        image = image.point(lambda value: value / 257, "F").convert("L")
+    return image.convert("RGB")
+
+
+class RecordedImages:
+    """Plays the generator's part when a run is observed again: hands out the images and chains on disk."""
+
+    name = "recorded"
+
+    def __init__(self, run: RunDirectory, chains: dict[Key, dict[str, Any]]) -> None:
+        self._run, self._chains = run, chains
+
+    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
+        """The logged image of each sample, or why it cannot be used."""
+        return [self._read(sample) for sample in samples]
+
+    def _read(self, sample: Sample) -> Generated:
+        from PIL import Image
+
+        name = self._run.image_name(sample)
+        record = self._chains[(sample.case.id, sample.index)]
+        try:
+            data = (self._run.path / name).read_bytes()
+        except OSError as error:
+            return Generated(image=None, error=f"{name}: {error.strerror}")
+        if hashlib.sha256(data).hexdigest() != record["sha256"]:
+            return Generated(image=None, error=f"{name}: damaged or changed since it was drawn")
+        return Generated(image=Image.open(io.BytesIO(data)), chain=record["chain"])
+
+
+class Worker:
+    """Draws and observes a batch; a batch that raises is tried again one sample at a time."""
+
+    def __init__(
+        self, generator: Generator, tools: Tools, suite: Suite, args: argparse.Namespace, *, recorded: bool
+    ) -> None:
+        self._generator, self._tools, self._suite, self._args = generator, tools, suite, args
+        self._recorded = recorded
+        self._succeeded = False
+        self._failed_in_a_row = 0
+
+    def __call__(self, batch: Sequence[Sample]) -> list[Outcome]:
+        """One outcome per sample, in order."""
+        drawn = self._each("generate", list(batch), self._draw)
+        seen: list[dict[str, Any] | Failed] = [made if isinstance(made, Failed) else _failure(made) for made in drawn]
+        good = [i for i, made in enumerate(drawn) if isinstance(made, Generated) and made.image is not None]
+        found = self._each("observe", [(batch[i], drawn[i]) for i in good], self._observe)
+        for i, observation in zip(good, found, strict=True):
+            seen[i] = observation
+        return [self._outcome(*each) for each in zip(batch, drawn, seen, strict=True)]
+
+    def _draw(self, samples: list[Sample]) -> list[Generated]:
+        made = self._generator.generate(samples)
+        return [one if one.image is None else dataclasses.replace(one, image=upright_rgb(one.image)) for one in made]
+
+    def _observe(self, pairs: list[tuple[Sample, Any]]) -> list[dict[str, Any]]:
+        samples = [sample for sample, _ in pairs]
+        images, chains = [made.image for _, made in pairs], [made.chain for _, made in pairs]
+        observations = self._suite.observe(samples, images, chains, self._tools, self._args)
+        # What goes on is what the log will hold: plain JSON, and no NaN.
+        return [json.loads(json.dumps(observation, allow_nan=False)) for observation in observations]
+
+    def _outcome(self, sample: Sample, made: Generated | Failed, observation: dict[str, Any] | Failed) -> Outcome:
+        if self._recorded and isinstance(observation, Failed):
+            observation = Failed(stage="observe", error=observation.error)
+        if isinstance(made, Failed):
+            return Outcome(sample=sample, png=None, chain=None, warnings=(), observation=observation)
+        png = None if self._recorded or made.image is None else png_bytes(made.image)
+        return Outcome(sample=sample, png=png, chain=made.chain, warnings=tuple(made.warnings), observation=observation)
+
+    def _each(
+        self, stage: str, items: list[Item], compute: Callable[[list[Item]], list[Result]]
+    ) -> list[Result | Failed]:
+        """`compute(items)`; where that raises, each item by itself."""
+        if not items:
+            return []
+        try:
+            results: list[Result] = compute(items)
+            assert len(results) == len(items), f"{stage}: {len(results)} results for {len(items)} samples"
+        except UserError:
+            raise
+        except Exception as error:
+            if len(items) > 1:
+                return [one for item in items for one in self._each(stage, [item], compute)]
+            return [self._failed(stage, error)]
+        self._succeeded, self._failed_in_a_row = True, 0
+        return list(results)
+
+    def _failed(self, stage: str, error: Exception) -> Failed:
+        self._failed_in_a_row += 1
+        if not self._succeeded and self._failed_in_a_row >= _HOPELESS:
+            raise UserError(f"{stage} fails on every sample: {describe_error(error)}") from error
+        return Failed(stage=stage, error=describe_error(error))
+
+
+def _failure(made: Generated) -> Failed:
+    return Failed(stage="generate", error=made.error or "no image and no reason given")
