@@ -31,7 +31,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals import geneval_prompts, geneval_scores, geneval_tables
+from evals import geneval_prompts, geneval_scores, geneval_tables, sheets
 from evals.metrics import boxes, layout
 from evals.protocols import Suite
 from evals.records import Detection, UserError, Verdict
@@ -53,58 +53,43 @@ BACKGROUND = "#999"
 
 
 # ------------------------------------------------------------------------------------------------------------ options
+def _option(default: float, low: float, high: float, words: str) -> Any:
+    return dataclasses.field(default=default, metadata={"low": low, "high": high, "help": words})
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The scorer's settings; the defaults are the benchmark's."""
+    """The scorer's settings, each with its allowed range and meaning; the defaults are the benchmark's."""
 
-    threshold: float = 0.3
-    """A detection counts if its score is above this."""
-    counting_threshold: float = 0.9
-    """The same, for the counting task."""
-    max_objects: int = 16
-    """Only this many best detections of a class count."""
-    max_overlap: float = 1.0
-    """Of two detections of a class that overlap by this IoU or more, only the better counts; 1 switches it off."""
-    position_threshold: float = 0.1
-    """Share of the summed sides by which centres must be apart to stand in a relation."""
+    threshold: float = _option(0.3, LOGGED_SCORE, 1.0, "a detection counts if its score is above this")
+    counting_threshold: float = _option(0.9, LOGGED_SCORE, 1.0, "the same, for the counting task")
+    max_objects: int = _option(16, 1, 10_000, "so many best detections of a class count")
+    max_overlap: float = _option(1.0, 0.0, 1.0, "IoU from which the lesser of two detections is dropped; 1 = never")
+    position_threshold: float = _option(0.1, 0.0, 1.0, "share of the summed sides by which centres must be apart")
 
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     """GenEval's own flags."""
-    group.add_argument("--prompts", type=Path, metavar="FILE", help="own prompts, in evaluation_metadata.jsonl's format")
+    group.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="own prompts, formatted as evaluation_metadata.jsonl"
+    )
     for field in dataclasses.fields(Options):
         group.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=type(field.default),
             default=field.default,
             metavar="N" if isinstance(field.default, int) else "X",
-            help=f"{_OPTION_HELP[field.name]} (default: %(default)s)",
+            help=f"{field.metadata['help']} (default: %(default)s)",
         )
-
-
-_OPTION_HELP = {
-    "threshold": f"detections count above this score, from {LOGGED_SCORE} to 1",
-    "counting_threshold": "the same for the counting task",
-    "max_objects": "best detections of a class that count",
-    "max_overlap": "IoU from which the lesser of two detections of a class is dropped; 1 = never",
-    "position_threshold": "share of the summed sides by which centres must be apart",
-}
-_RANGES = {
-    "threshold": (LOGGED_SCORE, 1.0),
-    "counting_threshold": (LOGGED_SCORE, 1.0),
-    "max_objects": (1, 10_000),
-    "max_overlap": (0.0, 1.0),
-    "position_threshold": (0.0, 1.0),
-}
 
 
 def options_from(args: argparse.Namespace) -> Options:
     """The options given on the command line, checked."""
-    options = Options(**{name: getattr(args, name) for name in _RANGES})
-    for name, (low, high) in _RANGES.items():
-        value = getattr(options, name)
+    options = Options(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Options)})
+    for field in dataclasses.fields(Options):
+        value, low, high = getattr(options, field.name), field.metadata["low"], field.metadata["high"]
         if not low <= value <= high:
-            raise UserError(f"--{name.replace('_', '-')} is {value}; expected a number from {low} to {high}")
+            raise UserError(f"--{field.name.replace('_', '-')} is {value}; expected a number from {low} to {high}")
     return options
 
 
@@ -240,9 +225,7 @@ def observe(
     return observations
 
 
-def _look(
-    cases: Sequence[Case], images: Sequence[Image.Image], tools: Tools, options: Options
-) -> list[dict[str, Any]]:
+def _look(cases: Sequence[Case], images: Sequence[Image.Image], tools: Tools, options: Options) -> list[dict[str, Any]]:
     """Detections of each image, with colours where its case asks for them: one detector call, one colour check."""
     found = [
         [detection for detection in detections if detection.score >= LOGGED_SCORE]
@@ -293,7 +276,7 @@ def crop(image: Image.Image, detection: Detection) -> Image.Image:
 
 
 def _log(detection: Detection, color: str | None) -> dict[str, Any]:
-    # Six significant digits of a score and a hundredth of a pixel would change verdicts on ties: log what was judged.
+    # Every digit: a rounded score or box could change a verdict when the log is scored again.
     return {
         "name": detection.name,
         "score": float(detection.score),
@@ -305,9 +288,7 @@ def _log(detection: Detection, color: str | None) -> dict[str, Any]:
 def logged(observation: dict[str, Any]) -> list[Detection]:
     """The detections of an observation (or of its plan's oracle render)."""
     return [
-        Detection(
-            name=item["name"], score=item["score"], box_xyxy_px=tuple(item["box_xyxy_px"]), color=item["color"]
-        )
+        Detection(name=item["name"], score=item["score"], box_xyxy_px=tuple(item["box_xyxy_px"]), color=item["color"])
         for item in observation["detections"]
     ]
 
@@ -365,32 +346,26 @@ def summarize(
     failures: list[dict[str, Any]],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """``scores.json``: per task and overall, with intervals, bounds where images are missing, and the faults' origin."""
+    """``scores.json``: per task and overall, with intervals, bounds for missing images, and where faults began."""
     options = options_from(args)
     by_id = {case.id: case for case in cases}
     outcomes = [trace(by_id[line["case"]], line, options) for line in observations]
     assert [outcome.correct for outcome in outcomes] == [line["correct"] for line in results], (
         "results and observations disagree: they are not of the same run"
     )
-    expected = len(cases) * args.images_per_prompt
+    settings = dataclasses.asdict(options)
     return {
         "suite": SUITE.name,
         "version": SUITE.version,
         "model": args.model,
+        "checkpoint": args.checkpoint if args.model == "got" else None,
         "detector": args.detector,
         "world": geneval_scores.world(args.detector),
-        "prompts": "own" if args.prompts else "geneval",
-        "options": dataclasses.asdict(options),
+        "prompts": str(args.prompts or "geneval"),
+        "options": settings,
         **geneval_scores.summarize(cases, outcomes, failures, args.images_per_prompt),
-        "reference": geneval_scores.load_reference(args.detector),
+        "reference": None if args.prompts else geneval_scores.load_reference(args.detector, settings),
     }
-
-
-def draw_sheets(run: Path, results: list[dict[str, Any]], observations: list[dict[str, Any]]) -> list[Path]:
-    """A contact sheet per task and a grid per prompt, with planned (dashed) and detected (solid) boxes."""
-    from evals import sheets
-
-    return sheets.draw(run, results, observations)
 
 
 SUITE = Suite(
@@ -404,8 +379,8 @@ SUITE = Suite(
     summarize=summarize,
     tables=geneval_tables.tables,
     headline=geneval_scores.headline,
-    sheets=draw_sheets,
-    verdict_options=tuple(_RANGES),
+    sheets=sheets.draw,
+    verdict_options=tuple(field.name for field in dataclasses.fields(Options)),
 )
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,13 +76,13 @@ class Outcome:
         return {None: "unchecked", True: "drawing_wrong", False: "detector_doubt"}[self.oracle_correct]
 
 
-def world(detector: str | None) -> str:
+def world(detector: str) -> str:
     """The domain of the scores: the icon world's numbers never share a column with those of photographs.
 
     >>> world("icon"), world("mask2former")
     ('icon world', 'photographs')
     """
-    return "icon world" if detector in {None, "icon"} else "photographs"
+    return "icon world" if detector == "icon" else "photographs"
 
 
 def summarize(
@@ -153,9 +154,9 @@ def _block(
         "faults": {name: faults[name] for name in FAULTS},
         "right_despite_plan": sum(o.correct and o.plan_correct is False for o in every),
         "layout": {
-            "iou": _estimate(groups, lambda o: o.fit.ious if o.fit else [], rng).as_dict(),
-            "recall": _estimate(groups, lambda o: [float(x >= 0.5) for x in o.fit.ious] if o.fit else [], rng).as_dict(),
-            "offset": _estimate(groups, lambda o: o.fit.offsets if o.fit else [], rng).as_dict(),
+            "iou": _estimate(groups, lambda o: o.fit.ious if o.fit else (), rng).as_dict(),
+            "recall": _estimate(groups, lambda o: o.fit.hits if o.fit else (), rng).as_dict(),
+            "offset": _estimate(groups, lambda o: o.fit.offsets if o.fit else (), rng).as_dict(),
         },
     }
 
@@ -174,11 +175,21 @@ def _missing(
     """Images without a score, counted by cause."""
     total = sum(images_per_prompt - len(group) for group in by_case.values())
     # A sample can fail more than once; its last failure counts.
-    last = {(line["case"], line["index"]): f"{line['stage']}: {line['error']}" for line in failures}
+    last = {(line["case"], line["index"]): f"{line['stage']}: {_cause(line['error'])}" for line in failures}
     causes = collections.Counter(last.values())
     if total > sum(causes.values()):
         causes["not made yet"] = total - sum(causes.values())
     return {"total": total, "by_cause": dict(causes.most_common())}
+
+
+def _cause(error: str) -> str:
+    """An error without the names that make each one different.
+
+    >>> _cause("00042/samples/0001.png: no such image"), _cause("00042/metadata.jsonl is for 'a', not 'b'")
+    ('no such image', 'metadata.jsonl is for …, not …')
+    """
+    without_names = re.sub(r"'[^']*'|\"[^\"]*\"", "…", error)
+    return re.sub(r"^(images/)?\d+/(samples/\S+ )?", "", without_names)
 
 
 def headline(scores: dict[str, Any]) -> dict[str, Any]:
@@ -196,9 +207,9 @@ def headline(scores: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def load_reference(detector: str | None, path: Path = REFERENCE) -> dict[str, Any] | None:
-    """Measured floor and ceiling with this detector; None where nobody measured them."""
+def load_reference(detector: str, options: dict[str, Any], path: Path = REFERENCE) -> dict[str, Any] | None:
+    """Measured floor and ceiling with this detector and these options; None where nobody measured them."""
     if not path.is_file():
         return None
-    reference: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")).get(detector or "icon")
-    return reference
+    reference: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get(detector, {})
+    return reference if reference.get("options") == options else None

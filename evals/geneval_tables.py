@@ -31,7 +31,8 @@ def tables(scores: dict[str, Any]) -> list[Table]:
 def _score_table(scores: dict[str, Any]) -> Table:
     reference = scores["reference"]
     up = _ARROWS[scores["directions"]["score"]]
-    table = _table(f"GenEval, {scores['world']}: {scores['model']}", _score_caption(scores))
+    checkpoint = f" ({scores['checkpoint']})" if scores["checkpoint"] else ""
+    table = _table(f"GenEval, {scores['world']}: {scores['model']}{checkpoint}", _score_caption(scores))
     table.add_column("task")
     for name in (f"score {up}", "95 % interval", "images", "prompts", f"≥ 1 right {up}"):
         table.add_column(name, justify="right")
@@ -64,7 +65,9 @@ def _score_cells(block: dict[str, Any], scores: dict[str, Any], key: str) -> lis
 def _score_caption(scores: dict[str, Any]) -> str:
     lines = [f"detector {scores['detector']}; interval: bootstrap over prompts"]
     if scores["reference"]:
-        lines.append(f"floor: {scores['reference']['floor']['what']}; ceiling: {scores['reference']['ceiling']['what']}")
+        lines.append(
+            f"floor: {scores['reference']['floor']['what']}; ceiling: {scores['reference']['ceiling']['what']}"
+        )
     if scores["missing"]["total"]:
         lines.append("bounds: the score if every missing image were wrong, or right. Missing because of:")
         lines += [f"{number} × {cause}" for cause, number in scores["missing"]["by_cause"].items()]

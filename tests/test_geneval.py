@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import gzip
 import hashlib
@@ -10,13 +9,13 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evals import geneval, geneval_prompts
 from evals.geneval import Options, verdict
 from evals.records import Case, Detection, UserError
-from evals.vocabulary import CLASSES, COLORS, RELATIONS, TASKS
+from evals.vocabulary import RELATIONS, TASKS
 
 GOLDEN = Path(__file__).parent / "golden" / "geneval_cases.jsonl.gz"
 MIRROR = {"left of": "right of", "right of": "left of", "above": "above", "below": "below"}
@@ -42,9 +41,7 @@ def _case(metadata, tag=None):
 
 
 def _detections(items):
-    return [
-        Detection(name=d["cls"], score=d["score"], box_xyxy_px=tuple(d["box"]), color=d["color"]) for d in items
-    ]
+    return [Detection(name=d["cls"], score=d["score"], box_xyxy_px=tuple(d["box"]), color=d["color"]) for d in items]
 
 
 # ------------------------------------------------------------------------------------------------------------ prompts
@@ -108,10 +105,20 @@ def test_an_empty_or_unreadable_prompt_file_is_an_error(tmp_path):
             geneval_prompts.read(tmp_path / name)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-                        st.sampled_from(["tag", "include", "prompt", "exclude", "class", "count", "color", "position"]),
-                        inner, max_size=5), max_leaves=12))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["tag", "include", "prompt", "exclude", "class", "count", "color", "position"]),
+                inner,
+                max_size=5,
+            )
+        ),
+        max_leaves=12,
+    )
+)
 def test_any_json_is_accepted_or_refused_in_words(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("prompts") / "own.jsonl"
     path.write_text(json.dumps(value) + "\n")
@@ -136,3 +143,109 @@ def test_all_golden_cases():
         if not same:
             wrong.append((number, judged, expected))
     assert wrong == []
+
+
+NAMES = ("dog", "cat", "hot dog")
+SIDE_PX = 512
+
+
+@st.composite
+def _boxes(draw):
+    x1, y1 = draw(st.integers(0, SIDE_PX - 10)), draw(st.integers(0, SIDE_PX - 10))
+    return (float(x1), float(y1), float(draw(st.integers(x1 + 2, SIDE_PX))), float(draw(st.integers(y1 + 2, SIDE_PX))))
+
+
+@st.composite
+def _scenes(draw):
+    """Detections whose scores all differ."""
+    scores = draw(st.lists(st.integers(6, 100), max_size=8, unique=True))
+    return [
+        Detection(
+            name=draw(st.sampled_from(NAMES)),
+            score=score / 100,
+            box_xyxy_px=draw(_boxes()),
+            color=draw(st.sampled_from(("red", "blue"))),
+        )
+        for score in scores
+    ]
+
+
+@st.composite
+def _metadata(draw):
+    include = []
+    for index in range(draw(st.integers(1, 3))):
+        item = {"class": draw(st.sampled_from(NAMES)), "count": draw(st.integers(1, 2))}
+        if draw(st.booleans()):
+            item["color"] = draw(st.sampled_from(("red", "blue")))
+        if index and draw(st.booleans()):
+            item["position"] = [draw(st.sampled_from(RELATIONS)), draw(st.integers(0, index - 1))]
+        include.append(item)
+    exclude = [{"class": item["class"], "count": item["count"] + 1} for item in include if draw(st.booleans())]
+    return {"tag": draw(st.sampled_from(TASKS)), "include": include, "exclude": exclude, "prompt": "p"}
+
+
+_options = st.builds(
+    Options,
+    threshold=st.sampled_from((0.2, 0.3, 0.5)),
+    counting_threshold=st.sampled_from((0.5, 0.9)),
+    max_objects=st.integers(1, 4),
+    max_overlap=st.sampled_from((0.5, 1.0)),
+    position_threshold=st.sampled_from((0.0, 0.1, 0.3)),
+)
+
+
+def _mirrored(detection):
+    x1, y1, x2, y2 = detection.box_xyxy_px
+    return dataclasses.replace(detection, box_xyxy_px=(SIDE_PX - x2, y1, SIDE_PX - x1, y2))
+
+
+def _mirrored_case(metadata):
+    include = [
+        {**item, **({"position": [MIRROR[item["position"][0]], item["position"][1]]} if "position" in item else {})}
+        for item in metadata["include"]
+    ]
+    return _case({**metadata, "include": include})
+
+
+@given(_metadata(), _scenes(), _options)
+def test_a_mirrored_image_is_right_for_the_mirrored_prompt(metadata, scene, options):
+    here = verdict(_case(metadata), scene, options)
+    there = verdict(_mirrored_case(metadata), [_mirrored(detection) for detection in scene], options)
+    assert here.correct == there.correct
+
+
+@given(_metadata(), _scenes(), _options, st.randoms(use_true_random=False))
+def test_the_order_of_detections_does_not_matter(metadata, scene, options, random):
+    shuffled = list(scene)
+    random.shuffle(shuffled)
+    assert verdict(_case(metadata), scene, options) == verdict(_case(metadata), shuffled, options)
+
+
+@given(_metadata(), _scenes(), _options)
+def test_detections_at_or_below_the_threshold_do_not_matter(metadata, scene, options):
+    case = _case(metadata)
+    threshold = options.counting_threshold if case.tag == "counting" else options.threshold
+    assert verdict(case, scene, options) == verdict(case, [d for d in scene if d.score > threshold], options)
+
+
+@given(_metadata(), _scenes(), _options, st.sampled_from((0.5, 2.0, 4.0)))
+def test_the_size_of_the_image_does_not_matter(metadata, scene, options, factor):
+    if options.max_overlap < 1:  # the +1 pixel convention depends on the scale
+        options = dataclasses.replace(options, max_overlap=1.0)
+    scaled = [dataclasses.replace(d, box_xyxy_px=tuple(value * factor for value in d.box_xyxy_px)) for d in scene]
+    assert verdict(_case(metadata), scene, options).reason == verdict(_case(metadata), scaled, options).reason
+
+
+@given(_metadata(), _scenes(), _options)
+def test_correct_means_no_reason(metadata, scene, options):
+    judged = verdict(_case(metadata), scene, options)
+    assert judged.correct == (judged.reason == "")
+    assert all(len(found) <= options.max_objects for found in judged.kept.values())
+    assert all(found == tuple(sorted(found, key=lambda d: -d.score)) for found in judged.kept.values())
+
+
+@given(_metadata(), _scenes(), _options)
+def test_logging_and_reading_a_detection_changes_nothing(metadata, scene, options):
+    observation = json.loads(json.dumps({"detections": [geneval._log(d, d.color) for d in scene]}))
+    here, there = (verdict(_case(metadata), found, options) for found in (scene, geneval.logged(observation)))
+    assert (here.correct, here.reason) == (there.correct, there.reason)

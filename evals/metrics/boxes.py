@@ -45,7 +45,8 @@ def iou_matrix(boxes_a: ArrayLike, boxes_b: ArrayLike, *, pixel_inclusive: bool 
     inter = np.prod(np.maximum(high - low + extra, 0.0), axis=-1)
     area_a, area_b = (np.prod(np.maximum(x[..., 2:] - x[..., :2] + extra, 0.0), axis=-1) for x in (a, b))
     union = area_a + area_b - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    iou: NDArray[np.float64] = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    return iou
 
 
 def suppress(boxes_xyxy_px: ArrayLike, max_overlap: float) -> list[int]:
@@ -83,9 +84,7 @@ def relations(box: BoxPx, target: BoxPx, position_threshold: float = 0.1) -> tup
     ()
     """
     offset = [(box[axis] + box[axis + 2] - target[axis] - target[axis + 2]) / 2 for axis in (0, 1)]
-    slack = [
-        position_threshold * (box[axis + 2] - box[axis] + target[axis + 2] - target[axis]) for axis in (0, 1)
-    ]
+    slack = [position_threshold * (box[axis + 2] - box[axis] + target[axis + 2] - target[axis]) for axis in (0, 1)]
     shrunk = [math.copysign(max(abs(o) - s, 0.0), o) for o, s in zip(offset, slack, strict=True)]
     if max(map(abs, shrunk)) < _NO_OFFSET:
         return ()

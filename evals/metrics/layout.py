@@ -16,9 +16,8 @@ from evals.vocabulary import CLASSES, COLORS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_REGION = re.compile(
-    r"<\|box_start\|>\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*<\|box_end\|>(?:\s*\([a-z ]+\))?"
-)
+# The grammar of GoT's chains; more digits than nine are no coordinate (and could be too many to read).
+_REGION = re.compile(r"<\|box_start\|>\((\d{1,9}),(\d{1,9})\),\((\d{1,9}),(\d{1,9})\)<\|box_end\|> \(\w+\)")
 # Alternatives are tried in order, so the longest name comes first: "hot dog" before "dog".
 _PHRASE = re.compile(
     rf"(?:\b(?P<color>{'|'.join(COLORS)})[\s-]+)?"
@@ -67,7 +66,9 @@ def parse_phrase(text: str) -> tuple[str | None, str | None]:
 
 
 def parse_plan(chain: str) -> tuple[PlannedObject, ...]:
-    """The boxes of a chain with what they hold; malformed boxes are skipped. Never raises on a model's text.
+    """The boxes of a chain with what they hold. Never raises on a model's text.
+
+    Malformed boxes are skipped, swapped corners sorted, boxes cut off at the border; what then has no area is skipped.
 
     >>> chain = "a photo of a red apple <|box_start|>(120,300),(480,660)<|box_end|> (red) left of a dog"
     >>> [(o.name, o.color, o.box_1000) for o in parse_plan(chain)]
@@ -77,11 +78,11 @@ def parse_plan(chain: str) -> tuple[PlannedObject, ...]:
     for found in _REGION.finditer(chain):
         text = chain[start : found.start()].strip()
         start = found.end()
-        x1, y1, x2, y2 = (int(number) for number in found.groups())
-        if not (x1 < x2 <= 1000 and y1 < y2 <= 1000):
-            continue
-        name, color = parse_phrase(text)
-        planned.append(PlannedObject(text=text, name=name, color=color, box_1000=(x1, y1, x2, y2)))
+        corners = [min(int(number), 1000) for number in found.groups()]
+        (x1, x2), (y1, y2) = sorted(corners[::2]), sorted(corners[1::2])
+        if x1 < x2 and y1 < y2:
+            name, color = parse_phrase(text)
+            planned.append(PlannedObject(text=text, name=name, color=color, box_1000=(x1, y1, x2, y2)))
     return tuple(planned)
 
 
@@ -106,14 +107,14 @@ class LayoutFit:
     """How well one image keeps to its plan."""
 
     ious: tuple[float, ...]
-    """Per planned object, IoU with its detection in [0, 1]; 0 where none of its class is left for it. Higher is better."""
+    """Per planned object, IoU with its detection in [0, 1]; 0 where it has none. Higher is better."""
     offsets: tuple[float, ...]
-    """Per planned object that has a detection: distance of centres, x in widths and y in heights. Lower is better."""
+    """Per planned object with a detection: distance of centres, x in widths, y in heights. Lower is better."""
 
     @property
-    def recalled(self) -> int:
-        """Planned objects whose detection overlaps with IoU >= 0.5."""
-        return sum(iou >= _RECALL_IOU for iou in self.ious)
+    def hits(self) -> tuple[bool, ...]:
+        """Per planned object, whether its detection overlaps it with IoU >= 0.5. Higher is better."""
+        return tuple(iou >= _RECALL_IOU for iou in self.ious)
 
 
 def fit(planned: Sequence[Detection], detected: Sequence[Detection], width_px: int, height_px: int) -> LayoutFit:

@@ -160,7 +160,9 @@ def paired_difference(
     change = np.asarray(scores_b, dtype=np.float64) - np.asarray(scores_a, dtype=np.float64)
     labels = np.asarray(strata if strata is not None else ["all"] * len(change))
     if change.ndim != 1 or len(change) == 0 or len(labels) != len(change):
-        raise ValueError(f"Expected one or more paired cases, each with a stratum, but got {change.shape}, {labels.shape}")
+        raise ValueError(
+            f"Expected one or more paired cases, each with a stratum, but got {change.shape}, {labels.shape}"
+        )
     value, drawn, flipped = 0.0, np.zeros(resamples), np.zeros(resamples)
     names = np.unique(labels)
     for name in names:

@@ -1,0 +1,103 @@
+"""Measures GenEval's floor and ceiling with a detector, and keeps them for the tables.
+
+The floor is what the detector and the scorer make of images that show nothing: plain and noisy ones. The ceiling is
+what they make of exact drawings of the prompts by the icon world's own renderer.
+
+    python -m evals.geneval_reference --detector icon --output runs/reference
+
+Both are complete runs of the benchmark in the output folder and resume like any run. Their scores go to
+``evals/assets/reference_scores.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from evals import cli, geneval, geneval_prompts, geneval_scores
+from evals.records import sample_seed
+from evals.rundir import png_bytes, write_atomic
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_IMAGES_PER_PROMPT = 4
+
+
+def empty_image(side_px: int, seed: int) -> NDArray[np.uint8]:
+    """An image that shows nothing, ``(side, side, 3)`` uint8: by turns a plain, a noisy, a blurred and a shaded one.
+
+    >>> empty_image(8, seed=3).shape, bool((empty_image(8, 3) == empty_image(8, 3)).all())
+    ((8, 8, 3), True)
+    """
+    rng = np.random.default_rng(seed)
+    kind = seed % 4
+    plain = np.broadcast_to(rng.uniform(0, 255, 3), (side_px, side_px, 3))
+    if kind == 0:
+        pixels = plain
+    elif kind == 1:
+        pixels = rng.uniform(0, 255, (side_px, side_px, 3))
+    elif kind == 2:
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        pixels = np.asarray(coarse.resize((side_px, side_px), Image.Resampling.BICUBIC))
+    else:
+        shade = np.linspace(0.2, 1.0, side_px)[:, None, None]
+        pixels = plain * shade + rng.normal(0, 12, (side_px, side_px, 3))
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def write_empty_images(folder: Path, side_px: int) -> None:
+    """A complete set of images that show nothing, in GenEval's layout."""
+    for case in geneval_prompts.cases(geneval_prompts.generate()):
+        for index in range(_IMAGES_PER_PROMPT):
+            image = Image.fromarray(empty_image(side_px, sample_seed("floor", case.id, index, 0)))
+            write_atomic(folder / case.id / "samples" / f"{index:04d}.png", png_bytes(image))
+
+
+def flat(scores: dict[str, Any], what: str) -> dict[str, Any]:
+    """The values of a run's scores.json by row of the table."""
+    values = {tag: block["score"]["value"] for tag, block in scores["tasks"].items()}
+    return {
+        "what": what,
+        **values,
+        "overall": scores["overall"]["score"]["value"],
+        "images": scores["images"]["value"],
+        "n": scores["images"]["n"],
+    }
+
+
+def main() -> int:
+    """Runs both and stores their scores."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--detector", default="icon", help="as in python -m evals.geneval (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("runs/reference"), help="(default: %(default)s)")
+    args = parser.parse_args()
+    ceiling, floor, empty = (args.output / name for name in ("ceiling", "floor", "empty-images"))
+    shared = ["--detector", args.detector, "--images-per-prompt", str(_IMAGES_PER_PROMPT)]
+    code = cli.main(geneval.SUITE, ["--model", "oracle", "--output", str(ceiling), *shared])
+    if code:
+        return code
+    with Image.open(ceiling / "images" / "00000" / "samples" / "0000.png") as image:
+        write_empty_images(empty, image.width)
+    code = cli.main(geneval.SUITE, ["--model", f"folder:{empty}", "--output", str(floor), *shared])
+    if code:
+        return code
+    runs = {path: json.loads((path / "scores.json").read_bytes()) for path in (floor, ceiling)}
+    path = geneval_scores.REFERENCE
+    known = json.loads(path.read_bytes()) if path.is_file() else {}
+    known[args.detector] = {
+        "options": runs[ceiling]["options"],
+        "floor": flat(runs[floor], "images that show nothing"),
+        "ceiling": flat(runs[ceiling], "exact drawings of the prompts (oracle)"),
+    }
+    write_atomic(path, (json.dumps(known, indent=2) + "\n").encode())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
