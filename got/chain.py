@@ -2,9 +2,9 @@
 
     ... a red apple <|box_start|>(120,300),(480,660)<|box_end|> (red) to the left of ...
 
-Coordinates are thousandths of the width and height, ``(x1,y1),(x2,y2)``; the bracketed word is the colour of that box in
-the layout, not the object's. `Chain.parse` reads whatever a model wrote: what does not follow the grammar stays in the
-text, draws nothing and leaves a warning. Needs neither torch nor Pillow.
+Coordinates are thousandths of the width and height, ``(x1,y1),(x2,y2)``; the bracketed word is the colour of that box
+in the layout, not the object's. `Chain.parse` reads whatever a model wrote: what does not follow the grammar stays in
+the text, draws nothing and leaves a warning. Needs neither torch nor Pillow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REGION = re.compile(r"<\|box_start\|>\((\d+),(\d+)\),\((\d+),(\d+)\)<\|box_end\
 _BOX_TOKEN = re.compile(r"<\|box_(?:start|end)\|>")
 _MAX_DIGITS = 9
 _EXCERPT_LENGTH = 60
-# A name reaches back to the last of these words (kept), or to the last word that can only stand before a name (left out).
+# A name reaches back to the last of these words (kept), or else to the last word that joins phrases (left out).
 _OPENING = re.compile(r"\b(?:a|an|the|one|another|two|three|four|five|six|some|this|that)\s", re.IGNORECASE)
 _JOINING = re.compile(
     r"\b(?:of|and|with|to|by|in|on|at|near|beside|above|below|under|over|behind|between|is|are)\s", re.IGNORECASE

@@ -1,7 +1,7 @@
 """The layout: one black picture per box of a chain, with that box filled in its colour.
 
-The rectangles follow the released code to the pixel: a corner is ``value / 1000 * size`` truncated to a whole pixel, both
-corners are painted, and what lies outside the picture is cut off.
+The rectangles follow the released code to the pixel: a corner is ``value / 1000 * size`` truncated to a whole pixel,
+both corners are painted, and what lies outside the picture is cut off.
 """
 
 from __future__ import annotations

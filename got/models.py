@@ -51,7 +51,7 @@ class SemanticProjector(ModelMixin, ConfigMixin):
         return self.output_projector(hidden), self.output_projector_add(hidden).mean(dim=1)
 
     def null_context(self, tokens: int) -> torch.Tensor:
-        """The context of "no semantic guidance": zeros projected, which is the bias. (1, tokens, cross_attention_dim)."""
+        """The context without semantic guidance: zeros projected, so the bias; (1, tokens, cross_attention_dim)."""
         return self.output_projector.bias.expand(1, tokens, -1)
 
 

@@ -169,9 +169,7 @@ class GoTPipeline(DiffusionPipeline):
         return GoTOutput(
             images=self._to_images(latents, output_type, images),
             chains=thoughts.chains,
-            warnings=[
-                (*warnings, *chain.warnings) for warnings, chain in zip(thoughts.warnings, parsed, strict=True)
-            ],
+            warnings=[(*warnings, *chain.warnings) for warnings, chain in zip(thoughts.warnings, parsed, strict=True)],
         )
 
     def _size_px(self, width: int | None, height: int | None, output_type: str) -> tuple[int, int]:

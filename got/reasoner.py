@@ -1,7 +1,7 @@
 """The reasoner: a prompt (and a source image) in, a chain of thought and the states of the image tokens out.
 
-A sequence is: chat prompt, chain, ``<|im_gen_start|>``, 64 image tokens (``<|im_gen_end|>``, ``<|endoftext|>``). The last
-hidden states of the image tokens are what the diffusion model sees of the language model.
+A sequence is: chat prompt, chain, ``<|im_gen_start|>``, 64 image tokens, ``<|im_gen_end|>``, ``<|endoftext|>``. The
+last hidden states of the image tokens are what the diffusion model sees of the language model.
 """
 
 from __future__ import annotations

@@ -1,0 +1,147 @@
+"""Loading and saving whole pipelines: the embedded one, a folder, or a repository on the hub."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from got.models import SemanticProjector
+from got.pipeline import GoTPipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+MINI_PATH = Path(__file__).parent / "mini"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_NETWORKS = {
+    "vae": AutoencoderKL,
+    "unet": UNet2DConditionModel,
+    "mllm": Qwen2_5_VLForConditionalGeneration,
+    "projector": SemanticProjector,
+}
+# Kept in float32 whatever is asked for: SDXL's autoencoder overflows in float16, and none costs much.
+_FLOAT32_PARTS = ("vae",)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message says which part of it and why, in one line."""
+
+
+def load(name: str | Path = "mini", device: str = "cpu", dtype: torch.dtype = torch.float32) -> GoTPipeline:
+    """Load a pipeline, whatever precision it is stored in.
+
+    Args:
+        name: ``"mini"`` (the embedded weights), a folder written by `GoTPipeline.save_pretrained`, or a hub id.
+        device: Where the networks go.
+        dtype: Precision of reasoner, projector and UNet. The VAE stays in float32.
+
+    Raises:
+        CheckpointError: If there is nothing under that name, a file is missing, or weights do not fit their config.
+    """
+    path = _locate(name)
+    _check_parts(path)
+    with _quiet():
+        networks = {part: _load_network(path / part, dtype) for part in _NETWORKS}
+        try:
+            pipeline = GoTPipeline.from_pretrained(path, local_files_only=True, **networks)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise CheckpointError(f"Cannot load {path}: {_first_line(error)}") from error
+    return pipeline.to(device)
+
+
+def save_fp16(pipeline: GoTPipeline, path: str | Path) -> None:
+    """Save a pipeline with its weights rounded to float16; the pipeline itself keeps its precision."""
+    half: dict[str, Any] = {
+        # torch's own `to`: diffusers' logs a warning about a method meant for inference.
+        name: torch.nn.Module.to(copy.deepcopy(part), torch.float16) if isinstance(part, torch.nn.Module) else part
+        for name, part in pipeline.components.items()
+    }
+    with _quiet():
+        GoTPipeline(**half, scale=pipeline.config.scale).save_pretrained(path)
+
+
+def _locate(name: str | Path) -> Path:
+    """The folder of a checkpoint; downloads it if the name is a hub id."""
+    path = MINI_PATH if str(name) == "mini" else Path(name)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"Expected a folder but {path} is a file")
+    if str(name) == "mini":
+        raise CheckpointError(f"The embedded weights are missing: {path} does not exist (see got/train.py)")
+    if not _HUB_ID.fullmatch(str(name)):
+        raise CheckpointError(f"Expected mini, a folder or a hub id (owner/name) but {name} is none of these")
+    from huggingface_hub import snapshot_download  # here, because local checkpoints need no network code
+
+    try:
+        return Path(snapshot_download(str(name)))
+    except Exception as error:  # the client raises its own, requests' and httpx's errors: all mean "not there"
+        raise CheckpointError(f"No folder {name}, and no download from the hub: {_first_line(error)}") from error
+
+
+def _check_parts(path: Path) -> None:
+    """Make sure that a folder is a saved `GoTPipeline` with a folder for each of its components."""
+    index = path / "model_index.json"
+    if not index.is_file():
+        raise CheckpointError(f"{path} has no model_index.json, so it is not a saved pipeline")
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{index} is not valid JSON: {_first_line(error)}") from error
+    if not isinstance(content, dict) or content.get("_class_name") != GoTPipeline.__name__:
+        found = content.get("_class_name") if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"Expected a {GoTPipeline.__name__} in {path} but found {found}")
+    listed = [name for name, value in content.items() if isinstance(value, list) and value[0] is not None]
+    missing = [name for name in dict.fromkeys((*_NETWORKS, *listed)) if not (path / name).is_dir()]
+    if missing:
+        raise CheckpointError(f"{path} has no folder {missing[0]}")
+
+
+def _load_network(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """Load one network and refuse weights that do not fit it.
+
+    The libraries fill in what is missing with random numbers and only log it; a benchmark must not go on with those.
+    """
+    part = folder.name
+    precision = torch.float32 if part in _FLOAT32_PARTS else dtype
+    try:
+        network, info = _NETWORKS[part].from_pretrained(
+            folder, dtype=precision, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"Cannot load {folder}: {_first_line(error)}") from error
+    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
+        if info[problem]:
+            raise CheckpointError(f"{folder} does not fit its config: {problem} {sorted(map(str, info[problem]))[0]}")
+    return network.eval()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' own progress bars, which show one line per component; puts back what was set."""
+    libraries = [library for library in (transformers_logging, diffusers_logging) if library.is_progress_bar_enabled()]
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in libraries:
+            library.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
