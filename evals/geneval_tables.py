@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich import box
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _TITLES = {
     "single_object": "single object",
@@ -17,31 +15,22 @@ _TITLES = {
     "position": "position",
     "color_attr": "colour attribution",
 }
-_ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 def tables(scores: dict[str, Any]) -> list[Table]:
-    """The scores, and where wrong images went wrong if any image had a plan."""
-    found = [_score_table(scores)]
-    if scores["overall"]["plan"]["n"]:
-        found.append(_fault_table(scores))
-    return found
+    """The scores; if any image had a plan, also where wrong images went wrong and how drawings keep to their plans."""
+    if not scores["overall"]["plan"]["n"]:
+        return [_score_table(scores)]
+    return [_score_table(scores), _fault_table(scores), _layout_table(scores)]
 
 
 def _score_table(scores: dict[str, Any]) -> Table:
-    reference = scores["reference"]
-    up = _ARROWS[scores["directions"]["score"]]
     checkpoint = f" ({scores['checkpoint']})" if scores["checkpoint"] else ""
-    table = _table(f"GenEval, {scores['world']}: {scores['model']}{checkpoint}", _score_caption(scores))
-    table.add_column("task")
-    for name in (f"score {up}", "95 % interval", "images", "prompts", f"≥ 1 right {up}"):
-        table.add_column(name, justify="right")
-    if scores["missing"]["total"]:
-        table.add_column("missing", justify="right")
-        table.add_column("bounds", justify="right")
-    if reference:
-        table.add_column("floor", justify="right", style="dim")
-        table.add_column("ceiling", justify="right", style="dim")
+    columns = ["score ↑", "95 %\ninterval", "images", "prompts", "≥ 1\nright ↑"]
+    columns += ["missing", "bounds"] if scores["missing"]["total"] else []
+    columns += ["floor", "ceiling"] if scores["reference"] else []
+    title = f"GenEval, {scores['world']}: {scores['model']}{checkpoint}"
+    table = _table(title, columns, _score_caption(scores))
     for tag, block in scores["tasks"].items():
         table.add_row(_TITLES.get(tag, tag), *_score_cells(block, scores, tag))
     table.add_section()
@@ -63,55 +52,79 @@ def _score_cells(block: dict[str, Any], scores: dict[str, Any], key: str) -> lis
 
 
 def _score_caption(scores: dict[str, Any]) -> str:
-    lines = [f"detector {scores['detector']}; interval: bootstrap over prompts"]
+    lines = [f"detector: {scores['detector']}; intervals: bootstrap over prompts"]
     if scores["reference"]:
-        lines.append(
-            f"floor: {scores['reference']['floor']['what']}; ceiling: {scores['reference']['ceiling']['what']}"
-        )
+        floor, ceiling = (scores["reference"][end]["what"] for end in ("floor", "ceiling"))
+        lines.append(f"floor: {floor}; ceiling: {ceiling}")
     if scores["missing"]["total"]:
-        lines.append("bounds: the score if every missing image were wrong, or right. Missing because of:")
-        lines += [f"{number} × {cause}" for cause, number in scores["missing"]["by_cause"].items()]
+        causes = list(scores["missing"]["by_cause"].items())
+        lines.append("bounds: the score if all missing images were wrong, and if all were right; missing:")
+        lines += [f"  {number} × {cause}" for cause, number in causes[:_SHOWN_CAUSES]]
+        lines += [f"  and {len(causes) - _SHOWN_CAUSES} more causes"] if len(causes) > _SHOWN_CAUSES else []
     return "\n".join(lines)
 
 
-_FAULT_TITLES = {
-    "plan_wrong": "plan",
-    "drawing_wrong": "drawing",
-    "detector_doubt": "detector?",
-    "unchecked": "unchecked",
-    "no_plan": "no plan",
+_SHOWN_CAUSES = 8
+_FAULTS = {
+    "plan_wrong": ("plan", "plan: its own boxes, taken as detections, fail the prompt"),
+    "drawing_wrong": ("drawing", "drawing: the plan is right, the image is not"),
+    "detector_doubt": ("detector\ndoubt", "detector doubt: even an exact drawing of the plan fails"),
+    "unchecked": ("unchecked", "unchecked: the plan is right, and no exact drawing of it was looked at"),
+    "no_plan": ("no\nplan", "no plan: there is no chain"),
 }
 
 
 def _fault_table(scores: dict[str, Any]) -> Table:
     overall = scores["overall"]
     # The last two are rare: a column only where there is something in it.
-    shown = [n for i, n in enumerate(_FAULT_TITLES) if i < 3 or overall["faults"][n]]
-    caption = "wrong images by cause: the plan fails its prompt; the plan is right, the drawing is not; "
-    caption += "even an exact drawing of the plan fails, so the detector is in doubt.\n"
-    caption += "box IoU, recall (IoU ≥ 0.5), offset (share of the image side): detected against planned boxes"
-    table = _table("Where wrong images went wrong, and how the drawing keeps to the plan", caption)
-    table.add_column("task")
-    directions = {key: _ARROWS[direction] for key, direction in scores["directions"].items()}
-    columns: dict[str, Callable[[dict[str, Any]], str]] = {
-        "wrong": lambda block: str(sum(block["faults"].values())),
-        **{_FAULT_TITLES[name]: lambda block, name=name: str(block["faults"][name] or "·") for name in shown},
-        f"plan right {directions['plan']}": lambda block: _number(block["plan"]["value"]),
-        f"box IoU {directions['layout.iou']}": lambda block: _number(block["layout"]["iou"]["value"]),
-        f"recall {directions['layout.recall']}": lambda block: _number(block["layout"]["recall"]["value"]),
-        f"offset {directions['layout.offset']}": lambda block: _number(block["layout"]["offset"]["value"], digits=3),
-    }
-    for name in columns:
-        table.add_column(name, justify="right")
-    for tag, block in scores["tasks"].items():
-        table.add_row(_TITLES.get(tag, tag), *(cell(block) for cell in columns.values()))
-    table.add_section()
-    table.add_row("all images", *(cell(overall) for cell in columns.values()), style="bold")
+    shown = [name for index, name in enumerate(_FAULTS) if index < 3 or overall["faults"][name]]
+    columns = ["plan\nright ↑", "95 %\ninterval", "wrong\nimages", *(_FAULTS[name][0] for name in shown)]
+    columns.append("lucky")
+    caption = "\n".join([*(_FAULTS[name][1] for name in shown), "lucky: the image is right although its plan is not"])
+    table = _table("Where wrong images went wrong", columns, caption)
+    for title, block in _rows(scores):
+        faults = block["faults"]
+        plan = [_number(block["plan"]["value"]), _span(block["plan"]["low"], block["plan"]["high"])]
+        counts = [sum(faults.values()), *(faults[name] for name in shown), block["right_despite_plan"]]
+        table.add_row(title, *plan, *(str(count or "·") for count in counts), style=_style(title))
     return table
 
 
-def _table(title: str, caption: str) -> Table:
-    return Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
+def _layout_table(scores: dict[str, Any]) -> Table:
+    measures = {"iou": "box\nIoU ↑", "recall": "recall ↑", "offset": "offset ↓"}
+    columns = ["boxes", *(name for title in measures.values() for name in (title, "95 %\ninterval"))]
+    caption = "detected against planned boxes, class by class\n"
+    caption += "box IoU: 0 where nothing was found; recall: share of boxes with IoU ≥ 0.5\n"
+    caption += "offset: distance of the centres as a share of the image's sides"
+    table = _table("How drawings keep to their plans", columns, caption)
+    for title, block in _rows(scores):
+        cells = [str(block["layout"]["iou"]["n"])]
+        for name in measures:
+            measure, digits = block["layout"][name], 3 if name == "offset" else 2
+            cells += [_number(measure["value"], digits), _span(measure["low"], measure["high"], digits)]
+        table.add_row(title, *cells, style=_style(title))
+    return table
+
+
+_ALL = "all images"
+
+
+def _rows(scores: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [*((_TITLES.get(tag, tag), block) for tag, block in scores["tasks"].items()), (_ALL, scores["overall"])]
+
+
+def _style(title: str) -> str | None:
+    return "bold" if title == _ALL else None
+
+
+def _table(title: str, columns: list[str], caption: str) -> Table:
+    table = Table(title=title, caption=caption + "\n", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    table.title_justify = table.caption_justify = "left"
+    table.title_style, table.caption_style = "bold", "dim"
+    table.add_column("task", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", style="dim" if name in {"floor", "ceiling"} else None)
+    return table
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -123,5 +136,5 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _span(low: float | None, high: float | None) -> str:
-    return "–" if low is None else f"{_number(low)}–{_number(high)}"
+def _span(low: float | None, high: float | None, digits: int = 2) -> str:
+    return "–" if low is None else f"{_number(low, digits)}–{_number(high, digits)}"

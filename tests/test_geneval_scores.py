@@ -1,0 +1,421 @@
+"""GenEval from images to scores: observation, the split of errors, missing images, tables, the public summary."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageDraw
+from rich.console import Console
+
+from evals import cli, geneval, geneval_reference, geneval_scores, geneval_tables
+from evals.geneval import SUITE
+from evals.geneval_scores import Outcome
+from evals.metrics.layout import LayoutFit
+from evals.protocols import Tools
+from evals.records import Case, Detection, Sample, UserError
+from evals.vocabulary import COLORS, TASKS
+
+SIDE_PX = 60
+
+
+class PaintDetector:
+    """Finds rectangles by their fill: one class for each paint."""
+
+    name = "paint"
+    min_score = 0.01
+    paints: ClassVar = {"red": "dog", "blue": "cat", "white": "bird"}
+
+    def __init__(self, score=0.95, *, masks=False):
+        self.score, self.masks, self.calls = score, masks, 0
+
+    def detect(self, images):
+        self.calls += 1
+        return [list(self._find(np.asarray(image))) for image in images]
+
+    def _find(self, pixels):
+        for paint, name in self.paints.items():
+            mask = (pixels == np.array(Image.new("RGB", (1, 1), paint))[0, 0]).all(axis=-1)
+            if mask.any():
+                rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+                box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+                yield Detection(name=name, score=self.score, box_xyxy_px=box, mask=mask if self.masks else None)
+        yield Detection(name="person", score=0.02, box_xyxy_px=(0.0, 0.0, 9.0, 9.0))
+
+
+class PaintEmbedder:
+    """A CLIP of paints: an image is its mean colour, a text the colour that it names."""
+
+    name = "paint"
+
+    def __init__(self):
+        self.batches = []
+
+    def embed_images(self, images):
+        self.batches.append([np.asarray(image).mean(axis=(0, 1)) for image in images])
+        return self._unit(self.batches[-1])
+
+    def embed_texts(self, texts):
+        named = [re.search("|".join(COLORS), text)[0] for text in texts]
+        return self._unit([np.array(Image.new("RGB", (1, 1), name))[0, 0] for name in named])
+
+    def _unit(self, colors):
+        vectors = np.asarray(colors, dtype=np.float32) / 127.5 - 1
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def paint(**boxes):
+    image = Image.new("RGB", (SIDE_PX, SIDE_PX), "#123456")
+    for color, (x1, y1, x2, y2) in boxes.items():
+        ImageDraw.Draw(image).rectangle((x1, y1, x2 - 1, y2 - 1), fill=color)
+    return image
+
+
+def tools(detector=None, embedder=None, oracle_render=None):
+    return Tools(
+        detector=detector or PaintDetector(), embedder=embedder or PaintEmbedder(), oracle_render=oracle_render
+    )
+
+
+def arguments(*words):
+    return cli.build_parser(SUITE).parse_args(words)
+
+
+def case(tag, include, exclude=(), number=0):
+    metadata = {"tag": tag, "include": include, **({"exclude": exclude} if exclude else {}), "prompt": "a photo"}
+    return Case(id=f"{number:05d}", prompt="a photo", tag=tag, metadata=metadata)
+
+
+def sample(of, index=0):
+    return Sample(case=of, index=index, seed=index)
+
+
+DOG = case("single_object", [{"class": "dog", "count": 1}])
+RED_DOG = case("colors", [{"class": "dog", "count": 1, "color": "red"}])
+CAT_LEFT_OF_DOG = case(
+    "position", [{"class": "dog", "count": 1}, {"class": "cat", "count": 1, "position": ["left of", 0]}]
+)
+GOOD_PLAN = (
+    "a photo of a cat <|box_start|>(0,400),(200,600)<|box_end|> (red) left of "
+    "a dog <|box_start|>(700,400),(900,600)<|box_end|> (green)"
+)
+
+
+# -------------------------------------------------------------------------------------------------------- observation
+def test_a_batch_costs_one_detection_and_one_colour_check():
+    detector, embedder = PaintDetector(), PaintEmbedder()
+    samples = [sample(RED_DOG), sample(DOG), sample(RED_DOG, 1)]
+    images = [paint(red=(5, 5, 30, 30)), paint(red=(1, 1, 9, 9)), paint(red=(0, 0, 20, 20), blue=(30, 30, 40, 40))]
+    observations = SUITE.observe(samples, images, [None] * 3, tools(detector, embedder), arguments())
+    assert detector.calls == 1
+    assert [len(batch) for batch in embedder.batches] == [2]
+    assert [[(d["name"], d["color"]) for d in o["detections"]] for o in observations] == [
+        [("dog", "red")],
+        [("dog", None)],
+        [("dog", "red"), ("cat", None)],
+    ]
+    assert json.loads(json.dumps(observations)) == observations
+    verdicts = [SUITE.verdict(s.case, o, arguments()) for s, o in zip(samples, observations, strict=True)]
+    assert all(judged.correct for judged in verdicts)
+
+
+def test_no_colour_is_asked_where_no_prompt_names_one():
+    embedder = PaintEmbedder()
+    SUITE.observe([sample(DOG)], [paint(red=(5, 5, 30, 30))], [None], tools(embedder=embedder), arguments())
+    assert embedder.batches == []
+
+
+def test_colours_are_known_for_any_threshold_tried_later():
+    observed = SUITE.observe(
+        [sample(RED_DOG)], [paint(red=(5, 5, 30, 30))], [None], tools(PaintDetector(score=0.1)), arguments()
+    )
+    assert not SUITE.verdict(RED_DOG, observed[0], arguments()).correct
+    assert SUITE.verdict(RED_DOG, observed[0], arguments("--threshold", "0.06")).correct
+
+
+def test_outside_its_mask_an_object_is_painted_grey():
+    mask = np.zeros((SIDE_PX, SIDE_PX), dtype=bool)
+    mask[10:20, 10:15] = True
+    detection = Detection(name="dog", score=1.0, box_xyxy_px=(10.2, 9.8, 19.6, 20.4), mask=mask)
+    pixels = np.asarray(geneval.crop(paint(red=(0, 0, SIDE_PX, SIDE_PX)), detection))
+    assert pixels.shape == (10, 10, 3)
+    assert (pixels[:, :5] == (255, 0, 0)).all()
+    assert (pixels[:, 5:] == 0x99).all()
+
+
+def test_a_box_without_area_still_gives_a_crop():
+    detection = Detection(name="dog", score=1.0, box_xyxy_px=(10.1, 10.1, 10.3, 10.2))
+    assert geneval.crop(paint(), detection).size == (1, 1)
+
+
+def test_a_detector_that_hides_what_the_threshold_asks_for_is_refused():
+    detector = PaintDetector()
+    detector.min_score = 0.5
+    with pytest.raises(UserError, match=r"--threshold 0.3 is below 0.5, the lowest score"):
+        SUITE.observe([sample(DOG)], [paint()], [None], tools(detector), arguments())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--threshold", "0.01"), "--threshold is 0.01; expected a number from 0.05 to 1.0"),
+        (("--counting-threshold", "2"), "--counting-threshold is 2.0"),
+        (("--max-objects", "0"), "--max-objects is 0; expected a number from 1"),
+        (("--max-overlap", "nan"), "--max-overlap is nan"),
+        (("--position-threshold", "-1"), "--position-threshold is -1.0"),
+    ],
+)
+def test_a_threshold_out_of_range_is_one_clear_error(words, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        SUITE.load_cases(arguments(*words))
+
+
+# ----------------------------------------------------------------------------------------------------- plan or drawing
+def traced(image, chain, oracle_render, of=CAT_LEFT_OF_DOG):
+    args = arguments()
+    observed = SUITE.observe([sample(of)], [image], [chain], tools(oracle_render=oracle_render), args)
+    observation = json.loads(json.dumps(observed[0]))
+    return geneval.trace(of, observation, geneval.options_from(args)), observation
+
+
+def exact(chain, seed):
+    return paint(blue=(0, 24, 12, 36), red=(42, 24, 54, 36))
+
+
+def test_a_wrong_image_is_traced_to_its_cause():
+    swapped = paint(red=(0, 24, 12, 36), blue=(42, 24, 54, 36))
+    bad_plan = GOOD_PLAN.replace("left of", "and").replace("a cat", "a zebra")
+    assert traced(exact("", 0), GOOD_PLAN, exact)[0].fault is None
+    assert traced(swapped, GOOD_PLAN, exact)[0].fault == "drawing_wrong"
+    assert traced(swapped, GOOD_PLAN, lambda chain, seed: paint())[0].fault == "detector_doubt"
+    assert traced(swapped, GOOD_PLAN, None)[0].fault == "unchecked"
+    assert traced(swapped, bad_plan, exact)[0].fault == "plan_wrong"
+    assert traced(swapped, "no boxes at all", exact)[0].fault == "plan_wrong"
+    assert traced(swapped, None, exact)[0].fault == "no_plan"
+
+
+def test_exact_drawings_are_made_only_where_they_can_tell_something():
+    drawn = []
+
+    def render(chain, seed):
+        drawn.append((chain, seed))
+        return exact(chain, seed)
+
+    right, wrong = exact("", 0), paint(blue=(0, 24, 12, 36))
+    samples = [sample(CAT_LEFT_OF_DOG, index) for index in range(3)]
+    detector = PaintDetector()
+    SUITE.observe(
+        samples, [right, wrong, wrong], [GOOD_PLAN, GOOD_PLAN, ""], tools(detector, oracle_render=render), arguments()
+    )
+    assert drawn == [(GOOD_PLAN, 1)]
+    assert detector.calls == 2
+
+
+def test_an_image_is_compared_with_its_plan():
+    outcome, _ = traced(exact("", 0), GOOD_PLAN, exact)
+    assert outcome.fit.ious == pytest.approx((1.0, 1.0))
+    outcome, _ = traced(paint(red=(42, 24, 54, 36)), GOOD_PLAN, exact)
+    assert outcome.fit.ious == pytest.approx((0.0, 1.0))
+    assert len(outcome.fit.offsets) == 1
+
+
+def test_the_plan_is_judged_in_the_images_own_proportions():
+    red_plan = "a photo of a red dog <|box_start|>(0,0),(500,500)<|box_end|> (red)"
+    assert traced(paint(red=(0, 0, 30, 30)), red_plan, None, of=RED_DOG)[0].plan_correct
+    blue_plan = red_plan.replace("a red dog", "a blue dog")
+    outcome, _ = traced(paint(red=(0, 0, 30, 30)), blue_plan, None, of=RED_DOG)
+    assert (outcome.correct, outcome.plan_correct) == (True, False)
+
+
+# -------------------------------------------------------------------------------------------------------------- scores
+def two_tasks():
+    cases = [case("single_object", [], number=0), case("single_object", [], number=1), case("counting", [], number=2)]
+    rights = {"00000": [1, 1], "00001": [0, 1], "00002": [0, 0]}
+    return cases, [Outcome(case=name, correct=bool(right)) for name, group in rights.items() for right in group]
+
+
+def test_the_overall_score_is_the_mean_of_the_tasks():
+    cases, outcomes = two_tasks()
+    scores = geneval_scores.summarize(cases, outcomes, [], 2)
+    assert scores["tasks"]["single_object"]["score"]["value"] == 0.75
+    assert scores["overall"]["score"]["value"] == 0.375
+    assert scores["images"]["value"] == 0.5
+    assert scores["overall"]["prompts_any"]["value"] == pytest.approx(2 / 3)
+    assert (scores["overall"]["score"]["n"], scores["overall"]["score"]["clusters"]) == (6, 3)
+    assert scores["overall"]["bounds"] is None
+    assert list(scores["tasks"]) == ["single_object", "counting"]
+
+
+def test_a_missing_image_is_missing_and_not_wrong():
+    cases, outcomes = two_tasks()
+    failures = [
+        {"case": "00002", "index": 0, "stage": "generate", "error": "images/00002/samples/0000.png: no such image"},
+        {"case": "00002", "index": 1, "stage": "generate", "error": "images/00002/samples/0001.png: no such image"},
+        {"case": "00001", "index": 0, "stage": "observe", "error": "ValueError: too odd"},
+        {"case": "00001", "index": 0, "stage": "observe", "error": "ValueError: too odd"},
+    ]
+    scores = geneval_scores.summarize(cases, outcomes[:2] + outcomes[3:4], failures, 2)
+    assert scores["missing"] == {
+        "total": 3,
+        "by_cause": {"generate: no such image": 2, "observe: ValueError: too odd": 1},
+    }
+    assert scores["tasks"]["counting"]["score"]["value"] is None
+    assert scores["tasks"]["counting"]["bounds"] == [0.0, 1.0]
+    assert scores["tasks"]["single_object"]["score"]["value"] == 1.0
+    assert scores["tasks"]["single_object"]["bounds"] == [0.75, 1.0]
+    assert scores["overall"]["score"]["value"] == 1.0
+    assert scores["overall"]["bounds"] == [0.375, 1.0]
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+
+
+def test_images_that_nobody_made_are_counted_too():
+    cases, outcomes = two_tasks()
+    assert geneval_scores.summarize(cases, outcomes, [], 4)["missing"]["by_cause"] == {"not made yet": 6}
+
+
+def test_the_faults_of_a_task_add_up_to_its_wrong_images():
+    cases = [case("position", [], number=0)]
+    fit = LayoutFit(ious=(1.0, 0.25), offsets=(0.0, 0.5))
+    outcomes = [
+        Outcome(case="00000", correct=True, plan_correct=False, fit=fit),
+        Outcome(case="00000", correct=False, plan_correct=False, fit=fit),
+        Outcome(case="00000", correct=False, plan_correct=True, oracle_correct=True, fit=fit),
+        Outcome(case="00000", correct=False),
+    ]
+    block = geneval_scores.summarize(cases, outcomes, [], 4)["tasks"]["position"]
+    assert block["faults"] == {
+        "plan_wrong": 1,
+        "drawing_wrong": 1,
+        "detector_doubt": 0,
+        "unchecked": 0,
+        "no_plan": 1,
+    }
+    assert block["right_despite_plan"] == 1
+    assert (block["plan"]["value"], block["plan"]["n"]) == (pytest.approx(1 / 3), 3)
+    layout = {name: (estimate["value"], estimate["n"]) for name, estimate in block["layout"].items()}
+    assert layout == {"iou": (0.625, 6), "recall": (0.5, 6), "offset": (0.25, 6)}
+
+
+def test_scores_are_the_same_every_time():
+    cases, outcomes = two_tasks()
+    first, second = (geneval_scores.summarize(cases, outcomes, [], 2) for _ in range(2))
+    assert first == second
+
+
+# -------------------------------------------------------------------------------------------- a whole run, in the small
+def small_run(*words):
+    """Twenty-four cases of all tasks with random pictures: what the runner would hand to the suite."""
+    rng = np.random.default_rng(0)
+    args = arguments("--images-per-prompt", "2", *words)
+    every = SUITE.load_cases(args)
+    cases = [c for tag in TASKS for c in [c for c in every if c.tag == tag][:4]]
+    observations, results = [], []
+    for number, of in enumerate(cases):
+        for index in range(2):
+            found = [
+                {
+                    "name": item["class"],
+                    "score": float(rng.uniform(0.2, 1.0)),
+                    "box_xyxy_px": [float(x), float(y), float(x + 12), float(y + 12)],
+                    "color": item.get("color", "black"),
+                }
+                for item in of.metadata["include"]
+                for x, y in rng.uniform(0, 48, (item["count"], 2))
+            ]
+            planned = [
+                {"text": "", "name": d["name"], "color": d["color"], "box_1000": [100, 100, 400, 400]} for d in found
+            ]
+            plan = {"objects": planned, "oracle": None} if number % 2 else None
+            observation = {"case": of.id, "index": index, "width": 60, "height": 60, "detections": found, "plan": plan}
+            filename = f"images/{of.id}/samples/{index:04d}.png"
+            judged = SUITE.verdict(of, observation, args)
+            results.append(SUITE.result(sample(of, index), filename, observation, judged))
+            observations.append(observation)
+    return results, SUITE.summarize(cases, results, observations, [], args)
+
+
+def test_the_public_summary_prints_the_same_numbers(tmp_path):
+    results, scores = small_run()
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in results))
+    frame = pd.read_json(path, orient="records", lines=True)
+    assert list(frame.columns) == ["filename", "tag", "prompt", "correct", "reason", "metadata", "details"]
+    assert scores["images"]["value"] == pytest.approx(frame["correct"].mean())
+    by_prompt = frame.groupby("metadata")["correct"].any().mean()
+    assert scores["overall"]["prompts_any"]["value"] == pytest.approx(by_prompt)
+    by_task = frame.groupby("tag", sort=False)["correct"].mean()
+    assert {tag: block["score"]["value"] for tag, block in scores["tasks"].items()} == pytest.approx(dict(by_task))
+    assert scores["overall"]["score"]["value"] == pytest.approx(by_task.mean())
+    assert 0 < by_task.mean() < 1
+
+
+def test_details_hold_the_boxes_that_counted():
+    results, _ = small_run()
+    for line in results:
+        metadata, details = json.loads(line["metadata"]), json.loads(line["details"])
+        assert metadata["prompt"] == line["prompt"]
+        threshold = 0.9 if line["tag"] == "counting" else 0.3
+        assert all(len(box) == 5 and box[4] > threshold for found in details.values() for box in found)
+
+
+def rendered(scores, width):
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    for table in geneval_tables.tables(scores):
+        console.print(table)
+    return console.file.getvalue()
+
+
+def test_the_tables_say_what_a_reader_needs():
+    text = rendered(small_run()[1], width=100)
+    assert "icon world" in text
+    for word in (*geneval_tables._TITLES.values(), "mean of tasks", "95 % interval", "score ↑", "offset ↓", "plan"):
+        assert word in text
+    assert "…" not in text
+    assert "missing" not in text
+    assert "photographs" in rendered(small_run("--detector", "mask2former")[1], width=100)
+
+
+def test_the_tables_own_up_to_missing_images():
+    cases, outcomes = two_tasks()
+    measured = geneval_scores.summarize(cases, outcomes, [], 4)
+    text = rendered({**small_run()[1], **measured}, width=110)
+    assert "6 × not made yet" in text
+    assert "0.38–0.88" in text
+
+
+def test_floor_and_ceiling_are_shown_only_for_the_options_they_were_measured_with(tmp_path):
+    _, scores = small_run()
+    stored = {
+        "options": scores["options"],
+        "floor": geneval_reference.flat({**scores, "images": {"value": 0.125, "n": 48}}, "nothing"),
+        "ceiling": geneval_reference.flat(scores, "everything"),
+    }
+    path = tmp_path / "reference_scores.json"
+    path.write_text(json.dumps({"icon": stored}))
+    assert geneval_scores.load_reference("icon", scores["options"], path) == stored
+    assert geneval_scores.load_reference("icon", {**scores["options"], "threshold": 0.5}, path) is None
+    assert geneval_scores.load_reference("mask2former", scores["options"], path) is None
+    assert geneval_scores.load_reference("icon", scores["options"], tmp_path / "absent.json") is None
+    text = rendered({**scores, "reference": stored}, width=110)
+    assert "floor: nothing; ceiling: everything" in text
+    assert "0.12" in text or "0.13" in text
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_empty_image_is_full_size_and_repeatable(seed):
+    image = geneval_reference.empty_image(32, seed)
+    assert (image.shape, image.dtype) == ((32, 32, 3), np.uint8)
+    assert (image == geneval_reference.empty_image(32, seed)).all()
+
+
+def test_the_headline_is_json():
+    _, scores = small_run()
+    headline = json.loads(json.dumps(SUITE.headline(scores)))
+    assert headline["overall"] == scores["overall"]["score"]["value"]
+    assert set(headline["tasks"]) == set(TASKS)
+    assert headline["world"] == "icon world"
