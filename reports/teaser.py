@@ -45,23 +45,22 @@ def draw_teaser(run: Path, case: str, index: int) -> Figure:
         raise UserError(f"{run} has no chain for case {case}; choose a run of a model that writes chains")
     image = Image.open(run / filename).convert("RGB")
 
-    figure = Figure(figsize=(15, 3.9), dpi=120, facecolor="white")
+    figure = Figure(figsize=(15, 3.85), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
     titles = ("prompt", "chain with boxes", "image", "detections", "verdict")
-    panels = figure.subplots(1, 5, width_ratios=(0.75, 1.15, 1, 1, 0.85))
+    panels = figure.subplots(1, 5, width_ratios=(0.7, 1, 1, 1, 0.7))
     for panel, title in zip(panels, titles, strict=True):
         panel.set_axis_off()
-        panel.set_aspect("equal", anchor="N")
         panel.set(xlim=(0, 1), ylim=(1, 0))
         panel.set_title(title, fontsize=13, fontweight="bold", color="#444444", pad=10)
     prompt = textwrap.fill(f"“{results[filename]['prompt']}”", 18)
     panels[0].text(0.5, 0.5, prompt, fontsize=14, ha="center", va="center")
     _draw_chain(panels[1], chain, observation["plan"]["objects"])
-    panels[2].imshow(image, extent=(0, 1, 1, 0), interpolation="lanczos")
-    panels[3].imshow(image, extent=(0, 1, 1, 0), interpolation="lanczos")
+    panels[2].imshow(image, extent=(0, 1, 1, 0), aspect="auto", interpolation="lanczos")
+    panels[3].imshow(image, extent=(0, 1, 1, 0), aspect="auto", interpolation="lanczos")
     _draw_detections(panels[3], results[filename], observation)
     _draw_verdict(panels[4], results[filename])
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.87, bottom=0.24, wspace=0.16)
+    figure.subplots_adjust(left=0.005, right=0.995, top=0.9, bottom=0.14, wspace=0.2)
     _draw_arrows(figure, list(panels))
     return figure
 
@@ -92,7 +91,7 @@ def _draw_chain(panel: Axes, chain: str, planned: list[dict[str, Any]]) -> None:
         label = textwrap.fill(words, 12)
         panel.text((x1 + x2) / 2, (y1 + y2) / 2, label, color="white", fontsize=10, ha="center", va="center")
     words = " ".join(_BOX_TOKENS.sub("", chain).split())
-    panel.text(0.5, 1.04, textwrap.fill(words, 52), fontsize=7, ha="center", va="top", color="#444444")
+    panel.text(0.5, 1.04, textwrap.fill(words, 54), fontsize=7, ha="center", va="top", color="#444444")
 
 
 def _draw_detections(panel: Axes, result: dict[str, Any], observation: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Reports over a run directory that the suite's own functions wrote."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -9,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evals import geneval
+from evals import cli, geneval
+from evals.metrics import layout
 from evals.records import Sample
 from reports import __main__ as reports_main
 from reports import tables
@@ -35,12 +35,10 @@ def detection(name, color, x1):
 def run(tmp_path):
     """A finished run of one case with two images: the first right, the second without its dog."""
     (tmp_path / "prompts.jsonl").write_text(json.dumps(METADATA) + "\n")
-    parser = argparse.ArgumentParser()
-    geneval.SUITE.add_arguments(parser.add_argument_group("geneval"))
-    args = parser.parse_args(["--prompts", str(tmp_path / "prompts.jsonl")])
-    vars(args).update(model="got", detector="icon", images_per_prompt=2)
+    options = ["--prompts", str(tmp_path / "prompts.jsonl"), "--images-per-prompt", "2"]
+    args = cli.build_parser(geneval.SUITE).parse_args(options)
     (case,) = geneval.SUITE.load_cases(args)
-    planned = geneval.layout.parse_plan(CHAIN)
+    planned = layout.parse_plan(CHAIN)
     plan = {"objects": [item.as_dict() for item in planned], "oracle": None}
     found = [[detection("apple", "red", 6.0), detection("dog", "blue", 35.0)], [detection("apple", "red", 6.0)]]
     folder = tmp_path / "run"

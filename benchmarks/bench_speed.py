@@ -1,0 +1,157 @@
+"""How fast the parts are. `pytest benchmarks` runs them; `--benchmark-json=FILE` keeps the numbers.
+
+Each measurement has a warm-up, checks what it made, and notes its rate in `extra_info`. Nothing here fails for being
+slow: rates are compared between commits on one machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from evals import cli, geneval, setup
+from evals.protocols import Tools
+from evals.records import Case, Detection
+from evals.runner import run
+from got import checkpoint, iconworld
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "geneval_cases.jsonl.gz"
+PROMPTS = ("a photo of a red apple", "a photo of two cats", "a photo of a dog left of a bench", "a photo of a bus") * 4
+
+
+def note_rate(measure: BenchmarkFixture, unit: str, count: int) -> None:
+    """Items per second of a round, beside pytest-benchmark's seconds."""
+    if measure.stats:  # None under --benchmark-disable
+        measure.extra_info[f"{unit}_per_second"] = count / measure.stats.stats.mean
+
+
+@pytest.mark.parametrize("size_px", [64, 128])
+def bench_render_scenes(measure: BenchmarkFixture, size_px: int) -> None:
+    """Sampling and drawing scenes on one core, glyphs in memory."""
+    rng = np.random.default_rng(0)
+    scenes = [iconworld.sample_scene(rng) for _ in range(200)]
+
+    def render() -> list[Any]:
+        return [iconworld.render(scene, size_px) for scene in scenes]
+
+    made = measure.pedantic(render, rounds=5, warmup_rounds=1)
+    assert {one.image.shape for one in made} == {(size_px, size_px, 3)}
+    note_rate(measure, "scenes", len(scenes))
+
+
+def bench_verdicts(measure: BenchmarkFixture) -> None:
+    """GenEval's rules on 2,000 logged cases."""
+    work = []
+    for line in gzip.decompress(GOLDEN.read_bytes()).decode().splitlines():
+        golden = json.loads(line)
+        case = Case(id="0", prompt="", tag=golden["metadata"]["tag"], metadata=golden["metadata"])
+        found = [
+            Detection(name=d["cls"], score=d["score"], box_xyxy_px=tuple(d["box"]), color=d["color"])
+            for d in golden["detections"]
+        ]
+        work.append((case, found, golden["expected"]["correct"]))
+    options = geneval.Options()
+
+    def judge() -> list[bool]:
+        return [geneval.verdict(case, found, options).correct for case, found, _ in work]
+
+    assert len(measure.pedantic(judge, rounds=5, warmup_rounds=1)) == 2000
+    note_rate(measure, "verdicts", len(work))
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def bench_pipeline(measure: BenchmarkFixture, batch: int) -> None:
+    """Prompt to image with the embedded GoT: chain, three branches, the config's own number of steps."""
+    import torch
+
+    pipe = checkpoint.load("mini")
+    pipe.set_progress_bar_config(disable=True)
+
+    def draw() -> list[Any]:
+        noise = [torch.Generator("cpu").manual_seed(seed) for seed in range(batch)]
+        return list(pipe(list(PROMPTS[:batch]), generator=noise).images)
+
+    assert len(measure.pedantic(draw, rounds=3, warmup_rounds=1)) == batch
+    note_rate(measure, "images", batch)
+
+
+def bench_detector(measure: BenchmarkFixture) -> None:
+    """The embedded detector on a batch of renders."""
+    from evals.detectors import make_detector
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(iconworld.render(iconworld.sample_scene(rng), 64).image) for _ in range(32)]
+    detector = make_detector("icon", "cpu")
+    found = measure.pedantic(detector.detect, args=(images,), rounds=5, warmup_rounds=1)
+    assert sum(map(len, found)) >= len(images)
+    note_rate(measure, "images", len(images))
+
+
+class Stopwatch:
+    """Adds up the seconds spent inside the methods it has wrapped."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def wrap(self, target: Any, *methods: str) -> Any:
+        """The same object; its methods are timed from now on."""
+        for name in methods:
+            setattr(target, name, self._timed(getattr(target, name)))
+        return target
+
+    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return method(*args)
+            finally:
+                self.seconds += time.perf_counter() - start
+
+        return timed
+
+
+def bench_harness_overhead(measure: BenchmarkFixture, tmp_path: Path) -> None:
+    """A whole small run: the share of its time spent neither drawing nor detecting nor embedding."""
+    numbers = itertools.count()
+    plan, watch = _plan(tmp_path / "warm-up"), Stopwatch()
+    generator = watch.wrap(plan.make_generator(), "generate")
+    made = plan.make_tools()
+    tools = Tools(
+        detector=watch.wrap(made.detector, "detect"),
+        embedder=watch.wrap(made.embedder, "embed_images", "embed_texts"),
+        oracle_render=made.oracle_render,
+    )
+    rounds: list[tuple[float, float]] = []
+
+    def whole_run() -> dict[str, Any]:
+        fresh = _plan(tmp_path / f"run{next(numbers)}")
+        ready = dataclasses.replace(fresh, make_generator=lambda: generator, make_tools=lambda: tools)
+        watch.seconds, start = 0.0, time.perf_counter()
+        scores = run(ready)
+        rounds.append((watch.seconds, time.perf_counter() - start))
+        return scores
+
+    scores = measure.pedantic(whole_run, rounds=2, warmup_rounds=1)
+    assert scores["overall"]["score"]["n"] == 240
+    measured = rounds[1:] or rounds
+    measure.extra_info["overhead_share"] = 1 - sum(inside for inside, _ in measured) / sum(all_ for _, all_ in measured)
+
+
+def _plan(output: Path) -> Any:
+    words = ["--model", "got", "--limit", "60", "--output", str(output)]
+    args, given = cli.parse(geneval.SUITE, words)
+    return setup.make_plan(geneval.SUITE, args, given, words, prepare=lambda: None)
