@@ -139,8 +139,11 @@ def vae_means(vae: AutoencoderKL, pictures: Sequence[Image.Image], size_px: tupl
         picture if picture.size == size_px else picture.resize(size_px, Image.Resampling.BICUBIC)
         for picture in (picture.convert("RGB") for picture in pictures)
     ]
-    pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in resized])).permute(0, 3, 1, 2)
-    pixels = pixels.to(vae.device).to(vae.dtype) / 127.5 - 1
+    # Contiguous, or convolutions add up in another order: on flat pictures, where the group norms divide by almost
+    # nothing, that moves latents by 1e-3.
+    channels_first = np.stack([np.asarray(picture) for picture in resized]).transpose(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.ascontiguousarray(channels_first)).to(vae.device).to(vae.dtype)
+    pixels = (pixels / 255 - 0.5) / 0.5
     return vae.encode(pixels).latent_dist.mode()
 
 
