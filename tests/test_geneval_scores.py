@@ -16,10 +16,12 @@ from rich.console import Console
 from evals import cli, geneval, geneval_reference, geneval_scores, geneval_tables
 from evals.geneval import SUITE
 from evals.geneval_scores import Outcome
+from evals.metrics import layout
 from evals.metrics.layout import LayoutFit
 from evals.protocols import Tools
 from evals.records import Case, Detection, Sample, UserError
-from evals.vocabulary import COLORS, TASKS
+from evals.vocabulary import CLASSES, COLORS, TASKS
+from got import iconworld
 
 SIDE_PX = 60
 
@@ -232,6 +234,21 @@ def test_the_plan_is_judged_in_the_images_own_proportions():
     assert (outcome.correct, outcome.plan_correct) == (True, False)
 
 
+def test_the_words_are_those_of_the_icon_world():
+    assert (iconworld.CLASSES, iconworld.COLORS) == (CLASSES, COLORS)
+
+
+def test_flawless_chains_are_right_plans():
+    """The whole grammar in use: prompt to scene to chain, and the chain read back as detections."""
+    args = arguments()
+    for of in SUITE.load_cases(args)[::3]:
+        scene = iconworld.scene_from_include(of.metadata["include"], seed=7)
+        planned = layout.parse_plan(iconworld.chain_text(scene))
+        assert [(item.name, item.color) for item in planned] == [(item.name, item.color) for item in scene.objects]
+        judged = geneval.verdict(of, layout.as_detections(planned, SIDE_PX, SIDE_PX), geneval.options_from(args))
+        assert judged.reason == ""
+
+
 # -------------------------------------------------------------------------------------------------------------- scores
 def two_tasks():
     cases = [case("single_object", [], number=0), case("single_object", [], number=1), case("counting", [], number=2)]
@@ -297,8 +314,8 @@ def test_the_faults_of_a_task_add_up_to_its_wrong_images():
     }
     assert block["right_despite_plan"] == 1
     assert (block["plan"]["value"], block["plan"]["n"]) == (pytest.approx(1 / 3), 3)
-    layout = {name: (estimate["value"], estimate["n"]) for name, estimate in block["layout"].items()}
-    assert layout == {"iou": (0.625, 6), "recall": (0.5, 6), "offset": (0.25, 6)}
+    measured = {name: (estimate["value"], estimate["n"]) for name, estimate in block["layout"].items()}
+    assert measured == {"iou": (0.625, 6), "recall": (0.5, 6), "offset": (0.25, 6)}
 
 
 def test_scores_are_the_same_every_time():
@@ -371,9 +388,9 @@ def rendered(scores, width):
 
 
 def test_the_tables_say_what_a_reader_needs():
-    text = rendered(small_run()[1], width=100)
+    text = rendered(small_run()[1], width=110)
     assert "icon world" in text
-    for word in (*geneval_tables._TITLES.values(), "mean of tasks", "95 % interval", "score ↑", "offset ↓", "plan"):
+    for word in (*geneval_tables._TITLES.values(), "mean of tasks", "95 %", "score ↑", "offset ↓", "plan"):
         assert word in text
     assert "…" not in text
     assert "missing" not in text
