@@ -7,12 +7,12 @@ Protocol: 553 prompts in six tasks, 4 images each. A detector finds the objects 
 for counting); a CLIP names the colour of an object's crop; rules compare both with the prompt. The overall score is
 the mean of the six task scores.
 
-One case (line 277 of the prompts, ids count from 00000)::
+One case, ``00188``::
 
-    {"tag": "counting", "include": [{"class": "bench", "count": 3}], "exclude": [{"class": "bench", "count": 4}],
-     "prompt": "a photo of three benches"}
+    {"tag": "counting", "include": [{"class": "person", "count": 3}], "exclude": [{"class": "person", "count": 4}],
+     "prompt": "a photo of three persons"}
 
-An image with two benches is wrong for the reason ``expected bench>=3, found 2``.
+An image with two persons is wrong for the reason ``expected person>=3, found 2``.
 
 Known deviations, none of which changes a verdict:
 - every detection above 0.05 is logged, so other thresholds can be tried later with ``--from verdict``;

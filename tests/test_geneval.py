@@ -52,6 +52,12 @@ def test_prompts_are_the_public_file():
     assert [line["tag"] for line in lines] == sorted((line["tag"] for line in lines), key=TASKS.index)
 
 
+def test_the_case_in_the_module_docstring_is_a_real_one():
+    line = geneval_prompts.as_text([geneval_prompts.generate()[188]])
+    assert "``00188``" in geneval.__doc__
+    assert line.strip() in " ".join(geneval.__doc__.split())
+
+
 def test_the_public_file_passes_as_own_prompts(tmp_path):
     lines = geneval_prompts.generate()
     path = tmp_path / "evaluation_metadata.jsonl"
