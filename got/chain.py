@@ -33,10 +33,12 @@ _REGION = re.compile(r"<\|box_start\|>\((\d+),(\d+)\),\((\d+),(\d+)\)<\|box_end\
 _BOX_TOKEN = re.compile(r"<\|box_(?:start|end)\|>")
 _MAX_DIGITS = 9
 _EXCERPT_LENGTH = 60
-# A name reaches back to the last of these words (kept), or else to the last word that joins phrases (left out).
+# A name begins at the last of the opening words, or behind the last of the joining ones, whichever comes later.
 _OPENING = re.compile(r"\b(?:a|an|the|one|another|two|three|four|five|six|some|this|that)\s", re.IGNORECASE)
 _JOINING = re.compile(
-    r"\b(?:of|and|with|to|by|in|on|at|near|beside|above|below|under|over|behind|between|is|are)\s", re.IGNORECASE
+    r"\b(?:(?:photo|picture|image|painting|drawing) of|and|with|to|by|in|on|at|near|beside|above|below|under|over|behind"
+    r"|between|is|are)\s",
+    re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(r"[.,;:!?\n]")
 
@@ -202,9 +204,9 @@ def _name_span(text: str, start: int, end: int) -> tuple[int, int]:
         end -= 1
     for match in _CLAUSE_END.finditer(text, start, end):
         start = match.end()
-    opening = [match.start() for match in _OPENING.finditer(text, start, end)]
-    joining = [match.end() for match in _JOINING.finditer(text, start, end)]
-    start = opening[-1] if opening else max([start, *joining])
+    openings = [match.start() for match in _OPENING.finditer(text, start, end)]
+    joints = [match.end() for match in _JOINING.finditer(text, start, end)]
+    start = max([start, *openings, *joints])
     while start < end and text[start].isspace():
         start += 1
     return start, end
