@@ -1,0 +1,129 @@
+"""The rules that no linter knows: file length, light imports, and a README that tells the truth."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("got", "evals", "reports")
+README = (ROOT / "README.md").read_text()
+TEXT_SUFFIXES = {".cff", ".csv", ".ini", ".json", ".jsonl", ".md", ".py", ".toml", ".yaml", ".yml", ""}
+HEAVY = ("torch", "transformers", "diffusers", "open_clip", "mmdet", "mmcv", "matplotlib", "pandas")
+
+
+def tracked_files():
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def python_files():
+    return [path for path in tracked_files() if path.suffix == ".py"]
+
+
+def run_python(*arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_no_file_is_longer_than_400_lines():
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in python_files()}
+    assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
+
+
+@pytest.mark.parametrize("module", ["evals.geneval", "evals.cli", "evals.runner", "got.chain", "got.iconworld"])
+def test_scoring_and_planning_import_no_heavy_library(module):
+    code = f"import sys, {module}; print(*sorted(set({HEAVY}) & set(sys.modules)))"
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_help_needs_no_heavy_library():
+    # -X importtime writes every import to stderr, those inside functions included.
+    done = run_python("-X", "importtime", "-m", "evals.geneval", "--help")
+    assert done.returncode == 0, done.stderr[-2000:]
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert imported.isdisjoint(HEAVY)
+
+
+def test_every_metric_shows_an_example():
+    files = [*sorted((ROOT / "evals/metrics").glob("*.py")), ROOT / "got/chain.py", ROOT / "got/layout.py"]
+    missing = [
+        f"{path.relative_to(ROOT)}:{node.name}"
+        for path in files
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+        if not node.name.startswith("_") and ">>>" not in (ast.get_docstring(node) or "")
+    ]
+    assert missing == []
+
+
+def readme_tree():
+    """Paths named by the README's tree: two spaces of indent a level, a comment after two spaces or more."""
+    block = re.search(r"## The tree\n.*?```\w*\n(.*?)```", README, re.DOTALL)
+    assert block, "the README has no section 'The tree' with a code block"
+    folders, paths = [], set()
+    for line in block[1].splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = re.split(r"\s{2,}", line.strip())[0]
+        path = "".join([*folders[:depth], name])
+        if name.endswith("/"):
+            folders[depth:] = [name]
+        paths.add(path.rstrip("/"))
+    return paths
+
+
+def test_readme_tree_equals_the_tree():
+    """Every module and every folder; data files stand for their folder, and `tests/` for its tests."""
+    tree = set()
+    for path in tracked_files():
+        relative = path.relative_to(ROOT)
+        if relative.parts[0] not in (*PACKAGES, "benchmarks", "tests", "docs"):
+            continue
+        tree |= {str(folder) for folder in relative.parents if len(folder.parts) in (1, 2)}
+        if relative.suffix == ".py" and relative.stem != "__init__" and relative.parts[0] != "tests":
+            tree.add(str(relative))
+    tree -= {folder for folder in tree if folder.startswith(("tests/", "docs/", "got/mini/"))}
+    named = readme_tree()
+    assert tree - named == set(), "not in the README's tree"
+    assert {path for path in named if not (ROOT / path).exists()} == set(), "in the README's tree only"
+
+
+def readme_commands():
+    blocks = re.findall(r"```(?:bash|console|sh)\n(.*?)```", README, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return sorted({line[line.index("python -m ") :].split(" #")[0] for line in lines if "python -m " in line})
+
+
+@pytest.mark.parametrize("command", [c for c in readme_commands() if re.match(r"python -m (evals|got|reports)\b", c)])
+def test_readme_commands_use_flags_that_exist(command):
+    words = shlex.split(command)[1:]
+    subcommand = [words[2]] if words[1] in ("got", "reports") else []
+    helped = run_python("-m", words[1], *subcommand, "--help")
+    assert helped.returncode == 0, helped.stderr[-2000:]
+    known = set(re.findall(r"--[a-z][a-z0-9-]*", helped.stdout))
+    assert {word.split("=")[0] for word in words if word.startswith("--")} <= known
+
+
+def test_readme_links_and_pictures_exist():
+    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_texts_name_no_machine_and_no_tracker():
+    """A path of one machine, or a ticket of one tracker, means nothing to a reader."""
+    foreign = re.compile(r"(?<![\w.~])/(?:work|root|home|tmp)/\w|\bissues? #?\d+|\bTODO\b|\bFIXME\b", re.IGNORECASE)
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
+        for path in tracked_files()
+        if path.suffix in TEXT_SUFFIXES and path != Path(__file__).resolve()
+        for number, line in enumerate(path.read_text(errors="ignore").splitlines(), 1)
+        if len(line) < 2000 and foreign.search(line)
+    ]
+    assert found == []
