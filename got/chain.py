@@ -36,8 +36,8 @@ _EXCERPT_LENGTH = 60
 # A name begins at the last of the opening words, or behind the last of the joining ones, whichever comes later.
 _OPENING = re.compile(r"\b(?:a|an|the|one|another|two|three|four|five|six|some|this|that)\s", re.IGNORECASE)
 _JOINING = re.compile(
-    r"\b(?:(?:photo|picture|image|painting|drawing) of|and|with|to|by|in|on|at|near|beside|above|below|under|over|behind"
-    r"|between|is|are)\s",
+    r"\b(?:(?:photo|picture|image|painting|drawing) of|and|with|to|by|in|on|at|near|beside|above|below|under|over"
+    r"|behind|between|is|are)\s",
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(r"[.,;:!?\n]")

@@ -41,6 +41,9 @@ def draw_mask(box_1000: Box1000, color: str, width_px: int, height_px: int) -> I
 
     Returns:
         An RGB image. A box without extent paints one pixel, a box outside none.
+
+    >>> draw_mask((120, 300, 480, 660), "lime", 64, 64).getbbox()  # right and bottom as Pillow gives them: one behind
+    (7, 19, 31, 43)
     """
     x1, y1, x2, y2 = (min(value, _FAR_OUTSIDE_1000) / 1000 for value in box_1000)
     mask = black_image(width_px, height_px)
@@ -50,5 +53,9 @@ def draw_mask(box_1000: Box1000, color: str, width_px: int, height_px: int) -> I
 
 
 def black_image(width_px: int, height_px: int) -> Image.Image:
-    """A black RGB image: the layout of a chain without boxes, and the reference of text-to-image."""
+    """A black RGB image: the layout of a chain without boxes, and the reference of text-to-image.
+
+    >>> black_image(64, 32).getextrema()
+    ((0, 0), (0, 0), (0, 0))
+    """
     return Image.new("RGB", (width_px, height_px))

@@ -156,6 +156,9 @@ class GoTPipeline(DiffusionPipeline):
         chains = _per_prompt(chain, (str, Chain), len(prompts), "chain")
         generators = _per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True)
         size = self._size_px(width, height, output_type)
+        steps = self.got_config.steps if num_inference_steps is None else num_inference_steps
+        if steps < 1:
+            raise ValueError(f"Expected num_inference_steps to be at least 1 but got {steps}")
         scales = self._scales(semantic_scale, spatial_scale, reference_scale, edit=images is not None)
         switches = Switches(semantic=semantic, spatial=spatial, reference=reference)
 
@@ -163,7 +166,6 @@ class GoTPipeline(DiffusionPipeline):
         parsed = [Chain.parse(text) for text in thoughts.chains]
         conditions = self._conditions(thoughts.hidden, parsed, images, size, switches)
         denoiser = Denoiser(self.unet, conditions, scales, switches)
-        steps = num_inference_steps or self.got_config.steps
         latents = self._denoise(denoiser, conditions.spatial.shape, steps, generators, callback_on_step_end)
         self.maybe_free_model_hooks()
         return GoTOutput(
@@ -173,7 +175,8 @@ class GoTPipeline(DiffusionPipeline):
         )
 
     def _size_px(self, width: int | None, height: int | None, output_type: str) -> tuple[int, int]:
-        size = (width or self.got_config.image_size_px, height or self.got_config.image_size_px)
+        usual = self.unet.config.sample_size * self.vae_factor
+        size = (usual if width is None else width, usual if height is None else height)
         if any(side <= 0 or side % self.vae_factor for side in size):
             raise ValueError(f"Expected width and height to be multiples of {self.vae_factor} but got {size}")
         if output_type not in _OUTPUT_TYPES:

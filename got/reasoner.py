@@ -89,7 +89,7 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: str, *, edit: bool =
     Raises:
         ValueError: If the prompt contains one of the tokenizer's special tokens.
     """
-    forbidden = next((token for token in tokenizer.all_special_tokens if token in prompt), None)
+    forbidden = _special_token_in(tokenizer, prompt)
     if forbidden is not None:
         raise ValueError(f"Expected a prompt in plain words, but it contains the model's own token {forbidden}")
     text = {"type": "text", "text": (EDIT_PREFIX if edit else GENERATE_PREFIX) + prompt}
@@ -288,10 +288,15 @@ def _unique(
 
 
 def _check_chain(tokenizer: PreTrainedTokenizerBase, chain: str) -> None:
-    allowed = {BOX_START, BOX_END}
-    forbidden = next((token for token in tokenizer.all_special_tokens if token in chain and token not in allowed), None)
+    forbidden = _special_token_in(tokenizer, chain.replace(BOX_START, "").replace(BOX_END, ""))
     if forbidden is not None:
         raise ValueError(f"Expected a chain of words and boxes, but it contains {forbidden}")
+
+
+def _special_token_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
+    if "<|" not in text:
+        return None
+    return next((token for token in tokenizer.get_added_vocab() if token in text), None)
 
 
 def encode_training_batch(

@@ -76,8 +76,10 @@ class StopSometime(LogitsProcessor):
     def __init__(self, tokenizer, every=7):
         self.start = token_id(tokenizer, IMAGE_START)
         self.every = every
+        self.words = len(tokenizer)
 
     def __call__(self, input_ids, scores):
+        scores[:, self.words :] = -1e9  # rows of the embedding beyond the vocabulary decode to nothing
         scores[:, self.start] = torch.where(input_ids.sum(1) % self.every == 0, 1e9, -1e9)
         return scores
 

@@ -1,0 +1,189 @@
+import got_kit
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from got.reasoner import IMAGE_TOKENS, Reasoner, encode_training_batch, prompt_text, teacher_forced
+from got.tokens import END_OF_TEXT, IMAGE_PAD, IMAGE_START, build_tokenizer, image_token_ids, token_id
+
+PROMPTS = ["a red apple", "dogs", "a blue dog to the left of a red computer mouse and a red apple"]
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def reasoner():
+    pipe = got_kit.pipeline()
+    return Reasoner(mllm=pipe.mllm, tokenizer=pipe.tokenizer, image_processor=pipe.image_processor, vision_image_px=64)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (40 + 9 * i, 50, 3), dtype=np.uint8)) for i in range(3)]
+
+
+def write(reasoner, prompts, images=None, tokens=24, every=7):
+    stops = got_kit.stop_sometime(reasoner.tokenizer, every)
+    return reasoner.write(prompts, images, tokens, logits_processor=stops)
+
+
+def full_pass(reasoner, prompt, chain_ids, picture=None):
+    """The plain way: one sequence, no padding, no cache, positions left to the library; the last 64 states."""
+    tokenizer, mllm = reasoner.tokenizer, reasoner.mllm
+    vision, text = {}, prompt_text(tokenizer, prompt, edit=picture is not None)
+    if picture is not None:
+        square = picture.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
+        vision = dict(reasoner.image_processor(images=[square], return_tensors="pt"))
+        text = text.replace(IMAGE_PAD, IMAGE_PAD * 16)
+    ids = tokenizer(text)["input_ids"] + [*chain_ids, token_id(tokenizer, IMAGE_START), *image_token_ids(tokenizer)]
+    input_ids = torch.tensor([ids])
+    if vision:
+        vision["mm_token_type_ids"] = (input_ids == token_id(tokenizer, IMAGE_PAD)).int()
+    with torch.no_grad():
+        mllm.model.rope_deltas = None
+        return mllm(input_ids=input_ids, output_hidden_states=True, **vision).hidden_states[-1][0, -IMAGE_TOKENS:]
+
+
+def chain_ids(reasoner, chain):
+    """Ids of a chain that a random model wrote; decoding is exact, so encoding is its inverse."""
+    ids = reasoner.tokenizer(chain)["input_ids"] if chain else []
+    assert reasoner.tokenizer.decode(ids) == chain
+    return ids
+
+
+@pytest.mark.parametrize("with_images", [False, True])
+def test_states_from_the_cache_equal_a_full_pass_though_chains_end_apart(reasoner, pictures, with_images):
+    images = pictures if with_images else None
+    thoughts = write(reasoner, PROMPTS, images)
+    lengths = [len(chain_ids(reasoner, chain)) for chain in thoughts.chains]
+    assert len(set(lengths)) > 1, "the rows must end at different lengths for this test to say anything"
+    for i, (prompt, chain) in enumerate(zip(PROMPTS, thoughts.chains, strict=True)):
+        expected = full_pass(reasoner, prompt, chain_ids(reasoner, chain), images and images[i])
+        torch.testing.assert_close(thoughts.hidden[i], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("with_images", [False, True])
+def test_a_prompt_does_not_depend_on_its_batch(reasoner, pictures, with_images):
+    images = pictures if with_images else None
+    together = write(reasoner, PROMPTS, images)
+    for i, prompt in enumerate(PROMPTS):
+        alone = write(reasoner, [prompt], images and [images[i]])
+        assert alone.chains == [together.chains[i]]
+        torch.testing.assert_close(alone.hidden[0], together.hidden[i], **CLOSE)
+
+
+def test_a_chain_cut_off_by_its_length_is_warned_of_and_still_read_right(reasoner):
+    thoughts = write(reasoner, PROMPTS, tokens=5, every=11)
+    cut = [bool(warnings) for warnings in thoughts.warnings]
+    assert any(cut)
+    for i, prompt in enumerate(PROMPTS):
+        assert cut[i] == (len(chain_ids(reasoner, thoughts.chains[i])) == 5)
+        expected = full_pass(reasoner, prompt, chain_ids(reasoner, thoughts.chains[i]))
+        torch.testing.assert_close(thoughts.hidden[i], expected, **CLOSE)
+
+
+def test_a_chain_that_ends_in_the_wrong_token_is_warned_of_and_still_read_right(reasoner):
+    end = token_id(reasoner.tokenizer, END_OF_TEXT)
+    thoughts = reasoner.write(["dogs"], max_new_tokens=6, forced_eos_token_id=end)
+    assert thoughts.warnings == [("the chain did not end in <|im_gen_start|>",)]
+    ids = chain_ids(reasoner, thoughts.chains[0])
+    assert end not in ids
+    torch.testing.assert_close(thoughts.hidden[0], full_pass(reasoner, "dogs", ids), **CLOSE)
+
+
+def test_given_chains_are_read_in_one_padded_pass(reasoner, pictures):
+    chains = [got_kit.APPLE, "", got_kit.BOTH]
+    for images in (None, pictures):
+        thoughts = reasoner.read(PROMPTS, chains, images)
+        assert thoughts.chains == chains
+        for i, (prompt, chain) in enumerate(zip(PROMPTS, chains, strict=True)):
+            expected = full_pass(reasoner, prompt, chain_ids(reasoner, chain), images and images[i])
+            torch.testing.assert_close(thoughts.hidden[i], expected, **CLOSE)
+
+
+def test_equal_prompts_are_computed_once(reasoner, monkeypatch):
+    rows = []
+    generate = type(reasoner.mllm).generate
+    monkeypatch.setattr(
+        type(reasoner.mllm), "generate", lambda self, **k: rows.append(len(k["input_ids"])) or generate(self, **k)
+    )
+    thoughts = write(reasoner, ["dogs", "a red apple", "dogs", "dogs"])
+    assert rows == [2]
+    assert thoughts.chains[0] == thoughts.chains[2] == thoughts.chains[3]
+    assert torch.equal(thoughts.hidden[0], thoughts.hidden[3])
+
+
+@pytest.mark.parametrize("given", ["a <|image_pad|>", "<|im_gen_start|>", "<|im_gen_0007|>"])
+def test_the_models_own_tokens_are_refused_in_prompts_and_chains(reasoner, given):
+    with pytest.raises(ValueError, match="own token"):
+        reasoner.write([given])
+    with pytest.raises(ValueError, match="words and boxes"):
+        reasoner.read(["dogs"], [given])
+
+
+def test_a_reasoner_without_an_image_processor_says_so(reasoner, pictures):
+    blind = Reasoner(mllm=reasoner.mllm, tokenizer=reasoner.tokenizer)
+    with pytest.raises(ValueError, match="image processor"):
+        blind.write(["dogs"], pictures[:1])
+
+
+def test_training_sequences_hold_prompt_chain_and_image_tokens(reasoner):
+    tokenizer = reasoner.tokenizer
+    batch = encode_training_batch(tokenizer, ["a red apple", "dogs"], [got_kit.BOTH, "dogs"])
+    for row, (caption, chain) in enumerate((("a red apple", got_kit.BOTH), ("dogs", "dogs"))):
+        ids = batch.input_ids[row][batch.attention_mask[row].bool()]
+        text = tokenizer.decode(ids)
+        assert text.startswith(prompt_text(tokenizer, caption).lower() + chain + IMAGE_START)
+        assert text.endswith("<|im_gen_0063|><|im_gen_end|><|endoftext|>")
+        assert tokenizer.decode(batch.labels[row][batch.labels[row] >= 0]) == chain + IMAGE_START
+        assert batch.input_ids[row][batch.image_positions[row]].tolist() == image_token_ids(tokenizer)
+
+
+def test_the_training_pass_gives_the_librarys_loss_and_the_same_states_as_inference(reasoner):
+    captions, chains = ["a red apple", "dogs"], [got_kit.BOTH, "dogs"]
+    batch = encode_training_batch(reasoner.tokenizer, captions, chains)
+    forced = teacher_forced(reasoner.mllm, batch)
+    with torch.no_grad():
+        reference = reasoner.mllm(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
+    torch.testing.assert_close(forced.loss, reference.loss, **CLOSE)
+    assert len(forced.logits) == len(forced.targets) == int((batch.labels >= 0).sum())
+    torch.testing.assert_close(forced.hidden, reasoner.read(captions, chains).hidden.clone(), **CLOSE)
+
+
+def test_gradients_of_the_image_tokens_reach_the_embeddings(reasoner):
+    batch = encode_training_batch(reasoner.tokenizer, ["a red apple"], ["dogs"])
+    embeddings = reasoner.mllm.get_input_embeddings().weight
+    (gradient,) = torch.autograd.grad(teacher_forced(reasoner.mllm, batch).hidden.square().mean(), embeddings)
+    assert gradient[image_token_ids(reasoner.tokenizer)].abs().sum(1).min() > 0
+    assert gradient[reasoner.tokenizer(" dogs")["input_ids"]].abs().sum() == 0, "another piece than the bare word"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        got_kit.BOTH,
+        f"{got_kit.APPLE}, a blue dog. red: (1000,7)!",
+        "a  red\napple ",
+        "<|im_start|>user\na photo of 12 dogs<|im_end|>\n",
+        "dogs<|im_gen_start|><|im_gen_0000|><|im_gen_0063|><|im_gen_end|><|endoftext|>",
+    ],
+)
+def test_decoding_gives_back_the_text_exactly(text):
+    tokenizer = build_tokenizer(got_kit.WORDS)
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_unknown_words_become_one_token_and_capitals_do_not_matter():
+    tokenizer = build_tokenizer(got_kit.WORDS)
+    assert tokenizer.decode(tokenizer("A Photo of zebras")["input_ids"]) == "a photo of<|unk|>"
+
+
+def test_numbers_are_read_digit_by_digit():
+    tokenizer = build_tokenizer(got_kit.WORDS)
+    assert tokenizer.tokenize("(120,300),(48") == ["(", "1", "2", "0", ",", "3", "0", "0", "),(", "4", "8"]
+
+
+def test_a_tokenizer_without_the_image_tokens_is_refused():
+    with pytest.raises(ValueError, match="im_gen_0032"):
+        image_token_ids(build_tokenizer(got_kit.WORDS, image_tokens=32))
