@@ -32,8 +32,9 @@ _NETWORKS = {
     "mllm": Qwen2_5_VLForConditionalGeneration,
     "projector": SemanticProjector,
 }
-# Kept in float32 whatever is asked for: SDXL's autoencoder overflows in float16, and none costs much.
-_FLOAT32_PARTS = ("vae",)
+# Kept in float32 whatever is asked for: SDXL's autoencoder overflows in float16, and the embedded reasoner costs so
+# little next to the UNet that its chains need not depend on the precision.
+_FLOAT32_PARTS = {"mini": ("vae", "mllm", "projector"), "got-6b": ("vae",)}
 
 
 class CheckpointError(ValueError):
@@ -46,15 +47,15 @@ def load(name: str | Path = "mini", device: str = "cpu", dtype: torch.dtype = to
     Args:
         name: ``"mini"`` (the embedded weights), a folder written by `GoTPipeline.save_pretrained`, or a hub id.
         device: Where the networks go.
-        dtype: Precision of reasoner, projector and UNet. The VAE stays in float32.
+        dtype: Precision of the UNet and, at the published scale, of the reasoner. The VAE stays in float32.
 
     Raises:
         CheckpointError: If there is nothing under that name, a file is missing, or weights do not fit their config.
     """
     path = _locate(name)
-    _check_parts(path)
+    exact = _FLOAT32_PARTS.get(_read_index(path).get("scale", "mini"), ())
     with _quiet():
-        networks = {part: _load_network(path / part, dtype) for part in _NETWORKS}
+        networks = {part: _load_network(path / part, torch.float32 if part in exact else dtype) for part in _NETWORKS}
         try:
             pipeline = GoTPipeline.from_pretrained(path, local_files_only=True, **networks)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -92,8 +93,8 @@ def _locate(name: str | Path) -> Path:
         raise CheckpointError(f"No folder {name}, and no download from the hub: {_first_line(error)}") from error
 
 
-def _check_parts(path: Path) -> None:
-    """Make sure that a folder is a saved `GoTPipeline` with a folder for each of its components."""
+def _read_index(path: Path) -> dict[str, Any]:
+    """The index of a saved `GoTPipeline`, which must have a folder for each of its components."""
     index = path / "model_index.json"
     if not index.is_file():
         raise CheckpointError(f"{path} has no model_index.json, so it is not a saved pipeline")
@@ -108,6 +109,7 @@ def _check_parts(path: Path) -> None:
     missing = [name for name in dict.fromkeys((*_NETWORKS, *listed)) if not (path / name).is_dir()]
     if missing:
         raise CheckpointError(f"{path} has no folder {missing[0]}")
+    return content
 
 
 def _load_network(folder: Path, dtype: torch.dtype) -> nn.Module:
@@ -115,11 +117,9 @@ def _load_network(folder: Path, dtype: torch.dtype) -> nn.Module:
 
     The libraries fill in what is missing with random numbers and only log it; a benchmark must not go on with those.
     """
-    part = folder.name
-    precision = torch.float32 if part in _FLOAT32_PARTS else dtype
     try:
-        network, info = _NETWORKS[part].from_pretrained(
-            folder, dtype=precision, local_files_only=True, output_loading_info=True
+        network, info = _NETWORKS[folder.name].from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"Cannot load {folder}: {_first_line(error)}") from error

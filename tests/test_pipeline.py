@@ -194,10 +194,14 @@ def test_float16_files_are_loaded_in_float32_and_draw_nearly_the_same(pipe, save
     np.testing.assert_allclose(draw(loaded, [0]), draw(pipe, [0]), atol=0.05)
 
 
-def test_another_precision_spares_the_vae_and_still_draws(saved):
-    loaded = checkpoint.load(str(saved), dtype=torch.bfloat16)
+@pytest.mark.parametrize(("scale", "reasoner_dtype"), [("mini", torch.float32), ("got-6b", torch.bfloat16)])
+def test_another_precision_spares_the_vae_and_the_small_reasoner(copy_of_saved, scale, reasoner_dtype):
+    index = json.loads((copy_of_saved / "model_index.json").read_text())
+    (copy_of_saved / "model_index.json").write_text(json.dumps(index | {"scale": scale}))
+    loaded = checkpoint.load(str(copy_of_saved), dtype=torch.bfloat16)
     loaded.set_progress_bar_config(disable=True)
-    assert (loaded.vae.dtype, loaded.unet.dtype, loaded.mllm.dtype) == (torch.float32, torch.bfloat16, torch.bfloat16)
+    assert (loaded.vae.dtype, loaded.unet.dtype) == (torch.float32, torch.bfloat16)
+    assert loaded.mllm.dtype == loaded.projector.dtype == reasoner_dtype
     assert np.isfinite(draw(loaded, [0])).all()
 
 
