@@ -111,6 +111,15 @@ def test_readme_commands_use_flags_that_exist(command):
     assert {word.split("=")[0] for word in words if word.startswith("--")} <= known
 
 
+def test_the_gate_runs_what_the_readme_says():
+    """The README has two set-up commands: one ends in the main job, one in the tests."""
+    commands = [line.split(" && ") for line in README.splitlines() if line.startswith("python3 -m venv")]
+    gate = (ROOT / ".ci" / "run").read_text()
+    main_job, tests = commands
+    for step in (*tests[2:], main_job[-1]):
+        assert step.replace("pip install", "pip install --quiet") in gate
+
+
 def test_readme_links_and_pictures_exist():
     targets = re.findall(r"\]\(([^)#:]+)\)", README)
     assert [target for target in targets if not (ROOT / target).exists()] == []
