@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from evals.engines import ENGINES
 from evals.records import UserError
 from evals.rundir import RunDirectory
 from evals.runner import STAGES, run
-from evals.setup import make_plan
+from evals.setup import CommandLine, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -134,19 +135,21 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add("--doctor", action="store_true", help="check the installation: versions, operators, a golden self-test")
 
 
-def parse(suite: Suite, argv: Sequence[str]) -> tuple[argparse.Namespace, set[str]]:
-    """The arguments, and the names of those that were given. Redoing a stage fills the rest in from the run.
+def parse(suite: Suite, argv: Sequence[str]) -> CommandLine:
+    """Reads a command line. Redoing a stage of a run fills in what is not given from the run's own command line.
 
     Raises:
         UserError: Something on the command line is wrong.
     """
     args, given = _parse(suite, argv)
+    words = list(argv)
     if args.start is not None and args.output is not None:
         spec = RunDirectory(args.output).read_spec()
         if spec is None:
             raise UserError(f"--from {args.start} needs a run; {args.output} has no run.json")
-        args, _ = _parse(suite, [*spec["arguments"]["given"], *argv])
-    return args, given
+        words = [*spec["arguments"]["given"], *argv]
+        args, _ = _parse(suite, words)
+    return CommandLine(args=args, given=given, words=words)
 
 
 def _parse(suite: Suite, argv: Sequence[str]) -> tuple[argparse.Namespace, set[str]]:
@@ -177,31 +180,52 @@ def _set_threads() -> None:
     import torch
 
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(int(wanted) if wanted.isdecimal() and int(wanted) else len(os.sched_getaffinity(0)))
+    # Only Linux tells which cores this process may use; a container often has fewer than the machine.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(int(wanted) if wanted.isdecimal() and int(wanted) else cores)
+
+
+@dataclasses.dataclass
+class Exit:
+    """How a command ends."""
+
+    code: int = 0
+
+
+@contextlib.contextmanager
+def clear_errors(name: str) -> Iterator[Exit]:
+    """Ends a command the way a person wants it: one line for their own mistakes and for Ctrl-C, no traceback."""
+    end = Exit()
+    try:
+        with _stoppable():
+            yield end
+    except UserError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        end.code = 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command resumes", file=sys.stderr)
+        end.code = 130
 
 
 def main(suite: Suite, argv: Sequence[str] | None = None) -> int:
     """Runs a suite's command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        args, given = parse(suite, words)
-        if args.doctor:
-            from evals import doctor
+    with clear_errors(suite.name) as end:
+        end.code = _main(suite, words)
+    return end.code
 
-            return int(doctor.main())
-        plan = make_plan(suite, args, given, words, prepare=_set_threads)
-        if args.dry_run:
-            print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}, indent=2))
-            return 0
-        with _stoppable():
-            scores = run(plan)
-    except UserError as error:
-        print(f"{suite.name}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{suite.name}: interrupted; the same command resumes", file=sys.stderr)
-        return 130
-    _show(suite, scores, plan.output)
+
+def _main(suite: Suite, words: Sequence[str]) -> int:
+    command = parse(suite, words)
+    if command.args.doctor:
+        from evals import doctor
+
+        return int(doctor.main())
+    plan = make_plan(suite, command, prepare=_set_threads)
+    if command.args.dry_run:
+        print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}, indent=2))
+        return 0
+    _show(suite, run(plan), plan.output)
     return 0
 
 

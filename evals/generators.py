@@ -70,15 +70,9 @@ class GoTGenerator:
             output_type="pil",
         )
         return [
-            Generated(image=image, chain=chain, warnings=_chain_warnings(chain))
-            for image, chain in zip(drawn.images, map(str, drawn.chains), strict=True)
+            Generated(image=image, chain=chain, warnings=tuple(warnings))
+            for image, chain, warnings in zip(drawn.images, drawn.chains, drawn.warnings, strict=True)
         ]
-
-
-def _chain_warnings(text: str) -> tuple[str, ...]:
-    from got.chain import Chain
-
-    return tuple(Chain.parse(text).warnings)
 
 
 def make_got(options: GeneratorOptions) -> Generator:
@@ -126,6 +120,13 @@ def _draw(scene: Any) -> Image.Image:
     from got.config import CONFIGS
 
     return Image.fromarray(iconworld.render(scene, CONFIGS["mini"].image_size_px).image)
+
+
+def icon_world() -> Any:
+    """The icon world's module, for what trains and checks the embedded detector and CLIP on its scenes."""
+    from got import iconworld
+
+    return iconworld
 
 
 # ------------------------------------------------------------------------------------------------------------- folder

@@ -207,6 +207,14 @@ class RunDirectory:
         """Whether nothing was drawn or judged here yet."""
         return not any(log.exists() and log.stat().st_size for log in (self.chains, self.observations, self.failures))
 
+    def forget_if_empty(self) -> None:
+        """Leaves no trace of a run that never began, so that the corrected command finds a free place."""
+        if self.is_empty():
+            for path in (self.spec, self.path / ".lock"):
+                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
     def load(self, path: Path, keys: set[Key]) -> dict[Key, dict[str, Any]]:
         """A log by sample; the last line of a sample counts. Damaged lines are cut out of the file."""
         records, damaged = read_lines(path)

@@ -98,7 +98,11 @@ def run(plan: Plan) -> dict[str, Any]:
     with directory.locked():
         _prepare(plan, directory)
         if not directory.scores.exists():
-            _compute(plan, directory)
+            try:
+                _compute(plan, directory)
+            except UserError:
+                directory.forget_if_empty()
+                raise
             _finish(plan, directory)
         scores: dict[str, Any] = json.loads(directory.scores.read_bytes())
         return scores
@@ -107,6 +111,8 @@ def run(plan: Plan) -> dict[str, Any]:
 def _prepare(plan: Plan, directory: RunDirectory) -> None:
     """Checks that the directory is this run's, and clears what is to be redone."""
     spec = directory.read_spec()
+    if spec is None and plan.start in ("observe", "verdict"):
+        raise UserError(f"--from {plan.start} needs a run; {directory.path} has none (--output names another)")
     if spec is None or directory.is_empty():
         directory.write_json(directory.spec, _spec(plan, plan.machine(), redo=None))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import functools
 import hashlib
@@ -63,20 +64,29 @@ class LazyEmbedder:
         return self._built
 
 
-def make_plan(
-    suite: Suite, args: argparse.Namespace, given: set[str], words: Sequence[str], prepare: Callable[[], None]
-) -> Plan:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CommandLine:
+    """What a person asked for."""
+
+    args: argparse.Namespace
+    """Every argument, with its default where it was not given."""
+    given: set[str]
+    """Names of the arguments that were given."""
+    words: list[str]
+    """The command line itself, after that of the run which it goes on with, if it does."""
+
+
+def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -> Plan:
     """Resolves and checks arguments; loads no model and writes nothing.
 
     Args:
         suite: The benchmark.
-        args: Its arguments; defaults that depend on others are filled in here.
-        given: Names of the arguments that a person gave.
-        words: The command line, for run.json.
+        command: Its arguments; defaults that depend on others are filled in here.
         prepare: Called once before the first model is built.
     """
+    args = command.args
     name, argument = generators.parse_model(args.model)
-    _refuse_idle(name, given)
+    _refuse_idle(name, command.given)
     if args.embedder == "auto":
         args.embedder = ICON_EMBEDDER if args.detector == "icon" else PHOTO_EMBEDDER
     cases = spread(suite.load_cases(args), args.limit)
@@ -98,7 +108,7 @@ def make_plan(
         batch_size=batch_size,
         start=args.start,
         identity=identity,
-        arguments={"given": _lasting(words), "resolved": _jsonable(args), "batch_size": batch_size},
+        arguments={"given": _lasting(command.words), "resolved": _jsonable(args), "batch_size": batch_size},
         machine=lambda: {**_machine(), "device": device(), "dtype": args.dtype},
         make_generator=lambda: generators.GENERATORS[name](_options(args, argument, device())),
         make_tools=lambda: _make_tools(args, device()),

@@ -6,6 +6,7 @@ As a program it makes such a run in a process of its own, which a test can then 
 import argparse
 import dataclasses
 import hashlib
+import json
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,16 @@ from evals.generators import OracleGenerator
 from evals.protocols import Tools
 from evals.records import Detection
 from evals.runner import run
+
+LOGS = ("results.jsonl", "observations.jsonl", "chains.jsonl", "failures.jsonl", "scores.json")
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def contents(folder, names=LOGS):
+    return {name: (folder / name).read_bytes() for name in names}
 
 
 class ArithmeticDetector:
@@ -53,9 +64,8 @@ class NoEmbedder:
 
 def make_plan(output, *words, generator=None, detector=None, suite=geneval.SUITE):
     """The plan of a command line, with other tools. Any seed, limit, batch size or stage goes in as words."""
-    command = ["--model", "oracle", "--images-per-prompt", "2", "--output", str(output), *words]
-    args, given = cli.parse(suite, command)
-    plan = setup.make_plan(suite, args, given, command, prepare=lambda: None)
+    command = cli.parse(suite, ["--model", "oracle", "--images-per-prompt", "2", "--output", str(output), *words])
+    plan = setup.make_plan(suite, command, prepare=lambda: None)
     tools = Tools(detector=detector or ArithmeticDetector(), embedder=NoEmbedder(), oracle_render=None)
     changes = {
         "make_generator": lambda: generator or OracleGenerator(),
@@ -66,13 +76,18 @@ def make_plan(output, *words, generator=None, detector=None, suite=geneval.SUITE
     return dataclasses.replace(plan, **changes)
 
 
-def main():
-    parser = argparse.ArgumentParser()
+def plan_like_reference(folder, *words, **tools):
+    return make_plan(folder, "--limit", "12", "--batch-size", "5", *words, **tools)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("output", type=Path)
     parser.add_argument("--seconds", type=float, default=0.0)
-    known, words = parser.parse_known_args()
-    run(make_plan(known.output, *words, detector=ArithmeticDetector(known.seconds)))
-    return 0
+    known, words = parser.parse_known_args(arguments)
+    with cli.clear_errors("kit") as status:
+        run(make_plan(known.output, *words, detector=ArithmeticDetector(known.seconds)))
+    return status.code
 
 
 if __name__ == "__main__":
