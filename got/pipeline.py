@@ -152,6 +152,8 @@ class GoTPipeline(DiffusionPipeline):
             ValueError: If the arguments do not fit together.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise ValueError("Expected at least one prompt but got an empty list")
         images = _per_prompt(image, Image.Image, len(prompts), "image")
         chains = _per_prompt(chain, (str, Chain), len(prompts), "chain")
         generators = _per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True)
@@ -199,23 +201,22 @@ class GoTPipeline(DiffusionPipeline):
     ) -> Thoughts:
         """Write the chains that are not given, read the ones that are, and put both in order."""
         given = [None] * len(prompts) if chains is None else [None if chain is None else str(chain) for chain in chains]
-        to_write = [i for i, text in enumerate(given) if text is None]
-        to_read = [i for i, text in enumerate(given) if text is not None]
-        order, parts = to_write + to_read, []
-        for rows, reading in ((to_write, False), (to_read, True)):
-            if not rows:
-                continue
-            asked = [prompts[i] for i in rows]
-            shown = None if images is None else [images[i] for i in rows]
-            if reading:
-                parts.append(self.reasoner.read(asked, [given[i] or "" for i in rows], shown))
-            else:
-                parts.append(self.reasoner.write(asked, shown, max_new_tokens))
+        rows_to_write = [i for i, text in enumerate(given) if text is None]
+        rows_to_read = [i for i, text in enumerate(given) if text is not None]
+        parts = []
+        if rows_to_write:
+            shown = None if images is None else [images[i] for i in rows_to_write]
+            parts.append(self.reasoner.write([prompts[i] for i in rows_to_write], shown, max_new_tokens))
+        if rows_to_read:
+            shown = None if images is None else [images[i] for i in rows_to_read]
+            texts = [str(given[i]) for i in rows_to_read]
+            parts.append(self.reasoner.read([prompts[i] for i in rows_to_read], texts, shown))
+        order = rows_to_write + rows_to_read
         place = sorted(range(len(order)), key=order.__getitem__)
-        texts = [text for part in parts for text in part.chains]
+        chain_texts = [text for part in parts for text in part.chains]
         warnings = [warning for part in parts for warning in part.warnings]
         return Thoughts(
-            chains=[texts[i] for i in place],
+            chains=[chain_texts[i] for i in place],
             hidden=torch.cat([part.hidden for part in parts])[place],
             warnings=[warnings[i] for i in place],
         )

@@ -174,6 +174,11 @@ def test_arguments_that_do_not_fit_are_refused(pipe, options, message):
         pipe(PROMPTS[:2], **options)
 
 
+def test_no_prompt_is_refused(pipe):
+    with pytest.raises(ValueError, match="at least one prompt"):
+        pipe([])
+
+
 def test_saving_and_loading_gives_the_same_pictures(pipe, tmp_path):
     with checkpoint._quiet():
         pipe.save_pretrained(tmp_path)
