@@ -1,0 +1,86 @@
+"""What the stages of training minimise. Pure functions of tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+
+def reconstruction_loss(
+    decoded: torch.Tensor, pixels: torch.Tensor, foreground: torch.Tensor, foreground_weight: float = 3.0
+) -> torch.Tensor:
+    """Mean absolute plus squared error of a decoded picture, objects counting more than the ground.
+
+    Args:
+        decoded: (b, 3, h, w), about [-1, 1].
+        pixels: (b, 3, h, w) in [-1, 1].
+        foreground: (b, 1, h, w), 1 on objects and 0 elsewhere.
+        foreground_weight: how many times more a pixel of an object counts, on top of 1.
+
+    >>> x = torch.zeros(1, 3, 2, 2)
+    >>> reconstruction_loss(x, x, torch.ones(1, 1, 2, 2)).item()
+    0.0
+    """
+    error = decoded.float() - pixels
+    weight = 1 + foreground_weight * foreground
+    return ((error.abs() + error.square()) * weight).sum() / (weight.sum() * pixels.shape[1])
+
+
+def snr_weight(alphas_cumprod: torch.Tensor, prediction_type: str, gamma: float = 5.0) -> torch.Tensor:
+    """Min-SNR weight of a timestep (Hang et al. 2023, section 3.4), (b,).
+
+    Args:
+        alphas_cumprod: the schedule's cumulated alphas at the timesteps, (b,), in (0, 1).
+        prediction_type: "v_prediction" or "epsilon".
+        gamma: signal-to-noise ratio above which a timestep counts no more.
+
+    >>> snr_weight(torch.tensor([0.5]), "v_prediction").item()
+    0.5
+    """
+    snr = alphas_cumprod / (1 - alphas_cumprod).clamp(min=1e-8)
+    clipped = snr.clamp(max=gamma)
+    if prediction_type == "v_prediction":
+        return clipped / (snr + 1)
+    if prediction_type == "epsilon":
+        return clipped / snr.clamp(min=1e-8)
+    raise ValueError(f"Expected prediction_type to be v_prediction or epsilon but got {prediction_type!r}")
+
+
+def denoising_target(
+    scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """What the UNet is to predict for noised latents (b, c, h, w): the noise, or the velocity."""
+    if scheduler.config.prediction_type == "v_prediction":
+        return scheduler.get_velocity(latents, noise, timesteps)
+    return noise
+
+
+def denoising_loss(
+    predicted: torch.Tensor, target: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str
+) -> torch.Tensor:
+    """Mean squared error per picture, weighted by min-SNR; scalar."""
+    per_picture = (predicted.float() - target).square().mean(dim=(1, 2, 3))
+    return (per_picture * snr_weight(alphas_cumprod, prediction_type)).mean()
+
+
+def alignment_loss(
+    context: torch.Tensor, pooled: torch.Tensor, wanted_context: torch.Tensor, wanted_pooled: torch.Tensor
+) -> torch.Tensor:
+    """Distance of the projected image tokens from the condition that the UNet learned; scalar.
+
+    Token error is relative to the variance of the wanted tokens, so it reads as a fraction; pooled counts 0.3.
+
+    Args:
+        context: (b, tokens, c).
+        pooled: (b, p).
+        wanted_context: (b, tokens, c).
+        wanted_pooled: (b, p).
+    """
+    token_error = functional.mse_loss(context.float(), wanted_context) / wanted_context.var().clamp(min=1e-8)
+    pooled_error = functional.mse_loss(pooled.float(), wanted_pooled) / wanted_pooled.var().clamp(min=1e-8)
+    return token_error + 0.3 * pooled_error

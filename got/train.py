@@ -1,0 +1,199 @@
+"""Training of the embedded weights, one command per stage, in this order (see got/mini/README.md):
+
+    python -m got.train vae       --folder runs/mini    # the autoencoder of the icon world
+    python -m got.train unet      --folder runs/mini    # the UNet on true scene tokens: stands for SDXL's pretraining
+    python -m got.train reasoner  --folder runs/mini    # chains and image tokens: stands for Qwen's, and aligns both
+    python -m got.train joint     --folder runs/mini    # the paper's loss, end to end
+    python -m got.train export    --folder runs/mini --output got/mini
+
+A stage is stopped by Ctrl-C at any time and goes on with the same command. It lasts `--minutes` of its own running
+time, and the learning rate follows that clock. Curves are in `FOLDER/STAGE.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.training_utils import EMAModel
+
+from got.config import CONFIGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from torch import nn
+
+LOG_SECONDS = 20.0
+CHECKPOINT_SECONDS = 90.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How one stage is run."""
+
+    stage: str
+    minutes: float
+    """Running time of the stage, over all its sittings."""
+    batch: int
+    lr: float
+    ema_decay: float
+    weight_decay: float = 0.01
+    warmup_steps: int = 200
+    betas: tuple[float, float] = (0.9, 0.98)
+
+
+def learning_rate(plan: Plan, step: int, progress: float) -> float:
+    """Linear warm-up by steps, then a cosine over the stage's time.
+
+    >>> plan = Plan(stage="vae", minutes=1, batch=1, lr=1.0, ema_decay=0.9, warmup_steps=10)
+    >>> learning_rate(plan, 5, 0.0), round(learning_rate(plan, 100, 1.0), 3)
+    (0.5, 0.01)
+    """
+    warm = min(1.0, step / plan.warmup_steps)
+    return plan.lr * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+
+
+class Fit:
+    """One stage's state: modules, optimizer, averaged weights, clock. Written to disk, and read back on the next run."""
+
+    def __init__(self, plan: Plan, modules: dict[str, nn.Module], folder: Path) -> None:
+        self.plan = plan
+        self.modules = modules
+        self.step, self.seconds = 0, 0.0
+        self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=plan.lr, betas=plan.betas, eps=1e-6, weight_decay=plan.weight_decay
+        )
+        self.ema = EMAModel(self.parameters, decay=plan.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+        self.path = folder / f"{plan.stage}.pt"
+        self.curve = folder / f"{plan.stage}.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._load(torch.load(self.path, map_location="cpu", weights_only=True))
+
+    def _load(self, state: dict[str, Any]) -> None:
+        for name, module in self.modules.items():
+            module.load_state_dict(state["modules"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema.load_state_dict(state["ema"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def save(self) -> None:
+        """Write everything, in one move, so that a kill leaves the last whole checkpoint."""
+        state = {
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        torch.save(state, self.path.with_suffix(".tmp"))
+        os.replace(self.path.with_suffix(".tmp"), self.path)
+
+    @property
+    def progress(self) -> float:
+        """Share of the stage's time that is used up."""
+        return self.seconds / (60 * self.plan.minutes)
+
+    def run(self, loss_of: Callable[[int], dict[str, torch.Tensor]], check: Callable[[], dict[str, float]] | None) -> None:
+        """Step until the time is used up. `loss_of(step)` gives the terms; "loss" among them is minimised."""
+        logged = saved = last = time.monotonic()
+        sums: dict[str, float] = {}
+        steps = 0
+        while self.progress < 1:
+            terms = loss_of(self.step)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.plan, self.step + 1, self.progress)
+            self.optimizer.zero_grad(set_to_none=True)
+            terms["loss"].backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            self.optimizer.step()
+            self.ema.step(self.parameters)
+            self.step, steps = self.step + 1, steps + 1
+            for key, value in terms.items():
+                sums[key] = sums.get(key, 0.0) + float(value.detach())
+            now = time.monotonic()
+            self.seconds, last = self.seconds + now - last, now
+            if now - logged > LOG_SECONDS or self.progress >= 1:
+                means = {key: value / steps for key, value in sums.items()}
+                self.log(means | {"samples_per_s": steps * self.plan.batch / (now - logged)})
+                logged, sums, steps = now, {}, 0
+            if now - saved > CHECKPOINT_SECONDS or self.progress >= 1:
+                self.save()
+                if check is not None:
+                    self.log(self.checked(check))
+                saved = last = logged = time.monotonic()
+
+    def checked(self, check: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Run a check on the averaged weights."""
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+        try:
+            with torch.no_grad():
+                return check()
+        finally:
+            self.ema.restore(self.parameters)
+
+    def log(self, values: dict[str, float]) -> None:
+        """One line on the curve and on standard error."""
+        row = {"step": self.step, "minutes": round(self.seconds / 60, 2), **{k: round(v, 5) for k, v in values.items()}}
+        with self.curve.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(self.plan.stage, json.dumps(row), file=sys.stderr, flush=True)
+
+
+def averaged(folder: Path, stage: str, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """Load the averaged weights of a finished stage into its modules, given in the stage's order."""
+    path = folder / f"{stage}.pt"
+    if not path.exists():
+        raise SystemExit(f"{path} is missing: run `python -m got.train {stage} --folder {folder}` first")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for name, module in modules.items():
+        module.load_state_dict(state["modules"][name])
+    ema = EMAModel([p for m in modules.values() for p in m.parameters()])
+    ema.load_state_dict(state["ema"])
+    ema.copy_to([p for m in modules.values() for p in m.parameters()])
+    return modules
+
+
+def bf16() -> torch.autocast:
+    """Short floats for matrix products; weights and losses stay in float32."""
+    return torch.autocast("cpu" if not torch.cuda.is_available() else "cuda", torch.bfloat16)
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Entry point of `python -m got.train`."""
+    from got import stages
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=[*stages.STAGES, "export"])
+    parser.add_argument("--folder", type=Path, default=Path("runs/mini"), help="checkpoints and curves (default: runs/mini)")
+    parser.add_argument("--minutes", type=float, help="length of the stage; the default is what made the embedded weights")
+    parser.add_argument("--batch", type=int, help="scenes per step")
+    parser.add_argument("--scenes", type=int, default=24_576, help="size of the bank of rendered scenes")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--output", type=Path, default=Path("got/mini"), help="export: where the finished model goes")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    torch.set_num_threads(options.threads)
+    setup = stages.Setup(config=CONFIGS["mini"], folder=options.folder, scenes=options.scenes, seed=options.seed)
+    if options.stage == "export":
+        stages.export(setup, options.output)
+        return 0
+    plan, stage = stages.STAGES[options.stage]
+    changes = {k: v for k, v in (("minutes", options.minutes), ("batch", options.batch)) if v is not None}
+    stage(dataclasses.replace(plan, **changes), setup)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
