@@ -231,7 +231,7 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
     import torch
     from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 
-    loading = {"torch_dtype": getattr(torch, options.dtype), "use_safetensors": True}
+    loading = {"dtype": getattr(torch, options.dtype), "use_safetensors": True}
     try:
         try:
             pipe = AutoPipelineForText2Image.from_pretrained(options.argument, **loading)

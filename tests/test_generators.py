@@ -1,0 +1,315 @@
+"""Each generator on real, if tiny, models: what it draws, what it draws it from, and how it says what is wrong."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import got_kit
+import numpy as np
+import pytest
+from PIL import Image
+from runner_kit import lines, make_plan
+
+from evals import generators
+from evals.generators import GENERATORS, GeneratorOptions
+from evals.records import Case, Sample, UserError, sample_seed
+from evals.runner import run
+
+PAIR = Case(id="00000", prompt="a photo of a red apple and a blue dog", tag="t", metadata={})
+OPTIONS = GeneratorOptions(
+    argument="",
+    checkpoint="mini",
+    steps=2,
+    semantic=True,
+    spatial=True,
+    reference=True,
+    semantic_scale=None,
+    spatial_scale=None,
+    reference_scale=None,
+    device="cpu",
+    dtype="float32",
+)
+INCLUDE = [{"class": "dog", "count": 1, "color": "blue"}, {"class": "apple", "count": 2}]
+CASE = Case(
+    id="00003", prompt="a photo of a blue dog and two apples", tag="t", metadata={"include": INCLUDE, "prompt": "p"}
+)
+
+
+def samples(count=3, case=CASE):
+    return [Sample(case=case, index=i, seed=sample_seed("test", case.id, i, 42)) for i in range(count)]
+
+
+def pixels(made):
+    return [np.asarray(one.image) for one in made]
+
+
+def assert_same_whatever_the_batch(generator, tolerance=0):
+    together = pixels(generator.generate(samples()))
+    alone = [pixels(generator.generate([sample]))[0] for sample in reversed(samples())][::-1]
+    for one, other in zip(together, alone, strict=True):
+        assert np.abs(one.astype(int) - other.astype(int)).max() <= tolerance
+    assert (together[0] != together[1]).any(), "two seeds, one picture"
+
+
+# -------------------------------------------------------------------------------------------------------------- oracle
+def test_the_oracle_draws_what_is_asked_for():
+    generator = GENERATORS["oracle"](OPTIONS)
+    assert_same_whatever_the_batch(generator)
+    for made in generator.generate(samples()):
+        assert made.image.size == (64, 64)
+        assert made.chain.count("blue dog") == 1
+        assert made.chain.count("apple <|box_start|>") == 2
+
+
+def test_a_chain_is_drawn_by_its_words_and_boxes():
+    chain = "there is a red stop sign <|box_start|>(100,100),(500,500)<|box_end|> (red)"
+    image = generators.oracle_render(chain, seed=5)
+    assert image.tobytes() == generators.oracle_render(chain, seed=5).tobytes()
+    inside, outside = np.asarray(image)[8:30, 8:30], np.asarray(image)[40:, 40:]
+    assert (inside[..., 0].mean() - inside[..., 1].mean()) > 50 > abs(outside[..., 0].mean() - outside[..., 1].mean())
+
+
+# -------------------------------------------------------------------------------------------------------------- folder
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "images"
+    for index in range(3):
+        path = root / "00003" / "samples" / f"{index:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6), (index * 40, 0, 0)).save(path)
+    return root
+
+
+def read(root, count=1):
+    return GENERATORS["folder"](dataclasses.replace(OPTIONS, argument=str(root))).generate(samples(count))
+
+
+def test_a_folder_gives_its_images(folder):
+    assert [made.image.getpixel((0, 0)) for made in read(folder, 3)] == [(0, 0, 0), (40, 0, 0), (80, 0, 0)]
+
+
+@pytest.mark.parametrize("name", ["0000.jpg", "00000.png", "0.webp"])
+def test_names_of_other_tools_are_understood(folder, name):
+    first = folder / "00003" / "samples" / "0000.png"
+    Image.open(first).save(first.with_name(name))
+    first.unlink()
+    assert read(folder)[0].image.size == (8, 6)
+
+
+def test_missing_and_damaged_images_are_errors_of_their_sample(folder):
+    (folder / "00003/samples/0000.png").unlink()
+    whole = (folder / "00003/samples/0001.png").read_bytes()
+    (folder / "00003/samples/0001.png").write_bytes(whole[:-30])
+    made = read(folder, 3)
+    assert made[0].error == "00003/samples/0000: no such image"
+    assert made[1].error.startswith("00003/samples/0001: not a readable image (")
+    assert made[2].image is not None
+
+
+@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"GIF89a" + b"\0" * 40, b"\xff\xd8\xff\xe0junk"])
+def test_no_bytes_bring_a_folder_down(folder, data):
+    (folder / "00003/samples/0000.png").write_bytes(data)
+    assert "not a readable image" in read(folder)[0].error
+
+
+def test_images_of_another_prompt_are_not_judged(folder):
+    (folder / "00003/metadata.jsonl").write_text(json.dumps({"prompt": "a photo of a cat"}))
+    assert "is for 'a photo of a cat', not 'a photo of a blue dog" in read(folder)[0].error
+    (folder / "00003/metadata.jsonl").write_text(json.dumps({"prompt": CASE.prompt}))
+    assert read(folder)[0].image is not None
+    (folder / "00003/metadata.jsonl").write_text("{")
+    assert "metadata.jsonl: unreadable" in read(folder)[0].error
+
+
+def test_a_link_does_not_lead_out_of_the_folder(folder, tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "secret.png")
+    target = folder / "00003/samples/0000.png"
+    target.unlink()
+    target.symlink_to(tmp_path / "secret.png")
+    assert read(folder)[0].error == "00003/samples/0000: lies outside the folder"
+
+
+def test_a_folder_without_images_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        read(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"expected 00000/samples/0000\.png"):
+        read(tmp_path)
+
+
+def test_a_run_over_a_folder_counts_what_is_missing(tmp_path):
+    source = tmp_path / "source"
+    run(make_plan(source, "--limit", "6"))
+    images = sorted((source / "images").glob("*/samples/*.png"))
+    images[2].unlink()
+    images[7].write_bytes(b"junk")
+    words = ("--model", f"folder:{source / 'images'}", "--limit", "6", "--batch-size", "4")
+    generator = GENERATORS["folder"](dataclasses.replace(OPTIONS, argument=str(source / "images")))
+    scores = run(make_plan(tmp_path / "run", *words, generator=generator))
+    assert scores["overall"]["missing"] == 2
+    assert [line["stage"] for line in lines(tmp_path / "run/failures.jsonl")] == ["generate", "generate"]
+    results = lines(source / "results.jsonl")
+    assert lines(tmp_path / "run/results.jsonl") == [line for i, line in enumerate(results) if i not in (2, 7)]
+
+
+# ----------------------------------------------------------------------------------------------------------- diffusers
+@pytest.fixture(scope="module")
+def stable_diffusion(tmp_path_factory):
+    """A whole Stable Diffusion of real classes, random weights, 16 px; its tokenizer spells words out."""
+    import diffusers
+    import torch
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("diffusers")
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
+        pad_token_id=len(words) - 1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.random.set_rng_state(torch.Generator().manual_seed(0).get_state())
+        pipe = diffusers.StableDiffusionPipeline(
+            vae=diffusers.AutoencoderKL(
+                block_out_channels=(8, 8),
+                norm_num_groups=4,
+                down_block_types=("DownEncoderBlock2D",) * 2,
+                up_block_types=("UpDecoderBlock2D",) * 2,
+            ),
+            text_encoder=CLIPTextModel(config),
+            tokenizer=CLIPTokenizer.from_pretrained(folder, model_max_length=77),
+            unet=diffusers.UNet2DConditionModel(
+                sample_size=8,
+                block_out_channels=(8, 16),
+                norm_num_groups=4,
+                layers_per_block=1,
+                cross_attention_dim=16,
+                attention_head_dim=2,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            ),
+            scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    pipe.save_pretrained(folder / "pipe")
+    return folder / "pipe"
+
+
+def test_any_pipeline_of_diffusers_draws(stable_diffusion):
+    generator = GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(stable_diffusion)))
+    assert_same_whatever_the_batch(generator, tolerance=1)
+    assert all(made.chain is None for made in generator.generate(samples(1)))
+
+
+def test_a_diffusers_run_is_complete(stable_diffusion, tmp_path):
+    generator = GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(stable_diffusion)))
+    words = ("--model", f"diffusers:{stable_diffusion}", "--limit", "2", "--steps", "2")
+    run(make_plan(tmp_path / "run", *words, generator=generator))
+    hashes = json.loads((tmp_path / "run/run.json").read_text())["identity"]["generate"]["weights_sha256"]
+    assert set(hashes) == {
+        "text_encoder/model.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    }
+    assert len(lines(tmp_path / "run/results.jsonl")) == 4
+
+
+def test_a_pipeline_that_is_not_there_is_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="cannot be loaded") as error:
+        GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(tmp_path / "empty")))
+    assert "\n" not in str(error.value)
+
+
+def test_pickled_weights_are_not_loaded(stable_diffusion, tmp_path):
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file
+
+    copy = tmp_path / "pipe"
+    shutil.copytree(stable_diffusion, copy)
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(UserError, match="cannot be loaded"):
+        GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(copy)))
+
+
+def test_a_picture_blanked_by_a_safety_checker_is_missing():
+    def pipe(prompt, generator, output_type, **extra):
+        return SimpleNamespace(
+            images=[Image.new("RGB", (4, 4)) for _ in prompt], nsfw_content_detected=[False, True, False]
+        )
+
+    made = generators.DiffusersGenerator(pipe, None).generate(samples())
+    assert [one.error for one in made] == [None, "blanked by the pipeline's safety checker", None]
+
+
+# ----------------------------------------------------------------------------------------------------------------- got
+@pytest.fixture(scope="module")
+def tiny_got(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("got") / "pipe"
+    got_kit.make_pipeline().save_pretrained(folder)
+    return folder
+
+
+def got_options(folder, **changes):
+    return dataclasses.replace(OPTIONS, checkpoint=str(folder), **changes)
+
+
+@pytest.fixture(scope="module")
+def got(tiny_got):
+    return GENERATORS["got"](got_options(tiny_got))
+
+
+@pytest.fixture(scope="module")
+def drawn_by_got(got):
+    return got.generate(samples(2, PAIR))
+
+
+def test_got_draws_with_its_chain(drawn_by_got):
+    first, second = drawn_by_got
+    assert first.chain == second.chain, "the chain belongs to the prompt"
+    assert (np.asarray(first.image) != np.asarray(second.image)).any()
+    assert all(isinstance(warning, str) for warning in first.warnings)
+
+
+@pytest.mark.parametrize(
+    "change", [{"semantic": False}, {"spatial": False}, {"semantic_scale": 0.5}, {"reference_scale": 3.0}, {"steps": 3}]
+)
+def test_every_switch_and_scale_reaches_the_model(got, drawn_by_got, change):
+    other = generators.GoTGenerator(got._pipe, dataclasses.replace(OPTIONS, **change)).generate(samples(2, PAIR))
+    assert (pixels(drawn_by_got)[0] != pixels(other)[0]).any()
+
+
+def test_a_checkpoint_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"--checkpoint .*/nothing cannot be loaded: Expected mini, a folder or a hub"):
+        GENERATORS["got"](got_options(tmp_path / "nothing"))
+
+
+# ------------------------------------------------------------------------------------------------------------ registry
+@pytest.mark.parametrize("text", ["gan", "folder", "folder:", "got:mini", "", "oracle:x", "diffusers"])
+def test_an_unknown_model_is_answered_with_the_known_ones(text):
+    with pytest.raises(UserError, match=r"expected one of got, oracle, folder:PATH, diffusers:ID\|PATH"):
+        generators.parse_model(text)
+
+
+def test_every_generator_has_a_batch_size():
+    assert set(generators.BATCH_SIZES) == set(GENERATORS)
+
+
+def test_weights_are_found_where_they_are(tmp_path):
+    assert generators.weights_place("oracle", "", "mini") is None
+    assert generators.weights_place("diffusers", "nobody/nothing", "mini") is None
+    assert generators.weights_place("diffusers", str(tmp_path), "mini") == tmp_path
+    assert generators.weights_place("got", "", "mini").name == "mini"
