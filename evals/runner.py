@@ -8,6 +8,7 @@ whole: an interrupted run ends with the same bytes as one that never stopped.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
@@ -164,13 +165,13 @@ def _compute(plan: Plan, directory: RunDirectory) -> None:
     redo = (directory.read_spec() or {}).get("redo") == "observe"
     drawn = [batch for batch in pending if redo and all(_key(s) in chains or _key(s) in failures for s in batch)]
     undrawn = [batch for batch in pending if batch not in drawn]
-    tools = plan.make_tools()
+    tools = functools.cache(plan.make_tools)
 
     def observer() -> Worker:
-        return Worker(RecordedImages(directory, chains), tools, plan.suite, plan.args, recorded=True)
+        return Worker(RecordedImages(directory, chains), tools(), plan.suite, plan.args, recorded=True)
 
     def drawer() -> Worker:
-        return Worker(plan.make_generator(), tools, plan.suite, plan.args, recorded=False)
+        return Worker(plan.make_generator(), tools(), plan.suite, plan.args, recorded=False)
 
     with Progress(len(samples), done=len(samples) - sum(map(len, pending))) as bar:
         again = [[sample for sample in batch if _key(sample) in chains] for batch in drawn]
