@@ -12,17 +12,15 @@ from PIL import Image
 from torch import nn
 
 from got import losses, models
-from got.chain import MASK_COLORS, Chain
-from got.config import GuidanceConfig
+from got.chain import MASK_COLORS
 from got.iconworld import bank as banks
 from got.iconworld.glyphs import CLASSES
 from got.iconworld.reader import read_objects
-from got.iconworld.scenes import COLORS, MAX_OBJECTS, Scene, caption, chain_text, sample_scene, stable_rng, vocabulary
+from got.iconworld.scenes import COLORS, MAX_OBJECTS, Scene, stable_rng
 from got.layout import draw_mask
-from got.pipeline import GoTPipeline, scale_latents, unscale_latents
-from got.reasoner import IMAGE_TOKENS, Reasoner, encode_training_batch, teacher_forced
+from got.pipeline import scale_latents, unscale_latents
+from got.reasoner import IMAGE_TOKENS
 from got.ssgm import Conditions, Denoiser, Switches, time_ids
-from got.tokens import build_tokenizer
 from got.train import Fit, Plan, averaged, bf16
 
 if TYPE_CHECKING:
@@ -119,8 +117,10 @@ def _latent_shape(config: GoTConfig) -> tuple[int, int, int]:
 class SceneTokens(nn.Module):
     """The true condition of a scene, which the UNet learns to draw from before the reasoner is there.
 
-    One token per object (class + colour + box + slot, through a small network) in the first slots, a learned null token
-    in all the others; the pooled embedding is the mean over the objects. Only used in training.
+    One token per object (class + colour + box + slot, through a small network) and a learned null token for every
+    empty slot; the six slots are repeated until all 64 tokens are filled. (One copy among 58 null tokens hardly gets
+    any attention at first: the UNet then learns blobs.) The pooled embedding is the mean over the objects. Only used in
+    training.
     """
 
     def __init__(self, config: GoTConfig) -> None:
@@ -130,7 +130,9 @@ class SceneTokens(nn.Module):
         self.color = nn.Embedding(len(COLORS), width)
         self.slot = nn.Embedding(MAX_OBJECTS, width)
         self.box = nn.Linear(4, width)
-        self.mix = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+        self.mix = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+        )
         self.pool = nn.Linear(width, config.pooled_dim)
         self.null = nn.Parameter(torch.zeros(width))
         self.null_pooled = nn.Parameter(torch.zeros(config.pooled_dim))
@@ -139,12 +141,12 @@ class SceneTokens(nn.Module):
         """Context (b, 64, c) and pooled embedding (b, p) of scenes as `describe` gives them, (b, 6, 7)."""
         there = things[..., :1]
         names, colors = things[..., 1].long(), things[..., 2].long()
-        slots = torch.arange(MAX_OBJECTS, device=things.device)
-        tokens = self.name(names) + self.color(colors) + self.slot(slots) + self.box(things[..., 3:] * 2 - 1)
+        order = torch.arange(MAX_OBJECTS, device=things.device)
+        tokens = self.name(names) + self.color(colors) + self.slot(order) + self.box(things[..., 3:] * 2 - 1)
         tokens = self.mix(tokens)
         pooled = self.pool((tokens * there).sum(1) / there.sum(1).clamp(min=1))
-        padded = self.null.expand(len(things), IMAGE_TOKENS - MAX_OBJECTS, -1)
-        return torch.cat([torch.where(there > 0, tokens, self.null), padded], 1), pooled
+        slots = torch.where(there > 0, tokens, self.null)
+        return slots[:, torch.arange(IMAGE_TOKENS, device=things.device) % MAX_OBJECTS], pooled
 
 
 def describe(scenes: list[Scene]) -> torch.Tensor:
@@ -185,7 +187,10 @@ def _latents_of_bank(vae: AutoencoderKL, bank: banks.Bank, setup: Setup) -> tupl
     if path.exists():
         images, spatial = torch.load(path, weights_only=True)
     else:
-        images, spatial = encode_pictures(vae, bank.images), spatial_latents(vae, bank.scenes, setup.config.image_size_px)
+        images, spatial = (
+            encode_pictures(vae, bank.images),
+            spatial_latents(vae, bank.scenes, setup.config.image_size_px),
+        )
         torch.save((images, spatial), path)
     return images, spatial
 
@@ -220,7 +225,14 @@ class Drawing:
         vae = finished_vae(setup)
         images, spatial = _latents_of_bank(vae, bank, setup)
         size = setup.config.image_size_px
-        return cls(vae, unet, scale_latents(vae, images), spatial, encode_pictures(vae, np.zeros((1, size, size, 3), np.uint8)), setup)
+        return cls(
+            vae,
+            unet,
+            scale_latents(vae, images),
+            spatial,
+            encode_pictures(vae, np.zeros((1, size, size, 3), np.uint8)),
+            setup,
+        )
 
     def loss(
         self, rows: np.ndarray, context: torch.Tensor, pooled: torch.Tensor, rng: np.random.Generator
@@ -230,16 +242,24 @@ class Drawing:
         clean, spatial = self.images[rows], self.spatial[rows]
         noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
         times = torch.from_numpy(rng.integers(0, scheduler.config.num_train_timesteps, len(rows)))
-        keep_spatial, keep_reference = (torch.from_numpy((rng.random((len(rows), 1, 1, 1)) > p).astype(np.float32)) for p in (0.13, 0.05))
+        keep_spatial, keep_reference = (
+            torch.from_numpy((rng.random((len(rows), 1, 1, 1)) > p).astype(np.float32)) for p in (0.13, 0.05)
+        )
         noisy = scheduler.add_noise(clean, noise, times)
         inputs = torch.cat([noisy, self.black * keep_reference, spatial * keep_spatial], 1)
         ids = time_ids(self.setup.config.image_size_px, self.setup.config.image_size_px).expand(len(rows), -1)
         with bf16():
-            predicted = self.unet(inputs, times, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}).sample
+            predicted = self.unet(
+                inputs, times, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}
+            ).sample
         target = losses.denoising_target(scheduler, clean, noise, times)
-        return losses.denoising_loss(predicted, target, scheduler.alphas_cumprod[times], scheduler.config.prediction_type)
+        return losses.denoising_loss(
+            predicted, target, scheduler.alphas_cumprod[times], scheduler.config.prediction_type
+        )
 
-    def draw(self, context: torch.Tensor, null: torch.Tensor, pooled: torch.Tensor, spatial: torch.Tensor) -> np.ndarray:
+    def draw(
+        self, context: torch.Tensor, null: torch.Tensor, pooled: torch.Tensor, spatial: torch.Tensor
+    ) -> np.ndarray:
         """Guided samples with mini's defaults, uint8 (b, h, w, 3)."""
         config, scheduler = self.setup.config, models.build_scheduler(self.setup.config)
         conditions = Conditions(
@@ -265,11 +285,13 @@ class Drawing:
         return read_objects(pictures, scenes)
 
 
-def _drop(context: torch.Tensor, pooled: torch.Tensor, tokens: SceneTokens, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Semantic dropout: 8 % lose the tokens (the pooled embedding stays, as in guidance), 3 % lose both."""
-    draw = torch.from_numpy(rng.random(len(context)).astype(np.float32))
-    context = torch.where((draw < 0.11)[:, None, None], tokens.null, context)
-    return context, torch.where((draw < 0.03)[:, None], tokens.null_pooled, pooled)
+def drop_semantic(
+    given: tuple[torch.Tensor, torch.Tensor], null: tuple[torch.Tensor, torch.Tensor], rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Context and pooled embedding with dropout: 8 % lose the context (pooled stays, as in guidance), 3 % lose both."""
+    draw = torch.from_numpy(rng.random(len(given[0])).astype(np.float32))
+    context = torch.where((draw < 0.11)[:, None, None], null[0], given[0])
+    return context, torch.where((draw < 0.03)[:, None], null[1], given[1])
 
 
 def train_unet(plan: Plan, setup: Setup) -> None:
@@ -285,7 +307,7 @@ def train_unet(plan: Plan, setup: Setup) -> None:
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         rng = stable_rng("unet", setup.seed, step)
         rows = rng.integers(0, len(things), plan.batch)
-        context, pooled = _drop(*tokens(things[rows]), tokens, rng)
+        context, pooled = drop_semantic(tokens(things[rows]), (tokens.null, tokens.null_pooled), rng)
         return {"loss": drawing.loss(rows, context, pooled, rng)}
 
     def check() -> dict[str, float]:
@@ -295,9 +317,3 @@ def train_unet(plan: Plan, setup: Setup) -> None:
         return drawing.judge(drawing.draw(context, tokens.null, pooled, spatial), held_out, "unet")
 
     fit.run(loss_of, check)
-
-
-STAGES = {
-    "vae": (Plan(stage="vae", minutes=16, batch=32, lr=2e-3, ema_decay=0.999), train_vae),
-    "unet": (Plan(stage="unet", minutes=40, batch=64, lr=2e-3, ema_decay=0.9995), train_unet),
-}

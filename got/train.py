@@ -1,4 +1,6 @@
-"""Training of the embedded weights, one command per stage, in this order (see got/mini/README.md):
+"""Training of the embedded weights.
+
+One command per stage, in this order (see got/mini/README.md):
 
     python -m got.train vae       --folder runs/mini    # the autoencoder of the icon world
     python -m got.train unet      --folder runs/mini    # the UNet on true scene tokens: stands for SDXL's pretraining
@@ -97,14 +99,16 @@ class Fit:
             "seconds": self.seconds,
         }
         torch.save(state, self.path.with_suffix(".tmp"))
-        os.replace(self.path.with_suffix(".tmp"), self.path)
+        self.path.with_suffix(".tmp").replace(self.path)
 
     @property
     def progress(self) -> float:
         """Share of the stage's time that is used up."""
         return self.seconds / (60 * self.plan.minutes)
 
-    def run(self, loss_of: Callable[[int], dict[str, torch.Tensor]], check: Callable[[], dict[str, float]] | None) -> None:
+    def run(
+        self, loss_of: Callable[[int], dict[str, torch.Tensor]], check: Callable[[], dict[str, float]] | None
+    ) -> None:
         """Step until the time is used up. `loss_of(step)` gives the terms; "loss" among them is minimised."""
         logged = saved = last = time.monotonic()
         sums: dict[str, float] = {}
@@ -172,12 +176,25 @@ def bf16() -> torch.autocast:
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """Entry point of `python -m got.train`."""
-    from got import stages
+    from got import stages, stages_reasoner
 
+    runs: dict[str, tuple[Plan, Callable[[Plan, stages.Setup], None]]] = {
+        "vae": (Plan(stage="vae", minutes=15, batch=32, lr=2e-3, ema_decay=0.999), stages.train_vae),
+        "unet": (Plan(stage="unet", minutes=38, batch=64, lr=2e-3, ema_decay=0.9995), stages.train_unet),
+        "reasoner": (
+            Plan(stage="reasoner", minutes=16, batch=32, lr=2e-3, ema_decay=0.998),
+            stages_reasoner.train_reasoner,
+        ),
+        "joint": (Plan(stage="joint", minutes=6, batch=32, lr=1e-4, ema_decay=0.995), stages_reasoner.train_joint),
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=[*stages.STAGES, "export"])
-    parser.add_argument("--folder", type=Path, default=Path("runs/mini"), help="checkpoints and curves (default: runs/mini)")
-    parser.add_argument("--minutes", type=float, help="length of the stage; the default is what made the embedded weights")
+    parser.add_argument("stage", choices=[*runs, "export"])
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/mini"), help="checkpoints and curves (default: runs/mini)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="length of the stage; the default is what made the embedded weights"
+    )
     parser.add_argument("--batch", type=int, help="scenes per step")
     parser.add_argument("--scenes", type=int, default=24_576, help="size of the bank of rendered scenes")
     parser.add_argument("--seed", type=int, default=1)
@@ -187,9 +204,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     setup = stages.Setup(config=CONFIGS["mini"], folder=options.folder, scenes=options.scenes, seed=options.seed)
     if options.stage == "export":
-        stages.export(setup, options.output)
+        stages_reasoner.export(setup, options.output)
         return 0
-    plan, stage = stages.STAGES[options.stage]
+    plan, stage = runs[options.stage]
     changes = {k: v for k, v in (("minutes", options.minutes), ("batch", options.batch)) if v is not None}
     stage(dataclasses.replace(plan, **changes), setup)
     return 0

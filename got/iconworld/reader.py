@@ -45,7 +45,9 @@ def read_object(picture: np.ndarray, box_1000: tuple[int, int, int, int]) -> tup
     """Class and colour of what fills a box of a picture, uint8 (size, size, 3)."""
     size = len(picture)
     x1, y1, x2, y2 = edges_px(box_1000, size)
-    crop = np.asarray(Image.fromarray(picture[y1:y2, x1:x2]).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)).astype(np.float32)
+    crop = np.asarray(Image.fromarray(picture[y1:y2, x1:x2]).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)).astype(
+        np.float32
+    )
     around = picture[max(y1 - 2, 0) : y2 + 2, max(x1 - 2, 0) : x2 + 2].astype(np.float32)
     rim = np.concatenate([around[0], around[-1], around[:, 0], around[:, -1]])
     distance = np.linalg.norm(crop - np.median(rim, axis=0), axis=-1)
