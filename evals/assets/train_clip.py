@@ -1,0 +1,172 @@
+"""Train the icon world's CLIP and write its weights, its numbers and its model card.
+
+    python -m evals.assets.train_clip
+
+It takes its `--minutes` on two CPU cores and some more for the measurements; stopped, it goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from evals.assets import augment, cards, clip_report, icon_scenes, training
+from evals.embedders import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip
+from evals.embedders import load_icon_clip as load
+from evals.generators import icon_world
+from evals.weights import sha256
+
+SCENES, CROPS = 80, 80
+"""Pictures of each kind in a batch."""
+LR = 2e-3
+EMA_DECAY = 0.998
+SIZE_PX = 64
+MEAN = STD = 127.5
+"""As in the config's preprocessing, in grey levels."""
+TEMPLATES = (
+    ("a photo of a {color} {name}", True, True),
+    ("a photo of a {color}-colored {name}", True, True),
+    ("a photo of a {color} object", True, False),
+    ("a photo of a {name}", False, True),
+)
+"""Caption of a crop, and whether it names the colour, and the class."""
+
+
+def crop(picture: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One icon, cut out as a detector would: each side is off by up to a tenth of the box.
+
+    Args:
+        picture: uint8 (h, w, 3)
+        box: x1, y1, x2, y2 in pixels
+        rng: fixes the cut.
+
+    Returns:
+        uint8 (SIZE_PX, SIZE_PX, 3)
+    """
+    height, width = picture.shape[:2]
+    sides = np.tile(box[2:] - box[:2], 2)
+    moved = np.clip(np.round(box + sides * rng.uniform(-0.1, 0.1, 4)), 0, [width, height] * 2)
+    x1, y1, x2, y2 = (int(v) for v in moved)
+    cut = Image.fromarray(picture).crop((x1, y1, max(x2, x1 + 2), max(y2, y1 + 2)))
+    return np.asarray(cut.resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC))
+
+
+def crop_batch(batch: icon_scenes.Batch, rng: np.random.Generator) -> tuple[torch.Tensor, list[str], torch.Tensor]:
+    """Crops of random icons of a batch, one caption each, and which caption is true of which crop.
+
+    Returns:
+        float (n, 3, size, size), n captions, bool (n, n)
+    """
+    pictures = batch.images.round().byte().permute(0, 2, 3, 1).numpy()
+    where = [(i, k) for i, scene in enumerate(batch.scenes) for k in range(len(scene.objects))]
+    chosen = [where[j] for j in rng.choice(len(where), min(CROPS, len(where)), replace=False)]
+    things = [batch.scenes[i].objects[k] for i, k in chosen]
+    crops = np.stack([crop(pictures[i], batch.boxes[i, k].numpy(), rng) for i, k in chosen])
+    kinds = [TEMPLATES[j] for j in rng.integers(len(TEMPLATES), size=len(things))]
+    texts = [text.format(color=t.color, name=t.name) for (text, _, _), t in zip(kinds, things, strict=True)]
+    colors, names = np.array([t.color for t in things]), np.array([t.name for t in things])
+    any_color = ~np.array([kind[1] for kind in kinds])
+    any_name = ~np.array([kind[2] for kind in kinds])
+    true = ((colors[:, None] == colors) | any_color) & ((names[:, None] == names) | any_name)
+    return augment.to_tensor(crops), texts, torch.from_numpy(true)
+
+
+def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """CLIP's loss in both directions, where a picture may have several true captions and the other way round.
+
+    Args:
+        images: (n, d) unit vectors.
+        texts: (n, d) unit vectors.
+        scale: inverse temperature.
+        true: bool (n, n), whether caption j is true of picture i; the diagonal is.
+    """
+    logits = scale * images @ texts.T
+    target = true.float()
+    by_image = F.cross_entropy(logits, target / target.sum(1, keepdim=True))
+    by_text = F.cross_entropy(logits.T, target.T / target.sum(0)[:, None])
+    return (by_image + by_text) / 2
+
+
+def losses(network: Any, tokenizer: WordTokenizer, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Both losses on fresh scenes."""
+    world = icon_world()
+    scenes = [world.sample_scene(rng) for _ in range(SCENES)]
+    batch = icon_scenes.draw(scenes, int(rng.choice(icon_scenes.TRAIN_SIZES_PX)), SIZE_PX)
+    captions = [world.caption(scene, rng) for scene in scenes]
+    crops, crop_texts, true = crop_batch(batch, rng)
+    pixels = augment.degrade(torch.cat([batch.images, crops]), rng, amount=0.7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        images = network.encode_image((pixels - MEAN) / STD)
+        texts = network.encode_text(tokenizer([*captions, *crop_texts]))
+    images, texts = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
+    scale = network.logit_scale.exp().clamp(max=100)
+    return {
+        "scenes": contrast(images[:SCENES], texts[:SCENES], scale, torch.eye(SCENES, dtype=torch.bool)),
+        "crops": contrast(images[SCENES:], texts[SCENES:], scale, true),
+    }
+
+
+def train(args: argparse.Namespace) -> training.Trainer:
+    """Train for the given time, on scenes that are drawn as they are needed."""
+    network, _, tokenizer = build_icon_clip()
+    training.initialize(network, torch.Generator().manual_seed(args.seed))
+    trainer = training.Trainer(network, args, "icon_clip", lr=LR, ema_decay=EMA_DECAY)
+    network.train()
+    while trainer.running:
+        trainer.update(losses(network, tokenizer, trainer.rng(args.seed)), SCENES + CROPS)
+    return trainer
+
+
+def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> None:
+    """Measure the averaged weights, then write them with their numbers."""
+    import safetensors.torch
+
+    state = training.half(trainer.average)
+    network, transform, tokenizer = build_icon_clip()
+    network.load_state_dict(state)
+    numbers = clip_report.report(OpenClipEmbedder("icon", network, transform, tokenizer, "cpu"), args.scenes)
+    metadata = {"format": "pt", "config_sha256": sha256(CONFIG), "seed": str(args.seed)}
+    safetensors.torch.save_file(state, path, metadata)
+    recipe = {
+        "seed": args.seed,
+        "minutes": round(trainer.seconds / 60, 1),
+        "steps": trainer.step,
+        "pictures": trainer.samples,
+        "lr": LR,
+        "ema_decay": EMA_DECAY,
+    }
+    parameters = sum(p.numel() for p in network.parameters())
+    everything = {"recipe": recipe, "parameters": parameters, "curves": trainer.curves(), **numbers}
+    training.write_json(training.numbers_path(path), everything)
+
+
+def main() -> int:
+    """Train, export, measure; or only measure again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    training.add_arguments(parser, minutes=7)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    path = (args.output or WEIGHTS.parent) / WEIGHTS.name
+    if args.report_only:
+        everything = json.loads(training.numbers_path(path).read_text())
+        everything |= clip_report.report(load(path), args.scenes)
+        training.write_json(training.numbers_path(path), everything)
+    else:
+        export(train(args), args, path)
+        everything = json.loads(training.numbers_path(path).read_text())
+    path.with_suffix(".md").write_text(cards.clip_card(everything))
+    training.say(f"wrote {path}")
+    shown = {key: everything[key] for key in ("color_accuracy", "color_accuracy_degraded", "retrieval")}
+    print(json.dumps(shown))  # noqa: T201 - the last line of a command is its result
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

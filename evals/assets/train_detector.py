@@ -1,0 +1,107 @@
+"""Train the icon world's detector and write its weights, its numbers and its model card.
+
+    python -m evals.assets.train_detector
+
+It takes its `--minutes` on two CPU cores and some more for the measurements; stopped, it goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evals.assets import cards, detector_loss, detector_report, icon_scenes, training
+from evals.icon_detector import CONFIG, WEIGHTS, IconDetector, build, config_sha256, points, predict
+
+BATCH = 48
+LR = 2e-3
+EMA_DECAY = 0.998
+PRIOR = 0.01
+"""Probability of any class at any point before training."""
+
+
+def new_network(seed: int) -> torch.nn.Module:
+    """The config's network with weights fixed by a seed."""
+    network: Any = build()
+    training.initialize(network, torch.Generator().manual_seed(seed))
+    head = network.bbox_head
+    for classify, regress in zip(head.rtm_cls, head.rtm_reg, strict=True):
+        torch.nn.init.normal_(classify.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
+        torch.nn.init.constant_(classify.bias, float(np.log(PRIOR / (1 - PRIOR))))
+        torch.nn.init.normal_(regress.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
+    return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+
+
+def train(args: argparse.Namespace) -> training.Trainer:
+    """Train for the given time, on scenes that are drawn as they are needed."""
+    network: Any = new_network(args.seed)
+    trainer = training.Trainer(network, args, "icon_detector", lr=LR, ema_decay=EMA_DECAY)
+    size_px = IconDetector(build(), device="cpu").image_size_px
+    sides = [size_px // stride[0] for stride in network.bbox_head.prior_generator.strides]
+    centres, strides = points(sides, size_px, "cpu")
+    network.train()
+    while trainer.running:
+        batch = icon_scenes.training_batch(BATCH, size_px, trainer.rng(args.seed))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits, boxes = predict(network, batch.images, centres)
+        trainer.update(detector_loss.loss(logits, boxes, batch.boxes, batch.labels, centres, strides), BATCH)
+    return trainer
+
+
+def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> None:
+    """Calibrate and measure the averaged weights, then write them with their numbers."""
+    import safetensors.torch
+
+    state = training.half(trainer.average)
+    network = build()
+    network.load_state_dict(state)
+    numbers = detector_report.report(IconDetector(network, device="cpu"), args.scenes)
+    metadata = {
+        "format": "pt",
+        "config_sha256": config_sha256(CONFIG),
+        "calibration": json.dumps(numbers["calibration"]),
+        "seed": str(args.seed),
+    }
+    safetensors.torch.save_file(state, path, metadata)
+    recipe = {
+        "seed": args.seed,
+        "minutes": round(trainer.seconds / 60, 1),
+        "steps": trainer.step,
+        "pictures": trainer.samples,
+        "batch": BATCH,
+        "lr": LR,
+        "ema_decay": EMA_DECAY,
+    }
+    parameters = sum(p.numel() for p in network.parameters())
+    everything = {"recipe": recipe, "parameters": parameters, "curves": trainer.curves(), **numbers}
+    training.write_json(training.numbers_path(path), everything)
+
+
+def main() -> int:
+    """Train, export, measure; or only measure again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    training.add_arguments(parser, minutes=14)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    path = (args.output or WEIGHTS.parent) / WEIGHTS.name
+    if args.report_only:
+        everything = json.loads(training.numbers_path(path).read_text())
+        everything |= detector_report.report(IconDetector.load(path), args.scenes)
+        training.write_json(training.numbers_path(path), everything)
+    else:
+        export(train(args), args, path)
+        everything = json.loads(training.numbers_path(path).read_text())
+    path.with_suffix(".md").write_text(cards.detector_card(everything))
+    training.say(f"wrote {path}")
+    shown = {key: everything[key] for key in ("map50", "map50_degraded", "oracle_geneval", "empty_pictures")}
+    print(json.dumps(shown))  # noqa: T201 - the last line of a command is its result
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,174 @@
+"""What both trainings share: the clock, the rate, the average of weights, checkpoints and the log."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    import argparse
+
+LOG_SECONDS = 20.0
+CHECKPOINT_SECONDS = 60.0
+WARMUP_STEPS = 150
+
+
+def add_arguments(parser: argparse.ArgumentParser, minutes: float) -> None:
+    """The flags of a training command."""
+    parser.add_argument("--minutes", type=float, default=minutes, help="training time (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="scenes and initial weights (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("runs/assets"), help="checkpoints (default: %(default)s)")
+    parser.add_argument("--report-only", action="store_true", help="only measure the weights again")
+    parser.add_argument("--scenes", type=int, default=1500, help="held-out scenes to measure on (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="where weights, numbers and card go (default: beside this script)")
+
+
+def learning_rate(peak: float, step: int, progress: float) -> float:
+    """Linear warm-up by steps, then a cosine over the training's time, down to a hundredth.
+
+    >>> learning_rate(1.0, 10_000, 0.0), round(learning_rate(1.0, 10_000, 1.0), 4)
+    (1.0, 0.01)
+    """
+    return peak * min(1.0, (step + 1) / WARMUP_STEPS) * (0.01 + 0.99 * (1 + math.cos(math.pi * min(progress, 1.0))) / 2)
+
+
+def initialize(network: nn.Module, generator: torch.Generator) -> None:
+    """Weights from our own generator, so that a seed fixes the training's start.
+
+    He-normal for convolutions; a standard deviation of 1 / sqrt(inputs) for other matrices; vectors stay as they are.
+    """
+    convolutions = {id(m.weight) for m in network.modules() if isinstance(m, nn.Conv2d)}
+    for parameter in network.parameters():
+        if id(parameter) in convolutions:
+            nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif parameter.ndim > 1:
+            nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5, generator=generator)
+
+
+class Trainer:
+    """AdamW with a clock: rate by time spent, averaged weights, checkpoints that a new process goes on from."""
+
+    def __init__(self, network: nn.Module, args: argparse.Namespace, name: str, *, lr: float, ema_decay: float) -> None:
+        args.folder.mkdir(parents=True, exist_ok=True)
+        self.network = network
+        self.average = {key: value.detach().clone() for key, value in network.state_dict().items()}
+        self.seconds = 0.0
+        self.step = 0
+        self.samples = 0
+        self._budget = args.minutes * 60
+        self._lr, self._decay = lr, ema_decay
+        self._checkpoint = args.folder / f"{name}.pt"
+        self._curves = args.folder / f"{name}_curves.jsonl"
+        decayed = [p for p in network.parameters() if p.ndim > 1]
+        plain = [p for p in network.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99))
+        self._losses: list[dict[str, float]] = []
+        if self._checkpoint.exists():
+            self._resume()
+        else:
+            self._curves.unlink(missing_ok=True)
+        self._tick = self._logged = self._saved = time.monotonic()
+        self._samples_logged = self.samples
+
+    @property
+    def running(self) -> bool:
+        """Is there time left?"""
+        return self.seconds < self._budget
+
+    def rng(self, seed: int) -> np.random.Generator:
+        """Scenes of this step: a resumed training goes on with new ones."""
+        return np.random.default_rng([seed, self.step])
+
+    def update(self, losses: dict[str, torch.Tensor], samples: int) -> None:
+        """One step on the sum of losses; then the clock, the average, the log and the checkpoint."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self._lr, self.step, self.seconds / self._budget)
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.samples += samples
+        self._accumulate()
+        self._losses.append({key: float(value.detach()) for key, value in losses.items()})
+        now = time.monotonic()
+        self.seconds += now - self._tick
+        self._tick = now
+        if now - self._logged > LOG_SECONDS or not self.running:
+            self._log(now)
+        if now - self._saved > CHECKPOINT_SECONDS or not self.running:
+            self._save()
+            self._saved = now
+
+    def _accumulate(self) -> None:
+        decay = min(self._decay, (1 + self.step) / (10 + self.step))
+        for key, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[key].lerp_(value.detach().float(), 1 - decay)
+            else:
+                self.average[key].copy_(value)
+
+    def _log(self, now: float) -> None:
+        means = {key: round(float(np.mean([loss[key] for loss in self._losses])), 4) for key in self._losses[0]}
+        rate = (self.samples - self._samples_logged) / max(now - self._logged, 1e-9)
+        line = {"minutes": round(self.seconds / 60, 2), "step": self.step, "samples": self.samples, **means}
+        say(json.dumps({**line, "samples_per_second": round(rate, 1)}))
+        with self._curves.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._losses, self._logged, self._samples_logged = [], now, self.samples
+
+    def curves(self) -> list[dict[str, float]]:
+        """The log so far."""
+        return [json.loads(line) for line in self._curves.read_text().splitlines()] if self._curves.exists() else []
+
+    def _save(self) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "clock": {"seconds": self.seconds, "step": self.step, "samples": self.samples},
+        }
+        part = self._checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self._checkpoint)
+
+    def _resume(self) -> None:
+        state = torch.load(self._checkpoint, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+        self.seconds, self.step, self.samples = (state["clock"][key] for key in ("seconds", "step", "samples"))
+        say(f"goes on after {self.seconds / 60:.1f} minutes, step {self.step}")
+
+
+def numbers_path(weights: Path) -> Path:
+    """The file of numbers beside a weights file."""
+    return weights.with_name(f"{weights.stem}_numbers.json")
+
+
+def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights as they are stored: floating point in 16 bits."""
+    return {key: (v.half() if v.is_floating_point() else v).contiguous() for key, v in state.items()}
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A file of numbers that a person can read."""
+    path.write_text(json.dumps(value, indent=1) + "\n")

@@ -1,0 +1,61 @@
+"""Detectors by name: what finds the objects in a picture. Back-ends are imported when they are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evals.records import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evals.protocols import Detector
+
+
+def make_detector(spec: str, device: str = "cpu") -> Detector:
+    """A detector by name.
+
+    Args:
+        spec: `icon` (embedded, icon world), `icon:WEIGHTS` or a path to a `.safetensors` file (another training of the
+            embedded config), `mask2former[:WEIGHTS]` (GenEval's own, photographs), `hf:ID` or `hf:FOLDER` (any object
+            detector or instance segmenter of transformers).
+        device: torch device.
+
+    Raises:
+        UserError: no such detector, or its weights are missing or do not fit its config.
+    """
+    kind, _, argument = spec.partition(":")
+    if kind in DETECTORS:
+        return DETECTORS[kind](argument, device)
+    if spec.endswith(".safetensors"):
+        return _icon(spec, device)
+    known = "icon, icon:WEIGHTS, mask2former, mask2former:WEIGHTS, hf:ID, hf:FOLDER"
+    raise UserError(f"Expected a detector among {known} but got {spec!r}")
+
+
+def _icon(argument: str, device: str) -> Detector:
+    from evals.icon_detector import WEIGHTS, IconDetector
+
+    return IconDetector.load(Path(argument) if argument else WEIGHTS, device=device)
+
+
+def _mask2former(argument: str, device: str) -> Detector:
+    from evals.photo_detectors import load_mask2former
+
+    return load_mask2former(Path(argument) if argument else None, device=device)
+
+
+def _transformers(argument: str, device: str) -> Detector:
+    from evals.photo_detectors import load_transformers
+
+    if not argument:
+        raise UserError("Expected hf:ID or hf:FOLDER but got 'hf'")
+    return load_transformers(argument, device=device)
+
+
+DETECTORS: dict[str, Callable[[str, str], Detector]] = {
+    "icon": _icon,
+    "mask2former": _mask2former,
+    "hf": _transformers,
+}

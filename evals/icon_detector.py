@@ -1,0 +1,237 @@
+"""The icon world's detector: a small RTMDet of MMDetection, run on whole batches of images at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evals import mmcv_ops, weights
+from evals.records import Detection, UserError
+from evals.vocabulary import CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from numpy.typing import ArrayLike, NDArray
+    from PIL import Image
+
+ASSETS = Path(__file__).parent / "assets"
+CONFIG = ASSETS / "icon_detector.py"
+WEIGHTS = ASSETS / "icon_detector.safetensors"
+BATCH = 64
+"""Images in one forward pass."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Turns a network's raw score into the probability that the detection is right: sigmoid(slope * logit + bias).
+
+    Monotone, so it changes no ranking; fitted on held-out icon scenes (see the model card).
+    """
+
+    slope: float
+    bias: float
+
+    def __call__(self, score: ArrayLike) -> NDArray[np.float64]:
+        """Calibrated scores in (0, 1).
+
+        >>> Calibration(slope=1.0, bias=0.0)([0.25, 0.5]).round(3).tolist()
+        [0.25, 0.5]
+        """
+        raw = np.clip(np.asarray(score, np.float64), 1e-7, 1 - 1e-7)
+        return 1 / (1 + np.exp(-(self.slope * np.log(raw / (1 - raw)) + self.bias)))
+
+    def raw(self, score: float) -> float:
+        """The raw score that calibrates to `score`.
+
+        >>> round(Calibration(slope=2.0, bias=1.0).raw(float(Calibration(slope=2.0, bias=1.0)(0.3))), 6)
+        0.3
+        """
+        return 1 / (1 + math.exp(-(math.log(score / (1 - score)) - self.bias) / self.slope))
+
+
+UNCALIBRATED = Calibration(slope=1.0, bias=0.0)
+
+
+def config_sha256(config: Path = CONFIG) -> str:
+    """Hash of a config's content, whatever its formatting and comments."""
+    from hashlib import sha256
+
+    return sha256(json.dumps(_read_config(config), sort_keys=True, default=list).encode()).hexdigest()
+
+
+def _read_config(config: Path) -> dict[str, Any]:
+    from mmengine.config import Config
+
+    read: dict[str, Any] = Config.fromfile(config).to_dict()
+    return read
+
+
+def build(config: Path = CONFIG) -> torch.nn.Module:
+    """The network of a config, with arbitrary weights, in training mode."""
+    mmcv_ops.ensure_mmcv_ops()
+    from mmdet.registry import MODELS
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        network: torch.nn.Module = MODELS.build(_read_config(config)["model"])
+    return network
+
+
+class IconDetector:
+    """Finds the 80 classes as icons. Any image size: each is brought to the network's square."""
+
+    name = "icon"
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        *,
+        device: str,
+        calibration: Calibration = UNCALIBRATED,
+        min_score: float = 0.05,
+        image_size_px: int = 128,
+    ) -> None:
+        import torch
+
+        self.network = network.to(device, torch.float32, memory_format=torch.channels_last).eval()
+        self.calibration = calibration
+        self.min_score = min_score
+        self._device = device
+        self.image_size_px = image_size_px
+        self._head: Any = network.bbox_head
+        sides = [image_size_px // stride[0] for stride in self._head.prior_generator.strides]
+        self._points, _ = points(sides, image_size_px, device)
+
+    @classmethod
+    def load(cls, path: Path = WEIGHTS, *, device: str = "cpu", config: Path = CONFIG) -> IconDetector:
+        """The embedded detector, or another training of the same config.
+
+        Raises:
+            UserError: the weights are missing or belong to another config.
+        """
+        network = build(config)
+        state, metadata = weights.read(path)
+        weights.fit(network, state, str(path))
+        if metadata.get("config_sha256") != config_sha256(config):
+            raise UserError(f"{path} was trained with another version of {config.name}: train it again")
+        read = json.loads(metadata["calibration"])
+        size_px = int(_read_config(config)["image_size_px"])
+        return cls(network, device=device, calibration=Calibration(**read), image_size_px=size_px)
+
+    def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
+        """Detections of each RGB image, best first, boxes in that image's pixels."""
+        found: list[list[Detection]] = []
+        for start in range(0, len(images), BATCH):
+            chunk = images[start : start + BATCH]
+            pixels = np.stack([self._squared(image) for image in chunk])
+            for image, (scores, labels, boxes) in zip(chunk, self.raw_detections(pixels), strict=True):
+                scale = np.array([image.width, image.height] * 2) / self.image_size_px
+                found.append(
+                    [
+                        Detection(name=CLASSES[label], score=float(score), box_xyxy_px=tuple(map(float, box)))
+                        for score, label, box in zip(self.calibration(scores), labels, boxes * scale, strict=True)
+                    ]
+                )
+        return found
+
+    def _squared(self, image: Image.Image) -> NDArray[np.uint8]:
+        from PIL import Image as PILImage
+
+        if image.size != (self.image_size_px, self.image_size_px):
+            image = image.resize((self.image_size_px, self.image_size_px), PILImage.Resampling.BILINEAR)
+        return np.asarray(image.convert("RGB"))
+
+    def raw_detections(
+        self, images: NDArray[np.uint8]
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]]:
+        """Uncalibrated detections of a batch, best first.
+
+        Args:
+            images: uint8 (n, size, size, 3) RGB.
+
+        Returns:
+            per image: scores (k,), labels (k,), boxes x1, y1, x2, y2 (k, 4) in the network's frame.
+        """
+        import torch
+
+        pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            logits, boxes = predict(self.network, pixels, self._points)
+            kept = _suppressed(
+                logits.sigmoid(),
+                boxes.clamp(0, self.image_size_px),
+                min_score=self.calibration.raw(self.min_score),
+                max_overlap=float(self._head.test_cfg["nms"]["iou_threshold"]),
+                candidates=int(self._head.test_cfg["nms_pre"]),
+                max_boxes=int(self._head.test_cfg["max_per_img"]),
+            )
+        return [tuple(part.cpu().numpy() for part in one) for one in kept]  # type: ignore[misc]
+
+
+def points(sides: Sequence[int], size_px: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centres (p, 2) and strides (p,) in pixels of all cells of square grids with the given sides, row by row."""
+    import torch
+
+    centres, strides = [], []
+    for side in sides:
+        stride = size_px / side
+        axis = (torch.arange(side, dtype=torch.float32, device=device) + 0.5) * stride
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        centres.append(torch.stack([x, y], -1).reshape(-1, 2))
+        strides.append(torch.full((side * side,), stride, device=device))
+    return torch.cat(centres), torch.cat(strides)
+
+
+def predict(network: Any, images: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Class logits (n, p, classes) and boxes (n, p, 4) in pixels at every grid point.
+
+    Args:
+        network: An RTMDet.
+        images: (n, 3, size, size) RGB in [0, 255].
+        centres: (p, 2), see `points`.
+    """
+    import torch
+
+    processor = network.data_preprocessor
+    pixels = (images.float() - processor.mean) / processor.std
+    scores, distances = network(pixels.contiguous(memory_format=torch.channels_last), mode="tensor")
+    # each level: (n, c, side, side) -> (n, side * side, c)
+    logits = torch.cat([level.flatten(2).transpose(1, 2) for level in scores], 1).float()
+    left_top, right_bottom = torch.cat([d.flatten(2).transpose(1, 2) for d in distances], 1).float().split(2, -1)
+    return logits, torch.cat([centres - left_top, centres + right_bottom], -1)
+
+
+def _suppressed(
+    scores: torch.Tensor, boxes: torch.Tensor, *, min_score: float, max_overlap: float, candidates: int, max_boxes: int
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Per image the best boxes of each class, by one suppression over all images and classes.
+
+    Args:
+        scores: (n, p, classes)
+        boxes: (n, p, 4)
+        min_score: Lower scores are dropped.
+        max_overlap: IoU above which the lesser of two boxes of one class and image is dropped.
+        candidates: So many best (point, class) pairs of an image are looked at.
+        max_boxes: At most so many per image.
+    """
+    from torchvision.ops import batched_nms
+
+    classes = scores.shape[2]
+    best, pair = scores.flatten(1).topk(min(candidates, scores[0].numel()))
+    image, rank = (best >= min_score).nonzero(as_tuple=True)
+    score, label = best[image, rank], pair[image, rank] % classes
+    box = boxes[image, pair[image, rank] // classes]
+    order = batched_nms(box, score, image * classes + label, max_overlap)
+    image, score, label, box = image[order], score[order], label[order], box[order]
+    found = []
+    for index in range(len(scores)):
+        mine = (image == index).nonzero(as_tuple=True)[0][:max_boxes]
+        found.append((score[mine], label[mine], box[mine]))
+    return found
