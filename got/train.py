@@ -65,7 +65,7 @@ def learning_rate(plan: Plan, step: int, progress: float) -> float:
 
 
 class Fit:
-    """One stage's state: modules, optimizer, averaged weights, clock. Written to disk, and read back on the next run."""
+    """One stage's state: modules, optimizer, averaged weights, clock; written to disk and read back on the next run."""
 
     def __init__(self, plan: Plan, modules: dict[str, nn.Module], folder: Path) -> None:
         self.plan = plan

@@ -144,7 +144,10 @@ def test_the_oracle_refuses_what_does_not_fit():
 
 
 def test_a_plan_is_drawn_box_by_box():
-    text = "there is a red dog <|box_start|>(100,200),(500,800)<|box_end|> (red) and a zorp <|box_start|>(0,0),(9,9)<|box_end|> (green)"
+    text = (
+        "there is a red dog <|box_start|>(100,200),(500,800)<|box_end|> (red)"
+        " and a zorp <|box_start|>(0,0),(9,9)<|box_end|> (green)"
+    )
     scene = scene_from_chain(text, 3)
     assert [(i.name, i.color, i.box_1000) for i in scene.objects] == [("dog", "red", (100, 200, 500, 800))]
 

@@ -145,7 +145,7 @@ def _coverage(item: SceneObject, width: int, height: int) -> np.ndarray:
 
 
 def _blend(patch: np.ndarray, layers: np.ndarray, tones: np.ndarray) -> np.ndarray:
-    """Both layers over a patch, uint8 (h, w, 3). Sums stay below 2**16, as the coverages of a pixel sum to at most 255."""
+    """Both layers over a patch, uint8 (h, w, 3). No sum passes 2**16, as a pixel's coverages sum to at most 255."""
     main, accent = layers[..., :1], layers[..., 1:]
     mixed = main * tones[0]
     mixed += accent * tones[1]

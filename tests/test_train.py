@@ -1,0 +1,188 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from got import losses, models
+from got.config import CONFIGS
+from got.iconworld.scenes import Scene, SceneObject, caption, chain_text, sample_scene, stable_rng
+from got.reasoner import IMAGE_TOKENS
+from got.stages import SceneTokens, Setup, describe, drop_semantic, spatial_latents, train_vae
+from got.stages_reasoner import chain_is_right
+from got.train import Fit, Plan, averaged, main
+
+CONFIG = CONFIGS["mini"]
+PLAN = Plan(stage="toy", minutes=1, batch=4, lr=0.05, ema_decay=0.9, warmup_steps=2)
+
+
+def toy() -> torch.nn.Linear:
+    with models.seeded(0):
+        return torch.nn.Linear(3, 1)
+
+
+def loss_of(module: torch.nn.Module, rows: int = 4):
+    def loss(step: int) -> dict[str, torch.Tensor]:
+        x = torch.from_numpy(stable_rng("toy", step).standard_normal((rows, 3), np.float32))
+        return {"loss": (module(x) - x.sum(1, keepdim=True)).square().mean()}
+
+    return loss
+
+
+def run_steps(fit: Fit, loss, steps: int) -> None:
+    """Let the clock run out after a number of steps."""
+    last = fit.step + steps
+
+    def counted(step: int) -> dict[str, torch.Tensor]:
+        if step == last - 1:
+            fit.seconds = 1e9
+        return loss(step)
+
+    fit.run(counted, None)
+
+
+def test_a_resumed_training_goes_on_from_the_checkpoint(tmp_path):
+    module = toy()
+    fit = Fit(PLAN, {"toy": module}, tmp_path)
+    run_steps(fit, loss_of(module), 30)
+    again = toy()
+    resumed = Fit(PLAN, {"toy": again}, tmp_path)
+    assert resumed.step == 30
+    assert torch.equal(again.weight, module.weight)
+    assert resumed.progress > 1
+
+
+def test_the_loss_falls_and_the_curve_is_kept(tmp_path):
+    module = toy()
+    fit = Fit(PLAN, {"toy": module}, tmp_path)
+    before = float(loss_of(module, 200)(10**6)["loss"].detach())
+    run_steps(fit, loss_of(module), 60)
+    assert float(loss_of(module, 200)(10**6)["loss"].detach()) < before
+    rows = [json.loads(line) for line in (tmp_path / "toy.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 60
+    assert "loss" in rows[-1]
+
+
+def test_averaged_weights_are_those_of_the_moving_average(tmp_path):
+    module = toy()
+    fit = Fit(PLAN, {"toy": module}, tmp_path)
+    run_steps(fit, loss_of(module), 20)
+    loaded = averaged(tmp_path, "toy", {"toy": toy()})["toy"]
+    assert not torch.equal(loaded.weight, module.weight)
+    assert torch.allclose(loaded.weight, fit.ema.shadow_params[0])
+
+
+def test_a_stage_without_its_predecessor_says_what_to_run(tmp_path):
+    with pytest.raises(SystemExit, match=r"vae\.pt is missing: run `python -m got\.train vae"):
+        averaged(tmp_path, "vae", {})
+
+
+def test_v_prediction_weight_counts_noise_and_signal_as_min_snr_says():
+    alphas = torch.tensor([0.9, 0.5, 0.1])
+    snr = alphas / (1 - alphas)
+    expected = torch.minimum(snr, torch.tensor(5.0)) / (snr + 1)
+    assert torch.allclose(losses.snr_weight(alphas, "v_prediction"), expected)
+    with pytest.raises(ValueError, match="'flow'"):
+        losses.snr_weight(alphas, "flow")
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
+def test_a_perfect_prediction_costs_nothing_and_recovers_the_picture(prediction_type):
+    scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type, clip_sample=False)
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 3, 4, 4, 4, generator=generator)
+    times = torch.full((3,), 500)
+    target = losses.denoising_target(scheduler, clean, noise, times)
+    alphas = scheduler.alphas_cumprod[times]
+    assert losses.denoising_loss(target, target, alphas, prediction_type) == 0
+    scheduler.set_timesteps(1000)
+    found = scheduler.step(target, 500, scheduler.add_noise(clean, noise, times)).pred_original_sample
+    assert torch.allclose(found, clean, atol=1e-4)
+
+
+def test_alignment_is_relative_to_the_spread_of_what_is_wanted():
+    generator = torch.Generator().manual_seed(0)
+    context, pooled = torch.randn(4, 8, 3, generator=generator), torch.randn(4, 3, generator=generator)
+    assert losses.alignment_loss(context, pooled, context, pooled) == 0
+    far = losses.alignment_loss(torch.zeros(4, 8, 3), torch.zeros(4, 3), context, pooled)
+    assert torch.allclose(
+        far, losses.alignment_loss(torch.zeros(4, 8, 3), torch.zeros(4, 3), 10 * context, 10 * pooled)
+    )
+
+
+def test_scene_tokens_repeat_the_slots_and_mark_empty_ones():
+    with models.seeded(0):
+        tokens = SceneTokens(CONFIG)
+    scenes = [sample_scene(stable_rng("tokens", i)) for i in range(5)]
+    context, pooled = tokens(describe(scenes))
+    assert context.shape == (5, IMAGE_TOKENS, CONFIG.cross_attention_dim)
+    assert pooled.shape == (5, CONFIG.pooled_dim)
+    assert torch.equal(context[:, :6], context[:, 6:12])
+    for row, scene in zip(context, scenes, strict=True):
+        assert (row[len(scene.objects) : 6] == tokens.null).all()
+        assert not (row[: len(scene.objects)] == tokens.null).all()
+
+
+def test_semantic_dropout_puts_the_nulls_in():
+    context, pooled = torch.ones(2000, 2, 3), torch.ones(2000, 4)
+    nulls = (torch.zeros(3), torch.zeros(4))
+    dropped, pooled_dropped = drop_semantic((context, pooled), nulls, stable_rng("drop"))
+    without_context = (dropped == 0).all((1, 2))
+    without_pooled = (pooled_dropped == 0).all(1)
+    assert 0.07 < without_context.float().mean() < 0.15
+    assert 0.01 < without_pooled.float().mean() < 0.06
+    assert without_context[without_pooled].all()
+
+
+def test_spatial_latents_are_the_mean_over_masks_as_in_the_pipeline():
+    from got.chain import Chain
+    from got.ssgm import Switches, picture_conditions
+
+    with models.seeded(0):
+        vae = models.build_vae(CONFIG).eval()
+    scenes = [sample_scene(stable_rng("masks", i)) for i in range(3)]
+    chains = [Chain.parse(chain_text(scene)) for scene in scenes]
+    with torch.no_grad():
+        expected, _ = picture_conditions(vae, chains, None, (64, 64), Switches())
+    found = spatial_latents(vae, scenes, 64)
+    assert torch.allclose(found, expected, atol=0.03 * float(expected.abs().max()))  # encoded in bfloat16
+
+
+def test_a_right_chain_passes_and_a_wrong_one_does_not():
+    a = SceneObject(name="dog", color="red", box_1000=(0, 400, 200, 600))
+    b = SceneObject(name="cat", color="blue", box_1000=(700, 400, 900, 600))
+    scene = Scene(objects=(a, b), background="plain", seed=0)
+    prompt = "a photo of a red dog left of a cat"
+    assert chain_is_right(chain_text(scene), scene, prompt)
+    swapped = dataclasses.replace(
+        scene, objects=(dataclasses.replace(a, box_1000=b.box_1000), dataclasses.replace(b, box_1000=a.box_1000))
+    )
+    assert not chain_is_right(chain_text(swapped), scene, prompt)
+    other_color = dataclasses.replace(scene, objects=(dataclasses.replace(a, color="green"), b))
+    assert not chain_is_right(chain_text(other_color), scene, prompt)
+    assert not chain_is_right(chain_text(dataclasses.replace(scene, objects=(a,))), scene, prompt)
+    assert not chain_is_right("nonsense", scene, prompt)
+
+
+@pytest.mark.slow
+def test_all_stages_run_one_after_the_other_and_export_a_pipeline_that_draws(tmp_path):
+    common = ["--folder", str(tmp_path / "run"), "--scenes", "64", "--batch", "8", "--threads", "1"]
+    for stage in ("vae", "unet", "reasoner", "joint"):
+        assert main([stage, *common, "--minutes", "0.02"]) == 0
+    assert main(["export", *common, "--output", str(tmp_path / "mini")]) == 0
+    from got.checkpoint import load
+
+    pipeline = load(tmp_path / "mini")
+    out = pipeline("a photo of a red dog", num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+    assert out.images[0].size == (64, 64)
+
+
+def test_a_stage_can_be_told_its_length(tmp_path):
+    setup = Setup(config=CONFIG, folder=tmp_path, scenes=32, seed=1)
+    assert caption(setup.bank().scenes[0], stable_rng("x"))
+    train_vae(Plan(stage="vae", minutes=0.01, batch=8, lr=1e-3, ema_decay=0.9), setup)
+    assert (tmp_path / "vae.pt").exists()
+    rows = [json.loads(line) for line in (tmp_path / "vae.jsonl").read_text().splitlines()]
+    assert "psnr" in rows[-1]
