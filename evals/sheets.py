@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import textwrap
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
     Point = tuple[float, float]
+    Box = tuple[float, float, float, float]
 
 MAX_TILES = 100
 """Images on a contact sheet: the first one of each prompt, up to this many."""
@@ -124,7 +126,7 @@ def _tile(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Ima
     pen = ImageDraw.Draw(tile)
     top = _SIDE_PX + 2 * _PAD_PX
     _mark(pen, (_PAD_PX, top), correct=result["correct"])
-    lines = [(line, _INK) for line in _wrap(result["prompt"], 3)]
+    lines = [(line, _INK) for line in _wrap(result["prompt"], 3, indent=4)]
     lines += [(line, _WRONG) for line in _wrap(result["reason"].replace("\n", "; "), _TEXT_LINES - len(lines))]
     for row, (line, color) in enumerate(lines):
         indent = 18 if row == 0 else 0
@@ -132,9 +134,10 @@ def _tile(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Ima
     return tile
 
 
-def _wrap(text: str, lines: int) -> list[str]:
-    # The first line shares its row with the mark.
-    return textwrap.wrap(text, _CHARS, max_lines=lines, placeholder=" …", initial_indent="") if text else []
+def _wrap(text: str, lines: int, indent: int = 0) -> list[str]:
+    """At most so many lines; the first one leaves room for `indent` characters."""
+    wrapped = textwrap.wrap(text, _CHARS, max_lines=lines, placeholder=" …", initial_indent=" " * indent)
+    return [line.strip() for line in wrapped]
 
 
 def _picture(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Image.Image:
@@ -159,12 +162,12 @@ def _picture(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> 
         corners = (x1 * size[0] / 1000, y1 * size[1] / 1000, x2 * size[0] / 1000, y2 * size[1] / 1000)
         _dashed(pen, corners, colors[item["name"]])
     labels = {tuple(item["box_xyxy_px"]): item["color"] for item in observation["detections"]}
+    taken: list[Box] = []
     for name, boxes in kept.items():
         for *box, score in boxes:
             color = labels.get(tuple(box))
-            _solid(
-                pen, [value * scale for value in box], colors[name], f"{color + ' ' if color else ''}{name} {score:.2f}"
-            )
+            corners = _solid(pen, [value * scale for value in box], colors[name])
+            _label(pen, corners, f"{color + ' ' if color else ''}{name} {score:.2f}", colors[name], taken)
     return square
 
 
@@ -178,19 +181,34 @@ def _mark(pen: ImageDraw.ImageDraw, corner: Point, *, correct: bool) -> None:
         pen.line([(x + 12, y + 3), (x + 2, y + 13)], _WRONG, 3)
 
 
-def _solid(pen: ImageDraw.ImageDraw, box: Sequence[float], color: str, label: str) -> None:
+def _solid(pen: ImageDraw.ImageDraw, box: Sequence[float], color: str) -> Box:
     x1, y1, x2, y2 = (min(max(value, 0), _SIDE_PX - 1) for value in box)
     pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline="black", width=3)
     pen.rectangle((x1 + 1, y1 + 1, max(x1 + 1, x2 - 1), max(y1 + 1, y2 - 1)), outline=color)
+    return x1, y1, x2, y2
+
+
+def _label(pen: ImageDraw.ImageDraw, box: Box, text: str, color: str, taken: list[Box]) -> None:
+    """Writes a name above its box, or where there is still room: inside, below, at the lower edge."""
     font = _font(11)
-    left, top, right, bottom = pen.textbbox((0, 0), label, font)
+    left, top, right, bottom = pen.textbbox((0, 0), text, font)
+    x1, y1, _, y2 = box
     x = max(min(x1, _SIDE_PX - right - 3), 0)
-    y = max(min(y1 - bottom - 1 if y1 > bottom + 2 else y1 + 3, _SIDE_PX - bottom - 2), 0)
-    pen.rectangle((x + left, y + top - 1, x + right + 3, y + bottom + 1), "black")
-    pen.text((x + 2, y), label, color, font)
+    places = []
+    for wanted in (y1 - bottom - 1, y1 + 3, y2 + 1, y2 - bottom - 3):
+        y = max(min(wanted, _SIDE_PX - bottom - 2), 0)
+        places.append((x + left, y + top - 1, x + right + 3, y + bottom + 1))
+    place = next((place for place in places if not any(_touch(place, other) for other in taken)), places[0])
+    taken.append(place)
+    pen.rectangle(place, "black")
+    pen.text((x + 2, place[1] - top + 1), text, color, font)
 
 
-def _dashed(pen: ImageDraw.ImageDraw, box: tuple[float, float, float, float], color: str) -> None:
+def _touch(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _dashed(pen: ImageDraw.ImageDraw, box: Box, color: str) -> None:
     x1, y1, x2, y2 = box
     for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
         for dash in _dashes(start, end):
@@ -206,6 +224,7 @@ def _dashes(start: Point, end: Point, dash_px: float = 6, gap_px: float = 5) -> 
         yield [(start[0] + (end[0] - start[0]) * t, start[1] + (end[1] - start[1]) * t) for t in (a, b)]
 
 
+@functools.cache
 def _font(size: int) -> Font:
     from PIL import ImageFont
 
