@@ -90,8 +90,9 @@ def bench_pipeline(measure: BenchmarkFixture, batch: int) -> None:
 
 def bench_detector(measure: BenchmarkFixture) -> None:
     """The embedded detector on a batch of renders."""
-    from evals.detectors import make_detector
     from PIL import Image
+
+    from evals.detectors import make_detector
 
     rng = np.random.default_rng(0)
     images = [Image.fromarray(iconworld.render(iconworld.sample_scene(rng), 64).image) for _ in range(32)]

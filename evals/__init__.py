@@ -1,1 +1,1 @@
-"""Benchmarks for image generators: image -> observation -> verdict -> scores. Try ``python -m evals.geneval --help``."""
+"""Benchmarks for image generators: image -> observation -> verdict -> scores. See ``python -m evals.geneval -h``."""
