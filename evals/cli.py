@@ -220,7 +220,7 @@ def _main(suite: Suite, words: Sequence[str]) -> int:
     if command.args.doctor:
         from evals import doctor
 
-        return int(doctor.main())
+        return doctor.main(suite, command.args)
     plan = make_plan(suite, command, prepare=_set_threads)
     if command.args.dry_run:
         print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}, indent=2))
