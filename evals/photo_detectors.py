@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from PIL import Image
+
+    from evals.records import BoxPx
 
 MIN_SCORE = 0.05
 MASK2FORMER = "mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco"
@@ -127,7 +130,7 @@ class MMDetDetector:
                 Detection(
                     name=CLASSES[int(found.labels[i])],
                     score=float(found.scores[i]),
-                    box_xyxy_px=tuple(map(float, found.bboxes[i])),
+                    box_xyxy_px=cast("BoxPx", tuple(map(float, found.bboxes[i]))),
                     mask=found.masks[i].astype(bool) if "masks" in found else None,
                 )
                 for i in np.flatnonzero(found.scores >= self.min_score)
@@ -148,7 +151,11 @@ def _test_pipeline(config: Any, image_scale: tuple[int, int] | None) -> Any:
     """The config's steps from a picture in memory to the network's input; its files and annotations left out."""
     from mmcv.transforms import Compose
 
-    steps = [{"type": "LoadImageFromNDArray"}]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # notes about the library's own code, given once at import
+        import mmdet.datasets.transforms  # noqa: F401
+
+    steps: list[dict[str, Any]] = [{"type": "LoadImageFromNDArray"}]
     for step in config.test_dataloader.dataset.pipeline:
         if not step["type"].startswith("Load"):
             scaled = image_scale is not None and step["type"] == "Resize"
