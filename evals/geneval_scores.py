@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.metrics import statistics
+from evals.records import in_icon_world
 from evals.vocabulary import TASKS
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def world(detector: str) -> str:
     >>> world("icon"), world("mask2former")
     ('icon world', 'photographs')
     """
-    return "icon world" if detector == "icon" else "photographs"
+    return "icon world" if in_icon_world(detector) else "photographs"
 
 
 def summarize(

@@ -78,6 +78,15 @@ class Verdict:
     """Class name -> detections that passed the thresholds, best first."""
 
 
+def in_icon_world(detector: str) -> bool:
+    """Whether a `--detector` looks at icons rather than photographs.
+
+    >>> in_icon_world("icon"), in_icon_world("icon:mine.safetensors"), in_icon_world("mask2former")
+    (True, True, False)
+    """
+    return detector.partition(":")[0] == "icon" or detector.endswith(".safetensors")
+
+
 def sample_seed(suite: str, case_id: str, index: int, base_seed: int) -> int:
     """Seed of one sample, independent of batch, shard and run order.
 

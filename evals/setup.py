@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evals import generators, provenance
 from evals.engines import ENGINES
 from evals.protocols import Tools
-from evals.records import UserError
+from evals.records import UserError, in_icon_world
 from evals.runner import Plan, spread
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 ICON_EMBEDDER, PHOTO_EMBEDDER = "icon", "openclip:ViT-L-14/openai"
 
-ASSETS = Path(__file__).parent / "assets"
+ICON_WEIGHTS = {
+    "detector": Path(__file__).parent / "assets" / "icon_detector.safetensors",
+    "embedder": Path(__file__).parent / "assets" / "icon_clip.safetensors",
+}
 
 _GUIDANCE = ("semantic", "spatial", "reference", "semantic_scale", "spatial_scale", "reference_scale")
 _GENERATE = ("model", "checkpoint", "limit", "images_per_prompt", "seed", "steps", *_GUIDANCE, "dtype")
@@ -88,7 +91,7 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
     name, argument = generators.parse_model(args.model)
     _refuse_idle(name, command.given)
     if args.embedder == "auto":
-        args.embedder = ICON_EMBEDDER if args.detector == "icon" else PHOTO_EMBEDDER
+        args.embedder = ICON_EMBEDDER if in_icon_world(args.detector) else PHOTO_EMBEDDER
     cases = spread(suite.load_cases(args), args.limit)
     place = generators.weights_place(name, argument, args.checkpoint)
     weights = {} if place is None else provenance.weights_sha256(place)
@@ -165,7 +168,7 @@ def _scorer_weights(args: argparse.Namespace) -> dict[str, str]:
     found: dict[str, str] = {}
     for role in _OBSERVE:
         name = getattr(args, role)
-        place = ASSETS if name == "icon" else Path(name.partition(":")[2] or name)
+        place = ICON_WEIGHTS[role] if name == "icon" else Path(name.partition(":")[2] or name)
         if place.exists():
             found |= {f"{role}/{key}": value for key, value in provenance.weights_sha256(place).items()}
     return found
@@ -219,5 +222,5 @@ def _make_tools(args: argparse.Namespace, device: str) -> Tools:
     return Tools(
         detector=make_detector(args.detector, device),
         embedder=LazyEmbedder(args.embedder, lambda: make_embedder(args.embedder, device)),
-        oracle_render=generators.oracle_render if args.detector == "icon" else None,
+        oracle_render=generators.oracle_render if in_icon_world(args.detector) else None,
     )
