@@ -78,7 +78,8 @@ class OpenClipEmbedder:
 
         def encode(chunk: Sequence[Image.Image]) -> torch.Tensor:
             pixels = torch.stack([self._preprocess(image.convert("RGB")) for image in chunk])
-            return self.network.encode_image(pixels.to(self._device), normalize=True)
+            vectors: torch.Tensor = self.network.encode_image(pixels.to(self._device), normalize=True)
+            return vectors
 
         return self._embed(encode, images)
 
@@ -86,7 +87,9 @@ class OpenClipEmbedder:
         """Unit vectors, float32 (n, d)."""
 
         def encode(chunk: Sequence[str]) -> torch.Tensor:
-            return self.network.encode_text(self._tokenize(list(chunk)).to(self._device), normalize=True)
+            tokens = self._tokenize(list(chunk)).to(self._device)
+            vectors: torch.Tensor = self.network.encode_text(tokens, normalize=True)
+            return vectors
 
         return self._embed(encode, texts)
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike, NDArray
     from PIL import Image
+
+    from evals.records import BoxPx
 
 ASSETS = Path(__file__).parent / "assets"
 CONFIG = ASSETS / "icon_detector.py"
@@ -100,12 +102,12 @@ class IconDetector:
     ) -> None:
         import torch
 
-        self.network = network.to(device, torch.float32, memory_format=torch.channels_last).eval()
+        self.network = network.to(device, torch.float32).to(memory_format=torch.channels_last).eval()
         self.calibration = calibration
         self.min_score = min_score
         self._device = device
         self.image_size_px = image_size_px
-        self._head: Any = network.bbox_head
+        self._head = cast("Any", network).bbox_head
         sides = [image_size_px // stride[0] for stride in self._head.prior_generator.strides]
         self._points, _ = points(sides, image_size_px, device)
 
@@ -135,7 +137,9 @@ class IconDetector:
                 scale = np.array([image.width, image.height] * 2) / self.image_size_px
                 found.append(
                     [
-                        Detection(name=CLASSES[label], score=float(score), box_xyxy_px=tuple(map(float, box)))
+                        Detection(
+                            name=CLASSES[label], score=float(score), box_xyxy_px=cast("BoxPx", tuple(map(float, box)))
+                        )
                         for score, label, box in zip(self.calibration(scores), labels, boxes * scale, strict=True)
                     ]
                 )

@@ -63,7 +63,7 @@ def to_pixels(images: np.ndarray) -> torch.Tensor:
 def _flat_pictures(size_px: int) -> np.ndarray:
     """Layout masks in all colours and sizes, and black, uint8 (n, size, size, 3)."""
     rng = stable_rng("flat", size_px)
-    pictures = [np.zeros((size_px, size_px, 3), np.uint8)] * 16
+    pictures: list[np.ndarray] = [np.zeros((size_px, size_px, 3), np.uint8)] * 16
     for _ in range(1024):
         (x1, x2), (y1, y2) = np.sort(rng.integers(0, 1000, (2, 2)), axis=1).tolist()
         pictures.append(np.asarray(draw_mask((x1, y1, x2, y2), str(rng.choice(MASK_COLORS)), size_px, size_px)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from torch import nn
     from transformers import PreTrainedTokenizerBase
 
 _HELD_OUT = 96
@@ -50,7 +49,7 @@ def chain_is_right(text: str, wanted: Scene, prompt: str) -> bool:
     return asked is None or relation(regions[0].box_1000, regions[1].box_1000, margin=0.5) == asked
 
 
-def _reading_networks(setup: Setup) -> tuple[PreTrainedTokenizerBase, dict[str, nn.Module]]:
+def _reading_networks(setup: Setup) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
     """Tokenizer, and the untrained reasoner with its projector."""
     tokenizer = build_tokenizer(vocabulary())
     with models.seeded(setup.seed):
@@ -58,7 +57,7 @@ def _reading_networks(setup: Setup) -> tuple[PreTrainedTokenizerBase, dict[str, 
     return tokenizer, {"mllm": mllm, "projector": projector}
 
 
-def _drawing_networks(setup: Setup) -> dict[str, nn.Module]:
+def _drawing_networks(setup: Setup) -> dict[str, Any]:
     unet, tokens = models.build_unet(setup.config), SceneTokens(setup.config)
     return averaged(setup.folder, "unet", {"unet": unet, "tokens": tokens})
 

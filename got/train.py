@@ -155,7 +155,7 @@ class Fit:
         print(self.plan.stage, json.dumps(row), file=sys.stderr, flush=True)
 
 
-def averaged(folder: Path, stage: str, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+def averaged(folder: Path, stage: str, modules: dict[str, Any]) -> dict[str, Any]:
     """Load the averaged weights of a finished stage into its modules, given in the stage's order."""
     path = folder / f"{stage}.pt"
     if not path.exists():

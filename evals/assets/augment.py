@@ -6,7 +6,7 @@ They stand for whatever a generator may do to an icon, without ever showing a ge
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from PIL import Image
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
 
-def to_tensor(images: np.ndarray) -> torch.Tensor:
+
+def to_tensor(images: NDArray[Any]) -> torch.Tensor:
     """uint8 (n, h, w, 3) -> float32 (n, 3, h, w) in [0, 255]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float()
 

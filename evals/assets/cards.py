@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
-def table(rows: list[tuple[str, ...]], *heads: str) -> str:
+def table(rows: Sequence[tuple[str, ...]], *heads: str) -> str:
     """A Markdown table.
 
     >>> print(table([("a", "1")], "what", "number"))

@@ -18,6 +18,8 @@ from evals.vocabulary import CLASSES, TASKS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
+
     from evals.assets.icon_scenes import Batch
 
 MATCH_IOU = 0.5
@@ -27,19 +29,19 @@ MATCH_IOU = 0.5
 class Matches:
     """Detections of many pictures, each judged right or wrong, and how many objects there were."""
 
-    scores: np.ndarray
+    scores: NDArray[Any]
     """float (d,) raw scores."""
-    labels: np.ndarray
+    labels: NDArray[Any]
     """int (d,)"""
-    right: np.ndarray
+    right: NDArray[Any]
     """bool (d,): overlaps a true object of its class that no better detection has taken."""
-    objects: np.ndarray
+    objects: NDArray[Any]
     """int (classes,) true objects of each class."""
 
 
 def match(
-    scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray, true_labels: np.ndarray, true_boxes: np.ndarray
-) -> np.ndarray:
+    scores: NDArray[Any], labels: NDArray[Any], boxes: NDArray[Any], true_labels: NDArray[Any], true_boxes: NDArray[Any]
+) -> NDArray[Any]:
     """Which detections of one picture are right, bool (d,). Detections come best first; an object is taken once.
 
     >>> square = np.array([[0.0, 0, 10, 10]])
@@ -135,13 +137,13 @@ def oracle_geneval(detector: IconDetector, repeats: int = 1, every: int = 1) -> 
     return {"overall": float(np.mean(list(scores.values()))), **scores}
 
 
-def _image(pixels: np.ndarray) -> Any:
+def _image(pixels: NDArray[Any]) -> Any:
     from PIL import Image
 
     return Image.fromarray(pixels)
 
 
-def _true_colors(found: Sequence[Detection], scene: Any, boxes: np.ndarray) -> list[Detection]:
+def _true_colors(found: Sequence[Detection], scene: Any, boxes: NDArray[Any]) -> list[Detection]:
     """Detections with the colour of the object that each overlaps most."""
     if not found:
         return []

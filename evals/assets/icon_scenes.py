@@ -16,6 +16,8 @@ from evals.vocabulary import CLASSES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 LABELS = {name: label for label, name in enumerate(CLASSES)}
 TRAIN_SIZES_PX = (64, 64, 64, 128)
 """Scenes are drawn at these sizes, one per batch; the embedded generator makes 64 px."""
@@ -93,7 +95,7 @@ def held_out(count: int, size_px: int, seed: int, *, degraded: bool = False) -> 
     return batches
 
 
-def empty_pictures(count: int, size_px: int, seed: int) -> np.ndarray:
+def empty_pictures(count: int, size_px: int, seed: int) -> NDArray[Any]:
     """Pictures without an object: flat colours, empty grounds, white and blotchy noise; uint8 (n, size, size, 3)."""
     world = icon_world()
     rng = np.random.default_rng([20_312, seed])
@@ -103,4 +105,5 @@ def empty_pictures(count: int, size_px: int, seed: int) -> np.ndarray:
     blotchy = F.interpolate(rough, (size_px, size_px), mode="bicubic").clamp(0, 255).permute(0, 2, 3, 1).numpy()
     scenes = [world.sample_scene(rng, world.HELD_OUT_BACKGROUNDS) for _ in range(count - 3 * (count // 4))]
     grounds = [world.render(dataclasses.replace(scene, objects=()), size_px).image for scene in scenes]
-    return np.concatenate([flat, white, blotchy, np.stack(grounds)]).astype(np.uint8)
+    pictures: NDArray[Any] = np.concatenate([flat, white, blotchy, np.stack(grounds)])
+    return pictures.astype(np.uint8)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from evals.embedders import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, bu
 from evals.embedders import load_icon_clip as load
 from evals.generators import icon_world
 from evals.weights import sha256
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SCENES, CROPS = 80, 80
 """Pictures of each kind in a batch."""
@@ -39,7 +42,7 @@ TEMPLATES = (
 """Caption of a crop, and whether it names the colour, and the class."""
 
 
-def crop(picture: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def crop(picture: NDArray[Any], box: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """One icon, cut out as a detector would: each side is off by up to a tenth of the box.
 
     Args:

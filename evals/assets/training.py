@@ -83,7 +83,7 @@ class Trainer:
     @property
     def running(self) -> bool:
         """Is there time left?"""
-        return self.seconds < self._budget
+        return bool(self.seconds < self._budget)
 
     def rng(self, seed: int) -> np.random.Generator:
         """Scenes of this step: a resumed training goes on with new ones."""
