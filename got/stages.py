@@ -131,7 +131,11 @@ class SceneTokens(nn.Module):
         self.slot = nn.Embedding(MAX_OBJECTS, width)
         self.box = nn.Linear(4, width)
         self.mix = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.SiLU(),
+            nn.Linear(2 * width, width),
+            nn.LayerNorm(width),
         )
         self.pool = nn.Linear(width, config.pooled_dim)
         self.null = nn.Parameter(torch.zeros(width))
@@ -196,16 +200,35 @@ def _latents_of_bank(vae: AutoencoderKL, bank: banks.Bank, setup: Setup) -> tupl
 
 
 def finished_vae(setup: Setup) -> AutoencoderKL:
-    """The trained autoencoder, with the mean and spread of its latents over the training scenes."""
+    """The trained autoencoder, whose latents have mean 0 and spread 1 in each channel over the training scenes.
+
+    The layout and the reference enter the UNet as raw latents: left as they come out of training, their constant part
+    (-4 in one channel, for black) would drown what differs between boxes.
+    """
     vae = models.build_vae(setup.config).eval().requires_grad_(False)
     averaged(setup.folder, "vae", {"vae": vae})
     path = setup.folder / "moments.pt"
     if not path.exists():
         sample = encode_pictures(vae, setup.bank().images[:2048])
         torch.save((sample.mean((0, 2, 3)), sample.std((0, 2, 3))), path)
-    mean, std = torch.load(path, weights_only=True)
-    vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+    fold_moments(vae, *torch.load(path, weights_only=True))
     return vae
+
+
+def fold_moments(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> None:
+    """Change the last layer before and the first behind the latents, so that z becomes (z - mean) / std; pictures stay.
+
+    Args:
+        vae: Changed in place.
+        mean: Of the posterior means, (channels,).
+        std: Likewise, positive.
+    """
+    before, behind, channels = vae.quant_conv, vae.post_quant_conv, len(mean)
+    before.weight[:channels] /= std[:, None, None, None]
+    before.bias[:channels] = (before.bias[:channels] - mean) / std
+    before.bias[channels:] -= 2 * std.log()  # the posterior's log variance
+    behind.bias += behind.weight[:, :, 0, 0] @ mean
+    behind.weight *= std[None, :, None, None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

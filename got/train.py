@@ -51,6 +51,8 @@ class Plan:
     weight_decay: float = 0.01
     warmup_steps: int = 200
     betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    """Far below the gradients: those of rare words' embeddings are small."""
 
 
 def learning_rate(plan: Plan, step: int, progress: float) -> float:
@@ -73,7 +75,7 @@ class Fit:
         self.step, self.seconds = 0, 0.0
         self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=plan.lr, betas=plan.betas, eps=1e-6, weight_decay=plan.weight_decay
+            self.parameters, lr=plan.lr, betas=plan.betas, eps=plan.eps, weight_decay=plan.weight_decay
         )
         self.ema = EMAModel(self.parameters, decay=plan.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
         self.path = folder / f"{plan.stage}.pt"

@@ -10,7 +10,7 @@ from got import losses, models
 from got.config import CONFIGS
 from got.iconworld.scenes import Scene, SceneObject, caption, chain_text, sample_scene, stable_rng
 from got.reasoner import IMAGE_TOKENS
-from got.stages import SceneTokens, Setup, describe, drop_semantic, spatial_latents, train_vae
+from got.stages import SceneTokens, Setup, describe, drop_semantic, fold_moments, spatial_latents, train_vae
 from got.stages_reasoner import chain_is_right
 from got.train import Fit, Plan, averaged, main
 
@@ -134,6 +134,21 @@ def test_semantic_dropout_puts_the_nulls_in():
     assert 0.07 < without_context.float().mean() < 0.15
     assert 0.01 < without_pooled.float().mean() < 0.06
     assert without_context[without_pooled].all()
+
+
+def test_folding_the_moments_in_leaves_pictures_alone():
+    with models.seeded(0):
+        vae = models.build_vae(CONFIG).eval().requires_grad_(False)
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    before = vae.encode(pixels).latent_dist
+    decoded = vae.decode(before.mean).sample
+    mean, std = torch.tensor([1.0, -2.0, 0.0, 4.0]), torch.tensor([0.5, 1.0, 2.0, 3.0])
+    fold_moments(vae, mean, std)
+    after = vae.encode(pixels).latent_dist
+    columns = (slice(None), None, None)
+    assert torch.allclose(after.mean, (before.mean - mean[columns]) / std[columns], atol=1e-5)
+    assert torch.allclose(after.std, before.std / std[columns], rtol=1e-3)
+    assert torch.allclose(vae.decode(after.mean).sample, decoded, atol=1e-4)
 
 
 def test_spatial_latents_are_the_mean_over_masks_as_in_the_pipeline():

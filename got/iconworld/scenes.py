@@ -23,6 +23,7 @@ HELD_OUT_BACKGROUNDS = ("rings", "dots")
 """Textures that no training scene shows; detectors are measured on them."""
 ANGLES = (-10, -5, 0, 5, 10)
 """Rotations of an icon in degrees."""
+_ANGLE_SHARES = (0.08, 0.17, 0.5, 0.17, 0.08)
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 MAX_OBJECTS = 6
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
@@ -102,10 +103,10 @@ def parse_phrase(text: str) -> tuple[str, str | None] | None:
 
 
 def _look(name: str, rng: np.random.Generator) -> tuple[int, int, float]:
-    """A drawing, a rotation and their aspect ratio with a little stretch. The first drawing is the usual one."""
+    """A drawing, a rotation and their aspect ratio with a little stretch. First drawings and upright ones are usual."""
     variants = len(DRAWINGS[name])
-    variant = int(rng.random() > 0.7) if variants > 1 else 0
-    angle = int(rng.choice(ANGLES))
+    variant = int(rng.random() > 0.75) if variants > 1 else 0
+    angle = int(rng.choice(ANGLES, p=_ANGLE_SHARES))
     return variant, angle, aspect(name, variant, angle) * math.exp(rng.uniform(-0.06, 0.06))
 
 
