@@ -127,7 +127,12 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--output", type=Path, metavar="DIR", help="run directory (default: under runs/, named by model and arguments)")
     add("--from", dest="start", choices=STAGES, help="redo a finished stage and those after it")
-    add("--batch-size", type=_count, metavar="N", help="images drawn and observed together (default: by model)")
+    add(
+        "--batch-size",
+        type=_count,
+        metavar="N",
+        help="images drawn and observed together; moves results by rounding errors at most (default: by model)",
+    )
     add("--engine", choices=tuple(ENGINES), default="local", help="where samples are computed (default: %(default)s)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(default: %(default)s)")
