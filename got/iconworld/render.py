@@ -120,7 +120,7 @@ def _texture(kind: str, size_px: int, rng: np.random.Generator) -> np.ndarray | 
 def _ground(kind: str, size_px: int, rng: np.random.Generator) -> np.ndarray:
     """A low-contrast ground of middle brightness, so that all ten colours stand out, uint8 (size, size, 3)."""
     base = rng.uniform(150, 205) + rng.uniform(-14, 14, 3)
-    swing = rng.uniform(10, 26) + rng.uniform(-6, 6, 3)
+    swing = rng.uniform(6, 16) + rng.uniform(-4, 4, 3)
     texture = _texture(kind, size_px, rng)
     if isinstance(texture, float):
         return np.broadcast_to((base + texture * swing).astype(np.uint8), (size_px, size_px, 3)).copy()
