@@ -8,11 +8,12 @@ stand-in built of these, unless a compiled `mmcv._ext` is there: then that one i
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -114,16 +115,22 @@ def ensure_mmcv_ops() -> str:
         # mmengine and mmcv probe with find_spec, which insists on a spec.
         module.__spec__ = importlib.util.spec_from_loader(EXTENSION, loader=None)
         sys.modules[EXTENSION] = module
-    import_quietly()
+    _import_quietly()
     return operators_in_use()
 
 
-def import_quietly() -> None:
-    """Import mmdet's models once, without the deprecation notes of the libraries it imports.
-
-    They are about mmcv's own code, a user can do nothing about them, and they are given at import only.
-    """
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the notes that MMDetection's libraries give about their own code: no user can act on them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import mmcv.ops  # noqa: F401
+        yield
+
+
+def _import_quietly() -> None:
+    with quiet():
         import mmdet.models  # noqa: F401
+        import torch
+
+        # mmdet calls it like this; torch warns of it once in a process, and has done so then.
+        torch.meshgrid(torch.zeros(1), torch.zeros(1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -151,8 +150,7 @@ def _test_pipeline(config: Any, image_scale: tuple[int, int] | None) -> Any:
     """The config's steps from a picture in memory to the network's input; its files and annotations left out."""
     from mmcv.transforms import Compose
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # notes about the library's own code, given once at import
+    with mmcv_ops.quiet():
         import mmdet.datasets.transforms  # noqa: F401
 
     steps: list[dict[str, Any]] = [{"type": "LoadImageFromNDArray"}]
@@ -182,7 +180,7 @@ def build_mmdet(config: Any) -> torch.nn.Module:
     """The network of a config, with arbitrary weights."""
     from mmdet.registry import MODELS
 
-    with _mmdet_scope():
+    with _mmdet_scope(), mmcv_ops.quiet():
         network: torch.nn.Module = MODELS.build(config.model)
     return network
 

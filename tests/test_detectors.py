@@ -211,6 +211,16 @@ def test_a_perfect_prediction_has_almost_no_loss_and_a_wrong_class_much():
     assert wrong["class"] > 10
 
 
+def test_every_weight_learns_from_the_loss(network):
+    network.train()
+    centres, strides = icon_detector.points([16, 8, 4], 128, "cpu")
+    batch = icon_scenes.training_batch(16, 128, np.random.default_rng(0))
+    logits, predicted = icon_detector.predict(network, batch.images, centres)
+    losses = detector_loss.loss(logits, predicted, batch.boxes, batch.labels, centres, strides)
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
 def test_average_precision_of_the_truth_is_one_and_misses_cost_recall():
     right = detector_report.Matches(
         scores=np.array([0.9, 0.8, 0.7]),

@@ -154,13 +154,12 @@ def test_a_caption_is_true_of_every_crop_it_describes():
     world = clip_report.icon_world()
     scenes = [world.sample_scene(rng) for _ in range(40)]
     batch = train_clip.icon_scenes.draw(scenes, 64, 64)
-    crops, texts, true = train_clip.crop_batch(batch, rng)
+    crops, texts, true, things = train_clip.crop_batch(batch, rng)
     assert crops.shape == (len(texts), 3, 64, 64)
     assert true.diagonal().all()
-    for j, text in enumerate(texts):
-        if text.endswith(" object"):  # names a colour only: true of all crops whose own caption names that colour
-            same = [i for i, other in enumerate(texts) if f" {text.split()[-2]}" in other.replace("-colored", "")]
-            assert true[same, j].all()
+    for thing, row in zip(things, true.tolist(), strict=True):
+        said = {template.format(color=thing.color, name=thing.name) for template, _, _ in train_clip.TEMPLATES}
+        assert row == [text in said for text in texts]
 
 
 def test_contrast_is_least_for_matching_pairs():
@@ -169,6 +168,15 @@ def test_contrast_is_least_for_matching_pairs():
     scale = torch.tensor(20.0)
     assert train_clip.contrast(unit, unit, scale, true) < 1e-6
     assert train_clip.contrast(unit, unit.roll(1, 0), scale, true) > 10
+
+
+def test_every_weight_learns_from_the_losses():
+    network, _, tokenizer = embedders.build_icon_clip()
+    modules = torch.nn.ModuleDict({"clip": network, "pairs": torch.nn.Linear(128, len(train_clip.PAIRS), bias=False)})
+    losses = train_clip.losses(modules, tokenizer, np.random.default_rng(0))
+    assert set(losses) == {"scenes", "crops", "names"}
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in modules.parameters())
 
 
 # ------------------------------------------------------------------------------------------------------------ embedded

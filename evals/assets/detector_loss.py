@@ -75,7 +75,10 @@ def loss(
     centres: torch.Tensor,
     strides: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
-    """Focal classification loss and GIoU loss, both per answering point.
+    """Focal classification loss, cross-entropy between the classes, and GIoU loss, all per answering point.
+
+    The focal loss judges each class by itself, "is it a dog or not", which makes scores probabilities; telling 80
+    classes from each other is learned much faster from the cross-entropy of the same logits, "which of the 80 is it".
 
     Args:
         logits: (n, p, classes)
@@ -93,5 +96,6 @@ def loss(
     target[picture, point, labels[picture, icon]] = 1.0
     focus = (target - logits.sigmoid()).abs() ** FOCUS
     class_loss = (focus * F.binary_cross_entropy_with_logits(logits, target, reduction="none")).sum() / count
+    name_loss = F.cross_entropy(logits[picture, point], labels[picture, icon], reduction="sum") / count
     box_loss = generalized_box_iou_loss(predicted[picture, point], boxes[picture, icon], reduction="sum") / count
-    return {"class": class_loss, "box": BOX_WEIGHT * box_loss}
+    return {"class": class_loss, "name": name_loss, "box": BOX_WEIGHT * box_loss}

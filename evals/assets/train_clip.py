@@ -8,6 +8,7 @@ It takes its `--minutes` on two CPU cores and some more for the measurements; st
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,18 +22,23 @@ from evals.assets import augment, cards, clip_report, icon_scenes, training
 from evals.embedders import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip
 from evals.embedders import load_icon_clip as load
 from evals.generators import icon_world
+from evals.vocabulary import CLASSES, COLORS
 from evals.weights import sha256
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SCENES, CROPS = 80, 80
+SCENES, CROPS = 96, 32
 """Pictures of each kind in a batch."""
 LR = 2e-3
 EMA_DECAY = 0.998
 SIZE_PX = 64
 MEAN = STD = 127.5
 """As in the config's preprocessing, in grey levels."""
+PAIRS = {pair: i for i, pair in enumerate(itertools.product(CLASSES, COLORS))}
+"""Number of each (class, colour)."""
+PAIR_SCALE = 20.0
+"""Inverse temperature of the training-time classifier of pairs."""
 TEMPLATES = (
     ("a photo of a {color} {name}", True, True),
     ("a photo of a {color}-colored {name}", True, True),
@@ -61,11 +67,13 @@ def crop(picture: NDArray[Any], box: NDArray[Any], rng: np.random.Generator) -> 
     return np.asarray(cut.resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC))
 
 
-def crop_batch(batch: icon_scenes.Batch, rng: np.random.Generator) -> tuple[torch.Tensor, list[str], torch.Tensor]:
+def crop_batch(
+    batch: icon_scenes.Batch, rng: np.random.Generator
+) -> tuple[torch.Tensor, list[str], torch.Tensor, list[Any]]:
     """Crops of random icons of a batch, one caption each, and which caption is true of which crop.
 
     Returns:
-        float (n, 3, size, size), n captions, bool (n, n)
+        float (n, 3, size, size), n captions, bool (n, n), n scene objects
     """
     pictures = batch.images.round().byte().permute(0, 2, 3, 1).numpy()
     where = [(i, k) for i, scene in enumerate(batch.scenes) for k in range(len(scene.objects))]
@@ -78,7 +86,7 @@ def crop_batch(batch: icon_scenes.Batch, rng: np.random.Generator) -> tuple[torc
     any_color = ~np.array([kind[1] for kind in kinds])
     any_name = ~np.array([kind[2] for kind in kinds])
     true = ((colors[:, None] == colors) | any_color) & ((names[:, None] == names) | any_name)
-    return augment.to_tensor(crops), texts, torch.from_numpy(true)
+    return augment.to_tensor(crops), texts, torch.from_numpy(true), things
 
 
 def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
@@ -97,13 +105,31 @@ def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, tru
     return (by_image + by_text) / 2
 
 
-def losses(network: Any, tokenizer: WordTokenizer, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-    """Both losses on fresh scenes."""
+def name_all(images: torch.Tensor, classifier: torch.Tensor, things: list[list[Any]]) -> torch.Tensor:
+    """Cross-entropy of naming class and colour of every icon in a picture.
+
+    Captions alone teach the classes slowly: count and colours often suffice to tell 96 captions apart.
+
+    Args:
+        images: (n, d) unit vectors.
+        classifier: (pairs, d), of use in training only.
+        things: the icons of each picture.
+    """
+    target = torch.zeros(len(images), len(PAIRS))
+    for row, icons in zip(target, things, strict=True):
+        for icon in icons:
+            row[PAIRS[icon.name, icon.color]] += 1 / len(icons)
+    return F.cross_entropy(PAIR_SCALE * images @ F.normalize(classifier, dim=-1).T, target)
+
+
+def losses(modules: Any, tokenizer: WordTokenizer, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    """All losses on fresh scenes."""
+    network = modules["clip"]
     world = icon_world()
     scenes = [world.sample_scene(rng) for _ in range(SCENES)]
     batch = icon_scenes.draw(scenes, int(rng.choice(icon_scenes.TRAIN_SIZES_PX)), SIZE_PX)
     captions = [world.caption(scene, rng) for scene in scenes]
-    crops, crop_texts, true = crop_batch(batch, rng)
+    crops, crop_texts, true, things = crop_batch(batch, rng)
     pixels = augment.degrade(torch.cat([batch.images, crops]), rng, amount=0.7)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         images = network.encode_image((pixels - MEAN) / STD)
@@ -113,17 +139,21 @@ def losses(network: Any, tokenizer: WordTokenizer, rng: np.random.Generator) -> 
     return {
         "scenes": contrast(images[:SCENES], texts[:SCENES], scale, torch.eye(SCENES, dtype=torch.bool)),
         "crops": contrast(images[SCENES:], texts[SCENES:], scale, true),
+        "names": name_all(images, modules["pairs"].weight, [*(s.objects for s in scenes), *([t] for t in things)]),
     }
 
 
 def train(args: argparse.Namespace) -> training.Trainer:
     """Train for the given time, on scenes that are drawn as they are needed."""
+    network: Any
     network, _, tokenizer = build_icon_clip()
-    training.initialize(network, torch.Generator().manual_seed(args.seed))
-    trainer = training.Trainer(network, args, "icon_clip", lr=LR, ema_decay=EMA_DECAY)
+    pairs = torch.nn.Linear(network.text_projection.shape[-1], len(PAIRS), bias=False)
+    modules = torch.nn.ModuleDict({"clip": network, "pairs": pairs})
+    training.initialize(modules, torch.Generator().manual_seed(args.seed))
+    trainer = training.Trainer(modules, args, "icon_clip", lr=LR, ema_decay=EMA_DECAY)
     network.train()
     while trainer.running:
-        trainer.update(losses(network, tokenizer, trainer.rng(args.seed)), SCENES + CROPS)
+        trainer.update(losses(modules, tokenizer, trainer.rng(args.seed)), SCENES + CROPS)
     return trainer
 
 
@@ -131,7 +161,8 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
     """Measure the averaged weights, then write them with their numbers."""
     import safetensors.torch
 
-    state = training.half(trainer.average)
+    own = {key.removeprefix("clip."): v for key, v in trainer.average.items() if key.startswith("clip.")}
+    state = training.half(own)
     network, transform, tokenizer = build_icon_clip()
     network.load_state_dict(state)
     numbers = clip_report.report(OpenClipEmbedder("icon", network, transform, tokenizer, "cpu"), args.scenes)
@@ -144,6 +175,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
         "pictures": trainer.samples,
         "lr": LR,
         "ema_decay": EMA_DECAY,
+        "note": args.note,
     }
     parameters = sum(p.numel() for p in network.parameters())
     everything = {"recipe": recipe, "parameters": parameters, "curves": trainer.curves(), **numbers}

@@ -18,7 +18,7 @@ import torch
 from evals.assets import cards, detector_loss, detector_report, icon_scenes, training
 from evals.icon_detector import CONFIG, WEIGHTS, IconDetector, build, config_sha256, points, predict
 
-BATCH = 48
+BATCH = 32
 LR = 2e-3
 EMA_DECAY = 0.998
 PRIOR = 0.01
@@ -76,6 +76,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
         "batch": BATCH,
         "lr": LR,
         "ema_decay": EMA_DECAY,
+        "note": args.note,
     }
     parameters = sum(p.numel() for p in network.parameters())
     everything = {"recipe": recipe, "parameters": parameters, "curves": trainer.curves(), **numbers}

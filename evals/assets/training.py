@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser, minutes: float) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/assets"), help="checkpoints (default: %(default)s)")
     parser.add_argument("--report-only", action="store_true", help="only measure the weights again")
     parser.add_argument("--scenes", type=int, default=1500, help="held-out scenes to measure on (default: %(default)s)")
+    parser.add_argument("--note", default="", help="a sentence for the card, e.g. what changed while it was trained")
     parser.add_argument("--output", type=Path, help="where weights, numbers and card go (default: beside this script)")
 
 
