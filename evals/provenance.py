@@ -54,6 +54,15 @@ def commit() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
+def code_sha256() -> str:
+    """One hash of the Python source that draws and observes: a commit says nothing about local changes."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(path for package in ("got", "evals") for path in (root / package).rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 def weights_sha256(place: Path) -> dict[str, str]:
     """SHA-256 of a weights file, or of every weights file under a folder, by relative name.
 

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from evals import sheets
@@ -99,6 +100,7 @@ def run(plan: Plan) -> dict[str, Any]:
     with directory.locked():
         _prepare(plan, directory)
         if not directory.scores.exists():
+            _note_changes(plan, directory)
             try:
                 _compute(plan, directory)
             except UserError:
@@ -130,6 +132,22 @@ def _prepare(plan: Plan, directory: RunDirectory) -> None:
         directory.chains.unlink(missing_ok=True)
     machine = spec["machine"] if plan.start == "verdict" else plan.machine()
     directory.write_json(directory.spec, _spec(plan, machine, redo=plan.start))
+
+
+def _note_changes(plan: Plan, directory: RunDirectory) -> None:
+    """Says and records that a run goes on with other code, packages or device than it began with.
+
+    That is no reason to refuse: most changes of code move no pixel. But images of two versions must not mix silently.
+    """
+    spec = directory.read_spec()
+    if spec is None or directory.is_empty() or plan.start == "verdict":
+        return
+    now = plan.machine()
+    changed = differences({**spec["machine"], "started": None}, {**now, "started": None})
+    if not changed or spec.get("resumed", [])[-1:] == [now]:
+        return
+    sys.stderr.write(f"warning: this run began elsewhere ({'; '.join(changed)}); its images may be of two kinds\n")
+    directory.write_json(directory.spec, {**spec, "resumed": [*spec.get("resumed", []), now]})
 
 
 def _spec(plan: Plan, machine: dict[str, Any], *, redo: str | None) -> dict[str, Any]:

@@ -212,7 +212,12 @@ def _resolve_device(name: str) -> str:
 
 def _machine() -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {**provenance.commit(), "packages": provenance.package_versions(), "started": now}
+    return {
+        **provenance.commit(),
+        "code_sha256": provenance.code_sha256(),
+        "packages": provenance.package_versions(),
+        "started": now,
+    }
 
 
 def _make_tools(args: argparse.Namespace, device: str) -> Tools:

@@ -223,6 +223,19 @@ def test_from_observe_looks_again_and_records_damaged_and_missing_images(tmp_pat
     assert lines(folder / "results.jsonl") == [line for i, line in enumerate(whole) if i not in (0, 9, 20)]
 
 
+def test_a_run_that_goes_on_with_other_code_says_so_and_keeps_it_on_record(reference, tmp_path, capsys):
+    folder = tmp_path / "run"
+    run(plan_like_reference(folder))
+    (folder / "scores.json").unlink()
+    (folder / "observations.jsonl").write_bytes((folder / "observations.jsonl").read_bytes()[:-9])
+    other = dataclasses.replace(plan_like_reference(folder), machine=lambda: {"device": "cpu", "code_sha256": "b"})
+    capsys.readouterr()
+    run(other)
+    assert 'warning: this run began elsewhere (code_sha256: null -> "b")' in capsys.readouterr().err
+    assert json.loads((folder / "run.json").read_text())["resumed"] == [{"device": "cpu", "code_sha256": "b"}]
+    assert contents(folder) == contents(reference)
+
+
 def test_an_interrupted_observe_goes_on_where_it_was(tmp_path):
     folder = tmp_path / "run"
     run(plan_like_reference(folder))
