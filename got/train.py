@@ -73,11 +73,12 @@ class Fit:
         self.plan = plan
         self.modules = modules
         self.step, self.seconds = 0, 0.0
-        self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+        self.weights = [p for m in modules.values() for p in m.parameters()]
+        self.parameters = [p for p in self.weights if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=plan.lr, betas=plan.betas, eps=plan.eps, weight_decay=plan.weight_decay
         )
-        self.ema = EMAModel(self.parameters, decay=plan.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+        self.ema = EMAModel(self.weights, decay=plan.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
         self.path = folder / f"{plan.stage}.pt"
         self.curve = folder / f"{plan.stage}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ class Fit:
             terms["loss"].backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
             self.optimizer.step()
-            self.ema.step(self.parameters)
+            self.ema.step(self.weights)
             self.step, steps = self.step + 1, steps + 1
             for key, value in terms.items():
                 sums[key] = sums.get(key, 0.0) + float(value.detach())
@@ -141,13 +142,13 @@ class Fit:
 
     def checked(self, check: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Run a check on the averaged weights."""
-        self.ema.store(self.parameters)
-        self.ema.copy_to(self.parameters)
+        self.ema.store(self.weights)
+        self.ema.copy_to(self.weights)
         try:
             with torch.no_grad():
                 return check()
         finally:
-            self.ema.restore(self.parameters)
+            self.ema.restore(self.weights)
 
     def log(self, values: dict[str, float]) -> None:
         """One line on the curve and on standard error."""

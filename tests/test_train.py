@@ -74,6 +74,15 @@ def test_averaged_weights_are_those_of_the_moving_average(tmp_path):
     assert torch.allclose(loaded.weight, fit.ema.shadow_params[0])
 
 
+def test_fixed_weights_stay_and_come_back_with_the_average(tmp_path):
+    module = toy()
+    module.bias.requires_grad_(False)
+    before = module.bias.clone()
+    run_steps(Fit(PLAN, {"toy": module}, tmp_path), loss_of(module), 5)
+    loaded = averaged(tmp_path, "toy", {"toy": torch.nn.Linear(3, 1)})["toy"]
+    assert torch.equal(loaded.bias, before)
+
+
 def test_a_stage_without_its_predecessor_says_what_to_run(tmp_path):
     with pytest.raises(SystemExit, match=r"vae\.pt is missing: run `python -m got\.train vae"):
         averaged(tmp_path, "vae", {})
