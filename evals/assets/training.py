@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LOG_SECONDS = 20.0
 CHECKPOINT_SECONDS = 60.0
 WARMUP_STEPS = 150
+LONGEST_STEP_SECONDS = 30.0
+"""What exceeds it is a pause (a stopped process, a sleeping laptop), which is no training time."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, minutes: float) -> None:
@@ -105,7 +107,7 @@ class Trainer:
         self._accumulate()
         self._losses.append({key: float(value.detach()) for key, value in losses.items()})
         now = time.monotonic()
-        self.seconds += now - self._tick
+        self.seconds += min(now - self._tick, LONGEST_STEP_SECONDS)
         self._tick = now
         if now - self._logged > LOG_SECONDS or not self.running:
             self._log(now)
