@@ -182,10 +182,10 @@ def main(arguments: Iterable[str] | None = None) -> int:
     from got import stages, stages_reasoner
 
     runs: dict[str, tuple[Plan, Callable[[Plan, stages.Setup], None]]] = {
-        "vae": (Plan(stage="vae", minutes=15, batch=32, lr=2e-3, ema_decay=0.999), stages.train_vae),
-        "unet": (Plan(stage="unet", minutes=38, batch=64, lr=2e-3, ema_decay=0.9995), stages.train_unet),
+        "vae": (Plan(stage="vae", minutes=30, batch=32, lr=2e-3, ema_decay=0.999), stages.train_vae),
+        "unet": (Plan(stage="unet", minutes=45, batch=64, lr=2e-3, ema_decay=0.9995), stages.train_unet),
         "reasoner": (
-            Plan(stage="reasoner", minutes=16, batch=32, lr=2e-3, ema_decay=0.998),
+            Plan(stage="reasoner", minutes=20, batch=32, lr=2e-3, ema_decay=0.998),
             stages_reasoner.train_reasoner,
         ),
         "joint": (Plan(stage="joint", minutes=6, batch=32, lr=1e-4, ema_decay=0.995), stages_reasoner.train_joint),
@@ -195,9 +195,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/mini"), help="checkpoints and curves (default: runs/mini)"
     )
-    parser.add_argument(
-        "--minutes", type=float, help="length of the stage; the default is what made the embedded weights"
-    )
+    parser.add_argument("--minutes", type=float, help="length of the stage (default: a full training on two cores)")
     parser.add_argument("--batch", type=int, help="scenes per step")
     parser.add_argument("--scenes", type=int, default=24_576, help="size of the bank of rendered scenes")
     parser.add_argument("--seed", type=int, default=1)

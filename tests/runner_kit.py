@@ -29,6 +29,10 @@ def contents(folder, names=LOGS):
     return {name: (folder / name).read_bytes() for name in names}
 
 
+TOOLS = ["--detector", "hf:arithmetic", "--embedder", "openclip:none"]
+"""Names without weights on this machine: a run's identity must not depend on the weights that the repository holds."""
+
+
 class ArithmeticDetector:
     """Answers from the pixels alone: one image, one answer, whatever the batch. It always finds one to four people."""
 
@@ -64,7 +68,8 @@ class NoEmbedder:
 
 def make_plan(output, *words, generator=None, detector=None, suite=geneval.SUITE):
     """The plan of a command line, with other tools. Any seed, limit, batch size or stage goes in as words."""
-    command = cli.parse(suite, ["--model", "oracle", "--images-per-prompt", "2", "--output", str(output), *words])
+    shared = ["--model", "oracle", "--images-per-prompt", "2", *TOOLS]
+    command = cli.parse(suite, [*shared, "--output", str(output), *words])
     plan = setup.make_plan(suite, command, prepare=lambda: None)
     tools = Tools(detector=detector or ArithmeticDetector(), embedder=NoEmbedder(), oracle_render=None)
     changes = {

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from runner_kit import contents, lines, make_plan
+from runner_kit import TOOLS, contents, lines, make_plan
 
 from evals import cli, generators, geneval, provenance, setup
 from evals.records import UserError
 from evals.runner import run
 
 ROOT = Path(__file__).resolve().parents[1]
-ORACLE = ["--model", "oracle", "--images-per-prompt", "2", "--limit", "12"]
+ORACLE = ["--model", "oracle", "--images-per-prompt", "2", "--limit", "12", *TOOLS]
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +173,15 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, monkeypa
     assert plan["images"] == 24
     assert plan["generate"]["seed"] == 42
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("detector", "embedder"),
+    [("icon", "icon"), ("icon:mine.safetensors", "icon"), ("mask2former", "openclip:ViT-L-14/openai")],
+)
+def test_a_detector_brings_its_companion(detector, embedder):
+    command = cli.parse(geneval.SUITE, ["--model", "oracle", "--detector", detector])
+    assert setup.make_plan(geneval.SUITE, command, prepare=lambda: None).args.embedder == embedder
 
 
 def test_the_default_directory_is_found_again_and_shared_with_no_other_images():

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from evals import embedders
-from evals.assets import clip_report, train_clip
+from evals.assets import clip_report, train_clip, training
 from evals.embedders import OpenClipEmbedder, WordTokenizer, classify_colors, make_embedder
 from evals.records import UserError
 from evals.vocabulary import CLASSES, COLORS
@@ -185,5 +185,6 @@ def test_the_embedded_clip_names_colors_of_flawless_crops():
 
 
 def test_the_embedded_clip_finds_captions_and_pictures():
+    recorded = json.loads(training.numbers_path(embedders.WEIGHTS).read_text())["retrieval"]
     found = clip_report.retrieval(make_embedder("icon"), 200)
-    assert min(found.values()) >= 0.75
+    assert min(found.values()) >= min(recorded.values()) - 0.08

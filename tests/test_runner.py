@@ -46,7 +46,7 @@ def test_run_json_says_what_was_given_resolved_and_used(tmp_path):
     run(plan)
     spec = json.loads((tmp_path / "run" / "run.json").read_text())
     assert spec["arguments"]["given"][-4:] == ["--limit", "6", "--seed", "7"]
-    assert spec["arguments"]["resolved"]["embedder"] == "icon"
+    assert spec["arguments"]["resolved"]["embedder"] == "openclip:none"
     assert spec["identity"]["generate"]["seed"] == 7
     assert set(spec["identity"]["observe"]) == {"detector", "embedder", "weights_sha256"}
 
