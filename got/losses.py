@@ -31,26 +31,6 @@ def reconstruction_loss(
     return ((error.abs() + error.square()) * weight).sum() / (weight.sum() * pixels.shape[1])
 
 
-def snr_weight(alphas_cumprod: torch.Tensor, prediction_type: str, gamma: float = 5.0) -> torch.Tensor:
-    """Min-SNR weight of a timestep (Hang et al. 2023, section 3.4), (b,).
-
-    Args:
-        alphas_cumprod: the schedule's cumulated alphas at the timesteps, (b,), in (0, 1).
-        prediction_type: "v_prediction" or "epsilon".
-        gamma: signal-to-noise ratio above which a timestep counts no more.
-
-    >>> snr_weight(torch.tensor([0.5]), "v_prediction").item()
-    0.5
-    """
-    snr = alphas_cumprod / (1 - alphas_cumprod).clamp(min=1e-8)
-    clipped = snr.clamp(max=gamma)
-    if prediction_type == "v_prediction":
-        return clipped / (snr + 1)
-    if prediction_type == "epsilon":
-        return clipped / snr.clamp(min=1e-8)
-    raise ValueError(f"Expected prediction_type to be v_prediction or epsilon but got {prediction_type!r}")
-
-
 def denoising_target(
     scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:
@@ -60,12 +40,22 @@ def denoising_target(
     return noise
 
 
-def denoising_loss(
-    predicted: torch.Tensor, target: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str
-) -> torch.Tensor:
-    """Mean squared error per picture, weighted by min-SNR; scalar."""
-    per_picture = (predicted.float() - target).square().mean(dim=(1, 2, 3))
-    return (per_picture * snr_weight(alphas_cumprod, prediction_type)).mean()
+def denoising_loss(predicted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Weighted mean squared error of a predicted noise or velocity; scalar.
+
+    All timesteps count alike. Min-SNR weights (Hang et al. 2023) would take nearly everything from the noisy ones, and
+    there it is decided what an object becomes: class and colour would be learned much later.
+
+    Args:
+        predicted: (b, c, h, w).
+        target: (b, c, h, w).
+        weight: (b, 1, h, w), at least 0 and not all 0.
+
+    >>> denoising_loss(torch.ones(1, 2, 1, 1), torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1, 1)).item()
+    1.0
+    """
+    error = (predicted.float() - target).square().mean(dim=1, keepdim=True)
+    return (error * weight).sum() / weight.sum()
 
 
 def alignment_loss(

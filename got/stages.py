@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from got.config import GoTConfig
 
+_OBJECT_WEIGHT = 3.0  # a pixel of an object counts this much more than the ground, whose texture nobody can predict
 _FLAT_SHARE = 8  # one picture in this many is a mask or black: the layout and the null reference pass the VAE as well
 
 
@@ -231,6 +232,12 @@ def fold_moments(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> N
     behind.weight *= std[None, :, None, None]
 
 
+def _object_share(foreground: np.ndarray, side: int) -> torch.Tensor:
+    """Foreground (n, size, size) at the size of the latents, float32 (n, 1, side, side)."""
+    cells = foreground.reshape(len(foreground), side, foreground.shape[1] // side, side, -1)
+    return torch.from_numpy(cells.mean((2, 4), dtype=np.float32))[:, None]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Drawing:
     """What the two stages that train the UNet share: latents of the bank, and the noise-prediction loss."""
@@ -240,6 +247,8 @@ class Drawing:
     images: torch.Tensor
     spatial: torch.Tensor
     black: torch.Tensor
+    objects: torch.Tensor
+    """Share of each latent pixel that belongs to an object, (n, 1, h', w')."""
     setup: Setup
 
     @classmethod
@@ -254,13 +263,14 @@ class Drawing:
             scale_latents(vae, images),
             spatial,
             encode_pictures(vae, np.zeros((1, size, size, 3), np.uint8)),
+            _object_share(bank.foreground, images.shape[-1]),
             setup,
         )
 
     def loss(
         self, rows: np.ndarray, context: torch.Tensor, pooled: torch.Tensor, rng: np.random.Generator
     ) -> torch.Tensor:
-        """Min-SNR noise loss of the bank's rows under the given semantic condition; conditions drop out at random."""
+        """Noise loss of the bank's rows under the given semantic condition; conditions drop out at random."""
         scheduler = models.build_scheduler(self.setup.config)
         clean, spatial = self.images[rows], self.spatial[rows]
         noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
@@ -276,9 +286,7 @@ class Drawing:
                 inputs, times, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}
             ).sample
         target = losses.denoising_target(scheduler, clean, noise, times)
-        return losses.denoising_loss(
-            predicted, target, scheduler.alphas_cumprod[times], scheduler.config.prediction_type
-        )
+        return losses.denoising_loss(predicted, target, 1 + _OBJECT_WEIGHT * self.objects[rows])
 
     def draw(
         self, context: torch.Tensor, null: torch.Tensor, pooled: torch.Tensor, spatial: torch.Tensor

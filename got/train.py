@@ -182,10 +182,10 @@ def main(arguments: Iterable[str] | None = None) -> int:
     from got import stages, stages_reasoner
 
     runs: dict[str, tuple[Plan, Callable[[Plan, stages.Setup], None]]] = {
-        "vae": (Plan(stage="vae", minutes=30, batch=32, lr=2e-3, ema_decay=0.999), stages.train_vae),
+        "vae": (Plan(stage="vae", minutes=27, batch=16, lr=2e-3, ema_decay=0.999), stages.train_vae),
         "unet": (Plan(stage="unet", minutes=45, batch=64, lr=2e-3, ema_decay=0.9995), stages.train_unet),
         "reasoner": (
-            Plan(stage="reasoner", minutes=20, batch=32, lr=2e-3, ema_decay=0.998),
+            Plan(stage="reasoner", minutes=20, batch=16, lr=2e-3, ema_decay=0.998),
             stages_reasoner.train_reasoner,
         ),
         "joint": (Plan(stage="joint", minutes=6, batch=32, lr=1e-4, ema_decay=0.995), stages_reasoner.train_joint),

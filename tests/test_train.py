@@ -88,13 +88,12 @@ def test_a_stage_without_its_predecessor_says_what_to_run(tmp_path):
         averaged(tmp_path, "vae", {})
 
 
-def test_v_prediction_weight_counts_noise_and_signal_as_min_snr_says():
-    alphas = torch.tensor([0.9, 0.5, 0.1])
-    snr = alphas / (1 - alphas)
-    expected = torch.minimum(snr, torch.tensor(5.0)) / (snr + 1)
-    assert torch.allclose(losses.snr_weight(alphas, "v_prediction"), expected)
-    with pytest.raises(ValueError, match="'flow'"):
-        losses.snr_weight(alphas, "flow")
+def test_the_ground_counts_less_than_objects_in_the_noise_loss():
+    target, weight = torch.zeros(1, 4, 2, 2), torch.tensor([[[[4.0, 1.0], [1.0, 1.0]]]])
+    wrong_object, wrong_ground = torch.zeros(2, 1, 4, 2, 2)
+    wrong_object[..., 0, 0], wrong_ground[..., 1, 1] = 1, 1
+    assert losses.denoising_loss(wrong_object, target, weight) == pytest.approx(4 / 7)
+    assert losses.denoising_loss(wrong_ground, target, weight) == pytest.approx(1 / 7)
 
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
@@ -104,8 +103,7 @@ def test_a_perfect_prediction_costs_nothing_and_recovers_the_picture(prediction_
     clean, noise = torch.randn(2, 3, 4, 4, 4, generator=generator)
     times = torch.full((3,), 500)
     target = losses.denoising_target(scheduler, clean, noise, times)
-    alphas = scheduler.alphas_cumprod[times]
-    assert losses.denoising_loss(target, target, alphas, prediction_type) == 0
+    assert losses.denoising_loss(target, target, torch.ones(3, 1, 4, 4)) == 0
     scheduler.set_timesteps(1000)
     found = scheduler.step(target, 500, scheduler.add_noise(clean, noise, times)).pred_original_sample
     assert torch.allclose(found, clean, atol=1e-4)
