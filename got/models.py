@@ -174,7 +174,8 @@ def build_mllm(config: GoTConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5
         video_token_id=token_id(tokenizer, VIDEO_PAD),
         vision_start_token_id=token_id(tokenizer, VISION_START),
         vision_end_token_id=token_id(tokenizer, VISION_END),
-        tie_word_embeddings=False,
+        # As in the published 3B model; so a chain can repeat any word of its caption once it can repeat one.
+        tie_word_embeddings=True,
     )
     mllm = Qwen2_5_VLForConditionalGeneration(mllm_config)
     mllm.generation_config.max_new_tokens = _MAX_CHAIN_TOKENS
