@@ -24,8 +24,10 @@ def pictures():
 
 
 def write(reasoner, prompts, images=None, tokens=24, every=7):
+    """Chains of a random model, whose words all have a space before them: else they could not be encoded again."""
     stops = got_kit.stop_sometime(reasoner.tokenizer, every)
-    return reasoner.write(prompts, images, tokens, logits_processor=stops)
+    unspaced = [i for piece, i in reasoner.tokenizer.get_vocab().items() if piece.isalpha()]
+    return reasoner.write(prompts, images, tokens, logits_processor=stops, suppress_tokens=unspaced)
 
 
 def full_pass(reasoner, prompt, chain_ids, picture=None):
