@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _HELD_OUT = 96
-_POOL = 16  # batches that are drawn at once and sorted by length: padding would take a third of the time
+_POOL = 16  # batches that are drawn at once and sorted by number of objects, so that little of a batch is padding
 
 
 def chain_is_right(text: str, wanted: Scene, prompt: str) -> bool:
