@@ -23,7 +23,10 @@ class GoTConfig:
     vae_channels: tuple[int, ...]
     """Channels per resolution; the VAE shrinks by 2 ** (len - 1)."""
     unet_channels: tuple[int, ...]
-    unet_heads: int
+    unet_heads: tuple[int, ...]
+    """Attention heads per resolution."""
+    unet_top_context: bool
+    """Whether the last blocks, at full resolution, attend to the context as well (SDXL's do not)."""
     cross_attention_dim: int
     pooled_dim: int
     time_ids_dim: int
@@ -49,7 +52,8 @@ CONFIGS = {
         latent_channels=4,
         vae_channels=(16, 32, 64),
         unet_channels=(48, 96, 144),
-        unet_heads=4,
+        unet_heads=(1, 2, 4),
+        unet_top_context=True,
         cross_attention_dim=128,
         pooled_dim=128,
         time_ids_dim=16,
@@ -70,7 +74,8 @@ CONFIGS = {
         latent_channels=4,
         vae_channels=(128, 256, 512, 512),
         unet_channels=(320, 640, 1280),
-        unet_heads=20,
+        unet_heads=(5, 10, 20),
+        unet_top_context=False,
         cross_attention_dim=2048,
         pooled_dim=1280,
         time_ids_dim=256,

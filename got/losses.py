@@ -31,6 +31,23 @@ def reconstruction_loss(
     return ((error.abs() + error.square()) * weight).sum() / (weight.sum() * pixels.shape[1])
 
 
+def anchor_loss(latents: torch.Tensor, pixels: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+    """Mean squared distance of latents from the shrunken picture (three channels) and the share of objects (fourth).
+
+    Args:
+        latents: (b, 4, h', w').
+        pixels: (b, 3, h, w) in [-1, 1].
+        foreground: (b, 1, h, w), 1 on objects and 0 elsewhere.
+
+    >>> anchor_loss(torch.zeros(1, 4, 1, 1), torch.zeros(1, 3, 2, 2), torch.full((1, 1, 2, 2), 0.5)).item()
+    0.0
+    """
+    small = functional.adaptive_avg_pool2d(
+        torch.cat([2 * pixels, 4 * foreground - 2], 1), (latents.shape[-2], latents.shape[-1])
+    )
+    return functional.mse_loss(latents.float(), small)
+
+
 def denoising_target(
     scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:

@@ -85,14 +85,20 @@ def build_vae(
 
 
 def build_unet(config: GoTConfig) -> UNet2DConditionModel:
-    """Build the UNet: SDXL's conditioning, and 3 x latent_channels inputs (noisy, reference, spatial)."""
+    """Build the UNet: SDXL's conditioning, and 3 x latent_channels inputs (noisy, reference, spatial).
+
+    With `unet_top_context` the decoder's last blocks attend to the context too (and only to it: attention among all
+    pixels would cost half of the forward pass): a small UNet then learns sooner what belongs to which class.
+    """
     lower = len(config.unet_channels) - 1
     return UNet2DConditionModel(
         sample_size=config.image_size_px // 2 ** (len(config.vae_channels) - 1),
         in_channels=3 * config.latent_channels,
         out_channels=config.latent_channels,
         down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * lower,
-        up_block_types=("CrossAttnUpBlock2D",) * lower + ("UpBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",) * lower
+        + ("CrossAttnUpBlock2D" if config.unet_top_context else "UpBlock2D",),
+        only_cross_attention=(config.unet_top_context,) + (False,) * lower,
         block_out_channels=config.unet_channels,
         layers_per_block=1,
         # In diffusers this argument is the number of heads, whatever its name says.

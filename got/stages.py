@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from got.config import GoTConfig
 
 _OBJECT_WEIGHT = 3.0  # a pixel of an object counts this much more than the ground, whose texture nobody can predict
+_ANCHOR_WEIGHT, _KL_WEIGHT = 0.1, 1e-3  # per latent number
 _FLAT_SHARE = 8  # one picture in this many is a mask or black: the layout and the null reference pass the VAE as well
 
 
@@ -72,7 +73,10 @@ def _flat_pictures(size_px: int) -> np.ndarray:
 
 
 def train_vae(plan: Plan, setup: Setup) -> None:
-    """Reconstruct scenes and masks; a faint pull of the posterior to a standard normal."""
+    """Reconstruct scenes and masks, with latents that look like small pictures and a pull to a standard normal.
+
+    Left to itself the encoder spreads fine detail over the latents in ways that a small UNet needs very long to learn.
+    """
     bank, held_out = setup.bank(), setup.held_out(512)
     flat = _flat_pictures(setup.config.image_size_px)
     with models.seeded(setup.seed):
@@ -89,9 +93,12 @@ def train_vae(plan: Plan, setup: Setup) -> None:
         with bf16():
             posterior = vae.encode(pixels).latent_dist
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-        reconstruction = losses.reconstruction_loss(decoded, pixels, torch.from_numpy(front)[:, None])
+        foreground = torch.from_numpy(front)[:, None]
+        reconstruction = losses.reconstruction_loss(decoded, pixels, foreground)
+        anchor = losses.anchor_loss(posterior.mean[flats:], pixels[flats:], foreground[flats:])
         kl = posterior.kl().mean() / noise[0].numel()
-        return {"loss": reconstruction + 1e-4 * kl, "reconstruction": reconstruction, "kl": kl}
+        loss = reconstruction + _ANCHOR_WEIGHT * anchor + _KL_WEIGHT * kl
+        return {"loss": loss, "reconstruction": reconstruction, "anchor": anchor, "kl": kl}
 
     def check() -> dict[str, float]:
         pixels = to_pixels(held_out.images)

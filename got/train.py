@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 LOG_SECONDS = 20.0
 CHECKPOINT_SECONDS = 90.0
+CHECK_SECONDS = 300.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,7 @@ class Fit:
         self, loss_of: Callable[[int], dict[str, torch.Tensor]], check: Callable[[], dict[str, float]] | None
     ) -> None:
         """Step until the time is used up. `loss_of(step)` gives the terms; "loss" among them is minimised."""
-        logged = saved = last = time.monotonic()
+        logged = saved = looked = last = time.monotonic()
         sums: dict[str, float] = {}
         steps = 0
         while self.progress < 1:
@@ -136,9 +137,11 @@ class Fit:
                 logged, sums, steps = now, {}, 0
             if now - saved > CHECKPOINT_SECONDS or self.progress >= 1:
                 self.save()
-                if check is not None:
+                if check is not None and (now - looked > CHECK_SECONDS or self.progress >= 1):
                     self.log(self.checked(check))
-                saved = last = logged = time.monotonic()
+                    looked = time.monotonic()
+                saved = last = time.monotonic()
+                logged += last - now  # the pause does not count in the rate
 
     def checked(self, check: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Run a check on the averaged weights."""

@@ -23,14 +23,17 @@ HELD_OUT_BACKGROUNDS = ("rings", "dots")
 """Textures that no training scene shows; detectors are measured on them."""
 ANGLES = (-10, -5, 0, 5, 10)
 """Rotations of an icon in degrees."""
-_ANGLE_SHARES = (0.08, 0.17, 0.5, 0.17, 0.08)
+_ANGLE_SHARES = (0.05, 0.15, 0.6, 0.15, 0.05)
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 MAX_OBJECTS = 6
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 """Unit offset of A from B in "A is RELATION B", y pointing down."""
 
 _GRID = 10  # box coordinates are multiples of this, in thousandths: finer than a pixel of a 64 px image
-_SIZE = {1: (400, 820), 2: (300, 500), 3: (260, 430), 4: (250, 400), 5: (210, 320), 6: (200, 300)}
+_SIZE = {1: (500, 860), 2: (350, 500), 3: (310, 460), 4: (310, 460), 5: (240, 330), 6: (240, 330)}
+"""Range of an icon's longer side, by the number of icons."""
+_ARRANGEMENTS = {2: ((2, 1), (2, 1), (1, 2)), 3: ((2, 2),), 4: ((2, 2),), 5: ((3, 2), (2, 3)), 6: ((3, 2), (2, 3))}
+"""Columns and rows of the loose grids that so many icons are placed on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +108,7 @@ def parse_phrase(text: str) -> tuple[str, str | None] | None:
 def _look(name: str, rng: np.random.Generator) -> tuple[int, int, float]:
     """A drawing, a rotation and their aspect ratio with a little stretch. First drawings and upright ones are usual."""
     variants = len(DRAWINGS[name])
-    variant = int(rng.random() > 0.75) if variants > 1 else 0
+    variant = int(rng.random() > 0.85) if variants > 1 else 0
     angle = int(rng.choice(ANGLES, p=_ANGLE_SHARES))
     return variant, angle, aspect(name, variant, angle) * math.exp(rng.uniform(-0.06, 0.06))
 
@@ -120,10 +123,33 @@ def _overlaps(a: Sequence[int], b: Sequence[int], gap: int) -> bool:
     return a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap
 
 
-def _spot(size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
-    x = int(rng.integers(1, max(2, (990 - size[0]) // _GRID + 1))) * _GRID
-    y = int(rng.integers(1, max(2, (990 - size[1]) // _GRID + 1))) * _GRID
-    return x, y, min(x + size[0], 999), min(y + size[1], 999)
+def _spot(
+    size: tuple[int, int], rng: np.random.Generator, cell: tuple[int, int, int, int] = (10, 10, 990, 990)
+) -> tuple[int, int, int, int]:
+    """A box of the given size at a random place of a cell, on the coordinate grid."""
+    x, y = (
+        int(rng.integers(low // _GRID, max(low // _GRID + 1, (high - side) // _GRID + 1))) * _GRID
+        for low, high, side in zip(cell[:2], cell[2:], size, strict=True)
+    )
+    return x, y, min(x + size[0], 990), min(y + size[1], 990)
+
+
+def _arrange(
+    ratios: Sequence[float], rng: np.random.Generator, columns: int, rows: int
+) -> list[tuple[int, int, int, int]]:
+    """Boxes for objects of the given aspect ratios, each somewhere in its cell of a grid, in reading order."""
+    low, high = _SIZE[len(ratios)]
+    cells = [(i % columns, i // columns) for i in sorted(rng.permutation(columns * rows)[: len(ratios)])]
+    boxes = []
+    for (column, row), ratio in zip(cells, ratios, strict=True):
+        x1, x2, y1, y2 = (
+            10 + 980 * at // n for at, n in ((column, columns), (column + 1, columns), (row, rows), (row + 1, rows))
+        )
+        width, height = _extent(rng.uniform(low, high), ratio)
+        shrink = min(1.0, (x2 - x1 - 10) / width, (y2 - y1 - 10) / height)
+        size = (int(width * shrink) // _GRID * _GRID, int(height * shrink) // _GRID * _GRID)
+        boxes.append(_spot(size, rng, (-(-x1 // _GRID) * _GRID, -(-y1 // _GRID) * _GRID, x2, y2)))
+    return boxes
 
 
 def _scatter(ratios: Sequence[float], rng: np.random.Generator, gap: int) -> list[tuple[int, int, int, int]]:
@@ -144,6 +170,14 @@ def _scatter(ratios: Sequence[float], rng: np.random.Generator, gap: int) -> lis
         longer = longer * 0.95
 
 
+def _place(ratios: Sequence[float], rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
+    """Boxes for a scene: mostly on a loose grid and in reading order, as people compose; some anywhere."""
+    if len(ratios) == 1 or rng.random() < 0.15:
+        return _scatter(ratios, rng, gap=int(rng.choice([0, 10, 30])))
+    arrangements = _ARRANGEMENTS[len(ratios)]
+    return _arrange(ratios, rng, *arrangements[int(rng.integers(len(arrangements)))])
+
+
 def relation(a: Sequence[int], b: Sequence[int], margin: float = 0.6) -> str | None:
     """The clearest relation in which box a stands to box b, by GenEval's rule with a margin; None if unclear.
 
@@ -162,13 +196,14 @@ def relation(a: Sequence[int], b: Sequence[int], margin: float = 0.6) -> str | N
 
 def _related(ratios: Sequence[float], wanted: str, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
     """Two boxes of which the first stands in the wanted relation to the second."""
+    dx, dy = RELATIONS[wanted]
     while True:
-        boxes = _scatter(ratios, rng, gap=20)
-        found = relation(boxes[0], boxes[1])
-        if found == wanted:
+        if dx + dy < 0:  # the first is left or above: reading order
+            boxes = _arrange(ratios, rng, *((2, 1) if dx else (1, 2)))
+        else:
+            boxes = _arrange(ratios[::-1], rng, *((2, 1) if dx else (1, 2)))[::-1]
+        if relation(boxes[0], boxes[1]) == wanted:
             return boxes
-        if found and RELATIONS[found] == tuple(-v for v in RELATIONS[wanted]) and abs(ratios[0] - ratios[1]) < 1e-9:
-            return boxes[::-1]
 
 
 def _assemble(
@@ -176,7 +211,7 @@ def _assemble(
 ) -> Scene:
     looks = [_look(name, rng) for name, _ in things]
     ratios = [look[2] for look in looks]
-    boxes = _related(ratios, wanted, rng) if wanted else _scatter(ratios, rng, gap=int(rng.choice([0, 10, 30])))
+    boxes = _related(ratios, wanted, rng) if wanted else _place(ratios, rng)
     objects = tuple(
         SceneObject(name=name, color=color, box_1000=box, variant=look[0], angle=look[1])
         for (name, color), look, box in zip(things, looks, boxes, strict=True)
