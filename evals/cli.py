@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -42,6 +43,9 @@ the command (one line says which), 130 interrupted.
 """
 
 
+_CHAINS = "own, none, oracle, jitter:X, drop:X or swap:X"
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; argparse's own habit is the whole usage first."""
 
@@ -63,6 +67,15 @@ def _scale(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number from 0 up but got {text}")
     return value
+
+
+def _chain(text: str) -> str:
+    how, colon, amount = text.partition(":")
+    if how in ("own", "none", "oracle") and not colon:
+        return text
+    if how in ("jitter", "drop", "swap") and re.fullmatch(r"0?\.\d+|[01](\.0*)?", amount):
+        return text
+    raise argparse.ArgumentTypeError(f"expected {_CHAINS}, X in [0, 1], but got {text}")
 
 
 def build_parser(suite: Suite) -> argparse.ArgumentParser:
@@ -106,6 +119,14 @@ def _add_guidance(group: argparse._ArgumentGroup) -> None:
     for name, purpose in parts.items():
         group.add_argument(f"--{name}", choices=("on", "off"), default="on", help=f"{purpose} (default: on)")
         group.add_argument(f"--{name}-scale", type=_scale, metavar="X", help="its strength (default: the checkpoint's)")
+    group.add_argument(
+        "--chain",
+        type=_chain,
+        default="own",
+        metavar="WHOSE",
+        help=f"whose plan is drawn: {_CHAINS}; the last three are the oracle's with moved boxes, a share X of boxes"
+        " missing, or a share X of names exchanged (default: %(default)s)",
+    )
 
 
 def _add_scorer(group: argparse._ArgumentGroup) -> None:
@@ -180,7 +201,7 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _set_threads() -> None:
+def set_threads() -> None:
     """Decides the number of torch's threads, here and nowhere else: OMP_NUM_THREADS, or the cores we may use."""
     import torch
 
@@ -226,7 +247,7 @@ def _main(suite: Suite, words: Sequence[str]) -> int:
         from evals import doctor
 
         return doctor.main(suite, command.args)
-    plan = make_plan(suite, command, prepare=_set_threads)
+    plan = make_plan(suite, command, prepare=set_threads)
     if command.args.dry_run:
         print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}, indent=2))
         return 0

@@ -39,6 +39,8 @@ class GeneratorOptions:
     semantic_scale: float | None
     spatial_scale: float | None
     reference_scale: float | None
+    chain: str
+    """Whose plan is drawn: ``own``, ``none``, ``oracle``, or the oracle's made wrong, as in ``jitter:0.1``."""
     device: str
     dtype: str
 
@@ -59,6 +61,7 @@ class GoTGenerator:
         options = self._options
         drawn = self._pipe(
             [sample.case.prompt for sample in samples],
+            chain=None if options.chain == "own" else [_given_chain(options.chain, sample) for sample in samples],
             num_inference_steps=options.steps,
             semantic=options.semantic,
             spatial=options.spatial,
@@ -73,6 +76,19 @@ class GoTGenerator:
             Generated(image=image, chain=chain, warnings=tuple(warnings))
             for image, chain, warnings in zip(drawn.images, drawn.chains, drawn.warnings, strict=True)
         ]
+
+
+def _given_chain(whose: str, sample: Sample) -> str:
+    """The plan that GoT is to draw instead of its own."""
+    from got import iconworld
+
+    if whose == "none":
+        return ""
+    chain = iconworld.chain_text(iconworld.scene_from_include(sample.case.metadata["include"], sample.seed))
+    how, _, amount = whose.partition(":")
+    if how == "oracle":
+        return chain
+    return iconworld.spoil(chain, how, float(amount), iconworld.stable_rng("spoil", sample.seed))
 
 
 def make_got(options: GeneratorOptions) -> Generator:

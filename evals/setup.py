@@ -34,7 +34,7 @@ ICON_WEIGHTS = {
     "embedder": Path(__file__).parent / "assets" / "icon_clip.safetensors",
 }
 
-_GUIDANCE = ("semantic", "spatial", "reference", "semantic_scale", "spatial_scale", "reference_scale")
+_GUIDANCE = ("semantic", "spatial", "reference", "semantic_scale", "spatial_scale", "reference_scale", "chain")
 _GENERATE = ("model", "checkpoint", "limit", "images_per_prompt", "seed", "steps", *_GUIDANCE, "dtype")
 _OBSERVE = ("detector", "embedder")
 _WITHOUT_EFFECT = {
@@ -192,6 +192,7 @@ def _options(args: argparse.Namespace, argument: str, device: str) -> generators
         semantic_scale=args.semantic_scale,
         spatial_scale=args.spatial_scale,
         reference_scale=args.reference_scale,
+        chain=args.chain,
         device=device,
         dtype=args.dtype,
     )

@@ -24,9 +24,10 @@ from got.ssgm import Conditions, Denoiser, Switches, time_ids
 from got.train import Fit, Plan, averaged, bf16
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     from got.config import GoTConfig
 
@@ -43,6 +44,8 @@ class Setup:
     folder: Path
     scenes: int
     seed: int
+    device: str = "cpu"
+    workers: int = 0
 
     def bank(self) -> banks.Bank:
         """The training scenes."""
@@ -53,9 +56,15 @@ class Setup:
         return banks.make_bank(count, self.seed + 1_000_003, self.config.image_size_px)
 
 
-def to_pixels(images: np.ndarray) -> torch.Tensor:
+def to_pixels(images: torch.Tensor) -> torch.Tensor:
     """uint8 (b, h, w, 3) to float32 (b, 3, h, w) in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
+    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
+
+
+def gaussian(shape: tuple[int, ...], rng: np.random.Generator, device: str) -> torch.Tensor:
+    """Standard normal numbers, drawn on the device from the generator's next seed."""
+    generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    return torch.randn(shape, generator=generator, device=device)
 
 
 # --- vae -------------------------------------------------------------------------------------------------------------
@@ -78,22 +87,24 @@ def train_vae(plan: Plan, setup: Setup) -> None:
     Left to itself the encoder spreads fine detail over the latents in ways that a small UNet needs very long to learn.
     """
     bank, held_out = setup.bank(), setup.held_out(512)
-    flat = _flat_pictures(setup.config.image_size_px)
+    images, objects, flat = (
+        torch.from_numpy(array).to(setup.device)
+        for array in (bank.images, bank.foreground, _flat_pictures(setup.config.image_size_px))
+    )
     with models.seeded(setup.seed):
         vae = models.build_vae(setup.config)
-    fit = Fit(plan, {"vae": vae}, setup.folder)
+    fit = Fit(plan, {"vae": vae}, setup.folder, setup.device)
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         rng = stable_rng("vae", setup.seed, step)
-        rows, flats = rng.integers(0, len(bank.images), plan.batch), plan.batch // _FLAT_SHARE
-        images, front = bank.images[rows], bank.foreground[rows].astype(np.float32)
-        images[:flats], front[:flats] = flat[rng.integers(0, len(flat), flats)], 0
-        pixels = to_pixels(images)
-        noise = torch.from_numpy(rng.standard_normal((plan.batch, *_latent_shape(setup.config)), np.float32))
-        with bf16():
+        rows, flats = rng.integers(0, len(images), plan.batch), plan.batch // _FLAT_SHARE
+        chosen, foreground = images[rows], objects[rows, None].float()
+        chosen[:flats], foreground[:flats] = flat[rng.integers(0, len(flat), flats)], 0
+        pixels = to_pixels(chosen)
+        noise = gaussian((plan.batch, *_latent_shape(setup.config)), rng, setup.device)
+        with bf16(setup.device):
             posterior = vae.encode(pixels).latent_dist
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-        foreground = torch.from_numpy(front)[:, None]
         reconstruction = losses.reconstruction_loss(decoded, pixels, foreground)
         anchor = losses.anchor_loss(posterior.mean[flats:], pixels[flats:], foreground[flats:])
         kl = posterior.kl().mean() / noise[0].numel()
@@ -101,9 +112,9 @@ def train_vae(plan: Plan, setup: Setup) -> None:
         return {"loss": loss, "reconstruction": reconstruction, "anchor": anchor, "kl": kl}
 
     def check() -> dict[str, float]:
-        pixels = to_pixels(held_out.images)
+        pixels = to_pixels(torch.from_numpy(held_out.images).to(setup.device))
         decoded = torch.cat([vae.decode(vae.encode(p).latent_dist.mode()).sample for p in pixels.split(64)])
-        front = torch.from_numpy(held_out.foreground)[:, None].expand_as(pixels)
+        front = torch.from_numpy(held_out.foreground).to(setup.device)[:, None].expand_as(pixels)
         error = (decoded.clamp(-1, 1) - pixels).square() / 4
         return {"psnr": _psnr(error.mean()), "psnr_foreground": _psnr(error[front].mean())}
 
@@ -161,7 +172,7 @@ class SceneTokens(nn.Module):
         return slots[:, torch.arange(IMAGE_TOKENS, device=things.device) % MAX_OBJECTS], pooled
 
 
-def describe(scenes: list[Scene]) -> torch.Tensor:
+def describe(scenes: Sequence[Scene]) -> torch.Tensor:
     """Scenes as numbers, float32 (b, 6, 7): is there, class, colour, box in [0, 1]."""
     rows = np.zeros((len(scenes), MAX_OBJECTS, 7), np.float32)
     for row, scene in zip(rows, scenes, strict=True):
@@ -172,9 +183,10 @@ def describe(scenes: list[Scene]) -> torch.Tensor:
 
 
 def encode_pictures(vae: AutoencoderKL, pictures: np.ndarray) -> torch.Tensor:
-    """Posterior means of uint8 pictures (n, h, w, 3), unscaled float32 (n, c, h', w')."""
-    with torch.inference_mode(), bf16():
-        parts = [vae.encode(to_pixels(pictures[i : i + 128])).latent_dist.mode() for i in range(0, len(pictures), 128)]
+    """Posterior means of uint8 pictures (n, h, w, 3), unscaled float32 (n, c, h', w'), on the VAE's device."""
+    with torch.inference_mode(), bf16(vae.device):
+        chunks = (torch.from_numpy(pictures[i : i + 128]).to(vae.device) for i in range(0, len(pictures), 128))
+        parts = [vae.encode(to_pixels(chunk)).latent_dist.mode() for chunk in chunks]
     return torch.cat(parts).float().clone()
 
 
@@ -197,7 +209,7 @@ def _latents_of_bank(vae: AutoencoderKL, bank: banks.Bank, setup: Setup) -> tupl
     """Raw image latents and G_s of the training scenes, kept on disk."""
     path = setup.folder / "latents.pt"
     if path.exists():
-        images, spatial = torch.load(path, weights_only=True)
+        images, spatial = torch.load(path, map_location=setup.device, weights_only=True)
     else:
         images, spatial = (
             encode_pictures(vae, bank.images),
@@ -215,11 +227,12 @@ def finished_vae(setup: Setup) -> AutoencoderKL:
     """
     vae = models.build_vae(setup.config).eval().requires_grad_(False)
     averaged(setup.folder, "vae", {"vae": vae})
+    vae.to(setup.device)
     path = setup.folder / "moments.pt"
     if not path.exists():
         sample = encode_pictures(vae, setup.bank().images[:2048])
         torch.save((sample.mean((0, 2, 3)), sample.std((0, 2, 3))), path)
-    fold_moments(vae, *torch.load(path, weights_only=True))
+    fold_moments(vae, *torch.load(path, map_location=setup.device, weights_only=True))
     return vae
 
 
@@ -256,6 +269,7 @@ class Drawing:
     black: torch.Tensor
     objects: torch.Tensor
     """Share of each latent pixel that belongs to an object, (n, 1, h', w')."""
+    scheduler: DDIMScheduler
     setup: Setup
 
     @classmethod
@@ -270,7 +284,8 @@ class Drawing:
             scale_latents(vae, images),
             spatial,
             encode_pictures(vae, np.zeros((1, size, size, 3), np.uint8)),
-            _object_share(bank.foreground, images.shape[-1]),
+            _object_share(bank.foreground, images.shape[-1]).to(setup.device),
+            models.build_scheduler(setup.config),
             setup,
         )
 
@@ -278,17 +293,18 @@ class Drawing:
         self, rows: np.ndarray, context: torch.Tensor, pooled: torch.Tensor, rng: np.random.Generator
     ) -> torch.Tensor:
         """Noise loss of the bank's rows under the given semantic condition; conditions drop out at random."""
-        scheduler = models.build_scheduler(self.setup.config)
+        scheduler, device = self.scheduler, self.setup.device
         clean, spatial = self.images[rows], self.spatial[rows]
-        noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
-        times = torch.from_numpy(rng.integers(0, scheduler.config.num_train_timesteps, len(rows)))
+        noise = gaussian(clean.shape, rng, device)
+        times = torch.from_numpy(rng.integers(0, scheduler.config.num_train_timesteps, len(rows))).to(device)
         keep_spatial, keep_reference = (
-            torch.from_numpy((rng.random((len(rows), 1, 1, 1)) > p).astype(np.float32)) for p in (0.13, 0.05)
+            torch.from_numpy((rng.random((len(rows), 1, 1, 1)) > p).astype(np.float32)).to(device) for p in (0.13, 0.05)
         )
         noisy = scheduler.add_noise(clean, noise, times)
         inputs = torch.cat([noisy, self.black * keep_reference, spatial * keep_spatial], 1)
-        ids = time_ids(self.setup.config.image_size_px, self.setup.config.image_size_px).expand(len(rows), -1)
-        with bf16():
+        ids = time_ids(self.setup.config.image_size_px, self.setup.config.image_size_px).to(device)
+        ids = ids.expand(len(rows), -1)
+        with bf16(device):
             predicted = self.unet(
                 inputs, times, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}
             ).sample
@@ -299,19 +315,19 @@ class Drawing:
         self, context: torch.Tensor, null: torch.Tensor, pooled: torch.Tensor, spatial: torch.Tensor
     ) -> np.ndarray:
         """Guided samples with mini's defaults, uint8 (b, h, w, 3)."""
-        config, scheduler = self.setup.config, models.build_scheduler(self.setup.config)
+        config, scheduler, device = self.setup.config, models.build_scheduler(self.setup.config), self.setup.device
         conditions = Conditions(
             context=context, null_context=null.expand(1, IMAGE_TOKENS, -1), pooled=pooled, spatial=spatial,
             time_ids=time_ids(config.image_size_px, config.image_size_px), reference=self.black.expand_as(spatial),
         )  # fmt: skip
         denoise = Denoiser(self.unet, conditions, config.text_to_image, Switches())
-        latents = torch.from_numpy(stable_rng("draw").standard_normal(spatial.shape, np.float32))
-        scheduler.set_timesteps(config.steps)
-        with torch.inference_mode(), bf16():
+        latents = torch.from_numpy(stable_rng("draw").standard_normal(spatial.shape, np.float32)).to(device)
+        scheduler.set_timesteps(config.steps, device=device)
+        with torch.inference_mode(), bf16(device):
             for time in scheduler.timesteps:
                 latents = scheduler.step(denoise(latents, time).float(), time, latents).prev_sample
             decoded = self.vae.decode(unscale_latents(self.vae, latents)).sample.float()
-        return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
     def judge(self, pictures: np.ndarray, scenes: list[Scene], name: str) -> dict[str, float]:
         """Share of objects whose class and colour can be read in the planned box; a contact sheet for the eye."""
@@ -327,7 +343,7 @@ def drop_semantic(
     given: tuple[torch.Tensor, torch.Tensor], null: tuple[torch.Tensor, torch.Tensor], rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Context and pooled embedding with dropout: 8 % lose the context (pooled stays, as in guidance), 3 % lose both."""
-    draw = torch.from_numpy(rng.random(len(given[0])).astype(np.float32))
+    draw = torch.from_numpy(rng.random(len(given[0])).astype(np.float32)).to(given[0].device)
     context = torch.where((draw < 0.11)[:, None, None], null[0], given[0])
     return context, torch.where((draw < 0.03)[:, None], null[1], given[1])
 
@@ -337,9 +353,9 @@ def train_unet(plan: Plan, setup: Setup) -> None:
     bank, held_out = setup.bank(), setup.held_out(512).scenes[:48]
     with models.seeded(setup.seed):
         unet, tokens = models.build_unet(setup.config), SceneTokens(setup.config)
-    fit = Fit(plan, {"unet": unet, "tokens": tokens}, setup.folder)
+    fit = Fit(plan, {"unet": unet, "tokens": tokens}, setup.folder, setup.device)
     drawing = Drawing.of(unet, bank, setup)
-    things, wanted = describe(bank.scenes), describe(held_out)
+    things, wanted = (describe(scenes).to(setup.device) for scenes in (bank.scenes, held_out))
     spatial = spatial_latents(drawing.vae, held_out, setup.config.image_size_px)
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:

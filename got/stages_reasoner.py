@@ -24,10 +24,10 @@ from got.iconworld.scenes import (
     vocabulary,
 )
 from got.pipeline import GoTPipeline
-from got.reasoner import Reasoner, encode_training_batch, teacher_forced
+from got.reasoner import Reasoner, TrainingBatch, encode_training_batch, teacher_forced
 from got.stages import Drawing, SceneTokens, Setup, describe, drop_semantic, finished_vae, spatial_latents
 from got.tokens import build_tokenizer
-from got.train import Fit, Plan, averaged, bf16
+from got.train import Fit, Plan, averaged, bf16, stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,14 +80,21 @@ def _share_right(reasoner: Reasoner, captions: Sequence[str], scenes: Sequence[S
     return {"chains_right": float(np.mean(right)), "chains_ended": float(np.mean([not w for w in written.warnings]))}
 
 
-@functools.lru_cache(maxsize=1)
-def _pool(seed: int, number: int, batch: int) -> list[tuple[list[Scene], list[str]]]:
+_Batch = tuple[TrainingBatch, torch.Tensor]
+"""Sequences, and what `describe` says of their scenes."""
+
+
+def _pool(tokenizer: PreTrainedTokenizerBase, seed: int, batch: int, number: int) -> list[_Batch]:
     """Batches of scenes with captions; those of one batch have about the same number of objects."""
     rng = stable_rng("reasoner", seed, number)
     pairs = [(scene, caption(scene, rng)) for scene in (sample_scene(rng) for _ in range(_POOL * batch))]
     pairs.sort(key=lambda pair: len(pair[0].objects))
     batches = [pairs[i * batch : (i + 1) * batch] for i in rng.permutation(_POOL)]
-    return [([scene for scene, _ in one], [text for _, text in one]) for one in batches]
+    return [_encoded(tokenizer, [scene for scene, _ in one], [text for _, text in one]) for one in batches]
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, scenes: Sequence[Scene], captions: Sequence[str]) -> _Batch:
+    return encode_training_batch(tokenizer, captions, [chain_text(scene) for scene in scenes]), describe(scenes)
 
 
 def train_reasoner(plan: Plan, setup: Setup) -> None:
@@ -96,23 +103,26 @@ def train_reasoner(plan: Plan, setup: Setup) -> None:
     mllm, projector = networks["mllm"], networks["projector"]
     tokens = _drawing_networks(setup)["tokens"].eval().requires_grad_(False)
     _fix_nulls(projector, tokens)
-    fit = Fit(plan, networks, setup.folder)
+    tokens.to(setup.device)
+    fit = Fit(plan, networks, setup.folder, setup.device)
     rng = stable_rng("held out captions", setup.seed)
     held_out = [sample_scene(rng) for _ in range(_HELD_OUT)]
     prompts = [caption(scene, rng) for scene in held_out]
+    pools = functools.partial(_pool, tokenizer, setup.seed, plan.batch)
+    batches = stream(pools, fit.step, _POOL, setup.workers)
 
-    def terms(scenes: list[Scene], captions: list[str]) -> dict[str, torch.Tensor]:
-        with bf16():
-            forced = teacher_forced(mllm, encode_training_batch(tokenizer, captions, [chain_text(s) for s in scenes]))
+    def terms(batch: _Batch) -> dict[str, torch.Tensor]:
+        with bf16(setup.device):
+            forced = teacher_forced(mllm, batch[0].to(setup.device))
         context, pooled = projector(forced.hidden.float())
-        alignment = losses.alignment_loss(context, pooled, *tokens(describe(scenes)))
+        alignment = losses.alignment_loss(context, pooled, *tokens(batch[1].to(setup.device)))
         return {"loss": alignment + forced.loss, "alignment": alignment, "cross_entropy": forced.loss}
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
-        return terms(*_pool(setup.seed, step // _POOL, plan.batch)[step % _POOL])
+        return terms(next(batches))
 
     def check() -> dict[str, float]:
-        measured = {f"held_out_{k}": float(v) for k, v in terms(held_out, prompts).items()}
+        measured = {f"held_out_{k}": float(v) for k, v in terms(_encoded(tokenizer, held_out, prompts)).items()}
         return measured | _share_right(Reasoner(mllm=mllm, tokenizer=tokenizer), prompts, held_out)
 
     fit.run(loss_of, check)
@@ -126,7 +136,7 @@ def train_joint(plan: Plan, setup: Setup) -> None:
     mllm, projector, unet = networks["mllm"], networks["projector"], networks["unet"]
     for layer in (projector.output_projector, projector.output_projector_add):
         layer.bias.requires_grad_(False)
-    fit = Fit(plan, networks, setup.folder)
+    fit = Fit(plan, networks, setup.folder, setup.device)
     drawing = Drawing.of(unet, bank, setup)
     held_out = setup.held_out(512).scenes[:_HELD_OUT]
     rng = stable_rng("held out captions", setup.seed)
@@ -134,13 +144,19 @@ def train_joint(plan: Plan, setup: Setup) -> None:
     spatial = spatial_latents(drawing.vae, held_out, setup.config.image_size_px)
     nulls = (projector.output_projector.bias, projector.output_projector_add.bias)
 
-    def loss_of(step: int) -> dict[str, torch.Tensor]:
-        rng = stable_rng("joint", setup.seed, step)
+    def batch_of(step: int) -> list[tuple[np.ndarray, _Batch]]:
+        rng = stable_rng("joint captions", setup.seed, step)
         rows = rng.integers(0, len(bank.scenes), plan.batch)
         scenes = [bank.scenes[row] for row in rows]
-        captions = [caption(scene, rng) for scene in scenes]
-        with bf16():
-            forced = teacher_forced(mllm, encode_training_batch(tokenizer, captions, [chain_text(s) for s in scenes]))
+        return [(rows, _encoded(tokenizer, scenes, [caption(scene, rng) for scene in scenes]))]
+
+    batches = stream(batch_of, fit.step, 1, setup.workers)
+
+    def loss_of(step: int) -> dict[str, torch.Tensor]:
+        rng = stable_rng("joint", setup.seed, step)
+        rows, (sequences, _) = next(batches)
+        with bf16(setup.device):
+            forced = teacher_forced(mllm, sequences.to(setup.device))
         context, pooled = drop_semantic(projector(forced.hidden.float()), nulls, rng)
         noise = drawing.loss(rows, context, pooled, rng)
         return {"loss": forced.loss + noise, "cross_entropy": forced.loss, "noise": noise}
@@ -161,7 +177,7 @@ def export(setup: Setup, output: Path) -> None:
     networks |= {"unet": models.build_unet(setup.config)}
     averaged(setup.folder, "joint", networks)
     pipeline = GoTPipeline(
-        vae=finished_vae(setup),
+        vae=finished_vae(setup).cpu(),
         scheduler=models.build_scheduler(setup.config),
         tokenizer=tokenizer,
         image_processor=models.build_image_processor(setup.config),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -26,11 +27,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.training_utils import EMAModel
+from torch.utils.data import DataLoader, Dataset
 
 from got.config import CONFIGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import nn
 
@@ -70,21 +72,21 @@ def learning_rate(plan: Plan, step: int, progress: float) -> float:
 class Fit:
     """One stage's state: modules, optimizer, averaged weights, clock; written to disk and read back on the next run."""
 
-    def __init__(self, plan: Plan, modules: dict[str, nn.Module], folder: Path) -> None:
+    def __init__(self, plan: Plan, modules: dict[str, nn.Module], folder: Path, device: str = "cpu") -> None:
         self.plan = plan
-        self.modules = modules
+        self.modules = {name: module.to(device) for name, module in modules.items()}
         self.step, self.seconds = 0, 0.0
         self.weights = [p for m in modules.values() for p in m.parameters()]
         self.parameters = [p for p in self.weights if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=plan.lr, betas=plan.betas, eps=plan.eps, weight_decay=plan.weight_decay
+            self.parameters, lr=plan.lr, betas=plan.betas, eps=plan.eps, weight_decay=plan.weight_decay, fused=True
         )
         self.ema = EMAModel(self.weights, decay=plan.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
         self.path = folder / f"{plan.stage}.pt"
         self.curve = folder / f"{plan.stage}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
-            self._load(torch.load(self.path, map_location="cpu", weights_only=True))
+            self._load(torch.load(self.path, map_location=device, weights_only=True))
 
     def _load(self, state: dict[str, Any]) -> None:
         for name, module in self.modules.items():
@@ -115,7 +117,7 @@ class Fit:
     ) -> None:
         """Step until the time is used up. `loss_of(step)` gives the terms; "loss" among them is minimised."""
         logged = saved = looked = last = time.monotonic()
-        sums: dict[str, float] = {}
+        sums: dict[str, torch.Tensor] = {}
         steps = 0
         while self.progress < 1:
             terms = loss_of(self.step)
@@ -128,11 +130,11 @@ class Fit:
             self.ema.step(self.weights)
             self.step, steps = self.step + 1, steps + 1
             for key, value in terms.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach())
+                sums[key] = sums.get(key, 0.0) + value.detach()  # a number would wait for the device
             now = time.monotonic()
             self.seconds, last = self.seconds + now - last, now
             if now - logged > LOG_SECONDS or self.progress >= 1:
-                means = {key: value / steps for key, value in sums.items()}
+                means = {key: float(value) / steps for key, value in sums.items()}
                 self.log(means | {"samples_per_s": steps * self.plan.batch / (now - logged)})
                 logged, sums, steps = now, {}, 0
             if now - saved > CHECKPOINT_SECONDS or self.progress >= 1:
@@ -175,9 +177,30 @@ def averaged(folder: Path, stage: str, modules: dict[str, Any]) -> dict[str, Any
     return modules
 
 
-def bf16() -> torch.autocast:
+def bf16(device: str | torch.device) -> torch.autocast:
     """Short floats for matrix products; weights and losses stay in float32."""
-    return torch.autocast("cpu" if not torch.cuda.is_available() else "cuda", torch.bfloat16)
+    return torch.autocast(torch.device(device).type, torch.bfloat16)
+
+
+def stream(make: Callable[[int], list[Any]], start: int, size: int, workers: int) -> Iterator[Any]:
+    """What `make(0)`, `make(1)`, ... give, `size` items each, from item `start` on; made ahead by worker processes."""
+    loader = DataLoader(
+        _Made(make),
+        batch_size=None,
+        sampler=range(start // size, sys.maxsize),
+        num_workers=workers,
+        prefetch_factor=1 if workers else None,  # every tensor that waits holds a file open
+        collate_fn=list,
+    )
+    return itertools.islice(itertools.chain.from_iterable(loader), start % size, None)
+
+
+class _Made(Dataset[Any]):
+    def __init__(self, make: Callable[[int], list[Any]]) -> None:
+        self.make = make
+
+    def __getitem__(self, number: int) -> list[Any]:
+        return self.make(number)
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
@@ -203,10 +226,23 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--scenes", type=int, default=24_576, help="size of the bank of rendered scenes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that write captions and chains ahead (default: none)"
+    )
     parser.add_argument("--output", type=Path, default=Path("got/mini"), help="export: where the finished model goes")
     options = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(options.threads)
-    setup = stages.Setup(config=CONFIGS["mini"], folder=options.folder, scenes=options.scenes, seed=options.seed)
+    setup = stages.Setup(
+        config=CONFIGS["mini"],
+        folder=options.folder,
+        scenes=options.scenes,
+        seed=options.seed,
+        device=options.device,
+        workers=options.workers,
+    )
     if options.stage == "export":
         stages_reasoner.export(setup, options.output)
         return 0

@@ -154,7 +154,7 @@ def test_a_caption_is_true_of_every_crop_it_describes():
     world = clip_report.icon_world()
     scenes = [world.sample_scene(rng) for _ in range(40)]
     batch = train_clip.icon_scenes.draw(scenes, 64, 64)
-    crops, texts, true, things = train_clip.crop_batch(batch, rng)
+    crops, texts, true, things = train_clip.crop_batch(batch, 32, rng)
     assert crops.shape == (len(texts), 3, 64, 64)
     assert true.diagonal().all()
     for thing, row in zip(things, true.tolist(), strict=True):
@@ -173,7 +173,7 @@ def test_contrast_is_least_for_matching_pairs():
 def test_every_weight_learns_from_the_losses():
     network, _, tokenizer = embedders.build_icon_clip()
     modules = torch.nn.ModuleDict({"clip": network, "pairs": torch.nn.Linear(128, len(train_clip.PAIRS), bias=False)})
-    losses = train_clip.losses(modules, tokenizer, np.random.default_rng(0))
+    losses = train_clip.losses(modules, train_clip.training_batch(64, tokenizer, np.random.default_rng(0)))
     assert set(losses) == {"scenes", "crops", "names"}
     sum(losses.values()).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in modules.parameters())

@@ -26,6 +26,7 @@ OPTIONS = GeneratorOptions(
     semantic_scale=None,
     spatial_scale=None,
     reference_scale=None,
+    chain="own",
     device="cpu",
     dtype="float32",
 )
@@ -290,6 +291,20 @@ def test_got_draws_with_its_chain(drawn_by_got):
 def test_every_switch_and_scale_reaches_the_model(got, drawn_by_got, change):
     other = generators.GoTGenerator(got._pipe, dataclasses.replace(OPTIONS, **change)).generate(samples(2, PAIR))
     assert (pixels(drawn_by_got)[0] != pixels(other)[0]).any()
+
+
+def test_another_plan_than_its_own_is_drawn_as_given(got):
+    def drawn(whose):
+        return generators.GoTGenerator(got._pipe, dataclasses.replace(OPTIONS, chain=whose)).generate(samples(2))
+
+    oracle, moved, none = drawn("oracle"), drawn("jitter:0.2"), drawn("none")
+    assert [made.chain for made in oracle] == [
+        made.chain for made in GENERATORS["oracle"](OPTIONS).generate(samples(2))
+    ]
+    assert oracle[0].chain.count("apple <|box_start|>") == moved[0].chain.count("apple <|box_start|>") == 2
+    assert oracle[0].chain != moved[0].chain == drawn("jitter:0.2")[0].chain
+    assert {made.chain for made in none} == {""}
+    assert (pixels(oracle)[0] != pixels(none)[0]).any()
 
 
 def test_a_checkpoint_that_is_not_there_is_one_line(tmp_path):

@@ -28,6 +28,10 @@ def curve(lines: list[dict[str, float]], keys: list[str], rows: int = 12) -> str
     return table([tuple(f"{line[key]:g}" for key in keys) for line in shown], *keys)
 
 
+def _flags(recipe: dict[str, Any]) -> str:
+    return " ".join(f"--{name} {recipe[name]:g}" for name in ("minutes", "batch", "seed"))
+
+
 def _scores(per_class: dict[str, float]) -> str:
     weakest = sorted(per_class.items(), key=lambda item: item[1])
     return table([(name, f"{score:.3f}") for name, score in weakest], "class (weakest first)", "AP50")
@@ -69,15 +73,15 @@ GenEval on flawless pictures of its 553 prompts (detector alone, colours taken f
 ## Training
 
 ```
-python -m evals.assets.train_detector --minutes {recipe["minutes"]:g} --seed {recipe["seed"]}
+python -m evals.assets.train_detector {_flags(recipe)}
 ```
 
-{recipe["pictures"]:,} pictures in {recipe["steps"]:,} steps of {recipe["batch"]}, {recipe["minutes"]:g} minutes on two
-CPU cores, bf16 autocast, AdamW {recipe["lr"]:g} with warm-up and cosine, average of weights
+{recipe["pictures"]:,} pictures in {recipe["steps"]:,} steps of {recipe["batch"]}, {recipe["minutes"]:g} minutes
+({recipe["device"]}), bf16 autocast, AdamW {recipe["lr"]:g} with warm-up and cosine, average of weights
 {recipe["ema_decay"]:g}. Every picture is a fresh scene of `got.iconworld`, drawn at 64 or 128 px. One in
-sixteen has no object, one in thirty-two is noise. Robustness to soft edges comes from generic degradations only
-(`augment.py`: light, blur, noise, rescaling, JPEG, mixed colour channels): the detector has never seen a picture of the
-generator or of its VAE.
+sixteen has no object, one in sixteen is noise of some grain. Robustness to soft edges comes from generic degradations
+only (`augment.py`: light, blur, noise, rescaling, JPEG, mixed colour channels): the detector has never seen a picture
+of the generator or of its VAE.
 
 The loss (`detector_loss.py`) makes a score the probability of the class, not the overlap of its box; a cross-entropy
 between the classes speeds it up. {recipe["note"]}
@@ -129,10 +133,10 @@ Held-out scenes have textures and sizes that training never shows.
 ## Training
 
 ```
-python -m evals.assets.train_clip --minutes {recipe["minutes"]:g} --seed {recipe["seed"]}
+python -m evals.assets.train_clip {_flags(recipe)}
 ```
 
-{recipe["pictures"]:,} pictures in {recipe["steps"]:,} steps, {recipe["minutes"]:g} minutes on two CPU cores, bf16
+{recipe["pictures"]:,} pictures in {recipe["steps"]:,} steps, {recipe["minutes"]:g} minutes ({recipe["device"]}), bf16
 autocast, AdamW {recipe["lr"]:g} with warm-up and cosine, average of weights {recipe["ema_decay"]:g}. Most of a
 batch are whole scenes with their captions, the rest are crops of single icons, cut with some margin or loss, with
 captions in the words of GenEval's templates. A crop's caption that is also true of another crop of the batch counts as

@@ -61,7 +61,7 @@ def draw(scenes: Sequence[Any], drawn_px: int, size_px: int) -> Batch:
 
 
 def training_batch(count: int, size_px: int, rng: np.random.Generator) -> Batch:
-    """Fresh scenes, one in sixteen without any object, degraded and recoloured."""
+    """Fresh scenes, degraded and recoloured; of sixteen pictures, one has no object and one is only noise."""
     world = icon_world()
     scenes = [world.sample_scene(rng) for _ in range(count)]
     for i in range(0, count, 16):
@@ -69,10 +69,18 @@ def training_batch(count: int, size_px: int, rng: np.random.Generator) -> Batch:
     batch = draw(scenes, int(rng.choice(TRAIN_SIZES_PX)), size_px)
     images = augment.some(augment.recolor, batch.images, 0.3, rng)
     images = augment.degrade(images, rng)
-    for i in range(8, count, 32):  # pure noise in place of a scene
-        images[i] = torch.from_numpy(rng.uniform(0, 255, (3, size_px, size_px)).astype(np.float32))
-        batch.labels[i] = -1
+    for i in range(8, count, 16):
+        images[i], batch.labels[i] = noise_picture(size_px, rng), -1
     return dataclasses.replace(batch, images=images)
+
+
+def noise_picture(size_px: int, rng: np.random.Generator) -> torch.Tensor:
+    """Blotches of any grain and contrast on any colour, float (3, size, size) in [0, 255]."""
+    side = round(size_px ** rng.uniform(0.25, 1))
+    grains = torch.from_numpy(rng.uniform(-1, 1, (1, 3, side, side)).astype(np.float32))
+    blotches = F.interpolate(grains, (size_px, size_px), mode=str(rng.choice(["bilinear", "bicubic", "nearest"])))[0]
+    middle = torch.from_numpy(rng.uniform(64, 192, (3, 1, 1)).astype(np.float32))
+    return (middle + blotches * rng.uniform(10, 192)).clamp(0, 255)
 
 
 def held_out(count: int, size_px: int, seed: int, *, degraded: bool = False) -> list[Batch]:

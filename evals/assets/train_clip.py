@@ -2,12 +2,14 @@
 
     python -m evals.assets.train_clip
 
-It takes its `--minutes` on two CPU cores and some more for the measurements; stopped, it goes on with the same command.
+It takes its `--minutes` and some more for the measurements; stopped, it goes on with the same command. On a GPU, let
+`--workers` draw the pictures: as many as there are cores to spare.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -26,10 +28,13 @@ from evals.vocabulary import CLASSES, COLORS
 from evals.weights import sha256
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-SCENES, CROPS = 96, 32
-"""Pictures of each kind in a batch."""
+BATCH = 128
+CROP_SHARE = 4
+"""One picture in so many of a batch is a crop of one icon, the others are whole scenes."""
 LR = 2e-3
 EMA_DECAY = 0.998
 SIZE_PX = 64
@@ -68,7 +73,7 @@ def crop(picture: NDArray[Any], box: NDArray[Any], rng: np.random.Generator) -> 
 
 
 def crop_batch(
-    batch: icon_scenes.Batch, rng: np.random.Generator
+    batch: icon_scenes.Batch, count: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, list[str], torch.Tensor, list[Any]]:
     """Crops of random icons of a batch, one caption each, and which caption is true of which crop.
 
@@ -77,7 +82,7 @@ def crop_batch(
     """
     pictures = batch.images.round().byte().permute(0, 2, 3, 1).numpy()
     where = [(i, k) for i, scene in enumerate(batch.scenes) for k in range(len(scene.objects))]
-    chosen = [where[j] for j in rng.choice(len(where), min(CROPS, len(where)), replace=False)]
+    chosen = [where[j] for j in rng.choice(len(where), min(count, len(where)), replace=False)]
     things = [batch.scenes[i].objects[k] for i, k in chosen]
     crops = np.stack([crop(pictures[i], batch.boxes[i, k].numpy(), rng) for i, k in chosen])
     kinds = [TEMPLATES[j] for j in rng.integers(len(TEMPLATES), size=len(things))]
@@ -105,7 +110,16 @@ def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, tru
     return (by_image + by_text) / 2
 
 
-def name_all(images: torch.Tensor, classifier: torch.Tensor, things: list[list[Any]]) -> torch.Tensor:
+def pair_shares(things: Sequence[Sequence[Any]]) -> torch.Tensor:
+    """Which (class, colour) the icons of each picture are: shares, (pictures, pairs)."""
+    target = torch.zeros(len(things), len(PAIRS))
+    for row, icons in zip(target, things, strict=True):
+        for icon in icons:
+            row[PAIRS[icon.name, icon.color]] += 1 / len(icons)
+    return target
+
+
+def name_all(images: torch.Tensor, classifier: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of naming class and colour of every icon in a picture.
 
     Captions alone teach the classes slowly: count and colours often suffice to tell 96 captions apart.
@@ -113,33 +127,43 @@ def name_all(images: torch.Tensor, classifier: torch.Tensor, things: list[list[A
     Args:
         images: (n, d) unit vectors.
         classifier: (pairs, d), of use in training only.
-        things: the icons of each picture.
+        target: (n, pairs), see `pair_shares`.
     """
-    target = torch.zeros(len(images), len(PAIRS))
-    for row, icons in zip(target, things, strict=True):
-        for icon in icons:
-            row[PAIRS[icon.name, icon.color]] += 1 / len(icons)
     return F.cross_entropy(PAIR_SCALE * images @ F.normalize(classifier, dim=-1).T, target)
 
 
-def losses(modules: Any, tokenizer: WordTokenizer, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-    """All losses on fresh scenes."""
-    network = modules["clip"]
+def training_batch(count: int, tokenizer: WordTokenizer, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+    """Fresh scenes and crops with their captions.
+
+    Returns:
+        pixels (n, 3, size, size) in [0, 255], tokens (n, length), which crop caption is true of which crop, and the
+        shares of (class, colour) in each picture; scenes first, then crops.
+    """
     world = icon_world()
-    scenes = [world.sample_scene(rng) for _ in range(SCENES)]
+    crops_wanted = count // CROP_SHARE
+    scenes = [world.sample_scene(rng) for _ in range(count - crops_wanted)]
     batch = icon_scenes.draw(scenes, int(rng.choice(icon_scenes.TRAIN_SIZES_PX)), SIZE_PX)
     captions = [world.caption(scene, rng) for scene in scenes]
-    crops, crop_texts, true, things = crop_batch(batch, rng)
+    crops, crop_texts, true, things = crop_batch(batch, crops_wanted, rng)
     pixels = augment.degrade(torch.cat([batch.images, crops]), rng, amount=0.7)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        images = network.encode_image((pixels - MEAN) / STD)
-        texts = network.encode_text(tokenizer([*captions, *crop_texts]))
+    shares = pair_shares([*(scene.objects for scene in scenes), *([thing] for thing in things)])
+    return pixels, tokenizer([*captions, *crop_texts]), true, shares
+
+
+def losses(modules: Any, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """All losses of a batch that is on the network's device."""
+    network = modules["clip"]
+    pixels, tokens, true, shares = batch
+    with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
+        images, texts = network.encode_image((pixels - MEAN) / STD), network.encode_text(tokens)
     images, texts = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
     scale = network.logit_scale.exp().clamp(max=100)
+    scenes = len(pixels) - len(true)
+    own = torch.eye(scenes, dtype=torch.bool, device=pixels.device)
     return {
-        "scenes": contrast(images[:SCENES], texts[:SCENES], scale, torch.eye(SCENES, dtype=torch.bool)),
-        "crops": contrast(images[SCENES:], texts[SCENES:], scale, true),
-        "names": name_all(images, modules["pairs"].weight, [*(s.objects for s in scenes), *([t] for t in things)]),
+        "scenes": contrast(images[:scenes], texts[:scenes], scale, own),
+        "crops": contrast(images[scenes:], texts[scenes:], scale, true),
+        "names": name_all(images, modules["pairs"].weight, shares),
     }
 
 
@@ -152,8 +176,10 @@ def train(args: argparse.Namespace) -> training.Trainer:
     training.initialize(modules, torch.Generator().manual_seed(args.seed))
     trainer = training.Trainer(modules, args, "icon_clip", lr=LR, ema_decay=EMA_DECAY)
     network.train()
+    batches = training.stream(functools.partial(training_batch, args.batch, tokenizer), trainer, args)
     while trainer.running:
-        trainer.update(losses(modules, tokenizer, trainer.rng(args.seed)), SCENES + CROPS)
+        batch = [tensor.to(args.device) for tensor in next(batches)]
+        trainer.update(losses(modules, batch), len(batch[0]))
     return trainer
 
 
@@ -173,6 +199,8 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
         "minutes": round(trainer.seconds / 60, 1),
         "steps": trainer.step,
         "pictures": trainer.samples,
+        "batch": args.batch,
+        "device": training.device_name(args.device),
         "lr": LR,
         "ema_decay": EMA_DECAY,
         "note": args.note,
@@ -185,7 +213,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
 def main() -> int:
     """Train, export, measure; or only measure again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    training.add_arguments(parser, minutes=7)
+    training.add_arguments(parser, minutes=7, batch=BATCH)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     path = (args.output or WEIGHTS.parent) / WEIGHTS.name

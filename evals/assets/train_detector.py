@@ -2,12 +2,14 @@
 
     python -m evals.assets.train_detector
 
-It takes its `--minutes` on two CPU cores and some more for the measurements; stopped, it goes on with the same command.
+It takes its `--minutes` and some more for the measurements; stopped, it goes on with the same command. On a GPU, let
+`--workers` draw the pictures: as many as there are cores to spare.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -43,13 +45,15 @@ def train(args: argparse.Namespace) -> training.Trainer:
     trainer = training.Trainer(network, args, "icon_detector", lr=LR, ema_decay=EMA_DECAY)
     size_px = IconDetector(build(), device="cpu").image_size_px
     sides = [size_px // stride[0] for stride in network.bbox_head.prior_generator.strides]
-    centres, strides = points(sides, size_px, "cpu")
+    centres, strides = points(sides, size_px, args.device)
     network.train()
+    batches = training.stream(functools.partial(icon_scenes.training_batch, args.batch, size_px), trainer, args)
     while trainer.running:
-        batch = icon_scenes.training_batch(BATCH, size_px, trainer.rng(args.seed))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits, boxes = predict(network, batch.images, centres)
-        trainer.update(detector_loss.loss(logits, boxes, batch.boxes, batch.labels, centres, strides), BATCH)
+        batch = next(batches)
+        images, truth, labels = (t.to(args.device) for t in (batch.images, batch.boxes, batch.labels))
+        with torch.autocast(torch.device(args.device).type, dtype=torch.bfloat16):
+            logits, boxes = predict(network, images, centres)
+        trainer.update(detector_loss.loss(logits.float(), boxes.float(), truth, labels, centres, strides), args.batch)
     return trainer
 
 
@@ -60,7 +64,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
     state = training.half(trainer.average)
     network = build()
     network.load_state_dict(state)
-    numbers = detector_report.report(IconDetector(network, device="cpu"), args.scenes)
+    numbers = detector_report.report(IconDetector(network, device=args.device), args.scenes)
     metadata = {
         "format": "pt",
         "config_sha256": config_sha256(CONFIG),
@@ -73,7 +77,8 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
         "minutes": round(trainer.seconds / 60, 1),
         "steps": trainer.step,
         "pictures": trainer.samples,
-        "batch": BATCH,
+        "batch": args.batch,
+        "device": training.device_name(args.device),
         "lr": LR,
         "ema_decay": EMA_DECAY,
         "note": args.note,
@@ -86,7 +91,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
 def main() -> int:
     """Train, export, measure; or only measure again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    training.add_arguments(parser, minutes=14)
+    training.add_arguments(parser, minutes=14, batch=BATCH)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     path = (args.output or WEIGHTS.parent) / WEIGHTS.name

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Iterator
 
 LOG_SECONDS = 20.0
 CHECKPOINT_SECONDS = 60.0
@@ -23,10 +25,17 @@ LONGEST_STEP_SECONDS = 30.0
 """What exceeds it is a pause (a stopped process, a sleeping laptop), which is no training time."""
 
 
-def add_arguments(parser: argparse.ArgumentParser, minutes: float) -> None:
+def add_arguments(parser: argparse.ArgumentParser, minutes: float, batch: int) -> None:
     """The flags of a training command."""
     parser.add_argument("--minutes", type=float, default=minutes, help="training time (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to train (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that draw pictures ahead (default: none, draw in turn)"
+    )
+    parser.add_argument("--batch", type=int, default=batch, help="pictures per step (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="scenes and initial weights (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("runs/assets"), help="checkpoints (default: %(default)s)")
     parser.add_argument("--report-only", action="store_true", help="only measure the weights again")
@@ -57,13 +66,35 @@ def initialize(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5, generator=generator)
 
 
+def stream(make: Callable[[np.random.Generator], Any], trainer: Trainer, args: argparse.Namespace) -> Iterator[Any]:
+    """What `make` gives for the generators of the steps to come: a resumed training goes on with new scenes."""
+    return iter(
+        DataLoader(
+            _Made(make, args.seed),
+            batch_size=None,
+            sampler=range(trainer.step, sys.maxsize),
+            num_workers=args.workers,
+            collate_fn=lambda made: made,
+        )
+    )
+
+
+class _Made(Dataset[Any]):
+    def __init__(self, make: Callable[[np.random.Generator], Any], seed: int) -> None:
+        self.make, self.seed = make, seed
+
+    def __getitem__(self, step: int) -> Any:
+        return self.make(np.random.default_rng([self.seed, step]))
+
+
 class Trainer:
     """AdamW with a clock: rate by time spent, averaged weights, checkpoints that a new process goes on from."""
 
     def __init__(self, network: nn.Module, args: argparse.Namespace, name: str, *, lr: float, ema_decay: float) -> None:
         args.folder.mkdir(parents=True, exist_ok=True)
-        self.network = network
+        self.network = network.to(args.device)
         self.average = {key: value.detach().clone() for key, value in network.state_dict().items()}
+        self._device = args.device
         self.seconds = 0.0
         self.step = 0
         self.samples = 0
@@ -74,8 +105,8 @@ class Trainer:
         decayed = [p for p in network.parameters() if p.ndim > 1]
         plain = [p for p in network.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99))
-        self._losses: list[dict[str, float]] = []
+        self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=True)
+        self._losses: list[dict[str, torch.Tensor]] = []
         if self._checkpoint.exists():
             self._resume()
         else:
@@ -88,10 +119,6 @@ class Trainer:
         """Is there time left?"""
         return bool(self.seconds < self._budget)
 
-    def rng(self, seed: int) -> np.random.Generator:
-        """Scenes of this step: a resumed training goes on with new ones."""
-        return np.random.default_rng([seed, self.step])
-
     def update(self, losses: dict[str, torch.Tensor], samples: int) -> None:
         """One step on the sum of losses; then the clock, the average, the log and the checkpoint."""
         for group in self.optimizer.param_groups:
@@ -99,13 +126,13 @@ class Trainer:
         total = torch.stack(list(losses.values())).sum()
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        if torch.isfinite(norm):
+        if norm.device.type != "cpu" or torch.isfinite(norm):  # elsewhere, looking would wait for the device
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.samples += samples
         self._accumulate()
-        self._losses.append({key: float(value.detach()) for key, value in losses.items()})
+        self._losses.append({key: value.detach() for key, value in losses.items()})
         now = time.monotonic()
         self.seconds += min(now - self._tick, LONGEST_STEP_SECONDS)
         self._tick = now
@@ -117,14 +144,16 @@ class Trainer:
 
     def _accumulate(self) -> None:
         decay = min(self._decay, (1 + self.step) / (10 + self.step))
-        for key, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                self.average[key].lerp_(value.detach().float(), 1 - decay)
-            else:
-                self.average[key].copy_(value)
+        state = self.network.state_dict()
+        numbers = [key for key, value in state.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.average[k] for k in numbers], [state[k].detach() for k in numbers], 1 - decay)
+        for key in state.keys() - numbers:
+            self.average[key].copy_(state[key])
 
     def _log(self, now: float) -> None:
-        means = {key: round(float(np.mean([loss[key] for loss in self._losses])), 4) for key in self._losses[0]}
+        means = {
+            key: round(float(torch.stack([loss[key] for loss in self._losses]).mean()), 4) for key in self._losses[0]
+        }
         rate = (self.samples - self._samples_logged) / max(now - self._logged, 1e-9)
         line = {"minutes": round(self.seconds / 60, 2), "step": self.step, "samples": self.samples, **means}
         say(json.dumps({**line, "samples_per_second": round(rate, 1)}))
@@ -148,7 +177,7 @@ class Trainer:
         part.replace(self._checkpoint)
 
     def _resume(self) -> None:
-        state = torch.load(self._checkpoint, weights_only=True)
+        state = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average = state["average"]
@@ -161,9 +190,18 @@ def numbers_path(weights: Path) -> Path:
     return weights.with_name(f"{weights.stem}_numbers.json")
 
 
+def device_name(device: str) -> str:
+    """What a training ran on, for its card.
+
+    >>> device_name("cpu")
+    'CPU cores'
+    """
+    return "CPU cores" if device == "cpu" else torch.cuda.get_device_name(device)
+
+
 def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights as they are stored: floating point in 16 bits."""
-    return {key: (v.half() if v.is_floating_point() else v).contiguous() for key, v in state.items()}
+    return {key: (v.half() if v.is_floating_point() else v).cpu().contiguous() for key, v in state.items()}
 
 
 def say(text: str) -> None:

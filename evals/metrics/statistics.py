@@ -178,3 +178,39 @@ def paired_difference(
     return Difference(
         value=value, low=low, high=high, p_value=p_value, cases=len(change), distinguishable=distinguishable
     )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p values for their number (Holm 1979).
+
+    If those below alpha are rejected, a true null hypothesis is among them with probability alpha at most.
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = highest
+    return corrected
+
+
+def wording(difference: Difference, p_value: float | None = None) -> str:
+    """What may be said of a difference.
+
+    Args:
+        difference: As `paired_difference` gives it.
+        p_value: Its p value after a correction, if there are several comparisons.
+
+    >>> rng = np.random.default_rng(0)
+    >>> wording(paired_difference([0.0] * 40, [0.75, 1.0] * 20, rng))
+    'better'
+    >>> wording(paired_difference([0.5, 1.0, 0.0, 0.25] * 9, [0.5, 0.75, 0.25, 0.25] * 9, rng))
+    'not distinguishable (36 cases, interval 0.11 wide)'
+    """
+    sure = difference.distinguishable and (p_value is None or p_value < 2 * _TAIL)
+    if sure:
+        return "better" if difference.value > 0 else "worse"
+    width = difference.high - difference.low
+    return f"not distinguishable ({difference.cases} cases, interval {width:.2f} wide)"

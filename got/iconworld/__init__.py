@@ -14,8 +14,10 @@ from got.iconworld.scenes import (
     sample_scene,
     scene_from_chain,
     scene_from_include,
+    stable_rng,
     vocabulary,
 )
+from got.iconworld.spoil import SPOILS, spoil
 
 __all__ = [
     "BACKGROUNDS",
@@ -24,6 +26,7 @@ __all__ = [
     "DRAWINGS",
     "HELD_OUT_BACKGROUNDS",
     "PALETTE",
+    "SPOILS",
     "Rendered",
     "Scene",
     "SceneObject",
@@ -36,5 +39,7 @@ __all__ = [
     "sample_scene",
     "scene_from_chain",
     "scene_from_include",
+    "spoil",
+    "stable_rng",
     "vocabulary",
 ]

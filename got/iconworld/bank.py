@@ -30,10 +30,14 @@ class Bank:
     """bool (n, size, size): pixels of any object."""
 
 
-def _chunk(job: tuple[int, int, int, int]) -> tuple[list[Scene], np.ndarray, np.ndarray]:
-    seed, index, count, size_px = job
+def _scenes(job: tuple[int, int, int, int]) -> list[Scene]:
+    seed, index, count, _ = job
     rng = stable_rng("bank", seed, index)
-    scenes = [sample_scene(rng) for _ in range(count)]
+    return [sample_scene(rng) for _ in range(count)]
+
+
+def _chunk(job: tuple[int, int, int, int]) -> tuple[list[Scene], np.ndarray, np.ndarray]:
+    scenes, size_px = _scenes(job), job[3]
     rendered = [render(scene, size_px) for scene in scenes]
     return scenes, np.stack([r.image for r in rendered]), np.stack([r.masks.any(0) for r in rendered])
 
@@ -44,16 +48,14 @@ def make_bank(count: int, seed: int, size_px: int, cache: Path | None = None) ->
     The first n scenes of a larger bank with the same seed are the bank of n scenes. Pictures are kept in `cache` (an
     .npz file) and read from there the next time; scenes are cheap and sampled again.
     """
+    spawn = multiprocessing.get_context("spawn")  # a forked child may inherit a lock held by a torch thread
     jobs = [(seed, i, min(_CHUNK, count - i * _CHUNK), size_px) for i in range(-(-count // _CHUNK))]
     if cache is not None and cache.exists():
         with np.load(cache) as stored:
             images, foreground = stored["images"], stored["foreground"]
         if len(images) == count and images.shape[1] == size_px:
-            scenes = [
-                sample_scene(r) for r, n in ((stable_rng("bank", s, i), n) for s, i, n, _ in jobs) for _ in range(n)
-            ]
-            return Bank(scenes, images, foreground)
-    spawn = multiprocessing.get_context("spawn")  # a forked child may inherit a lock held by a torch thread
+            with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
+                return Bank([scene for part in pool.map(_scenes, jobs) for scene in part], images, foreground)
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
         parts = list(pool.map(_chunk, jobs))
     bank = Bank(

@@ -1,0 +1,287 @@
+"""Ablations: one suite run for every cell of a grid, compared case by case with the first cell.
+
+    python -m evals.ablation --grid table3 --limit 60
+    python -m evals.ablation --grid my_grid.toml --images-per-prompt 2
+    python -m evals.ablation --axis semantic-scale=1.5,2.5,4 --axis spatial-scale=1,1.5 --limit 60
+
+Every flag that is not listed below goes to the suite, in all cells. A cell is an ordinary run in its own folder under
+``--output``: it can be resumed, scored again and reported alone. All cells have the same prompts and the same noise,
+and the same chains unless the cell changes them, so differences are paired.
+
+A grid file names its cells, or the axes whose combinations are the cells; the first one is what the others are compared
+with::
+
+    [cells]
+    full = ""
+    "no boxes" = "--spatial off"
+
+    [axes]
+    steps = [20, 10, 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import itertools
+import json
+import re
+import shlex
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evals import cli
+from evals.metrics import statistics
+from evals.records import UserError
+from evals.rundir import RunDirectory, read_lines, write_atomic
+from evals.runner import run
+from evals.setup import make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evals.protocols import Suite
+    from evals.runner import Plan
+
+SUITES = ("geneval",)
+_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One variant."""
+
+    name: str
+    words: tuple[str, ...]
+    """Its flags."""
+
+
+def product(axes: Mapping[str, Sequence[object]]) -> list[Cell]:
+    """All combinations of the axes' values; an axis is a flag without its dashes.
+
+    >>> [cell.words for cell in product({"steps": [20, 10], "spatial": ["off"]})]
+    [('--steps', '20', '--spatial', 'off'), ('--steps', '10', '--spatial', 'off')]
+    """
+    combinations = itertools.product(*([(name, value) for value in values] for name, values in axes.items()))
+    return [
+        Cell(
+            name=", ".join(f"{name} {value}" for name, value in pairs),
+            words=tuple(word for name, value in pairs for word in (f"--{name}", str(value))),
+        )
+        for pairs in combinations
+    ]
+
+
+def _named(cells: Mapping[str, str]) -> list[Cell]:
+    return [Cell(name=name, words=tuple(shlex.split(words))) for name, words in cells.items()]
+
+
+GRIDS = {
+    "table3": _named({
+        "full": "",
+        "no semantic guidance": "--semantic off",
+        "no spatial guidance": "--spatial off",
+        "neither": "--semantic off --spatial off",
+        "no reference": "--reference off",
+    }),
+    "guidance": product({"semantic-scale": [2.5, 1, 1.5, 4, 6], "spatial-scale": [1.5, 1, 2.5, 4]}),
+    "chain-quality": _named({
+        "own chain": "",
+        "oracle chain": "--chain oracle",
+        "boxes moved by 0.05": "--chain jitter:0.05",
+        "boxes moved by 0.1": "--chain jitter:0.1",
+        "boxes moved by 0.2": "--chain jitter:0.2",
+        "half of the boxes": "--chain drop:0.5",
+        "names exchanged": "--chain swap:1",
+        "no chain": "--chain none",
+    }),
+    "steps": product({"steps": [10, 2, 4, 6, 15, 20]}),
+}  # fmt: skip
+
+
+def read_grid(text: str) -> list[Cell]:
+    """A named grid, or a TOML file.
+
+    Raises:
+        UserError: There is no such grid, or the file is none.
+    """
+    if text in GRIDS:
+        return GRIDS[text]
+    path = Path(text)
+    if not path.is_file():
+        raise UserError(f"--grid {text} is neither a grid ({', '.join(GRIDS)}) nor a file")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}") from error
+    cells, axes = content.pop("cells", {}), content.pop("axes", {})
+    if content:
+        raise UserError(f"{path} has unknown parts: {', '.join(content)}; a grid has [cells] or [axes]")
+    if not all(isinstance(words, str) for words in cells.values()):
+        raise UserError(f'{path}: a cell is a string of flags, as in "--spatial off"')
+    if not all(isinstance(values, list) and values for values in axes.values()):
+        raise UserError(f"{path}: an axis is a list of values, as in steps = [20, 10]")
+    return _named(cells) + (product(axes) if axes else [])
+
+
+def _axis(text: str) -> tuple[str, list[str]]:
+    name, equals, values = text.partition("=")
+    if not equals or not name or not all(values.split(",")):
+        raise argparse.ArgumentTypeError(f"expected FLAG=VALUE,VALUE as in steps=20,10 but got {text}")
+    return name.removeprefix("--"), values.split(",")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m evals.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("--suite", choices=SUITES, default="geneval", help="(default: %(default)s)")
+    parser.add_argument("--grid", metavar="NAME|FILE", help=f"one of {', '.join(GRIDS)}, or a TOML file")
+    parser.add_argument(
+        "--axis", action="append", default=[], type=_axis, metavar="FLAG=A,B", help="cells are all combinations"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="(default: runs/ablation-GRID)")
+    parser.add_argument("--dry-run", action="store_true", help="show the cells and the time they need, and stop")
+    return parser
+
+
+def plan_of(suite: Suite, cell: Cell, shared: Sequence[str], output: Path) -> Plan:
+    """The run of one cell.
+
+    Raises:
+        UserError: The suite does not know a flag; the message names the cell.
+    """
+    folder = output / (re.sub(r"[^a-z0-9.]+", "-", cell.name.lower()).strip("-") or "cell")
+    try:
+        return make_plan(
+            suite, cli.parse(suite, [*shared, *cell.words, "--output", str(folder)]), prepare=cli.set_threads
+        )
+    except UserError as error:
+        raise UserError(f"cell {cell.name}: {error}") from error
+
+
+def case_scores(folder: Path) -> dict[str, tuple[str, float]]:
+    """Of a finished run: task and share of right images by case."""
+    results, _ = read_lines(RunDirectory(folder).results)
+    observations, _ = read_lines(RunDirectory(folder).observations)
+    right: dict[str, list[bool]] = {}
+    tags = {}
+    for line, seen in zip(results, observations, strict=True):
+        right.setdefault(seen["case"], []).append(line["correct"])
+        tags[seen["case"]] = line["tag"]
+    return {case: (tags[case], float(np.mean(values))) for case, values in right.items()}
+
+
+def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row per cell: score with interval, and the paired difference to the first cell, corrected for their number."""
+    base = case_scores(cells[0][1])
+    rows, differences = [], []
+    for cell, folder, scores in cells:
+        own = case_scores(folder)
+        both = sorted(base.keys() & own.keys())
+        before, after = [base[case][1] for case in both], [own[case][1] for case in both]
+        strata = [base[case][0] for case in both]
+        rng = np.random.default_rng(_SEED)
+        differences.append(statistics.paired_difference(before, after, rng, strata=strata) if both else None)
+        tasks = {tag: block["score"] for tag, block in scores["tasks"].items()}
+        rows.append({"cell": cell.name, "flags": list(cell.words), "run": folder.name,
+                     "overall": scores["overall"]["score"], "tasks": tasks,
+                     "missing": scores["missing"]["total"]})  # fmt: skip
+    others = [i for i, difference in enumerate(differences) if i and difference is not None]
+    corrected = dict(zip(others, statistics.holm([differences[i].p_value for i in others]), strict=True))  # type: ignore[union-attr]
+    for i, (row, difference) in enumerate(zip(rows, differences, strict=True)):
+        row["difference"] = None
+        if i and difference is not None:
+            row["difference"] = {**dataclasses.asdict(difference), "p_holm": corrected[i],
+                                 "verdict": statistics.wording(difference, corrected[i])}  # fmt: skip
+    return rows
+
+
+def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
+    """The ladder as a table for people."""
+    tasks = list(rows[0]["tasks"])
+    lines = [
+        "| cell | overall | 95 % interval | difference | 95 % interval | p (Holm) | verdict | "
+        + " | ".join(tasks)
+        + " |",
+        "| --- " * (7 + len(tasks)) + "|",
+    ]
+    for row in rows:
+        score, change = row["overall"], row["difference"]
+        middle = ["", "", "", "baseline"]
+        if change is not None:
+            interval = f"{change['low']:+.3f} to {change['high']:+.3f}"
+            middle = [f"{change['value']:+.3f}", interval, f"{change['p_holm']:.3f}", change["verdict"]]
+        own = [_number(score["value"]), f"{_number(score['low'])} to {_number(score['high'])}"]
+        parts = [_number(row["tasks"][tag]["value"]) if tag in row["tasks"] else "" for tag in tasks]
+        lines.append("| " + " | ".join([row["cell"], *own, *middle, *parts]) + " |")
+    return "\n".join([*lines, "", note, ""])
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _show_plan(cells: Sequence[Cell], plans: Sequence[Plan]) -> None:
+    for cell, plan in zip(cells, plans, strict=True):
+        done = (plan.output / "scores.json").exists()
+        _say(f"{'done' if done else 'to do':6} {len(plan.samples):6} images  {cell.name}  [{shlex.join(cell.words)}]")
+
+
+def _main(words: Sequence[str]) -> None:
+    options, shared = _parser().parse_known_args(words)
+    if (options.grid is None) == (not options.axis):
+        raise UserError("give --grid or --axis (--help explains)")
+    cells = read_grid(options.grid) if options.grid else product(dict(options.axis))
+    if len({cell.name for cell in cells}) < max(2, len(cells)):
+        raise UserError("a grid needs two or more cells, each with its own name")
+    suite: Suite = importlib.import_module(f"evals.{options.suite}").SUITE
+    name = re.sub(r"[^\w.-]+", "-", Path(options.grid).stem if options.grid else "-".join(n for n, _ in options.axis))
+    output: Path = options.output or Path("runs") / f"ablation-{name}"
+    plans = [plan_of(suite, cell, shared, output) for cell in cells]
+    _show_plan(cells, plans)
+    if options.dry_run:
+        return
+    finished, spent, drawn = [], 0.0, 0
+    for number, (cell, plan) in enumerate(zip(cells, plans, strict=True), 1):
+        left = sum(len(p.samples) for p in plans[number - 1 :] if not (p.output / "scores.json").exists())
+        expected = f", about {left * spent / drawn / 60:.0f} min left in all" if drawn else ""
+        _say(f"cell {number} of {len(cells)}: {cell.name}{expected}")
+        fresh, start = not (plan.output / "scores.json").exists(), time.monotonic()
+        finished.append((cell, plan.output, run(plan)))
+        if fresh:
+            spent, drawn = spent + time.monotonic() - start, drawn + len(plan.samples)
+    rows = compare(finished)
+    note = (
+        f"{options.suite}, {finished[0][2]['world']}, {len(plans[0].cases)} cases, "
+        f"{len(plans[0].samples)} images a cell. "
+        f"`python -m evals.ablation {shlex.join(words)}`. Differences are paired by case, to the first cell."
+    )
+    write_atomic(output / "ablation.json", json.dumps({"command": list(words), "cells": rows}, indent=2).encode())
+    write_atomic(output / "ablation.md", markdown(rows, note).encode())
+    best = max(rows, key=lambda row: row["overall"]["value"] or 0.0)
+    headline = {"cells": len(rows), "best": best["cell"], "overall": best["overall"]["value"], "output": str(output)}
+    sys.stdout.write(f"{markdown(rows, note)}\n{json.dumps(headline)}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m evals.ablation`."""
+    with cli.clear_errors("ablation") as end:
+        _main(list(sys.argv[1:] if argv is None else argv))
+    return end.code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
