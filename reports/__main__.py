@@ -1,6 +1,9 @@
 """Tables and pictures from run directories.
 
 python -m reports table runs/a runs/b --format markdown
+python -m reports compare runs/a runs/b
+python -m reports baseline runs/a --output baseline.json
+python -m reports gate --baseline baseline.json --run runs/b
 python -m reports teaser runs/a 00042 --output teaser.png
 """
 
@@ -8,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 from evals.records import UserError
-from reports import tables, teaser
+from reports import compare, tables, teaser
 from reports.frames import load_run
 
 
@@ -26,7 +30,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     print(json.dumps(headline))
-    return 0
+    return compare.EXIT_CODES[str(headline["answer"])] if "answer" in headline else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,6 +41,28 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--format", choices=tables.FORMATS, default="text", help="default: %(default)s")
     table.add_argument("--output", type=Path, metavar="FILE", help="write the table there instead of printing it")
     table.set_defaults(run=_table)
+    both = commands.add_parser("compare", help="two runs, case by case")
+    both.add_argument("a", type=Path, metavar="A", help="directory of a finished run")
+    both.add_argument("b", type=Path, metavar="B", help="the same, with the same prompts")
+    both.set_defaults(run=_compare)
+    keep = commands.add_parser("baseline", help="keep a run's outcomes in a small file, for the gate")
+    keep.add_argument("run_directory", type=Path, metavar="RUN", help="directory of a finished run")
+    keep.add_argument("--output", type=Path, required=True, metavar="FILE")
+    keep.set_defaults(run=_baseline)
+    gate = commands.add_parser(
+        "gate", help="does a run keep up with a baseline?", description="Exit code 0: pass; 1: regression; 2: cannot "
+        "decide, because the two do not compare or the cases are too few for a drop of that size.",
+    )  # fmt: skip
+    gate.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="made by the command baseline")
+    gate.add_argument("--run", type=Path, required=True, metavar="RUN", dest="run_directory", help="a finished run")
+    gate.add_argument(
+        "--max-drop", type=_share, default=0.02, metavar="X", help="allowed fall of the score (default: %(default)s)"
+    )
+    gate.add_argument(
+        "--alpha", type=_share, default=0.05, metavar="X", help="level of the test (default: %(default)s)"
+    )
+    gate.add_argument("--junit", type=Path, metavar="FILE", help="write the answer as JUnit XML, too")
+    gate.set_defaults(run=_gate)
     strip = commands.add_parser("teaser", help="one sample from prompt to verdict, as a picture")
     strip.add_argument("run_directory", type=Path, metavar="RUN", help="directory of a finished run")
     strip.add_argument("case", metavar="CASE", help="case id, e.g. 00042")
@@ -44,6 +70,46 @@ def _parser() -> argparse.ArgumentParser:
     strip.add_argument("--output", type=Path, default=Path("teaser.png"), metavar="FILE", help="default: %(default)s")
     strip.set_defaults(run=_teaser)
     return parser
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1 but got {text}")
+    return value
+
+
+def _compare(args: argparse.Namespace) -> dict[str, object]:
+    a, b = compare.of_run(args.a), compare.of_run(args.b)
+    rows = compare.compare(a, b)
+    sys.stdout.write(compare.markdown(rows, a, b))
+    change = rows[0].difference
+    return {"difference": change.value, "interval_95": [change.low, change.high], "p_value": change.p_value,
+            "cases": change.cases, "verdict": rows[0].words}  # fmt: skip
+
+
+def _baseline(args: argparse.Namespace) -> dict[str, object]:
+    outcomes = compare.of_run(args.run_directory)
+    _write(args.output, (json.dumps(outcomes.as_dict(), indent=1) + "\n").encode())
+    return {"cases": len(outcomes.right), "output": str(args.output)}
+
+
+def _gate(args: argparse.Namespace) -> dict[str, object]:
+    baseline, run = compare.of_baseline(args.baseline), compare.of_run(args.run_directory)
+    decision = compare.decide(baseline, run, args.max_drop, args.alpha)
+    text = f"**{decision.answer}**: {decision.why}\n\n"
+    text += compare.markdown(decision.rows, baseline, run) if decision.rows else ""
+    sys.stdout.write(text)
+    if args.junit is not None:
+        _write(args.junit, compare.junit(decision))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(f"## GenEval gate\n{text}\n")
+    return {"answer": decision.answer, "why": decision.why}
 
 
 def _table(args: argparse.Namespace) -> dict[str, object]:

@@ -1,0 +1,155 @@
+"""Comparison of runs, baselines and the gate, on runs of the real scorer and detector."""
+
+import dataclasses
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evals import cli, geneval, geneval_prompts
+from reports import __main__ as reports_main
+from reports import compare
+
+LIMIT = ["--limit", "12", "--images-per-prompt", "2"]
+
+
+def outcomes(name, right):
+    return compare.Outcomes(
+        name=name,
+        made_by={"detector": "icon"},
+        tasks=dict.fromkeys(right, "t"),
+        right={c: tuple(v) for c, v in right.items()},
+    )
+
+
+def call(capsys, *words):
+    code = reports_main.main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The oracle's run; its images with their halves exchanged; the oracle with another seed."""
+    root = tmp_path_factory.mktemp("runs")
+    assert cli.main(geneval.SUITE, ["--model", "oracle", "--output", str(root / "good"), *LIMIT]) == 0
+    for path in (root / "good" / "images").glob("*/samples/*.png"):
+        broken = root / "broken-images" / path.relative_to(root / "good" / "images")
+        broken.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            Image.fromarray(np.roll(np.asarray(image), 32, axis=(0, 1))).save(broken)
+    words = ["--model", f"folder:{root / 'broken-images'}", "--output", str(root / "bad"), *LIMIT]
+    assert cli.main(geneval.SUITE, words) == 0
+    words = ["--model", "oracle", "--seed", "7", "--output", str(root / "seed"), *LIMIT]
+    assert cli.main(geneval.SUITE, words) == 0
+    return root
+
+
+@pytest.mark.slow
+def test_a_run_passes_its_own_gate_and_a_broken_generator_does_not(runs, capsys, tmp_path, monkeypatch):
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    baseline, junit = tmp_path / "baseline.json", tmp_path / "junit.xml"
+    assert call(capsys, "baseline", runs / "good", "--output", baseline)[0] == 0
+    code, out, _ = call(capsys, "gate", "--baseline", baseline, "--run", runs / "good", "--junit", junit)
+    assert code == 0
+    assert out.startswith("**pass**")
+    assert not ElementTree.parse(junit).findall(".//failure")
+    code, out, _ = call(capsys, "gate", "--baseline", baseline, "--run", runs / "bad", "--junit", junit)
+    assert code == 1, out
+    assert json.loads(out.splitlines()[-1])["answer"] == "regression"
+    assert "regression" in ElementTree.parse(junit).find(".//failure").attrib["message"]
+    assert "images lost: 00000/0" in summary.read_text()
+
+
+@pytest.mark.slow
+def test_unlike_runs_are_not_judged(runs, capsys, tmp_path):
+    baseline = tmp_path / "baseline.json"
+    call(capsys, "baseline", runs / "good", "--output", baseline)
+    code, out, _ = call(capsys, "gate", "--baseline", baseline, "--run", runs / "seed")
+    assert code == 2
+    assert "not comparable: generate.seed: 42 -> 7" in out
+
+
+@pytest.mark.slow
+def test_a_broken_scorer_is_seen(capsys, tmp_path, monkeypatch):
+    prompts = [prompt for prompt in geneval_prompts.generate() if prompt["tag"] == "position"][:12]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+    words = ["--model", "oracle", "--prompts", str(tmp_path / "prompts.jsonl"), "--images-per-prompt", "1"]
+    assert cli.main(geneval.SUITE, [*words, "--output", str(tmp_path / "before")]) == 0
+    baseline = tmp_path / "baseline.json"
+    call(capsys, "baseline", tmp_path / "before", "--output", baseline)
+    true = geneval.boxes.relations  # and now a scorer that takes left for right, as a careless change might
+    monkeypatch.setattr(geneval.boxes, "relations", lambda a, b, *rest: true(b, a, *rest))
+    assert cli.main(geneval.SUITE, [*words, "--output", str(tmp_path / "after")]) == 0
+    code, out, _ = call(capsys, "gate", "--baseline", baseline, "--run", tmp_path / "after")
+    assert code == 1, out
+
+
+@pytest.mark.slow
+def test_two_runs_are_compared_task_by_task(runs, capsys):
+    code, out, _ = call(capsys, "compare", runs / "good", runs / "bad")
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:9]] == [
+        "| overall", "| single_object", "| two_object", "| counting", "| colors", "| position", "| color_attr"
+    ]  # fmt: skip
+    assert json.loads(lines[-1])["verdict"] == "worse"
+
+
+# --------------------------------------------------------------------------------------------------------------- small
+def test_a_baseline_keeps_every_verdict(tmp_path):
+    made = outcomes("a", {"00000": [True, False, True, True], "00001": []})
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps(made.as_dict()))
+    with pytest.raises(Exception, match="no baseline"):
+        compare.of_baseline(path)
+    made = outcomes("a", {"00000": [True, False, True, True], "00001": [False]})
+    path.write_text(json.dumps(made.as_dict()))
+    assert compare.of_baseline(path) == made
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "a", "made_by": {}, "cases": {"0": "x"}}'])
+def test_what_is_no_baseline_is_one_line(capsys, tmp_path, text):
+    path = tmp_path / "b.json"
+    path.write_text(text)
+    code, out, err = call(capsys, "gate", "--baseline", path, "--run", tmp_path)
+    assert (code, out) == (2, "")
+    assert "is no baseline" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_missing_baseline_says_how_to_make_one(capsys, tmp_path):
+    code, _, err = call(capsys, "gate", "--baseline", tmp_path / "b.json", "--run", tmp_path)
+    assert code == 2
+    assert "reports baseline RUN" in err
+
+
+def test_a_drop_of_few_cases_cannot_be_decided():
+    before = outcomes("a", {str(i): [True] for i in range(12)})
+    after = outcomes("b", {str(i): [i > 0] for i in range(12)})
+    decision = compare.decide(before, after, 0.02, 0.05)
+    assert decision.answer == compare.UNDECIDED
+    assert "too few" in decision.why
+    assert compare.decide(before, after, 0.1, 0.05).answer == compare.PASS
+    assert compare.decide(after, before, 0.0, 0.05).answer == compare.PASS, "a gain passes"
+
+
+def test_cases_that_are_missing_are_said():
+    before = outcomes("a", {str(i): [True] for i in range(12)})
+    after = dataclasses.replace(before, right={"0": (True,)})
+    assert "11 cases are in one of the two only" in compare.decide(before, after, 0.0, 0.05).why
+
+
+def test_flips_name_the_images_both_ways():
+    before = outcomes("a", {"0": [True, False], "1": [True]})
+    after = outcomes("b", {"0": [False, True], "1": [True]})
+    assert compare.flips(before, after) == {"lost": [("0", 0)], "won": [("0", 1)]}
+
+
+def test_names_cannot_break_the_table():
+    before, after = outcomes("a|b\n", {"0": [True]}), outcomes("c", {"0": [True]})
+    table = compare.markdown(compare.compare(before, after), before, after)
+    assert table.splitlines()[0].count(" | ") == 7
