@@ -56,6 +56,8 @@ class Plan:
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-8
     """Far below the gradients: those of rare words' embeddings are small."""
+    gates: dict[str, float] = dataclasses.field(default_factory=dict)
+    """What the check at the end should reach, at least. Below it the next stage is not worth starting."""
 
 
 def learning_rate(plan: Plan, step: int, progress: float) -> float:
@@ -67,6 +69,23 @@ def learning_rate(plan: Plan, step: int, progress: float) -> float:
     """
     warm = min(1.0, step / plan.warmup_steps)
     return plan.lr * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+
+
+def gate_lines(plan: Plan, measured: dict[str, float]) -> list[str]:
+    """Whether a stage has learned enough, a line per gate.
+
+    >>> plan = Plan(stage="unet", minutes=1, batch=1, lr=1.0, ema_decay=0.9, gates={"class": 0.8, "color": 0.8})
+    >>> for line in gate_lines(plan, {"class": 0.31, "color": 0.86}):
+    ...     print(line)
+    unet gate missed: class is 0.310, expected at least 0.8; look at the curve before you go on
+    unet gate passed: color is 0.860, expected at least 0.8
+    """
+    lines = []
+    for name, least in plan.gates.items():
+        value = measured.get(name, math.nan)
+        words = ("passed", "") if value >= least else ("missed", "; look at the curve before you go on")
+        lines.append(f"{plan.stage} gate {words[0]}: {name} is {value:.3f}, expected at least {least:g}{words[1]}")
+    return lines
 
 
 class Fit:
@@ -140,8 +159,11 @@ class Fit:
             if now - saved > CHECKPOINT_SECONDS or self.progress >= 1:
                 self.save()
                 if check is not None and (now - looked > CHECK_SECONDS or self.progress >= 1):
-                    self.log(self.checked(check))
+                    measured = self.checked(check)
+                    self.log(measured)
                     looked = time.monotonic()
+                    if self.progress >= 1:
+                        print("\n".join(gate_lines(self.plan, measured)), file=sys.stderr, flush=True)
                 saved = last = time.monotonic()
                 logged += last - now  # the pause does not count in the rate
 
@@ -208,13 +230,24 @@ def main(arguments: Iterable[str] | None = None) -> int:
     from got import stages, stages_reasoner
 
     runs: dict[str, tuple[Plan, Callable[[Plan, stages.Setup], None]]] = {
-        "vae": (Plan(stage="vae", minutes=27, batch=16, lr=2e-3, ema_decay=0.999), stages.train_vae),
-        "unet": (Plan(stage="unet", minutes=45, batch=64, lr=2e-3, ema_decay=0.9995), stages.train_unet),
+        "vae": (
+            Plan(stage="vae", minutes=27, batch=16, lr=2e-3, ema_decay=0.999, gates={"psnr_foreground": 25.0}),
+            stages.train_vae,
+        ),
+        "unet": (
+            Plan(stage="unet", minutes=45, batch=64, lr=2e-3, ema_decay=0.9995, gates={"class": 0.8, "color": 0.8}),
+            stages.train_unet,
+        ),
         "reasoner": (
-            Plan(stage="reasoner", minutes=20, batch=16, lr=2e-3, ema_decay=0.998),
+            Plan(stage="reasoner", minutes=24, batch=16, lr=2e-3, ema_decay=0.998, gates={"chains_right": 0.9}),
             stages_reasoner.train_reasoner,
         ),
-        "joint": (Plan(stage="joint", minutes=6, batch=32, lr=1e-4, ema_decay=0.995), stages_reasoner.train_joint),
+        "joint": (
+            Plan(
+                stage="joint", minutes=6, batch=32, lr=1e-4, ema_decay=0.995, gates={"class": 0.8, "chains_right": 0.85}
+            ),
+            stages_reasoner.train_joint,
+        ),
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=[*runs, "export"])
