@@ -20,6 +20,7 @@ def spoil(text: str, how: str, amount: float, rng: np.random.Generator) -> str:
     Args:
         text: The chain.
         how: ``"jitter"`` moves each box by normal noise of `amount` times the picture's side, and keeps it inside;
+            in steps of a hundredth, so that coordinates stay as round as those the icon world's chains have;
             ``"drop"`` takes away each box with probability `amount` and leaves its words; ``"swap"`` gives that share
             of the names, chosen at random, to each other's boxes.
         amount: 0 leaves the chain as it is.
@@ -38,7 +39,7 @@ def spoil(text: str, how: str, amount: float, rng: np.random.Generator) -> str:
     chain = Chain.parse(text)
     if how == "jitter":
         for i, region in enumerate(chain.regions):
-            chain = chain.edit(i, box_1000=_moved(region.box_1000, rng.normal(0, 1000 * amount, 2)))
+            chain = chain.edit(i, box_1000=_moved(region.box_1000, 10 * np.round(rng.normal(0, 100 * amount, 2))))
         return chain.text
     chosen = [i for i in range(len(chain.regions)) if rng.random() < amount]
     if how == "drop":
@@ -56,6 +57,8 @@ def spoil(text: str, how: str, amount: float, rng: np.random.Generator) -> str:
 
 def _moved(box: Box1000, shift: np.ndarray) -> Box1000:
     x1, y1, x2, y2 = box
-    dx = int(np.clip(round(float(shift[0])), -x1, max(999 - x2, -x1)))
-    dy = int(np.clip(round(float(shift[1])), -y1, max(999 - y2, -y1)))
+    dx, dy = (
+        int(np.clip(step, -(low // 10 * 10), max((999 - high) // 10 * 10, 0)))
+        for step, low, high in zip(shift, (x1, y1), (x2, y2), strict=True)
+    )
     return x1 + dx, y1 + dy, x2 + dx, y2 + dy
