@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         "--axis", action="append", default=[], type=_axis, metavar="FLAG=A,B", help="cells are all combinations"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="(default: runs/ablation-GRID)")
-    parser.add_argument("--dry-run", action="store_true", help="show the cells and the time they need, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="show the cells and which are done, and stop")
     return parser
 
 

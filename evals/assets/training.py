@@ -126,7 +126,7 @@ class Trainer:
         total = torch.stack(list(losses.values())).sum()
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        if norm.device.type != "cpu" or torch.isfinite(norm):  # elsewhere, looking would wait for the device
+        if torch.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
