@@ -28,8 +28,8 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 }
 _ACCENT = {"black": (112, 112, 118), "white": (150, 150, 156)}
 """Second tone of a colour; the others are darkened."""
-_GROUND_TINT = 0.35
-"""Share of the palette's colour in a tinted ground: every object still stands out, also one of the same colour."""
+_GROUND_TINT = 34.0
+"""Grey levels by which a tinted ground is off grey: clear to see, and pale enough for every object to stand out."""
 _JITTER = 12
 """Each channel of an object's colour moves by at most this much, in grey levels."""
 _HALF_UP_TO_PX = 32
@@ -125,11 +125,17 @@ def _texture(kind: str, size_px: int, rng: np.random.Generator) -> np.ndarray | 
     raise ValueError(f"Expected a known background but got {kind!r}")
 
 
+def _hue(color: str) -> np.ndarray:
+    """A colour's direction away from grey, unit length, (3,)."""
+    offset = np.array(PALETTE[color]) - np.mean(PALETTE[color])
+    direction: np.ndarray = offset / np.linalg.norm(offset)
+    return direction
+
+
 def _ground(kind: str, color: str | None, size_px: int, rng: np.random.Generator) -> np.ndarray:
     """A low-contrast ground of middle brightness, so that all ten colours stand out, uint8 (size, size, 3)."""
-    base = rng.uniform(150, 205) + rng.uniform(-14, 14, 3)
-    if color is not None:
-        base = (1 - _GROUND_TINT) * base + _GROUND_TINT * np.array(PALETTE[color])
+    grey, cast = rng.uniform(150, 205), rng.uniform(-14, 14, 3)
+    base = grey + cast if color is None else grey + 0.3 * cast + _GROUND_TINT * _hue(color)
     swing = rng.uniform(6, 16) + rng.uniform(-4, 4, 3)
     texture = _texture(kind, size_px, rng)
     if isinstance(texture, float):
