@@ -18,6 +18,10 @@ from evals.records import Detection
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
+    from evals.records import BoxPx
+
 SAME_PLACE_IOU = 0.5
 """From this overlap on, an object is where it was."""
 REPLACED_IOU = 0.25
@@ -58,9 +62,8 @@ class EditTruth:
     @classmethod
     def from_dict(cls, item: dict[str, Any]) -> EditTruth:
         """From its JSON form."""
-        things = {key: tuple(_thing(one) for one in item[key]) for key in ("kept", "erased", "drawn")}
-        rest = {key: item[key] for key in ("kind", "wanted", "color_named", "ground_color")}
-        return cls(**things, **rest)
+        things = ("kept", "erased", "drawn")
+        return cls(**{key: tuple(map(_thing, value)) if key in things else value for key, value in item.items()})
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -112,7 +115,7 @@ def check_edit(
     matches = _match([_box(thing, width_px, height_px) for thing in truth.kept], truth.kept, seen)
     taken = set(matches.values())
     free = [detection for i, detection in enumerate(seen) if i not in taken]
-    rest = {}
+    rest: dict[str, bool] = {}
     for i, thing in enumerate(truth.kept):
         found = seen[matches[i]] if i in matches else None
         label = _unused(f"{thing.name} stays", rest)
@@ -127,7 +130,7 @@ def _edit_checks(
     truth: EditTruth,
     seen: Sequence[Detection],
     free: Sequence[Detection],
-    others: dict[int, tuple[float, float, float, float]],
+    others: dict[int, BoxPx],
     ground_color: str | None,
     width_px: int,
     height_px: int,
@@ -140,37 +143,48 @@ def _edit_checks(
         return {f"{truth.wanted} {name}": sum(d.name == name for d in seen) == int(truth.wanted)}
     if truth.kind == "remove":
         return {f"{old.name} is gone": not any(d.name == old.name for d in free) for old in truth.erased}
+    if truth.kind == "add":
+        return _addition(truth, free, others)
+    if truth.kind in {"replace", "recolor", "move"}:
+        return _exchange(truth, free, width_px, height_px)
+    raise ValueError(f"Expected a known kind of edit but got {truth.kind!r}")
+
+
+def _addition(truth: EditTruth, free: Sequence[Detection], others: dict[int, BoxPx]) -> dict[str, bool]:
     (new,) = truth.drawn
     named = [d for d in free if d.name == new.name]
-    colored = [d for d in named if d.color == new.color] if truth.color_named else named
-    if truth.kind == "add":
-        checks = {f"{new.name} is there": bool(named), f"it is {new.color}": bool(colored)}
-        if not truth.color_named:
-            del checks[f"it is {new.color}"]
-        if truth.wanted:
-            relation, _, index = truth.wanted.rpartition(" ")
-            target = others.get(int(index))
-            holds = target is not None and any(relation in relations(d.box_xyxy_px, target) for d in named)
-            checks[f"it is {relation} {truth.kept[int(index)].name}"] = holds
-        return checks
-    (old,) = truth.erased
-    place = _box(old, width_px, height_px)
-    overlaps = dict(zip(map(id, free), iou_matrix([d.box_xyxy_px for d in free], [place])[:, 0], strict=True))
-    if truth.kind == "recolor":
-        here = [d for d in named if overlaps[id(d)] >= SAME_PLACE_IOU]
-        return {f"{new.name} is there": bool(here), f"it is {new.color}": any(d.color == new.color for d in here)}
-    if truth.kind == "replace":
-        here = [d for d in named if overlaps[id(d)] >= REPLACED_IOU]
-        gone = not any(d.name == old.name and overlaps[id(d)] >= REPLACED_IOU for d in free)
-        checks = {f"{old.name} is gone": gone, f"{new.name} is in its place": bool(here)}
-        if truth.color_named:
-            checks[f"it is {new.color}"] = any(d.color == new.color for d in here)
-        return checks
+    checks = {f"{new.name} is there": bool(named)}
+    if truth.color_named:
+        checks[f"it is {new.color}"] = any(d.color == new.color for d in named)
+    if truth.wanted:
+        relation, _, index = truth.wanted.rpartition(" ")
+        target = others.get(int(index))
+        holds = target is not None and any(relation in relations(d.box_xyxy_px, target) for d in named)
+        checks[f"it is {relation} {truth.kept[int(index)].name}"] = holds
+    return checks
+
+
+def _exchange(truth: EditTruth, free: Sequence[Detection], width_px: int, height_px: int) -> dict[str, bool]:
+    """One object for one: another, the same in another colour, or the same elsewhere."""
+    (old,), (new,) = truth.erased, truth.drawn
+    overlaps = iou_matrix([d.box_xyxy_px for d in free], [_box(old, width_px, height_px)])[:, 0]
+    least = REPLACED_IOU if truth.kind == "replace" else SAME_PLACE_IOU
+    here = [d for d, overlap in zip(free, overlaps, strict=True) if overlap >= least]
     if truth.kind == "move":
-        left_behind = any(d.name == old.name and overlaps[id(d)] >= SAME_PLACE_IOU for d in free)
-        arrived = any(on_side(d.box_xyxy_px, truth.wanted, width_px, height_px) for d in colored)
-        return {f"{old.name} left its place": not left_behind, f"it is on the {truth.wanted}": arrived}
-    raise ValueError(f"Expected a known kind of edit but got {truth.kind!r}")
+        arrived = [
+            d
+            for d in free
+            if (d.name, d.color) == (new.name, new.color) and on_side(d.box_xyxy_px, truth.wanted, width_px, height_px)
+        ]
+        left = all(d.name != old.name for d in here)
+        return {f"{old.name} left its place": left, f"it is on the {truth.wanted}": bool(arrived)}
+    fitting = [d for d in here if d.name == new.name]
+    checks = {f"{new.name} is there": bool(fitting)}
+    if truth.kind == "replace":
+        checks = {f"{old.name} is gone": all(d.name != old.name for d in here), **checks}
+    if truth.color_named:
+        checks[f"it is {new.color}"] = any(d.color == new.color for d in fitting)
+    return checks
 
 
 def on_side(box: Sequence[float], side: str, width_px: int, height_px: int) -> bool:
@@ -183,13 +197,11 @@ def on_side(box: Sequence[float], side: str, width_px: int, height_px: int) -> b
     return all(sign * offsets[axis] >= _NEAR_MIDDLE for axis, sign in (_SIDES[word] for word in side.split()))
 
 
-def _box(thing: Thing, width_px: int, height_px: int) -> tuple[float, float, float, float]:
+def _box(thing: Thing, width_px: int, height_px: int) -> BoxPx:
     return to_pixels(thing.box_1000, width_px, height_px)
 
 
-def _match(
-    boxes: Sequence[Sequence[float]], things: Sequence[Thing], seen: Sequence[Detection]
-) -> dict[int, int]:
+def _match(boxes: Sequence[Sequence[float]], things: Sequence[Thing], seen: Sequence[Detection]) -> dict[int, int]:
     """Which detection is which kept object: same class, overlapping enough, the best assignment."""
     if not things or not seen:
         return {}
@@ -215,7 +227,7 @@ _TINTED = 25.0
 """Grey levels of colourfulness from which a ground counts as tinted."""
 
 
-def ground_color(pixels: np.ndarray, covered: Sequence[Sequence[float]]) -> str | None:
+def ground_color(pixels: NDArray[np.uint8], covered: Sequence[Sequence[float]]) -> str | None:
     """Tint of the ground: the nearest in hue; None if it is nearly grey.
 
     Args:
@@ -240,6 +252,7 @@ def ground_color(pixels: np.ndarray, covered: Sequence[Sequence[float]]) -> str 
     return names[int((hues @ tint).argmax())]
 
 
-def _chroma(color: np.ndarray) -> np.ndarray:
+def _chroma(color: NDArray[np.float64]) -> NDArray[np.float64]:
     """A colour without its brightness."""
-    return color - color.mean()
+    offset: NDArray[np.float64] = color - color.mean()
+    return offset

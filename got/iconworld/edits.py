@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from got.chain import MASK_COLORS, format_box
 from got.iconworld.glyphs import CLASSES
@@ -78,6 +78,21 @@ class Edit:
     def drawn(self) -> tuple[SceneObject, ...]:
         """Objects of the target that the source lacks."""
         return tuple(item for item in self.target.objects if item not in self.source.objects)
+
+    def truth(self) -> dict[str, Any]:
+        """What scorers have to know, JSON-able: objects that stay, go and come, and what the instruction fixes."""
+        things = {"kept": self.kept, "erased": self.erased, "drawn": self.drawn}
+        named = any(item.color in self.instruction.split() for item in self.drawn)
+        return {
+            "kind": self.kind,
+            **{
+                key: [{"name": o.name, "color": o.color, "box_1000": list(o.box_1000)} for o in items]
+                for key, items in things.items()
+            },
+            "wanted": self.wanted,
+            "color_named": named if self.kind in {"add", "replace"} else True,
+            "ground_color": self.source.ground_color,
+        }
 
 
 def sample_edit(rng: np.random.Generator, kind: str | None = None) -> Edit:
