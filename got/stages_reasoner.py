@@ -19,6 +19,7 @@ from got.forcing import Conversation, TrainingBatch, encode_conversations, teach
 from got.iconworld.edits import KINDS, chained, sample_edit
 from got.iconworld.operations import is_right
 from got.iconworld.placing import relation
+from got.iconworld.referring import sample_reasoning_edit
 from got.iconworld.render import render
 from got.iconworld.scenes import (
     Scene,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 _HELD_OUT = 96
 _LOOSE_SHARE = 0.5  # of the scenes have boxes that are not on the grid of tens
+_REASONING_SHARE = 0.35  # of the edits name their object in a way that takes thought
 _TWO_STEPS_SHARE = 0.15  # of the edits are followed by another one in the same instruction
 _POOL = 16  # batches that are drawn at once and sorted by number of objects, so that little of a batch is padding
 
@@ -108,7 +110,7 @@ def _draw_example(rng: np.random.Generator) -> _Example:
 
 
 def _edit_example(rng: np.random.Generator, size_px: int) -> _Example:
-    steps = [sample_edit(rng)]
+    steps = [sample_reasoning_edit(rng) if rng.random() < _REASONING_SHARE else sample_edit(rng)]
     if rng.random() < _TWO_STEPS_SHARE:
         following = chained(steps[0], rng)
         steps += [] if following is None else [following]

@@ -9,6 +9,7 @@ from got.chain import Chain
 from got.iconworld.bank import make_edit_bank
 from got.iconworld.edits import KINDS, PLACES, chained, sample_edit, side_of
 from got.iconworld.operations import is_right, overlap, read_operation
+from got.iconworld.referring import CATEGORIES, DESCRIPTIONS, sample_reasoning_edit
 from got.iconworld.render import render
 from got.iconworld.scenes import COLORS, GROUND_COLORS, stable_rng, vocabulary
 from got.tokens import UNKNOWN, build_tokenizer
@@ -137,3 +138,46 @@ def test_a_bank_of_edits_is_kept_on_disk_and_grows_at_its_end(tmp_path):
         assert np.array_equal(bank.sources[i], render(edit.source).image)
         differs = (bank.sources[i] != bank.targets[i]).any(-1)
         assert edit.kind == "background" or not (differs & ~bank.changed[i]).sum() > 0.2 * differs.sum()
+
+
+@settings(max_examples=100)
+@given(seed=st.integers(0, 10**9), category=st.sampled_from(CATEGORIES))
+def test_edits_that_take_thought_have_one_answer(seed, category):
+    edit = sample_reasoning_edit(stable_rng("reasoning", seed), category)
+    assert is_right(edit.chain, edit)
+    tokenizer = build_tokenizer(vocabulary())
+    assert UNKNOWN not in tokenizer.decode(tokenizer(edit.instruction)["input_ids"])
+    old = edit.erased[0]
+    words = edit.instruction
+    twins = [item for item in edit.source.objects if item.name == old.name and item != old]
+    if category == "reasoning":
+        assert any(text in words for text in DESCRIPTIONS[old.name])
+        assert old.name not in words.replace(next(text for text in DESCRIPTIONS[old.name] if text in words), "")
+        assert not twins
+    if category == "left-right":
+        sign = -1 if "left" in words else 1
+        centres = [sign * (item.box_1000[0] + item.box_1000[2]) for item in (old, *twins)]
+        assert len(twins) > 0
+        assert centres[0] == max(centres)
+    if category == "size":
+        assert len(twins) > 0
+        area = [(b[2] - b[0]) * (b[3] - b[1]) for b in (item.box_1000 for item in (old, *twins))]
+        assert area[0] == (min(area) if "smaller" in words else max(area))
+    if category == "color":
+        assert [item.color for item in edit.source.objects].count(old.color) == 1
+        assert f"the {old.color} " in words
+    if category == "multiple":
+        assert len(edit.erased) == 2
+        assert all(item.name in words for item in edit.erased)
+
+
+def test_every_class_is_described_twice_and_no_description_serves_two_classes():
+    texts = [text for pair in DESCRIPTIONS.values() for text in pair]
+    assert len(texts) == len(set(texts)) == 160
+    for name, pair in DESCRIPTIONS.items():
+        assert all(f" {name} " not in f" {text} " for text in pair), name
+
+
+def test_a_category_nobody_knows_is_refused():
+    with pytest.raises(ValueError, match="Expected one of left-right, size"):
+        sample_reasoning_edit(stable_rng("x"), "mirror")

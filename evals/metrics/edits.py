@@ -63,7 +63,8 @@ class EditTruth:
     def from_dict(cls, item: dict[str, Any]) -> EditTruth:
         """From its JSON form."""
         things = ("kept", "erased", "drawn")
-        return cls(**{key: tuple(map(_thing, value)) if key in things else value for key, value in item.items()})
+        fields: dict[str, Any] = {k: tuple(map(_thing, v)) if k in things else v for k, v in item.items()}
+        return cls(**fields)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -185,11 +185,12 @@ def _after(scene: Scene) -> str:
     return f"now there {'is' if len(scene.objects) < 2 else 'are'} {described(scene)}"
 
 
-def _chain(source: Scene, operation: str, target: Scene) -> str:
+def chain_of(source: Scene, operation: str, target: Scene) -> str:
+    """The chain of an edit around the words of its operation."""
     return f"the image shows {described(source)} . {operation} . {_after(target)}"
 
 
-def _boxed(items: Sequence[SceneObject], first: int = 0, article: str | None = None) -> list[str]:
+def boxed(items: Sequence[SceneObject], first: int = 0, article: str | None = None) -> list[str]:
     """Each object with its box; mask colours from number `first` on."""
     return [
         (with_article(f"{item.color} {item.name}") if article is None else f"{article} {item.color} {item.name}")
@@ -239,7 +240,7 @@ def _add(union: Scene, rng: np.random.Generator) -> Edit | None:
         instruction = _one_of(rng, "add {}", "put {}")
     return Edit(
         kind="add", source=source, target=target, wanted=wanted, instruction=instruction.format(thing) + where,
-        chain=_chain(source, f"add {_boxed([new])[0]}", target),
+        chain=chain_of(source, f"add {boxed([new])[0]}", target),
     )  # fmt: skip
 
 
@@ -252,7 +253,7 @@ def _remove(source: Scene, rng: np.random.Generator) -> Edit | None:
     words = _one_of(rng, "remove {}", "delete {}", "take away {}", "erase {} from the picture")
     return Edit(
         kind="remove", source=source, target=target, instruction=words.format(picked[1]),
-        chain=_chain(source, f"remove {_boxed([old], article='the')[0]}", target),
+        chain=chain_of(source, f"remove {boxed([old], article='the')[0]}", target),
     )  # fmt: skip
 
 
@@ -270,9 +271,9 @@ def _replace(source: Scene, rng: np.random.Generator) -> Edit | None:
     new = SceneObject(name=name, color=color, box_1000=box, variant=variant, angle=angle, jitter=sample_jitter(rng))
     target = _with(source, (new if o is old else o for o in source.objects))
     words = _one_of(rng, "replace {} with {}", "swap {} for {}", "turn {} into {}", "change {} into {}")
-    operation = f"replace {_boxed([old], article='the')[0]} with {_boxed([new], 1)[0]}"
+    operation = f"replace {boxed([old], article='the')[0]} with {boxed([new], 1)[0]}"
     return Edit(
-        kind="replace", source=source, target=target, chain=_chain(source, operation, target),
+        kind="replace", source=source, target=target, chain=chain_of(source, operation, target),
         instruction=words.format(picked[1], with_article(name if keeps_color else f"{color} {name}")),
     )  # fmt: skip
 
@@ -288,7 +289,7 @@ def _recolor(source: Scene, rng: np.random.Generator) -> Edit | None:
     words = _one_of(rng, "make {} {}", "change the color of {} to {}", "paint {} {}", "turn {} {}")
     return Edit(
         kind="recolor", source=source, target=target, instruction=words.format(picked[1], color),
-        chain=_chain(source, f"paint {_boxed([old], article='the')[0]} {color}", target),
+        chain=chain_of(source, f"paint {boxed([old], article='the')[0]} {color}", target),
     )  # fmt: skip
 
 
@@ -313,9 +314,9 @@ def _move(union: Scene, rng: np.random.Generator) -> Edit | None:
     side = str(rng.choice(sides))
     target = _with(union, (*rest, new))
     words = _one_of(rng, "move {} to the {}", "put {} on the {}", "move {} to the {} side")
-    operation = f"move {_boxed([old], article='the')[0]} to the {side} : {_boxed([new], 1, 'the')[0]}"
+    operation = f"move {boxed([old], article='the')[0]} to the {side} : {boxed([new], 1, 'the')[0]}"
     return Edit(
-        kind="move", source=source, target=target, wanted=side, chain=_chain(source, operation, target),
+        kind="move", source=source, target=target, wanted=side, chain=chain_of(source, operation, target),
         instruction=words.format(name, side),
     )  # fmt: skip
 
@@ -338,7 +339,7 @@ def _background(source: Scene, rng: np.random.Generator) -> Edit | None:
     )
     return Edit(
         kind="background", source=source, target=target, wanted=color, instruction=words.format(color),
-        chain=_chain(source, f"the background becomes {color}", target),
+        chain=chain_of(source, f"the background becomes {color}", target),
     )  # fmt: skip
 
 
@@ -348,7 +349,7 @@ def _count(union: Scene, rng: np.random.Generator) -> Edit | None:
     group = [o for o in union.objects if o.name == name]
     rest = [o for o in union.objects if o.name != name]
     fewer = int(rng.integers(1, len(group)))
-    changed = _boxed(group[fewer:], article=None)
+    changed = boxed(group[fewer:], article=None)
     more = rng.random() < 0.5
     few, many = _with(union, (*group[:fewer], *rest)), _with(union, (*group, *rest))
     source, target = (few, many) if more else (many, few)
@@ -358,7 +359,7 @@ def _count(union: Scene, rng: np.random.Generator) -> Edit | None:
     return Edit(
         kind="count", source=source, target=target, wanted=str(number),
         instruction=words.format(NUMBERS[number] if number > 1 else "one", plural(name), noun),
-        chain=_chain(source, f"{'add' if more else 'remove'} {_listed(changed)}", target),
+        chain=chain_of(source, f"{'add' if more else 'remove'} {_listed(changed)}", target),
     )  # fmt: skip
 
 
