@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.table import Table
 
-    from evals.records import Case, Detection, Generated, Sample, Verdict
+    from evals.records import Case, Detection, Generated, Judgement, JudgeQuestion, Sample, Verdict
 
 
 class Generator(Protocol):
@@ -48,6 +48,25 @@ class Embedder(Protocol):
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, float32 (n, d)."""
+
+
+class ImageEmbedder(Protocol):
+    """What turns pictures into vectors: a CLIP, or a DINO, which reads no text."""
+
+    name: str
+
+    def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Unit vectors, float32 (n, d)."""
+
+
+class Judge(Protocol):
+    """Scores edits: a vision-language model behind a prompt, or a program that measures."""
+
+    name: str
+    """Protocol, judge id and hash of its prompts: part of every metric's name, so that judges never share a column."""
+
+    def judge(self, questions: Sequence[JudgeQuestion]) -> list[Judgement]:
+        """One judgement per question, in order. A failed one says why; only a mistake in the set-up raises."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
