@@ -145,6 +145,8 @@ class EditCase:
     """The picture after the edit, where someone made one."""
     mask: EncodedImage | None = None
     """Where the edit belongs."""
+    released: EncodedImage | None = None
+    """A published system's own result, where the set comes with one."""
     captions: dict[str, str] = dataclasses.field(default_factory=dict)
     """``source`` and ``target`` describe the whole picture before and after; ``target_local`` the edited part after;
     ``object`` the edited object. Only those that the set has."""

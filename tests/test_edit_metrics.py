@@ -186,7 +186,6 @@ def backbone(request, tmp_path_factory):
     """Weights of torchvision's own shape, random: the published ones cannot be part of a test."""
     from evals.perceptual import BACKBONES
 
-    torch.random.fork_rng()
     network = getattr(torchvision.models, BACKBONES[request.param])(weights=None)
     path = tmp_path_factory.mktemp("lpips") / f"{request.param}.pth"
     torch.save(network.state_dict(), path)
