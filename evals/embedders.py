@@ -97,14 +97,17 @@ def label(name: str) -> str:
     plain = model.removesuffix(SQUASH)
     suffix = model[len(plain) :]
     head, _, tail = plain.partition("/")
-    place = Path(plain) if Path(plain).exists() else Path(tail)
-    if tail and place.exists():
-        digests = sorted(weights.sha256(file) for file in ([place] if place.is_file() else _weight_files(place)))
-        content = hashlib.sha256("".join(digests).encode()).hexdigest()[:8]
-        return f"{head if place == Path(tail) else place.name}#{content}{suffix}"
+    if plain and Path(plain).is_dir():
+        return f"{Path(plain).resolve().name}#{_digest(_weight_files(Path(plain)))}{suffix}"
+    if tail and Path(tail).is_file():
+        return f"{head}#{_digest([Path(tail)])}{suffix}"
     if kind == "dino":
         return plain.rpartition("/")[2]
     return (plain.removesuffix("/openai") or kind) + suffix
+
+
+def _digest(files: Sequence[Path]) -> str:
+    return hashlib.sha256("".join(sorted(map(weights.sha256, files))).encode()).hexdigest()[:8]
 
 
 def _weight_files(folder: Path) -> list[Path]:

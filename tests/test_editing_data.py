@@ -172,7 +172,7 @@ def test_a_path_in_a_cell_does_not_leave_the_folder(tmp_path):
             case.source.load()
 
 
-# ------------------------------------------------------------------------------------------------------------ the hub
+# -------------------------------------------------------------------------------------------------------------- the hub
 def test_a_hub_that_moved_on_is_refused_unless_its_commit_is_named(hub):
     hub.answer = {"id": "facebook/emu_edit_test_set", "sha": "c" * 40}
     with pytest.raises(UserError, match="has changed: its commit is cccccccccccc, this loader was written for b31936a"):
