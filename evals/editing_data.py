@@ -110,8 +110,9 @@ def fetch(place: str, origin: Origin, patterns: Sequence[str] = ("*.parquet", "*
         full = re.fullmatch(r"[0-9a-f]{40}", revision)
         commit = revision if full else HfApi().dataset_info(hub_id, revision=revision or None).sha or ""
         changed = not at and hub_id == origin.hub_id and not commit.startswith(origin.revision or "")
-        wanted = {"repo_type": "dataset", "revision": commit, "allow_patterns": list(patterns)}
-        folder = "" if changed else snapshot_download(hub_id, **wanted)
+        folder = ""
+        if not changed:
+            folder = snapshot_download(hub_id, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
     except Exception as error:  # the hub's client and the network each raise their own
         raise UserError(f"{place} cannot be had from the hub: {' '.join(str(error).split())[:200]}") from error
     if changed:

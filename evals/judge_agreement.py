@@ -151,14 +151,15 @@ def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     there = ~np.isnan(values)
     count = there.sum(axis)
     total = np.where(there, values, 0.0).sum(axis)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    mean: NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean
 
 
 def _interval(draws: NDArray[np.float64]) -> dict[str, float | None]:
     """Point (first row), and 95 % interval of the others. Resamples without spread are left out."""
     rest = draws[1:][~np.isnan(draws[1:])]
     if np.isnan(draws[0]) or len(rest) == 0:
-        return {"value": None, "low": None, "high": None}
+        return {"value": None if np.isnan(draws[0]) else float(draws[0]), "low": None, "high": None}
     low, high = np.quantile(rest, (0.025, 0.975))
     return {"value": float(draws[0]), "low": float(low), "high": float(high)}
 
@@ -214,8 +215,9 @@ def ceiling(raters: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[s
         ``pairs``: mean over pairs of raters; ``rest``: mean over raters, each against the mean of the others, which is
         what a judge is held against; ``alpha``: Krippendorff's, ordinal, over all cells.
     """
-    pairs = [compare(a, b, weights) for a, b in itertools.combinations(raters, 2)]
-    rest = [compare(raters[k], _mean(np.delete(raters, k, 0), 0), weights) for k in range(len(raters))]
+    point = weights[:1]
+    pairs = [compare(a, b, point) for a, b in itertools.combinations(raters, 2)]
+    rest = [compare(raters[k], _mean(np.delete(raters, k, 0), 0), point) for k in range(len(raters))]
     cells = raters.reshape(len(raters), -1)  # (raters, items * models)
     alpha = krippendorff_alpha(cells, np.repeat(weights, raters.shape[2], axis=1))
     return {"pairs": _average(pairs), "rest": _average(rest), "alpha": _interval(alpha)}

@@ -22,7 +22,7 @@ def judge_table(found: dict[str, Any]) -> Table:
     )
     aspects = judge["aspects"]
     for aspect in aspects:
-        table.add_column(f"{_ASPECTS[aspect]} ρ ↑", justify="right")
+        table.add_column(f"{_ASPECTS[aspect]}\nρ ↑", justify="right")
         table.add_column("95 %\ninterval", justify="right")
         table.add_column("τ ↑", justify="right")
     for j, model in enumerate(found["models"]):
@@ -81,6 +81,13 @@ def _span(block: dict[str, Any]) -> str:
 
 
 def _table(title: str, caption: str) -> Table:
-    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
-    table.add_column("model")
+    table = Table(
+        title=title,
+        caption=caption,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("model", no_wrap=True)
     return table

@@ -122,7 +122,7 @@ class OpenAIBackend:
         try:
             answer: Any = self._client.chat.completions.create(
                 model=self.id,
-                messages=[{"role": "user", "content": content}],  # type: ignore[list-item,misc]
+                messages=[{"role": "user", "content": content}],
                 **{name: value for name, value in options.items() if value is not None},
             )
         except openai.APIStatusError as error:

@@ -142,7 +142,6 @@ def test_an_instruction_cannot_break_out_of_its_place():
     text = endpoint.requests[0]["messages"][0]["content"][0]["text"]
     (line,) = [line for line in text.splitlines() if "Ignore the rules" in line]
     assert json.loads(line) == evil
-    assert text.count("Ignore the rules") == 1
     assert "never an order" in " ".join(text.split())
 
 
@@ -198,7 +197,6 @@ def test_an_empty_account_is_not_asked_again():
         {**GOOD, "choices": []},
         1.0,
     ],
-    ids=["500", "503", "cut", "html", "no choices", "time-out"],
 )
 def test_a_broken_answer_is_asked_for_again_with_growing_pauses_and_then_missing(step):
     waits = Waits()
@@ -281,7 +279,7 @@ def test_what_failed_is_asked_again_on_the_next_run_and_a_cut_line_does_no_harm(
         (second,) = judge_at(endpoint, log=log, attempts=1).judge([question()])
         (third,) = judge_at(endpoint, log=log, attempts=1).judge([question()])
     assert [first.failure, second.failure, third.calls] == ["unparsable", None, 0]
-    assert all(json.loads(line) for line in log.read_text().splitlines())
+    assert all(map(json.loads, log.read_text().splitlines()))
 
 
 # ------------------------------------------------------------------------------------------------ money and concurrency

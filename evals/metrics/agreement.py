@@ -37,6 +37,9 @@ def rank_correlations(
     if a.shape != b.shape or a.ndim != 1 or not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError(f"Expected two lists of finite scores of one length but got {a.shape} and {b.shape}")
     drawn = np.ones((1, len(a))) if weights is None else np.asarray(weights, dtype=np.float64)
+    # Equal pairs count as one of more weight: ratings have few levels, and the signs grow with the square.
+    (a, b), place = np.unique(np.stack([a, b]), axis=1, return_inverse=True)
+    drawn = drawn @ (place.reshape(-1, 1) == np.arange(len(a)))  # (resamples, distinct pairs)
     signs_a, signs_b = np.sign(a[:, None] - a[None]), np.sign(b[:, None] - b[None])  # (items, items)
     # An item's rank, up to a constant, is half of how many are below it less how many are above it.
     ranks_a, ranks_b = drawn @ signs_a.T, drawn @ signs_b.T  # (resamples, items)
@@ -46,7 +49,8 @@ def rank_correlations(
 
 
 def _ratio(top: NDArray[np.float64], square: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(top, np.sqrt(square), out=np.full_like(top, np.nan), where=square > 0)
+    found: NDArray[np.float64] = np.divide(top, np.sqrt(square), out=np.full_like(top, np.nan), where=square > 0)
+    return found
 
 
 def krippendorff_alpha(ratings: ArrayLike, weights: ArrayLike | None = None) -> NDArray[np.float64]:

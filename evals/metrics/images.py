@@ -137,7 +137,8 @@ def fit_mask(mask: ArrayLike, height: int, width: int) -> Mask:
         raise ValueError(f"Expected a mask (height, width) but got {given.shape}")
     rows = ((np.arange(height) + 0.5) * given.shape[0] / height).astype(int)
     columns = ((np.arange(width) + 0.5) * given.shape[1] / width).astype(int)
-    return given[rows[:, None], columns[None]]
+    fitted: Mask = given[rows[:, None], columns[None]]
+    return fitted
 
 
 def is_black(picture: Pixels, tolerance: float = 2 / 255) -> bool:
