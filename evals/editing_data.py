@@ -7,6 +7,7 @@ data says of paths never leads out of its folder.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -177,7 +178,7 @@ class Row:
         """A picture of this row."""
         return EncodedImage(
             name=f"{self.table.path.name} row {self.number} {column}",
-            read=lambda: self.table.image_bytes(self.number, column),
+            read=functools.partial(self.table.image_bytes, self.number, column),
         )
 
     def text(self, column: str) -> str:
@@ -205,6 +206,10 @@ class ParquetFile:
         self.columns = set(self._file.schema_arrow.names)
         self.number_of_rows: int = self._file.metadata.num_rows
         self._kept: tuple[int, str, Any] | None = None
+
+    def __reduce__(self) -> tuple[type[ParquetFile], tuple[Path]]:
+        """Travels to another process as its path."""
+        return ParquetFile, (self.path,)
 
     def rows(self, words: Sequence[str], images: Sequence[str]) -> list[Row]:
         """All rows.

@@ -27,18 +27,18 @@ class EmbeddingCache:
 
     def __init__(self, embedder: Any, folder: Path | None = None) -> None:
         self.name: str = embedder.name
-        self._embedder = embedder
+        self.embedder = embedder
         self._folder = None if folder is None else folder / fingerprint(embedder)
         self._known: dict[str, NDArray[np.float32]] = {}
 
     def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Unit vectors, float32 (n, d); the new ones in one batch."""
-        return self._look_up([_content(image) for image in images], images, self._embedder.embed_images)
+        return self._look_up([_content(image) for image in images], images, self.embedder.embed_images)
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, float32 (n, d); the new ones in one batch."""
         keys = [hashlib.sha256(b"text\0" + text.encode()).hexdigest() for text in texts]
-        return self._look_up(keys, texts, self._embedder.embed_texts)
+        return self._look_up(keys, texts, self.embedder.embed_texts)
 
     def _look_up(
         self, keys: Sequence[str], items: Sequence[Any], embed: Callable[[list[Any]], NDArray[np.float32]]

@@ -73,11 +73,11 @@ def _cells(blocks: list[dict[str, Any]]) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return "" if value is None else f"{value:z.3f}"
 
 
 def _span(block: dict[str, Any]) -> str:
-    return "" if block["low"] is None else f"{block['low']:.2f}–{block['high']:.2f}"
+    return "" if block["low"] is None else f"{block['low']:z.2f}–{block['high']:z.2f}"
 
 
 def _table(title: str, caption: str) -> Table:

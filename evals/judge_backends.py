@@ -221,7 +221,7 @@ class TransformersBackend:
         )
         pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in images]
         with self._lock, torch.inference_mode():
-            inputs = self._processor(text=[text], images=pictures, return_tensors="pt").to(self._model.device)
+            inputs = self._processor(text=[text], images=pictures or None, return_tensors="pt").to(self._model.device)
             length = int(inputs["input_ids"].shape[1])
             written = self._model.generate(**inputs, do_sample=False, max_new_tokens=params.max_tokens)[0, length:]
         reply = self._processor.batch_decode(written[None], skip_special_tokens=True)[0]

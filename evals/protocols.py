@@ -78,6 +78,8 @@ class Tools:
     """Built when first used, so a suite that asks for no colour never loads a CLIP."""
     oracle_render: Callable[[str, int], Image.Image] | None
     """Draws a chain without a model: ``(chain_text, seed) -> RGB image``. None outside the icon world."""
+    device: str = "cpu"
+    """Where a suite's own encoders are to run."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,3 +119,5 @@ class Suite:
     """``(run directory, results, observations) -> pictures written``."""
     verdict_options: tuple[str, ...] = ()
     """The suite's own arguments that change verdicts only; ``--from verdict`` may change them."""
+    observe_options: tuple[str, ...] = ()
+    """The suite's own arguments that change observations; ``--from observe`` may change them."""

@@ -33,6 +33,8 @@ class Case:
     """The task the case belongs to, e.g. ``"two_object"``."""
     metadata: dict[str, Any]
     """The case's own line of the benchmark file, unchanged."""
+    edit: EditCase | None = dataclasses.field(default=None, compare=False)
+    """Source picture and what is known of the outcome, where the case is an edit."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,10 @@ class EncodedImage:
     """Where it lies, for messages: ``"test-00000.parquet row 17 image"``."""
     read: Callable[[], bytes]
     """The bytes of the image file."""
+
+    def sha256(self) -> str:
+        """Hash of the file: the same picture under two names is one picture."""
+        return hashlib.sha256(self.read()).hexdigest()
 
     def load(self) -> Image.Image:
         """The picture as a person sees it: RGB, upright.

@@ -241,7 +241,7 @@ def test_without_a_judge_people_are_held_against_each_other(three, capsys):
         (lambda text: text.replace("Beta", "Alpha"), "model Alpha occurs twice"),
         (lambda text: "uid\n", "expected a header"),
         (lambda text: "uid\tAlpha\na\t[7, 8]\n", "no cell holds scores of 0, 0.5 and 1"),
-        (lambda text: text.replace("\n", "\t[1, 1]\t[1, 1]\n"), "has 6 cells for"),
+        (lambda text: text.rstrip() + "\t[1, 1]\t[1, 1]\n", "has 6 cells for"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(three, capsys, change, words):
