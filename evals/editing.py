@@ -19,8 +19,9 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals import editing_scores
+from evals import editing_scores, editing_sheets, measured
 from evals.metrics import embeddings, images
+from evals.metrics.edits import EditTruth
 from evals.protocols import Suite
 from evals.records import Case, Judgement, JudgeQuestion, UserError, Verdict
 
@@ -58,7 +59,7 @@ def add_shared_arguments(group: argparse._ArgumentGroup) -> None:
     add("--clip", nargs="+", default=[], metavar="NAME", help="more CLIPs to measure with, beside --embedder")
     add("--dino", default="none", metavar="dino:ID|PATH", help="a DINO to measure with (default: %(default)s)")
     add("--lpips", default="none", metavar="NET[:PATH]", help="squeeze, alex or vgg (default: %(default)s)")
-    add("--judge", default="none", metavar="NAME", help="openai, hf:PATH|ID (default: %(default)s)")
+    add("--judge", default="none", metavar="NAME", help="openai, hf:PATH|ID, measured (default: %(default)s)")
     add(
         "--judge-log",
         type=Path,
@@ -67,6 +68,15 @@ def add_shared_arguments(group: argparse._ArgumentGroup) -> None:
         help="all replies of judges; the same is never asked twice (default: %(default)s)",
     )
     judges.add_arguments(group)
+
+
+def add_data_argument(group: argparse._ArgumentGroup) -> None:
+    """The flag of where a published set lies."""
+    group.add_argument(
+        "--data",
+        metavar="ID|PATH",
+        help="published set: hub id, folder or Parquet file (default: the icon world's edition)",
+    )
 
 
 def as_case(edit: EditCase) -> Case:
@@ -100,7 +110,9 @@ class Instruments:
             self.dinos[embedders.label(dino.name)] = EmbeddingCache(dino)
         self.lpips = None if args.lpips == "none" else perceptual.make_lpips(args.lpips, tools.device)
         self.judge: Judge | None = None
-        if args.judge != "none":
+        if args.judge == "measured":
+            self.judge = measured.MeasuredJudge(tools.detector, tools.embedder)
+        elif args.judge != "none":
             self.judge = judges.make_judge(args.judge, args, args.judge_log, tools.device)
         self.repeats: int = args.judge_repeats
 
@@ -136,7 +148,6 @@ def observe(
         args: The run's arguments.
         protocol: A key of `images.FRAMES`: how pictures come to one size.
     """
-    del chains
     with_ = instruments(tools, args)
     edits = [_edit(sample) for sample in samples]
     sources = [edit.source.load() for edit in edits]
@@ -164,6 +175,10 @@ def observe(
                 "judgements": [one.as_dict() for one in judged[i]],
             }
         )
+    if all("truth" in edit.extra for edit in edits):
+        seen = measured.measure(edits, results, chains, tools.detector, tools.embedder)
+        for observation, edit, one in zip(observations, edits, seen, strict=True):
+            observation |= {"truth": edit.extra["truth"], "measured": one}
     return observations
 
 
@@ -271,8 +286,14 @@ def _log(scores: dict[str, Score]) -> dict[str, Any]:
 
 # -------------------------------------------------------------------------------------------------------------- verdict
 def verdict(case: Case, observation: dict[str, Any], args: argparse.Namespace) -> Verdict:
-    """Whether there is an edit at all: a black picture is none. How good it is, is no yes or no."""
+    """Whether there is an edit at all: a black picture is none. How good it is, is no yes or no.
+
+    In the icon world it is: an edit is correct if it is done and the rest untouched.
+    """
     del case, args
+    if "measured" in observation and not observation["black"]:
+        correct, reason = measured.verdict(EditTruth.from_dict(observation["truth"]), observation["measured"])
+        return Verdict(correct=correct, reason=reason)
     return Verdict(correct=not observation["black"], reason="the picture is black" if observation["black"] else "")
 
 
@@ -300,7 +321,6 @@ def make_suite(
     add_arguments: Callable[[argparse._ArgumentGroup], None],
     load: Callable[[argparse.Namespace], EditSet],
     observe_options: tuple[str, ...] = (),
-    sheets: Callable[[Path, list[dict[str, Any]], list[dict[str, Any]]], list[Path]] = lambda path, results, seen: [],
 ) -> Suite:
     """An editing suite.
 
@@ -312,9 +332,9 @@ def make_suite(
         add_arguments: Adds its own flags (where the data are, which variant).
         load: Its cases, from these flags.
         observe_options: Which of its flags change observations.
-        sheets: Draws contact sheets.
     """
     described: dict[str, Any] = {}
+    known: dict[str, EditCase] = {}
 
     def add_all(group: argparse._ArgumentGroup) -> None:
         add_shared_arguments(group)
@@ -323,6 +343,7 @@ def make_suite(
     def load_cases(args: argparse.Namespace) -> list[Case]:
         edits = load(args)
         described.update(edits.describe())
+        known.update((edit.id, edit) for edit in edits.cases)
         return [as_case(edit) for edit in edits.cases]
 
     def summarize(
@@ -347,7 +368,7 @@ def make_suite(
         summarize=summarize,
         tables=editing_scores.tables,
         headline=editing_scores.headline,
-        sheets=sheets,
+        sheets=functools.partial(editing_sheets.draw, edits=known),
         verdict_options=VERDICT_OPTIONS,
         observe_options=(*OBSERVE_OPTIONS, *observe_options),
     )

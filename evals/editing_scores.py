@@ -9,6 +9,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from evals import measured
 from evals.metrics import images, judging
 from evals.metrics.images import HIGHER_IS_BETTER, Score
 from evals.records import Judgement, in_icon_world
@@ -49,6 +50,7 @@ def summarize(
     return {
         "model": args.model,
         "checkpoint": args.checkpoint if args.model == "got" else None,
+        "detector": args.detector,
         "world": "icon world" if in_icon_world(args.detector) else "photographs",
         "overall": _block(observations, total, args),
         "categories": {tag: _block(lines, wanted[tag], args) for tag, lines in by_category.items()},
@@ -85,6 +87,7 @@ def _block(lines: Sequence[dict[str, Any]], wanted: int, args: argparse.Namespac
         "truncated": dict(collections.Counter(label for line in lines for label in line["truncated"])),
         "metrics": metrics,
         "judge": judge,
+        "measured": measured.summarize(seen, rng) if (seen := [o for o in lines if "measured" in o]) else None,
     }
 
 
@@ -109,6 +112,9 @@ def headline(scores: dict[str, Any]) -> dict[str, Any]:
         "missing": scores["missing"]["total"],
         "metrics": {name: block["value"] for name, block in overall["metrics"].items() if _is_short(name)},
         "judge": None if judge is None else {"name": judge["judge"], "score": judge["headline"]},
+        "measured": None
+        if overall["measured"] is None
+        else {name: block["value"] for name, block in overall["measured"]["shares"].items()},
     }
 
 
@@ -120,7 +126,8 @@ def _is_short(name: str) -> bool:
 def tables(scores: dict[str, Any]) -> list[Table]:
     """All metrics with floor and ceiling; the main ones by category; the judge, if there was one."""
     found = [_metric_table(scores), _category_table(scores)]
-    return [*found, _judge_table(scores)] if scores["overall"]["judge"] else found
+    found += [_judge_table(scores)] if scores["overall"]["judge"] else []
+    return [*found, _measured_table(scores)] if scores["overall"]["measured"] else found
 
 
 def _metric_table(scores: dict[str, Any]) -> Table:
@@ -194,6 +201,28 @@ def _judge_table(scores: dict[str, Any]) -> Table:
         ]
         cells += [_span(dict(zip(("low", "high"), judge["bounds"], strict=True))), _number(judge["zeros"], 2)]
         cells += [_number(judge["parts"].get(part), 2) for part in parts]
+        table.add_row(tag, *cells, style="bold" if tag == "all" else None)
+    return table
+
+
+def _measured_table(scores: dict[str, Any]) -> Table:
+    """Edits done and rests untouched, from detections; the last table, because it is what the icon world is for."""
+    names = list(scores["overall"]["measured"]["shares"])
+    columns = ["images", *(f"{name} ↑{chr(10)}95 % interval" for name in names)]
+    columns += ["plans\nright ↑", "wrong:\nplan", "wrong:\ndrawing"]
+    floor, ceiling = (
+        ", ".join(f"{name} {block[side]:.3f}" for name, block in scores["overall"]["measured"]["shares"].items())
+        for side in ("identity", "target")
+    )
+    caption = f"measured by {scores['detector']}\nuntouched source: {floor}\ntrue target: {ceiling}"
+    table = _table("Edits that a detector finds done, and the rest untouched", columns, caption, first="category")
+    for tag, block in [*scores["categories"].items(), ("all", scores["overall"])]:
+        found = block["measured"]
+        if found is None:
+            continue
+        shares = [f"{_number(found['shares'][name]['value'])} ({_span(found['shares'][name])})" for name in names]
+        wrong = [str(found["wrong_plan"]), str(found["wrong_drawing"])] if found["plans"] else ["–", "–"]
+        cells = [str(block["images"]), *shares, _number(found["plans_right"]), *wrong]
         table.add_row(tag, *cells, style="bold" if tag == "all" else None)
     return table
 

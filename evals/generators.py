@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from evals.protocols import Generator
-    from evals.records import Case, Sample
+    from evals.records import Case, EditCase, Sample
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
@@ -58,8 +58,10 @@ class GoTGenerator:
         import torch
 
         options = self._options
+        edits = [sample.case.edit for sample in samples]
         drawn = self._pipe(
             [sample.case.prompt for sample in samples],
+            image=[edit.source.load() for edit in edits if edit is not None] or None,
             chain=None if options.chain == "own" else [_given_chain(options.chain, sample) for sample in samples],
             num_inference_steps=options.steps,
             semantic=options.semantic,
@@ -83,7 +85,10 @@ def _given_chain(whose: str, sample: Sample) -> str:
 
     if whose == "none":
         return ""
-    chain = iconworld.chain_text(iconworld.scene_from_include(sample.case.metadata["include"], sample.seed))
+    if sample.case.edit is not None:
+        chain = str(sample.case.edit.extra["chain"])
+    else:
+        chain = iconworld.chain_text(iconworld.scene_from_include(sample.case.metadata["include"], sample.seed))
     how, _, amount = whose.partition(":")
     if how == "oracle":
         return chain
@@ -106,7 +111,7 @@ def make_got(options: GeneratorOptions) -> Generator:
 
 # ------------------------------------------------------------------------------------------------------------- oracle
 class OracleGenerator:
-    """Draws exactly what the prompt's metadata ask for: the ceiling of the icon world."""
+    """Draws exactly what the prompt's metadata ask for, or gives an edit's true target: the ceiling."""
 
     name = "oracle"
 
@@ -116,19 +121,32 @@ class OracleGenerator:
 
         made = []
         for sample in samples:
+            if sample.case.edit is not None:
+                made.append(self._target(sample.case.edit))
+                continue
             scene = iconworld.scene_from_include(sample.case.metadata["include"], sample.seed)
-            made.append(Generated(image=_draw(scene), chain=iconworld.chain_text(scene)))
+            made.append(Generated(image=draw(scene), chain=iconworld.chain_text(scene)))
         return made
+
+    def _target(self, edit: EditCase) -> Generated:
+        """The picture after the edit, as the data have it."""
+        if edit.target is None:
+            return Generated(image=None, error="this set has no picture after the edit")
+        try:
+            return Generated(image=edit.target.load(), chain=edit.extra.get("chain"))
+        except ValueError as error:
+            return Generated(image=None, error=str(error))
 
 
 def oracle_render(chain_text: str, seed: int) -> Image.Image:
     """What a chain plans, drawn by the icon world's renderer instead of a model."""
     from got import iconworld
 
-    return _draw(iconworld.scene_from_chain(chain_text, seed))
+    return draw(iconworld.scene_from_chain(chain_text, seed))
 
 
-def _draw(scene: Any) -> Image.Image:
+def draw(scene: Any) -> Image.Image:
+    """A scene of the icon world at mini's size."""
     from PIL import Image
 
     from got import iconworld
