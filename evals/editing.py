@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals import editing_scores, editing_sheets, measured
-from evals.metrics import embeddings, images
+from evals.metrics import embeddings, images, layout
 from evals.metrics.edits import EditTruth
 from evals.protocols import Suite
 from evals.records import Case, Judgement, JudgeQuestion, UserError, Verdict
@@ -143,7 +143,7 @@ def observe(
     Args:
         samples: What each picture was made for.
         results: The edited pictures, RGB.
-        chains: The chain behind each, if its model wrote one.
+        chains: The chain behind each, if there is one.
         tools: The run's encoder and device.
         args: The run's arguments.
         protocol: A key of `images.FRAMES`: how pictures come to one size.
@@ -173,6 +173,7 @@ def observe(
                 "identity": _log(floor),
                 "target": _log(ceiling),
                 "judgements": [one.as_dict() for one in judged[i]],
+                "plan": _planned(chains[i]),
             }
         )
     if all("truth" in edit.extra for edit in edits):
@@ -180,6 +181,11 @@ def observe(
         for observation, edit, one in zip(observations, edits, seen, strict=True):
             observation |= {"truth": edit.extra["truth"], "measured": one}
     return observations
+
+
+def _planned(chain: str | None) -> dict[str, Any] | None:
+    """The boxes of a chain, as GenEval's observations have them."""
+    return None if chain is None else {"objects": [item.as_dict() for item in layout.parse_plan(chain)], "oracle": None}
 
 
 def _edit(sample: Sample) -> EditCase:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evals import sheets
-from evals.metrics import layout
 from evals.metrics.boxes import to_pixels
 from evals.rundir import png_bytes, write_atomic
 
@@ -82,8 +81,8 @@ def _pictures(run: Path, result: dict[str, Any], observation: dict[str, Any], ed
 
     source = _square(_load(edit.source))
     pen = ImageDraw.Draw(source)
-    for i, item in enumerate(layout.parse_plan(observation.get("chain") or "")):
-        sheets.dashed(pen, to_pixels(item.box_1000, _SIDE_PX, _SIDE_PX), _PLAN_COLORS[i % len(_PLAN_COLORS)])
+    for i, item in enumerate((observation["plan"] or {"objects": []})["objects"]):
+        sheets.dashed(pen, to_pixels(item["box_1000"], _SIDE_PX, _SIDE_PX), _PLAN_COLORS[i % len(_PLAN_COLORS)])
     target = None if edit.target is None else _load(edit.target)
     return [source, _square(sheets.open_picture(run / result["filename"])), _square(target)]
 

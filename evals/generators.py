@@ -58,11 +58,15 @@ class GoTGenerator:
         import torch
 
         options = self._options
-        edits = [sample.case.edit for sample in samples]
+        edits = [sample.case.edit for sample in samples if sample.case.edit is not None]
+        given: list[str] | None = [edit.extra["given_chain"] for edit in edits if "given_chain" in edit.extra] or None
+        sources = [edit.source.load() for edit in edits] if edits and given is None else None
+        if options.chain != "own":
+            given = [_given_chain(options.chain, sample) for sample in samples]
         drawn = self._pipe(
             [sample.case.prompt for sample in samples],
-            image=[edit.source.load() for edit in edits if edit is not None] or None,
-            chain=None if options.chain == "own" else [_given_chain(options.chain, sample) for sample in samples],
+            image=sources,
+            chain=given,
             num_inference_steps=options.steps,
             semantic=options.semantic,
             spatial=options.spatial,

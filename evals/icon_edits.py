@@ -6,6 +6,7 @@ A case's truth lies in ``extra["truth"]`` (see `evals.metrics.edits`), the chain
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 from typing import Any
@@ -48,6 +49,22 @@ def icon_set(suite: str) -> EditSet:
         cases.append(_case(f"{category}-{i:04d}", category, edit))
     notes = ("embedded edition: icons, with true targets; no numbers of photographs beside these",)
     return EditSet(origin=ICON_EDITS, variant=f"{suite} edition", cases=tuple(cases), notes=notes)
+
+
+def intervention_set(count: int) -> EditSet:
+    """Prompts whose plan a person changed: ``extra["given_chain"]`` is to be drawn, and no source is shown.
+
+    The plan is a flawless one, the same for every model. Source and target are the icon world's renders of the plan as
+    it was and as it is: what a picture that ignores the change, and one that follows it, would show.
+    """
+    world = generators.icon_world()
+    cases = []
+    for i in range(count):
+        kind = world.INTERVENTIONS[i % len(world.INTERVENTIONS)]
+        edit = world.sample_intervention(world.stable_rng("interventions", i), kind)
+        case = _case(f"{kind}-{i:04d}", kind, edit)
+        cases.append(dataclasses.replace(case, extra={**case.extra, "given_chain": edit.chain}))
+    return EditSet(origin=ICON_EDITS, variant="interventions", cases=tuple(cases))
 
 
 def _case(name: str, category: str, edit: Any) -> EditCase:

@@ -81,10 +81,17 @@ def measure(
             "result": seen[i],
             "source": seen[count + i],
             "target": seen[2 * count + i],
-            "plan": None if chain is None else planned(truth, chain, results[i].width) or _NO_PLAN,
+            "plan": _plan(edits[i], truth, chain, results[i].width),
         }
         for i, (truth, chain) in enumerate(zip(truths, chains, strict=True))
     ]
+
+
+def _plan(edit: EditCase, truth: EditTruth, chain: str | None, side_px: int) -> dict[str, Any] | None:
+    """What the chain plans; a chain that was given is not the model's plan."""
+    if chain is None or "given_chain" in edit.extra:
+        return None
+    return planned(truth, chain, side_px) or _NO_PLAN
 
 
 _NO_PLAN: dict[str, Any] = {"objects": [], "ground": None, "width": 1, "height": 1}

@@ -26,6 +26,8 @@ SAME_PLACE_IOU = 0.5
 """From this overlap on, an object is where it was."""
 REPLACED_IOU = 0.25
 """From this overlap on, an object stands in for another one, whose proportions it need not have."""
+IN_BOX = "box"
+"""The place of a move that is a box and not a side."""
 _NEAR_MIDDLE = 0.06
 """Share of the picture by which a centre must be off the middle to be on a side."""
 _SIDES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}
@@ -52,8 +54,8 @@ class EditTruth:
     erased: tuple[Thing, ...]
     drawn: tuple[Thing, ...]
     wanted: str = ""
-    """The place of a move, the relation of an addition and the number of the other object in `kept`, the number of a
-    count, the colour of a ground."""
+    """The place of a move (a side, or `IN_BOX`), the relation of an addition and the number of the other object in
+    `kept`, the number of a count, the colour of a ground."""
     color_named: bool = True
     """Whether the instruction fixes the colour of what is drawn."""
     ground_color: str | None = None
@@ -172,13 +174,13 @@ def _exchange(truth: EditTruth, free: Sequence[Detection], width_px: int, height
     least = REPLACED_IOU if truth.kind == "replace" else SAME_PLACE_IOU
     here = [d for d, overlap in zip(free, overlaps, strict=True) if overlap >= least]
     if truth.kind == "move":
-        arrived = [
-            d
-            for d in free
-            if (d.name, d.color) == (new.name, new.color) and on_side(d.box_xyxy_px, truth.wanted, width_px, height_px)
-        ]
-        left = all(d.name != old.name for d in here)
-        return {f"{old.name} left its place": left, f"it is on the {truth.wanted}": bool(arrived)}
+        same = [d for d in free if (d.name, d.color) == (new.name, new.color)]
+        left = {f"{old.name} left its place": all(d.name != old.name for d in here)}
+        if truth.wanted == IN_BOX:
+            fits = iou_matrix([d.box_xyxy_px for d in same], [_box(new, width_px, height_px)])
+            return {**left, "it is in its new box": bool((fits >= SAME_PLACE_IOU).any())}
+        arrived = any(on_side(d.box_xyxy_px, truth.wanted, width_px, height_px) for d in same)
+        return {**left, f"it is on the {truth.wanted}": arrived}
     fitting = [d for d in here if d.name == new.name]
     checks = {f"{new.name} is there": bool(fitting)}
     if truth.kind == "replace":

@@ -3,6 +3,7 @@
 from got.iconworld.edits import KINDS as EDIT_KINDS
 from got.iconworld.edits import Edit, described, sample_edit
 from got.iconworld.glyphs import CLASSES, DRAWINGS, aspect, glyph
+from got.iconworld.interventions import INTERVENTIONS, sample_intervention
 from got.iconworld.operations import Operation, read_operation
 from got.iconworld.referring import CATEGORIES as REASONING_CATEGORIES
 from got.iconworld.referring import sample_reasoning_edit
@@ -31,6 +32,7 @@ __all__ = [
     "DRAWINGS",
     "EDIT_KINDS",
     "HELD_OUT_BACKGROUNDS",
+    "INTERVENTIONS",
     "PALETTE",
     "REASONING_CATEGORIES",
     "SPOILS",
@@ -48,6 +50,7 @@ __all__ = [
     "read_operation",
     "render",
     "sample_edit",
+    "sample_intervention",
     "sample_reasoning_edit",
     "sample_scene",
     "scene_from_chain",
