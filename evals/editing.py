@@ -43,6 +43,8 @@ OBSERVE_OPTIONS = (
     "judge_protocol",
     "judge_prompt",
     "judge_repeats",
+    "judge_temperature",
+    "judge_json",
 )
 """Arguments that decide what is observed."""
 VERDICT_OPTIONS = ("judge_max_failed",)

@@ -266,6 +266,14 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--judge-protocol", choices=("got", "viescore"), default="got", help="what it is asked (default: %(default)s)")
     add("--judge-prompt", type=Path, metavar="FILE", help="the paper's own prompt instead of ours, for protocol got")
+    add(
+        "--judge-temperature",
+        type=_temperature,
+        default=0.0,
+        metavar="X|none",
+        help="none leaves it to the endpoint (default: %(default)s)",
+    )
+    add("--judge-json", action="store_true", help="ask for JSON by the endpoint's own means")
     add("--judge-repeats", type=int, default=1, metavar="N", help="ask each thing N times (default: %(default)s)")
     add("--judge-concurrency", type=int, default=4, metavar="N", help="requests at a time (default: %(default)s)")
     add("--judge-price", type=float, nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
@@ -277,6 +285,10 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="X",
         help="share of failed judgements above which there is no headline; 1: always one (default: %(default)s)",
     )
+
+
+def _temperature(text: str) -> float | None:
+    return None if text == "none" else float(text)
 
 
 def make_judge(spec: str, args: argparse.Namespace, log: Path | None = None, device: str = "cpu") -> VlmJudge:
@@ -297,6 +309,7 @@ def make_judge(spec: str, args: argparse.Namespace, log: Path | None = None, dev
         raise UserError(f"--judge-max-failed is {args.judge_max_failed}; expected a number from 0 to 1")
     protocol = make_protocol(args.judge_protocol, args.judge_prompt)
     settings = JudgeSettings(
+        params=JudgeParams(temperature=args.judge_temperature, json_mode=args.judge_json),
         concurrency=args.judge_concurrency,
         usd_per_million=None if args.judge_price is None else (args.judge_price[0], args.judge_price[1]),
         max_usd=args.max_spend,

@@ -40,7 +40,7 @@ class MeanColors:
         return said / np.linalg.norm(said, axis=1, keepdims=True)
 
     def truncated(self, texts):
-        return [len(text) > 40 for text in texts]
+        return [len(text) > 30 for text in texts]
 
 
 def png(image):
