@@ -14,12 +14,15 @@ from PIL import Image
 from rich.console import Console
 
 from evals import cli, editing, setup
-from evals.editing_sets import load_imagenhub
+from evals.editing_sets import load_emu_edit, load_imagenhub
 from evals.engines import run_local
+from evals.given import GivenGenerator
 from evals.protocols import Tools
+from evals.records import Case, Sample
 from evals.runner import run
 
 COUNT = 6
+TOOLS = ("--detector", "hf:none", "--embedder", "openclip:none")
 
 
 class MeanColors:
@@ -94,17 +97,7 @@ SUITE = editing.make_suite(
 
 
 def scores_of(data, output, *words, clip=None):
-    words = [
-        "--data",
-        str(data),
-        "--detector",
-        "hf:none",
-        "--embedder",
-        "openclip:none",
-        "--output",
-        str(output),
-        *words,
-    ]
+    words = ["--data", str(data), *TOOLS, "--output", str(output), *words]
     plan = setup.make_plan(SUITE, cli.parse(SUITE, words), prepare=lambda: None)
     tools = Tools(detector=None, embedder=clip or MeanColors(), oracle_render=None)
     changes = {"make_tools": lambda: tools, "machine": lambda: {"device": "cpu"}, "engine": run_local}
@@ -218,10 +211,47 @@ def test_cases_travel_to_another_process(data):
     assert np.array_equal(np.asarray(copy.edit.target.load()), np.asarray(pictures(3)[1]))
 
 
-def test_identity_has_no_place_in_a_suite_without_sources():
-    from evals.generators import IdentityGenerator
-    from evals.records import Case, Sample
+def test_true_targets_are_the_ceiling(data, tmp_path):
+    metrics = scores_of(data, tmp_path / "run", "--model", "target")["overall"]["metrics"]
+    assert metrics["target/l1"]["value"] == 0
+    for name, block in metrics.items():
+        assert block["target"] == pytest.approx(block["value"]), name
 
-    case = Case(id="0", prompt="", tag="", metadata={})
-    with pytest.raises(cli.UserError, match="for editing suites"):
-        IdentityGenerator().generate([Sample(case=case, index=0, seed=0)])
+
+def test_pictures_that_a_set_does_not_have_are_refused(data, tmp_path):
+    with pytest.raises(cli.UserError, match="--model released: the set has no such picture for case sample_0_1"):
+        scores_of(data, tmp_path / "run", "--model", "released")
+    sample = Sample(case=Case(id="7", prompt="", tag="", metadata={}), index=0, seed=0)
+    with pytest.raises(cli.UserError, match="is for editing suites"):
+        GivenGenerator("identity").generate([sample])
+
+
+def test_released_results_are_measured_like_any_other(tmp_path):
+    """Calibration: a published system's own pictures through our encoders."""
+    rows = [
+        {
+            "instruction": f"turn {i}",
+            "image": {"bytes": png(pictures(i)[0]), "path": None},
+            "edited_image": {"bytes": png(pictures(i)[1]), "path": None},
+            "task": "add",
+            "split": "test",
+            "idx": i,
+            "hash": str(i),
+            "input_caption": "noise",
+            "output_caption": "a blue square",
+        }
+        for i in range(3)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "test.parquet")
+    suite = dataclasses.replace(
+        SUITE, load_cases=lambda args: [editing.as_case(c) for c in load_emu_edit(args.data, rows=3).cases]
+    )
+    command = cli.parse(
+        suite,
+        ["--data", str(tmp_path / "test.parquet"), "--model", "released", "--output", str(tmp_path / "run"), *TOOLS],
+    )
+    plan = setup.make_plan(suite, command, prepare=lambda: None)
+    made = plan.make_generator().generate(plan.samples)
+    assert [np.array_equal(np.asarray(one.image), np.asarray(pictures(i)[1])) for i, one in enumerate(made)] == [
+        True
+    ] * 3
