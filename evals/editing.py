@@ -19,7 +19,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals import editing_scores
+from evals import editing_scores, editing_sheets
 from evals.metrics import embeddings, images
 from evals.protocols import Suite
 from evals.records import Case, Judgement, JudgeQuestion, UserError, Verdict
@@ -302,7 +302,6 @@ def make_suite(
     add_arguments: Callable[[argparse._ArgumentGroup], None],
     load: Callable[[argparse.Namespace], EditSet],
     observe_options: tuple[str, ...] = (),
-    sheets: Callable[[Path, list[dict[str, Any]], list[dict[str, Any]]], list[Path]] = lambda path, results, seen: [],
 ) -> Suite:
     """An editing suite.
 
@@ -314,9 +313,9 @@ def make_suite(
         add_arguments: Adds its own flags (where the data are, which variant).
         load: Its cases, from these flags.
         observe_options: Which of its flags change observations.
-        sheets: Draws contact sheets.
     """
     described: dict[str, Any] = {}
+    known: dict[str, EditCase] = {}
 
     def add_all(group: argparse._ArgumentGroup) -> None:
         add_shared_arguments(group)
@@ -325,6 +324,7 @@ def make_suite(
     def load_cases(args: argparse.Namespace) -> list[Case]:
         edits = load(args)
         described.update(edits.describe())
+        known.update({edit.id: edit for edit in edits.cases})
         return [as_case(edit) for edit in edits.cases]
 
     def summarize(
@@ -349,7 +349,7 @@ def make_suite(
         summarize=summarize,
         tables=editing_scores.tables,
         headline=editing_scores.headline,
-        sheets=sheets,
+        sheets=lambda run, results, observations: editing_sheets.draw(run, known, results, observations),
         verdict_options=VERDICT_OPTIONS,
         observe_options=(*OBSERVE_OPTIONS, *observe_options),
     )

@@ -138,7 +138,7 @@ def test_a_folder_of_results_is_measured_with_what_is_missing_and_black_counted(
     scores = scores_of(data, tmp_path / "run", "--model", f"folder:{folder}")
     overall = scores["overall"]
     assert (overall["images"], overall["missing"], overall["black"]) == (COUNT - 1, 1, 1)
-    assert list(scores["missing"]["by_cause"].values()) == [1]
+    assert scores["missing"]["by_cause"] == {"generate: no such image": 1}
     direction = overall["metrics"]["clip_direction@mean-colors"]
     assert direction["value"] > 0.3
     lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
@@ -197,6 +197,19 @@ def test_the_tables_name_data_licence_floor_and_what_is_missing(data, folder, tm
     headline = SUITE.headline(scores)
     assert headline["missing"] == 1
     assert "clip_t@mean-colors" in headline["metrics"]
+
+
+def test_a_sheet_shows_source_result_and_target_with_the_masks_frame(data, folder, tmp_path):
+    scores_of(data, tmp_path / "run", "--model", f"folder:{folder}")
+    (path,) = (tmp_path / "run" / "sheets").iterdir()
+    page = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    side, pad, header = 160, 6, 44
+    pictures_at = [page[header + pad :, pad + i * (side + pad) :][:120, :side] for i in range(3)]
+    blue = [(p[..., 2] - p[..., 0] > 200).mean() for p in pictures_at]
+    assert blue[0] < 0.02 < 0.1 < blue[1]
+    assert np.array_equal(pictures_at[1], pictures_at[2])  # this result is the target
+    frame = pictures_at[0][4 * 5 - 1, 5 * 5 : 15 * 5]  # the mask begins at row 4 of 24, at 5 px a pixel
+    assert (frame == 255).all()
 
 
 def test_other_instruments_are_another_run(data, tmp_path):
