@@ -42,6 +42,7 @@ OBSERVE_OPTIONS = (
     "judge",
     "judge_protocol",
     "judge_prompt",
+    "judge_prompts",
     "judge_repeats",
     "judge_temperature",
     "judge_json",
@@ -322,6 +323,9 @@ def make_suite(
         add_arguments(group)
 
     def load_cases(args: argparse.Namespace) -> list[Case]:
+        from evals import judges
+
+        judges.resolve(args)
         edits = load(args)
         described.update(edits.describe())
         known.update({edit.id: edit for edit in edits.cases})

@@ -93,13 +93,13 @@ class OpenAIBackend:
         self.secret_free_place = hashlib.sha256(str(self._client.base_url).encode()).hexdigest()[:12]
 
     @classmethod
-    def from_environment(cls) -> OpenAIBackend:
-        """The endpoint that the environment names.
+    def from_environment(cls, model: str = "") -> OpenAIBackend:
+        """The endpoint that the environment names, and its model unless one is given.
 
         Raises:
             UserError: A variable is missing.
         """
-        model, url = os.environ.get("JUDGE_MODEL", ""), os.environ.get("OPENAI_BASE_URL") or None
+        model, url = model or os.environ.get("JUDGE_MODEL", ""), os.environ.get("OPENAI_BASE_URL") or None
         key = os.environ.get("OPENAI_API_KEY", "")
         if not model:
             raise UserError("--judge openai: set JUDGE_MODEL to the model's name")

@@ -11,6 +11,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from evals.judge_backends import Backend, Reply
     from evals.judge_protocols import Call, JudgeProtocol
+    from evals.protocols import Judge
     from evals.records import JudgeQuestion
 
 _HOPELESS = 8
@@ -291,11 +293,22 @@ def _temperature(text: str) -> float | None:
     return None if text == "none" else float(text)
 
 
-def make_judge(spec: str, args: argparse.Namespace, log: Path | None = None, device: str = "cpu") -> VlmJudge:
+def resolve(args: argparse.Namespace) -> None:
+    """Writes into the arguments what the judge depends on beside them: the endpoint's model and the prompts' hash.
+
+    A run whose identity holds both belongs to one judge, also when the environment or a prompt file changes.
+    """
+    if args.judge == "openai" and os.environ.get("JUDGE_MODEL"):
+        args.judge = f"openai:{os.environ['JUDGE_MODEL']}"
+    asked = args.judge != "none"
+    args.judge_prompts = make_protocol(args.judge_protocol, args.judge_prompt).prompt_hash if asked else None
+
+
+def make_judge(spec: str, args: argparse.Namespace, log: Path | None = None, device: str = "cpu") -> Judge:
     """A judge by name.
 
     Args:
-        spec: `openai` (endpoint and model from the environment) or `hf:PATH|ID`.
+        spec: `openai` (endpoint and model from the environment), `openai:MODEL` or `hf:PATH|ID`.
         args: The flags of `add_arguments`.
         log: Where replies are kept.
         device: torch device of a local model.
@@ -315,8 +328,8 @@ def make_judge(spec: str, args: argparse.Namespace, log: Path | None = None, dev
         max_usd=args.max_spend,
     )
     kind, _, place = spec.partition(":")
-    if spec == "openai":
-        return VlmJudge(protocol, OpenAIBackend.from_environment(), settings, log)
+    if kind == "openai":
+        return VlmJudge(protocol, OpenAIBackend.from_environment(place), settings, log)
     if kind == "hf" and place:
         if args.judge_repeats > 1:
             raise UserError("--judge-repeats: a local judge is greedy and says the same every time")

@@ -180,6 +180,10 @@ def test_a_judge_is_asked_about_every_result_and_its_failures_bound_the_score(da
         again = scores_of(data, tmp_path / "again", *words)
         assert len(endpoint.requests) == asked + 2  # what was refused is asked again, nothing else
     assert again["overall"]["judge"]["score"] == judge["score"]
+    monkeypatch.setenv("JUDGE_MODEL", "judge-2")
+    with pytest.raises(cli.UserError, match='judge: "openai:judge-1" -> "openai:judge-2"'):
+        scores_of(data, tmp_path / "run", *words)
+    monkeypatch.setenv("JUDGE_MODEL", "judge-1")
     strict = scores_of(data, tmp_path / "run", *words[:-1], "0.05", "--from", "verdict")
     assert strict["overall"]["judge"]["headline"] is None
     assert KEY not in "".join(path.read_text() for path in (tmp_path / "run").glob("*.json*"))
