@@ -146,6 +146,7 @@ def observe(
     targets = [edit.target.load() if edit.target else None for edit in edits]
     masks = [edit.mask.load_mask() if edit.mask else None for edit in edits]
     frame = images.FRAMES[protocol]
+    _embed(with_, edits, [*sources, *results, *(target for target in targets if target is not None)])
     judged = _judge(with_, edits, sources, results)
     observations = []
     measure = functools.partial(_measure, with_, frame=frame)
@@ -168,6 +169,15 @@ def observe(
             }
         )
     return observations
+
+
+def _embed(with_: Instruments, edits: Sequence[EditCase], pictures: Sequence[Image.Image]) -> None:
+    """Embeds everything that a batch needs in one go; what follows finds it in the caches."""
+    for encoder in (*with_.clips.values(), *with_.dinos.values()):
+        encoder.embed_images(pictures)
+    texts = [edit.captions[key] for edit in edits for key in ("source", "target") if edit.captions.get(key)]
+    for clip in with_.clips.values():
+        clip.embed_texts(texts)
 
 
 def _edit(sample: Sample) -> EditCase:
