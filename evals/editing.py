@@ -43,7 +43,10 @@ OBSERVE_OPTIONS = (
     "judge",
     "judge_protocol",
     "judge_prompt",
+    "judge_prompts",
     "judge_repeats",
+    "judge_temperature",
+    "judge_json",
 )
 """Arguments that decide what is observed."""
 VERDICT_OPTIONS = ("judge_max_failed",)
@@ -54,7 +57,7 @@ def add_shared_arguments(group: argparse._ArgumentGroup) -> None:
     """The flags that all editing suites have."""
     from evals import judges
 
-    group.set_defaults(images_per_prompt=1)
+    group.set_defaults(images_per_prompt=1, judge_prompts=None)
     add = group.add_argument
     add("--clip", nargs="+", default=[], metavar="NAME", help="more CLIPs to measure with, beside --embedder")
     add("--dino", default="none", metavar="dino:ID|PATH", help="a DINO to measure with (default: %(default)s)")
@@ -154,6 +157,7 @@ def observe(
     targets = [edit.target.load() if edit.target else None for edit in edits]
     masks = [edit.mask.load_mask() if edit.mask else None for edit in edits]
     frame = images.FRAMES[protocol]
+    _embed(with_, edits, [*sources, *results, *(target for target in targets if target is not None)])
     judged = _judge(with_, edits, sources, results)
     observations = []
     measure = functools.partial(_measure, with_, frame=frame)
@@ -186,6 +190,15 @@ def observe(
 def _planned(chain: str | None) -> dict[str, Any] | None:
     """The boxes of a chain, as GenEval's observations have them."""
     return None if chain is None else {"objects": [item.as_dict() for item in layout.parse_plan(chain)], "oracle": None}
+
+
+def _embed(with_: Instruments, edits: Sequence[EditCase], pictures: Sequence[Image.Image]) -> None:
+    """Embeds everything that a batch needs in one go; what follows finds it in the caches."""
+    for encoder in (*with_.clips.values(), *with_.dinos.values()):
+        encoder.embed_images(pictures)
+    texts = [edit.captions[key] for edit in edits for key in ("source", "target") if edit.captions.get(key)]
+    for clip in with_.clips.values():
+        clip.embed_texts(texts)
 
 
 def _edit(sample: Sample) -> EditCase:
@@ -347,6 +360,9 @@ def make_suite(
         add_arguments(group)
 
     def load_cases(args: argparse.Namespace) -> list[Case]:
+        from evals import judges
+
+        judges.resolve(args)
         edits = load(args)
         described.update(edits.describe())
         known.update((edit.id, edit) for edit in edits.cases)
@@ -374,7 +390,7 @@ def make_suite(
         summarize=summarize,
         tables=editing_scores.tables,
         headline=editing_scores.headline,
-        sheets=functools.partial(editing_sheets.draw, edits=known),
+        sheets=lambda run, results, observations: editing_sheets.draw(run, known, results, observations),
         verdict_options=VERDICT_OPTIONS,
         observe_options=(*OBSERVE_OPTIONS, *observe_options),
     )

@@ -190,8 +190,8 @@ class Row:
 class ParquetFile:
     """One Parquet file with pictures in the hub's form: ``{"bytes": ..., "path": ...}``.
 
-    Words and numbers are read at once, pictures a row group at a time; the last group read is kept, because cases are
-    run in order.
+    Words and numbers are read at once, pictures a row group at a time; each column's last group is kept, because
+    cases are run in order.
     """
 
     def __init__(self, path: Path) -> None:
@@ -205,7 +205,7 @@ class ParquetFile:
             raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:120]})") from error
         self.columns = set(self._file.schema_arrow.names)
         self.number_of_rows: int = self._file.metadata.num_rows
-        self._kept: tuple[int, str, Any] | None = None
+        self._kept: dict[str, tuple[int, Any]] = {}
 
     def __reduce__(self) -> tuple[type[ParquetFile], tuple[Path]]:
         """Travels to another process as its path."""
@@ -237,9 +237,9 @@ class ParquetFile:
         while start + self._file.metadata.row_group(group).num_rows <= row:
             start += self._file.metadata.row_group(group).num_rows
             group += 1
-        if self._kept is None or self._kept[:2] != (group, column):
-            self._kept = (group, column, self._file.read_row_group(group, columns=[column]).column(column))
-        cell = self._kept[2][row - start].as_py()
+        if column not in self._kept or self._kept[column][0] != group:
+            self._kept[column] = (group, self._file.read_row_group(group, columns=[column]).column(column))
+        cell = self._kept[column][1][row - start].as_py()
         if isinstance(cell, dict) and cell.get("bytes"):
             return bytes(cell["bytes"])
         if isinstance(cell, dict) and cell.get("path"):

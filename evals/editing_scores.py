@@ -46,7 +46,10 @@ def summarize(
     for case in cases:
         wanted[case.tag] += args.images_per_prompt
     total = sum(wanted.values())
-    causes = collections.Counter(f"{line['stage']}: {line['error']}" for line in failures)
+    # An error begins with the name of its case or file, which would make each one a cause of its own.
+    causes = collections.Counter(
+        f"{line['stage']}: {line['error'].partition(': ')[2] or line['error']}" for line in failures
+    )
     return {
         "model": args.model,
         "checkpoint": args.checkpoint if args.model == "got" else None,

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evals.given import PICTURES, make_given
 from evals.records import Generated, UserError
 
 if TYPE_CHECKING:
@@ -239,25 +240,6 @@ def make_folder(options: GeneratorOptions) -> Generator:
     return FolderGenerator(root)
 
 
-# ----------------------------------------------------------------------------------------------------------- identity
-class IdentityGenerator:
-    """Gives back the source picture untouched: the floor of every editing suite."""
-
-    name = "identity"
-
-    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
-        """Each sample's source."""
-        return [self._read(sample) for sample in samples]
-
-    def _read(self, sample: Sample) -> Generated:
-        if sample.case.edit is None:
-            raise UserError("--model identity is for editing suites: there is no source picture to give back")
-        try:
-            return Generated(image=sample.case.edit.source.load())
-        except ValueError as error:
-            return Generated(image=None, error=str(error))
-
-
 # ---------------------------------------------------------------------------------------------------------- diffusers
 class DiffusersGenerator:
     """Any text-to-image pipeline of diffusers."""
@@ -315,16 +297,10 @@ def make_oracle(options: GeneratorOptions) -> Generator:
     return OracleGenerator()
 
 
-def make_identity(options: GeneratorOptions) -> Generator:
-    """The source picture, untouched; it has nothing to set."""
-    del options
-    return IdentityGenerator()
-
-
 GENERATORS: dict[str, Callable[[GeneratorOptions], Generator]] = {
     "got": make_got,
     "oracle": make_oracle,
-    "identity": make_identity,
+    **{name: make_given(name) for name in PICTURES},
     "folder": make_folder,
     "diffusers": make_diffusers,
 }
@@ -333,7 +309,7 @@ GENERATORS: dict[str, Callable[[GeneratorOptions], Generator]] = {
 WITH_ARGUMENT = {"folder": "PATH", "diffusers": "ID|PATH"}
 """Generators that need something behind the colon."""
 
-BATCH_SIZES = {"got": 32, "oracle": 32, "identity": 32, "folder": 16, "diffusers": 4}
+BATCH_SIZES = {"got": 32, "oracle": 32, "folder": 16, "diffusers": 4, **dict.fromkeys(PICTURES, 32)}
 """Images drawn and observed together, unless told otherwise; GoT's other checkpoints take 4."""
 
 
@@ -341,7 +317,7 @@ def known_models() -> str:
     """The values of ``--model``, for people.
 
     >>> known_models()
-    'got, oracle, identity, folder:PATH, diffusers:ID|PATH'
+    'got, oracle, identity, target, released, folder:PATH, diffusers:ID|PATH'
     """
     return ", ".join(name + (f":{WITH_ARGUMENT[name]}" if name in WITH_ARGUMENT else "") for name in GENERATORS)
 

@@ -88,18 +88,18 @@ class OpenAIBackend:
         except ImportError as error:
             raise UserError("this judge needs the openai client: pip install 'got-bench[judge]'") from error
         self.id = model
-        self._key = key
+        self._key, self._length_name = key, "max_tokens"
         self._client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout_seconds, max_retries=0)
         self.secret_free_place = hashlib.sha256(str(self._client.base_url).encode()).hexdigest()[:12]
 
     @classmethod
-    def from_environment(cls) -> OpenAIBackend:
-        """The endpoint that the environment names.
+    def from_environment(cls, model: str = "") -> OpenAIBackend:
+        """The endpoint that the environment names, and its model unless one is given.
 
         Raises:
             UserError: A variable is missing.
         """
-        model, url = os.environ.get("JUDGE_MODEL", ""), os.environ.get("OPENAI_BASE_URL") or None
+        model, url = model or os.environ.get("JUDGE_MODEL", ""), os.environ.get("OPENAI_BASE_URL") or None
         key = os.environ.get("OPENAI_API_KEY", "")
         if not model:
             raise UserError("--judge openai: set JUDGE_MODEL to the model's name")
@@ -116,7 +116,8 @@ class OpenAIBackend:
         for data in images:
             url = "data:image/png;base64," + base64.b64encode(data).decode()
             content.append({"type": "image_url", "image_url": {"url": url}})
-        options: dict[str, Any] = {"max_tokens": params.max_tokens, "temperature": params.temperature, "seed": seed}
+        options: dict[str, Any] = {"temperature": params.temperature, "seed": seed}
+        options[self._length_name] = params.max_tokens
         if params.json_mode:
             options["response_format"] = {"type": "json_object"}
         try:
@@ -160,6 +161,10 @@ class OpenAIBackend:
             return AskFailed("rate limit", detail, retry=not spent, after_seconds=after)
         if error.status_code >= 500 or error.status_code in (408, 409):
             return AskFailed("transport", detail, retry=True, after_seconds=_seconds_to_wait(error.response.headers))
+        if "max_completion_tokens" in detail:
+            # OpenAI's newer models know the length under this name only; other servers know the older one.
+            self._length_name = "max_completion_tokens"
+            return AskFailed("rejected", detail, retry=True, after_seconds=0.0)
         words = f"{error.code} {detail}".lower()
         filtered = any(
             word in words for word in ("content_filter", "content_policy", "content management", "jailbreak")

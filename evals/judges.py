@@ -11,6 +11,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from evals.judge_backends import Backend, Reply
     from evals.judge_protocols import Call, JudgeProtocol
+    from evals.protocols import Judge
     from evals.records import JudgeQuestion
 
 _HOPELESS = 8
@@ -266,6 +268,14 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--judge-protocol", choices=("got", "viescore"), default="got", help="what it is asked (default: %(default)s)")
     add("--judge-prompt", type=Path, metavar="FILE", help="the paper's own prompt instead of ours, for protocol got")
+    add(
+        "--judge-temperature",
+        type=_temperature,
+        default=0.0,
+        metavar="X|none",
+        help="none leaves it to the endpoint (default: %(default)s)",
+    )
+    add("--judge-json", action="store_true", help="ask for JSON by the endpoint's own means")
     add("--judge-repeats", type=int, default=1, metavar="N", help="ask each thing N times (default: %(default)s)")
     add("--judge-concurrency", type=int, default=4, metavar="N", help="requests at a time (default: %(default)s)")
     add("--judge-price", type=float, nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
@@ -279,11 +289,26 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def make_judge(spec: str, args: argparse.Namespace, log: Path | None = None, device: str = "cpu") -> VlmJudge:
+def _temperature(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
+def resolve(args: argparse.Namespace) -> None:
+    """Writes into the arguments what the judge depends on beside them: the endpoint's model and the prompts' hash.
+
+    A run whose identity holds both belongs to one judge, also when the environment or a prompt file changes.
+    """
+    if args.judge == "openai" and os.environ.get("JUDGE_MODEL"):
+        args.judge = f"openai:{os.environ['JUDGE_MODEL']}"
+    asked = args.judge not in ("none", "measured")
+    args.judge_prompts = make_protocol(args.judge_protocol, args.judge_prompt).prompt_hash if asked else None
+
+
+def make_judge(spec: str, args: argparse.Namespace, log: Path | None = None, device: str = "cpu") -> Judge:
     """A judge by name.
 
     Args:
-        spec: `openai` (endpoint and model from the environment) or `hf:PATH|ID`.
+        spec: `openai` (endpoint and model from the environment), `openai:MODEL` or `hf:PATH|ID`.
         args: The flags of `add_arguments`.
         log: Where replies are kept.
         device: torch device of a local model.
@@ -297,13 +322,14 @@ def make_judge(spec: str, args: argparse.Namespace, log: Path | None = None, dev
         raise UserError(f"--judge-max-failed is {args.judge_max_failed}; expected a number from 0 to 1")
     protocol = make_protocol(args.judge_protocol, args.judge_prompt)
     settings = JudgeSettings(
+        params=JudgeParams(temperature=args.judge_temperature, json_mode=args.judge_json),
         concurrency=args.judge_concurrency,
         usd_per_million=None if args.judge_price is None else (args.judge_price[0], args.judge_price[1]),
         max_usd=args.max_spend,
     )
     kind, _, place = spec.partition(":")
-    if spec == "openai":
-        return VlmJudge(protocol, OpenAIBackend.from_environment(), settings, log)
+    if kind == "openai":
+        return VlmJudge(protocol, OpenAIBackend.from_environment(place), settings, log)
     if kind == "hf" and place:
         if args.judge_repeats > 1:
             raise UserError("--judge-repeats: a local judge is greedy and says the same every time")

@@ -127,6 +127,17 @@ class EncodedImage:
         white: NDArray[np.bool_] = levels > 127
         return white
 
+    def load_levels(self) -> NDArray[np.uint8]:
+        """The picture in grey levels, uint8 (height, width), as SmartEdit's own metrics take a mask.
+
+        Raises:
+            ValueError: The bytes are no readable picture.
+        """
+        import numpy as np
+
+        levels: NDArray[np.uint8] = np.asarray(self._decode().convert("L"))
+        return levels
+
     def _decode(self) -> Image.Image:
         from PIL import Image
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals import generators, provenance
 from evals.engines import ENGINES
+from evals.given import PICTURES
 from evals.protocols import Tools
 from evals.records import UserError, in_icon_world
 from evals.runner import Plan, spread
@@ -40,7 +41,7 @@ _OBSERVE = ("detector", "embedder")
 _WITHOUT_EFFECT = {
     "oracle": ("checkpoint", "steps", *_GUIDANCE),
     "folder": ("checkpoint", "steps", *_GUIDANCE),
-    "identity": ("checkpoint", "steps", *_GUIDANCE),
+    **dict.fromkeys(PICTURES, ("checkpoint", "steps", *_GUIDANCE)),
     "diffusers": ("checkpoint", *_GUIDANCE),
     "got": (),
 }

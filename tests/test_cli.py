@@ -46,7 +46,7 @@ def test_help_teaches_in_groups_with_defaults_and_examples():
     for heading in ("what draws:", "GoT's three guidances:", "what looks at the images:", "geneval:", "the run:"):
         assert heading in text
     for word in (
-        "got, oracle, identity, folder:PATH, diffusers:ID|PATH",
+        "got, oracle, identity, target, released, folder:PATH, diffusers:ID|PATH",
         "(default: 42)",
         "examples:",
         "same command resumes",
@@ -83,7 +83,7 @@ def test_the_flags_that_other_tools_rely_on_exist():
     [
         (
             ["--model", "gan"],
-            "--model gan is unknown; expected one of got, oracle, identity, folder:PATH, diffusers:ID|PATH",
+            "--model gan is unknown; expected one of got, oracle, identity, target, released, folder:PATH",
         ),
         (["--limit", "0"], "argument --limit: expected a whole number from 1 up but got 0"),
         (["--limit", "many"], "expected a whole number from 1 up but got many"),

@@ -114,6 +114,27 @@ def test_smartedits_background_counts_the_hole_as_equal():
     assert whole == pytest.approx(images.psnr(a, b, ~mask).value + 10 * np.log10(2), abs=0.2)
 
 
+def test_smartedits_script_is_followed_step_by_step():
+    """The public script's own steps with torch and torchmetrics: JPEG mask with its noise, 256 px, whole frame."""
+    rng = np.random.default_rng(5)
+    source, result = (Image.fromarray(rng.integers(0, 256, (90, 120, 3), np.uint8)) for _ in range(2))
+    levels = np.zeros((90, 120), np.uint8)
+    levels[20:60, 30:90] = 250
+    levels[0, 0] = 3
+    got = images.smartedit_background(source, result, levels)
+    mask = torch.from_numpy(np.array(Image.fromarray(levels).resize((256, 256), Image.Resampling.NEAREST))) / 255
+    a, b = (
+        torch.from_numpy(np.array(picture.resize((256, 256), Image.Resampling.BICUBIC))).permute(2, 0, 1)[None] / 255
+        for picture in (source, result)
+    )
+    a, b = a * (1 - mask), b * (1 - mask)
+    assert got["psnr"].value == pytest.approx(reference.peak_signal_noise_ratio(b, a, data_range=1.0).item(), abs=1e-3)
+    expected = reference.structural_similarity_index_measure(b, a, data_range=1.0).item()
+    assert got["ssim"].value == pytest.approx(expected, abs=1e-4)
+    assert got["l2"].value == pytest.approx(torch.nn.functional.mse_loss(b, a).item(), rel=1e-4)
+    assert images.smartedit_background(source, source, levels)["psnr"].undefined == images.EQUAL_PICTURES
+
+
 def test_results_are_brought_to_the_sources_size_as_the_protocol_has_it():
     source, result = Image.new("RGB", (30, 20), "#204060"), Image.fromarray((picture(3) * 255).astype(np.uint8))
     _, b = images.pair(source, result, images.FRAMES["emu-edit"])

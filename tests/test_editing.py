@@ -14,12 +14,15 @@ from PIL import Image
 from rich.console import Console
 
 from evals import cli, editing, setup
-from evals.editing_sets import load_imagenhub
+from evals.editing_sets import load_emu_edit, load_imagenhub
 from evals.engines import run_local
+from evals.given import GivenGenerator
 from evals.protocols import Tools
+from evals.records import Case, Sample
 from evals.runner import run
 
 COUNT = 6
+TOOLS = ("--detector", "hf:none", "--embedder", "openclip:none")
 
 
 class MeanColors:
@@ -28,10 +31,10 @@ class MeanColors:
     name = "openclip:mean-colors/openai"
 
     def __init__(self):
-        self.pictures = 0
+        self.batches = []
 
     def embed_images(self, images):
-        self.pictures += len(images)
+        self.batches.append(len(images))
         means = np.array([np.asarray(image).reshape(-1, 3).mean(0) + 1 for image in images], np.float32)
         return means / np.linalg.norm(means, axis=1, keepdims=True)
 
@@ -40,7 +43,7 @@ class MeanColors:
         return said / np.linalg.norm(said, axis=1, keepdims=True)
 
     def truncated(self, texts):
-        return [len(text) > 40 for text in texts]
+        return [len(text) > 30 for text in texts]
 
 
 def png(image):
@@ -94,17 +97,7 @@ SUITE = editing.make_suite(
 
 
 def scores_of(data, output, *words, clip=None):
-    words = [
-        "--data",
-        str(data),
-        "--detector",
-        "hf:none",
-        "--embedder",
-        "openclip:none",
-        "--output",
-        str(output),
-        *words,
-    ]
+    words = ["--data", str(data), *TOOLS, "--output", str(output), *words]
     plan = setup.make_plan(SUITE, cli.parse(SUITE, words), prepare=lambda: None)
     tools = Tools(detector=None, embedder=clip or MeanColors(), oracle_render=None)
     changes = {"make_tools": lambda: tools, "machine": lambda: {"device": "cpu"}, "engine": run_local}
@@ -125,7 +118,7 @@ def test_an_untouched_source_is_the_floor_that_every_table_shows(data, tmp_path)
     assert metrics["target/l1_outside"]["value"] == 0
     assert metrics["clip_t@mean-colors"]["target"] > metrics["clip_t@mean-colors"]["value"]
     # Every source and target once: two edits share a source, and floor, ceiling and result share pictures.
-    assert clip.pictures == COUNT // 2 + COUNT
+    assert clip.batches == [COUNT // 2 + COUNT]
     assert (scores["overall"]["groups"], scores["overall"]["images"]) == (COUNT // 2, COUNT)
     assert scores["overall"]["truncated"] == {"mean-colors": 1}
 
@@ -145,7 +138,7 @@ def test_a_folder_of_results_is_measured_with_what_is_missing_and_black_counted(
     scores = scores_of(data, tmp_path / "run", "--model", f"folder:{folder}")
     overall = scores["overall"]
     assert (overall["images"], overall["missing"], overall["black"]) == (COUNT - 1, 1, 1)
-    assert list(scores["missing"]["by_cause"].values()) == [1]
+    assert scores["missing"]["by_cause"] == {"generate: no such image": 1}
     direction = overall["metrics"]["clip_direction@mean-colors"]
     assert direction["value"] > 0.3
     lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
@@ -187,6 +180,10 @@ def test_a_judge_is_asked_about_every_result_and_its_failures_bound_the_score(da
         again = scores_of(data, tmp_path / "again", *words)
         assert len(endpoint.requests) == asked + 2  # what was refused is asked again, nothing else
     assert again["overall"]["judge"]["score"] == judge["score"]
+    monkeypatch.setenv("JUDGE_MODEL", "judge-2")
+    with pytest.raises(cli.UserError, match='judge: "openai:judge-1" -> "openai:judge-2"'):
+        scores_of(data, tmp_path / "run", *words)
+    monkeypatch.setenv("JUDGE_MODEL", "judge-1")
     strict = scores_of(data, tmp_path / "run", *words[:-1], "0.05", "--from", "verdict")
     assert strict["overall"]["judge"]["headline"] is None
     assert KEY not in "".join(path.read_text() for path in (tmp_path / "run").glob("*.json*"))
@@ -206,6 +203,19 @@ def test_the_tables_name_data_licence_floor_and_what_is_missing(data, folder, tm
     assert "clip_t@mean-colors" in headline["metrics"]
 
 
+def test_a_sheet_shows_source_result_and_target_with_the_masks_frame(data, folder, tmp_path):
+    scores_of(data, tmp_path / "run", "--model", f"folder:{folder}")
+    (path,) = (tmp_path / "run" / "sheets").iterdir()
+    page = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    side, pad, header = 160, 6, 44
+    pictures_at = [page[header + pad :, pad + i * (side + pad) :][:120, :side] for i in range(3)]
+    blue = [(p[..., 2] - p[..., 0] > 200).mean() for p in pictures_at]
+    assert blue[0] < 0.02 < 0.1 < blue[1]
+    assert np.array_equal(pictures_at[1], pictures_at[2])  # this result is the target
+    frame = pictures_at[0][4 * 5 - 1, 5 * 5 : 15 * 5]  # the mask begins at row 4 of 24, at 5 px a pixel
+    assert (frame == 255).all()
+
+
 def test_other_instruments_are_another_run(data, tmp_path):
     scores_of(data, tmp_path / "run", "--model", "identity")
     with pytest.raises(cli.UserError, match=r"made with other arguments \(lpips: \"none\" -> \"alex\"\)"):
@@ -218,10 +228,47 @@ def test_cases_travel_to_another_process(data):
     assert np.array_equal(np.asarray(copy.edit.target.load()), np.asarray(pictures(3)[1]))
 
 
-def test_identity_has_no_place_in_a_suite_without_sources():
-    from evals.generators import IdentityGenerator
-    from evals.records import Case, Sample
+def test_true_targets_are_the_ceiling(data, tmp_path):
+    metrics = scores_of(data, tmp_path / "run", "--model", "target")["overall"]["metrics"]
+    assert metrics["target/l1"]["value"] == 0
+    for name, block in metrics.items():
+        assert block["target"] == pytest.approx(block["value"]), name
 
-    case = Case(id="0", prompt="", tag="", metadata={})
-    with pytest.raises(cli.UserError, match="for editing suites"):
-        IdentityGenerator().generate([Sample(case=case, index=0, seed=0)])
+
+def test_pictures_that_a_set_does_not_have_are_refused(data, tmp_path):
+    with pytest.raises(cli.UserError, match="--model released: the set has no such picture for case sample_0_1"):
+        scores_of(data, tmp_path / "run", "--model", "released")
+    sample = Sample(case=Case(id="7", prompt="", tag="", metadata={}), index=0, seed=0)
+    with pytest.raises(cli.UserError, match="is for editing suites"):
+        GivenGenerator("identity").generate([sample])
+
+
+def test_released_results_are_measured_like_any_other(tmp_path):
+    """Calibration: a published system's own pictures through our encoders."""
+    rows = [
+        {
+            "instruction": f"turn {i}",
+            "image": {"bytes": png(pictures(i)[0]), "path": None},
+            "edited_image": {"bytes": png(pictures(i)[1]), "path": None},
+            "task": "add",
+            "split": "test",
+            "idx": i,
+            "hash": str(i),
+            "input_caption": "noise",
+            "output_caption": "a blue square",
+        }
+        for i in range(3)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "test.parquet")
+    suite = dataclasses.replace(
+        SUITE, load_cases=lambda args: [editing.as_case(c) for c in load_emu_edit(args.data, rows=3).cases]
+    )
+    command = cli.parse(
+        suite,
+        ["--data", str(tmp_path / "test.parquet"), "--model", "released", "--output", str(tmp_path / "run"), *TOOLS],
+    )
+    plan = setup.make_plan(suite, command, prepare=lambda: None)
+    made = plan.make_generator().generate(plan.samples)
+    assert [np.array_equal(np.asarray(one.image), np.asarray(pictures(i)[1])) for i, one in enumerate(made)] == [
+        True
+    ] * 3

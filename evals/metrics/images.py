@@ -239,6 +239,28 @@ def hidden(picture: Pixels, mask_levels: ArrayLike) -> Pixels:
     return picture * (1 - np.asarray(mask_levels, dtype=np.float64) / 255)[..., None]
 
 
+def smartedit_background(source: Image.Image, result: Image.Image, mask_levels: ArrayLike) -> dict[str, Score]:
+    """PSNR, SSIM and L2 outside the mask exactly as SmartEdit's public script has them, hole and all: see `hidden`.
+
+    Everything at 256 px: pictures bicubic, the mask nearest and with all its grey levels. A hidden hole counts as equal
+    pixels, so these do not compare with `pixel_scores`, and a report must say that they are SmartEdit's.
+
+    >>> from PIL import Image
+    >>> white, grey = Image.new("RGB", (8, 8), "#fff"), Image.new("RGB", (8, 8), "#808080")
+    >>> half = np.repeat([[255, 0]], 8, axis=0).repeat(4, axis=1)
+    >>> plain, hole = (smartedit_background(white, grey, m)["l2"].value for m in (np.zeros((8, 8)), half))
+    >>> round(hole / plain, 3)
+    0.5
+    """
+    from PIL import Image
+
+    frame = FRAMES["smartedit"]
+    assert frame.size_px is not None, "SmartEdit's frame has a size"
+    levels = Image.fromarray(np.asarray(mask_levels, dtype=np.uint8)).resize(frame.size_px, Image.Resampling.NEAREST)
+    a, b = (hidden(picture, np.asarray(levels)) for picture in pair(source, result, frame))
+    return {"psnr": psnr(a, b), "ssim": ssim(a, b), "l2": l2(a, b)}
+
+
 def mask_box(mask: ArrayLike, *, as_smartedit: bool = False) -> tuple[int, int, int, int] | None:
     """Smallest box (x1, y1, x2, y2 in px, ends exclusive) around a mask; None if it is empty.
 
