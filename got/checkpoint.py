@@ -54,12 +54,12 @@ def load(name: str | Path = "mini", device: str = "cpu", dtype: torch.dtype = to
     """
     path = _locate(name)
     exact = _FLOAT32_PARTS.get(_read_index(path).get("scale", "mini"), ())
-    with _quiet():
+    with quiet():
         networks = {part: _load_network(path / part, torch.float32 if part in exact else dtype) for part in _NETWORKS}
         try:
             pipeline = GoTPipeline.from_pretrained(path, local_files_only=True, **networks)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise CheckpointError(f"Cannot load {path}: {_first_line(error)}") from error
+            raise CheckpointError(f"Cannot load {path}: {first_line(error)}") from error
     return pipeline.to(device)
 
 
@@ -70,7 +70,7 @@ def save_fp16(pipeline: GoTPipeline, path: str | Path) -> None:
         name: torch.nn.Module.to(copy.deepcopy(part), torch.float16) if isinstance(part, torch.nn.Module) else part
         for name, part in pipeline.components.items()
     }
-    with _quiet():
+    with quiet():
         GoTPipeline(**half, scale=pipeline.config.scale).save_pretrained(path)
 
 
@@ -90,7 +90,7 @@ def _locate(name: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(name)))
     except Exception as error:  # the client raises its own, requests' and httpx's errors: all mean "not there"
-        raise CheckpointError(f"No folder {name}, and no download from the hub: {_first_line(error)}") from error
+        raise CheckpointError(f"No folder {name}, and no download from the hub: {first_line(error)}") from error
 
 
 def _read_index(path: Path) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _read_index(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{index} is not valid JSON: {_first_line(error)}") from error
+        raise CheckpointError(f"{index} is not valid JSON: {first_line(error)}") from error
     if not isinstance(content, dict) or content.get("_class_name") != GoTPipeline.__name__:
         found = content.get("_class_name") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"Expected a {GoTPipeline.__name__} in {path} but found {found}")
@@ -122,7 +122,7 @@ def _load_network(folder: Path, dtype: torch.dtype) -> nn.Module:
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"Cannot load {folder}: {_first_line(error)}") from error
+        raise CheckpointError(f"Cannot load {folder}: {first_line(error)}") from error
     for problem in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
         if info[problem]:
             raise CheckpointError(f"{folder} does not fit its config: {problem} {sorted(map(str, info[problem]))[0]}")
@@ -130,8 +130,8 @@ def _load_network(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' own progress bars, which show one line per component; puts back what was set."""
+def quiet() -> Iterator[None]:
+    """Run without the libraries' own progress bars, which show one line per component; puts back what was set."""
     libraries = [library for library in (transformers_logging, diffusers_logging) if library.is_progress_bar_enabled()]
     for library in libraries:
         library.disable_progress_bar()
@@ -142,6 +142,7 @@ def _quiet() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """An error's class and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

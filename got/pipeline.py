@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from got.chain import Chain
 from got.config import CONFIGS, GoTConfig, GuidanceConfig
 from got.models import SemanticProjector
+from got.released import merge_adapter
 from got.reasoner import Reasoner, Thoughts
 from got.ssgm import Conditions, Denoiser, Switches, picture_conditions, semantic_conditions, time_ids
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -51,6 +54,7 @@ class GoTPipeline(DiffusionPipeline):
         projector: From the reasoner's states to the UNet's conditioning.
         image_processor: For source images; may be missing in a text-to-image pipeline.
         scale: Name of an entry of `got.config.CONFIGS`: sampling defaults and the size of source images.
+        adapter: Folder beside ``mllm`` with a LoRA that loading merges (see `got.convert`).
     """
 
     model_cpu_offload_seq = "mllm->projector->unet->vae"
@@ -67,6 +71,7 @@ class GoTPipeline(DiffusionPipeline):
         projector: SemanticProjector,
         image_processor: Qwen2VLImageProcessor | None = None,
         scale: str = "mini",
+        adapter: str | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -78,9 +83,18 @@ class GoTPipeline(DiffusionPipeline):
             projector=projector,
             image_processor=image_processor,
         )
-        self.register_to_config(scale=scale)
+        self.register_to_config(scale=scale, adapter=adapter)
         if scale not in CONFIGS:
             raise ValueError(f"Expected scale to be one of {', '.join(CONFIGS)} but got {scale!r}")
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], **options: Any) -> GoTPipeline:
+        """Load as any diffusers pipeline, and merge the reasoner's LoRA if it was kept apart."""
+        pipeline = super().from_pretrained(path, **options)
+        if pipeline.config.adapter is not None:
+            merge_adapter(pipeline.mllm, Path(pipeline.mllm.name_or_path).parent / pipeline.config.adapter)
+            pipeline.register_to_config(adapter=None)
+        return pipeline
 
     @property
     def got_config(self) -> GoTConfig:
