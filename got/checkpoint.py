@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from got.models import SemanticProjector
 from got.pipeline import GoTPipeline
+from got.reference import ReferencePipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,26 +42,47 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message says which part of it and why, in one line."""
 
 
-def load(name: str | Path = "mini", device: str = "cpu", dtype: torch.dtype = torch.float32) -> GoTPipeline:
+def load(
+    name: str | Path = "mini",
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    offload: str | None = None,
+    reference_compat: bool = False,
+) -> GoTPipeline:
     """Load a pipeline, whatever precision it is stored in.
 
     Args:
-        name: ``"mini"`` (the embedded weights), a folder written by `GoTPipeline.save_pretrained`, or a hub id.
+        name: ``"mini"`` (the embedded weights), a folder written by `got.convert` or by `GoTPipeline.save_pretrained`,
+            or a hub id.
         device: Where the networks go.
         dtype: Precision of the UNet and, at the published scale, of the reasoner. The VAE stays in float32.
+        offload: ``"model"`` keeps networks in main memory and moves each to the device when it is its turn;
+            ``"sequential"`` does so layer by layer, slower and in the least memory.
+        reference_compat: Behave as the released code where ours differs on purpose; `got.reference` lists where.
 
     Raises:
         CheckpointError: If there is nothing under that name, a file is missing, or weights do not fit their config.
+        ValueError: If `offload` is none of these, or has no device to move networks to.
     """
+    if offload not in (None, "model", "sequential"):
+        raise ValueError(f"Expected offload to be model, sequential or None but got {offload!r}")
+    if offload is not None and device == "cpu":
+        raise ValueError("Expected a device other than cpu to move networks to, because offload keeps them on the cpu")
     path = _locate(name)
     exact = _FLOAT32_PARTS.get(_read_index(path).get("scale", "mini"), ())
+    pipeline_class = ReferencePipeline if reference_compat else GoTPipeline
     with quiet():
         networks = {part: _load_network(path / part, torch.float32 if part in exact else dtype) for part in _NETWORKS}
         try:
-            pipeline = GoTPipeline.from_pretrained(path, local_files_only=True, **networks)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            pipeline = pipeline_class.from_pretrained(path, local_files_only=True, **networks)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             raise CheckpointError(f"Cannot load {path}: {first_line(error)}") from error
-    return pipeline.to(device)
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif offload == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=device)
+    return pipeline if offload else pipeline.to(device)
 
 
 def save_fp16(pipeline: GoTPipeline, path: str | Path) -> None:

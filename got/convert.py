@@ -34,7 +34,6 @@ from got.pipeline import GoTPipeline
 from got.tokens import IMAGE_END, IMAGE_START, image_token, token_id
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator, Mapping
 
     from torch import nn
@@ -49,7 +48,6 @@ _DIFFUSERS_INDEX = "diffusion_pytorch_model.safetensors.index.json"
 # SDXL's autoencoder overflows in float16 and loses detail in bfloat16.
 _ALWAYS_FLOAT32 = ("vae",)
 _CHAIN_TOKENS = 1024
-_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def convert(
@@ -104,29 +102,6 @@ def convert(
     return output
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``convert`` to a command line."""
-    parser = commands.add_parser("convert", help="turn the released checkpoint into a diffusers-style folder")
-    for name, text in (
-        ("got", "folder or hub id of the released weights (pytorch_model.bin, or its shards with their index)"),
-        ("qwen", "folder or hub id of Qwen2.5-VL-3B-Instruct: configuration and tokenizer"),
-        ("sdxl", "folder or hub id of SDXL base: configurations"),
-    ):
-        parser.add_argument(f"--{name}", required=True, metavar="DIR", help=text)
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a new folder")
-    parser.add_argument("--dtype", choices=_DTYPES, default=_DTYPES[0], help="of the stored weights (default: exact)")
-    parser.add_argument("--keep-lora", action="store_true", help="save LoRA beside the weights instead of merging it")
-
-
-def run(arguments: argparse.Namespace) -> dict[str, object]:
-    """Do what the command line asks for; the result is its last line of output."""
-    dtype = getattr(torch, arguments.dtype)
-    keep_lora = arguments.keep_lora
-    output = convert(arguments.got, arguments.qwen, arguments.sdxl, arguments.output, dtype, keep_lora=keep_lora)
-    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    return {"checkpoint": str(output), "bytes": size, "dtype": arguments.dtype, "lora": "kept" if keep_lora else "merged"}
-
-
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
@@ -142,7 +117,7 @@ def _folder(name: str | Path, patterns: list[str]) -> Path:
         raise CheckpointError(f"No folder {name}, and no download from the hub: {first_line(error)}") from error
 
 
-def _blueprint(qwen: Path, sdxl: Path) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+def _blueprint(qwen: Path, sdxl: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The networks, still without weights, and the rest of a pipeline."""
     unet, vae, scheduler = (_read_json(sdxl / part) for part in _SDXL_FILES)
     _read_json(qwen / "config.json")
@@ -301,7 +276,7 @@ def _write_adapter(folder: Path, mllm: nn.Module, weights: Mapping[str, torch.Te
     _write_json(folder / "adapter_config.json", settings)
 
 
-def _write_rest(folder: Path, parts: dict[str, nn.Module], others: dict[str, Any], adapter: str | None) -> None:
+def _write_rest(folder: Path, parts: dict[str, Any], others: dict[str, Any], adapter: str | None) -> None:
     """Everything but weights: configurations, tokenizer, image processor, and the index of the pipeline."""
     generation = others.pop("generation")
     GoTPipeline(**parts, **others, scale=_SCALE, adapter=adapter).save_config(folder)
@@ -327,5 +302,6 @@ def _write_sums(folder: Path) -> None:
     lines = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         with file.open("rb") as stream:
-            lines.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {file.relative_to(folder).as_posix()}\n")
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        lines.append(f"{digest}  {file.relative_to(folder).as_posix()}\n")
     (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")

@@ -13,6 +13,8 @@ from PIL import Image
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from diffusers import AutoencoderKL
+
     from got.config import GuidanceConfig
     from got.ssgm import Switches
 
@@ -45,7 +47,7 @@ class GoTOutput(BaseOutput):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sampling:
-    """How pictures are drawn from thoughts: the checked arguments of a call."""
+    """How prompts are answered: the checked arguments of a call."""
 
     size_px: tuple[int, int]
     """Width and height."""
@@ -53,6 +55,13 @@ class Sampling:
     scales: GuidanceConfig
     switches: Switches
     generators: torch.Generator | list[torch.Generator] | None
+    stretch: bool = True
+    """Whether PIL images take on the aspect ratio of their sources."""
+    output_type: str = "pil"
+    max_turns: int = 1
+    """Most pictures per prompt."""
+    max_new_tokens: int | None = None
+    """Longest chain."""
     callback: Callable[..., dict[str, torch.Tensor]] | None = None
 
     def rows(self, rows: Sequence[int]) -> Sampling:
@@ -92,3 +101,35 @@ def with_aspect_of(size_px: tuple[int, int], picture: Image.Image) -> Image.Imag
     else:
         width = int(width * size_px[0] / size_px[1])
     return picture if picture.size == (width, height) else picture.resize((width, height))
+
+
+def scale_latents(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+    """From the VAE's latents (batch, channels, h, w) to the normalised ones that the UNet denoises."""
+    moments = _latent_moments(vae, latents)
+    return latents * vae.config.scaling_factor if moments is None else (latents - moments[0]) / moments[1]
+
+
+def unscale_latents(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+    """The inverse of `scale_latents`."""
+    moments = _latent_moments(vae, latents)
+    return latents / vae.config.scaling_factor if moments is None else latents * moments[1] + moments[0]
+
+
+def _latent_moments(vae: AutoencoderKL, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    mean, std = vae.config.latents_mean, vae.config.latents_std
+    if mean is None or std is None:
+        return None
+    return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)
+
+
+def per_prompt(value: Any, single: Any, count: int, name: str, *, alone_ok: bool = False) -> Any:
+    """Give each prompt a value: None stays, a single value serves a single prompt (or any number), a list must fit."""
+    if value is None:
+        return None
+    if isinstance(value, single):
+        if alone_ok and count > 1:
+            return value
+        value = [value] * count
+    if len(value) != count:
+        raise ValueError(f"Expected one {name} per prompt ({count}) but got {len(value)}")
+    return list(value)

@@ -16,9 +16,11 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from got.chain import Chain
 from got.config import CONFIGS, GoTConfig, GuidanceConfig
 from got.models import SemanticProjector
-from got.output import GoTOutput, Sampling, Turn, to_array, to_pil, together, with_aspect_of
-from got.released import merge_adapter
+from got.output import GoTOutput, Sampling, Turn, per_prompt, to_array, to_pil, together, with_aspect_of
+from got.output import scale_latents as scale_latents
+from got.output import unscale_latents as unscale_latents
 from got.reasoner import Reasoner, Thoughts
+from got.released import merge_adapter
 from got.ssgm import Conditions, Denoiser, Switches, picture_conditions, semantic_conditions, time_ids
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class GoTPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "mllm->projector->unet->vae"
     _optional_components = ("image_processor",)
     _callback_tensor_inputs = _CALLBACK_TENSORS
+    _usual_turns = 1
 
     def __init__(
         self,
@@ -122,7 +125,7 @@ class GoTPipeline(DiffusionPipeline):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pil",
         max_new_tokens: int | None = None,
-        max_turns: int = 1,
+        max_turns: int | None = None,
         callback_on_step_end: Callable[[GoTPipeline, int, int, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
         | None = None,
     ) -> GoTOutput:
@@ -145,9 +148,9 @@ class GoTPipeline(DiffusionPipeline):
                 device.
             output_type: ``"pil"``, ``"np"``, ``"pt"`` or ``"latent"`` (normalised latents).
             max_new_tokens: Longest chain.
-            max_turns: Most pictures per prompt. With more than one, each picture is the reference of the next, and the
-                reasoner sees it if it asks to; it decides by itself when a prompt is done. Every turn starts from the
-                same noise.
+            max_turns: Most pictures per prompt, one unless told otherwise. With more, each picture is the reference of
+                the next, and the reasoner sees it if it asks to; it decides by itself when a prompt is done. Every turn
+                starts from the same noise.
             callback_on_step_end: Called after each step with (pipeline, step, timestep, {"latents": ...}); latents in
                 the mapping that it returns replace ours.
 
@@ -157,28 +160,27 @@ class GoTPipeline(DiffusionPipeline):
         Raises:
             ValueError: If the arguments do not fit together.
         """
-        if max_turns < 1:
-            raise ValueError(f"Expected max_turns to be at least 1 but got {max_turns}")
-        prompts, images, chains, sampling = self.checked(
-            prompt,
-            image,
-            chain,
-            num_inference_steps=num_inference_steps,
-            height=height,
-            width=width,
-            semantic_scale=semantic_scale,
-            spatial_scale=spatial_scale,
-            reference_scale=reference_scale,
-            switches=Switches(semantic=semantic, spatial=spatial, reference=reference),
-            generator=generator,
-            callback_on_step_end=callback_on_step_end,
-        )
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise ValueError("Expected at least one prompt but got an empty list")
         if output_type not in _OUTPUT_TYPES:
             raise ValueError(f"Expected output_type to be one of {', '.join(_OUTPUT_TYPES)} but got {output_type!r}")
-        # The model was trained on squares. A picture of no given size is one, stretched to the source's aspect.
-        frames = images if width is None and height is None else None
-        thoughts = self._think(prompts, chains, images, max_new_tokens)
-        turns = self._converse(thoughts, images, frames, sampling, output_type, max_turns, max_new_tokens)
+        images = per_prompt(image, Image.Image, len(prompts), "image")
+        chains = per_prompt(chain, (str, Chain), len(prompts), "chain")
+        sampling = Sampling(
+            size_px=self.size_px(width, height),
+            steps=_at_least_one(num_inference_steps, self._usual_steps, "num_inference_steps"),
+            scales=self._scales(semantic_scale, spatial_scale, reference_scale, edit=images is not None),
+            switches=Switches(semantic=semantic, spatial=spatial, reference=reference),
+            generators=per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True),
+            # The model was trained on squares. A picture of no given size is one, stretched to the source's aspect.
+            stretch=width is None and height is None,
+            output_type=output_type,
+            max_turns=_at_least_one(max_turns, self._usual_turns, "max_turns"),
+            max_new_tokens=max_new_tokens,
+            callback=callback_on_step_end,
+        )
+        turns = self._answer(prompts, images, chains, sampling)
         self.maybe_free_model_hooks()
         last = [row[-1] for row in turns]
         return GoTOutput(
@@ -188,71 +190,36 @@ class GoTPipeline(DiffusionPipeline):
             turns=[tuple(row) for row in turns],
         )
 
-    def checked(
-        self,
-        prompt: str | Sequence[str],
-        image: Image.Image | Sequence[Image.Image] | None,
-        chain: str | Chain | Sequence[str | Chain | None] | None,
-        *,
-        num_inference_steps: int | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        semantic_scale: float | None = None,
-        spatial_scale: float | None = None,
-        reference_scale: float | None = None,
-        switches: Switches | None = None,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        callback_on_step_end: Callable[..., dict[str, torch.Tensor]] | None = None,
-    ) -> tuple[list[str], list[Image.Image] | None, list[str | Chain | None] | None, Sampling]:
-        """The arguments of a call (see `__call__`), one per prompt and with defaults: prompts, images, chains, the rest.
+    @property
+    def _usual_steps(self) -> int:
+        return self.got_config.steps
 
-        Raises:
-            ValueError: If they do not fit together.
-        """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            raise ValueError("Expected at least one prompt but got an empty list")
-        images = _per_prompt(image, Image.Image, len(prompts), "image")
-        steps = self.got_config.steps if num_inference_steps is None else num_inference_steps
-        if steps < 1:
-            raise ValueError(f"Expected num_inference_steps to be at least 1 but got {steps}")
-        sampling = Sampling(
-            size_px=self.size_px(width, height),
-            steps=steps,
-            scales=self._scales(semantic_scale, spatial_scale, reference_scale, edit=images is not None),
-            switches=switches or Switches(),
-            generators=_per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True),
-            callback=callback_on_step_end,
-        )
-        return prompts, images, _per_prompt(chain, (str, Chain), len(prompts), "chain"), sampling
-
-    def _converse(
+    def _answer(
         self,
-        thoughts: Thoughts,
+        prompts: list[str],
         images: list[Image.Image] | None,
-        frames: list[Image.Image] | None,
+        chains: list[str | Chain | None] | None,
         sampling: Sampling,
-        output_type: str,
-        max_turns: int,
-        max_new_tokens: int | None,
     ) -> list[list[Turn]]:
         """Draw, and as long as the reasoner has more to say, show it the picture and draw its next chain upon that."""
-        turns: list[list[Turn]] = [[] for _ in thoughts.chains]
-        rows, references, noise = list(range(len(turns))), images, sampling.noise_states()
+        thoughts = self._think(prompts, chains, images, sampling.max_new_tokens)
+        turns: list[list[Turn]] = [[] for _ in prompts]
+        rows, references, noise = list(range(len(prompts))), images, sampling.noise_states()
         while True:
             for generator, state in noise:
                 generator.set_state(state)
             parsed = [Chain.parse(text) for text in thoughts.chains]
             latents = self.draw(thoughts.hidden, parsed, references, sampling.rows(rows))
-            decoded = None if output_type == "latent" and max_turns == 1 else self._decode(latents)
-            shown = None if frames is None else [frames[row] for row in rows]
-            finished = self._to_images(latents, decoded, output_type, shown)
+            done = len(turns[rows[0]]) + 1 == sampling.max_turns
+            decoded = None if done and sampling.output_type == "latent" else self._decode(latents)
+            frames = [images[row] for row in rows] if images and sampling.stretch else None
+            finished = _finish(latents, decoded, sampling.output_type, frames)
             for row, image, chain, warnings in zip(rows, finished, parsed, thoughts.warnings, strict=True):
                 turns[row].append(Turn(image=image, chain=chain.text, warnings=(*warnings, *chain.warnings)))
-            if decoded is None or len(turns[rows[0]]) == max_turns:
+            if done or decoded is None:
                 return turns
             pictures = to_pil(decoded)
-            thoughts, going, ends = self.reasoner.go_on(thoughts.transcripts, pictures, max_new_tokens)
+            thoughts, going, ends = self.reasoner.go_on(thoughts.transcripts, pictures, sampling.max_new_tokens)
             for row, why in zip(rows, ends, strict=True):
                 last = turns[row][-1]
                 turns[row][-1] = dataclasses.replace(last, warnings=(*last.warnings, *why))
@@ -360,24 +327,21 @@ class GoTPipeline(DiffusionPipeline):
         decoded = self.vae.decode(unscale_latents(self.vae, latents).to(self.vae.dtype), return_dict=False)[0]
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
-    def _to_images(
-        self,
-        latents: torch.Tensor,
-        decoded: torch.Tensor | None,
-        output_type: str,
-        frames: Sequence[Image.Image] | None,
-    ) -> Sequence[Any]:
-        """One result per picture; PIL images are stretched to the aspect of their frame, if there is one."""
-        if output_type == "latent" or decoded is None:
-            return latents
-        if output_type == "pt":
-            return decoded
-        if output_type == "np":
-            return to_array(decoded)
-        pictures = to_pil(decoded)
-        if frames is None:
-            return pictures
-        return [with_aspect_of(frame.size, picture) for frame, picture in zip(frames, pictures, strict=True)]
+
+def _finish(
+    latents: torch.Tensor, decoded: torch.Tensor | None, output_type: str, frames: Sequence[Image.Image] | None
+) -> Any:
+    """One result per picture; PIL images are stretched to the aspect of their frame, if there is one."""
+    if output_type == "latent" or decoded is None:
+        return latents
+    if output_type == "pt":
+        return decoded
+    if output_type == "np":
+        return to_array(decoded)
+    pictures = to_pil(decoded)
+    if frames is None:
+        return pictures
+    return [with_aspect_of(frame.size, picture) for frame, picture in zip(frames, pictures, strict=True)]
 
 
 def _keep_exact(vae: AutoencoderKL) -> None:
@@ -386,33 +350,7 @@ def _keep_exact(vae: AutoencoderKL) -> None:
         vae.to(dtype=torch.float32)
 
 
-def scale_latents(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
-    """From the VAE's latents (batch, channels, h, w) to the normalised ones that the UNet denoises."""
-    moments = _latent_moments(vae, latents)
-    return latents * vae.config.scaling_factor if moments is None else (latents - moments[0]) / moments[1]
-
-
-def unscale_latents(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
-    """The inverse of `scale_latents`."""
-    moments = _latent_moments(vae, latents)
-    return latents / vae.config.scaling_factor if moments is None else latents * moments[1] + moments[0]
-
-
-def _latent_moments(vae: AutoencoderKL, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    mean, std = vae.config.latents_mean, vae.config.latents_std
-    if mean is None or std is None:
-        return None
-    return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)
-
-
-def _per_prompt(value: Any, single: Any, count: int, name: str, *, alone_ok: bool = False) -> Any:
-    """One value per prompt: None stays, a single value serves a single prompt (or any number), a list must fit."""
-    if value is None:
-        return None
-    if isinstance(value, single):
-        if alone_ok and count > 1:
-            return value
-        value = [value] * count
-    if len(value) != count:
-        raise ValueError(f"Expected one {name} per prompt ({count}) but got {len(value)}")
-    return list(value)
+def _at_least_one(value: int | None, usual: int, name: str) -> int:
+    if value is not None and value < 1:
+        raise ValueError(f"Expected {name} to be at least 1 but got {value}")
+    return usual if value is None else value

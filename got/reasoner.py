@@ -38,6 +38,7 @@ IMAGE_TOKENS = 64
 IGNORED_LABEL = -100
 _MAX_NEW_TOKENS = 1024
 _STOPS = (IMAGE_START, VISION_START, END_OF_TEXT)
+_NOT_ENDED = f"the chain did not end in {IMAGE_START}"
 _CUT_OFF = "the next chain was cut off, so nothing was drawn for it"
 
 
@@ -155,11 +156,10 @@ class Reasoner:
         requests, inverse = _unique(prompts, images)
         transcripts = [self.transcript(r.prompt, r.image, r.chain) for r in requests]
         written = self._write_on(transcripts, max_new_tokens, **generate_kwargs)
-        hidden = self._image_token_states(written)
         thoughts = Thoughts(
             chains=[self.tokenizer.decode(ids) for ids in written.ids],
-            hidden=hidden,
-            warnings=[() if ended else (f"the chain did not end in {IMAGE_START}",) for ended in written.ended.tolist()],
+            hidden=self._image_token_states(written),
+            warnings=[() if ended else (_NOT_ENDED,) for ended in written.ended.tolist()],
             transcripts=[self._with_image_tokens(row, ids) for row, ids in zip(transcripts, written.ids, strict=True)],
         )
         return thoughts[inverse]
@@ -204,7 +204,7 @@ class Reasoner:
         """
         rows = [row.plus([token_id(self.tokenizer, IMAGE_END)]) for row in transcripts]
         written = self._write_on(rows, max_new_tokens)
-        words, stops, hidden = [[*ids] for ids in written.ids], list(written.stops), self._states_if_any(written)
+        words, stops, hidden = list(written.ids), list(written.stops), self._states_if_any(written)
         looking = [i for i, stop in enumerate(stops) if stop == VISION_START]
         if looking:
             for i in looking:
@@ -212,11 +212,11 @@ class Reasoner:
             again = self._write_on([rows[i] for i in looking], max_new_tokens)
             for i, ids, stop, states in zip(looking, again.ids, again.stops, self._states_if_any(again), strict=True):
                 rows[i] = rows[i].plus(ids)
-                words[i], stops[i], hidden[i] = [*words[i], *ids], stop, states
+                words[i], stops[i], hidden[i] = (*words[i], *ids), stop, states
         going = [i for i, stop in enumerate(stops) if stop == IMAGE_START]
         thoughts = Thoughts(
             chains=[self.tokenizer.decode(words[i]) for i in going],
-            hidden=torch.stack([hidden[i] for i in going]) if going else written.input.input_ids.new_zeros(0),
+            hidden=torch.stack([hidden[i] for i in going]) if going else torch.empty(0),
             warnings=[()] * len(going),
             transcripts=[self._with_image_tokens(rows[i], [] if i in looking else words[i]) for i in going],
         )
@@ -314,9 +314,9 @@ class Reasoner:
             stops=[names.get(token) for token in last.tolist()],
         )
 
-    def _states_if_any(self, written: _Written) -> list[torch.Tensor | None]:
-        """States of the image tokens, row by row; nothing is computed if no row has come to them."""
-        return [*self._image_token_states(written)] if written.ended.any() else [None] * len(written.ids)
+    def _states_if_any(self, written: _Written) -> list[torch.Tensor]:
+        """States of the image tokens, row by row; empty ones if no row has come to them."""
+        return list(self._image_token_states(written)) if written.ended.any() else [torch.empty(0)] * len(written.ids)
 
     def _image_token_states(self, written: _Written) -> torch.Tensor:
         """Run the image tokens on top of `generate`'s cache; (rows, 64, hidden_dim).

@@ -14,7 +14,7 @@ arguments. It differs from `GoTPipeline` in this, and in nothing else:
   to see a picture before there is one gets an `IndexError`.
 - ``<|im_end|>`` and the longest chain end a round, but not the conversation. The released code may go on for ever; here
   the conversation ends after 64 rounds with a `RuntimeError`.
-- A chain that does not end in ``<|im_gen_start|>`` is not drawn: after ``<|endoftext|>`` without it there is no picture.
+- A chain that does not end in ``<|im_gen_start|>`` is not drawn; a model that ends without one has drawn nothing.
 
 Not imitated, because no result shows it: masks pass the VAE together, and branches of weight zero are not run. The
 second pass over the whole sequence, which the states of every picture come from, is made here as well.
@@ -30,7 +30,7 @@ from diffusers import DDPMScheduler
 
 from got.chain import Chain
 from got.config import GuidanceConfig
-from got.output import GoTOutput, Sampling, Turn, to_pil, with_aspect_of
+from got.output import Sampling, Turn, to_pil, with_aspect_of
 from got.pipeline import GoTPipeline
 from got.reasoner import IMAGE_TOKENS
 from got.ssgm import Switches
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+_STEPS = 50
 _MAX_ROUNDS = 64
 _MAX_PICTURES = 16
 _DROPPED = (END_OF_TEXT, IMAGE_END, VISION_START, VISION_END)
@@ -73,6 +74,9 @@ class _Story:
 class ReferencePipeline(GoTPipeline):
     """A `GoTPipeline` that does as the released code does; this module's text lists how."""
 
+    scheduler: Any
+    _usual_turns = _MAX_PICTURES
+
     @torch.inference_mode()
     def generate(
         self,
@@ -83,7 +87,7 @@ class ReferencePipeline(GoTPipeline):
         only_return_got: bool = False,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 50,
+        num_inference_steps: int = _STEPS,
         guidance_scale: float = 7.5,
         image_guidance_scale: float = 1.0,
         cond_image_guidance_scale: float = 4.0,
@@ -130,90 +134,60 @@ class ReferencePipeline(GoTPipeline):
             scales=scales if do_classifier_free_guidance else GuidanceConfig(semantic=1, spatial=1, reference=1),
             switches=Switches(),
             generators=torch.Generator("cpu").manual_seed(random_seed),
+            max_turns=_MAX_PICTURES,
+            max_new_tokens=max_new_tokens,
         )
         prompt = self.reasoner.transcript(text_input, image, edit=prompt_type == "edit")
         if only_return_got:
-            opening = self._open(prompt, got_input, max_new_tokens, generate_kwargs)
+            opening = self._open(prompt, got_input, sampling, generate_kwargs)
             return {"got_text": self.tokenizer.decode(opening.ids), "images": []}
-        story = self._tell(prompt, got_input, sampling, max_new_tokens, generate_kwargs)
+        story = self._tell(prompt, got_input, sampling, generate_kwargs)
         self.maybe_free_model_hooks()
         return {"got_text": story.text, "images": [turn.image for turn in story.turns]}
 
-    @torch.inference_mode()
-    def __call__(
+    @property
+    def _usual_steps(self) -> int:
+        return _STEPS
+
+    def _answer(
         self,
-        prompt: str | Sequence[str],
-        image: Image.Image | Sequence[Image.Image] | None = None,
-        chain: str | Chain | Sequence[str | Chain | None] | None = None,
-        num_inference_steps: int | None = None,
-        output_type: str = "pil",
-        max_new_tokens: int | None = None,
-        max_turns: int = _MAX_PICTURES,
-        semantic: bool = True,
-        spatial: bool = True,
-        reference: bool = True,
-        **options: Any,
-    ) -> GoTOutput:
-        """Draw prompts one after the other; the arguments are those of `GoTPipeline`, images are PIL's.
-
-        A given chain is the first round of its conversation; a list of generators has one for each prompt.
-
-        Raises:
-            ValueError: If the arguments do not fit together, or a prompt led to no picture.
-        """
-        if output_type != "pil":
-            raise ValueError(f"Expected output_type to be pil in the reference's way but got {output_type!r}")
-        prompts, images, chains, sampling = self.checked(
-            prompt,
-            image,
-            chain,
-            num_inference_steps=50 if num_inference_steps is None else num_inference_steps,
-            switches=Switches(semantic=semantic, spatial=spatial, reference=reference),
-            **options,
-        )
-        stories = []
+        prompts: list[str],
+        images: list[Image.Image] | None,
+        chains: list[str | Chain | None] | None,
+        sampling: Sampling,
+    ) -> list[list[Turn]]:
+        """Answer prompts one after the other; a given chain is the first round of its conversation."""
+        if sampling.output_type != "pil":
+            raise ValueError(f"Expected output_type to be pil in the reference's way but got {sampling.output_type!r}")
+        answers = []
         for row, text in enumerate(prompts):
-            source, given = images and images[row], chains and chains[row]
-            opening = self.reasoner.transcript(text, source, edit=source is not None)
+            opening = self.reasoner.transcript(text, None if images is None else images[row])
+            given = None if chains is None else chains[row]
             got_input = None if given is None else f"{self.tokenizer.decode(opening.ids)}{given}{IMAGE_START}"
-            stories.append(self._tell(opening, got_input, sampling.rows([row]), max_new_tokens, {}, max_turns))
-            if not stories[-1].turns:
-                raise ValueError(f"The model ended without a picture for {text!r}; it wrote: {stories[-1].text!r}")
-        self.maybe_free_model_hooks()
-        last = [story.turns[-1] for story in stories]
-        return GoTOutput(
-            images=[turn.image for turn in last],
-            chains=[turn.chain for turn in last],
-            warnings=[turn.warnings for turn in last],
-            turns=[tuple(story.turns) for story in stories],
-        )
+            story = self._tell(opening, got_input, sampling.rows([row]), {})
+            if not story.turns:
+                raise ValueError(f"The model ended without a picture for {text!r}; it wrote: {story.text!r}")
+            answers.append(story.turns)
+        return answers
 
     def _open(
-        self, prompt: Transcript, got_input: str | None, max_new_tokens: int | None, options: dict[str, Any]
+        self, prompt: Transcript, got_input: str | None, sampling: Sampling, options: dict[str, Any]
     ) -> Transcript:
         """The conversation after the first round: given, or written."""
         if got_input is None:
-            return self._round(prompt, max_new_tokens, options)
+            return self._round(prompt, sampling.max_new_tokens, options)
         ids = self.tokenizer(got_input, add_special_tokens=False)["input_ids"]
         return Transcript(ids=tuple(ids), pictures=prompt.pictures)
 
-    def _tell(
-        self,
-        prompt: Transcript,
-        got_input: str | None,
-        sampling: Sampling,
-        max_new_tokens: int | None,
-        options: dict[str, Any],
-        max_pictures: int = _MAX_PICTURES,
-    ) -> _Story:
+    def _tell(self, prompt: Transcript, got_input: str | None, sampling: Sampling, options: dict[str, Any]) -> _Story:
         """Round by round, until the model ends or has drawn enough."""
         start, look, end = (token_id(self.tokenizer, token) for token in (IMAGE_START, VISION_START, END_OF_TEXT))
         story, before, noise = _Story(transcript=prompt), len(prompt.ids), sampling.noise_states()
         for number in range(_MAX_ROUNDS):
             if number == 0:
-                story.transcript = self._open(prompt, got_input, max_new_tokens, options)
+                story.transcript = self._open(prompt, got_input, sampling, options)
             else:
-                story.transcript = self._round(story.transcript, max_new_tokens, options)
+                story.transcript = self._round(story.transcript, sampling.max_new_tokens, options)
             written = self.tokenizer.decode(story.transcript.ids[before:])
             story.text += _without(written, _DROPPED)
             last = story.transcript.ids[-1]
@@ -225,7 +199,7 @@ class ReferencePipeline(GoTPipeline):
             elif last == look:
                 pads = [token_id(self.tokenizer, IMAGE_PAD)] * self.reasoner.pads
                 story.transcript = story.transcript.plus(pads, [story.drawn[-1]])
-            if last == end or len(story.turns) == max_pictures:
+            if last == end or len(story.turns) == sampling.max_turns:
                 return story
             before = len(story.transcript.ids)
         raise RuntimeError(f"The model did not end within {_MAX_ROUNDS} rounds; it wrote: {story.text[:200]!r}")
@@ -249,9 +223,7 @@ class ReferencePipeline(GoTPipeline):
         output = self.reasoner.generate(inputs, stops, max_new_tokens, **options)
         return transcript.plus(output.sequences[0, len(transcript.ids) :].tolist())
 
-    def _draw_turn(
-        self, story: _Story, chain: Chain, sources: tuple[Image.Image, ...], sampling: Sampling
-    ) -> None:
+    def _draw_turn(self, story: _Story, chain: Chain, sources: tuple[Image.Image, ...], sampling: Sampling) -> None:
         """Draw the picture whose image tokens end the conversation so far."""
         hidden = self.reasoner.states(self.reasoner.batch([story.transcript]))[:, -IMAGE_TOKENS:]
         references = [*sources, *story.drawn][-1:] or None
@@ -263,9 +235,7 @@ class ReferencePipeline(GoTPipeline):
         (picture,) = to_pil(self._decode(latents))
         story.drawn.append(picture)
         aspect = sources[0].size if sources else sampling.size_px
-        story.turns.append(
-            Turn(image=with_aspect_of(aspect, picture), chain=chain.text, warnings=chain.warnings)
-        )
+        story.turns.append(Turn(image=with_aspect_of(aspect, picture), chain=chain.text, warnings=chain.warnings))
 
 
 def _strict(text: str) -> Chain:

@@ -56,7 +56,7 @@ class Origin:
 
 def networks(
     mllm_config: Qwen2_5_VLConfig, unet_config: Mapping[str, Any], vae_config: Mapping[str, Any]
-) -> dict[str, nn.Module]:
+) -> dict[str, Any]:
     """Build the released architecture on the meta device, which takes no memory for weights.
 
     Args:
