@@ -186,7 +186,11 @@ class Reasoner:
 
     @torch.inference_mode()
     def go_on(
-        self, transcripts: Sequence[Transcript], pictures: Sequence[Image.Image], max_new_tokens: int | None = None
+        self,
+        transcripts: Sequence[Transcript],
+        pictures: Sequence[Image.Image],
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
     ) -> tuple[Thoughts, list[int], list[tuple[str, ...]]]:
         """Write the next chain of each conversation, now that the picture of its last one has been drawn.
 
@@ -197,19 +201,20 @@ class Reasoner:
             transcripts: Conversations that end in image tokens, as in the thoughts of `write`, `read` or `go_on`.
             pictures: What was drawn last in each.
             max_new_tokens: As for `write`.
+            generate_kwargs: As for `write`.
 
         Returns:
             The thoughts of the conversations that have another chain; which ones these are; and for each one that was
             given, why it ended otherwise than by ``<|endoftext|>``.
         """
         rows = [row.plus([token_id(self.tokenizer, IMAGE_END)]) for row in transcripts]
-        written = self._write_on(rows, max_new_tokens)
+        written = self._write_on(rows, max_new_tokens, **generate_kwargs)
         words, stops, hidden = list(written.ids), list(written.stops), self._states_if_any(written)
         looking = [i for i, stop in enumerate(stops) if stop == VISION_START]
         if looking:
             for i in looking:
                 rows[i] = rows[i].plus([*words[i], *shown(self.tokenizer, self._eye)], [pictures[i]])
-            again = self._write_on([rows[i] for i in looking], max_new_tokens)
+            again = self._write_on([rows[i] for i in looking], max_new_tokens, **generate_kwargs)
             for i, ids, stop, states in zip(looking, again.ids, again.stops, self._states_if_any(again), strict=True):
                 rows[i] = rows[i].plus(ids)
                 words[i], stops[i], hidden[i] = (*words[i], *ids), stop, states

@@ -196,6 +196,8 @@ class ReferencePipeline(GoTPipeline):
                 for generator, state in noise:
                     generator.set_state(state)
                 self._draw_turn(story, _strict(_without(written, (*_DROPPED, IMAGE_START))), prompt.pictures, sampling)
+            elif last == look and not story.drawn:
+                raise IndexError("Expected a picture to have been drawn before the model wants to see one")
             elif last == look:
                 pads = [token_id(self.tokenizer, IMAGE_PAD)] * self.reasoner.pads
                 story.transcript = story.transcript.plus(pads, [story.drawn[-1]])

@@ -79,6 +79,58 @@ def networks(
         }
 
 
+def full_size() -> dict[str, Any]:
+    """GoT-6B on the meta device, from the published configurations of Qwen2.5-VL-3B and SDXL.
+
+    >>> sum(weight.numel() for part in full_size().values() for weight in part.parameters()) / 1e9
+    6.72...
+    """
+    return networks(Qwen2_5_VLConfig(**_QWEN_3B), _SDXL_UNET, _SDXL_VAE)
+
+
+_QWEN_3B = {
+    "text_config": {
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128000,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+    },
+    "vision_config": {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "out_hidden_size": 2048,
+    },
+}
+_SDXL_UNET = {
+    "sample_size": 128,
+    "in_channels": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (320, 640, 1280),
+    "attention_head_dim": (5, 10, 20),
+    "transformer_layers_per_block": (1, 2, 10),
+    "use_linear_projection": True,
+    "cross_attention_dim": 2048,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+_SDXL_VAE = {
+    "sample_size": 1024,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "scaling_factor": 0.13025,
+}
+
+
 def origin(part: str, name: str) -> Origin:
     """The released entries behind a parameter of one of the networks.
 
