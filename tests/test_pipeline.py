@@ -180,7 +180,7 @@ def test_no_prompt_is_refused(pipe):
 
 
 def test_saving_and_loading_gives_the_same_pictures(pipe, tmp_path):
-    with checkpoint._quiet():
+    with checkpoint.quiet():
         pipe.save_pretrained(tmp_path)
         again = GoTPipeline.from_pretrained(tmp_path)
     again.set_progress_bar_config(disable=True)
