@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
-from diffusers.utils import BaseOutput
+from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from got.chain import Chain
+from got.checks import check_length, check_words, finite, unknown_words, upright
+from got.checks import per_prompt as _per_prompt
 from got.config import CONFIGS, GoTConfig, GuidanceConfig
 from got.models import SemanticProjector
 from got.reasoner import Reasoner, Thoughts
@@ -23,6 +25,7 @@ from got.ssgm import Conditions, Denoiser, Switches, picture_conditions, semanti
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+_logger = logging.get_logger(__name__)
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 _CALLBACK_TENSORS = ("latents",)
 
@@ -103,6 +106,40 @@ class GoTPipeline(DiffusionPipeline):
         )
 
     @torch.inference_mode()
+    def think(
+        self,
+        prompt: str | Sequence[str],
+        image: Image.Image | Sequence[Image.Image] | None = None,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> Chain | list[Chain]:
+        """Write the chain of a prompt without drawing it, to look at it, change it and draw it with ``chain=``.
+
+        Args:
+            prompt: As in a call; a list is one batch.
+            image: Source image of each prompt, for editing.
+            max_new_tokens: Longest chain.
+            generate_kwargs: Passed on to the language model's `generate`, e.g. ``do_sample=True``.
+
+        Returns:
+            The chain, or a list of them for a list of prompts. What went wrong while writing is among its warnings.
+
+        Raises:
+            ValueError: If the arguments do not fit together.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        images = upright(_per_prompt(image, Image.Image, len(prompts), "image"))
+        self._check_texts(prompts, None)
+        thoughts = self.reasoner.write(prompts, images, max_new_tokens, **generate_kwargs)
+        self.maybe_free_model_hooks()
+        chains = [Chain.parse(text) for text in thoughts.chains]
+        chains = [
+            dataclasses.replace(chain, warnings=(*warnings, *chain.warnings))
+            for chain, warnings in zip(chains, thoughts.warnings, strict=True)
+        ]
+        return chains[0] if isinstance(prompt, str) else chains
+
+    @torch.inference_mode()
     def __call__(
         self,
         prompt: str | Sequence[str],
@@ -155,7 +192,9 @@ class GoTPipeline(DiffusionPipeline):
         if not prompts:
             raise ValueError("Expected at least one prompt but got an empty list")
         images = _per_prompt(image, Image.Image, len(prompts), "image")
-        chains = _per_prompt(chain, (str, Chain), len(prompts), "chain")
+        chains = _per_prompt(chain, (str, Chain), len(prompts), "chain", gaps_ok=True)
+        images = upright(images)
+        self._check_texts(prompts, chains)
         generators = _per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True)
         size = self._size_px(width, height, output_type)
         steps = self.got_config.steps if num_inference_steps is None else num_inference_steps
@@ -176,10 +215,22 @@ class GoTPipeline(DiffusionPipeline):
             warnings=[(*warnings, *chain.warnings) for warnings, chain in zip(thoughts.warnings, parsed, strict=True)],
         )
 
+    def _check_texts(self, prompts: Sequence[str], chains: Sequence[str | Chain | None] | None) -> None:
+        if not prompts:
+            raise ValueError("Expected at least one prompt but got an empty list")
+        given = [None] * len(prompts) if chains is None else [None if chain is None else str(chain) for chain in chains]
+        limit = self.mllm.config.get_text_config().max_position_embeddings
+        for prompt, chain in zip(prompts, given, strict=True):
+            check_words(prompt, "prompt")
+            check_words(chain or "", "chain", empty_ok=True)
+            check_length(self.tokenizer, prompt, chain, limit)
+            for warning in unknown_words(self.tokenizer, prompt):
+                _logger.warning("%s", warning)
+
     def _size_px(self, width: int | None, height: int | None, output_type: str) -> tuple[int, int]:
         usual = self.unet.config.sample_size * self.vae_factor
         size = (usual if width is None else width, usual if height is None else height)
-        if any(side <= 0 or side % self.vae_factor for side in size):
+        if any(not isinstance(side, int) or side <= 0 or side % self.vae_factor for side in size):
             raise ValueError(f"Expected width and height to be multiples of {self.vae_factor} but got {size}")
         if output_type not in _OUTPUT_TYPES:
             raise ValueError(f"Expected output_type to be one of {', '.join(_OUTPUT_TYPES)} but got {output_type!r}")
@@ -190,7 +241,8 @@ class GoTPipeline(DiffusionPipeline):
     ) -> GuidanceConfig:
         given = {"semantic": semantic, "spatial": spatial, "reference": reference}
         default = self.got_config.edit if edit else self.got_config.text_to_image
-        return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
+        checked = {name: finite(value, f"{name}_scale") for name, value in given.items() if value is not None}
+        return dataclasses.replace(default, **checked)
 
     def _think(
         self,
@@ -306,16 +358,3 @@ def _with_aspect_of(source: Image.Image, picture: Image.Image) -> Image.Image:
     else:
         width = int(width * source.width / source.height)
     return picture if picture.size == (width, height) else picture.resize((width, height))
-
-
-def _per_prompt(value: Any, single: Any, count: int, name: str, *, alone_ok: bool = False) -> Any:
-    """One value per prompt: None stays, a single value serves a single prompt (or any number), a list must fit."""
-    if value is None:
-        return None
-    if isinstance(value, single):
-        if alone_ok and count > 1:
-            return value
-        value = [value] * count
-    if len(value) != count:
-        raise ValueError(f"Expected one {name} per prompt ({count}) but got {len(value)}")
-    return list(value)
