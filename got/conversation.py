@@ -209,13 +209,14 @@ class Conversation:
             if int(state["entries"]):
                 talk._entries = _read_entries(folder)[: int(state["entries"])]
             count = len(talk._entries)
+            if count != int(state["entries"]):
+                found = f"{state['entries']} entries in {folder / ENTRIES_FILE} but found {count}"
+                raise ConversationError(f"Expected {found}")
             talk._current = _number(state["current"], count)
             talk._past = [_number(place, count) for place in state["past"]]
             talk._future = [_number(place, count) for place in state["future"]]
         except (KeyError, TypeError, IndexError) as error:
             raise ConversationError(f"{folder / STATE_FILE} is no saved conversation: {error!r}") from error
-        if count != int(state["entries"]):
-            raise ConversationError(f"Expected {state['entries']} entries in {folder / ENTRIES_FILE} but found {count}")
         return talk
 
     def _request(

@@ -150,7 +150,8 @@ def test_a_conversation_without_a_pipeline_can_only_be_looked_at(long_talk, tmp_
         again.say("a red apple")
 
 
-def test_a_folder_of_something_else_is_left_alone(long_talk, talk, tmp_path):
+def test_a_folder_of_something_else_is_left_alone(long_talk, tmp_path):
+    talk = Conversation(got_kit.pipeline(), **QUICK)
     (tmp_path / "photo.png").write_bytes(b"mine")
     with pytest.raises(ConversationError, match="new or empty folder"):
         talk.save(tmp_path)
