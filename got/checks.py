@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _RESERVED_TOKENS = 400
 
 
-def check_words(text: str, what: str, *, empty_ok: bool = False) -> None:
+def check_words(text: object, what: str, *, empty_ok: bool = False) -> None:
     """Refuse text that no one can have meant.
 
     Any language will do. Control characters other than tab and line break, and halves of surrogate pairs, will not.
@@ -25,9 +25,9 @@ def check_words(text: str, what: str, *, empty_ok: bool = False) -> None:
     >>> check_words("ein roter Apfel, 赤いりんご", "prompt")
 
     Raises:
-        ValueError: If the text is empty or contains such a character.
+        ValueError: If the text is empty, is none, or contains such a character.
     """
-    if not empty_ok and not text.strip():
+    if not isinstance(text, str) or not (empty_ok or text.strip()):
         raise ValueError(f"Expected a {what} with words but got {text!r}")
     for place, character in enumerate(text):
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r":

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from got.chain import Chain
+from got.checks import unknown_words
 from got.pictures import PictureError, as_rgb, open_picture
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Entry:
     options: dict[str, Any]
     """Arguments of the pipeline beside prompt, image, chain and generator."""
     warnings: tuple[str, ...]
-    """What was odd about the chain."""
+    """What was odd about the request and its chain."""
     image: Image.Image
     """The picture, RGB."""
 
@@ -234,7 +235,8 @@ class Conversation:
             **used,
         )
         kind = "drawn" if source is None else "edited"
-        return self._add(kind, source, instruction, output.chains[0], noise, used, output.warnings[0], output.images[0])
+        warnings = (*unknown_words(self.pipeline.tokenizer, instruction), *output.warnings[0])
+        return self._add(kind, source, instruction, output.chains[0], noise, used, warnings, output.images[0])
 
     def _add(
         self,

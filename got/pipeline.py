@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
-from diffusers.utils import BaseOutput, logging
+from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from got.chain import Chain
-from got.checks import check_length, check_words, finite, unknown_words, upright
+from got.checks import check_length, check_words, finite, upright
 from got.checks import per_prompt as _per_prompt
 from got.config import CONFIGS, GoTConfig, GuidanceConfig
 from got.models import SemanticProjector
@@ -25,7 +25,6 @@ from got.ssgm import Conditions, Denoiser, Switches, picture_conditions, semanti
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_logger = logging.get_logger(__name__)
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 _CALLBACK_TENSORS = ("latents",)
 
@@ -224,8 +223,6 @@ class GoTPipeline(DiffusionPipeline):
             check_words(prompt, "prompt")
             check_words(chain or "", "chain", empty_ok=True)
             check_length(self.tokenizer, prompt, chain, limit)
-            for warning in unknown_words(self.tokenizer, prompt):
-                _logger.warning("%s", warning)
 
     def _size_px(self, width: int | None, height: int | None, output_type: str) -> tuple[int, int]:
         usual = self.unet.config.sample_size * self.vae_factor
