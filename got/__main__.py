@@ -27,7 +27,7 @@ _MODULES = {
     "edit": "got.cli.draw",
     "chat": "got.cli.chat",
     "info": "got.cli.info",
-    "convert": "got.convert",
+    "convert": "got.cli.convert",
 }
 
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     before = signal.signal(signal.SIGTERM, _stop)
     try:
-        arguments = build_parser(words).parse_args(words)
+        arguments = build_parser().parse_args(words)
         result = importlib.import_module(_MODULES[arguments.command]).run(arguments)
         print(json.dumps(result), flush=True)
     except (ValueError, OSError) as error:

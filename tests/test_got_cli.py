@@ -97,7 +97,7 @@ def test_the_examples_of_the_help_are_commands():
     assert len(examples) >= 12
     for example in examples:
         words = shlex.split(re.split(r"\s{2,}", example)[0])[3:]
-        assert build_parser(words).parse_args(words).command in commands.choices
+        assert build_parser().parse_args(words).command in commands.choices
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing

@@ -6,12 +6,9 @@ import argparse
 import importlib.util
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from got.schedulers import SCHEDULERS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DTYPES = ("float32", "bfloat16", "float16")
 _GUIDANCES = {
@@ -73,6 +70,10 @@ the lines are read from standard input, and the first mistake ends it:
   printf 'a photo of two cats\\n/add 0,0,300,300 a dog\\n/draw\\n' | python -m got chat --output talk
 """
 )
+_CONVERT = """\
+example:
+  python -m got convert --got GoT-6B --qwen Qwen2.5-VL-3B-Instruct --sdxl stable-diffusion-xl-base-1.0 --output got-6b
+"""
 
 
 class CommandError(ValueError):
@@ -108,12 +109,8 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """All commands.
-
-    Args:
-        words: The command line, because the converter describes its own flags and is imported only when named.
-    """
+def build_parser() -> argparse.ArgumentParser:
+    """All commands."""
     parser = _Parser(
         prog="python -m got",
         description="GoT: write a chain of thought with boxes, then draw it.",
@@ -127,9 +124,10 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_chat(_command(commands, "chat", "draw and edit in a conversation", _CHAT))
     _add_info(_command(commands, "info", "say what a checkpoint is"))
     if importlib.util.find_spec("got.convert") is not None:
-        convert = _command(commands, "convert", "turn the released checkpoint into a folder for --checkpoint")
-        if list(words[:1]) == ["convert"]:
-            importlib.import_module("got.convert").add_arguments(convert)
+        from got.cli import convert
+
+        purpose = "turn the released checkpoint into a folder for --checkpoint"
+        convert.add_arguments(_command(commands, "convert", purpose, _CONVERT))
     return parser
 
 
