@@ -163,7 +163,7 @@ class GoTPipeline(DiffusionPipeline):
 
         Args:
             prompt: A caption, or an editing instruction where there is an image; a list is one batch.
-            image: Source image of each prompt, for editing. The result has its aspect ratio.
+            image: Source image of each prompt, for editing. Unless a size is given, the result has its aspect ratio.
             chain: Chains to draw instead of writing them; None in a list leaves that one to the reasoner.
             num_inference_steps: Denoising steps.
             height: Height in pixels, a multiple of the VAE's factor.
@@ -209,7 +209,7 @@ class GoTPipeline(DiffusionPipeline):
         latents = self._denoise(denoiser, conditions.spatial.shape, steps, generators, callback_on_step_end)
         self.maybe_free_model_hooks()
         return GoTOutput(
-            images=self._to_images(latents, output_type, images),
+            images=self._to_images(latents, output_type, images if width is None and height is None else None),
             chains=thoughts.chains,
             warnings=[(*warnings, *chain.warnings) for warnings, chain in zip(thoughts.warnings, parsed, strict=True)],
         )

@@ -1,5 +1,6 @@
 """`python -m got`: what it teaches, what it writes, what it refuses and how, and what it prints last."""
 
+import io
 import json
 import os
 import re
@@ -41,11 +42,7 @@ def got(capsys, monkeypatch, tmp_path, saved):
         words = [str(word) for word in words]
         if words[0] in ("generate", "edit", "chat"):
             words += ["--checkpoint", str(saved), "--steps", "1", "--max-new-tokens", "3", "--device", "cpu"]
-        if stdin is not None:
-            reading, writing = os.pipe()
-            os.write(writing, stdin.encode())
-            os.close(writing)
-            monkeypatch.setattr(sys, "stdin", os.fdopen(reading, encoding="utf-8"))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin or ""))
         code = command.main(words)
         out, err = capsys.readouterr()
         return code, out.splitlines(), err.splitlines()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from got.chain import Chain
 from got.checks import unknown_words
-from got.cli.inputs import Request, read_requests, side_file
+from got.cli.inputs import Request, mask_files, read_requests, side_file
 from got.cli.parser import CommandError
 from got.pictures import open_picture
 
@@ -146,7 +146,7 @@ def _plan(
 ) -> list[dict[str, Any]]:
     images = None if source is None else [source] * len(batch)
     with memory_errors():
-        chains = pipeline.think([request.prompt for request in batch], images, arguments.max_new_tokens)
+        chains: Any = pipeline.think([request.prompt for request in batch], images, arguments.max_new_tokens)
     records = []
     for request, chain in zip(batch, chains, strict=True):
         text = _write_text(str(chain), request.output)
@@ -187,15 +187,16 @@ def _side_files(
 ) -> dict[str, str | list[str]]:
     from got.layout import draw_layout, draw_overview
 
-    chain, files = Chain.parse(text), {}
+    chain = Chain.parse(text)
+    files: dict[str, str | list[str]] = {}
     if arguments.save_chain:
         files["chain_file"] = _write_text(text, side_file(output, "chain", ".txt"))
     if arguments.save_layout:
         files["layout"] = save(draw_overview(chain, *size_px), side_file(output, "layout"))
     if arguments.save_masks:
+        for stale in mask_files(output):  # an earlier plan may have had more boxes
+            stale.unlink()
         masks = draw_layout(chain, *size_px)
-        for stale in output.parent.glob(f"{output.stem}-mask-*.png"):
-            stale.unlink()  # an earlier plan may have had more boxes
         files["masks"] = [save(mask, side_file(output, f"mask-{i}")) for i, mask in enumerate(masks)]
     return files
 

@@ -39,13 +39,13 @@ def read_requests(arguments: argparse.Namespace) -> list[Request]:
         CommandError: If there is none, a file cannot be read, or a file is there already.
         ValueError: If a prompt is empty or has control characters.
     """
+    if arguments.prompts == arguments.chain == "-":
+        raise CommandError("--prompts and --chain cannot both be read from standard input")
     asked: list[dict[str, Any]] = [{"prompt": prompt} for prompt in arguments.prompt]
     if arguments.prompts is not None:
         asked += _read_prompts(arguments.prompts)
     if not asked:
         raise CommandError("expected a prompt, or --prompts FILE (--help explains)")
-    if arguments.prompts == arguments.chain == "-":
-        raise CommandError("--prompts and --chain cannot both be read from standard input")
     chain = None if arguments.chain is None else read_chain(arguments.chain)
     paths = output_paths(arguments.output, len(asked) * arguments.num, ".txt" if arguments.plan_only else ".png")
     requests = []
@@ -100,10 +100,15 @@ def files_of(output: Path, arguments: argparse.Namespace) -> list[Path]:
     if arguments.save_layout:
         files.append(side_file(output, "layout"))
     if arguments.save_masks:
-        pattern = re.compile(re.escape(output.stem) + r"-mask-\d+\.png")
-        there = output.parent.iterdir() if output.parent.is_dir() else ()
-        files += [side_file(output, "mask-0"), *(path for path in there if pattern.fullmatch(path.name))]
+        files += mask_files(output)
     return files
+
+
+def mask_files(output: Path) -> list[Path]:
+    """The masks that lie beside a picture."""
+    pattern = re.compile(re.escape(output.stem) + r"-mask-\d+\.png")
+    there = output.parent.iterdir() if output.parent.is_dir() else ()
+    return [path for path in there if pattern.fullmatch(path.name)]
 
 
 def read_chain(given: str) -> str:

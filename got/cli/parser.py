@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, purpose: str, epilog: str | None = None
+    commands: argparse._SubParsersAction[_Parser], name: str, purpose: str, epilog: str | None = None
 ) -> argparse.ArgumentParser:
     return commands.add_parser(
         name,
