@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from got.pictures import as_rgb
@@ -94,7 +94,7 @@ def per_prompt(
             return value
         value = [value] * count if count == 1 else [value]
     kinds = " or ".join(kind.__name__ for kind in (single if isinstance(single, tuple) else (single,)))
-    if isinstance(value, str | bytes) or not (isinstance(value, Iterable) and isinstance(value, Sized)):
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         raise ValueError(f"Expected {name} to be of type {kinds}, one per prompt, but got {type(value).__name__}")
     if len(value) != count:
         raise ValueError(f"Expected one {name} per prompt ({count}) but got {len(value)}")

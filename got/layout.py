@@ -31,7 +31,7 @@ def draw_layout(chain: Chain, width_px: int, height_px: int) -> list[Image.Image
 
 
 def draw_overview(chain: Chain, width_px: int, height_px: int) -> Image.Image:
-    """All boxes in one picture, for people: smaller ones on top of larger ones, each with a thin dark edge.
+    """All boxes in one picture, for people: smaller ones on top of larger ones.
 
     >>> from got.chain import Chain
     >>> draw_overview(Chain.parse("a dog <|box_start|>(0,0),(500,500)<|box_end|> (red)"), 64, 64).getpixel((9, 9))
@@ -44,7 +44,7 @@ def draw_overview(chain: Chain, width_px: int, height_px: int) -> Image.Image:
         return (box[2] - box[0]) * (box[3] - box[1])
 
     for region in sorted(chain.regions, key=lambda region: -area(region.box_1000)):
-        pen.rectangle(_corners(region.box_1000, width_px, height_px), fill=region.color, outline="black")
+        pen.rectangle(_corners(region.box_1000, width_px, height_px), fill=region.color)
     return overview
 
 
