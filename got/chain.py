@@ -124,6 +124,21 @@ class Chain:
         """
         return cls.parse("".join(str(part) for part in parts))
 
+    def caption(self, opening: str = "a photo of ") -> str:
+        """A prompt that asks for just the objects of the plan.
+
+        A changed plan is best drawn with a prompt that agrees with it: the image tokens see both, and a small model
+        takes classes rather from the prompt. A chain without regions is its own caption.
+
+        >>> chain = Chain.parse("there is a dog <|box_start|>(0,0),(500,500)<|box_end|> (red)")
+        >>> chain.add("a cat", (500, 500, 900, 900)).caption()
+        'a photo of a dog and a cat'
+        """
+        names = [region.text for region in self.regions]
+        if not names:
+            return self.text
+        return opening + (names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}")
+
     def edit(
         self, index: int, *, text: str | None = None, box_1000: Box1000 | None = None, color: str | None = None
     ) -> Chain:

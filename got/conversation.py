@@ -3,7 +3,7 @@
     talk = Conversation(pipeline)
     talk.say("a photo of a red apple and a blue dog")     # no picture yet: draws one
     talk.say("make the dog green")                        # edits it
-    talk.revise(talk.chain.move(0, (0, 0, 400, 400)))     # the same request, drawn from a changed plan
+    talk.revise(talk.chain.move(0, (0, 0, 400, 400)))     # the same again, drawn from a changed plan
     talk.undo()
     talk.save("talk")                                     # Conversation.load("talk", pipeline) goes on there
 
@@ -136,15 +136,19 @@ class Conversation:
     def revise(self, chain: str | Chain, *, seed: int | None = None, **options: Any) -> Entry:
         """Draw the last request again from another plan, with the same noise and the same source.
 
+        A plan for a caption that names other objects than before is drawn with its own caption: a prompt that speaks of
+        what is gone would be drawn, too.
+
         Raises:
             ConversationError: If there is no request to repeat.
         """
         last = self.entry
         if last is None or last.kind == "opened":
             raise ConversationError("Expected a picture that was drawn, whose plan can be changed, but there is none")
-        return self._request(
-            last.instruction, last.source, chain, last.seed if seed is None else seed, last.options | options
-        )
+        plan = Chain.parse(str(chain))
+        renamed = [r.text for r in plan.regions] != [r.text for r in Chain.parse(last.chain).regions]
+        asked = plan.caption() if renamed and last.kind == "drawn" and plan.regions else last.instruction
+        return self._request(asked, last.source, chain, last.seed if seed is None else seed, last.options | options)
 
     def undo(self) -> Entry | None:
         """Go back to what was looked at before the last request.

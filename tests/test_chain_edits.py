@@ -251,3 +251,10 @@ def test_a_name_that_is_none_is_refused(name):
 def test_hand_written_regions_compose_into_a_chain_that_can_be_changed():
     dog = Region(text="a dog", box_1000=BOX, color="red")
     assert plain(Chain.compose(["a park with ", dog]).add("a cat", BOX)) == "a park with a dog [red] and a cat [green]"
+
+
+def test_a_caption_names_what_the_plan_holds():
+    chain = read("there are a red dog [red], a cup [green] and a bus [blue] on grass")
+    assert chain.caption() == "a photo of a red dog, a cup and a bus"
+    assert chain.remove(1).remove(1).caption("") == "a red dog"
+    assert Chain.parse("a park").caption() == "a park"

@@ -92,6 +92,18 @@ def test_a_changed_plan_repeats_the_request_with_the_same_noise_and_source(talk)
     assert talk.undo() is moved
 
 
+def test_a_plan_of_other_objects_is_drawn_with_a_caption_of_its_own(talk):
+    talk.say("a red apple", chain=got_kit.APPLE)
+    assert talk.revise(talk.chain.move(0, (0, 0, 999, 999))).instruction == "a red apple"
+    replaced = talk.revise(talk.chain.replace(0, "a blue dog").add("dogs", (0, 0, 300, 300)))
+    assert replaced.instruction == "a photo of a blue dog and dogs"
+    alone = got_kit.pipeline()(replaced.instruction, chain=replaced.chain, generator=got_kit.generator(42), **QUICK)
+    assert np.abs(pixels(replaced) - np.asarray(alone.images[0], int)).max() <= 1
+    edited = talk.say("a computer mouse", chain=got_kit.APPLE)
+    assert talk.revise(talk.chain.replace(0, "a blue dog")).instruction == edited.instruction
+    assert talk.revise("").instruction == edited.instruction
+
+
 def test_an_opened_picture_is_edited_and_has_no_plan_to_change(talk):
     source = Image.new("LA", (60, 40), (90, 255))
     opened = talk.open(source)

@@ -149,6 +149,9 @@ def test_a_plan_is_written_changed_by_hand_and_drawn(got):
     assert Path(record["plan"]).read_text() == record["chain"] + "\n"
     Path("plan.txt").write_text(got_kit.BOTH + "\n")
     assert last(got("generate", "a red apple", "--chain", "plan.txt"))["chain"] == got_kit.BOTH
+    assert (
+        last(got("generate", "--chain", "plan.txt", "--overwrite"))["prompt"] == "a photo of a red apple and a blue dog"
+    )
     assert last(got("generate", "dogs", "--chain", "-", "--output", "b.png", stdin=PLAN + "\n"))["chain"] == PLAN
     assert last(got("generate", "dogs", "--chain", "only words", "--output", "c.png"))["chain"] == "only words"
 

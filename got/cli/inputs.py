@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from got.chain import BOX_START
+from got.chain import BOX_START, Chain
 from got.checks import check_words
 from got.cli.parser import CommandError
 
@@ -44,9 +44,11 @@ def read_requests(arguments: argparse.Namespace) -> list[Request]:
     asked: list[dict[str, Any]] = [{"prompt": prompt} for prompt in arguments.prompt]
     if arguments.prompts is not None:
         asked += _read_prompts(arguments.prompts)
+    chain = None if arguments.chain is None else read_chain(arguments.chain)
+    if not asked and chain is not None and arguments.command == "generate":
+        asked = [{"prompt": Chain.parse(chain).caption()}]
     if not asked:
         raise CommandError("expected a prompt, or --prompts FILE (--help explains)")
-    chain = None if arguments.chain is None else read_chain(arguments.chain)
     paths = output_paths(arguments.output, len(asked) * arguments.num, ".txt" if arguments.plan_only else ".png")
     requests = []
     for i, one in enumerate(asked):

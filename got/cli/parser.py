@@ -35,7 +35,7 @@ examples:
   python -m got generate "two cats" --num 4 --output cats.png       cats-0000.png to cats-0003.png
   python -m got generate --prompts prompts.txt --output pictures    a prompt a line
   python -m got generate "two cats" --plan-only --output plan.txt   write the plan, edit it by hand, and draw it:
-  python -m got generate "two cats" --chain plan.txt --overwrite
+  python -m got generate --chain plan.txt --overwrite               the prompt is then what the plan names
   python -m got generate "two cats" --spatial off --semantic-scale 4 --scheduler unipc --steps 8
 
 A file of prompts is text with a prompt a line, or JSON lines ({"prompt": ..., "chain": ..., "seed": ...}) if its name
