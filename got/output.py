@@ -120,16 +120,3 @@ def _latent_moments(vae: AutoencoderKL, latents: torch.Tensor) -> tuple[torch.Te
     if mean is None or std is None:
         return None
     return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)
-
-
-def per_prompt(value: Any, single: Any, count: int, name: str, *, alone_ok: bool = False) -> Any:
-    """Give each prompt a value: None stays, a single value serves a single prompt (or any number), a list must fit."""
-    if value is None:
-        return None
-    if isinstance(value, single):
-        if alone_ok and count > 1:
-            return value
-        value = [value] * count
-    if len(value) != count:
-        raise ValueError(f"Expected one {name} per prompt ({count}) but got {len(value)}")
-    return list(value)

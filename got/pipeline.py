@@ -14,9 +14,10 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from got.chain import Chain
+from got.checks import at_least_one, check_length, check_words, finite, per_prompt, upright
 from got.config import CONFIGS, GoTConfig, GuidanceConfig
 from got.models import SemanticProjector
-from got.output import GoTOutput, Sampling, Turn, per_prompt, to_array, to_pil, together, with_aspect_of
+from got.output import GoTOutput, Sampling, Turn, to_array, to_pil, together, with_aspect_of
 from got.output import scale_latents as scale_latents
 from got.output import unscale_latents as unscale_latents
 from got.reasoner import Reasoner, Thoughts
@@ -108,6 +109,40 @@ class GoTPipeline(DiffusionPipeline):
         )
 
     @torch.inference_mode()
+    def think(
+        self,
+        prompt: str | Sequence[str],
+        image: Image.Image | Sequence[Image.Image] | None = None,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> Chain | list[Chain]:
+        """Write the chain of a prompt without drawing it, to look at it, change it and draw it with ``chain=``.
+
+        Args:
+            prompt: As in a call; a list is one batch.
+            image: Source image of each prompt, for editing.
+            max_new_tokens: Longest chain.
+            generate_kwargs: Passed on to the language model's `generate`, e.g. ``do_sample=True``.
+
+        Returns:
+            The chain, or a list of them for a list of prompts. What went wrong while writing is among its warnings.
+
+        Raises:
+            ValueError: If the arguments do not fit together.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        images = upright(per_prompt(image, Image.Image, len(prompts), "image"))
+        self._check_texts(prompts, None)
+        thoughts = self.reasoner.write(prompts, images, max_new_tokens, **generate_kwargs)
+        self.maybe_free_model_hooks()
+        chains = [Chain.parse(text) for text in thoughts.chains]
+        chains = [
+            dataclasses.replace(chain, warnings=(*warnings, *chain.warnings))
+            for chain, warnings in zip(chains, thoughts.warnings, strict=True)
+        ]
+        return chains[0] if isinstance(prompt, str) else chains
+
+    @torch.inference_mode()
     def __call__(
         self,
         prompt: str | Sequence[str],
@@ -165,18 +200,19 @@ class GoTPipeline(DiffusionPipeline):
             raise ValueError("Expected at least one prompt but got an empty list")
         if output_type not in _OUTPUT_TYPES:
             raise ValueError(f"Expected output_type to be one of {', '.join(_OUTPUT_TYPES)} but got {output_type!r}")
-        images = per_prompt(image, Image.Image, len(prompts), "image")
-        chains = per_prompt(chain, (str, Chain), len(prompts), "chain")
+        images = upright(per_prompt(image, Image.Image, len(prompts), "image"))
+        chains = per_prompt(chain, (str, Chain), len(prompts), "chain", gaps_ok=True)
+        self._check_texts(prompts, chains)
         sampling = Sampling(
             size_px=self.size_px(width, height),
-            steps=_at_least_one(num_inference_steps, self._usual_steps, "num_inference_steps"),
+            steps=at_least_one(num_inference_steps, self._usual_steps, "num_inference_steps"),
             scales=self._scales(semantic_scale, spatial_scale, reference_scale, edit=images is not None),
             switches=Switches(semantic=semantic, spatial=spatial, reference=reference),
             generators=per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True),
             # The model was trained on squares. A picture of no given size is one, stretched to the source's aspect.
             stretch=width is None and height is None,
             output_type=output_type,
-            max_turns=_at_least_one(max_turns, self._usual_turns, "max_turns"),
+            max_turns=at_least_one(max_turns, self._usual_turns, "max_turns"),
             max_new_tokens=max_new_tokens,
             callback=callback_on_step_end,
         )
@@ -227,6 +263,16 @@ class GoTPipeline(DiffusionPipeline):
                 return turns
             rows, references = [rows[i] for i in going], [pictures[i] for i in going]
 
+    def _check_texts(self, prompts: Sequence[str], chains: Sequence[str | Chain | None] | None) -> None:
+        if not prompts:
+            raise ValueError("Expected at least one prompt but got an empty list")
+        given = [None] * len(prompts) if chains is None else [None if chain is None else str(chain) for chain in chains]
+        limit = self.mllm.config.get_text_config().max_position_embeddings
+        for prompt, chain in zip(prompts, given, strict=True):
+            check_words(prompt, "prompt")
+            check_words(chain or "", "chain", empty_ok=True)
+            check_length(self.tokenizer, prompt, chain, limit)
+
     def size_px(self, width: int | None = None, height: int | None = None) -> tuple[int, int]:
         """Width and height of a picture; what is not given is the UNet's usual size.
 
@@ -235,7 +281,7 @@ class GoTPipeline(DiffusionPipeline):
         """
         usual = self.unet.config.sample_size * self.vae_factor
         size = (usual if width is None else width, usual if height is None else height)
-        if any(side <= 0 or side % self.vae_factor for side in size):
+        if any(not isinstance(side, int) or side <= 0 or side % self.vae_factor for side in size):
             raise ValueError(f"Expected width and height to be multiples of {self.vae_factor} but got {size}")
         return size
 
@@ -244,7 +290,8 @@ class GoTPipeline(DiffusionPipeline):
     ) -> GuidanceConfig:
         given = {"semantic": semantic, "spatial": spatial, "reference": reference}
         default = self.got_config.edit if edit else self.got_config.text_to_image
-        return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
+        checked = {name: finite(value, f"{name}_scale") for name, value in given.items() if value is not None}
+        return dataclasses.replace(default, **checked)
 
     def _think(
         self,
@@ -348,9 +395,3 @@ def _keep_exact(vae: AutoencoderKL) -> None:
     """Put an autoencoder that overflows in float16 back into float32, as SDXL's own pipeline does."""
     if vae.dtype == torch.float16 and vae.config.force_upcast:
         vae.to(dtype=torch.float32)
-
-
-def _at_least_one(value: int | None, usual: int, name: str) -> int:
-    if value is not None and value < 1:
-        raise ValueError(f"Expected {name} to be at least 1 but got {value}")
-    return usual if value is None else value
