@@ -95,8 +95,8 @@ class Edit:
         }
 
 
-def sample_edit(rng: np.random.Generator, kind: str | None = None) -> Edit:
-    """A random edit, of a random kind unless one is given.
+def sample_edit(rng: np.random.Generator, kind: str | None = None, *, twins: bool = False) -> Edit:
+    """A random edit, of a random kind unless one is given; with `twins`, two objects at least are of one class.
 
     Raises:
         ValueError: If there is no such kind.
@@ -106,7 +106,7 @@ def sample_edit(rng: np.random.Generator, kind: str | None = None) -> Edit:
     if kind not in KINDS:
         raise ValueError(f"Expected one of {', '.join(KINDS)} but got {kind!r}")
     while True:  # a kind may find no room or no unambiguous object in a scene
-        edit = _MAKERS[kind](_sample_union(rng, kind), rng)
+        edit = _MAKERS[kind](_sample_union(rng, kind, twins=twins), rng)
         if edit is not None:
             return edit
 
@@ -128,7 +128,7 @@ def chained(first: Edit, rng: np.random.Generator, tries: int = 20) -> Edit | No
 # --- scenes ----------------------------------------------------------------------------------------------------------
 
 
-def _sample_union(rng: np.random.Generator, kind: str) -> Scene:
+def _sample_union(rng: np.random.Generator, kind: str, *, twins: bool) -> Scene:
     """Objects of source and target together, none of which overlap, colours pinned."""
     if kind == "count":
         total = int(rng.choice([2, 3, 4], p=[0.35, 0.4, 0.25]))
@@ -137,10 +137,11 @@ def _sample_union(rng: np.random.Generator, kind: str) -> Scene:
         if total < _MOST_OBJECTS and rng.random() < 0.5:
             names, colors = [*names, str(rng.choice(CLASSES))], [*colors, str(rng.choice(COLORS))]
     else:
-        least = 1 if kind in {"recolor", "replace", "background"} else 2
+        least = 1 if kind in {"recolor", "replace", "background"} and not twins else 2
         total = int(rng.integers(least, _MOST_OBJECTS + 1))
         names = [str(name) for name in rng.choice(CLASSES, total, replace=bool(rng.random() < 0.3))]
         colors = [str(color) for color in rng.choice(COLORS, total)]
+        names[0] = names[-1] if twins else names[0]
     scene = assemble(list(zip(names, colors, strict=True)), rng, None, str(rng.choice(BACKGROUNDS)))
     if rng.random() < _LOOSE_SHARE:
         scene = loosened(scene, rng)

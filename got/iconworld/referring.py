@@ -104,6 +104,7 @@ DESCRIPTIONS: dict[str, tuple[str, str]] = {
     "toothbrush": ("what cleans teeth", "what needs paste and a mouth"),
 }
 """Two ways to say each class without naming it."""
+_AMONG_TWINS = ("left-right", "size")
 _CLEARLY_LARGER = 1.35  # times the area
 _CLEARLY_APART = 150  # thousandths between centres
 
@@ -128,7 +129,8 @@ def sample_reasoning_edit(rng: np.random.Generator, category: str | None = None)
         if category == "multiple":
             edit = _two_at_once(sample_edit(rng, "remove"), rng)
         else:
-            edit = rephrased(sample_edit(rng, str(rng.choice(["remove", "replace", "recolor"]))), category, rng)
+            kind = str(rng.choice(["remove", "replace", "recolor"]))
+            edit = rephrased(sample_edit(rng, kind, twins=category in _AMONG_TWINS), category, rng)
         if edit is not None:
             return edit
 
