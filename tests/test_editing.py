@@ -260,8 +260,13 @@ def test_released_results_are_measured_like_any_other(tmp_path):
         for i in range(3)
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "test.parquet")
-    suite = dataclasses.replace(
-        SUITE, load_cases=lambda args: [editing.as_case(c) for c in load_emu_edit(args.data, rows=3).cases]
+    suite = editing.make_suite(
+        name="emu_edit",
+        version=1,
+        protocol="emu-edit",
+        title="Tiny Emu-Edit",
+        add_arguments=lambda group: group.add_argument("--data"),
+        load=lambda args: load_emu_edit(args.data, rows=3),
     )
     command = cli.parse(
         suite,

@@ -1,35 +1,13 @@
 """Loaders on files of the published schemas, made here; broken ones included."""
 
-import io
 import json
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from edit_kit import encoded, pixels, turn_row, write
 
-from evals.editing_magicbrush import load_magicbrush
 from evals.editing_sets import REASON_EDIT_FOLDERS, load_emu_edit, load_imagenhub, load_reason_edit
 from evals.records import UserError
-
-
-def encoded(seed, suffix="PNG", size=(8, 6)):
-    rng = np.random.default_rng(seed)
-    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
-    buffer = io.BytesIO()
-    image.save(buffer, suffix)
-    return buffer.getvalue()
-
-
-def pixels(data):
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-
-
-def write(path, rows, group=3):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=group)
 
 
 # ------------------------------------------------------------------------------------------------------------- Emu-Edit
@@ -215,24 +193,6 @@ def hub(monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------------------ ImagenHub
-def turn_row(image_id, turn, seed=0):
-    picture = {name: {"bytes": encoded(seed + k), "path": None} for k, name in enumerate(("source_img", "target_img"))}
-    mask = Image.new("L", (8, 6), 0)
-    mask.paste(255, (2, 2, 6, 5))
-    buffer = io.BytesIO()
-    mask.save(buffer, "PNG")
-    return {
-        "img_id": image_id,
-        "turn_index": turn,
-        **picture,
-        "mask_img": {"bytes": buffer.getvalue(), "path": None},
-        "instruction": f"do {turn}",
-        "source_global_caption": "before",
-        "target_global_caption": "after",
-        "target_local_caption": "part",
-    }
-
-
 def test_imagenhub_takes_the_filtered_split_and_the_ids_of_the_human_ratings(tmp_path):
     write(tmp_path / "data/filtered-00000-of-00001.parquet", [turn_row("151", 1), turn_row("34", 2, 9)])
     write(tmp_path / "data/dev-00000-of-00001.parquet", [turn_row("1", 1)])
@@ -328,88 +288,3 @@ def test_names_without_leading_zeros_are_pointed_out(reason_edit):
         (folder / f"{i}_mask.jpg").write_bytes(encoded(0, "JPEG"))
     (folder / "text.txt").write_text("".join(f"line {i} CLIP: x\n" for i in range(11)))
     assert any("without leading zeros" in note for note in load_reason_edit(reason_edit).notes)
-
-
-# ----------------------------------------------------------------------------------------------------------- MagicBrush
-@pytest.fixture
-def magicbrush(tmp_path):
-    sessions = {}
-    for name, turns in (("242679", 2), ("7", 1)):
-        folder = tmp_path / "images" / name
-        folder.mkdir(parents=True)
-        (folder / f"{name}-input.png").write_bytes(encoded(int(name)))
-        sessions[name] = []
-        for turn in range(1, turns + 1):
-            (folder / f"{name}-output{turn}.png").write_bytes(encoded(int(name) + turn))
-            (folder / f"{name}-mask{turn}.png").write_bytes(encoded(0))
-            sessions[name].append(
-                {
-                    "input": f"{name}-input.png" if turn == 1 else f"{name}-output{turn - 1}.png",
-                    "mask": f"{name}-mask{turn}.png",
-                    "output": f"{name}-output{turn}.png",
-                    "instruction": f"turn {turn} of {name}",
-                }
-            )
-    (tmp_path / "edit_sessions.json").write_text(json.dumps(sessions))
-    captions = {"242679": {"242679-input.png": "start", "242679-output2.png": "end"}}
-    (tmp_path / "global_descriptions.json").write_text(json.dumps(captions))
-    return tmp_path
-
-
-def test_magicbrush_single_turns_start_from_the_true_picture_before(magicbrush):
-    cases = load_magicbrush(str(magicbrush)).cases
-    assert [case.id for case in cases] == ["242679_1", "242679_2", "7_1"]
-    assert np.array_equal(np.asarray(cases[1].source.load()), pixels(encoded(242680)))
-    assert np.array_equal(np.asarray(cases[1].target.load()), pixels(encoded(242681)))
-    assert cases[1].captions == {"target": "end"}
-    assert cases[0].captions == {"source": "start"}
-
-
-def test_magicbrush_multi_turn_is_one_case_a_session(magicbrush):
-    loaded = load_magicbrush(str(magicbrush), "multi")
-    assert loaded.variant == "test, multi turn"
-    case = loaded.cases[0]
-    assert case.extra["turns"] == ["turn 1 of 242679", "turn 2 of 242679"]
-    assert np.array_equal(np.asarray(case.source.load()), pixels(encoded(242679)))
-    assert np.array_equal(np.asarray(case.target.load()), pixels(encoded(242681)))
-    assert case.captions == {"target": "end", "source": "start"}
-
-
-def test_magicbrush_from_parquet_sorts_turns_and_keeps_sessions_apart(tmp_path):
-    columns = ("img_id", "turn_index", "instruction", "source_img", "mask_img", "target_img")
-    rows = [turn_row("9", 2, 4), turn_row("9", 1, 2), turn_row("8", 1, 0)]
-    write(tmp_path / "data/dev-00000-of-00001.parquet", [{key: row[key] for key in columns} for row in rows])
-    assert [case.id for case in load_magicbrush(str(tmp_path)).cases] == ["8_1", "9_1", "9_2"]
-    last = load_magicbrush(str(tmp_path), "multi").cases[1]
-    assert last.extra["turns"] == ["do 1", "do 2"]
-    assert np.array_equal(np.asarray(last.source.load()), pixels(encoded(2)))
-    with pytest.raises(UserError, match="no Parquet files of split train"):
-        load_magicbrush(str(tmp_path), split="train")
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"output": "../../../secret.png"}, "lies outside"),
-        ({"output": "none.png"}, "no such file"),
-        ({"mask": None}, "turn 1 of session 7 lacks one of input, mask"),
-    ],
-)
-def test_a_session_that_names_wrong_files_is_refused(magicbrush, change, words):
-    Path(magicbrush.parent / "secret.png").write_bytes(encoded(0))
-    path = magicbrush / "edit_sessions.json"
-    sessions = json.loads(path.read_text())
-    sessions["7"][0].update(change)
-    path.write_text(json.dumps(sessions))
-    with pytest.raises(UserError, match=words):
-        load_magicbrush(str(magicbrush))
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [("{", "not JSON"), ("[]", "expected an object of sessions"), ('{"7": []}', "session 7 has no turns")],
-)
-def test_damaged_sessions_are_refused(magicbrush, content, words):
-    (magicbrush / "edit_sessions.json").write_text(content)
-    with pytest.raises(UserError, match=words):
-        load_magicbrush(str(magicbrush))
