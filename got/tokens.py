@@ -106,16 +106,17 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     Raises:
         ValueError: If the tokenizer does not know the token.
     """
-    index = tokenizer.get_vocab().get(token)
-    if index is None:
+    # Not through `get_vocab`, which builds a dict of a hundred thousand entries at every call.
+    index: int | None = tokenizer.convert_tokens_to_ids(token)
+    if index is None or tokenizer.convert_ids_to_tokens(index) != token:
         raise ValueError(f"Expected a tokenizer with the token {token}, but {type(tokenizer).__name__} lacks it")
     return index
 
 
 def image_token_ids(tokenizer: PreTrainedTokenizerBase, count: int = 64) -> list[int]:
-    """Ids of the image tokens, in order; they are not assumed to be contiguous."""
-    vocabulary = tokenizer.get_vocab()
-    missing = [image_token(i) for i in range(count) if image_token(i) not in vocabulary]
-    if missing:
-        raise ValueError(f"Expected {count} image tokens in the tokenizer, but {missing[0]} is missing")
-    return [vocabulary[image_token(i)] for i in range(count)]
+    """Ids of the image tokens, in order; they are not assumed to be contiguous.
+
+    Raises:
+        ValueError: If one of them is missing.
+    """
+    return [token_id(tokenizer, image_token(i)) for i in range(count)]

@@ -5,6 +5,7 @@ import os
 import pickle
 
 import golden_kit
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -135,6 +136,21 @@ def test_a_short_precision_spares_the_autoencoder(source, tmp_path):
     short, exact = {torch.bfloat16}, {torch.float32}
     assert dtypes == {"mllm": short, "unet": short, "projector": short, "vae": exact}
     assert json.loads((stored / "mllm/config.json").read_text())["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(("dtype", "autoencoder"), [(torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)])
+def test_an_autoencoder_that_would_overflow_is_put_back_into_float32(merged, dtype, autoencoder):
+    pipe = GoTPipeline.from_pretrained(merged, dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    images = pipe("an apple", chain="an apple", num_inference_steps=1, width=16, height=16, output_type="np").images
+    assert np.isfinite(images).all()
+    assert (pipe.vae.dtype, pipe.unet.dtype, pipe.mllm.dtype) == (autoencoder, dtype, dtype)
+
+
+@pytest.mark.parametrize(("offload", "message"), [("disk", "model, sequential or None"), ("model", "other than cpu")])
+def test_offloading_that_cannot_be_done_is_refused(merged, offload, message):
+    with pytest.raises(ValueError, match=message):
+        checkpoint.load(merged, offload=offload)
 
 
 def test_the_switch_loads_the_reference(merged):
