@@ -121,7 +121,10 @@ class Conversation:
             instruction: An editing instruction, or a caption.
             chain: The plan to draw from instead of the reasoner's own.
             seed: Seed of the noise; the conversation's if not given.
-            options: Arguments of the pipeline for this request.
+            options: Arguments of the pipeline for this request. With ``max_turns`` it may make several entries.
+
+        Returns:
+            The (last) new entry.
 
         Raises:
             ConversationError: If there is no pipeline.
@@ -239,8 +242,12 @@ class Conversation:
             **used,
         )
         kind = "drawn" if source is None else "edited"
-        warnings = (*unknown_words(self.pipeline.tokenizer, instruction), *output.warnings[0])
-        return self._add(kind, source, instruction, output.chains[0], noise, used, warnings, output.images[0])
+        unknown = unknown_words(self.pipeline.tokenizer, instruction)
+        for turn in output.turns[0]:
+            warnings = (*unknown, *turn.warnings)
+            entry = self._add(kind, source, instruction, turn.chain, noise, used, warnings, turn.image)
+            kind, source = "edited", entry.number
+        return entry
 
     def _add(
         self,

@@ -1,6 +1,8 @@
 """Several pictures per prompt: the mechanics, on untrained networks whose words are scripted."""
 
+import json
 import re
+from pathlib import Path
 
 import got_kit
 import numpy as np
@@ -9,7 +11,10 @@ import torch
 from PIL import Image
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from got import __main__ as command
+from got import checkpoint
 from got.chain import Chain
+from got.conversation import Conversation
 from got.output import Sampling, to_pil
 from got.reasoner import IMAGE_TOKENS, Reasoner
 from got.reference import ReferencePipeline
@@ -227,3 +232,30 @@ def test_the_references_other_arguments(pipe):
     text = reference.generate(ONE, only_return_got=True)["got_text"]
     assert text.endswith(f"assistant\n red apple{IMAGE_START}")
     assert token_id(pipe.tokenizer, IMAGE_START) == pipe.tokenizer(text)["input_ids"][-1]
+
+
+def test_a_conversation_keeps_every_picture_of_a_request(pipe):
+    talk = Conversation(pipe, max_turns=4, **OPTIONS)
+    last = talk.say(LOOKING)
+    assert [(entry.kind, entry.source) for entry in talk.entries] == [("drawn", None), ("edited", 0), ("edited", 1)]
+    assert talk.entry is last
+    assert talk.undo() is talk.entries[1]
+    together = pipe(LOOKING, max_turns=4, generator=got_kit.generator(42), **OPTIONS).turns[0]
+    for entry, turn in zip(talk.entries, together, strict=True):
+        same(entry.image, turn.image)
+        assert entry.chain == turn.chain
+
+
+def test_the_command_line_keeps_every_picture_of_a_request(pipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save_fp16(pipe, "tiny")
+    words = ["generate", LOOKING, "--max-turns", "4", "--steps", "1", "--checkpoint", "tiny", "--device", "cpu"]
+    assert command.main(words) == 0
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [turn["image"] for turn in record["turns"]] == ["got-turn-0.png", "got-turn-1.png"]
+    for name in ("got-turn-0.png", "got-turn-1.png", "got.png"):
+        with Image.open(name) as picture:
+            assert picture.size == (32, 32)
+    assert command.main(words) == 2
+    assert command.main([*words, "--overwrite", "--max-turns", "1"]) == 0
+    assert not Path("got-turn-0.png").exists()

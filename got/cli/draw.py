@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from got.chain import Chain
 from got.checks import unknown_words
-from got.cli.inputs import Request, mask_files, read_requests, side_file
+from got.cli.inputs import Request, numbered_files, read_requests, side_file
 from got.cli.parser import CommandError
 from got.pictures import open_picture
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from got.output import Turn
     from got.pipeline import GoTPipeline
 
 # Pictures per batch; beyond a small scale memory is dearer than time.
@@ -78,6 +79,7 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
         "width": arguments.width,
         "height": arguments.height,
         "max_new_tokens": arguments.max_new_tokens,
+        "max_turns": arguments.max_turns,
         "semantic_scale": arguments.semantic_scale,
         "spatial_scale": arguments.spatial_scale,
         "reference_scale": arguments.reference_scale,
@@ -176,10 +178,24 @@ def _draw(
             "seed": request.seed,
             "size_px": list(image.size),
             "warnings": [*unknown_words(pipeline.tokenizer, request.prompt), *warnings],
+            **_earlier_turns(turns, request.output),
             **_side_files(chain, image.size, request.output, arguments),
         }
-        for request, image, chain, warnings in zip(batch, output.images, output.chains, output.warnings, strict=True)
+        for request, image, chain, warnings, turns in zip(
+            batch, output.images, output.chains, output.warnings, output.turns, strict=True
+        )
     ]
+
+
+def _earlier_turns(turns: Sequence[Turn], output: Path) -> dict[str, list[dict[str, str]]]:
+    """The pictures on the way to the last one, if there are any."""
+    for stale in numbered_files(output, "turn"):  # an earlier run may have had more turns
+        stale.unlink()
+    made = [
+        {"image": save(turn.image, side_file(output, f"turn-{i}")), "chain": turn.chain}
+        for i, turn in enumerate(turns[:-1])
+    ]
+    return {"turns": made} if made else {}
 
 
 def _side_files(
@@ -194,7 +210,7 @@ def _side_files(
     if arguments.save_layout:
         files["layout"] = save(draw_overview(chain, *size_px), side_file(output, "layout"))
     if arguments.save_masks:
-        for stale in mask_files(output):  # an earlier plan may have had more boxes
+        for stale in numbered_files(output, "mask"):  # an earlier plan may have had more boxes
             stale.unlink()
         masks = draw_layout(chain, *size_px)
         files["masks"] = [save(mask, side_file(output, f"mask-{i}")) for i, mask in enumerate(masks)]

@@ -95,20 +95,20 @@ def side_file(output: Path, kind: str, suffix: str = ".png") -> Path:
 
 
 def files_of(output: Path, arguments: argparse.Namespace) -> list[Path]:
-    """Every file that a picture may bring along, as far as it can be known (or is there already, for masks)."""
-    files = [output]
+    """Every file that a picture may bring along: those of known names, and masks and turns that are there already."""
+    files = [output, *numbered_files(output, "turn")]
     if arguments.save_chain:
         files.append(side_file(output, "chain", ".txt"))
     if arguments.save_layout:
         files.append(side_file(output, "layout"))
     if arguments.save_masks:
-        files += mask_files(output)
+        files += numbered_files(output, "mask")
     return files
 
 
-def mask_files(output: Path) -> list[Path]:
-    """The masks that lie beside a picture."""
-    pattern = re.compile(re.escape(output.stem) + r"-mask-\d+\.png")
+def numbered_files(output: Path, kind: str) -> list[Path]:
+    """The masks or turns that lie beside a picture."""
+    pattern = re.compile(rf"{re.escape(output.stem)}-{kind}-\d+\.png")
     there = output.parent.iterdir() if output.parent.is_dir() else ()
     return [path for path in there if pattern.fullmatch(path.name)]
 

@@ -199,6 +199,7 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
     add("--width", type=_count, metavar="PX", help="in pixels, a multiple of the VAE's factor (default: the model's)")
     add("--height", type=_count, metavar="PX", help="likewise")
     add("--scheduler", choices=tuple(SCHEDULERS), help="the sampler (default: the checkpoint's)")
+    add("--max-turns", type=_count, metavar="N", help="most pictures per request, each upon the last (default: 1)")
     add("--max-new-tokens", type=_count, metavar="N", help="longest plan (default: the model's)")
     for name, purpose in _GUIDANCES.items():
         add(f"--{name}", choices=("on", "off"), default="on", help=f"{purpose} (default: on)")
