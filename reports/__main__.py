@@ -21,7 +21,6 @@ from evals.records import UserError
 from reports import changes, compare, escape, formats, report, style, tables, teaser
 from reports.frames import load, load_run
 
-
 COMMANDS = ("report", "table", "compare", "baseline", "gate", "teaser")
 
 
@@ -101,12 +100,12 @@ def _add_report(commands: Any) -> None:
         "rows, figures, and a browser of the failures. Beside it: report.md, report.tex, samples.csv, tables/ "
         "(CSV, LaTeX, Markdown) and figures/ (SVG, PDF, PNG, CSV). Figures are part of the page. So are thumbnails of "
         f"samples, up to {report.INLINE_BYTES / 1e6:.0f} MB of them; more go into DIR/pictures, since a page with "
-        "thousands of pictures inside would open slowly. Move the folder as a whole then.",
+        "thousands of pictures inside opens slowly. Move the folder as a whole then.",
     )  # fmt: skip
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run, or of a finished ablation"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder, or an earlier report's")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new, or an earlier report's")
     parser.add_argument("--title", default="Report", metavar="TEXT", help="above the page (default: %(default)s)")
     parser.add_argument(
         "--samples", choices=("wrong", "all"), default="wrong", help="which samples to show (default: %(default)s)"

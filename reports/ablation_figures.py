@@ -46,8 +46,8 @@ def ladder(ablation: Ablation) -> Drawn | None:
     return Drawn(
         name="ladder",
         title=f"{ablation.name}: differences to the first variant",
-        text="Paired differences of the overall score to the first variant with 95 % intervals. Filled: better or worse "
-        "after Holm's correction; hollow and grey: not distinguishable.",
+        text="Paired differences of the overall score to the first variant, with 95 % intervals. Filled: better or "
+        "worse after Holm's correction; hollow and grey: not distinguishable.",
         figure=figure,
         header=("cell", "score", "difference", "low", "high", "p_holm", "verdict"),
         rows=tuple(
@@ -96,7 +96,9 @@ def _curve(ablation: Ablation, name: str) -> Drawn:
     scores = [cell.row["overall"] for cell in cells]
     figure = style.figure(style.COLUMN_IN, 2.2)
     axes = figure.subplots()
-    axes.fill_between(x, [s["low"] for s in scores], [s["high"] for s in scores], color=style.BLUE, alpha=0.2, linewidth=0)
+    axes.fill_between(
+        x, [s["low"] for s in scores], [s["high"] for s in scores], color=style.BLUE, alpha=0.2, linewidth=0
+    )
     axes.plot(x, [s["value"] for s in scores], color=style.BLUE, marker="o", markeredgecolor=style.PAPER)
     axes.set_xlabel(name.replace("-", " "))
     axes.set_ylabel("overall score")
@@ -121,17 +123,21 @@ def _map(ablation: Ablation, axes_values: Mapping[str, list[float]]) -> Drawn:
     (across, xs), (up, ys) = axes_values.items()
     scores = np.full((len(ys), len(xs)), np.nan)
     for cell in ablation.cells:
-        scores[ys.index(float(cell.settings[up])), xs.index(float(cell.settings[across]))] = cell.row["overall"]["value"]
+        scores[ys.index(float(cell.settings[up])), xs.index(float(cell.settings[across]))] = cell.row["overall"][
+            "value"
+        ]
     figure = style.figure(style.COLUMN_IN, 0.9 + 0.42 * len(ys))
     axes = figure.subplots()
     shades = matplotlib.colormaps[style.SHADES]
     low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
-    mesh = axes.pcolormesh(np.ma.masked_invalid(scores), cmap=shades, vmin=low, vmax=max(high, low + 1e-6),
+    mesh = axes.pcolormesh(scores, cmap=shades, vmin=low, vmax=max(high, low + 1e-6),
                            edgecolors=style.PAPER, linewidth=1.2)  # fmt: skip
     for cell in ablation.cells:
         x, y = xs.index(float(cell.settings[across])), ys.index(float(cell.settings[up]))
         color = style.readable_on(mesh.to_rgba(scores[y, x]))
-        axes.text(x + 0.5, y + 0.5, f"{scores[y, x]:.3f}{_sign(cell)}", ha="center", va="center", color=color, fontsize=8)
+        axes.text(
+            x + 0.5, y + 0.5, f"{scores[y, x]:.3f}{_sign(cell)}", ha="center", va="center", color=color, fontsize=8
+        )
     first = ablation.cells[0].settings
     corner = (xs.index(float(first[across])) + 0.06, ys.index(float(first[up])) + 0.06)
     ink = style.readable_on(mesh.to_rgba(ablation.cells[0].row["overall"]["value"]))
@@ -144,7 +150,7 @@ def _map(ablation: Ablation, axes_values: Mapping[str, list[float]]) -> Drawn:
     axes.set_xlabel(across.replace("-", " "))
     axes.set_ylabel(up.replace("-", " "))
     bar = figure.colorbar(mesh, ax=axes, fraction=0.06, pad=0.03)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label("overall score")
     return Drawn(
         name="map",
@@ -167,7 +173,9 @@ def _sign(cell: Cell) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
-def picture_grid(columns: Mapping[str, Sequence[Picture]], name: str, title: str, keys: Sequence[str] = ()) -> Drawn | None:
+def picture_grid(
+    columns: Mapping[str, Sequence[Picture]], name: str, title: str, keys: Sequence[str] = ()
+) -> Drawn | None:
     """The same prompts drawn by each cell, side by side, with a sign for right or wrong.
 
     Args:

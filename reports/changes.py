@@ -36,21 +36,27 @@ def of_two(a: Path, b: Path) -> Report:
     flipped = flips(first, second)
     album = Album()
     labels = (f"before: {before.name}", f"after: {after.name}")
-    records = [record([first[key], second[key]], album, 0, way, labels) for way, keys in flipped.items() for key in keys]
+    records = [
+        record([first[key], second[key]], album, 0, way, labels) for way, keys in flipped.items() for key in keys
+    ]
     change = rows[0].difference
     figures = [_differences(rows), *(_grid(way, keys, labels, first, second) for way, keys in flipped.items())]
     page = Page(
         title=f"{after.name} against {before.name}",
         lead=f"{change.cases:,} prompts that both have, compared one by one. Overall: {rows[0].words}.",
         facts=(
-            Fact(title="overall difference", value=f"{change.value:+.3f}", note=f"{change.low:+.3f} to {change.high:+.3f}"),
+            Fact(
+                title="overall difference",
+                value=f"{change.value:+.3f}",
+                note=f"{change.low:+.3f} to {change.high:+.3f}",
+            ),
             Fact(title="images won", value=f"{len(flipped['won']):,}", note="wrong before, right after"),
             Fact(title="images lost", value=f"{len(flipped['lost']):,}", note="right before, wrong after"),
         ),
         sections=(Section(id="tasks", title="Task by task", tables=(tables.comparison_table(rows, before, after),)),),
         browser=Browser(
             title="Images whose verdict changed",
-            lead="Each sample before and after, with planned and detected boxes and the reason. Open one for its chain.",
+            lead="Before and after, with planned and detected boxes and the reason. Open one for its chain.",
             records=records,
             runs=(f"{before.name} → {after.name}",),
         ),

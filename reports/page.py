@@ -125,7 +125,9 @@ def _file(name: str) -> str:
     return files("reports").joinpath("web", name).read_text(encoding="utf-8")
 
 
-def record(pictures: Sequence[Picture], album: Album, run: int, outcome: str, labels: Sequence[str] = ()) -> dict[str, Any]:
+def record(
+    pictures: Sequence[Picture], album: Album, run: int, outcome: str, labels: Sequence[str] = ()
+) -> dict[str, Any]:
     """A sample for the browser: one view, or the same sample in two runs.
 
     Args:
@@ -136,7 +138,9 @@ def record(pictures: Sequence[Picture], album: Album, run: int, outcome: str, la
         labels: Titles of the views.
     """
     last = pictures[-1]
-    views = [_view(picture, album, label) for picture, label in zip(pictures, labels or [""] * len(pictures), strict=True)]
+    views = [
+        _view(picture, album, label) for picture, label in zip(pictures, labels or [""] * len(pictures), strict=True)
+    ]
     return {"key": last.key, "task": last.task, "prompt": last.prompt, "outcome": outcome,
             "stage": next((p.stage for p in reversed(pictures) if p.stage), ""), "run": run, "views": views}  # fmt: skip
 

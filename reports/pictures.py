@@ -18,7 +18,7 @@ THUMBNAIL_PX = 256
 
 
 def read(path: Path | None) -> Image.Image | None:
-    """An image as RGB, or None where there is none that can be read (or one so large that reading it is no good idea)."""
+    """An image as RGB, or None where there is none that can be read (or a suspiciously large one)."""
     from PIL import Image
 
     if path is None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
     from numpy.typing import NDArray
 
     from reports.frames import Run
@@ -85,7 +86,7 @@ def score_by_task(runs: Sequence[Run]) -> Drawn | None:
     )
 
 
-def _mark(number: int) -> dict[str, object]:
+def _mark(number: int) -> dict[str, Any]:
     color = style.SERIES[number % len(style.SERIES)]
     return {"color": color, "marker": style.MARKERS[number % len(style.MARKERS)], "markeredgecolor": style.PAPER,
             "markeredgewidth": 0.5}  # fmt: skip
@@ -137,10 +138,10 @@ def failure_split(groups: Mapping[str, Sequence[Picture]], name: str, title: str
     )
 
 
-def _few_ticks() -> object:
+def _few_ticks(*, integer: bool = False) -> MaxNLocator:
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(4)
+    return MaxNLocator(4, integer=integer)
 
 
 # ------------------------------------------------------------------------------------------------------------- layout
@@ -201,7 +202,7 @@ def color_confusion(pictures: Sequence[Picture], name: str, title: str) -> Drawn
     return Drawn(
         name=name,
         title=title,
-        text="Objects by the colour that the prompt asks for (rows) and the colour that was named (columns), as counts; "
+        text="Objects by the colour that the prompt asks for (rows) and the colour that was named (columns): counts; "
         "shading is the share of the row.",
         figure=figure,
         header=("asked", *columns),
@@ -227,7 +228,9 @@ def _shade(axes: Axes, shares: NDArray[np.float64], counts: NDArray[np.int_]) ->
     import matplotlib
 
     shades = matplotlib.colormaps[style.SHADES]
-    axes.pcolormesh(np.ma.masked_equal(shares, 0), cmap=shades, vmin=0, vmax=1, edgecolors=style.PAPER, linewidth=0.8)
+    axes.pcolormesh(
+        np.where(shares > 0, shares, np.nan), cmap=shades, vmin=0, vmax=1, edgecolors=style.PAPER, linewidth=0.8
+    )
     for y, x in zip(*np.nonzero(counts), strict=True):
         axes.text(x + 0.5, y + 0.5, f"{counts[y, x]}", ha="center", va="center", fontsize=6.5,
                   color=style.readable_on(shades(float(shares[y, x]))))  # fmt: skip
@@ -262,7 +265,7 @@ def class_confusion(pictures: Sequence[Picture], name: str, title: str) -> Drawn
     axes.set_yticks(range(len(shown)), [f"{wanted} → {instead}" for (wanted, instead), _ in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, max(values) * 1.3)
-    axes.xaxis.set_major_locator(_few_ticks())
+    axes.xaxis.set_major_locator(_few_ticks(integer=True))
     axes.set_xlabel("objects not found")
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)

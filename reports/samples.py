@@ -137,7 +137,9 @@ def _judged(
     )  # fmt: skip
 
 
-def _failed(run: Path, key: Key, line: dict[str, Any], chain: dict[str, Any], sibling: dict[str, Any] | None) -> Picture:
+def _failed(
+    run: Path, key: Key, line: dict[str, Any], chain: dict[str, Any], sibling: dict[str, Any] | None
+) -> Picture:
     """A sample without a verdict; its prompt is known from another image of the case, or from GenEval's own file."""
     file = inside(run, f"images/{key[0]}/samples/{key[1]:04d}.png")
     metadata = json.loads(sibling["metadata"]) if sibling else _metadata(inside(run, f"images/{key[0]}/metadata.jsonl"))

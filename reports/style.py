@@ -9,10 +9,12 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0
 """Width in inches of a column and of a page of two columns."""
@@ -35,7 +37,7 @@ STAGE_COLORS = {
 }
 SHADES = "cividis"
 
-_SHEET: dict[str, Any] = {
+_SHEET: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -74,7 +76,7 @@ _SHEET: dict[str, Any] = {
 
 @contextlib.contextmanager
 def sheet() -> Iterator[None]:
-    """matplotlib's settings while figures are drawn and saved; the caller's own come back afterwards."""
+    """Settings of matplotlib while figures are drawn and saved; the caller's own come back afterwards."""
     import matplotlib
 
     with matplotlib.rc_context(_SHEET):
@@ -101,7 +103,7 @@ def save(drawn: Figure, stem: Path) -> None:
 
 
 def inline(svg: str, name: str) -> str:
-    """An SVG file of :func:`save` for the inside of a page: its names made unlike those of others, ink and paper themed.
+    """An SVG file of :func:`save` for the inside of a page: names unlike those of others, ink and paper themed.
 
     Args:
         svg: The file's text.
@@ -122,8 +124,8 @@ def inline(svg: str, name: str) -> str:
 def words(text: str, width: int, lines: int = 2) -> str:
     """Text for a label: at most so many lines, what does not fit cut off, letters that the font lacks as boxes.
 
-    >>> words("a photo of a red apple and a blue dog", 14)
-    'a photo of a\\nred apple […]'
+    >>> words("a photo of a red apple and a blue dog", 14).splitlines()
+    ['a photo of a', 'red apple […]']
     """
     known = _letters()
     shown = "".join(letter if ord(letter) in known else "□" for letter in " ".join(text.split()))
@@ -137,7 +139,7 @@ def _letters() -> frozenset[int]:
     return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
 
 
-def readable_on(rgba: tuple[float, float, float, float]) -> str:
+def readable_on(rgba: Sequence[float] | NDArray[np.float64]) -> str:
     """Black or white, whichever is read more easily on a colour with parts in [0, 1].
 
     >>> readable_on((0.0, 0.1, 0.3, 1.0)), readable_on((1.0, 0.9, 0.3, 1.0))

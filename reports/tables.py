@@ -85,7 +85,7 @@ class Table:
     def best(self, row: Row, index: int) -> bool:
         """Whether a cell is the best one of its column among two or more rows that compare.
 
-        >>> rows = [Row(label=name, images="icon world", cells=(Cell(value=x),)) for name, x in (("a", 0.25), ("b", 0.5))]
+        >>> rows = [Row(label="a", images="icon world", cells=(Cell(value=x),)) for x in (0.25, 0.5)]
         >>> table = Table(name="t", caption="", columns=(Column(key="s", title="score"),), rows=tuple(rows))
         >>> [table.best(row, 0) for row in table.rows]
         [False, True]
@@ -145,7 +145,7 @@ def estimate(block: dict[str, Any] | None) -> Cell:
     >>> estimate({"value": 0.5, "low": 0.4, "high": 0.6, "n": 8, "clusters": 2})
     Cell(value=0.5, low=0.4, high=0.6, text='')
     """
-    return Cell(**{name: block.get(name) for name in ("value", "low", "high")}) if block else Cell()
+    return Cell(value=block.get("value"), low=block.get("low"), high=block.get("high")) if block else Cell()
 
 
 def _marks(rows: Sequence[Row], table: str) -> list[str]:

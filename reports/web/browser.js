@@ -172,17 +172,19 @@
     return [table];
   }
 
-  function column(view) {
+  // One view has its words beside it, two views have them below.
+  function column(view, _, views) {
     const part = make("div");
+    const side = views.length === 1 ? make("div") : part;
     if (view.label) part.append(make("h3", "", view.label));
     part.append(picture(view, describe(view), true));
-    part.append(make("p", `reason ${view.outcome}`, view.reason || `judged ${view.outcome}`));
+    side.append(make("p", `reason ${view.outcome}`, view.reason || `judged ${view.outcome}`));
     if (view.stage) {
-      part.append(make("p", "small", `Failed at: ${stageName(view.stage)} (${data.words[view.stage] ?? ""})`));
+      side.append(make("p", "small", `Failed at: ${stageName(view.stage)} (${data.words[view.stage] ?? ""})`));
     }
-    if (view.chain) part.append(make("h3", "", "Chain"), make("p", "chain", view.chain));
-    part.append(...rows("Planned", view.planned, false), ...rows("Detected and counted", view.seen, true));
-    return part;
+    if (view.chain) side.append(make("h3", "", "Chain"), make("p", "chain", view.chain));
+    side.append(...rows("Planned", view.planned, false), ...rows("Detected and counted", view.seen, true));
+    return views.length === 1 ? [part, side] : [part];
   }
 
   function show(place) {
@@ -192,7 +194,7 @@
     const where = make("p", "small", `${plain(sample.task)} · ${sample.key} · ${sample.outcome} · ${data.runs[sample.run]}`);
     where.style.gridColumn = "1 / -1";
     where.style.margin = "0";
-    byId("box-body").replaceChildren(where, ...sample.views.map(column));
+    byId("box-body").replaceChildren(where, ...sample.views.flatMap(column));
     byId("before").disabled = place === 0;
     byId("next").disabled = place === found.length - 1;
     if (!box.open) box.showModal();
