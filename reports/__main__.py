@@ -96,11 +96,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_report(commands: Any) -> None:
     parser = commands.add_parser(
         "report", help="a page, tables and figures on runs and ablations (the command if none is named)",
-        description="Writes DIR/report.html, one file that opens from disk without a network: tables with the published "
-        "rows, figures, and a browser of the failures. Beside it: report.md, report.tex, samples.csv, tables/ "
-        "(CSV, LaTeX, Markdown) and figures/ (SVG, PDF, PNG, CSV). Figures are part of the page. So are thumbnails of "
-        f"samples, up to {report.INLINE_BYTES / 1e6:.0f} MB of them; more go into DIR/pictures, since a page with "
-        "thousands of pictures inside opens slowly. Move the folder as a whole then.",
+        description="Writes DIR/report.html, one file that opens from disk without a network: tables with "
+        "published rows, figures, and a browser of the failures. Beside it: report.md, report.tex, samples.csv, "
+        "tables/ (CSV, LaTeX, Markdown) and figures/ (SVG, PDF, PNG, CSV). Figures are part of the page. So are "
+        f"thumbnails of samples, up to {report.INLINE_BYTES / 1e6:.0f} MB of them; more go into DIR/pictures, since a "
+        "page with thousands of pictures inside opens slowly. Move the folder as a whole then.",
     )  # fmt: skip
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run, or of a finished ablation"

@@ -100,7 +100,7 @@ def _curve(ablation: Ablation, name: str) -> Drawn:
         x, [s["low"] for s in scores], [s["high"] for s in scores], color=style.BLUE, alpha=0.2, linewidth=0
     )
     axes.plot(x, [s["value"] for s in scores], color=style.BLUE, marker="o", markeredgecolor=style.PAPER)
-    axes.set_xlabel(name.replace("-", " "))
+    axes.set_xlabel(style.words(name.replace("-", " "), 40))
     axes.set_ylabel("overall score")
     axes.set_xticks(x)
     low = min(s["low"] for s in scores)
@@ -147,8 +147,8 @@ def _map(ablation: Ablation, axes_values: Mapping[str, list[float]]) -> Drawn:
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-    axes.set_xlabel(across.replace("-", " "))
-    axes.set_ylabel(up.replace("-", " "))
+    axes.set_xlabel(style.words(across.replace("-", " "), 40))
+    axes.set_ylabel(style.words(up.replace("-", " "), 24))
     bar = figure.colorbar(mesh, ax=axes, fraction=0.06, pad=0.03)
     bar.outline.set_visible(False)
     bar.set_label("overall score")

@@ -105,7 +105,7 @@ def _differences(rows: Sequence[compare.Row]) -> Drawn:
         ablation_figures.difference_mark(axes, place, (change.value, change.low, change.high), sure=sure)
     axes.axvline(0, color=style.INK, linewidth=0.8)
     axes.axhline(0.5, color=style.GREY, linewidth=0.7)
-    axes.set_yticks(range(len(rows)), [row.task.replace("_", " ") for row in rows])
+    axes.set_yticks(range(len(rows)), [style.words(row.task.replace("_", " "), 20) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -0.05), max(high, 0.05))

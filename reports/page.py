@@ -141,8 +141,9 @@ def record(
     views = [
         _view(picture, album, label) for picture, label in zip(pictures, labels or [""] * len(pictures), strict=True)
     ]
-    return {"key": last.key, "task": last.task, "prompt": last.prompt, "outcome": outcome,
-            "stage": next((p.stage for p in reversed(pictures) if p.stage), ""), "run": run, "views": views}  # fmt: skip
+    stage = next((picture.stage for picture in reversed(pictures) if picture.stage), "")
+    return {"key": last.key, "task": last.task, "prompt": last.prompt, "outcome": outcome, "stage": stage, "run": run,
+            "views": views}  # fmt: skip
 
 
 def _view(picture: Picture, album: Album, label: str) -> dict[str, Any]:

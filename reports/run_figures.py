@@ -64,7 +64,7 @@ def score_by_task(runs: Sequence[Run]) -> Drawn | None:
         axes.errorbar(values, places, xerr=[below, above], **_mark(number), linestyle="none", capsize=2,
                       label=style.words(run.label, 40, 1))  # fmt: skip
         rows += [(run.label, names[i], each["value"], each["low"], each["high"], each["n"]) for i, each in known]
-    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axes.set_yticks(range(len(names)), [style.words(name.replace("_", " "), 20) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.axhline(0.5, color=style.GREY, linewidth=0.7)
     lowest = min((float(row[3]) for row in rows), default=0.0)
@@ -262,7 +262,7 @@ def class_confusion(pictures: Sequence[Picture], name: str, title: str) -> Drawn
     axes.barh(range(len(shown)), values, height=0.72, color=colors)
     for place, ((wanted, _), count) in enumerate(shown):
         axes.text(count + 0.015 * max(values), place, f"{count} of {planned[wanted]}", va="center", fontsize=7)
-    axes.set_yticks(range(len(shown)), [f"{wanted} → {instead}" for (wanted, instead), _ in shown])
+    axes.set_yticks(range(len(shown)), [style.words(f"{wanted} → {instead}", 32) for (wanted, instead), _ in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, max(values) * 1.3)
     axes.xaxis.set_major_locator(_few_ticks(integer=True))

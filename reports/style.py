@@ -96,6 +96,7 @@ def figure(width_in: float, height_in: float) -> Figure:
 def save(drawn: Figure, stem: Path) -> None:
     """Writes STEM.png, .svg and .pdf. The same figure gives the same bytes."""
     drawn.savefig(stem.with_name(f"{stem.name}.png"))
+    drawn.set_layout_engine("none")  # it is arranged now; once is enough
     for image in (image for axes in drawn.axes for image in axes.images):
         image.set_interpolation("none")  # the picture's own pixels: what shows the file makes them larger
     drawn.savefig(stem.with_name(f"{stem.name}.svg"), metadata={"Date": None, "Creator": None})

@@ -3,7 +3,8 @@
 
 function valueOf(row, index) {
   const cell = row.cells[index];
-  if (index === 0 || cell.classList.contains("words")) return cell.textContent.trim().toLowerCase();
+  if (index === 0) return cell.firstChild.textContent.trim().toLowerCase(); // without the mark of what is reported
+  if (cell.classList.contains("words")) return cell.textContent.trim().toLowerCase();
   return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
 }
 
