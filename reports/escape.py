@@ -33,10 +33,10 @@ def visible(text: str) -> str:
 def latex(text: str) -> str:
     r"""Text for LaTeX.
 
-    >>> print(latex("50 % of a_b & \\input{x}"))
-    50 \% of a\_b \& \textbackslash{}input\{x\}
+    >>> print(latex("50 % of a_b & \\input{x} --limit"))
+    50 \% of a\_b \& \textbackslash{}input\{x\} -{}-limit
     """
-    return "".join(_LATEX.get(letter, letter) for letter in visible(text))
+    return "".join(_LATEX.get(letter, letter) for letter in visible(text)).replace("--", "-{}-")
 
 
 def markdown(text: str) -> str:

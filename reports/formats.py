@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import textwrap
 from typing import TYPE_CHECKING
 
 from reports import escape
@@ -101,7 +103,7 @@ def to_latex(table: Table) -> str:
     An interval stands below its score; the best score of rows that compare is bold; a dagger marks what is reported.
     """
     columns = "l" + "".join("l" if _is_words(table, i) else "r" for i in range(len(table.columns)))
-    head = " & ".join(["", *(escape.latex(column.title) for column in table.columns)])
+    head = " & ".join(["", *(_stack(column.title, 7, "r") for column in table.columns)])
     body: list[str] = []
     for source, rows in table.groups():
         body += [r"\midrule", rf"\multicolumn{{{len(columns)}}}{{l}}{{\textit{{{escape.latex(source)}}}}} \\"]
@@ -113,7 +115,7 @@ def to_latex(table: Table) -> str:
         rf"\caption{{{escape.latex(table.caption)}}}",
         rf"\label{{tab:{table.name}}}",
         r"\footnotesize",
-        r"\setlength{\tabcolsep}{4pt}",
+        r"\setlength{\tabcolsep}{2.5pt}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         rf"{head} \\",
@@ -131,19 +133,31 @@ def _is_words(table: Table, index: int) -> bool:
 
 
 def _latex_row(table: Table, row: Row) -> list[str]:
-    values, ends = [escape.latex(row.label) + (r"$^\dagger$" if row.reported else "")], [""]
+    values, ends = [_stack(row.label, 18, "l") + (r"$^\dagger$" if row.reported else "")], [""]
     for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
-        words, bracket, more = number(cell, column, reported=row.reported).partition(" (")
-        text = "--" if words == "-" else escape.latex(words)
+        # How sure "not distinguishable" is, the interval of the difference says: on paper that is enough.
+        words = number(cell, column, reported=row.reported).partition(" (")[0]
+        text = "--" if words == "-" else _stack(words, 16, "l")
         if cell.value is not None and text[0] in "+-":
             text = f"${text}$"
         values.append(rf"\textbf{{{text}}}" if table.best(row, i) else text)
-        both = interval(cell, column).replace(" to ", ", ")
-        ends.append(rf"{{\tiny$[{both}]$}}" if both else rf"{{\tiny({escape.latex(more)}}}" if bracket else "")
+        both = re.sub(r"\b0\.", ".", interval(cell, column).replace(" to ", ", "))
+        ends.append(rf"{{\tiny$[{both}]$}}" if both else "")
     lines = [" & ".join(values) + r" \\"]
     if any(ends):
         lines = [" & ".join(values) + r" \\[-2pt]", " & ".join(ends) + r" \\"]
     return lines
+
+
+def _stack(text: str, width: int, side: str) -> str:
+    r"""Words on lines of about that many letters: wide tables fit on a page.
+
+    >>> print(_stack("single object", 8, "r"), _stack("a_b", 8, "r"))
+    \shortstack[r]{single\\object} a\_b
+    """
+    lines = textwrap.wrap(escape.visible(text), width, break_long_words=False, break_on_hyphens=False)
+    shown = r"\\".join(escape.latex(line) for line in lines)
+    return rf"\shortstack[{side}]{{{shown}}}" if len(lines) > 1 else shown
 
 
 def to_csv(table: Table) -> str:

@@ -130,7 +130,7 @@ def words(text: str, width: int, lines: int = 2) -> str:
     """
     known = _letters()
     shown = "".join(letter if ord(letter) in known else "□" for letter in " ".join(text.split()))
-    return "\n".join(textwrap.wrap(shown, width, max_lines=lines, placeholder=" […]", break_on_hyphens=False))
+    return "\n".join(textwrap.wrap(shown, width, max_lines=lines, placeholder=" […]"))
 
 
 @functools.cache
