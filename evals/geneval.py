@@ -346,7 +346,7 @@ def summarize(
     failures: list[dict[str, Any]],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """``scores.json``: per task and overall, with intervals, bounds for missing images, and each wrong image's fault."""
+    """``scores.json``: per task and overall, with intervals, bounds for missing images, and wrong images' faults."""
     options = options_from(args)
     by_id = {case.id: case for case in cases}
     outcomes = [trace(by_id[line["case"]], line, options) for line in observations]

@@ -28,6 +28,7 @@ def ladder(ablation: Ablation) -> Drawn | None:
     cells = [cell for cell in ablation.cells if cell.row["difference"] is not None]
     if not cells:
         return None
+    short, settings = labels(ablation)
     figure = style.figure(style.COLUMN_IN, 0.85 + 0.24 * len(cells))
     axes = figure.subplots()
     for place, cell in enumerate(cells):
@@ -35,17 +36,17 @@ def ladder(ablation: Ablation) -> Drawn | None:
         sure = change["verdict"] in {"better", "worse"}
         difference_mark(axes, place, (change["value"], change["low"], change["high"]), sure=sure)
     axes.axvline(0, color=style.INK, linewidth=0.8)
-    axes.set_yticks(range(len(cells)), [style.words(cell.name, 26, 2) for cell in cells])
+    axes.set_yticks(range(len(cells)), [style.words(short[cell.name], 26, 2) for cell in cells])
     axes.set_ylim(len(cells) - 0.5, -0.5)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -0.05), max(high, 0.05))
     first = ablation.cells[0]
-    axes.set_xlabel(f"difference to “{style.words(first.name, 30, 1)}” ({first.row['overall']['value']:.3f})")
+    axes.set_xlabel(f"difference to “{style.words(short[first.name], 24, 1)}” ({first.row['overall']['value']:.3f})")
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     return Drawn(
         name="ladder",
-        title=f"{ablation.name}: differences to the first variant",
+        title=f"{ablation.name}: differences to the first variant{settings}",
         text="Paired differences of the overall score to the first variant, with 95 % intervals. Filled: better or "
         "worse after Holm's correction; hollow and grey: not distinguishable.",
         figure=figure,
@@ -68,6 +69,20 @@ def difference_mark(axes: Axes, place: int, change: tuple[float, float, float], 
 
 
 # ------------------------------------------------------------------------------------------------------------ settings
+def labels(ablation: Ablation) -> tuple[dict[str, str], str]:
+    """A short label for each cell, and what a title must add to explain them.
+
+    Returns:
+        Name of each cell -> its label: the values of the settings where two or more settings vary, else the name.
+        The names of those settings, as in `` (semantic scale / spatial scale)``, or nothing.
+    """
+    varied = axes_of(ablation)
+    if len(varied) < 2:
+        return {cell.name: cell.name for cell in ablation.cells}, ""
+    short = {cell.name: " / ".join(f"{float(cell.settings[key]):g}" for key in varied) for cell in ablation.cells}
+    return short, f" ({' / '.join(key.replace('-', ' ') for key in varied)})"
+
+
 def axes_of(ablation: Ablation) -> dict[str, list[float]]:
     """The flags with numbers that differ between cells, with their values in order; empty if a cell has other flags."""
     names = {name for cell in ablation.cells for name in cell.settings}
@@ -189,6 +204,7 @@ def picture_grid(
     chosen = list(keys) or _telling(by_key)
     if len(by_key) < 2 or not chosen:
         return None
+    more = len(columns) > len(by_key)
     side = min(0.92, 6.2 / len(by_key))
     figure = style.figure(1.0 + side * len(by_key) + 0.1, 0.42 + side * len(chosen))
     grid = figure.subplots(len(chosen), len(by_key), squeeze=False)
@@ -205,8 +221,8 @@ def picture_grid(
     return Drawn(
         name=name,
         title=title,
-        text="The same prompts drawn by each variant, from the same noise where the variants share it. "
-        "Tick: judged right; cross: judged wrong.",
+        text="The same prompts drawn by each variant, from the same noise where the variants share it. Tick: judged "
+        f"right; cross: judged wrong.{f' The first {len(by_key)} of {len(columns)}.' if more else ''}",
         figure=figure,
         header=("sample", "prompt", *list(columns)[: len(by_key)]),
         rows=tuple(rows),

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 PICTURES = ("auto", "inline", "beside")
 INLINE_BYTES = 4_000_000
 """Thumbnails up to this size in all are put into the page by `auto`; more would make it slow to open."""
+_CURVES = 9
+"""More of them in one figure cannot be told apart."""
 _WIDE_IN = style.COLUMN_IN * 1.3
 
 
@@ -142,14 +144,19 @@ def _ablation(
     ablation: Ablation, names: set[str], *, first: bool
 ) -> tuple[Section, list[Drawn], dict[str, list[Picture]]]:
     images = {cell.run.name: load_pictures(cell.run) for cell in ablation.cells if cell.run is not None}
-    cells = {cell.name: images[cell.run.name] for cell in ablation.cells if cell.run is not None}
-    few = len(cells) <= len(style.SERIES) * 2
+    short, settings = ablation_figures.labels(ablation)
+    cells = {short[cell.name]: images[cell.run.name] for cell in ablation.cells if cell.run is not None}
+    few = len(cells) <= _CURVES
     figures = [
         ablation_figures.ladder(ablation),
         ablation_figures.over_settings(ablation),
-        run_figures.failure_split(cells, "failures", f"{ablation.name}: where wrong images went wrong"),
-        run_figures.layout_fit(cells, "layout", f"{ablation.name}: drawings keep to their plans") if few else None,
-        ablation_figures.picture_grid(cells, "pictures", f"{ablation.name}: the same prompts in each variant"),
+        run_figures.failure_split(cells, "failures", f"{ablation.name}: where wrong images went wrong{settings}"),
+        run_figures.layout_fit(cells, "layout", f"{ablation.name}: drawings keep to their plans{settings}")
+        if few
+        else None,
+        ablation_figures.picture_grid(
+            cells, "pictures", f"{ablation.name}: the same prompts in each variant{settings}"
+        ),
     ]
     name = escape.file_name(f"ablation {ablation.name}", names)
     made = [tables.ablation_table(ablation, name), *([tables.published_ablation_table()] if first else [])]

@@ -122,7 +122,7 @@ def failure_split(groups: Mapping[str, Sequence[Picture]], name: str, title: str
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(0, reach * 1.3)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if reach > 0.08 else f"{value:.1%}")
-    axes.xaxis.set_major_locator(_few_ticks())
+    axes.set_xticks([tick for tick in _few_ticks().tick_values(0, reach) if tick <= 1])
     axes.set_xlabel("share of images that are wrong")
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
@@ -155,7 +155,7 @@ def layout_fit(groups: Mapping[str, Sequence[Picture]], name: str, title: str) -
             ious[label] = found
     if not ious:
         return None
-    figure = style.figure(style.COLUMN_IN, 2.2 + 0.15 * math.ceil(len(ious) / 2))
+    figure = style.figure(style.COLUMN_IN, 2.2 + 0.15 * len(ious))
     axes = figure.subplots()
     rows: list[tuple[object, ...]] = []
     steps = np.linspace(0, 1, 101)
@@ -168,7 +168,8 @@ def layout_fit(groups: Mapping[str, Sequence[Picture]], name: str, title: str) -
     axes.axvline(0.5, color=style.GREY, linestyle=":", linewidth=1)
     axes.set(xlim=(0, 1), ylim=(0, 1.03), xlabel="IoU of planned and detected box", ylabel="share of boxes at least so")
     axes.grid()
-    figure.legend(loc="outside lower left", ncols=2, title="in brackets: share with IoU of 0.5 or more",
+    columns = 1 if max(len(label) for label in ious) > 15 else 2
+    figure.legend(loc="outside lower left", ncols=columns, title="in brackets: share with IoU of 0.5 or more",
                   title_fontsize=7, alignment="left", handlelength=1.6)  # fmt: skip
     return Drawn(
         name=name,
