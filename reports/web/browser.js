@@ -65,12 +65,17 @@
   }
 
   function tags(kind, list) {
+    // A plan's names hang inside the upper edge of their boxes, a detection's stand on the lower one.
+    const edge = kind === "planned" ? "top" : "bottom";
+    const taken = [];
     return list.map(([name, color, x1, y1, x2, y2]) => {
       const tag = make("span", `tag ${kind}`, `${color} ${name}`.trim());
-      tag.style.left = `${Math.max(0, Math.min(80, x1 / 10))}%`;
-      // A plan's names hang inside the upper edge of their boxes, a detection's stand on the lower one.
-      if (kind === "planned") tag.style.top = `${Math.max(0, Math.min(94, y1 / 10))}%`;
-      else tag.style.bottom = `${Math.max(0, Math.min(94, 100 - y2 / 10))}%`;
+      const across = Math.max(0, Math.min(80, x1 / 10));
+      let up = Math.max(0, Math.min(94, edge === "top" ? y1 / 10 : 100 - y2 / 10));
+      while (up < 90 && taken.some(([x, y]) => Math.abs(x - across) < 15 && Math.abs(y - up) < 4.5)) up += 4.5;
+      taken.push([across, up]);
+      tag.style.left = `${across}%`;
+      tag.style[edge] = `${up}%`;
       return tag;
     });
   }
