@@ -1,7 +1,11 @@
-"""CLIPs: images and texts as unit vectors of one space, and GenEval's way of naming a colour with them."""
+"""CLIPs and DINOs: pictures (and a CLIP's texts) as unit vectors; GenEval's way of naming a colour with them.
+
+`label` makes the encoder's part of a metric's name.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import weakref
@@ -20,12 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from evals.protocols import Embedder
+    from evals.protocols import Embedder, ImageEmbedder
 
 ASSETS = Path(__file__).parent / "assets"
 CONFIG = ASSETS / "icon_clip.json"
 WEIGHTS = ASSETS / "icon_clip.safetensors"
 PHOTO_MODEL = "ViT-L-14/openai"
+SQUASH = "+squash"
 BATCH = 64
 """Images or texts in one forward pass."""
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
@@ -41,18 +46,72 @@ def make_embedder(spec: str, device: str = "cpu") -> Embedder:
     Args:
         spec: `icon` (embedded, icon world), `openclip:MODEL/PRETRAINED` with a tag of open_clip or a weights file
             (OpenAI's weights from a file want the model's `-quickgelu` variant), `openclip:FOLDER` with a model
-            saved by open_clip, or `openclip` alone for ViT-L-14 of OpenAI, GenEval's own.
+            saved by open_clip, or `openclip` alone for ViT-L-14 of OpenAI, GenEval's own. With `+squash` behind it,
+            pictures are squeezed to the model's square as InstructPix2Pix does, instead of cut to it.
+        device: torch device.
+
+    Raises:
+        UserError: no such model, or its weights cannot be had here.
+    """
+    plain = spec.removesuffix(SQUASH)
+    kind, _, model = plain.partition(":")
+    if kind == "icon" and not model:
+        embedder = load_icon_clip(device=device)
+    elif kind == "openclip":
+        embedder = load_openclip(model or PHOTO_MODEL, device=device)
+    else:
+        raise UserError(f"Expected an embedder among icon, openclip:MODEL/PRETRAINED, openclip:FOLDER but got {spec!r}")
+    if plain != spec:
+        embedder.squash()
+    return embedder
+
+
+def make_image_embedder(spec: str, device: str = "cpu") -> ImageEmbedder:
+    """A DINO or a CLIP by name.
+
+    Args:
+        spec: `dino:ID` or `dino:FOLDER`, a DINO or DINOv2 of transformers (Emu Edit and MagicBrush take
+            `dino:facebook/dino-vits16`); or what `make_embedder` knows.
         device: torch device.
 
     Raises:
         UserError: no such model, or its weights cannot be had here.
     """
     kind, _, model = spec.partition(":")
-    if kind == "icon" and not model:
-        return load_icon_clip(device=device)
-    if kind == "openclip":
-        return load_openclip(model or PHOTO_MODEL, device=device)
-    raise UserError(f"Expected an embedder among icon, openclip:MODEL/PRETRAINED, openclip:FOLDER but got {spec!r}")
+    if kind != "dino":
+        return make_embedder(spec, device)
+    if not model:
+        raise UserError("Expected dino:ID or dino:FOLDER but got 'dino'")
+    return load_dino(model, device=device)
+
+
+def label(name: str) -> str:
+    """The encoder's part of a metric's name; weights from this machine are told apart by their content.
+
+    >>> label("openclip:ViT-B-32/openai"), label("openclip:ViT-B-32/laion2b_s34b_b79k"), label("icon")
+    ('ViT-B-32', 'ViT-B-32/laion2b_s34b_b79k', 'icon')
+    >>> label("dino:facebook/dino-vits16"), label("openclip:ViT-L-14/openai+squash")
+    ('dino-vits16', 'ViT-L-14+squash')
+    """
+    kind, _, model = name.partition(":")
+    plain = model.removesuffix(SQUASH)
+    suffix = model[len(plain) :]
+    head, _, tail = plain.partition("/")
+    if plain and Path(plain).is_dir():
+        return f"{Path(plain).resolve().name}#{_digest(_weight_files(Path(plain)))}{suffix}"
+    if tail and Path(tail).is_file():
+        return f"{head}#{_digest([Path(tail)])}{suffix}"
+    if kind == "dino":
+        return plain.rpartition("/")[2]
+    return (plain.removesuffix("/openai") or kind) + suffix
+
+
+def _digest(files: Sequence[Path]) -> str:
+    return hashlib.sha256("".join(sorted(map(weights.sha256, files))).encode()).hexdigest()[:8]
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.suffix in {".safetensors", ".bin", ".pt", ".pth"}]
 
 
 class OpenClipEmbedder:
@@ -93,12 +152,47 @@ class OpenClipEmbedder:
 
         return self._embed(encode, texts)
 
-    def _embed(self, encode: Callable[[Any], torch.Tensor], items: Sequence[Any]) -> NDArray[np.float32]:
-        import torch
+    def squash(self) -> None:
+        """From now on squeezes pictures to the model's square: bicubic, sides not kept in proportion, nothing cut off.
 
-        with torch.inference_mode():
-            parts = [encode(items[i : i + BATCH]).float().cpu().numpy() for i in range(0, len(items), BATCH)]
-        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+        That is how InstructPix2Pix's own metric sees a picture (without antialiasing); others cut out the centre.
+        """
+        from torchvision.transforms import Normalize
+        from torchvision.transforms.functional import pil_to_tensor
+
+        size_px = getattr(self.network.visual, "image_size", 224)
+        height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
+        normalize = next(step for step in self._preprocess.transforms if isinstance(step, Normalize))  # type: ignore[attr-defined]
+
+        def preprocess(image: Image.Image) -> torch.Tensor:
+            import torch
+
+            pixels = pil_to_tensor(image.convert("RGB"))[None].float() / 255
+            small = torch.nn.functional.interpolate(pixels, (height, width), mode="bicubic", antialias=False)
+            prepared: torch.Tensor = normalize(small)[0]
+            return prepared
+
+        self._preprocess = preprocess
+        self.name += SQUASH
+
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text is longer than the model reads, so that its end is not embedded."""
+        encode = getattr(self._tokenize, "encode", None)
+        if encode is None:
+            raise NotImplementedError(f"{self.name}: its tokenizer does not tell the length of a text")
+        room = int(self._tokenize(["a"]).shape[1]) - (1 if isinstance(self._tokenize, WordTokenizer) else 2)
+        return [len(encode(text)) > room for text in texts]
+
+    def _embed(self, encode: Callable[[Any], torch.Tensor], items: Sequence[Any]) -> NDArray[np.float32]:
+        return _batched(encode, items)
+
+
+def _batched(encode: Callable[[Any], torch.Tensor], items: Sequence[Any]) -> NDArray[np.float32]:
+    import torch
+
+    with torch.inference_mode():
+        parts = [encode(items[i : i + BATCH]).float().cpu().numpy() for i in range(0, len(items), BATCH)]
+    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 
 # --------------------------------------------------------------------------------------------------------------- icon
@@ -117,10 +211,13 @@ class WordTokenizer:
 
         tokens = torch.zeros(len(texts), self._length, dtype=torch.long)
         for row, text in zip(tokens, texts, strict=True):
-            ids = [self._ids[word] for word in re.findall(r"[a-z]+", text.lower()) if word in self._ids]
-            ids = [*ids[: self._length - 1], self._end]
+            ids = [*self.encode(text)[: self._length - 1], self._end]
             row[: len(ids)] = torch.tensor(ids)
         return tokens
+
+    def encode(self, text: str) -> list[int]:
+        """Numbers of a text's known words, before it is cut to length."""
+        return [self._ids[word] for word in re.findall(r"[a-z]+", text.lower()) if word in self._ids]
 
 
 def build_icon_clip(config: Path = CONFIG) -> tuple[torch.nn.Module, Callable[..., Any], WordTokenizer]:
@@ -176,6 +273,58 @@ def load_openclip(model: str, *, device: str = "cpu") -> OpenClipEmbedder:
     except Exception as error:  # open_clip, hub and network each raise their own
         raise UserError(f"openclip:{model} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     return OpenClipEmbedder(f"openclip:{model}", network, transform, open_clip.get_tokenizer(name), device)
+
+
+# --------------------------------------------------------------------------------------------------------------- DINO
+class DinoEmbedder:
+    """A DINO or DINOv2 of transformers: the class token after the last norm. It reads no text."""
+
+    def __init__(self, name: str, network: torch.nn.Module, crop_px: int, device: str) -> None:
+        from torchvision import transforms
+
+        self.name = name
+        self.network: Any = network.to(device).eval()
+        self._device = device
+        # MagicBrush's preprocessing: shorter side to 256 by bicubic, centre 224 of it, ImageNet's mean and spread.
+        self._preprocess = transforms.Compose(
+            [
+                transforms.Resize(crop_px * 256 // 224, interpolation=transforms.InterpolationMode.BICUBIC),
+                transforms.CenterCrop(crop_px),
+                transforms.ToTensor(),
+                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+
+    def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Unit vectors, float32 (n, d)."""
+        import torch
+
+        def encode(chunk: Sequence[Image.Image]) -> torch.Tensor:
+            pixels = torch.stack([self._preprocess(image.convert("RGB")) for image in chunk])
+            seen = self.network(pixel_values=pixels.to(self._device)).last_hidden_state[:, 0]  # (n, d)
+            return torch.nn.functional.normalize(seen.float(), dim=-1)
+
+        return _batched(encode, images)
+
+
+def load_dino(model: str, *, device: str = "cpu") -> DinoEmbedder:
+    """A DINO (`ViTModel`) or DINOv2 by hub id or folder.
+
+    Raises:
+        UserError: it cannot be loaded, or is another kind of model.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config = AutoConfig.from_pretrained(model)
+        kind = config.model_type
+        if kind not in ("vit", "dinov2", "dinov2_with_registers"):
+            raise UserError(f"Expected a DINO or DINOv2 but {model} is a {kind}")
+        # The pooling layer is no part of DINO, and its weights are in no checkpoint of it.
+        network = AutoModel.from_pretrained(model, **({"add_pooling_layer": False} if kind == "vit" else {}))
+    except (OSError, ValueError) as error:
+        raise UserError(f"dino:{model} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    return DinoEmbedder(f"dino:{model}", network, config.image_size if kind == "vit" else 224, device)
 
 
 # ------------------------------------------------------------------------------------------------------------- colour

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evals.given import PICTURES, make_given
 from evals.records import Generated, UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from evals.protocols import Generator
-    from evals.records import Case, Sample
+    from evals.records import Case, EditCase, Sample
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
@@ -59,9 +59,15 @@ class GoTGenerator:
         import torch
 
         options = self._options
+        edits = [sample.case.edit for sample in samples if sample.case.edit is not None]
+        given: list[str] | None = [edit.extra["given_chain"] for edit in edits if "given_chain" in edit.extra] or None
+        sources = [edit.source.load() for edit in edits] if edits and given is None else None
+        if options.chain != "own":
+            given = [_given_chain(options.chain, sample) for sample in samples]
         drawn = self._pipe(
             [sample.case.prompt for sample in samples],
-            chain=None if options.chain == "own" else [_given_chain(options.chain, sample) for sample in samples],
+            image=sources,
+            chain=given,
             num_inference_steps=options.steps,
             semantic=options.semantic,
             spatial=options.spatial,
@@ -84,7 +90,10 @@ def _given_chain(whose: str, sample: Sample) -> str:
 
     if whose == "none":
         return ""
-    chain = iconworld.chain_text(iconworld.scene_from_include(sample.case.metadata["include"], sample.seed))
+    if sample.case.edit is not None:
+        chain = str(sample.case.edit.extra["chain"])
+    else:
+        chain = iconworld.chain_text(iconworld.scene_from_include(sample.case.metadata["include"], sample.seed))
     how, _, amount = whose.partition(":")
     if how == "oracle":
         return chain
@@ -107,7 +116,7 @@ def make_got(options: GeneratorOptions) -> Generator:
 
 # ------------------------------------------------------------------------------------------------------------- oracle
 class OracleGenerator:
-    """Draws exactly what the prompt's metadata ask for: the ceiling of the icon world."""
+    """Draws exactly what the prompt's metadata ask for, or gives an edit's true target: the ceiling."""
 
     name = "oracle"
 
@@ -117,19 +126,32 @@ class OracleGenerator:
 
         made = []
         for sample in samples:
+            if sample.case.edit is not None:
+                made.append(self._target(sample.case.edit))
+                continue
             scene = iconworld.scene_from_include(sample.case.metadata["include"], sample.seed)
-            made.append(Generated(image=_draw(scene), chain=iconworld.chain_text(scene)))
+            made.append(Generated(image=draw(scene), chain=iconworld.chain_text(scene)))
         return made
+
+    def _target(self, edit: EditCase) -> Generated:
+        """The picture after the edit, as the data have it."""
+        if edit.target is None:
+            return Generated(image=None, error="this set has no picture after the edit")
+        try:
+            return Generated(image=edit.target.load(), chain=edit.extra.get("chain"))
+        except ValueError as error:
+            return Generated(image=None, error=str(error))
 
 
 def oracle_render(chain_text: str, seed: int) -> Image.Image:
     """What a chain plans, drawn by the icon world's renderer instead of a model."""
     from got import iconworld
 
-    return _draw(iconworld.scene_from_chain(chain_text, seed))
+    return draw(iconworld.scene_from_chain(chain_text, seed))
 
 
-def _draw(scene: Any) -> Image.Image:
+def draw(scene: Any) -> Image.Image:
+    """A scene of the icon world at mini's size."""
     from PIL import Image
 
     from got import iconworld
@@ -147,7 +169,10 @@ def icon_world() -> Any:
 
 # ------------------------------------------------------------------------------------------------------------- folder
 class FolderGenerator:
-    """Images made elsewhere, in GenEval's layout: ``00042/samples/0000.png``, beside ``00042/metadata.jsonl``."""
+    """Images made elsewhere, in GenEval's layout: ``00042/samples/0000.png``, beside ``00042/metadata.jsonl``.
+
+    Or flat, as editing results often lie: ``CASE.png`` or ``CASE.jpg``, one per case.
+    """
 
     name = "folder"
 
@@ -182,7 +207,8 @@ class FolderGenerator:
     def _list(self, case_id: str) -> dict[int, Path]:
         """Images of a prompt by number; names differ in their number of zeros between tools."""
         if case_id not in self._files:
-            self._files = {case_id: _numbered_images(self._root / case_id / "samples")}
+            flat = [path for suffix in _SUFFIXES if (path := self._root / f"{case_id}{suffix}").is_file()]
+            self._files = {case_id: {0: flat[0]} if flat else _numbered_images(self._root / case_id / "samples")}
         return self._files[case_id]
 
     def _foreign(self, case: Case) -> str | None:
@@ -209,8 +235,8 @@ def make_folder(options: GeneratorOptions) -> Generator:
     root = Path(options.argument)
     if not root.is_dir():
         raise UserError(f"--model folder:{root}: no such folder")
-    if not any(re.fullmatch(r"\d+", path.name) and (path / "samples").is_dir() for path in root.iterdir()):
-        raise UserError(f"--model folder:{root}: no images there; expected 00000/samples/0000.png, 00001/samples/...")
+    if not any((path / "samples").is_dir() or path.suffix.lower() in _SUFFIXES for path in root.iterdir()):
+        raise UserError(f"--model folder:{root}: no images there; expected 00000/samples/0000.png, or CASE.png")
     return FolderGenerator(root)
 
 
@@ -274,6 +300,7 @@ def make_oracle(options: GeneratorOptions) -> Generator:
 GENERATORS: dict[str, Callable[[GeneratorOptions], Generator]] = {
     "got": make_got,
     "oracle": make_oracle,
+    **{name: make_given(name) for name in PICTURES},
     "folder": make_folder,
     "diffusers": make_diffusers,
 }
@@ -282,7 +309,7 @@ GENERATORS: dict[str, Callable[[GeneratorOptions], Generator]] = {
 WITH_ARGUMENT = {"folder": "PATH", "diffusers": "ID|PATH"}
 """Generators that need something behind the colon."""
 
-BATCH_SIZES = {"got": 32, "oracle": 32, "folder": 16, "diffusers": 4}
+BATCH_SIZES = {"got": 32, "oracle": 32, "folder": 16, "diffusers": 4, **dict.fromkeys(PICTURES, 32)}
 """Images drawn and observed together, unless told otherwise; GoT's other checkpoints take 4."""
 
 
@@ -290,7 +317,7 @@ def known_models() -> str:
     """The values of ``--model``, for people.
 
     >>> known_models()
-    'got, oracle, folder:PATH, diffusers:ID|PATH'
+    'got, oracle, identity, target, released, folder:PATH, diffusers:ID|PATH'
     """
     return ", ".join(name + (f":{WITH_ARGUMENT[name]}" if name in WITH_ARGUMENT else "") for name in GENERATORS)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.table import Table
 
-    from evals.records import Case, Detection, Generated, Sample, Verdict
+    from evals.records import Case, Detection, Generated, Judgement, JudgeQuestion, Sample, Verdict
 
 
 class Generator(Protocol):
@@ -50,6 +50,25 @@ class Embedder(Protocol):
         """Unit vectors, float32 (n, d)."""
 
 
+class ImageEmbedder(Protocol):
+    """What turns pictures into vectors: a CLIP, or a DINO, which reads no text."""
+
+    name: str
+
+    def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Unit vectors, float32 (n, d)."""
+
+
+class Judge(Protocol):
+    """Scores edits: a vision-language model behind a prompt, or a program that measures."""
+
+    name: str
+    """Protocol, judge id and hash of its prompts: part of every metric's name, so that judges never share a column."""
+
+    def judge(self, questions: Sequence[JudgeQuestion]) -> list[Judgement]:
+        """One judgement per question, in order. A failed one says why; only a mistake in the set-up raises."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """The back-ends a suite may use while it observes."""
@@ -59,6 +78,8 @@ class Tools:
     """Built when first used, so a suite that asks for no colour never loads a CLIP."""
     oracle_render: Callable[[str, int], Image.Image] | None
     """Draws a chain without a model: ``(chain_text, seed) -> RGB image``. None outside the icon world."""
+    device: str = "cpu"
+    """Where a suite's own encoders are to run."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,3 +119,5 @@ class Suite:
     """``(run directory, results, observations) -> pictures written``."""
     verdict_options: tuple[str, ...] = ()
     """The suite's own arguments that change verdicts only; ``--from verdict`` may change them."""
+    observe_options: tuple[str, ...] = ()
+    """The suite's own arguments that change observations; ``--from observe`` may change them."""

@@ -23,6 +23,7 @@ PACKAGES = (
     "scipy",
     "pillow",
     "safetensors",
+    "torchmetrics",
 )
 
 _WEIGHTS = {".safetensors", ".pth", ".pt", ".bin"}

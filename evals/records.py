@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
@@ -30,6 +33,8 @@ class Case:
     """The task the case belongs to, e.g. ``"two_object"``."""
     metadata: dict[str, Any]
     """The case's own line of the benchmark file, unchanged."""
+    edit: EditCase | None = dataclasses.field(default=None, compare=False)
+    """Source picture and what is known of the outcome, where the case is an edit."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +81,152 @@ class Verdict:
     """Empty if correct; else one line per thing that is wrong."""
     kept: dict[str, tuple[Detection, ...]] = dataclasses.field(default_factory=dict)
     """Class name -> detections that passed the thresholds, best first."""
+
+
+# --------------------------------------------------------------------------------------------------------------- edits
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EncodedImage:
+    """A picture of a data set, as its file holds it. Read when it is asked for, so that a case costs no memory."""
+
+    name: str
+    """Where it lies, for messages: ``"test-00000.parquet row 17 image"``."""
+    read: Callable[[], bytes]
+    """The bytes of the image file."""
+
+    def sha256(self) -> str:
+        """Hash of the file: the same picture under two names is one picture."""
+        return hashlib.sha256(self.read()).hexdigest()
+
+    def load(self) -> Image.Image:
+        """The picture as a person sees it: RGB, upright.
+
+        Raises:
+            ValueError: The bytes are no readable picture.
+        """
+        return upright_rgb(self._decode())
+
+    def load_mask(self) -> NDArray[np.bool_]:
+        """The picture as a mask, bool (height, width): True where it is transparent, or white in black and white.
+
+        Levels above 127 count as white, so the ringing of a JPEG file does not. Transparency goes first.
+
+        Raises:
+            ValueError: The bytes are no readable picture, or show neither transparency nor black and white.
+        """
+        import numpy as np
+
+        image = self._decode()
+        if "A" in image.getbands() or "transparency" in image.info:
+            alpha = np.asarray(image.convert("RGBA"))[..., 3]
+            if (alpha < 128).any():
+                clear: NDArray[np.bool_] = alpha < 128
+                return clear
+        levels = np.asarray(upright_rgb(image).convert("L"))
+        if np.mean((levels > 63) & (levels < 192)) > 0.05:
+            raise ValueError(f"{self.name}: expected a mask with transparency or in black and white but got a picture")
+        white: NDArray[np.bool_] = levels > 127
+        return white
+
+    def load_levels(self) -> NDArray[np.uint8]:
+        """The picture in grey levels, uint8 (height, width), as SmartEdit's own metrics take a mask.
+
+        Raises:
+            ValueError: The bytes are no readable picture.
+        """
+        import numpy as np
+
+        levels: NDArray[np.uint8] = np.asarray(self._decode().convert("L"))
+        return levels
+
+    def _decode(self) -> Image.Image:
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(self.read())) as image:
+                image.load()
+                return image
+        # Pillow's decoders answer damaged files with many types, SyntaxError among them.
+        except Exception as error:
+            raise ValueError(f"{self.name}: not a readable image ({' '.join(str(error).split())[:200]})") from error
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EditCase:
+    """One edit of an editing suite: what is to be done to which picture, and what is known of the outcome."""
+
+    id: str
+    """Unique in its set, safe as a file name."""
+    instruction: str
+    source: EncodedImage
+    target: EncodedImage | None = None
+    """The picture after the edit, where someone made one."""
+    mask: EncodedImage | None = None
+    """Where the edit belongs."""
+    released: EncodedImage | None = None
+    """A published system's own result, where the set comes with one."""
+    captions: dict[str, str] = dataclasses.field(default_factory=dict)
+    """``source`` and ``target`` describe the whole picture before and after; ``target_local`` the edited part after;
+    ``object`` the edited object. Only those that the set has."""
+    category: str
+    """Its kind in the set's own words, e.g. ``"background"`` or ``"1-Left-Right"``."""
+    group: str | None = None
+    """Name of the source picture, to cluster by; None where the set gives none (then hash its bytes)."""
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What else the set says, JSON-able; in the icon world the truth of the edit."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class JudgeQuestion:
+    """One look of a judge at one edit."""
+
+    case: EditCase
+    """The instruction, and for a judge that measures, the truth in ``case.extra``."""
+    source: Image.Image
+    """RGB, before."""
+    result: Image.Image
+    """RGB, after."""
+    repeat: int = 0
+    """The same question may be asked several times, to see how much the judge wavers."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A judge's answer, or why there is none. A missing answer is missing: never 0, never a guess."""
+
+    judge: str
+    """Protocol, judge id and hash of the prompts; the name of the column it may stand in."""
+    repeat: int = 0
+    scores_0_10: dict[str, float] = dataclasses.field(default_factory=dict)
+    """The judge's single scores by name, each in [0, 10]; empty if the judgement failed."""
+    value: float | None = None
+    """The protocol's final score in [0, 1]; None if the judgement failed."""
+    failure: str | None = None
+    """One of `evals.metrics.judging.CAUSES`; None if it did not fail."""
+    detail: str = ""
+    """What went wrong, in one line."""
+    replies: tuple[str, ...] = ()
+    """Raw replies, those that were not legal included, in the order asked."""
+    calls: int = 0
+    """Requests sent; 0 if every reply came from the cache."""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float | None = None
+    """Money spent on these requests; None where no price is known."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return dataclasses.asdict(self)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The image as a person sees it: EXIF orientation applied, three channels of 8 bits."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion cuts 16 bits off at 255 and would give a white image.
+        image = image.point(lambda value: value / 257, "F").convert("L")
+    return image.convert("RGB")
 
 
 def in_icon_world(detector: str) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals import generators, provenance
 from evals.engines import ENGINES
+from evals.given import PICTURES
 from evals.protocols import Tools
 from evals.records import UserError, in_icon_world
 from evals.runner import Plan, spread
@@ -40,6 +41,7 @@ _OBSERVE = ("detector", "embedder")
 _WITHOUT_EFFECT = {
     "oracle": ("checkpoint", "steps", *_GUIDANCE),
     "folder": ("checkpoint", "steps", *_GUIDANCE),
+    **dict.fromkeys(PICTURES, ("checkpoint", "steps", *_GUIDANCE)),
     "diffusers": ("checkpoint", *_GUIDANCE),
     "got": (),
 }
@@ -60,6 +62,11 @@ class LazyEmbedder:
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, float32 (n, d)."""
         return self._get().embed_texts(texts)
+
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text is longer than the model reads; False where it does not tell."""
+        tell = getattr(self._get(), "truncated", None)
+        return [False] * len(texts) if tell is None else list(tell(texts))
 
     def _get(self) -> Embedder:
         if self._built is None:
@@ -138,7 +145,10 @@ def _identity(
             "prompts_sha256": prompts,
             "weights_sha256": weights,
         },
-        "observe": {**{key: values[key] for key in _OBSERVE}, "weights_sha256": _scorer_weights(args)},
+        "observe": {
+            **{key: values[key] for key in (*_OBSERVE, *suite.observe_options)},
+            "weights_sha256": _scorer_weights(args),
+        },
         "verdict": {"version": suite.version, **{key: values[key] for key in suite.verdict_options}},
     }
 
@@ -229,4 +239,5 @@ def _make_tools(args: argparse.Namespace, device: str) -> Tools:
         detector=make_detector(args.detector, device),
         embedder=LazyEmbedder(args.embedder, lambda: make_embedder(args.embedder, device)),
         oracle_render=generators.oracle_render if in_icon_world(args.detector) else None,
+        device=device,
     )

@@ -43,7 +43,7 @@ def write_grids(run: Path, cases: Sequence[Case], images_per_prompt: int) -> Non
     """`grid.png` beside each prompt's samples. An image that is missing or damaged leaves a grey cell."""
     for case in cases:
         folder = run / "images" / case.id
-        images = [_open(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
+        images = [open_picture(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
         if any(image is not None for image in images):
             write_atomic(folder / "grid.png", png_bytes(grid(images)))
 
@@ -63,7 +63,8 @@ def grid(images: Sequence[Image.Image | None], gap_px: int = 2) -> Image.Image:
     return sheet
 
 
-def _open(path: Path) -> Image.Image | None:
+def open_picture(path: Path) -> Image.Image | None:
+    """A picture of the run, RGB; None if it cannot be read."""
     from PIL import Image
 
     try:
@@ -91,13 +92,14 @@ def draw(run: Path, results: list[dict[str, Any]], observations: list[dict[str, 
             tasks.setdefault(result["tag"], []).append((result, observation))
     written = []
     for tag, pairs in tasks.items():
-        path = run / "sheets" / f"{_safe(tag)}.png"
+        path = run / "sheets" / f"{safe(tag)}.png"
         write_atomic(path, png_bytes(contact_sheet(run, tag, pairs[:MAX_TILES])))
         written.append(path)
     return written
 
 
-def _safe(tag: str) -> str:
+def safe(tag: str) -> str:
+    """A tag as a file name."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in tag) or "untitled"
 
 
@@ -110,8 +112,8 @@ def contact_sheet(run: Path, tag: str, pairs: Sequence[tuple[dict[str, Any], dic
     sheet = Image.new("RGB", (columns * _TILE_PX[0], _HEADER_PX + rows * _TILE_PX[1]), _PAPER)
     pen = ImageDraw.Draw(sheet)
     right = sum(result["correct"] for result, _ in pairs)
-    pen.text((_PAD_PX, 6), f"{tag.replace('_', ' ')}: {right} of {len(pairs)} right", _INK, _font(20))
-    pen.text((_PAD_PX, 34), "first image of each prompt; dashed: planned, solid: detected and counted", _INK, _font(13))
+    pen.text((_PAD_PX, 6), f"{tag.replace('_', ' ')}: {right} of {len(pairs)} right", _INK, font(20))
+    pen.text((_PAD_PX, 34), "first image of each prompt; dashed: planned, solid: detected and counted", _INK, font(13))
     for i, (result, observation) in enumerate(pairs):
         corner = (i % columns * _TILE_PX[0], _HEADER_PX + i // columns * _TILE_PX[1])
         sheet.paste(_tile(run, result, observation), corner)
@@ -125,18 +127,18 @@ def _tile(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Ima
     tile.paste(_picture(run, result, observation), (_PAD_PX, _PAD_PX))
     pen = ImageDraw.Draw(tile)
     top = _SIDE_PX + 2 * _PAD_PX
-    _mark(pen, (_PAD_PX, top), correct=result["correct"])
-    lines = [(line, _INK) for line in _wrap(result["prompt"], 3, indent=4)]
-    lines += [(line, _WRONG) for line in _wrap(result["reason"].replace("\n", "; "), _TEXT_LINES - len(lines))]
+    mark(pen, (_PAD_PX, top), correct=result["correct"])
+    lines = [(line, _INK) for line in wrap(result["prompt"], 3, indent=4)]
+    lines += [(line, _WRONG) for line in wrap(result["reason"].replace("\n", "; "), _TEXT_LINES - len(lines))]
     for row, (line, color) in enumerate(lines):
         indent = 18 if row == 0 else 0
-        pen.text((_PAD_PX + indent, top + row * _LINE_PX), line, color, _font(12))
+        pen.text((_PAD_PX + indent, top + row * _LINE_PX), line, color, font(12))
     return tile
 
 
-def _wrap(text: str, lines: int, indent: int = 0) -> list[str]:
+def wrap(text: str, lines: int, indent: int = 0, characters: int = _CHARS) -> list[str]:
     """At most so many lines; the first one leaves room for `indent` characters."""
-    wrapped = textwrap.wrap(text, _CHARS, max_lines=lines, placeholder=" …", initial_indent=" " * indent)
+    wrapped = textwrap.wrap(text, characters, max_lines=lines, placeholder=" …", initial_indent=" " * indent)
     return [line.strip() for line in wrapped]
 
 
@@ -145,9 +147,9 @@ def _picture(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> 
     from PIL import Image, ImageDraw
 
     square = Image.new("RGB", (_SIDE_PX, _SIDE_PX), _GREY)
-    image = _open(run / result["filename"])
+    image = open_picture(run / result["filename"])
     if image is None:
-        ImageDraw.Draw(square).text((12, 12), "image unreadable", _WRONG, _font(13))
+        ImageDraw.Draw(square).text((12, 12), "image unreadable", _WRONG, font(13))
         return square
     scale = _SIDE_PX / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -160,7 +162,7 @@ def _picture(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> 
     for item in planned:
         x1, y1, x2, y2 = item["box_1000"]
         corners = (x1 * size[0] / 1000, y1 * size[1] / 1000, x2 * size[0] / 1000, y2 * size[1] / 1000)
-        _dashed(pen, corners, colors[item["name"]])
+        dashed(pen, corners, colors[item["name"]])
     labels = {tuple(item["box_xyxy_px"]): item["color"] for item in observation["detections"]}
     taken: list[Box] = []
     for name, boxes in kept.items():
@@ -171,7 +173,7 @@ def _picture(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> 
     return square
 
 
-def _mark(pen: ImageDraw.ImageDraw, corner: Point, *, correct: bool) -> None:
+def mark(pen: ImageDraw.ImageDraw, corner: Point, *, correct: bool) -> None:
     """A tick or a cross, drawn: fonts do not always have them."""
     x, y = corner
     if correct:
@@ -190,8 +192,8 @@ def _solid(pen: ImageDraw.ImageDraw, box: Sequence[float], color: str) -> Box:
 
 def _label(pen: ImageDraw.ImageDraw, box: Box, text: str, color: str, taken: list[Box]) -> None:
     """Writes a name above its box, or where there is still room: inside, below, at the lower edge."""
-    font = _font(11)
-    left, top, right, bottom = pen.textbbox((0, 0), text, font)
+    small = font(11)
+    left, top, right, bottom = pen.textbbox((0, 0), text, small)
     x1, y1, _, y2 = box
     x = max(min(x1, _SIDE_PX - right - 3), 0)
     places = []
@@ -201,14 +203,15 @@ def _label(pen: ImageDraw.ImageDraw, box: Box, text: str, color: str, taken: lis
     place = next((place for place in places if not any(_touch(place, other) for other in taken)), places[0])
     taken.append(place)
     pen.rectangle(place, "black")
-    pen.text((x + 2, place[1] - top + 1), text, color, font)
+    pen.text((x + 2, place[1] - top + 1), text, color, small)
 
 
 def _touch(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _dashed(pen: ImageDraw.ImageDraw, box: Box, color: str) -> None:
+def dashed(pen: ImageDraw.ImageDraw, box: Box, color: str) -> None:
+    """A dashed box, as plans are drawn."""
     x1, y1, x2, y2 = box
     for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
         for dash in _dashes(start, end):
@@ -225,7 +228,8 @@ def _dashes(start: Point, end: Point, dash_px: float = 6, gap_px: float = 5) -> 
 
 
 @functools.cache
-def _font(size: int) -> Font:
+def font(size: int) -> Font:
+    """Pillow's own font."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

@@ -8,14 +8,12 @@ import io
 import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from evals.records import Generated, UserError
+from evals.records import Generated, UserError, upright_rgb
 from evals.rundir import png_bytes
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
-
-    from PIL import Image
 
     from evals.protocols import Generator, Suite, Tools
     from evals.records import Sample
@@ -57,17 +55,6 @@ def describe_error(error: Exception) -> str:
     """
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """The image as a person sees it: EXIF orientation applied, three channels of 8 bits."""
-    from PIL import ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion cuts 16 bits off at 255 and would give a white image.
-        image = image.point(lambda value: value / 257, "F").convert("L")
-    return image.convert("RGB")
 
 
 class RecordedImages:

@@ -1,76 +1,63 @@
 """Command line of the model.
 
     python -m got generate "a photo of a red apple and a blue dog"
-    python -m got generate "a photo of two cats" --seed 7 --output cats.png --chain "two cats ..."
+    python -m got edit photo.png "make the dog green"
+    python -m got chat
+    python -m got info
 
-The picture is written to a file; the chain is printed. The last line of standard output is one JSON object.
+The last line of standard output is one JSON object; everything else about progress goes to standard error.
 """
 
 from __future__ import annotations
 
-import argparse
+import importlib
 import json
+import os
+import signal
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from got.cli.parser import build_parser
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MODULES = {
+    "generate": "got.cli.draw",
+    "edit": "got.cli.draw",
+    "chat": "got.cli.chat",
+    "info": "got.cli.info",
+    "convert": "got.cli.convert",
+}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m got", description="GoT: write a chain of thought with boxes, then draw it."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    generate = commands.add_parser("generate", help="draw a caption")
-    generate.add_argument("prompt", help="the caption, e.g. 'a photo of a red apple'")
-    generate.add_argument("--chain", help="draw this chain instead of writing one")
-    generate.add_argument("--output", type=Path, default=Path("got.png"), metavar="FILE", help="default: %(default)s")
-    generate.add_argument("--checkpoint", default="mini", metavar="mini|PATH|HUB_ID", help="default: %(default)s")
-    generate.add_argument("--seed", type=int, default=42, help="seed of the noise (default: %(default)s)")
-    generate.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the model's)")
-    generate.add_argument("--device", default="cpu", help="default: %(default)s")
-    generate.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    for name in ("semantic", "spatial", "reference"):
-        generate.add_argument(f"--{name}-scale", type=float, metavar="A", help=f"strength of the {name} guidance")
-        generate.add_argument(f"--{name}", choices=("on", "off"), default="on", help=f"use the {name} guidance")
-    return parser
-
-
-def _generate(arguments: argparse.Namespace) -> dict[str, object]:
-    import torch  # heavy imports come after the arguments have been checked
-
-    from got import checkpoint
-
-    pipeline = checkpoint.load(arguments.checkpoint, arguments.device, getattr(torch, arguments.dtype))
-    pipeline.set_progress_bar_config(disable=not sys.stderr.isatty())
-    output = pipeline(
-        arguments.prompt,
-        chain=arguments.chain,
-        num_inference_steps=arguments.steps,
-        semantic_scale=arguments.semantic_scale,
-        spatial_scale=arguments.spatial_scale,
-        reference_scale=arguments.reference_scale,
-        semantic=arguments.semantic == "on",
-        spatial=arguments.spatial == "on",
-        reference=arguments.reference == "on",
-        generator=torch.Generator("cpu").manual_seed(arguments.seed),
-    )
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    output.images[0].save(arguments.output)
-    for warning in output.warnings[0]:
-        print(f"warning: {warning}", file=sys.stderr)
-    print(output.chains[0])
-    return {"image": str(arguments.output), "chain": output.chains[0], "warnings": list(output.warnings[0])}
-
-
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; a user's mistake ends in one line and exit status 2."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
-        result = _generate(arguments)
+        arguments = build_parser().parse_args(words)
+        result = importlib.import_module(_MODULES[arguments.command]).run(arguments)
+        print(json.dumps(result), flush=True)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError):
+            # Nobody reads on; without this, Python complains of it once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        lines = str(error).splitlines() or [type(error).__name__]
+        print(f"error: {' '.join(line.strip() for line in lines)}", file=sys.stderr)
         return 2
-    print(json.dumps(result))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    """Ends on SIGTERM as on Ctrl-C: clusters ask before they kill."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

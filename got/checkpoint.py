@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from got.models import SemanticProjector
 from got.pipeline import GoTPipeline
+from got.reference import ReferencePipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,26 +42,47 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message says which part of it and why, in one line."""
 
 
-def load(name: str | Path = "mini", device: str = "cpu", dtype: torch.dtype = torch.float32) -> GoTPipeline:
+def load(
+    name: str | Path = "mini",
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    offload: str | None = None,
+    reference_compat: bool = False,
+) -> GoTPipeline:
     """Load a pipeline, whatever precision it is stored in.
 
     Args:
-        name: ``"mini"`` (the embedded weights), a folder written by `GoTPipeline.save_pretrained`, or a hub id.
+        name: ``"mini"`` (the embedded weights), a folder written by `got.convert` or by `GoTPipeline.save_pretrained`,
+            or a hub id.
         device: Where the networks go.
         dtype: Precision of the UNet and, at the published scale, of the reasoner. The VAE stays in float32.
+        offload: ``"model"`` keeps networks in main memory and moves each to the device when it is its turn;
+            ``"sequential"`` does so layer by layer, slower and in the least memory.
+        reference_compat: Behave as the released code where ours differs on purpose; `got.reference` lists where.
 
     Raises:
         CheckpointError: If there is nothing under that name, a file is missing, or weights do not fit their config.
+        ValueError: If `offload` is none of these, or has no device to move networks to.
     """
+    if offload not in (None, "model", "sequential"):
+        raise ValueError(f"Expected offload to be model, sequential or None but got {offload!r}")
+    if offload is not None and device == "cpu":
+        raise ValueError("Expected a device other than cpu to move networks to, because offload keeps them on the cpu")
     path = _locate(name)
     exact = _FLOAT32_PARTS.get(_read_index(path).get("scale", "mini"), ())
-    with _quiet():
+    pipeline_class = ReferencePipeline if reference_compat else GoTPipeline
+    with quiet():
         networks = {part: _load_network(path / part, torch.float32 if part in exact else dtype) for part in _NETWORKS}
         try:
-            pipeline = GoTPipeline.from_pretrained(path, local_files_only=True, **networks)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise CheckpointError(f"Cannot load {path}: {_first_line(error)}") from error
-    return pipeline.to(device)
+            pipeline = pipeline_class.from_pretrained(path, local_files_only=True, **networks)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            raise CheckpointError(f"Cannot load {path}: {first_line(error)}") from error
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif offload == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=device)
+    return pipeline if offload else pipeline.to(device)
 
 
 def save_fp16(pipeline: GoTPipeline, path: str | Path) -> None:
@@ -70,7 +92,7 @@ def save_fp16(pipeline: GoTPipeline, path: str | Path) -> None:
         name: torch.nn.Module.to(copy.deepcopy(part), torch.float16) if isinstance(part, torch.nn.Module) else part
         for name, part in pipeline.components.items()
     }
-    with _quiet():
+    with quiet():
         GoTPipeline(**half, scale=pipeline.config.scale).save_pretrained(path)
 
 
@@ -90,7 +112,7 @@ def _locate(name: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(name)))
     except Exception as error:  # the client raises its own, requests' and httpx's errors: all mean "not there"
-        raise CheckpointError(f"No folder {name}, and no download from the hub: {_first_line(error)}") from error
+        raise CheckpointError(f"No folder {name}, and no download from the hub: {first_line(error)}") from error
 
 
 def _read_index(path: Path) -> dict[str, Any]:
@@ -101,7 +123,7 @@ def _read_index(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{index} is not valid JSON: {_first_line(error)}") from error
+        raise CheckpointError(f"{index} is not valid JSON: {first_line(error)}") from error
     if not isinstance(content, dict) or content.get("_class_name") != GoTPipeline.__name__:
         found = content.get("_class_name") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"Expected a {GoTPipeline.__name__} in {path} but found {found}")
@@ -122,7 +144,7 @@ def _load_network(folder: Path, dtype: torch.dtype) -> nn.Module:
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"Cannot load {folder}: {_first_line(error)}") from error
+        raise CheckpointError(f"Cannot load {folder}: {first_line(error)}") from error
     for problem in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
         if info[problem]:
             raise CheckpointError(f"{folder} does not fit its config: {problem} {sorted(map(str, info[problem]))[0]}")
@@ -130,8 +152,8 @@ def _load_network(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' own progress bars, which show one line per component; puts back what was set."""
+def quiet() -> Iterator[None]:
+    """Run without the libraries' own progress bars, which show one line per component; puts back what was set."""
     libraries = [library for library in (transformers_logging, diffusers_logging) if library.is_progress_bar_enabled()]
     for library in libraries:
         library.disable_progress_bar()
@@ -142,6 +164,7 @@ def _quiet() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """An error's class and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

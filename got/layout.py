@@ -30,6 +30,24 @@ def draw_layout(chain: Chain, width_px: int, height_px: int) -> list[Image.Image
     return [draw_mask(region.box_1000, region.color, width_px, height_px) for region in chain.regions]
 
 
+def draw_overview(chain: Chain, width_px: int, height_px: int) -> Image.Image:
+    """All boxes in one picture, for people: smaller ones on top of larger ones.
+
+    >>> from got.chain import Chain
+    >>> draw_overview(Chain.parse("a dog <|box_start|>(0,0),(500,500)<|box_end|> (red)"), 64, 64).getpixel((9, 9))
+    (255, 0, 0)
+    """
+    overview = black_image(width_px, height_px)
+    pen = ImageDraw.Draw(overview)
+
+    def area(box: Box1000) -> int:
+        return (box[2] - box[0]) * (box[3] - box[1])
+
+    for region in sorted(chain.regions, key=lambda region: -area(region.box_1000)):
+        pen.rectangle(_corners(region.box_1000, width_px, height_px), fill=region.color)
+    return overview
+
+
 def draw_mask(box_1000: Box1000, color: str, width_px: int, height_px: int) -> Image.Image:
     """Draw one box on black.
 
@@ -45,10 +63,8 @@ def draw_mask(box_1000: Box1000, color: str, width_px: int, height_px: int) -> I
     >>> draw_mask((120, 300, 480, 660), "lime", 64, 64).getbbox()  # right and bottom as Pillow gives them: one behind
     (7, 19, 31, 43)
     """
-    x1, y1, x2, y2 = (min(value, _FAR_OUTSIDE_1000) / 1000 for value in box_1000)
     mask = black_image(width_px, height_px)
-    corners = (x1 * width_px, y1 * height_px, x2 * width_px, y2 * height_px)
-    ImageDraw.Draw(mask).rectangle(corners, fill=color)
+    ImageDraw.Draw(mask).rectangle(_corners(box_1000, width_px, height_px), fill=color)
     return mask
 
 
@@ -59,3 +75,8 @@ def black_image(width_px: int, height_px: int) -> Image.Image:
     ((0, 0), (0, 0), (0, 0))
     """
     return Image.new("RGB", (width_px, height_px))
+
+
+def _corners(box_1000: Box1000, width_px: int, height_px: int) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (min(value, _FAR_OUTSIDE_1000) / 1000 for value in box_1000)
+    return x1 * width_px, y1 * height_px, x2 * width_px, y2 * height_px

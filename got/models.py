@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
 from got.tokens import END_OF_TEXT, IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, token_id
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 # Vision tower of the embedded reasoner: 64 px in patches of 8, merged 2 x 2, are 16 tokens.
 _PATCH_PX = 8
 _MERGE = 2
-_VISION_WIDTH = 96
-_VISION_LAYERS = 2
+_VISION_WIDTH = 128
+_VISION_LAYERS = 4
 # Six objects with their boxes take about 200 tokens.
 _MAX_CHAIN_TOKENS = 320
 
@@ -139,6 +141,26 @@ def build_image_processor(config: GoTConfig) -> Qwen2VLImageProcessor:
     )
 
 
+def _vision_config(config: GoTConfig) -> dict[str, Any]:
+    return {
+        "depth": _VISION_LAYERS,
+        "hidden_size": _VISION_WIDTH,
+        "intermediate_size": 2 * _VISION_WIDTH,
+        "num_heads": 4,
+        "patch_size": _PATCH_PX,
+        "spatial_merge_size": _MERGE,
+        "temporal_patch_size": 2,
+        "window_size": config.vision_image_px,
+        "fullatt_block_indexes": list(range(_VISION_LAYERS)),
+        "out_hidden_size": config.hidden_dim,
+    }
+
+
+def build_visual(config: GoTConfig) -> nn.Module:
+    """Build the reasoner's vision tower alone."""
+    return Qwen2_5_VisionTransformerPretrainedModel(Qwen2_5_VLVisionConfig(**_vision_config(config)))
+
+
 def build_mllm(config: GoTConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLForConditionalGeneration:
     """Build the reasoner for a tokenizer's vocabulary (rounded up to a multiple of 8 rows)."""
     eos = token_id(tokenizer, END_OF_TEXT)
@@ -164,18 +186,7 @@ def build_mllm(config: GoTConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5
             "eos_token_id": eos,
             "pad_token_id": eos,
         },
-        vision_config={
-            "depth": _VISION_LAYERS,
-            "hidden_size": _VISION_WIDTH,
-            "intermediate_size": 2 * _VISION_WIDTH,
-            "num_heads": 4,
-            "patch_size": _PATCH_PX,
-            "spatial_merge_size": _MERGE,
-            "temporal_patch_size": 2,
-            "window_size": config.vision_image_px,
-            "fullatt_block_indexes": list(range(_VISION_LAYERS)),
-            "out_hidden_size": config.hidden_dim,
-        },
+        vision_config=_vision_config(config),
         image_token_id=token_id(tokenizer, IMAGE_PAD),
         video_token_id=token_id(tokenizer, VIDEO_PAD),
         vision_start_token_id=token_id(tokenizer, VISION_START),

@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from got.chain import Chain
+from got.checks import at_least_one, check_length, check_words, finite, per_prompt, upright
 from got.config import CONFIGS, GoTConfig, GuidanceConfig
 from got.models import SemanticProjector
+from got.output import GoTOutput, Sampling, Turn, to_array, to_pil, together, with_aspect_of
+from got.output import scale_latents as scale_latents
+from got.output import unscale_latents as unscale_latents
 from got.reasoner import Reasoner, Thoughts
+from got.released import merge_adapter
 from got.ssgm import Conditions, Denoiser, Switches, picture_conditions, semantic_conditions, time_ids
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 _CALLBACK_TENSORS = ("latents",)
-
-
-@dataclasses.dataclass
-class GoTOutput(BaseOutput):
-    """What a call returns: one entry per prompt in every field."""
-
-    images: Any
-    """PIL images; or an array (n, height, width, 3) or a tensor (n, 3, height, width) in [0, 1]; or latents."""
-    chains: list[str]
-    """The chains, exactly as written."""
-    warnings: list[tuple[str, ...]]
-    """What was odd about each chain; empty for a clean one."""
 
 
 class GoTPipeline(DiffusionPipeline):
@@ -51,11 +44,13 @@ class GoTPipeline(DiffusionPipeline):
         projector: From the reasoner's states to the UNet's conditioning.
         image_processor: For source images; may be missing in a text-to-image pipeline.
         scale: Name of an entry of `got.config.CONFIGS`: sampling defaults and the size of source images.
+        adapter: Folder beside ``mllm`` with a LoRA that loading merges (see `got.convert`).
     """
 
     model_cpu_offload_seq = "mllm->projector->unet->vae"
     _optional_components = ("image_processor",)
     _callback_tensor_inputs = _CALLBACK_TENSORS
+    _usual_turns = 1
 
     def __init__(
         self,
@@ -67,6 +62,7 @@ class GoTPipeline(DiffusionPipeline):
         projector: SemanticProjector,
         image_processor: Qwen2VLImageProcessor | None = None,
         scale: str = "mini",
+        adapter: str | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -78,9 +74,18 @@ class GoTPipeline(DiffusionPipeline):
             projector=projector,
             image_processor=image_processor,
         )
-        self.register_to_config(scale=scale)
+        self.register_to_config(scale=scale, adapter=adapter)
         if scale not in CONFIGS:
             raise ValueError(f"Expected scale to be one of {', '.join(CONFIGS)} but got {scale!r}")
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], **options: Any) -> GoTPipeline:
+        """Load as any diffusers pipeline, and merge the reasoner's LoRA if it was kept apart."""
+        pipeline = super().from_pretrained(path, **options)
+        if pipeline.config.adapter is not None:
+            merge_adapter(pipeline.mllm, Path(pipeline.mllm.name_or_path).parent / pipeline.config.adapter)
+            pipeline.register_to_config(adapter=None)
+        return pipeline
 
     @property
     def got_config(self) -> GoTConfig:
@@ -100,7 +105,42 @@ class GoTPipeline(DiffusionPipeline):
             tokenizer=self.tokenizer,
             image_processor=self.image_processor,
             vision_image_px=self.got_config.vision_image_px,
+            device=self._execution_device,
         )
+
+    @torch.inference_mode()
+    def think(
+        self,
+        prompt: str | Sequence[str],
+        image: Image.Image | Sequence[Image.Image] | None = None,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> Chain | list[Chain]:
+        """Write the chain of a prompt without drawing it, to look at it, change it and draw it with ``chain=``.
+
+        Args:
+            prompt: As in a call; a list is one batch.
+            image: Source image of each prompt, for editing.
+            max_new_tokens: Longest chain.
+            generate_kwargs: Passed on to the language model's `generate`, e.g. ``do_sample=True``.
+
+        Returns:
+            The chain, or a list of them for a list of prompts. What went wrong while writing is among its warnings.
+
+        Raises:
+            ValueError: If the arguments do not fit together.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        images = upright(per_prompt(image, Image.Image, len(prompts), "image"))
+        self._check_texts(prompts, None)
+        thoughts = self.reasoner.write(prompts, images, max_new_tokens, **generate_kwargs)
+        self.maybe_free_model_hooks()
+        chains = [Chain.parse(text) for text in thoughts.chains]
+        chains = [
+            dataclasses.replace(chain, warnings=(*warnings, *chain.warnings))
+            for chain, warnings in zip(chains, thoughts.warnings, strict=True)
+        ]
+        return chains[0] if isinstance(prompt, str) else chains
 
     @torch.inference_mode()
     def __call__(
@@ -120,14 +160,15 @@ class GoTPipeline(DiffusionPipeline):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pil",
         max_new_tokens: int | None = None,
+        max_turns: int | None = None,
         callback_on_step_end: Callable[[GoTPipeline, int, int, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
         | None = None,
     ) -> GoTOutput:
-        """Draw one picture per prompt.
+        """Draw one picture per prompt, or several where a prompt takes several steps.
 
         Args:
             prompt: A caption, or an editing instruction where there is an image; a list is one batch.
-            image: Source image of each prompt, for editing. The result has its aspect ratio.
+            image: Source image of each prompt, for editing. Unless a size is given, the result has its aspect ratio.
             chain: Chains to draw instead of writing them; None in a list leaves that one to the reasoner.
             num_inference_steps: Denoising steps.
             height: Height in pixels, a multiple of the VAE's factor.
@@ -142,6 +183,9 @@ class GoTPipeline(DiffusionPipeline):
                 device.
             output_type: ``"pil"``, ``"np"``, ``"pt"`` or ``"latent"`` (normalised latents).
             max_new_tokens: Longest chain.
+            max_turns: Most pictures per prompt, one unless told otherwise. With more, each picture is the reference of
+                the next, and the reasoner sees it if it asks to; it decides by itself when a prompt is done. Every turn
+                starts from the same noise.
             callback_on_step_end: Called after each step with (pipeline, step, timestep, {"latents": ...}); latents in
                 the mapping that it returns replace ours.
 
@@ -154,35 +198,91 @@ class GoTPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:
             raise ValueError("Expected at least one prompt but got an empty list")
-        images = _per_prompt(image, Image.Image, len(prompts), "image")
-        chains = _per_prompt(chain, (str, Chain), len(prompts), "chain")
-        generators = _per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True)
-        size = self._size_px(width, height, output_type)
-        steps = self.got_config.steps if num_inference_steps is None else num_inference_steps
-        if steps < 1:
-            raise ValueError(f"Expected num_inference_steps to be at least 1 but got {steps}")
-        scales = self._scales(semantic_scale, spatial_scale, reference_scale, edit=images is not None)
-        switches = Switches(semantic=semantic, spatial=spatial, reference=reference)
-
-        thoughts = self._think(prompts, chains, images, max_new_tokens)
-        parsed = [Chain.parse(text) for text in thoughts.chains]
-        conditions = self._conditions(thoughts.hidden, parsed, images, size, switches)
-        denoiser = Denoiser(self.unet, conditions, scales, switches)
-        latents = self._denoise(denoiser, conditions.spatial.shape, steps, generators, callback_on_step_end)
-        self.maybe_free_model_hooks()
-        return GoTOutput(
-            images=self._to_images(latents, output_type, images),
-            chains=thoughts.chains,
-            warnings=[(*warnings, *chain.warnings) for warnings, chain in zip(thoughts.warnings, parsed, strict=True)],
-        )
-
-    def _size_px(self, width: int | None, height: int | None, output_type: str) -> tuple[int, int]:
-        usual = self.unet.config.sample_size * self.vae_factor
-        size = (usual if width is None else width, usual if height is None else height)
-        if any(side <= 0 or side % self.vae_factor for side in size):
-            raise ValueError(f"Expected width and height to be multiples of {self.vae_factor} but got {size}")
         if output_type not in _OUTPUT_TYPES:
             raise ValueError(f"Expected output_type to be one of {', '.join(_OUTPUT_TYPES)} but got {output_type!r}")
+        images = upright(per_prompt(image, Image.Image, len(prompts), "image"))
+        chains = per_prompt(chain, (str, Chain), len(prompts), "chain", gaps_ok=True)
+        self._check_texts(prompts, chains)
+        sampling = Sampling(
+            size_px=self.size_px(width, height),
+            steps=at_least_one(num_inference_steps, self._usual_steps, "num_inference_steps"),
+            scales=self._scales(semantic_scale, spatial_scale, reference_scale, edit=images is not None),
+            switches=Switches(semantic=semantic, spatial=spatial, reference=reference),
+            generators=per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True),
+            # The model was trained on squares. A picture of no given size is one, stretched to the source's aspect.
+            stretch=width is None and height is None,
+            output_type=output_type,
+            max_turns=at_least_one(max_turns, self._usual_turns, "max_turns"),
+            max_new_tokens=max_new_tokens,
+            callback=callback_on_step_end,
+        )
+        turns = self._answer(prompts, images, chains, sampling)
+        self.maybe_free_model_hooks()
+        last = [row[-1] for row in turns]
+        return GoTOutput(
+            images=together([turn.image for turn in last]),
+            chains=[turn.chain for turn in last],
+            warnings=[turn.warnings for turn in last],
+            turns=[tuple(row) for row in turns],
+        )
+
+    @property
+    def _usual_steps(self) -> int:
+        return self.got_config.steps
+
+    def _answer(
+        self,
+        prompts: list[str],
+        images: list[Image.Image] | None,
+        chains: list[str | Chain | None] | None,
+        sampling: Sampling,
+    ) -> list[list[Turn]]:
+        """Draw, and as long as the reasoner has more to say, show it the picture and draw its next chain upon that."""
+        thoughts = self._think(prompts, chains, images, sampling.max_new_tokens)
+        turns: list[list[Turn]] = [[] for _ in prompts]
+        rows, references, noise = list(range(len(prompts))), images, sampling.noise_states()
+        while True:
+            for generator, state in noise:
+                generator.set_state(state)
+            parsed = [Chain.parse(text) for text in thoughts.chains]
+            latents = self.draw(thoughts.hidden, parsed, references, sampling.rows(rows))
+            done = len(turns[rows[0]]) + 1 == sampling.max_turns
+            decoded = None if done and sampling.output_type == "latent" else self._decode(latents)
+            frames = [images[row] for row in rows] if images and sampling.stretch else None
+            finished = _finish(latents, decoded, sampling.output_type, frames)
+            for row, image, chain, warnings in zip(rows, finished, parsed, thoughts.warnings, strict=True):
+                turns[row].append(Turn(image=image, chain=chain.text, warnings=(*warnings, *chain.warnings)))
+            if done or decoded is None:
+                return turns
+            pictures = to_pil(decoded)
+            thoughts, going, ends = self.reasoner.go_on(thoughts.transcripts, pictures, sampling.max_new_tokens)
+            for row, why in zip(rows, ends, strict=True):
+                last = turns[row][-1]
+                turns[row][-1] = dataclasses.replace(last, warnings=(*last.warnings, *why))
+            if not going:
+                return turns
+            rows, references = [rows[i] for i in going], [pictures[i] for i in going]
+
+    def _check_texts(self, prompts: Sequence[str], chains: Sequence[str | Chain | None] | None) -> None:
+        if not prompts:
+            raise ValueError("Expected at least one prompt but got an empty list")
+        given = [None] * len(prompts) if chains is None else [None if chain is None else str(chain) for chain in chains]
+        limit = self.mllm.config.get_text_config().max_position_embeddings
+        for prompt, chain in zip(prompts, given, strict=True):
+            check_words(prompt, "prompt")
+            check_words(chain or "", "chain", empty_ok=True)
+            check_length(self.tokenizer, prompt, chain, limit)
+
+    def size_px(self, width: int | None = None, height: int | None = None) -> tuple[int, int]:
+        """Width and height of a picture; what is not given is the UNet's usual size.
+
+        Raises:
+            ValueError: If a side is not a multiple of the VAE's factor.
+        """
+        usual = self.unet.config.sample_size * self.vae_factor
+        size = (usual if width is None else width, usual if height is None else height)
+        if any(not isinstance(side, int) or side <= 0 or side % self.vae_factor for side in size):
+            raise ValueError(f"Expected width and height to be multiples of {self.vae_factor} but got {size}")
         return size
 
     def _scales(
@@ -190,7 +290,8 @@ class GoTPipeline(DiffusionPipeline):
     ) -> GuidanceConfig:
         given = {"semantic": semantic, "spatial": spatial, "reference": reference}
         default = self.got_config.edit if edit else self.got_config.text_to_image
-        return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
+        checked = {name: finite(value, f"{name}_scale") for name, value in given.items() if value is not None}
+        return dataclasses.replace(default, **checked)
 
     def _think(
         self,
@@ -213,44 +314,49 @@ class GoTPipeline(DiffusionPipeline):
             parts.append(self.reasoner.read([prompts[i] for i in rows_to_read], texts, shown))
         order = rows_to_write + rows_to_read
         place = sorted(range(len(order)), key=order.__getitem__)
-        chain_texts = [text for part in parts for text in part.chains]
-        warnings = [warning for part in parts for warning in part.warnings]
         return Thoughts(
-            chains=[chain_texts[i] for i in place],
-            hidden=torch.cat([part.hidden for part in parts])[place],
-            warnings=[warnings[i] for i in place],
-        )
+            chains=[text for part in parts for text in part.chains],
+            hidden=torch.cat([part.hidden for part in parts]),
+            warnings=[warning for part in parts for warning in part.warnings],
+            transcripts=[transcript for part in parts for transcript in part.transcripts],
+        )[place]
 
-    def _conditions(
+    def draw(
         self,
         hidden: torch.Tensor,
-        chains: list[Chain],
-        images: list[Image.Image] | None,
-        size_px: tuple[int, int],
-        switches: Switches,
-    ) -> Conditions:
+        chains: Sequence[Chain],
+        references: Sequence[Image.Image] | None,
+        sampling: Sampling,
+    ) -> torch.Tensor:
+        """From the image-token states (batch, 64, hidden_dim) and chains to normalised latents (batch, channels, h, w).
+
+        Args:
+            hidden: What the reasoner thinks of each picture.
+            chains: The layouts.
+            references: The pictures to start from; None stands for black ones.
+            sampling: Everything else.
+        """
+        _keep_exact(self.vae)
+        switches, (width, height) = sampling.switches, sampling.size_px
         context, null_context, pooled = semantic_conditions(self.projector, hidden, switches)
-        spatial, reference = picture_conditions(self.vae, chains, images, size_px, switches)
-        return Conditions(
+        spatial, reference = picture_conditions(
+            self.vae, chains, references, sampling.size_px, switches, device=self._execution_device
+        )
+        conditions = Conditions(
             context=context,
             null_context=null_context,
             pooled=pooled,
-            time_ids=time_ids(height_px=size_px[1], width_px=size_px[0]),
+            time_ids=time_ids(height_px=height, width_px=width),
             spatial=spatial,
             reference=reference,
         )
+        denoiser = Denoiser(self.unet, conditions, sampling.scales, switches)
+        return self._denoise(denoiser, spatial.shape, sampling)
 
-    def _denoise(
-        self,
-        denoiser: Denoiser,
-        shape: torch.Size,
-        steps: int,
-        generators: torch.Generator | list[torch.Generator] | None,
-        callback: Callable[..., dict[str, torch.Tensor]] | None,
-    ) -> torch.Tensor:
+    def _denoise(self, denoiser: Denoiser, shape: torch.Size, sampling: Sampling) -> torch.Tensor:
         """From noise to normalised latents, in float32 whatever the UNet's dtype."""
-        device = self._execution_device
-        self.scheduler.set_timesteps(steps, device=device)
+        device, generators = self._execution_device, sampling.generators
+        self.scheduler.set_timesteps(sampling.steps, device=device)
         latents = randn_tensor(shape, generator=generators, device=device, dtype=torch.float32)
         latents = latents * self.scheduler.init_noise_sigma
         takes_noise = "generator" in inspect.signature(self.scheduler.step).parameters
@@ -258,64 +364,34 @@ class GoTPipeline(DiffusionPipeline):
         for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             guided = denoiser(self.scheduler.scale_model_input(latents, timestep), timestep)
             latents = self.scheduler.step(guided, timestep, latents, return_dict=False, **extra)[0]
-            if callback is not None:
-                latents = (callback(self, step, int(timestep), {"latents": latents}) or {}).get("latents", latents)
+            if sampling.callback is not None:
+                replaced = sampling.callback(self, step, int(timestep), {"latents": latents}) or {}
+                latents = replaced.get("latents", latents)
         return latents
 
-    def _to_images(self, latents: torch.Tensor, output_type: str, sources: list[Image.Image] | None) -> Any:
-        if output_type == "latent":
-            return latents
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pictures (batch, 3, height, width) in [0, 1]."""
         decoded = self.vae.decode(unscale_latents(self.vae, latents).to(self.vae.dtype), return_dict=False)[0]
-        pixels = (decoded.float() / 2 + 0.5).clamp(0, 1)
-        if output_type == "pt":
-            return pixels
-        array = pixels.permute(0, 2, 3, 1).cpu().numpy()
-        if output_type == "np":
-            return array
-        # Truncated, not rounded, as in the released code.
-        pictures = [Image.fromarray(picture) for picture in (array * 255).astype(np.uint8)]
-        if sources is None:
-            return pictures
-        return [_with_aspect_of(source, picture) for source, picture in zip(sources, pictures, strict=True)]
+        return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
 
-def scale_latents(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
-    """From the VAE's latents (batch, channels, h, w) to the normalised ones that the UNet denoises."""
-    moments = _latent_moments(vae, latents)
-    return latents * vae.config.scaling_factor if moments is None else (latents - moments[0]) / moments[1]
+def _finish(
+    latents: torch.Tensor, decoded: torch.Tensor | None, output_type: str, frames: Sequence[Image.Image] | None
+) -> Any:
+    """One result per picture; PIL images are stretched to the aspect of their frame, if there is one."""
+    if output_type == "latent" or decoded is None:
+        return latents
+    if output_type == "pt":
+        return decoded
+    if output_type == "np":
+        return to_array(decoded)
+    pictures = to_pil(decoded)
+    if frames is None:
+        return pictures
+    return [with_aspect_of(frame.size, picture) for frame, picture in zip(frames, pictures, strict=True)]
 
 
-def unscale_latents(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
-    """The inverse of `scale_latents`."""
-    moments = _latent_moments(vae, latents)
-    return latents / vae.config.scaling_factor if moments is None else latents * moments[1] + moments[0]
-
-
-def _latent_moments(vae: AutoencoderKL, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    mean, std = vae.config.latents_mean, vae.config.latents_std
-    if mean is None or std is None:
-        return None
-    return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)
-
-
-def _with_aspect_of(source: Image.Image, picture: Image.Image) -> Image.Image:
-    """Stretch a picture to the source's aspect ratio; its shorter side keeps its length."""
-    width, height = picture.size
-    if source.width < source.height:
-        height = int(height * source.height / source.width)
-    else:
-        width = int(width * source.width / source.height)
-    return picture if picture.size == (width, height) else picture.resize((width, height))
-
-
-def _per_prompt(value: Any, single: Any, count: int, name: str, *, alone_ok: bool = False) -> Any:
-    """One value per prompt: None stays, a single value serves a single prompt (or any number), a list must fit."""
-    if value is None:
-        return None
-    if isinstance(value, single):
-        if alone_ok and count > 1:
-            return value
-        value = [value] * count
-    if len(value) != count:
-        raise ValueError(f"Expected one {name} per prompt ({count}) but got {len(value)}")
-    return list(value)
+def _keep_exact(vae: AutoencoderKL) -> None:
+    """Put an autoencoder that overflows in float16 back into float32, as SDXL's own pipeline does."""
+    if vae.dtype == torch.float16 and vae.config.force_upcast:
+        vae.to(dtype=torch.float32)

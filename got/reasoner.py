@@ -10,9 +10,6 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
-from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
 from got.chain import BOX_END, BOX_START
 from got.tokens import (
@@ -27,15 +24,19 @@ from got.tokens import (
     image_token_ids,
     token_id,
 )
+from got.transcript import Eye, Inputs, Transcript, batch, need, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from PIL import Image
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 IMAGE_TOKENS = 64
-IGNORED_LABEL = -100
 _MAX_NEW_TOKENS = 1024
+_STOPS = (IMAGE_START, VISION_START, END_OF_TEXT)
+_NOT_ENDED = f"the chain did not end in {IMAGE_START}"
+_CUT_OFF = "the next chain was cut off, so nothing was drawn for it"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,43 +49,29 @@ class Thoughts:
     """Last hidden states of the image tokens, (batch, 64, hidden_dim)."""
     warnings: list[tuple[str, ...]]
     """Per prompt: what went wrong while writing, in words."""
+    transcripts: list[Transcript]
+    """The conversations up to and with the image tokens; `Reasoner.go_on` takes them further."""
+
+    def __getitem__(self, rows: Sequence[int]) -> Thoughts:
+        """The thoughts of some rows, in that order."""
+        return Thoughts(
+            chains=[self.chains[row] for row in rows],
+            hidden=self.hidden[list(rows)],
+            warnings=[self.warnings[row] for row in rows],
+            transcripts=[self.transcripts[row] for row in rows],
+        )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrainingBatch:
-    """Whole sequences, padded on the right; all tensors are int64."""
-
-    input_ids: torch.Tensor
-    """(batch, length)"""
-    attention_mask: torch.Tensor
-    """(batch, length), 1 where there is a token."""
-    labels: torch.Tensor
-    """(batch, length): the ids of chain and ``<|im_gen_start|>``, elsewhere -100. Not shifted."""
-    image_positions: torch.Tensor
-    """(batch, 64): where the image tokens are."""
-
-    def to(self, device: torch.device | str) -> TrainingBatch:
-        """The same batch on another device."""
-        fields = {field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)}
-        return TrainingBatch(**fields)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Forced:
-    """Result of one differentiable pass over whole sequences."""
-
-    loss: torch.Tensor
-    """Mean cross-entropy of the labelled tokens, in nats; a scalar."""
-    logits: torch.Tensor
-    """(labelled tokens, vocabulary)"""
-    targets: torch.Tensor
-    """(labelled tokens,)"""
-    hidden: torch.Tensor
-    """Last hidden states of the image tokens, (batch, 64, hidden_dim)."""
-
-
-def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: str, *, edit: bool = False) -> str:
+def prompt_text(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, *, edit: bool = False, has_image: bool | None = None
+) -> str:
     """The chat prompt up to where the chain begins; an edit has one ``<|image_pad|>`` for the source image.
+
+    Args:
+        tokenizer: With a chat template.
+        prompt: Caption or instruction.
+        edit: Which words go before the prompt.
+        has_image: Whether an image goes before the words; as for an edit, unless told otherwise.
 
     Raises:
         ValueError: If the prompt contains one of the tokenizer's special tokens.
@@ -93,14 +80,14 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: str, *, edit: bool =
     if forbidden is not None:
         raise ValueError(f"Expected a prompt in plain words, but it contains the model's own token {forbidden}")
     text = {"type": "text", "text": (EDIT_PREFIX if edit else GENERATE_PREFIX) + prompt}
-    content = [{"type": "image"}, text] if edit else [text]
+    content = [{"type": "image"}, text] if (edit if has_image is None else has_image) else [text]
     turn = {"role": "user", "content": content}
     return str(tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reasoner:
-    """A language model with its tokenizer: writes chains, or reads given ones."""
+    """A language model with its tokenizer: writes chains, reads given ones, and goes on after a picture."""
 
     mllm: Qwen2_5_VLForConditionalGeneration
     tokenizer: PreTrainedTokenizerBase
@@ -108,6 +95,8 @@ class Reasoner:
     """Needed for source images only."""
     vision_image_px: int = 448
     """Source images are squashed to a square of this side before they enter the vision tower."""
+    device: torch.device | None = None
+    """Where to compute; needed only where an offloaded model cannot say it itself."""
 
     @torch.inference_mode()
     def write(
@@ -129,62 +118,15 @@ class Reasoner:
             generate_kwargs: Passed on to `generate`, e.g. ``do_sample=True``.
         """
         requests, inverse = _unique(prompts, images)
-        inputs = self._encode(requests)
-        start = token_id(self.tokenizer, IMAGE_START)
-        stops = [start, token_id(self.tokenizer, VISION_START), token_id(self.tokenizer, END_OF_TEXT)]
-        vision = {} if inputs.vision is None else {**inputs.vision, "mm_token_type_ids": inputs.token_types}
-        output = self.mllm.generate(
-            input_ids=inputs.input_ids,
-            attention_mask=inputs.attention_mask,
-            max_new_tokens=max_new_tokens or self.mllm.generation_config.max_new_tokens or _MAX_NEW_TOKENS,
-            eos_token_id=stops,
-            pad_token_id=self.tokenizer.pad_token_id,
-            return_dict_in_generate=True,
-            use_cache=True,
-            **({"do_sample": False} | generate_kwargs),
-            **vision,
+        transcripts = [self.transcript(r.prompt, r.image, r.chain) for r in requests]
+        written = self._write_on(transcripts, max_new_tokens, **generate_kwargs)
+        thoughts = Thoughts(
+            chains=[self.tokenizer.decode(ids) for ids in written.ids],
+            hidden=self._image_token_states(written),
+            warnings=[() if ended else (_NOT_ENDED,) for ended in written.ended.tolist()],
+            transcripts=[self._with_image_tokens(row, ids) for row, ids in zip(transcripts, written.ids, strict=True)],
         )
-        new = output.sequences[:, inputs.input_ids.shape[1] :]
-        # (rows,): tokens of the chain proper, and whether it ended as it should
-        is_stop = torch.isin(new, torch.tensor(stops, device=new.device))
-        lengths = torch.where(is_stop.any(1), is_stop.int().argmax(1), new.shape[1])
-        ended = torch.cat([new, torch.full_like(new[:, :1], -1)], 1).gather(1, lengths[:, None])[:, 0] == start
-        hidden = self._image_token_states(inputs, output, lengths, ended)
-        chains = [self.tokenizer.decode(row[:length]) for row, length in zip(new, lengths.tolist(), strict=True)]
-        warnings = [() if good else (f"the chain did not end in {IMAGE_START}",) for good in ended.tolist()]
-        return Thoughts(
-            chains=[chains[i] for i in inverse], hidden=hidden[inverse], warnings=[warnings[i] for i in inverse]
-        )
-
-    def _image_token_states(
-        self, inputs: _Inputs, output: Any, lengths: torch.Tensor, ended: torch.Tensor
-    ) -> torch.Tensor:
-        """Run the image tokens on top of `generate`'s cache; (rows, 64, hidden_dim).
-
-        `generate` leaves its last column out of the cache, so that column goes first; rows without the start token get
-        it in one more column, hidden from the others.
-        """
-        rows, device = len(lengths), lengths.device
-        cached = output.past_key_values.get_seq_length()
-        written = output.sequences.shape[1] - inputs.input_ids.shape[1]
-        kept = torch.arange(written, device=device)[None] < (lengths + ended)[:, None]
-        columns = [output.sequences[:, cached:]]
-        masks = [inputs.attention_mask, kept.long()]
-        if not ended.all():
-            columns.append(torch.full((rows, 1), token_id(self.tokenizer, IMAGE_START), device=device))
-            masks.append((~ended)[:, None].long())
-        columns.append(torch.tensor(image_token_ids(self.tokenizer, IMAGE_TOKENS), device=device).expand(rows, -1))
-        masks.append(torch.ones(rows, IMAGE_TOKENS, dtype=torch.long, device=device))
-        input_ids, mask = torch.cat(columns, 1), torch.cat(masks, 1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -input_ids.shape[1] :] + inputs.rope_deltas
-        states = self.mllm.model(
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=positions.expand(3, -1, -1),
-            past_key_values=output.past_key_values,
-            use_cache=True,
-        )[0]
-        return states[:, -IMAGE_TOKENS:]
+        return thoughts[inverse]
 
     @torch.inference_mode()
     def read(
@@ -198,58 +140,181 @@ class Reasoner:
         for chain in chains:
             _check_chain(self.tokenizer, chain)
         requests, inverse = _unique(prompts, images, chains)
-        inputs = self._encode(requests)
-        states = self.mllm.model(
+        transcripts = [self.transcript(r.prompt, r.image, r.chain) for r in requests]
+        return Thoughts(
+            chains=[str(request.chain) for request in requests],
+            hidden=self.states(self.batch(transcripts))[:, -IMAGE_TOKENS:],
+            warnings=[()] * len(requests),
+            transcripts=transcripts,
+        )[inverse]
+
+    @torch.inference_mode()
+    def go_on(
+        self,
+        transcripts: Sequence[Transcript],
+        pictures: Sequence[Image.Image],
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> tuple[Thoughts, list[int], list[tuple[str, ...]]]:
+        """Write the next chain of each conversation, now that the picture of its last one has been drawn.
+
+        A model that wants to see the picture says so with ``<|vision_start|>``; it is then shown the picture and goes
+        on. The end of the image tokens and the end of a shown picture are not asked of the model but given to it.
+
+        Args:
+            transcripts: Conversations that end in image tokens, as in the thoughts of `write`, `read` or `go_on`.
+            pictures: What was drawn last in each.
+            max_new_tokens: As for `write`.
+            generate_kwargs: As for `write`.
+
+        Returns:
+            The thoughts of the conversations that have another chain; which ones these are; and for each one that was
+            given, why it ended otherwise than by ``<|endoftext|>``.
+        """
+        rows = [row.plus([token_id(self.tokenizer, IMAGE_END)]) for row in transcripts]
+        written = self._write_on(rows, max_new_tokens, **generate_kwargs)
+        words, stops, hidden = list(written.ids), list(written.stops), self._states_if_any(written)
+        looking = [i for i, stop in enumerate(stops) if stop == VISION_START]
+        if looking:
+            for i in looking:
+                rows[i] = rows[i].plus([*words[i], *shown(self.tokenizer, self._eye)], [pictures[i]])
+            again = self._write_on([rows[i] for i in looking], max_new_tokens, **generate_kwargs)
+            for i, ids, stop, states in zip(looking, again.ids, again.stops, self._states_if_any(again), strict=True):
+                rows[i] = rows[i].plus(ids)
+                words[i], stops[i], hidden[i] = (*words[i], *ids), stop, states
+        going = [i for i, stop in enumerate(stops) if stop == IMAGE_START]
+        thoughts = Thoughts(
+            chains=[self.tokenizer.decode(words[i]) for i in going],
+            hidden=torch.stack([hidden[i] for i in going]) if going else torch.empty(0),
+            warnings=[()] * len(going),
+            transcripts=[self._with_image_tokens(rows[i], [] if i in looking else words[i]) for i in going],
+        )
+        regular = (IMAGE_START, END_OF_TEXT)
+        return thoughts, going, [() if stop in regular else (_CUT_OFF,) for stop in stops]
+
+    def batch(self, transcripts: Sequence[Transcript]) -> Inputs:
+        """Conversations as tensors on the model's device."""
+        return batch(transcripts, self.mllm, self.tokenizer, self._eye, self.device or self.mllm.device)
+
+    def states(self, inputs: Inputs) -> torch.Tensor:
+        """Last hidden states (after the final norm) of one plain pass; (rows, length, hidden_dim)."""
+        return self._forward(
             input_ids=inputs.input_ids,
             attention_mask=inputs.attention_mask,
             position_ids=inputs.position_ids,
             use_cache=False,
             **(inputs.vision or {}),
-        )[0]
-        hidden = states[:, -IMAGE_TOKENS:]
-        return Thoughts(chains=list(chains), hidden=hidden[inverse], warnings=[()] * len(chains))
-
-    def _encode(self, requests: Sequence[_Request]) -> _Inputs:
-        """Tokenize prompts, or whole sequences up to the image tokens where there is a chain; padded on the left."""
-        device = self.mllm.device
-        images = [request.image for request in requests if request.image is not None]
-        vision, pads = self._look_at(images) if images else (None, 0)
-        texts = [prompt_text(self.tokenizer, r.prompt, edit=r.image is not None) for r in requests]
-        tail = IMAGE_START + "".join(image_token(i) for i in range(IMAGE_TOKENS))
-        texts = [
-            text.replace(IMAGE_PAD, IMAGE_PAD * pads) + ("" if request.chain is None else request.chain + tail)
-            for text, request in zip(texts, requests, strict=True)
-        ]
-        encoded = self.tokenizer(
-            texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
-        ).to(device)
-        input_ids, mask = encoded["input_ids"], encoded["attention_mask"]
-        token_types = (input_ids == token_id(self.tokenizer, IMAGE_PAD)).int()
-        if vision is None:
-            position_ids = (mask.cumsum(1) - 1).clamp(min=0).expand(3, -1, -1)
-            rope_deltas = torch.zeros_like(mask[:, :1])
-        else:
-            position_ids, rope_deltas = self.mllm.model.get_rope_index(
-                input_ids, token_types, image_grid_thw=vision["image_grid_thw"], attention_mask=mask
-            )
-        return _Inputs(
-            input_ids=input_ids,
-            attention_mask=mask,
-            token_types=token_types,
-            position_ids=position_ids,
-            rope_deltas=rope_deltas,
-            vision=vision,
         )
 
-    def _look_at(self, images: Sequence[Image.Image]) -> tuple[dict[str, torch.Tensor], int]:
-        """Patches and grids of the source images, and how many pad tokens each of them takes."""
-        if self.image_processor is None:
-            raise ValueError("Expected an image processor for source images, but this reasoner was made without one")
-        side = (self.vision_image_px, self.vision_image_px)
-        squares = [image.convert("RGB").resize(side, Image.Resampling.BICUBIC) for image in images]
-        patches = self.image_processor(images=squares, return_tensors="pt").to(self.mllm.device)
-        pads = int(patches["image_grid_thw"][0].prod()) // self.image_processor.merge_size**2
-        return {"pixel_values": patches["pixel_values"], "image_grid_thw": patches["image_grid_thw"]}, pads
+    def generate(self, inputs: Inputs, stops: Sequence[int], max_new_tokens: int | None, **options: Any) -> Any:
+        """The library's `generate`, greedy unless told otherwise, until one of the stop tokens."""
+        vision = {} if inputs.vision is None else {**inputs.vision, "mm_token_type_ids": inputs.token_types}
+        return self.mllm.generate(
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            max_new_tokens=max_new_tokens or self.mllm.generation_config.max_new_tokens or _MAX_NEW_TOKENS,
+            eos_token_id=list(stops),
+            pad_token_id=self.tokenizer.pad_token_id,
+            return_dict_in_generate=True,
+            use_cache=True,
+            **({"do_sample": False} | options),
+            **vision,
+        )
+
+    @property
+    def pads(self) -> int:
+        """How many ``<|image_pad|>`` stand for a picture."""
+        return need(self._eye).pads
+
+    @property
+    def _eye(self) -> Eye | None:
+        return self.image_processor and Eye(processor=self.image_processor, side_px=self.vision_image_px)
+
+    def _forward(self, **inputs: Any) -> torch.Tensor:
+        # Offloading moves weights when `forward` is called, and this calls the network inside.
+        hook = getattr(self.mllm, "_hf_hook", None)
+        if hook is not None:
+            hook.pre_forward(self.mllm)
+        return self.mllm.model(**inputs)[0]
+
+    def transcript(
+        self, prompt: str, image: Image.Image | None = None, chain: str | None = None, *, edit: bool | None = None
+    ) -> Transcript:
+        """A prompt as it begins a conversation, or up to its last image token where there is a chain.
+
+        Args:
+            prompt: Caption or instruction.
+            image: Source image.
+            chain: A chain that has been written already.
+            edit: Whether the prompt is an instruction; it is where there is an image, unless told otherwise.
+        """
+        shows = image is not None
+        text = prompt_text(self.tokenizer, prompt, edit=shows if edit is None else edit, has_image=shows)
+        if shows:
+            text = text.replace(IMAGE_PAD, IMAGE_PAD * self.pads)
+        if chain is not None:
+            text += chain + IMAGE_START + "".join(image_token(i) for i in range(IMAGE_TOKENS))
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return Transcript(ids=tuple(ids), pictures=() if image is None else (image,))
+
+    def _with_image_tokens(self, transcript: Transcript, chain_ids: Sequence[int]) -> Transcript:
+        start = token_id(self.tokenizer, IMAGE_START)
+        return transcript.plus([*chain_ids, start, *image_token_ids(self.tokenizer, IMAGE_TOKENS)])
+
+    def _write_on(
+        self, transcripts: Sequence[Transcript], max_new_tokens: int | None, **generate_kwargs: Any
+    ) -> _Written:
+        """Let the model write until an image is due, it wants to see one, or it ends."""
+        inputs = self.batch(transcripts)
+        stops = [token_id(self.tokenizer, token) for token in _STOPS]
+        output = self.generate(inputs, stops, max_new_tokens, **generate_kwargs)
+        new = output.sequences[:, inputs.input_ids.shape[1] :]
+        # (rows,): tokens of the chain proper, and the one that ended it
+        is_stop = torch.isin(new, torch.tensor(stops, device=new.device))
+        lengths = torch.where(is_stop.any(1), is_stop.int().argmax(1), new.shape[1])
+        last = torch.cat([new, torch.full_like(new[:, :1], -1)], 1).gather(1, lengths[:, None])[:, 0]
+        names = dict(zip(stops, _STOPS, strict=True))
+        return _Written(
+            input=inputs,
+            output=output,
+            lengths=lengths,
+            ended=last == stops[0],
+            ids=[tuple(row[:length]) for row, length in zip(new.tolist(), lengths.tolist(), strict=True)],
+            stops=[names.get(token) for token in last.tolist()],
+        )
+
+    def _states_if_any(self, written: _Written) -> list[torch.Tensor]:
+        """States of the image tokens, row by row; empty ones if no row has come to them."""
+        return list(self._image_token_states(written)) if written.ended.any() else [torch.empty(0)] * len(written.ids)
+
+    def _image_token_states(self, written: _Written) -> torch.Tensor:
+        """Run the image tokens on top of `generate`'s cache; (rows, 64, hidden_dim).
+
+        `generate` leaves its last column out of the cache, so that column goes first; rows without the start token get
+        it in one more column, hidden from the others.
+        """
+        inputs, output, ended = written.input, written.output, written.ended
+        rows, device = len(ended), ended.device
+        cached = output.past_key_values.get_seq_length()
+        width = output.sequences.shape[1] - inputs.input_ids.shape[1]
+        kept = torch.arange(width, device=device)[None] < (written.lengths + ended)[:, None]
+        columns = [output.sequences[:, cached:]]
+        masks = [inputs.attention_mask, kept.long()]
+        if not ended.all():
+            columns.append(torch.full((rows, 1), token_id(self.tokenizer, IMAGE_START), device=device))
+            masks.append((~ended)[:, None].long())
+        columns.append(torch.tensor(image_token_ids(self.tokenizer, IMAGE_TOKENS), device=device).expand(rows, -1))
+        masks.append(torch.ones(rows, IMAGE_TOKENS, dtype=torch.long, device=device))
+        input_ids, mask = torch.cat(columns, 1), torch.cat(masks, 1)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -input_ids.shape[1] :] + inputs.rope_deltas
+        states = self._forward(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=positions.expand(3, -1, -1),
+            past_key_values=output.past_key_values,
+            use_cache=True,
+        )
+        return states[:, -IMAGE_TOKENS:]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -260,16 +325,18 @@ class _Request:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Inputs:
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    token_types: torch.Tensor
-    """1 at image pads: without these the library silently numbers image tokens as if they were text."""
-    position_ids: torch.Tensor
-    """(3, rows, length)"""
-    rope_deltas: torch.Tensor
-    """(rows, 1): what to add to a text position that follows the images."""
-    vision: dict[str, torch.Tensor] | None
+class _Written:
+    """What one call of `generate` added to a batch."""
+
+    input: Inputs
+    output: Any
+    lengths: torch.Tensor
+    """(rows,): new tokens before the one that ended the row."""
+    ended: torch.Tensor
+    """(rows,): whether that one was the start of the image tokens."""
+    ids: list[tuple[int, ...]]
+    stops: list[str | None]
+    """The token that ended the row; None if it ran out of tokens."""
 
 
 def _unique(
@@ -297,55 +364,3 @@ def _special_token_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | No
     if "<|" not in text:
         return None
     return next((token for token in tokenizer.get_added_vocab() if token in text), None)
-
-
-def encode_training_batch(
-    tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], chains: Sequence[str]
-) -> TrainingBatch:
-    """Encode text-to-image pairs for `teacher_forced`: prompt, chain, image tokens, end; padded on the right."""
-    start, end, eos = (token_id(tokenizer, token) for token in (IMAGE_START, IMAGE_END, END_OF_TEXT))
-    tail = [*image_token_ids(tokenizer, IMAGE_TOKENS), end, eos]
-    prompts = tokenizer([prompt_text(tokenizer, caption) for caption in captions], add_special_tokens=False)
-    written = tokenizer(list(chains), add_special_tokens=False)
-    ids, labels, positions = [], [], []
-    for prompt, chain in zip(prompts["input_ids"], written["input_ids"], strict=True):
-        head = len(prompt) + len(chain) + 1
-        ids.append(torch.tensor([*prompt, *chain, start, *tail]))
-        labels.append(torch.tensor([IGNORED_LABEL] * len(prompt) + [*chain, start] + [IGNORED_LABEL] * len(tail)))
-        positions.append(torch.arange(head, head + IMAGE_TOKENS))
-    lengths = torch.tensor([len(sequence) for sequence in ids])
-    input_ids = pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id)
-    return TrainingBatch(
-        input_ids=input_ids,
-        attention_mask=(torch.arange(input_ids.shape[1])[None] < lengths[:, None]).long(),
-        labels=pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL),
-        image_positions=torch.stack(positions),
-    )
-
-
-def teacher_forced(mllm: Qwen2_5_VLForConditionalGeneration, batch: TrainingBatch) -> Forced:
-    """One pass with gradients over whole text-to-image sequences; `batch` is on the model's device.
-
-    Padding is on the right, where causal attention cannot see it, so no mask is needed and attention takes its
-    fast path. Logits are computed only where there is a label.
-    """
-    states = mllm.model(input_ids=batch.input_ids, position_ids=_plain_positions(batch), use_cache=False)[0]
-    targets = batch.labels[:, 1:]
-    labelled = targets != IGNORED_LABEL
-    logits = mllm.lm_head(states[:, :-1][labelled])
-    return Forced(
-        loss=functional.cross_entropy(logits.float(), targets[labelled]),
-        logits=logits,
-        targets=targets[labelled],
-        hidden=_gather(states, batch.image_positions),
-    )
-
-
-def _plain_positions(batch: TrainingBatch) -> torch.Tensor:
-    # Given explicitly: left to itself the model may use rope offsets that an earlier call with images left behind.
-    rows, length = batch.input_ids.shape
-    return torch.arange(length, device=batch.input_ids.device).expand(3, rows, length)
-
-
-def _gather(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    return states.gather(1, positions[..., None].expand(-1, -1, states.shape[-1]))

@@ -92,7 +92,9 @@ def semantic_conditions(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Context, null context and pooled embedding of the image-token states (batch, tokens, hidden_dim)."""
     context, pooled = projector(hidden if switches.semantic else torch.zeros_like(hidden))
-    return context, projector.null_context(hidden.shape[1]), pooled
+    # Through `forward`, and not from the bias: an offloaded projector has its weights elsewhere between calls.
+    null_context = projector(torch.zeros_like(hidden[:1]))[0]
+    return context, null_context, pooled
 
 
 def time_ids(height_px: int, width_px: int) -> torch.Tensor:
@@ -106,6 +108,7 @@ def picture_conditions(
     references: Sequence[Image.Image] | None,
     size_px: tuple[int, int],
     switches: Switches,
+    device: torch.device | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """G_s and G_r of a batch: every different picture passes the VAE once, all of them in one call.
 
@@ -115,6 +118,7 @@ def picture_conditions(
         references: Source images, resized to the picture (bicubic); None stands for black ones.
         size_px: Width and height of the pictures.
         switches: A condition that is off becomes zeros and costs nothing.
+        device: Where to compute, if the VAE is offloaded and cannot say it.
 
     Returns:
         Two tensors (batch, channels, h, w).
@@ -123,17 +127,23 @@ def picture_conditions(
     mask_keys = [_add_masks(pictures, chain, size_px) if switches.spatial else [] for chain in chains]
     sources = [None] * len(chains) if references is None else references
     source_keys = [_add_reference(pictures, source, size_px) if switches.reference else None for source in sources]
-    null = _null_latents(vae, size_px)
+    device = device or vae.device
+    null = _null_latents(vae, size_px, device)
     if not pictures:
         zeros = null.expand(len(chains), -1, -1, -1)
         return zeros, zeros
-    latents = dict(zip(pictures, vae_means(vae, list(pictures.values()), size_px), strict=True))
+    latents = dict(zip(pictures, vae_means(vae, list(pictures.values()), size_px, device), strict=True))
     spatial = [torch.stack([latents[key] for key in keys]).mean(0) if keys else null[0] for keys in mask_keys]
     reference = [null[0] if key is None else latents[key] for key in source_keys]
     return torch.stack(spatial), torch.stack(reference)
 
 
-def vae_means(vae: AutoencoderKL, pictures: Sequence[Image.Image], size_px: tuple[int, int]) -> torch.Tensor:
+def vae_means(
+    vae: AutoencoderKL,
+    pictures: Sequence[Image.Image],
+    size_px: tuple[int, int],
+    device: torch.device | None = None,
+) -> torch.Tensor:
     """Posterior means of pictures, (n, channels, h, w), not scaled. Pictures of another size are resized (bicubic)."""
     resized = [
         picture if picture.size == size_px else picture.resize(size_px, Image.Resampling.BICUBIC)
@@ -142,7 +152,7 @@ def vae_means(vae: AutoencoderKL, pictures: Sequence[Image.Image], size_px: tupl
     # Contiguous, or convolutions add up in another order: on flat pictures, where the group norms divide by almost
     # nothing, that moves latents by 1e-3.
     channels_first = np.stack([np.asarray(picture) for picture in resized]).transpose(0, 3, 1, 2)
-    pixels = torch.from_numpy(np.ascontiguousarray(channels_first)).to(vae.device).to(vae.dtype)
+    pixels = torch.from_numpy(np.ascontiguousarray(channels_first)).to(device or vae.device).to(vae.dtype)
     pixels = (pixels / 255 - 0.5) / 0.5
     return vae.encode(pixels).latent_dist.mode()
 
@@ -158,11 +168,12 @@ class Denoiser:
     ) -> None:
         weights = branch_weights(scales, switches)
         batch = len(conditions.context)
-        like = {"device": unet.device, "dtype": unet.dtype}
+        # Not the UNet's device: an offloaded one waits elsewhere for its call.
+        like = {"device": conditions.spatial.device, "dtype": unet.dtype}
         null_context = conditions.null_context.expand(batch, -1, -1)
         zeros = torch.zeros_like(conditions.spatial)
         self._unet = unet
-        self._weights = torch.tensor(list(weights.values()), device=unet.device)
+        self._weights = torch.tensor(list(weights.values()), device=conditions.spatial.device)
         self._context = torch.cat([conditions.context if branch[0] else null_context for branch in weights]).to(**like)
         spatial = torch.cat([conditions.spatial if branch[1] else zeros for branch in weights])
         reference = torch.cat([conditions.reference if branch[2] else zeros for branch in weights])
@@ -207,7 +218,7 @@ def _add_reference(
     return key
 
 
-def _null_latents(vae: AutoencoderKL, size_px: tuple[int, int]) -> torch.Tensor:
+def _null_latents(vae: AutoencoderKL, size_px: tuple[int, int], device: torch.device) -> torch.Tensor:
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     width, height = (side // factor for side in size_px)
-    return torch.zeros(1, vae.config.latent_channels, height, width, device=vae.device, dtype=vae.dtype)
+    return torch.zeros(1, vae.config.latent_channels, height, width, device=device, dtype=vae.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import shutil
 from collections import Counter
@@ -9,23 +10,40 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from got import losses, models
 from got.chain import Chain
-from got.checkpoint import save_fp16
+from got.checkpoint import load, save_fp16
+from got.forcing import Conversation, TrainingBatch, encode_conversations, teacher_forced
+from got.iconworld.edits import KINDS, chained, sample_edit
+from got.iconworld.operations import is_right
+from got.iconworld.placing import relation
+from got.iconworld.referring import sample_reasoning_edit
+from got.iconworld.render import render
 from got.iconworld.scenes import (
     Scene,
     caption,
     chain_text,
+    loosened,
     parse_phrase,
-    relation,
     sample_scene,
     stable_rng,
     vocabulary,
 )
 from got.pipeline import GoTPipeline
-from got.reasoner import Reasoner, TrainingBatch, encode_training_batch, teacher_forced
-from got.stages import Drawing, SceneTokens, Setup, describe, drop_semantic, finished_vae, spatial_latents
+from got.reasoner import Reasoner
+from got.stages import Setup, finished_vae
+from got.stages_edits import EDIT_SHARE, first_edits, judge_edits, mixed_rows
+from got.stages_unet import (
+    Drawing,
+    SceneTokens,
+    describe,
+    describe_edits,
+    drop_semantic,
+    sample_drops,
+    spatial_latents,
+)
 from got.tokens import build_tokenizer
 from got.train import Fit, Plan, averaged, bf16, stream
 
@@ -35,7 +53,12 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
+    from got.iconworld.bank import EditBank
+
 _HELD_OUT = 96
+_LOOSE_SHARE = 0.5  # of the scenes have boxes that are not on the grid of tens
+_REASONING_SHARE = 0.35  # of the edits name their object in a way that takes thought
+_TWO_STEPS_SHARE = 0.15  # of the edits are followed by another one in the same instruction
 _POOL = 16  # batches that are drawn at once and sorted by number of objects, so that little of a batch is padding
 
 
@@ -59,9 +82,9 @@ def _reading_networks(setup: Setup) -> tuple[PreTrainedTokenizerBase, dict[str, 
     return tokenizer, {"mllm": mllm, "projector": projector}
 
 
-def _drawing_networks(setup: Setup) -> dict[str, Any]:
+def _drawing_networks(setup: Setup, stage: str) -> dict[str, Any]:
     unet, tokens = models.build_unet(setup.config), SceneTokens(setup.config)
-    return averaged(setup.folder, "unet", {"unet": unet, "tokens": tokens})
+    return averaged(setup.folder, stage, {"unet": unet, "tokens": tokens})
 
 
 def _fix_nulls(projector: models.SemanticProjector, tokens: SceneTokens) -> None:
@@ -74,42 +97,126 @@ def _fix_nulls(projector: models.SemanticProjector, tokens: SceneTokens) -> None
         layer.bias.requires_grad_(False)
 
 
-def _share_right(reasoner: Reasoner, captions: Sequence[str], scenes: Sequence[Scene]) -> dict[str, float]:
-    written = reasoner.write(captions, max_new_tokens=220)
-    right = [chain_is_right(c, s, p) for c, s, p in zip(written.chains, scenes, captions, strict=True)]
-    return {"chains_right": float(np.mean(right)), "chains_ended": float(np.mean([not w for w in written.warnings]))}
-
-
+_Example = tuple[Conversation, torch.Tensor]
+"""A conversation, and what `describe` or `describe_edits` says of each of its images, (images, 6, 7)."""
 _Batch = tuple[TrainingBatch, torch.Tensor]
-"""Sequences, and what `describe` says of their scenes."""
 
 
-def _pool(tokenizer: PreTrainedTokenizerBase, seed: int, batch: int, number: int) -> list[_Batch]:
-    """Batches of scenes with captions; those of one batch have about the same number of objects."""
-    rng = stable_rng("reasoner", seed, number)
-    pairs = [(scene, caption(scene, rng)) for scene in (sample_scene(rng) for _ in range(_POOL * batch))]
-    pairs.sort(key=lambda pair: len(pair[0].objects))
-    batches = [pairs[i * batch : (i + 1) * batch] for i in rng.permutation(_POOL)]
-    return [_encoded(tokenizer, [scene for scene, _ in one], [text for _, text in one]) for one in batches]
+def _draw_example(rng: np.random.Generator) -> _Example:
+    scene = sample_scene(rng)
+    if rng.random() < _LOOSE_SHARE:
+        scene = loosened(scene, rng)
+    return Conversation(prompt=caption(scene, rng), chains=(chain_text(scene),)), describe([scene])
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, scenes: Sequence[Scene], captions: Sequence[str]) -> _Batch:
-    return encode_training_batch(tokenizer, captions, [chain_text(scene) for scene in scenes]), describe(scenes)
+def _edit_example(rng: np.random.Generator, size_px: int) -> _Example:
+    steps = [sample_reasoning_edit(rng) if rng.random() < _REASONING_SHARE else sample_edit(rng)]
+    if rng.random() < _TWO_STEPS_SHARE:
+        following = chained(steps[0], rng)
+        steps += [] if following is None else [following]
+    conversation = Conversation(
+        prompt=" , then ".join(step.instruction for step in steps),
+        chains=tuple(step.chain for step in steps),
+        pictures=tuple(render(step.source, size_px).image for step in steps),
+    )
+    return conversation, describe_edits(steps)
+
+
+class _Reading:
+    """Batches for the stages with the reasoner; conversations of one batch are of one kind and about equally long."""
+
+    def __init__(self, setup: Setup, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.setup = setup
+        self.tokenizer = tokenizer
+        self.processor = models.build_image_processor(setup.config)
+
+    def pool(self, batch: int, number: int) -> list[_Batch]:
+        """`_POOL` batches."""
+        rng = stable_rng("reasoner", self.setup.seed, number)
+        edits = round(_POOL * EDIT_SHARE)
+        drawn = [_draw_example(rng) for _ in range((_POOL - edits) * batch)]
+        edited = [_edit_example(rng, self.setup.config.vision_image_px) for _ in range(edits * batch)]
+        batches = []
+        for examples in (drawn, edited):
+            examples.sort(key=lambda example: sum(map(len, example[0].chains)))
+            batches += [examples[i : i + batch] for i in range(0, len(examples), batch)]
+        return [self.encoded(batches[i]) for i in rng.permutation(_POOL)]
+
+    def encoded(self, examples: Sequence[_Example]) -> _Batch:
+        """Tensors of a batch."""
+        conversations = [conversation for conversation, _ in examples]
+        things = torch.cat([things for _, things in examples])
+        return encode_conversations(self.tokenizer, conversations, self.processor), things
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Exam:
+    """Prompts and edits that no stage trains on, and what share of the chains for them is right."""
+
+    scenes: list[Scene]
+    prompts: list[str]
+    edits: EditBank
+
+    @classmethod
+    def of(cls, setup: Setup) -> _Exam:
+        rng = stable_rng("held out captions", setup.seed)
+        scenes = setup.held_out(512).scenes[:_HELD_OUT]
+        return cls(
+            scenes=scenes,
+            prompts=[caption(scene, rng) for scene in scenes],
+            edits=first_edits(setup.held_out_edits(512), _HELD_OUT),
+        )
+
+    def examples(self) -> tuple[list[_Example], list[_Example]]:
+        """The same as training sees it."""
+        drawn = [
+            (Conversation(prompt=prompt, chains=(chain_text(scene),)), describe([scene]))
+            for prompt, scene in zip(self.prompts, self.scenes, strict=True)
+        ]
+        edited = [
+            (Conversation(prompt=edit.instruction, chains=(edit.chain,), pictures=(source,)), describe_edits([edit]))
+            for edit, source in zip(self.edits.edits, self.edits.sources, strict=True)
+        ]
+        return drawn, edited
+
+    def chains(self, reasoner: Reasoner) -> dict[str, float]:
+        """Shares of right chains; of edits overall and by kind."""
+        drawn = reasoner.write(self.prompts, max_new_tokens=220)
+        sources = [Image.fromarray(source) for source in self.edits.sources]
+        edited = reasoner.write([edit.instruction for edit in self.edits.edits], sources, max_new_tokens=220)
+        right = [chain_is_right(c, s, p) for c, s, p in zip(drawn.chains, self.scenes, self.prompts, strict=True)]
+        plans = [is_right(text, edit) for text, edit in zip(edited.chains, self.edits.edits, strict=True)]
+        by_kind = {
+            f"plans_{kind}": float(np.mean([p for p, e in zip(plans, self.edits.edits, strict=True) if e.kind == kind]))
+            for kind in KINDS
+        }
+        ended = [not warning for warning in (*drawn.warnings, *edited.warnings)]
+        shares = {"chains_right": right, "plans_right": plans, "chains_ended": ended}
+        return {name: float(np.mean(values)) for name, values in shares.items()} | by_kind
+
+
+def _reasoner(setup: Setup, networks: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Reasoner:
+    return Reasoner(
+        mllm=networks["mllm"],
+        tokenizer=tokenizer,
+        image_processor=models.build_image_processor(setup.config),
+        vision_image_px=setup.config.vision_image_px,
+    )
 
 
 def train_reasoner(plan: Plan, setup: Setup) -> None:
-    """Chains by cross-entropy, and image tokens that say to the UNet what its scene tokens said."""
+    """Chains by cross-entropy, and image tokens that say to the UNet what its true tokens said."""
     tokenizer, networks = _reading_networks(setup)
     mllm, projector = networks["mllm"], networks["projector"]
-    tokens = _drawing_networks(setup)["tokens"].eval().requires_grad_(False)
+    if setup.start is not None:
+        warm_start(networks, tokenizer, setup.start)
+    averaged(setup.folder, "vision", {"visual": mllm.model.visual})
+    tokens = _drawing_networks(setup, "edits")["tokens"].eval().requires_grad_(False)
     _fix_nulls(projector, tokens)
     tokens.to(setup.device)
     fit = Fit(plan, networks, setup.folder, setup.device)
-    rng = stable_rng("held out captions", setup.seed)
-    held_out = [sample_scene(rng) for _ in range(_HELD_OUT)]
-    prompts = [caption(scene, rng) for scene in held_out]
-    pools = functools.partial(_pool, tokenizer, setup.seed, plan.batch)
-    batches = stream(pools, fit.step, _POOL, setup.workers)
+    reading, exam = _Reading(setup, tokenizer), _Exam.of(setup)
+    batches = stream(functools.partial(reading.pool, plan.batch), fit.step, _POOL, setup.workers)
 
     def terms(batch: _Batch) -> dict[str, torch.Tensor]:
         with bf16(setup.device):
@@ -119,36 +226,62 @@ def train_reasoner(plan: Plan, setup: Setup) -> None:
         return {"loss": alignment + forced.loss, "alignment": alignment, "cross_entropy": forced.loss}
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
-        return terms(next(batches))
+        batch = next(batches)
+        measured = terms(batch)
+        kind = "drawing" if batch[0].pixel_values is None else "editing"
+        return measured | {f"{kind}_{name}": measured[name] for name in ("alignment", "cross_entropy")}
 
     def check() -> dict[str, float]:
-        measured = {f"held_out_{k}": float(v) for k, v in terms(_encoded(tokenizer, held_out, prompts)).items()}
-        return measured | _share_right(Reasoner(mllm=mllm, tokenizer=tokenizer), prompts, held_out)
+        held_out: dict[str, float] = {}
+        for kind, examples in zip(("drawing", "editing"), exam.examples(), strict=True):
+            measured = terms(reading.encoded(examples))
+            held_out |= {f"held_out_{kind}_{k}": float(v) for k, v in measured.items() if k != "loss"}
+        return held_out | exam.chains(_reasoner(setup, networks, tokenizer))
 
     fit.run(loss_of, check)
 
 
+def warm_start(networks: dict[str, Any], tokenizer: PreTrainedTokenizerBase, start: Path) -> None:
+    """Take over the language model and the projector of a saved pipeline; words that it lacks keep their fresh rows."""
+    pipeline = load(start)
+    mllm = networks["mllm"]
+    old, new = pipeline.mllm.model.language_model.state_dict(), mllm.model.language_model.state_dict()
+    known = pipeline.tokenizer.get_vocab()
+    pairs = [(row, known[word]) for word, row in tokenizer.get_vocab().items() if word in known]
+    rows, sources = (list(column) for column in zip(*pairs, strict=True))
+    words = new["embed_tokens.weight"].clone()
+    words[rows] = old["embed_tokens.weight"][sources]
+    mllm.model.language_model.load_state_dict(old | {"embed_tokens.weight": words})
+    networks["projector"].load_state_dict(pipeline.projector.state_dict())
+
+
 def train_joint(plan: Plan, setup: Setup) -> None:
     """The paper's training: cross-entropy plus noise loss, which flows through the image tokens into the reasoner."""
-    bank = setup.bank()
-    tokenizer, reading = _reading_networks(setup)
-    networks = averaged(setup.folder, "reasoner", reading) | {"unet": _drawing_networks(setup)["unet"]}
+    scenes, edits = setup.bank(), setup.edit_bank()
+    tokenizer, reading_networks = _reading_networks(setup)
+    networks = averaged(setup.folder, "reasoner", reading_networks)
+    networks |= {"unet": _drawing_networks(setup, "edits")["unet"]}
     mllm, projector, unet = networks["mllm"], networks["projector"], networks["unet"]
     for layer in (projector.output_projector, projector.output_projector_add):
         layer.bias.requires_grad_(False)
     fit = Fit(plan, networks, setup.folder, setup.device)
-    drawing = Drawing.of(unet, bank, setup)
-    held_out = setup.held_out(512).scenes[:_HELD_OUT]
-    rng = stable_rng("held out captions", setup.seed)
-    prompts = [caption(scene, rng) for scene in held_out]
-    spatial = spatial_latents(drawing.vae, held_out, setup.config.image_size_px)
+    drawing = Drawing.of(unet, scenes, setup).with_edits(edits)
+    reading, exam = _Reading(setup, tokenizer), _Exam.of(setup)
+    spatial = spatial_latents(drawing.vae, [chain_text(scene) for scene in exam.scenes], setup.config.image_size_px)
     nulls = (projector.output_projector.bias, projector.output_projector_add.bias)
+
+    def example(row: int, rng: np.random.Generator) -> _Example:
+        if row < len(scenes.scenes):
+            scene = scenes.scenes[row]
+            return Conversation(prompt=caption(scene, rng), chains=(chain_text(scene),)), describe([scene])
+        edit, source = edits.edits[row - len(scenes.scenes)], edits.sources[row - len(scenes.scenes)]
+        talk = Conversation(prompt=edit.instruction, chains=(edit.chain,), pictures=(source,))
+        return talk, describe_edits([edit])
 
     def batch_of(step: int) -> list[tuple[np.ndarray, _Batch]]:
         rng = stable_rng("joint captions", setup.seed, step)
-        rows = rng.integers(0, len(bank.scenes), plan.batch)
-        scenes = [bank.scenes[row] for row in rows]
-        return [(rows, _encoded(tokenizer, scenes, [caption(scene, rng) for scene in scenes]))]
+        rows = mixed_rows(len(scenes.scenes), len(edits.edits), plan.batch, rng)
+        return [(rows, reading.encoded([example(int(row), rng) for row in rows]))]
 
     batches = stream(batch_of, fit.step, 1, setup.workers)
 
@@ -157,16 +290,19 @@ def train_joint(plan: Plan, setup: Setup) -> None:
         rows, (sequences, _) = next(batches)
         with bf16(setup.device):
             forced = teacher_forced(mllm, sequences.to(setup.device))
-        context, pooled = drop_semantic(projector(forced.hidden.float()), nulls, rng)
-        noise = drawing.loss(rows, context, pooled, rng)
+        keep = sample_drops(len(rows), rng)
+        context, pooled = drop_semantic(projector(forced.hidden.float()), nulls, keep, rng)
+        noise = drawing.loss(rows, context, pooled, keep, rng)
         return {"loss": forced.loss + noise, "cross_entropy": forced.loss, "noise": noise}
 
     def check() -> dict[str, float]:
-        reasoner = Reasoner(mllm=mllm, tokenizer=tokenizer)
-        hidden = reasoner.read(prompts, [chain_text(scene) for scene in held_out]).hidden
-        context, pooled = projector(hidden)
-        pictures = drawing.draw(context, nulls[0], pooled, spatial)
-        return drawing.judge(pictures, held_out, "joint") | _share_right(reasoner, prompts, held_out)
+        reasoner = _reasoner(setup, networks, tokenizer)
+        context, pooled = projector(reasoner.read(exam.prompts, [chain_text(scene) for scene in exam.scenes]).hidden)
+        measured = drawing.judge(drawing.draw(context, nulls[0], pooled, spatial), exam.scenes, "joint")
+        sources = [Image.fromarray(source) for source in exam.edits.sources]
+        told, chains = ([getattr(edit, name) for edit in exam.edits.edits] for name in ("instruction", "chain"))
+        context, pooled = projector(reasoner.read(told, chains, sources).hidden)
+        return measured | judge_edits(drawing, exam.edits, context, nulls[0], pooled) | exam.chains(reasoner)
 
     fit.run(loss_of, check)
 

@@ -4,6 +4,8 @@ One command per stage, in this order (see got/mini/README.md):
 
     python -m got.train vae       --folder runs/mini    # the autoencoder of the icon world
     python -m got.train unet      --folder runs/mini    # the UNet on true scene tokens: stands for SDXL's pretraining
+    python -m got.train edits     --folder runs/mini    # the UNet goes on with edits, still on true tokens
+    python -m got.train vision    --folder runs/mini    # the reasoner's eyes: what is where in a picture
     python -m got.train reasoner  --folder runs/mini    # chains and image tokens: stands for Qwen's, and aligns both
     python -m got.train joint     --folder runs/mini    # the paper's loss, end to end
     python -m got.train export    --folder runs/mini --output got/mini
@@ -186,16 +188,16 @@ class Fit:
 
 
 def averaged(folder: Path, stage: str, modules: dict[str, Any]) -> dict[str, Any]:
-    """Load the averaged weights of a finished stage into its modules, given in the stage's order."""
+    """Load the averaged weights of a finished stage into its modules, or the first of them, in the stage's order."""
     path = folder / f"{stage}.pt"
     if not path.exists():
         raise SystemExit(f"{path} is missing: run `python -m got.train {stage} --folder {folder}` first")
     state = torch.load(path, map_location="cpu", weights_only=True)
     for name, module in modules.items():
         module.load_state_dict(state["modules"][name])
-    ema = EMAModel([p for m in modules.values() for p in m.parameters()])
-    ema.load_state_dict(state["ema"])
-    ema.copy_to([p for m in modules.values() for p in m.parameters()])
+    weights = [p for m in modules.values() for p in m.parameters()]
+    for weight, average in zip(weights, state["ema"]["shadow_params"], strict=False):
+        weight.data.copy_(average)
     return modules
 
 
@@ -227,7 +229,7 @@ class _Made(Dataset[Any]):
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """Entry point of `python -m got.train`."""
-    from got import stages, stages_reasoner
+    from got import stages, stages_edits, stages_reasoner, stages_unet, stages_vision
 
     runs: dict[str, tuple[Plan, Callable[[Plan, stages.Setup], None]]] = {
         "vae": (
@@ -236,10 +238,25 @@ def main(arguments: Iterable[str] | None = None) -> int:
         ),
         "unet": (
             Plan(stage="unet", minutes=45, batch=64, lr=2e-3, ema_decay=0.9995, gates={"class": 0.8, "color": 0.8}),
-            stages.train_unet,
+            stages_unet.train_unet,
+        ),
+        "edits": (
+            Plan(
+                stage="edits",
+                minutes=35,
+                batch=64,
+                lr=1e-3,
+                ema_decay=0.999,
+                gates={"new_class": 0.8, "new_color": 0.8},
+            ),
+            stages_edits.train_edits,
+        ),
+        "vision": (
+            Plan(stage="vision", minutes=15, batch=64, lr=2e-3, ema_decay=0.999, gates={"held_out_right_class": 0.9}),
+            stages_vision.train_vision,
         ),
         "reasoner": (
-            Plan(stage="reasoner", minutes=24, batch=16, lr=2e-3, ema_decay=0.998, gates={"chains_right": 0.9}),
+            Plan(stage="reasoner", minutes=40, batch=16, lr=2e-3, ema_decay=0.998, gates={"chains_right": 0.9}),
             stages_reasoner.train_reasoner,
         ),
         "joint": (
@@ -265,6 +282,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that write captions and chains ahead (default: none)"
     )
+    parser.add_argument("--start", type=Path, help="reasoner: a saved pipeline to go on from (default: from nothing)")
     parser.add_argument("--output", type=Path, default=Path("got/mini"), help="export: where the finished model goes")
     options = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(options.threads)
@@ -275,6 +293,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
         seed=options.seed,
         device=options.device,
         workers=options.workers,
+        start=options.start,
     )
     if options.stage == "export":
         stages_reasoner.export(setup, options.output)

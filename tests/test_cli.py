@@ -45,7 +45,12 @@ def test_help_teaches_in_groups_with_defaults_and_examples():
     text = cli.build_parser(geneval.SUITE).format_help()
     for heading in ("what draws:", "GoT's three guidances:", "what looks at the images:", "geneval:", "the run:"):
         assert heading in text
-    for word in ("got, oracle, folder:PATH, diffusers:ID|PATH", "(default: 42)", "examples:", "same command resumes"):
+    for word in (
+        "got, oracle, identity, target, released, folder:PATH, diffusers:ID|PATH",
+        "(default: 42)",
+        "examples:",
+        "same command resumes",
+    ):
         assert word in " ".join(text.split())
 
 
@@ -76,7 +81,10 @@ def test_the_flags_that_other_tools_rely_on_exist():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model", "gan"], "--model gan is unknown; expected one of got, oracle, folder:PATH, diffusers:ID|PATH"),
+        (
+            ["--model", "gan"],
+            "--model gan is unknown; expected one of got, oracle, identity, target, released, folder:PATH",
+        ),
         (["--limit", "0"], "argument --limit: expected a whole number from 1 up but got 0"),
         (["--limit", "many"], "expected a whole number from 1 up but got many"),
         (["--steps", "-3"], "--steps"),

@@ -315,7 +315,9 @@ def test_a_checkpoint_that_is_not_there_is_one_line(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ registry
 @pytest.mark.parametrize("text", ["gan", "folder", "folder:", "got:mini", "", "oracle:x", "diffusers"])
 def test_an_unknown_model_is_answered_with_the_known_ones(text):
-    with pytest.raises(UserError, match=r"expected one of got, oracle, folder:PATH, diffusers:ID\|PATH"):
+    with pytest.raises(
+        UserError, match=r"expected one of got, oracle, identity, target, released, folder:PATH, diffusers:ID\|PATH"
+    ):
         generators.parse_model(text)
 
 

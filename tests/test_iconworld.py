@@ -25,8 +25,9 @@ from got.iconworld import (
     vocabulary,
 )
 from got.iconworld.bank import make_bank
+from got.iconworld.placing import relation
 from got.iconworld.reader import read_objects
-from got.iconworld.scenes import MAX_OBJECTS, relation
+from got.iconworld.scenes import MAX_OBJECTS
 
 seeds = st.integers(0, 2**40)
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from got.chain import Chain, format_box
-from got.layout import black_image, draw_layout, draw_mask
+from got.layout import black_image, draw_layout, draw_mask, draw_overview
 
 
 def painted(mask):
@@ -65,3 +65,10 @@ def test_no_region_gives_one_black_mask():
 def test_whatever_was_parsed_can_be_drawn(text):
     chain = Chain.parse(f"{text}<|box_start|>(1,2),(3,4)<|box_end|> ({text})")
     assert len(draw_layout(chain, 8, 8)) == max(1, len(chain.regions))
+
+
+def test_the_overview_shows_every_box_even_one_that_is_listed_before_a_larger_one():
+    text = "a <|box_start|>(200,200),(400,400)<|box_end|> (lime) b <|box_start|>(0,0),(900,900)<|box_end|> (blue)"
+    overview = draw_overview(Chain.parse(text), 50, 50)
+    assert [overview.getpixel(at) for at in ((15, 15), (30, 30), (48, 48))] == [(0, 255, 0), (0, 0, 255), (0, 0, 0)]
+    assert draw_overview(Chain.parse("no boxes"), 4, 2).getextrema() == ((0, 0), (0, 0), (0, 0))

@@ -9,7 +9,6 @@ from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from got import __main__ as command
 from got import checkpoint
 from got.chain import Chain
 from got.pipeline import GoTPipeline, scale_latents, unscale_latents
@@ -180,7 +179,7 @@ def test_no_prompt_is_refused(pipe):
 
 
 def test_saving_and_loading_gives_the_same_pictures(pipe, tmp_path):
-    with checkpoint._quiet():
+    with checkpoint.quiet():
         pipe.save_pretrained(tmp_path)
         again = GoTPipeline.from_pretrained(tmp_path)
     again.set_progress_bar_config(disable=True)
@@ -260,21 +259,3 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(copy_of_saved, damage, mess
 def test_an_unknown_checkpoint_is_refused_in_one_line(name, message):
     with pytest.raises(checkpoint.CheckpointError, match=message):
         checkpoint.load(name)
-
-
-def test_the_command_line_draws_a_chain_and_ends_in_json(saved, tmp_path, capsys):
-    picture = tmp_path / "folder" / "apple.png"
-    arguments = ["generate", "a red apple", "--chain", got_kit.APPLE, "--checkpoint", str(saved), "--steps", "1"]
-    assert command.main([*arguments, "--output", str(picture), "--spatial", "off", "--seed", "1"]) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert result == {"image": str(picture), "chain": got_kit.APPLE, "warnings": []}
-    with Image.open(picture) as drawn:
-        assert drawn.size == (32, 32)
-
-
-def test_the_command_line_answers_mistakes_in_one_line(capsys):
-    assert command.main(["generate", "a red apple", "--checkpoint", "nowhere"]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("error: Expected mini")
-    assert len(captured.err.splitlines()) == 1

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import got_kit
 import numpy as np
 import pytest
 import torch
@@ -8,10 +9,15 @@ from diffusers import DDIMScheduler
 
 from got import losses, models
 from got.config import CONFIGS
-from got.iconworld.scenes import Scene, SceneObject, caption, chain_text, sample_scene, stable_rng
+from got.iconworld.edits import KINDS, sample_edit
+from got.iconworld.glyphs import CLASSES
+from got.iconworld.scenes import COLORS, Scene, SceneObject, caption, chain_text, sample_scene, stable_rng
 from got.reasoner import IMAGE_TOKENS
-from got.stages import SceneTokens, Setup, describe, drop_semantic, fold_moments, spatial_latents, train_vae
-from got.stages_reasoner import chain_is_right
+from got.stages import Setup, fold_moments, train_vae
+from got.stages_reasoner import chain_is_right, warm_start
+from got.stages_unet import SceneTokens, describe, describe_edits, drop_semantic, sample_drops, spatial_latents
+from got.stages_vision import cells
+from got.tokens import build_tokenizer
 from got.train import Fit, Plan, averaged, main
 
 CONFIG = CONFIGS["mini"]
@@ -135,12 +141,59 @@ def test_scene_tokens_repeat_the_slots_and_mark_empty_ones():
 def test_semantic_dropout_puts_the_nulls_in():
     context, pooled = torch.ones(2000, 2, 3), torch.ones(2000, 4)
     nulls = (torch.zeros(3), torch.zeros(4))
-    dropped, pooled_dropped = drop_semantic((context, pooled), nulls, stable_rng("drop"))
+    keep = sample_drops(2000, stable_rng("keep"))
+    dropped, pooled_dropped = drop_semantic((context, pooled), nulls, keep, stable_rng("drop"))
     without_context = (dropped == 0).all((1, 2))
     without_pooled = (pooled_dropped == 0).all(1)
     assert 0.07 < without_context.float().mean() < 0.15
     assert 0.01 < without_pooled.float().mean() < 0.06
     assert without_context[without_pooled].all()
+    assert torch.equal(without_context, keep[:, 0] == 0)
+
+
+def test_the_branches_of_guidance_are_what_training_sees():
+    kept = {tuple(row) for row in sample_drops(2000, stable_rng("keep")).int().tolist()}
+    assert {(1, 1, 1), (1, 0, 1), (0, 0, 1), (0, 0, 0)} < kept
+
+
+def test_edits_are_described_by_what_changes_only():
+    rng = stable_rng("described")
+    edits = {kind: sample_edit(rng, kind) for kind in KINDS}
+    rows = dict(zip(edits, describe_edits(list(edits.values())), strict=True))
+    full = {kind: int(row[:, 0].sum()) for kind, row in rows.items()}
+    assert full["add"] == full["remove"] == full["recolor"] == full["background"] == 1
+    assert full["move"] == full["replace"] == 2
+    assert rows["remove"][0, 1:3].tolist() == [80, 10]
+    assert rows["background"][0, 1:].tolist() == [81, COLORS.index(edits["background"].wanted), 0, 0, 1, 1]
+    assert rows["move"][0, 3:].tolist() == pytest.approx([v / 1000 for v in edits["move"].erased[0].box_1000])
+    with models.seeded(0):
+        tokens = SceneTokens(CONFIG)
+    assert tokens(describe_edits(list(edits.values())))[0].shape == (7, IMAGE_TOKENS, CONFIG.cross_attention_dim)
+
+
+def test_a_cell_answers_for_the_object_whose_centre_it_covers():
+    a = SceneObject(name="dog", color="red", box_1000=(0, 400, 200, 600))
+    b = SceneObject(name="cat", color="blue", box_1000=(700, 700, 999, 999))
+    found = cells([Scene(objects=(a, b), background="plain", seed=0)], side=4)[0]
+    assert np.flatnonzero(found[:, 0] >= 0).tolist() == [8, 15]
+    assert found[8].tolist() == pytest.approx([CLASSES.index("dog"), COLORS.index("red"), 0, 0.4, 0.2, 0.6])
+
+
+def test_a_warm_start_keeps_words_and_leaves_new_ones_fresh(tmp_path):
+    pipe = got_kit.make_pipeline()
+    pipe.save_pretrained(tmp_path)
+    tokenizer = build_tokenizer(["zebra", *got_kit.WORDS])
+    with models.seeded(9):
+        mllm, projector = models.build_mllm(got_kit.CONFIG, tokenizer), models.build_projector(got_kit.CONFIG)
+    fresh = mllm.get_input_embeddings().weight.detach().clone()
+    warm_start({"mllm": mllm, "projector": projector}, tokenizer, tmp_path)
+    old, new = pipe.mllm.get_input_embeddings().weight, mllm.get_input_embeddings().weight
+    known, words = pipe.tokenizer.get_vocab(), tokenizer.get_vocab()
+    assert torch.equal(new[words[" apple"]], old[known[" apple"]])
+    assert torch.equal(new[words["zebra"]], fresh[words["zebra"]])
+    assert torch.equal(projector.output_projector.weight, pipe.projector.output_projector.weight)
+    layers = [model.model.language_model.layers[1].mlp.up_proj.weight for model in (mllm, pipe.mllm)]
+    assert torch.equal(*layers)
 
 
 def test_folding_the_moments_in_leaves_pictures_alone():
@@ -168,7 +221,7 @@ def test_spatial_latents_are_the_mean_over_masks_as_in_the_pipeline():
     chains = [Chain.parse(chain_text(scene)) for scene in scenes]
     with torch.no_grad():
         expected, _ = picture_conditions(vae, chains, None, (64, 64), Switches())
-    found = spatial_latents(vae, scenes, 64)
+    found = spatial_latents(vae, [chain.text for chain in chains], 64)
     assert torch.allclose(found, expected, atol=0.03 * float(expected.abs().max()))  # encoded in bfloat16
 
 
@@ -191,7 +244,7 @@ def test_a_right_chain_passes_and_a_wrong_one_does_not():
 @pytest.mark.slow
 def test_all_stages_run_one_after_the_other_and_export_a_pipeline_that_draws(tmp_path):
     common = ["--folder", str(tmp_path / "run"), "--scenes", "64", "--batch", "8", "--threads", "1"]
-    for stage in ("vae", "unet", "reasoner", "joint"):
+    for stage in ("vae", "unet", "edits", "vision", "reasoner", "joint"):
         assert main([stage, *common, "--minutes", "0.02"]) == 0
     assert main(["export", *common, "--output", str(tmp_path / "mini")]) == 0
     from got.checkpoint import load
@@ -199,6 +252,8 @@ def test_all_stages_run_one_after_the_other_and_export_a_pipeline_that_draws(tmp
     pipeline = load(tmp_path / "mini")
     out = pipeline("a photo of a red dog", num_inference_steps=2, generator=torch.Generator().manual_seed(0))
     assert out.images[0].size == (64, 64)
+    edited = pipeline("remove the dog", image=out.images[0], num_inference_steps=2)
+    assert edited.images[0].size == (64, 64)
 
 
 def test_a_stage_can_be_told_its_length(tmp_path):

@@ -1,6 +1,12 @@
 """The icon world: the 80 COCO classes as tinted icons, with scenes, captions, chains, boxes and masks by seed."""
 
+from got.iconworld.edits import KINDS as EDIT_KINDS
+from got.iconworld.edits import Edit, described, sample_edit
 from got.iconworld.glyphs import CLASSES, DRAWINGS, aspect, glyph
+from got.iconworld.interventions import INTERVENTIONS, sample_intervention
+from got.iconworld.operations import Operation, read_operation
+from got.iconworld.referring import CATEGORIES as REASONING_CATEGORIES
+from got.iconworld.referring import sample_reasoning_edit
 from got.iconworld.render import PALETTE, Rendered, render
 from got.iconworld.scenes import (
     BACKGROUNDS,
@@ -24,18 +30,28 @@ __all__ = [
     "CLASSES",
     "COLORS",
     "DRAWINGS",
+    "EDIT_KINDS",
     "HELD_OUT_BACKGROUNDS",
+    "INTERVENTIONS",
     "PALETTE",
+    "REASONING_CATEGORIES",
     "SPOILS",
+    "Edit",
+    "Operation",
     "Rendered",
     "Scene",
     "SceneObject",
     "aspect",
     "caption",
     "chain_text",
+    "described",
     "glyph",
     "parse_phrase",
+    "read_operation",
     "render",
+    "sample_edit",
+    "sample_intervention",
+    "sample_reasoning_edit",
     "sample_scene",
     "scene_from_chain",
     "scene_from_include",

@@ -1,4 +1,4 @@
-"""A bank of rendered scenes for training: drawn once on all cores, kept on disk, read by every stage."""
+"""Banks of rendered scenes and edits for training: drawn once on all cores, kept on disk, read by every stage."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from got.iconworld.render import render
+from got.iconworld.edits import Edit, sample_edit
+from got.iconworld.render import edges_px, render
 from got.iconworld.scenes import Scene, sample_scene, stable_rng
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _CHUNK = 512
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bank:
     """Scenes and their pictures."""
 
@@ -30,38 +32,89 @@ class Bank:
     """bool (n, size, size): pixels of any object."""
 
 
-def _scenes(job: tuple[int, int, int, int]) -> list[Scene]:
-    seed, index, count, _ = job
-    rng = stable_rng("bank", seed, index)
-    return [sample_scene(rng) for _ in range(count)]
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EditBank:
+    """Edits and their pictures."""
+
+    edits: list[Edit]
+    sources: np.ndarray
+    """uint8 (n, size, size, 3)."""
+    targets: np.ndarray
+    """uint8 (n, size, size, 3)."""
+    changed: np.ndarray
+    """bool (n, size, size): pixels of the target's objects, and boxes of what was taken away."""
 
 
-def _chunk(job: tuple[int, int, int, int]) -> tuple[list[Scene], np.ndarray, np.ndarray]:
-    scenes, size_px = _scenes(job), job[3]
-    rendered = [render(scene, size_px) for scene in scenes]
-    return scenes, np.stack([r.image for r in rendered]), np.stack([r.masks.any(0) for r in rendered])
+_Job = tuple[int, int, int, int]
+"""Seed, number of the chunk, items in it, side of the pictures."""
+
+
+def _scenes(job: _Job) -> list[Scene]:
+    rng = stable_rng("bank", job[0], job[1])
+    return [sample_scene(rng) for _ in range(job[2])]
+
+
+def _edits(job: _Job) -> list[Edit]:
+    rng = stable_rng("edits", job[0], job[1])
+    return [sample_edit(rng) for _ in range(job[2])]
+
+
+def _drawn_scenes(job: _Job) -> tuple[list[Scene], dict[str, np.ndarray]]:
+    scenes = _scenes(job)
+    rendered = [render(scene, job[3]) for scene in scenes]
+    images, foreground = np.stack([r.image for r in rendered]), np.stack([r.masks.any(0) for r in rendered])
+    return scenes, {"images": images, "foreground": foreground}
+
+
+def _drawn_edits(job: _Job) -> tuple[list[Edit], dict[str, np.ndarray]]:
+    edits = _edits(job)
+    sources, targets = (
+        [render(scene, job[3]) for scene in pair] for pair in zip(*((e.source, e.target) for e in edits), strict=True)
+    )
+    changed = np.stack([target.masks.any(0) for target in targets])
+    for pixels, edit in zip(changed, edits, strict=True):
+        for item in edit.erased:
+            x1, y1, x2, y2 = edges_px(item.box_1000, job[3])
+            pixels[y1:y2, x1:x2] = True
+    pictures = {"sources": [s.image for s in sources], "targets": [t.image for t in targets]}
+    return edits, {**{name: np.stack(images) for name, images in pictures.items()}, "changed": changed}
 
 
 def make_bank(count: int, seed: int, size_px: int, cache: Path | None = None) -> Bank:
-    """Sample and render `count` scenes on all cores.
+    """Sample and render `count` scenes on all cores; kept in `cache` (an .npz file) and read from there next time."""
+    scenes, arrays = _made(_scenes, _drawn_scenes, count, seed, size_px, cache)
+    return Bank(scenes=scenes, **arrays)
 
-    The first n scenes of a larger bank with the same seed are the bank of n scenes. Pictures are kept in `cache` (an
-    .npz file) and read from there the next time; scenes are cheap and sampled again.
+
+def make_edit_bank(count: int, seed: int, size_px: int, cache: Path | None = None) -> EditBank:
+    """The same for edits."""
+    edits, arrays = _made(_edits, _drawn_edits, count, seed, size_px, cache)
+    return EditBank(edits=edits, **arrays)
+
+
+def _made(
+    sample: Callable[[_Job], list[Any]],
+    draw: Callable[[_Job], tuple[list[Any], dict[str, np.ndarray]]],
+    count: int,
+    seed: int,
+    size_px: int,
+    cache: Path | None,
+) -> tuple[list[Any], dict[str, np.ndarray]]:
+    """Items and pictures. The first n items of a larger bank with the same seed are the bank of n items.
+
+    Only pictures are kept on disk: items are cheap and sampled again.
     """
     spawn = multiprocessing.get_context("spawn")  # a forked child may inherit a lock held by a torch thread
     jobs = [(seed, i, min(_CHUNK, count - i * _CHUNK), size_px) for i in range(-(-count // _CHUNK))]
-    if cache is not None and cache.exists():
-        with np.load(cache) as stored:
-            images, foreground = stored["images"], stored["foreground"]
-        if len(images) == count and images.shape[1] == size_px:
-            with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
-                return Bank([scene for part in pool.map(_scenes, jobs) for scene in part], images, foreground)
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
-        parts = list(pool.map(_chunk, jobs))
-    bank = Bank(
-        [s for p in parts for s in p[0]], np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts])
-    )
+        if cache is not None and cache.exists():
+            with np.load(cache) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            if all(len(array) == count and array.shape[1] == size_px for array in arrays.values()):
+                return [item for part in pool.map(sample, jobs) for item in part], arrays
+        parts = list(pool.map(draw, jobs))
+    arrays = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(cache, images=bank.images, foreground=bank.foreground)
-    return bank
+        np.savez(cache, **arrays)
+    return [item for part in parts for item in part[0]], arrays

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from got.iconworld.glyphs import CLASSES, DRAWINGS, glyph
+from got.iconworld.placing import ANGLES
 from got.iconworld.render import PALETTE, edges_px
-from got.iconworld.scenes import ANGLES
 
 if TYPE_CHECKING:
     from got.iconworld.scenes import Scene

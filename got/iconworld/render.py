@@ -28,6 +28,8 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 }
 _ACCENT = {"black": (112, 112, 118), "white": (150, 150, 156)}
 """Second tone of a colour; the others are darkened."""
+_GROUND_TINT = 34.0
+"""Grey levels by which a tinted ground is off grey: clear to see, and pale enough for every object to stand out."""
 _JITTER = 12
 """Each channel of an object's colour moves by at most this much, in grey levels."""
 _HALF_UP_TO_PX = 32
@@ -57,8 +59,14 @@ def _tone_pair(color: str) -> np.ndarray:
 
 def _tones(item: SceneObject, rng: np.random.Generator) -> np.ndarray:
     """Main and accent colour of one object, uint16 (2, 3) in 0..255."""
-    jitter = rng.integers(-_JITTER, _JITTER + 1, 3)
+    jitter = np.array(sample_jitter(rng) if item.jitter is None else item.jitter)
     return (_tone_pair(item.color) + np.stack([jitter, jitter // 2])).clip(0, 255).astype(np.uint16)
+
+
+def sample_jitter(rng: np.random.Generator) -> tuple[int, int, int]:
+    """What an object's colour is shifted by, per channel."""
+    red, green, blue = rng.integers(-_JITTER, _JITTER + 1, 3).tolist()
+    return red, green, blue
 
 
 def edges_px(box_1000: tuple[int, int, int, int], size_px: int) -> tuple[int, int, int, int]:
@@ -117,9 +125,17 @@ def _texture(kind: str, size_px: int, rng: np.random.Generator) -> np.ndarray | 
     raise ValueError(f"Expected a known background but got {kind!r}")
 
 
-def _ground(kind: str, size_px: int, rng: np.random.Generator) -> np.ndarray:
+def _hue(color: str) -> np.ndarray:
+    """A colour's direction away from grey, unit length, (3,)."""
+    offset = np.array(PALETTE[color]) - np.mean(PALETTE[color])
+    direction: np.ndarray = offset / np.linalg.norm(offset)
+    return direction
+
+
+def _ground(kind: str, color: str | None, size_px: int, rng: np.random.Generator) -> np.ndarray:
     """A low-contrast ground of middle brightness, so that all ten colours stand out, uint8 (size, size, 3)."""
-    base = rng.uniform(150, 205) + rng.uniform(-14, 14, 3)
+    grey, cast = rng.uniform(150, 205), rng.uniform(-14, 14, 3)
+    base = grey + cast if color is None else grey + 0.3 * cast + _GROUND_TINT * _hue(color)
     swing = rng.uniform(6, 16) + rng.uniform(-4, 4, 3)
     texture = _texture(kind, size_px, rng)
     if isinstance(texture, float):
@@ -171,7 +187,7 @@ def render(scene: Scene, size_px: int = 64) -> Rendered:
     if size_px < _SMALLEST_PX:
         raise ValueError(f"Expected size_px to be at least {_SMALLEST_PX} but got {size_px}")
     rng = np.random.default_rng(scene.seed)
-    image = _ground(scene.background, size_px, rng)
+    image = _ground(scene.background, scene.ground_color, size_px, rng)
     boxes = np.zeros((len(scene.objects), 4), np.float32)
     masks = np.zeros((len(scene.objects), size_px, size_px), bool)
     for i, item in enumerate(scene.objects):

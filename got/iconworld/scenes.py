@@ -12,6 +12,7 @@ import numpy as np
 
 from got.chain import MASK_COLORS, Chain
 from got.iconworld.glyphs import CLASSES, DRAWINGS, aspect
+from got.iconworld.placing import RELATIONS, place, place_related, relation, sample_look
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,19 +22,10 @@ COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown",
 BACKGROUNDS = ("plain", "gradient", "clouds", "stripes", "checks", "grain")
 HELD_OUT_BACKGROUNDS = ("rings", "dots")
 """Textures that no training scene shows; detectors are measured on them."""
-ANGLES = (-10, -5, 0, 5, 10)
-"""Rotations of an icon in degrees."""
-_ANGLE_SHARES = (0.05, 0.15, 0.6, 0.15, 0.05)
+GROUND_COLORS = ("yellow", "green", "blue", "purple", "pink")
+"""Tints of a ground that an edit may ask for."""
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 MAX_OBJECTS = 6
-RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
-"""Unit offset of A from B in "A is RELATION B", y pointing down."""
-
-_GRID = 10  # box coordinates are multiples of this, in thousandths: finer than a pixel of a 64 px image
-_SIZE = {1: (500, 860), 2: (350, 500), 3: (310, 460), 4: (310, 460), 5: (240, 330), 6: (240, 330)}
-"""Range of an icon's longer side, by the number of icons."""
-_ARRANGEMENTS = {2: ((2, 1), (2, 1), (1, 2)), 3: ((2, 2),), 4: ((2, 2),), 5: ((3, 2), (2, 3)), 6: ((3, 2), (2, 3))}
-"""Columns and rows of the loose grids that so many icons are placed on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +39,8 @@ class SceneObject:
     variant: int = 0
     """Which of the class's drawings."""
     angle: int = 0
+    jitter: tuple[int, int, int] | None = None
+    """What is added to the colour's red, green and blue; None draws it from the scene's seed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +51,8 @@ class Scene:
     background: str
     seed: int
     """Fixes texture and colour jitter."""
+    ground_color: str | None = None
+    """One of `GROUND_COLORS`, or None for a ground that is nearly grey."""
 
 
 def plural(name: str) -> str:
@@ -79,10 +75,12 @@ def with_article(phrase: str) -> str:
 
 def vocabulary() -> list[str]:
     """Every word that captions and chains of this world can contain, sorted."""
-    nouns = [*CLASSES, *map(plural, CLASSES)]
-    glue = ["a", "an", "and", "of", "photo", "picture", "image", "icons", "the", "to", "is", "with", "in", "there",
-            "left", "right", "above", "below", "next", "are", "on", "it", "one", *NUMBERS[2:]]  # fmt: skip
-    return sorted({word for text in [*nouns, *COLORS, *MASK_COLORS, *glue] for word in text.split()})
+    from got.iconworld.edits import EDIT_WORDS  # edits are made of scenes
+    from got.iconworld.referring import reference_words
+
+    glue = "a an and of photo picture image icons the to is with in there left right above below next are on it one"
+    texts = [*CLASSES, *map(plural, CLASSES), *COLORS, *MASK_COLORS, *NUMBERS[2:], glue, EDIT_WORDS, *reference_words()]
+    return sorted({word for text in texts for word in text.split()})
 
 
 def parse_phrase(text: str) -> tuple[str, str | None] | None:
@@ -102,116 +100,11 @@ def parse_phrase(text: str) -> tuple[str, str | None] | None:
     return None
 
 
-# --- placing ---------------------------------------------------------------------------------------------------------
-
-
-def _look(name: str, rng: np.random.Generator) -> tuple[int, int, float]:
-    """A drawing, a rotation and their aspect ratio with a little stretch. First drawings and upright ones are usual."""
-    variants = len(DRAWINGS[name])
-    variant = int(rng.random() > 0.85) if variants > 1 else 0
-    angle = int(rng.choice(ANGLES, p=_ANGLE_SHARES))
-    return variant, angle, aspect(name, variant, angle) * math.exp(rng.uniform(-0.06, 0.06))
-
-
-def _extent(longer: float, ratio: float) -> tuple[int, int]:
-    """Width and height of a box with the given longer side and width/height, on the coordinate grid."""
-    width, height = (longer, longer / ratio) if ratio >= 1 else (longer * ratio, longer)
-    return max(60, round(width / _GRID) * _GRID), max(60, round(height / _GRID) * _GRID)
-
-
-def _overlaps(a: Sequence[int], b: Sequence[int], gap: int) -> bool:
-    return a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap
-
-
-def _spot(
-    size: tuple[int, int], rng: np.random.Generator, cell: tuple[int, int, int, int] = (10, 10, 990, 990)
-) -> tuple[int, int, int, int]:
-    """A box of the given size at a random place of a cell, on the coordinate grid."""
-    x, y = (
-        int(rng.integers(low // _GRID, max(low // _GRID + 1, (high - side) // _GRID + 1))) * _GRID
-        for low, high, side in zip(cell[:2], cell[2:], size, strict=True)
-    )
-    return x, y, min(x + size[0], 990), min(y + size[1], 990)
-
-
-def _arrange(
-    ratios: Sequence[float], rng: np.random.Generator, columns: int, rows: int
-) -> list[tuple[int, int, int, int]]:
-    """Boxes for objects of the given aspect ratios, each somewhere in its cell of a grid, in reading order."""
-    low, high = _SIZE[len(ratios)]
-    cells = [(i % columns, i // columns) for i in sorted(rng.permutation(columns * rows)[: len(ratios)])]
-    boxes = []
-    for (column, row), ratio in zip(cells, ratios, strict=True):
-        x1, x2, y1, y2 = (
-            10 + 980 * at // n for at, n in ((column, columns), (column + 1, columns), (row, rows), (row + 1, rows))
-        )
-        width, height = _extent(rng.uniform(low, high), ratio)
-        shrink = min(1.0, (x2 - x1 - 10) / width, (y2 - y1 - 10) / height)
-        size = (int(width * shrink) // _GRID * _GRID, int(height * shrink) // _GRID * _GRID)
-        boxes.append(_spot(size, rng, (-(-x1 // _GRID) * _GRID, -(-y1 // _GRID) * _GRID, x2, y2)))
-    return boxes
-
-
-def _scatter(ratios: Sequence[float], rng: np.random.Generator, gap: int) -> list[tuple[int, int, int, int]]:
-    """Boxes for objects of the given aspect ratios, at random places, `gap` thousandths apart."""
-    low, high = _SIZE[len(ratios)]
-    longer = rng.uniform(low, high, len(ratios))
-    while True:
-        boxes: list[tuple[int, int, int, int]] = []
-        for side, ratio in zip(longer, ratios, strict=True):
-            size = _extent(side, ratio)
-            spots = (_spot(size, rng) for _ in range(40))
-            free = next((s for s in spots if not any(_overlaps(s, b, gap) for b in boxes)), None)
-            if free is None:
-                break
-            boxes.append(free)
-        if len(boxes) == len(ratios):
-            return boxes
-        longer = longer * 0.95
-
-
-def _place(ratios: Sequence[float], rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
-    """Boxes for a scene: mostly on a loose grid and in reading order, as people compose; some anywhere."""
-    if len(ratios) == 1 or rng.random() < 0.15:
-        return _scatter(ratios, rng, gap=int(rng.choice([0, 10, 30])))
-    arrangements = _ARRANGEMENTS[len(ratios)]
-    return _arrange(ratios, rng, *arrangements[int(rng.integers(len(arrangements)))])
-
-
-def relation(a: Sequence[int], b: Sequence[int], margin: float = 0.6) -> str | None:
-    """The clearest relation in which box a stands to box b, by GenEval's rule with a margin; None if unclear.
-
-    >>> relation((0, 400, 200, 600), (700, 400, 900, 600))
-    'left of'
-    """
-    dx, dy = (a[0] + a[2] - b[0] - b[2]) / 2, (a[1] + a[3] - b[1] - b[3]) / 2
-    norm = math.hypot(dx, dy) or 1.0
-    reach_x, reach_y = 0.1 * (a[2] - a[0] + b[2] - b[0]), 0.1 * (a[3] - a[1] + b[3] - b[1])
-    x = math.copysign(max(abs(dx) - reach_x, 0.0), dx) / norm
-    y = math.copysign(max(abs(dy) - reach_y, 0.0), dy) / norm
-    strength = {name: ux * x + uy * y for name, (ux, uy) in RELATIONS.items()}
-    best = max(strength, key=lambda name: strength[name])
-    return best if strength[best] > margin else None
-
-
-def _related(ratios: Sequence[float], wanted: str, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
-    """Two boxes of which the first stands in the wanted relation to the second."""
-    dx, dy = RELATIONS[wanted]
-    while True:
-        if dx + dy < 0:  # the first is left or above: reading order
-            boxes = _arrange(ratios, rng, *((2, 1) if dx else (1, 2)))
-        else:
-            boxes = _arrange(ratios[::-1], rng, *((2, 1) if dx else (1, 2)))[::-1]
-        if relation(boxes[0], boxes[1]) == wanted:
-            return boxes
-
-
-def _assemble(
-    things: Sequence[tuple[str, str]], rng: np.random.Generator, wanted: str | None, background: str
-) -> Scene:
-    looks = [_look(name, rng) for name, _ in things]
+def assemble(things: Sequence[tuple[str, str]], rng: np.random.Generator, wanted: str | None, background: str) -> Scene:
+    """Place (class, colour) pairs in a picture; `wanted` is the relation of the first of two to the second."""
+    looks = [sample_look(name, rng) for name, _ in things]
     ratios = [look[2] for look in looks]
-    boxes = _related(ratios, wanted, rng) if wanted else _place(ratios, rng)
+    boxes = place_related(ratios, wanted, rng) if wanted else place(ratios, rng)
     objects = tuple(
         SceneObject(name=name, color=color, box_1000=box, variant=look[0], angle=look[1])
         for (name, color), look, box in zip(things, looks, boxes, strict=True)
@@ -247,7 +140,16 @@ def sample_scene(rng: np.random.Generator, backgrounds: Sequence[str] = BACKGROU
     colors = [str(c) for c in rng.choice(COLORS, len(names))]
     if kind in {"same", "mixed"} and rng.random() < 0.4:  # one colour per class, so that captions can name it
         colors = [colors[names.index(n)] for n in names]
-    return _assemble(list(zip(names, colors, strict=True)), rng, wanted, background)
+    return assemble(list(zip(names, colors, strict=True)), rng, wanted, background)
+
+
+def loosened(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same scene with boxes that are not on the grid: every corner moves by less than half a step of it."""
+    objects = []
+    for item in scene.objects:
+        x1, y1, x2, y2 = (int(value) for value in np.clip(np.array(item.box_1000) + rng.integers(-4, 6, 4), 0, 999))
+        objects.append(dataclasses.replace(item, box_1000=(x1, y1, x2, y2)))
+    return dataclasses.replace(scene, objects=tuple(objects))
 
 
 def stable_rng(*key: object) -> np.random.Generator:
@@ -275,7 +177,7 @@ def scene_from_include(include: Sequence[Mapping[str, Any]], seed: int) -> Scene
             things = things + thing
     if len(things) > MAX_OBJECTS:
         raise ValueError(f"Expected at most {MAX_OBJECTS} objects but got {len(things)}")
-    return _assemble(things, rng, wanted if len(things) == 2 else None, str(rng.choice(BACKGROUNDS)))
+    return assemble(things, rng, wanted if len(things) == 2 else None, str(rng.choice(BACKGROUNDS)))
 
 
 def scene_from_chain(text: str, seed: int) -> Scene:

@@ -1,0 +1,396 @@
+"""What the editing suites share: an edit becomes a case, its result is observed, and the log is summed up.
+
+A suite brings its data and its protocol, `make_suite` the rest::
+
+    SUITE = editing.make_suite(name="emu_edit", version=1, protocol="emu-edit", add_arguments=..., load=...)
+
+`load` gives an `EditSet`; the generator finds the source picture in ``sample.case.edit``. An observation holds every
+metric of the result (``source/l1_outside`` is L1 to the source outside the mask), and the same metrics of two pictures
+that no model made: the source untouched (``identity``: an editor that does nothing is perfect in CLIP-I to the source)
+and the target (``target``, where there is one).
+
+A picture that is all black, as a safety checker leaves it, is an edit that failed: it is counted, and measured like any
+other.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evals import editing_scores, editing_sheets, measured
+from evals.metrics import embeddings, images, layout
+from evals.metrics.edits import EditTruth
+from evals.protocols import Suite
+from evals.records import Case, Judgement, JudgeQuestion, UserError, Verdict
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    from PIL import Image
+
+    from evals.editing_data import EditSet
+    from evals.metrics.images import Pixels, Score
+    from evals.protocols import Embedder, ImageEmbedder, Judge, Tools
+    from evals.records import EditCase, Sample
+
+OBSERVE_OPTIONS = (
+    "clip",
+    "dino",
+    "lpips",
+    "judge",
+    "judge_protocol",
+    "judge_prompt",
+    "judge_prompts",
+    "judge_repeats",
+    "judge_temperature",
+    "judge_json",
+)
+"""Arguments that decide what is observed."""
+VERDICT_OPTIONS = ("judge_max_failed",)
+
+
+# ------------------------------------------------------------------------------------------------------------ arguments
+def add_shared_arguments(group: argparse._ArgumentGroup) -> None:
+    """The flags that all editing suites have."""
+    from evals import judges
+
+    group.set_defaults(images_per_prompt=1, judge_prompts=None)
+    add = group.add_argument
+    add("--clip", nargs="+", default=[], metavar="NAME", help="more CLIPs to measure with, beside --embedder")
+    add("--dino", default="none", metavar="dino:ID|PATH", help="a DINO to measure with (default: %(default)s)")
+    add("--lpips", default="none", metavar="NET[:PATH]", help="squeeze, alex or vgg (default: %(default)s)")
+    add("--judge", default="none", metavar="NAME", help="openai, hf:PATH|ID, measured (default: %(default)s)")
+    add(
+        "--judge-log",
+        type=Path,
+        default=Path("runs") / "judge_replies.jsonl",
+        metavar="FILE",
+        help="all replies of judges; the same is never asked twice (default: %(default)s)",
+    )
+    judges.add_arguments(group)
+
+
+def add_data_argument(group: argparse._ArgumentGroup) -> None:
+    """The flag of where a published set lies."""
+    group.add_argument(
+        "--data",
+        metavar="ID|PATH",
+        help="published set: hub id, folder or Parquet file (default: the icon world's edition)",
+    )
+
+
+def as_case(edit: EditCase) -> Case:
+    """An edit as the runner wants it. Its metadata are what may be written down: words, no pictures."""
+    metadata = {
+        "id": edit.id,
+        "prompt": edit.instruction,
+        "category": edit.category,
+        "source": edit.source.name,
+        "group": edit.group,
+        "captions": dict(edit.captions),
+        **edit.extra,
+    }
+    return Case(id=edit.id, prompt=edit.instruction, tag=edit.category, metadata=metadata, edit=edit)
+
+
+# -------------------------------------------------------------------------------------------------------------- observe
+class Instruments:
+    """The encoders, LPIPS network and judge that a command line asks for, built once."""
+
+    def __init__(self, tools: Tools, args: argparse.Namespace) -> None:
+        from evals import embedders, judges, perceptual
+        from evals.embedding_cache import EmbeddingCache
+
+        clips: list[Embedder] = [tools.embedder]
+        clips += [embedders.make_embedder(spec, tools.device) for spec in args.clip]
+        self.clips: dict[str, Embedder] = {embedders.label(clip.name): EmbeddingCache(clip) for clip in clips}
+        self.dinos: dict[str, ImageEmbedder] = {}
+        if args.dino != "none":
+            dino = embedders.make_image_embedder(args.dino, tools.device)
+            self.dinos[embedders.label(dino.name)] = EmbeddingCache(dino)
+        self.lpips = None if args.lpips == "none" else perceptual.make_lpips(args.lpips, tools.device)
+        self.judge: Judge | None = None
+        if args.judge == "measured":
+            self.judge = measured.MeasuredJudge(tools.detector, tools.embedder)
+        elif args.judge != "none":
+            self.judge = judges.make_judge(args.judge, args, args.judge_log, tools.device)
+        self.repeats: int = args.judge_repeats
+
+
+_BUILT: dict[int, tuple[Any, Instruments]] = {}
+
+
+def instruments(tools: Tools, args: argparse.Namespace) -> Instruments:
+    """The instruments of a run; its tools are the same object in every batch."""
+    known = _BUILT.get(id(tools))
+    if known is None or known[0] is not tools:
+        _BUILT.clear()
+        _BUILT[id(tools)] = (tools, Instruments(tools, args))
+    return _BUILT[id(tools)][1]
+
+
+def observe(
+    samples: list[Sample],
+    results: list[Image.Image],
+    chains: list[str | None],
+    tools: Tools,
+    args: argparse.Namespace,
+    *,
+    protocol: str,
+) -> list[dict[str, Any]]:
+    """Metrics and judgements of each result, as JSON.
+
+    Args:
+        samples: What each picture was made for.
+        results: The edited pictures, RGB.
+        chains: The chain behind each, if there is one.
+        tools: The run's encoder and device.
+        args: The run's arguments.
+        protocol: A key of `images.FRAMES`: how pictures come to one size.
+    """
+    with_ = instruments(tools, args)
+    edits = [_edit(sample) for sample in samples]
+    sources = [edit.source.load() for edit in edits]
+    targets = [edit.target.load() if edit.target else None for edit in edits]
+    masks = [edit.mask.load_mask() if edit.mask else None for edit in edits]
+    frame = images.FRAMES[protocol]
+    _embed(with_, edits, [*sources, *results, *(target for target in targets if target is not None)])
+    judged = _judge(with_, edits, sources, results)
+    observations = []
+    measure = functools.partial(_measure, with_, frame=frame)
+    for i, edit in enumerate(edits):
+        floor = measure(edit, sources[i], sources[i], targets[i], masks[i])
+        target = targets[i]
+        ceiling = {} if target is None else measure(edit, sources[i], target, target, masks[i])
+        observations.append(
+            {
+                "width": results[i].width,
+                "height": results[i].height,
+                "category": edit.category,
+                "group": edit.group or edit.source.sha256(),
+                "black": images.is_black(images.pixels(results[i])),
+                "truncated": _truncated(with_, edit),
+                "metrics": _log(measure(edit, sources[i], results[i], target, masks[i])),
+                "identity": _log(floor),
+                "target": _log(ceiling),
+                "judgements": [one.as_dict() for one in judged[i]],
+                "plan": _planned(chains[i]),
+            }
+        )
+    if all("truth" in edit.extra for edit in edits):
+        seen = measured.measure(edits, results, chains, tools.detector, tools.embedder)
+        for observation, edit, one in zip(observations, edits, seen, strict=True):
+            observation |= {"truth": edit.extra["truth"], "measured": one}
+    return observations
+
+
+def _planned(chain: str | None) -> dict[str, Any] | None:
+    """The boxes of a chain, as GenEval's observations have them."""
+    return None if chain is None else {"objects": [item.as_dict() for item in layout.parse_plan(chain)], "oracle": None}
+
+
+def _embed(with_: Instruments, edits: Sequence[EditCase], pictures: Sequence[Image.Image]) -> None:
+    """Embeds everything that a batch needs in one go; what follows finds it in the caches."""
+    for encoder in (*with_.clips.values(), *with_.dinos.values()):
+        encoder.embed_images(pictures)
+    texts = [edit.captions[key] for edit in edits for key in ("source", "target") if edit.captions.get(key)]
+    for clip in with_.clips.values():
+        clip.embed_texts(texts)
+
+
+def _edit(sample: Sample) -> EditCase:
+    if sample.case.edit is None:
+        raise UserError(f"case {sample.case.id} is no edit")
+    return sample.case.edit
+
+
+def _measure(
+    with_: Instruments,
+    edit: EditCase,
+    source: Image.Image,
+    result: Image.Image,
+    target: Image.Image | None,
+    mask: Any,
+    *,
+    frame: images.Frame,
+) -> dict[str, Score]:
+    """All metrics of one picture by full name."""
+    before, after = images.pair(source, result, frame)
+    scores = {f"source/{name}": score for name, score in images.pixel_scores(before, after, mask).items()}
+    if target is not None:
+        wanted, after_target = images.pair(target, result, frame)
+        scores |= {f"target/{name}": score for name, score in images.pixel_scores(wanted, after_target, mask).items()}
+    for label, encoder in [*with_.clips.items(), *with_.dinos.items()]:
+        kind = "dino" if label in with_.dinos else "clip_i"
+        pictures = encoder.embed_images([source, result, *([] if target is None else [target])])
+        scores[images.named(f"{kind}_source", label)] = embeddings.cosines(pictures[1:2], pictures[:1])[0]
+        if target is not None:
+            scores[images.named(f"{kind}_target", label)] = embeddings.cosines(pictures[1:2], pictures[2:3])[0]
+    for label, clip in with_.clips.items():
+        scores |= _text_scores(label, clip, edit, source, result)
+    if with_.lpips is not None:
+        scores |= _lpips(with_, before, after, mask)
+    return scores
+
+
+def _text_scores(
+    label: str, clip: Embedder, edit: EditCase, source: Image.Image, result: Image.Image
+) -> dict[str, Score]:
+    """CLIP-T and CLIPdir, where the set has the captions for them."""
+    said = {key: edit.captions[key] for key in ("source", "target") if edit.captions.get(key)}
+    if "target" not in said:
+        return {}
+    pictures, texts = clip.embed_images([source, result]), clip.embed_texts(list(said.values()))
+    scores = {images.named("clip_t", label): embeddings.cosines(pictures[1:], texts[-1:])[0]}
+    if "source" in said:
+        direction = embeddings.clip_directions(pictures[:1], pictures[1:], texts[:1], texts[1:])[0]
+        scores[images.named("clip_direction", label)] = direction
+    return scores
+
+
+def _lpips(with_: Instruments, before: Pixels, after: Pixels, mask: Any) -> dict[str, Score]:
+    assert with_.lpips is not None
+    regions: dict[str, Any] = {"": None}
+    if mask is not None:
+        fitted = images.fit_mask(mask, *before.shape[:2])
+        regions |= {"inside": fitted, "outside": ~fitted}
+    (distances,) = with_.lpips.maps([before], [after])
+    return {
+        f"source/{images.named('lpips', with_.lpips.label, where)}": _region_mean(distances, region)
+        for where, region in regions.items()
+    }
+
+
+def _region_mean(values: Any, region: Any) -> Score:
+    chosen = values if region is None else values[region]
+    if chosen.size == 0:
+        return images.Score(value=None, undefined=images.EMPTY_REGION)
+    return images.Score(value=float(chosen.mean()))
+
+
+def _truncated(with_: Instruments, edit: EditCase) -> list[str]:
+    """CLIPs that do not read the end of the target's caption."""
+    caption = edit.captions.get("target")
+    return [label for label, clip in with_.clips.items() if caption and _is_truncated(clip, caption)]
+
+
+def _is_truncated(clip: Any, caption: str) -> bool:
+    """Whether the encoder below the cache says so; one that cannot tell is not asked."""
+    inner = getattr(clip, "embedder", clip)
+    return bool(hasattr(inner, "truncated") and inner.truncated([caption])[0])
+
+
+def _judge(
+    with_: Instruments, edits: Sequence[EditCase], sources: Sequence[Image.Image], results: Sequence[Image.Image]
+) -> list[list[Judgement]]:
+    """All repeats of all edits, in one batch, so that they are asked side by side."""
+    if with_.judge is None:
+        return [[] for _ in edits]
+    questions = [
+        JudgeQuestion(case=edit, source=source, result=result, repeat=repeat)
+        for edit, source, result in zip(edits, sources, results, strict=True)
+        for repeat in range(with_.repeats)
+    ]
+    answers = with_.judge.judge(questions)
+    return [answers[i : i + with_.repeats] for i in range(0, len(answers), with_.repeats)]
+
+
+def _log(scores: dict[str, Score]) -> dict[str, Any]:
+    """Values, and the reason in place of a value that does not exist."""
+    return {name: score.undefined if score.value is None else score.value for name, score in sorted(scores.items())}
+
+
+# -------------------------------------------------------------------------------------------------------------- verdict
+def verdict(case: Case, observation: dict[str, Any], args: argparse.Namespace) -> Verdict:
+    """Whether there is an edit at all: a black picture is none. How good it is, is no yes or no.
+
+    In the icon world it is: an edit is correct if it is done and the rest untouched.
+    """
+    del case, args
+    if "measured" in observation and not observation["black"]:
+        correct, reason = measured.verdict(EditTruth.from_dict(observation["truth"]), observation["measured"])
+        return Verdict(correct=correct, reason=reason)
+    return Verdict(correct=not observation["black"], reason="the picture is black" if observation["black"] else "")
+
+
+def result(sample: Sample, filename: str, observation: dict[str, Any], judged: Verdict) -> dict[str, Any]:
+    """The line of ``results.jsonl``."""
+    return {
+        "filename": filename,
+        "case": sample.case.id,
+        "category": sample.case.tag,
+        "instruction": sample.case.prompt,
+        "correct": judged.correct,
+        "reason": judged.reason,
+        "metrics": observation["metrics"],
+        "judge": [one["value"] for one in observation["judgements"]],
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------- suite
+def make_suite(
+    *,
+    name: str,
+    version: int,
+    protocol: str,
+    title: str,
+    add_arguments: Callable[[argparse._ArgumentGroup], None],
+    load: Callable[[argparse.Namespace], EditSet],
+    observe_options: tuple[str, ...] = (),
+) -> Suite:
+    """An editing suite.
+
+    Args:
+        name: Its module's name.
+        version: Bumped when numbers change.
+        protocol: A key of `images.FRAMES`.
+        title: For tables.
+        add_arguments: Adds its own flags (where the data are, which variant).
+        load: Its cases, from these flags.
+        observe_options: Which of its flags change observations.
+    """
+    described: dict[str, Any] = {}
+    known: dict[str, EditCase] = {}
+
+    def add_all(group: argparse._ArgumentGroup) -> None:
+        add_shared_arguments(group)
+        add_arguments(group)
+
+    def load_cases(args: argparse.Namespace) -> list[Case]:
+        from evals import judges
+
+        judges.resolve(args)
+        edits = load(args)
+        described.update(edits.describe())
+        known.update((edit.id, edit) for edit in edits.cases)
+        return [as_case(edit) for edit in edits.cases]
+
+    def summarize(
+        cases: list[Case],
+        results: list[dict[str, Any]],
+        observations: list[dict[str, Any]],
+        failures: list[dict[str, Any]],
+        args: argparse.Namespace,
+    ) -> dict[str, Any]:
+        del results
+        about = {"suite": name, "version": version, "title": title, "protocol": protocol, "data": described}
+        return {**about, **editing_scores.summarize(cases, observations, failures, args)}
+
+    return Suite(
+        name=name,
+        version=version,
+        add_arguments=add_all,
+        load_cases=load_cases,
+        observe=functools.partial(observe, protocol=protocol),
+        verdict=verdict,
+        result=result,
+        summarize=summarize,
+        tables=editing_scores.tables,
+        headline=editing_scores.headline,
+        sheets=lambda run, results, observations: editing_sheets.draw(run, known, results, observations),
+        verdict_options=VERDICT_OPTIONS,
+        observe_options=(*OBSERVE_OPTIONS, *observe_options),
+    )

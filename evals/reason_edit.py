@@ -1,0 +1,46 @@
+"""Reason-Edit: edits whose object is named by side, size, colour or what it is for.
+
+Source: Huang et al., *SmartEdit: Exploring Complex Instruction-based Image Editing with Multimodal Large Language
+Models*, arXiv 2312.06739, and its evaluation set of 219 edits in six categories, which a user brings as a folder.
+Without ``--data`` the icon world's edition is run: 250 edits in five categories (there are no mirrors), among them
+objects described by what they are for, two descriptions of each of the 80 classes.
+
+    python -m evals.reason_edit --model got
+    python -m evals.reason_edit --model folder:results --data ReasonEdit --judge openai
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evals import editing, editing_sets, icon_edits
+
+if TYPE_CHECKING:
+    import argparse
+
+    from evals.editing_data import EditSet
+
+
+def add_arguments(group: argparse._ArgumentGroup) -> None:
+    """Where the data are."""
+    editing.add_data_argument(group)
+
+
+def load(args: argparse.Namespace) -> EditSet:
+    """The published set, or the icon world's edition."""
+    return icon_edits.icon_set("reason_edit") if args.data is None else editing_sets.load_reason_edit(args.data)
+
+
+SUITE = editing.make_suite(
+    name="reason_edit",
+    version=1,
+    protocol="smartedit",
+    title="Reason-Edit",
+    add_arguments=add_arguments,
+    load=load,
+)
+
+if __name__ == "__main__":
+    from evals import cli
+
+    raise SystemExit(cli.main(SUITE))

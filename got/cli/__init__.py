@@ -1,0 +1,1 @@
+"""The model's command line, `python -m got`: one module a command."""

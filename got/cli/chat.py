@@ -1,0 +1,197 @@
+"""`chat`: a conversation in the terminal, or from a pipe."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from got.chain import Chain
+from got.cli import parser
+from got.cli.draw import load_pipeline, memory_errors, options, table
+from got.pictures import open_picture
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from got.chain import Box1000
+    from got.conversation import Conversation, Entry
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Answer lines until there are no more; returns what the last line of output says.
+
+    Raises:
+        ValueError: If something about the command is wrong; without a terminal, also if a line is.
+    """
+    there = arguments.output.is_dir() and any(arguments.output.iterdir())
+    if arguments.output.exists() and not there and not arguments.output.is_dir():
+        raise parser.CommandError(f"--output {arguments.output}: expected a folder, but it is a file")
+    if there and not arguments.resume:
+        raise parser.CommandError(f"{arguments.output} is not empty; --resume goes on with the conversation in it")
+    opened = None if arguments.image is None else open_picture(arguments.image)
+    pipeline = load_pipeline(arguments)
+
+    from got.conversation import Conversation
+
+    # Only what differs from the model's own: a resumed conversation keeps the rest of what it was begun with.
+    chosen = {name: value for name, value in options(arguments).items() if value is not None and value is not True}
+    if arguments.resume:
+        talk = Conversation.load(arguments.output, pipeline)
+        talk.options.update(chosen)
+    else:
+        talk = Conversation(pipeline, seed=arguments.seed, **chosen)
+    chat = Chat(talk, arguments)
+    if opened is not None:
+        talk.open(opened)
+        chat.keep()
+    interactive = sys.stdin.isatty()
+    if interactive:
+        sys.stderr.write("A caption draws a picture, an instruction edits it. /help lists commands, /quit ends.\n")
+    for line in _lines(interactive):
+        try:
+            if chat.answer(line):
+                break
+        except (ValueError, IndexError, OSError) as error:
+            if not interactive:
+                raise parser.CommandError(f"{line.strip()!r}: {error}") from error
+            sys.stderr.write(f"error: {error}\n")
+    entry = talk.entry
+    return {
+        "conversation": str(arguments.output),
+        "entries": len(talk.entries),
+        "image": None if entry is None else chat.file(entry),
+        "chain": None if entry is None else entry.chain,
+    }
+
+
+class Chat:
+    """A conversation with a plan on the table that may have been changed and not yet drawn."""
+
+    def __init__(self, talk: Conversation, arguments: argparse.Namespace) -> None:
+        self.talk = talk
+        self._arguments = arguments
+        self._plan = talk.chain
+        self._commands: dict[str, Callable[[str], None]] = {
+            "/open": lambda rest: self._show(self.talk.open(open_picture(rest))),
+            "/new": lambda rest: self._request(lambda: self.talk.draw(rest)),
+            "/chain": lambda rest: self._show_plan(),
+            "/replace": self._replace,
+            "/move": self._move,
+            "/add": self._add,
+            "/remove": lambda rest: self._change(self._changed().remove(_whole(rest))),
+            "/draw": lambda rest: self._request(lambda: self.talk.revise(self._changed())),
+            "/undo": lambda rest: self._show(self.talk.undo()),
+            "/redo": lambda rest: self._show(self.talk.redo()),
+            "/seed": self._seed,
+            "/help": lambda rest: _say(parser.CHAT_HELP),
+        }
+
+    def answer(self, line: str) -> bool:
+        """Do what a line asks for; True ends the conversation.
+
+        Raises:
+            ValueError: If it cannot be done.
+            IndexError: If it speaks of a region that is not there.
+        """
+        line = line.strip()
+        if not line.startswith("/"):
+            if line:
+                self._request(lambda: self.talk.say(line))
+            return False
+        word, _, rest = line.partition(" ")
+        if word == "/quit":
+            return True
+        if word not in self._commands:
+            raise parser.CommandError(f"{word} is no command; expected one of {', '.join(self._commands)}, /quit")
+        self._commands[word](rest.strip())
+        return False
+
+    def file(self, entry: Entry) -> str:
+        """The picture's file."""
+        return str(self._arguments.output / f"{entry.number:04d}.png")
+
+    def keep(self) -> None:
+        """Save everything; called after every change."""
+        self.talk.save(self._arguments.output)
+
+    def _request(self, work: Callable[[], Entry]) -> None:
+        with memory_errors():
+            entry = work()
+        for warning in entry.warnings:
+            sys.stderr.write(f"warning: {warning}\n")
+        self._show(entry)
+
+    def _show(self, entry: Entry | None) -> None:
+        self._plan = self.talk.chain
+        self.keep()
+        if entry is None:
+            _say("nothing is there yet")
+            return
+        _say(f"{self.file(entry)}  {entry.kind}{': ' if entry.instruction else ''}{entry.instruction}")
+        if entry.chain:
+            _say(entry.chain)
+
+    def _changed(self) -> Chain:
+        if self._plan is None:
+            raise parser.CommandError("there is no plan yet; a caption draws the first picture")
+        return self._plan
+
+    def _change(self, plan: Chain) -> None:
+        self._plan = plan
+        self._show_plan()
+
+    def _show_plan(self) -> None:
+        plan = self._changed()
+        _say(f"{plan}\n{table(plan)}")
+
+    def _replace(self, rest: str) -> None:
+        number, _, text = rest.partition(" ")
+        self._change(self._changed().replace(_whole(number), text))
+
+    def _move(self, rest: str) -> None:
+        number, _, box = rest.partition(" ")
+        self._change(self._changed().move(_whole(number), _box(box)))
+
+    def _add(self, rest: str) -> None:
+        match = re.match(r"(\S+)\s+(\S.*)", rest)
+        if match is None:
+            raise parser.CommandError("expected /add X1,Y1,X2,Y2 WORDS")
+        self._change(self._changed().add(match[2], _box(match[1])))
+
+    def _seed(self, rest: str) -> None:
+        self.talk.seed = _whole(rest)
+        _say(f"seed {self.talk.seed}")
+
+
+def _lines(interactive: bool) -> Any:
+    if not interactive:
+        yield from sys.stdin
+        return
+    while True:
+        sys.stderr.write("> ")
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"\d{1,18}", text):
+        raise parser.CommandError(f"expected a whole number but got {text!r}")
+    return int(text)
+
+
+def _box(text: str) -> Box1000:
+    numbers = re.findall(r"\d{1,9}", text)
+    if len(numbers) != 4 or not re.fullmatch(r"[\d\s,()]*", text):
+        raise parser.CommandError(f"expected a box X1,Y1,X2,Y2 in thousandths of the picture but got {text!r}")
+    x1, y1, x2, y2 = map(int, numbers)
+    return x1, y1, x2, y2
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

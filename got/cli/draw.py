@@ -1,0 +1,217 @@
+"""`generate` and `edit`: from requests to files, batch by batch."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from got.chain import Chain
+from got.checks import unknown_words
+from got.cli.inputs import Request, mask_files, read_requests, side_file
+from got.cli.parser import CommandError
+from got.pictures import open_picture
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from PIL import Image
+
+    from got.pipeline import GoTPipeline
+
+# Pictures per batch; beyond a small scale memory is dearer than time.
+_SMALL_BATCH_PX, _SMALL_BATCH = 256, 8
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Draw (or only plan) everything that was asked for; returns what the last line of output says.
+
+    Raises:
+        ValueError: If something about the command, a picture or the checkpoint is wrong.
+    """
+    if arguments.plan_only and arguments.chain is not None:
+        raise CommandError("--plan-only writes a plan; with --chain there is one already")
+    requests = read_requests(arguments)
+    source = open_picture(arguments.image) if arguments.command == "edit" else None
+    pipeline = load_pipeline(arguments)
+    size = arguments.batch_size or (_SMALL_BATCH if pipeline.got_config.image_size_px <= _SMALL_BATCH_PX else 1)
+    pictures: list[dict[str, Any]] = []
+    for start in range(0, len(requests), size):
+        batch = requests[start : start + size]
+        try:
+            made = (_plan if arguments.plan_only else _draw)(pipeline, batch, source, arguments)
+        except KeyboardInterrupt:
+            sys.stderr.write(f"interrupted; {len(pictures)} of {len(requests)} files are finished\n")
+            raise
+        for record in made:
+            pictures.append(record)
+            _say(record, len(pictures), len(requests), arguments)
+    result: dict[str, Any] = {"pictures": pictures}
+    # One picture, the usual case, can be read without a list.
+    return pictures[0] | result if len(pictures) == 1 else result
+
+
+def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
+    """The checkpoint on its device, with the sampler that was asked for.
+
+    Raises:
+        ValueError: If the checkpoint or the device cannot be used.
+    """
+    import torch  # heavy imports come after the arguments have been checked
+
+    from got import checkpoint
+    from got.schedulers import make_scheduler
+
+    pipeline = checkpoint.load(arguments.checkpoint, _device(arguments.device), getattr(torch, arguments.dtype))
+    if arguments.scheduler is not None:
+        pipeline.scheduler = make_scheduler(arguments.scheduler, pipeline.scheduler)
+    pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
+    return pipeline
+
+
+def options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of the pipeline that are the same for every picture."""
+    return {
+        "num_inference_steps": arguments.steps,
+        "width": arguments.width,
+        "height": arguments.height,
+        "max_new_tokens": arguments.max_new_tokens,
+        "semantic_scale": arguments.semantic_scale,
+        "spatial_scale": arguments.spatial_scale,
+        "reference_scale": arguments.reference_scale,
+        "semantic": arguments.semantic == "on",
+        "spatial": arguments.spatial == "on",
+        "reference": arguments.reference == "on",
+    }
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Say what to do when memory runs out, instead of where in a library it did."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(
+            words in str(error) for words in ("out of memory", "can't allocate memory")
+        ):
+            raise
+        raise CommandError("out of memory: a smaller --width, --height or --batch-size needs less") from error
+
+
+def table(chain: Chain) -> str:
+    """A plan for people: a line per region.
+
+    >>> print(table(Chain.parse("a dog <|box_start|>(0,10),(500,900)<|box_end|> (red)")))
+      0  red      x   0-500   y  10-900   a dog
+    """
+    width = max([7, *(len(region.color) for region in chain.regions)])
+    rows = []
+    for i, region in enumerate(chain.regions):
+        x1, y1, x2, y2 = region.box_1000
+        rows.append(f"{i:3d}  {region.color:{width}}  x {x1:3d}-{x2:<4d}  y {y1:3d}-{y2:<4d}  {region.text}".rstrip())
+    return "\n".join(rows) or "  no boxes"
+
+
+def save(picture: Image.Image, path: Path) -> str:
+    """Write a picture so that the file is complete or absent; returns its name."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        picture.save(unfinished, format=Image.registered_extensions()[path.suffix.lower()])
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return str(path)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise CommandError(f"--device {name} cannot be used: {reason}") from error
+    return name
+
+
+def _plan(
+    pipeline: GoTPipeline, batch: Sequence[Request], source: Image.Image | None, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    images = None if source is None else [source] * len(batch)
+    with memory_errors():
+        chains: Any = pipeline.think([request.prompt for request in batch], images, arguments.max_new_tokens)
+    records = []
+    for request, chain in zip(batch, chains, strict=True):
+        text = _write_text(str(chain), request.output)
+        warnings = [*unknown_words(pipeline.tokenizer, request.prompt), *chain.warnings]
+        records.append({"plan": text, "prompt": request.prompt, "chain": str(chain), "warnings": warnings})
+    return records
+
+
+def _draw(
+    pipeline: GoTPipeline, batch: Sequence[Request], source: Image.Image | None, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    import torch
+
+    with memory_errors():
+        output = pipeline(
+            [request.prompt for request in batch],
+            image=None if source is None else [source] * len(batch),
+            chain=[request.chain for request in batch],
+            generator=[torch.Generator("cpu").manual_seed(request.seed) for request in batch],
+            **options(arguments),
+        )
+    return [
+        {
+            "image": save(image, request.output),
+            "prompt": request.prompt,
+            "chain": chain,
+            "seed": request.seed,
+            "size_px": list(image.size),
+            "warnings": [*unknown_words(pipeline.tokenizer, request.prompt), *warnings],
+            **_side_files(chain, image.size, request.output, arguments),
+        }
+        for request, image, chain, warnings in zip(batch, output.images, output.chains, output.warnings, strict=True)
+    ]
+
+
+def _side_files(
+    text: str, size_px: tuple[int, int], output: Path, arguments: argparse.Namespace
+) -> dict[str, str | list[str]]:
+    from got.layout import draw_layout, draw_overview
+
+    chain = Chain.parse(text)
+    files: dict[str, str | list[str]] = {}
+    if arguments.save_chain:
+        files["chain_file"] = _write_text(text, side_file(output, "chain", ".txt"))
+    if arguments.save_layout:
+        files["layout"] = save(draw_overview(chain, *size_px), side_file(output, "layout"))
+    if arguments.save_masks:
+        for stale in mask_files(output):  # an earlier plan may have had more boxes
+            stale.unlink()
+        masks = draw_layout(chain, *size_px)
+        files["masks"] = [save(mask, side_file(output, f"mask-{i}")) for i, mask in enumerate(masks)]
+    return files
+
+
+def _write_text(text: str, path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")
+    return str(path)
+
+
+def _say(record: dict[str, Any], number: int, count: int, arguments: argparse.Namespace) -> None:
+    sys.stderr.write(f"[{number}/{count}] {record.get('image') or record['plan']}\n")
+    for warning in record["warnings"]:
+        sys.stderr.write(f"warning: {warning}\n")
+    sys.stdout.write(record["chain"] + "\n")
+    if arguments.show_chain:
+        sys.stdout.write(table(Chain.parse(record["chain"])) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,163 @@
+"""`info`: what a checkpoint is, read from its files without loading them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from got.cli.parser import CommandError
+from got.config import CONFIGS
+
+if TYPE_CHECKING:
+    import argparse
+
+_MINI = Path(__file__).parents[1] / "mini"
+_CHUNK = 1 << 20
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Print parts, parameters, sizes, defaults and hashes; returns what the last line of output says.
+
+    Raises:
+        ValueError: If it is no checkpoint, or one of its files is damaged.
+    """
+    folder = _folder(arguments.checkpoint)
+    index = _read_json(folder / "model_index.json")
+    if index.get("_class_name") != "GoTPipeline":
+        raise CommandError(f"Expected a GoTPipeline in {folder} but found {index.get('_class_name')}")
+    scale = index.get("scale", "mini")
+    if scale not in CONFIGS:
+        raise CommandError(f"Expected scale to be one of {', '.join(CONFIGS)} but got {scale!r}")
+    names = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
+    parts = {name: _part(folder / name, index[name][1]) for name in sorted(names)}
+    config = CONFIGS[scale]
+    vae, unet = (_read_json(folder / name / "config.json") for name in ("vae", "unet"))
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    result = {
+        "checkpoint": str(folder),
+        "scale": scale,
+        "parameters": sum(part["parameters"] for part in parts.values()),
+        "bytes": sum(part["bytes"] for part in parts.values()),
+        "image_size_px": unet["sample_size"] * factor,
+        "sides_are_multiples_of_px": factor,
+        "defaults": {
+            "steps": config.steps,
+            "text_to_image": {
+                name: getattr(config.text_to_image, name) for name in ("semantic", "spatial", "reference")
+            },
+            "edit": {name: getattr(config.edit, name) for name in ("semantic", "spatial", "reference")},
+        },
+        "parts": parts,
+    }
+    sys.stdout.write(_table(result) + "\n")
+    return result
+
+
+def _folder(name: str) -> Path:
+    folder = _MINI if name == "mini" else Path(name)
+    if folder.is_dir():
+        return folder
+    from got import checkpoint  # heavy: it knows how to ask the hub, and what to say if that fails
+
+    return checkpoint._locate(name)
+
+
+def _part(folder: Path, kind: str) -> dict[str, Any]:
+    """Class, parameters, precision, size and hashes of one component."""
+    if not folder.is_dir():
+        raise CommandError(f"{folder.parent} has no folder {folder.name}")
+    weights = sorted(folder.glob("*.safetensors"))
+    tensors = [tensor for path in weights for tensor in _tensors(path)]
+    shards = folder / "model.safetensors.index.json"
+    if shards.exists():
+        missing = sorted(set(_read_json(shards)["weight_map"].values()) - {path.name for path in weights})
+        if missing:
+            raise CommandError(f"{folder} has no file {missing[0]}")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        "class": kind,
+        "parameters": sum(math.prod(tensor["shape"]) for tensor in tensors),
+        "dtypes": sorted({tensor["dtype"] for tensor in tensors}),
+        "bytes": sum(path.stat().st_size for path in files),
+        "sha256": {path.relative_to(folder).as_posix(): _sha256(path) for path in files},
+    }
+
+
+def _tensors(path: Path) -> list[dict[str, Any]]:
+    """Shapes and dtypes from the header of a safetensors file, whose length must be what the header says."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+        if 8 + length > size:
+            raise CommandError(f"{path} is cut short or no safetensors file")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise CommandError(f"{path} is no safetensors file: {error}") from error
+    tensors = [value for name, value in header.items() if name != "__metadata__"]
+    end = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+    if end != size:
+        raise CommandError(f"{path} is cut short: expected {end} bytes but got {size}")
+    return tensors
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"Cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CommandError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CommandError(f"Expected a JSON object in {path} but got {type(content).__name__}")
+    return content
+
+
+def _table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    rows = [("part", "class", "parameters", "precision", "bytes", "sha256 of the weights")]
+    for name, part in result["parts"].items():
+        hashes = [digest for file, digest in part["sha256"].items() if file.endswith(".safetensors")]
+        shown = hashes[0][:16] + (f" and {len(hashes) - 1} more" if len(hashes) > 1 else "") if hashes else ""
+        count = f"{part['parameters']:,}" if part["parameters"] else ""
+        rows.append((name, part["class"], count, " ".join(part["dtypes"]), f"{part['bytes']:,}", shown))
+    rows.append(("total", "", f"{result['parameters']:,}", "", f"{result['bytes']:,}", ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    right = (2, 4)
+    lines = [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    defaults, side = result["defaults"], result["image_size_px"]
+    scales = {
+        name: "  ".join(f"{part} {value:g}" for part, value in defaults[name].items())
+        for name in ("text_to_image", "edit")
+    }
+    return "\n".join(
+        [
+            f"{result['checkpoint']}: GoT at scale {result['scale']}",
+            *lines,
+            f"pictures     {side} x {side} px unless said otherwise; sides are multiples of"
+            f" {result['sides_are_multiples_of_px']}",
+            f"steps        {defaults['steps']}",
+            f"captions     {scales['text_to_image']}",
+            f"edits        {scales['edit']}",
+        ]
+    )

@@ -1,0 +1,229 @@
+"""Flags of `python -m got` and the help that teaches them. Imports no heavy library."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+from pathlib import Path
+from typing import NoReturn
+
+from got.schedulers import SCHEDULERS
+
+DTYPES = ("float32", "bfloat16", "float16")
+_GUIDANCES = {
+    "semantic": "follow the chain's meaning",
+    "spatial": "follow the chain's boxes",
+    "reference": "follow the source picture; black for a caption",
+}
+
+_TOP = """\
+A prompt becomes a plan (a chain of thought with a box after every object), the plan becomes a picture.
+
+  python -m got generate "a photo of a red apple and a blue dog" --show-chain
+  python -m got edit photo.png "make the dog green" --output edited.png
+  python -m got chat
+  python -m got info
+
+`python -m got COMMAND --help` teaches a command. Progress goes to stderr; the last line on stdout is one JSON object.
+Exit codes: 0 done, 2 a mistake in the command (one line says which), 130 interrupted.
+"""
+_GENERATE = """\
+examples:
+  python -m got generate "a photo of two cats"                      draws got.png and prints the plan
+  python -m got generate "a photo of two cats" --show-chain --save-layout
+  python -m got generate "two cats" --num 4 --output cats.png       cats-0000.png to cats-0003.png
+  python -m got generate --prompts prompts.txt --output pictures    a prompt a line
+  python -m got generate "two cats" --plan-only --output plan.txt   write the plan, edit it by hand, and draw it:
+  python -m got generate --chain plan.txt --overwrite               the prompt is then what the plan names
+  python -m got generate "two cats" --spatial off --semantic-scale 4 --scheduler unipc --steps 8
+
+A file of prompts is text with a prompt a line, or JSON lines ({"prompt": ..., "chain": ..., "seed": ...}) if its name
+ends in .jsonl; - is standard input. The k-th picture of every prompt has the seed --seed + k.
+"""
+_EDIT = """\
+examples:
+  python -m got edit photo.png "remove the dog"                     draws got.png
+  python -m got edit photo.png "remove the dog" "make it night" --output out    each edit starts from the photo
+  python -m got edit photo.png --prompts instructions.txt --output out
+  python -m got edit photo.png "remove the dog" --width 96 --height 64
+
+Pictures of any kind will do: palettes, CMYK and 16-bit greys are converted, EXIF rotation is applied, transparent parts
+are laid on white, of an animation the first frame is taken. The result has the source's aspect unless a size is given.
+"""
+CHAT_HELP = """\
+A line is a request: the first one draws a picture, later ones edit it. Commands:
+  /open FILE            go on with a picture
+  /new CAPTION          draw a new picture
+  /chain                show the plan, its boxes numbered from 0
+  /replace N WORDS      /move N X1,Y1,X2,Y2      /add X1,Y1,X2,Y2 WORDS      /remove N      change the plan
+  /draw                 draw the changed plan
+  /undo /redo           back and forth
+  /seed N               seed of the next pictures
+  /help /quit"""
+_CHAT = (
+    CHAT_HELP
+    + """
+
+Every picture is kept in --output, with its plan and request; --resume goes on with such a folder. Without a terminal
+the lines are read from standard input, and the first mistake ends it:
+  printf 'a photo of two cats\\n/add 0,0,300,300 a dog\\n/draw\\n' | python -m got chat --output talk
+"""
+)
+_CONVERT = """\
+example:
+  python -m got convert --got GoT-6B --qwen Qwen2.5-VL-3B-Instruct --sdxl stable-diffusion-xl-base-1.0 --output got-6b
+"""
+
+
+class CommandError(ValueError):
+    """A mistake in the command; the message says which, in one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; argparse's own habit is the whole usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(f"{message} (--help explains)")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up but got {text}")
+    return int(text)
+
+
+def _scale(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number but got {text}")
+    return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^63 - 1 but got {text}")
+    return int(text)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands."""
+    parser = _Parser(
+        prog="python -m got",
+        description="GoT: write a chain of thought with boxes, then draw it.",
+        epilog=_TOP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_generate(_command(commands, "generate", "draw captions", _GENERATE))
+    _add_edit(_command(commands, "edit", "edit a picture", _EDIT))
+    _add_chat(_command(commands, "chat", "draw and edit in a conversation", _CHAT))
+    _add_info(_command(commands, "info", "say what a checkpoint is"))
+    if importlib.util.find_spec("got.convert") is not None:
+        from got.cli import convert
+
+        purpose = "turn the released checkpoint into a folder for --checkpoint"
+        convert.add_arguments(_command(commands, "convert", purpose, _CONVERT))
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[_Parser], name: str, purpose: str, epilog: str | None = None
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=purpose,
+        description=purpose[0].upper() + purpose[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_argument_group("what is drawn")
+    what.add_argument(
+        "prompt", nargs="*", help="a caption, e.g. 'a photo of a red apple'; several are several pictures"
+    )
+    _add_requests(what)
+    _add_drawing(parser)
+    _add_files(parser)
+    _add_model(parser)
+
+
+def _add_edit(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_argument_group("what is drawn")
+    what.add_argument("image", type=Path, metavar="IMAGE", help="the picture to edit")
+    what.add_argument("prompt", nargs="*", metavar="INSTRUCTION", help="what to change; several are several pictures")
+    _add_requests(what)
+    _add_drawing(parser)
+    _add_files(parser)
+    _add_model(parser)
+
+
+def _add_chat(parser: argparse.ArgumentParser) -> None:
+    talk = parser.add_argument_group("the conversation")
+    talk.add_argument("image", type=Path, nargs="?", metavar="IMAGE", help="a picture to begin with")
+    talk.add_argument(
+        "--output", type=Path, default=Path("got-chat"), metavar="DIR", help="where it is kept (default: %(default)s)"
+    )
+    talk.add_argument("--resume", action="store_true", help="go on with the conversation in --output")
+    _add_drawing(parser)
+    _add_model(parser)
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint", nargs="?", default="mini", metavar="mini|PATH|HUB_ID", help="default: %(default)s"
+    )
+
+
+def _add_requests(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--prompts", metavar="FILE", help="prompts from a file (text or .jsonl); - reads standard input")
+    add("--num", type=_count, default=1, metavar="N", help="pictures per prompt (default: %(default)s)")
+    add("--chain", metavar="FILE|TEXT", help="draw this plan instead of writing one; - reads standard input")
+    add("--plan-only", action="store_true", help="write the plan to --output (a .txt file) and draw nothing")
+    add("--batch-size", type=_count, metavar="N", help="pictures drawn together (default: by model)")
+
+
+def _add_drawing(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how it is drawn")
+    add = group.add_argument
+    add("--seed", type=_seed, default=42, metavar="N", help="seed of the noise (default: %(default)s)")
+    add("--steps", type=_count, metavar="N", help="denoising steps (default: the model's)")
+    add("--width", type=_count, metavar="PX", help="in pixels, a multiple of the VAE's factor (default: the model's)")
+    add("--height", type=_count, metavar="PX", help="likewise")
+    add("--scheduler", choices=tuple(SCHEDULERS), help="the sampler (default: the checkpoint's)")
+    add("--max-new-tokens", type=_count, metavar="N", help="longest plan (default: the model's)")
+    for name, purpose in _GUIDANCES.items():
+        add(f"--{name}", choices=("on", "off"), default="on", help=f"{purpose} (default: on)")
+        add(f"--{name}-scale", type=_scale, metavar="X", help="its strength (default: the model's)")
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is written")
+    add = group.add_argument
+    add(
+        "--output",
+        type=Path,
+        metavar="FILE|DIR",
+        help="a picture file, numbered if there are several, or a folder (default: got.png)",
+    )
+    add("--overwrite", action="store_true", help="replace files that are there; without it they are an error")
+    add("--show-chain", action="store_true", help="print the plan as a table too: colour, box and name of each region")
+    add("--save-chain", action="store_true", help="write the plan beside the picture, NAME-chain.txt")
+    add("--save-layout", action="store_true", help="write all boxes in their colours, NAME-layout.png")
+    add("--save-masks", action="store_true", help="write a picture per box, NAME-mask-0.png, ...")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the model")
+    add = group.add_argument
+    add("--checkpoint", default="mini", metavar="mini|PATH|HUB_ID", help="weights (default: %(default)s, embedded)")
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    add("--dtype", choices=DTYPES, default="float32", help="precision (default: %(default)s)")

@@ -1,0 +1,359 @@
+"""A conversation about a picture: draw, look, edit, edit again, undo, redo; kept in a folder without loss.
+
+    talk = Conversation(pipeline)
+    talk.say("a photo of a red apple and a blue dog")     # no picture yet: draws one
+    talk.say("make the dog green")                        # edits it
+    talk.revise(talk.chain.move(0, (0, 0, 400, 400)))     # the same again, drawn from a changed plan
+    talk.undo()
+    talk.save("talk")                                     # Conversation.load("talk", pipeline) goes on there
+
+Nothing that was drawn is ever dropped: what was undone stays among the entries, in memory and in the folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from got.chain import Chain
+from got.checks import unknown_words
+from got.pictures import PictureError, as_rgb, open_picture
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from got.pipeline import GoTPipeline
+
+ENTRIES_FILE = "entries.jsonl"
+STATE_FILE = "conversation.json"
+_KINDS = ("opened", "drawn", "edited")
+
+
+class ConversationError(ValueError):
+    """A conversation cannot go on or be read; the message says why, in one line."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Entry:
+    """One picture of a conversation and how it came about."""
+
+    number: int
+    """Its place among the entries, from 0."""
+    kind: str
+    """``"opened"``, ``"drawn"`` or ``"edited"``."""
+    source: int | None
+    """Number of the entry whose picture was edited."""
+    instruction: str
+    """What was asked for; empty for an opened picture."""
+    chain: str
+    """The chain it was drawn from."""
+    seed: int | None
+    """Seed of its noise."""
+    options: dict[str, Any]
+    """Arguments of the pipeline beside prompt, image, chain and generator."""
+    warnings: tuple[str, ...]
+    """What was odd about the request and its chain."""
+    image: Image.Image
+    """The picture, RGB."""
+
+
+class Conversation:
+    """A line of pictures, each made from the one before, with undo and redo.
+
+    Args:
+        pipeline: What draws; without one a conversation can be looked at, but not continued.
+        seed: Seed of every entry's noise, unless another is given with a request.
+        options: Arguments of the pipeline for every request, e.g. ``num_inference_steps=20``. They are saved with the
+            conversation, so they must be plain values.
+    """
+
+    def __init__(self, pipeline: GoTPipeline | None = None, *, seed: int = 42, **options: Any) -> None:
+        self.pipeline = pipeline
+        self.seed = seed
+        self.options = _plain(options)
+        self._entries: list[Entry] = []
+        self._current: int | None = None
+        self._past: list[int | None] = []
+        self._future: list[int | None] = []
+        self._id = uuid.uuid4().hex
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Everything that was ever drawn or opened, in the order in which it was."""
+        return tuple(self._entries)
+
+    @property
+    def entry(self) -> Entry | None:
+        """What is looked at; None at the beginning."""
+        return None if self._current is None else self._entries[self._current]
+
+    @property
+    def image(self) -> Image.Image | None:
+        """The picture that is looked at."""
+        return None if self.entry is None else self.entry.image
+
+    @property
+    def chain(self) -> Chain | None:
+        """The plan of the picture that is looked at."""
+        return None if self.entry is None else Chain.parse(self.entry.chain)
+
+    def open(self, image: Image.Image) -> Entry:
+        """Go on with a picture from elsewhere.
+
+        Raises:
+            got.pictures.PictureError: If it cannot be used.
+        """
+        picture = as_rgb(image)
+        return self._add("opened", None, "", "", None, {}, (), picture.copy() if picture is image else picture)
+
+    def say(
+        self, instruction: str, *, chain: str | Chain | None = None, seed: int | None = None, **options: Any
+    ) -> Entry:
+        """Edit the picture, or draw one if there is none.
+
+        Args:
+            instruction: An editing instruction, or a caption.
+            chain: The plan to draw from instead of the reasoner's own.
+            seed: Seed of the noise; the conversation's if not given.
+            options: Arguments of the pipeline for this request.
+
+        Raises:
+            ConversationError: If there is no pipeline.
+            ValueError: If the pipeline refuses the arguments.
+        """
+        return self._request(instruction, self._current, chain, seed, options)
+
+    def draw(self, prompt: str, *, chain: str | Chain | None = None, seed: int | None = None, **options: Any) -> Entry:
+        """Draw a new picture from a caption, whatever is there; otherwise as `say`."""
+        return self._request(prompt, None, chain, seed, options)
+
+    def revise(self, chain: str | Chain, *, seed: int | None = None, **options: Any) -> Entry:
+        """Draw the last request again from another plan, with the same noise and the same source.
+
+        A plan for a caption that names other objects than before is drawn with its own caption: a prompt that speaks of
+        what is gone would be drawn, too.
+
+        Raises:
+            ConversationError: If there is no request to repeat.
+        """
+        last = self.entry
+        if last is None or last.kind == "opened":
+            raise ConversationError("Expected a picture that was drawn, whose plan can be changed, but there is none")
+        plan = Chain.parse(str(chain))
+        renamed = [r.text for r in plan.regions] != [r.text for r in Chain.parse(last.chain).regions]
+        asked = plan.caption() if renamed and last.kind == "drawn" and plan.regions else last.instruction
+        return self._request(asked, last.source, chain, last.seed if seed is None else seed, last.options | options)
+
+    def undo(self) -> Entry | None:
+        """Go back to what was looked at before the last request.
+
+        Raises:
+            ConversationError: If there is nothing before.
+        """
+        if not self._past:
+            raise ConversationError("Expected something to undo, but this is the beginning")
+        self._future.append(self._current)
+        self._current = self._past.pop()
+        return self.entry
+
+    def redo(self) -> Entry | None:
+        """Take back the last `undo`; a new request in between makes that impossible.
+
+        Raises:
+            ConversationError: If nothing was undone.
+        """
+        if not self._future:
+            raise ConversationError("Expected something to redo, but nothing was undone")
+        self._past.append(self._current)
+        self._current = self._future.pop()
+        return self.entry
+
+    def save(self, folder: str | Path) -> Path:
+        """Write pictures (PNG), entries (a JSON object a line) and the state; what is there already is not drawn anew.
+
+        Every file is complete or absent, whenever the program is stopped.
+
+        Raises:
+            ConversationError: If the folder holds anything but an earlier state of this conversation.
+        """
+        folder = Path(folder)
+        if folder.exists() and self._id_in(folder) != self._id:
+            raise ConversationError(f"Expected a new or empty folder, or this conversation's own, but got {folder}")
+        folder.mkdir(parents=True, exist_ok=True)
+        # First, so that a folder left by an interrupted save is known as this conversation's.
+        if not (folder / STATE_FILE).exists():
+            _write(folder / STATE_FILE, json.dumps(self._state(entries=0)))
+        for entry in self._entries:
+            target = folder / _picture_name(entry.number)
+            if not target.exists():
+                unfinished = target.with_suffix(".part")
+                entry.image.save(unfinished, format="PNG")
+                unfinished.replace(target)
+        _write(folder / ENTRIES_FILE, "".join(json.dumps(_as_json(entry)) + "\n" for entry in self._entries))
+        _write(folder / STATE_FILE, json.dumps(self._state(entries=len(self._entries))))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, pipeline: GoTPipeline | None = None) -> Conversation:
+        """Read a saved conversation, to look at or (with a pipeline) to go on with.
+
+        Raises:
+            ConversationError: If files are missing or damaged.
+        """
+        folder = Path(folder)
+        state = _read_json(folder / STATE_FILE)
+        try:
+            talk = cls(pipeline, seed=int(state["seed"]), **state["options"])
+            talk._id = str(state["id"])
+            if int(state["entries"]):
+                talk._entries = _read_entries(folder)[: int(state["entries"])]
+            count = len(talk._entries)
+            if count != int(state["entries"]):
+                found = f"{state['entries']} entries in {folder / ENTRIES_FILE} but found {count}"
+                raise ConversationError(f"Expected {found}")
+            talk._current = _number(state["current"], count)
+            talk._past = [_number(place, count) for place in state["past"]]
+            talk._future = [_number(place, count) for place in state["future"]]
+        except (KeyError, TypeError, IndexError) as error:
+            raise ConversationError(f"{folder / STATE_FILE} is no saved conversation: {error!r}") from error
+        return talk
+
+    def _request(
+        self, instruction: str, source: int | None, chain: str | Chain | None, seed: int | None, options: dict[str, Any]
+    ) -> Entry:
+        if self.pipeline is None:
+            raise ConversationError("Expected a conversation with a pipeline, but this one was opened without")
+        used = {**self.options, **_plain(options)}
+        noise = self.seed if seed is None else seed
+        output = self.pipeline(
+            instruction,
+            image=None if source is None else self._entries[source].image,
+            chain=chain,
+            generator=torch.Generator("cpu").manual_seed(noise),
+            **used,
+        )
+        kind = "drawn" if source is None else "edited"
+        warnings = (*unknown_words(self.pipeline.tokenizer, instruction), *output.warnings[0])
+        return self._add(kind, source, instruction, output.chains[0], noise, used, warnings, output.images[0])
+
+    def _add(
+        self,
+        kind: str,
+        source: int | None,
+        instruction: str,
+        chain: str,
+        seed: int | None,
+        options: dict[str, Any],
+        warnings: tuple[str, ...],
+        image: Image.Image,
+    ) -> Entry:
+        entry = Entry(
+            number=len(self._entries),
+            kind=kind,
+            source=source,
+            instruction=instruction,
+            chain=chain,
+            seed=seed,
+            options=options,
+            warnings=tuple(warnings),
+            image=image,
+        )
+        self._entries.append(entry)
+        self._past.append(self._current)
+        self._current = entry.number
+        self._future.clear()
+        return entry
+
+    def _state(self, entries: int) -> dict[str, Any]:
+        state = {"id": self._id, "seed": self.seed, "options": self.options, "entries": entries}
+        known = bool(entries)
+        return state | {
+            "current": self._current if known else None,
+            "past": self._past if known else [],
+            "future": self._future if known else [],
+        }
+
+    def _id_in(self, folder: Path) -> str | None:
+        """Whose folder it is: an empty one is anybody's."""
+        if not folder.is_dir():
+            return None
+        if (folder / STATE_FILE).exists():
+            return str(_read_json(folder / STATE_FILE).get("id"))
+        return None if any(folder.iterdir()) else self._id
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, if they survive being saved."""
+    reserved = {"prompt", "image", "chain", "generator", "output_type"} & set(options)
+    if reserved:
+        raise ConversationError(f"Expected options of the pipeline but {min(reserved)} is the conversation's own")
+    for name, value in options.items():
+        if not (value is None or isinstance(value, bool | int | float | str)):
+            raise ConversationError(f"Expected {name} to be a number, a word or a switch but got {value!r}")
+    return dict(options)
+
+
+def _picture_name(number: int) -> str:
+    return f"{number:04d}.png"
+
+
+def _as_json(entry: Entry) -> dict[str, Any]:
+    record = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
+    return record | {"warnings": list(entry.warnings), "image": _picture_name(entry.number)}
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConversationError(f"Cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConversationError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ConversationError(f"Expected a JSON object in {path} but got {type(content).__name__}")
+    return content
+
+
+def _read_entries(folder: Path) -> list[Entry]:
+    path, entries = folder / ENTRIES_FILE, []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConversationError(f"Cannot read {path}: {error}") from error
+    for number, line in enumerate(lines):
+        try:
+            record = json.loads(line)
+            image = open_picture(folder / Path(record["image"]).name)
+            entry = Entry(**{**record, "warnings": tuple(record["warnings"]), "image": image})
+            in_order = entry.number == number and entry.kind in _KINDS
+            if not in_order or (entry.source is not None and not 0 <= entry.source < number):
+                raise ConversationError(f"{path}, line {number + 1} does not belong here")
+        except PictureError as error:
+            raise ConversationError(f"{path}, line {number + 1}: {error}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, ConversationError):
+                raise
+            raise ConversationError(f"{path}, line {number + 1} is damaged: {error}") from error
+        entries.append(entry)
+    return entries
+
+
+def _number(place: int | None, count: int) -> int | None:
+    if place is not None and not 0 <= place < count:
+        raise IndexError(f"entry {place} of {count}")
+    return place

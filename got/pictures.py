@@ -1,0 +1,109 @@
+"""Pictures from outside: opened safely and brought to the one form that the model knows, upright 8-bit RGB.
+
+What is done to each kind: EXIF orientation is applied; palettes, greys, CMYK and other colour spaces are converted
+(without colour profiles); transparent parts are laid on white, as a page shows them; 16-bit greys are scaled to 8 bits,
+not clipped; of an animation the first frame counts. Floating-point pictures and those with more pixels than Pillow's
+`Image.MAX_IMAGE_PIXELS` are refused, and so are files that break off. Any size from 1 x 1 on will do, as long as one
+side is at most `MAX_ASPECT` times the other.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_ASPECT = 20
+"""Longest side over shortest: what is drawn has the source's aspect, and must stay a picture."""
+_GROUND = (255, 255, 255)
+
+
+class PictureError(ValueError):
+    """A picture cannot be used; the message says which one and why, in one line."""
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """Read a picture file as upright RGB.
+
+    Raises:
+        PictureError: If there is no such file, it is no picture, it breaks off, or it is too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Harmless oddities inside a file are not the reader's business.
+            warnings.simplefilter("ignore", UserWarning)
+            with Image.open(path) as picture:
+                _check_size(picture, str(path))
+                picture.load()
+                return as_rgb(picture, str(path))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise PictureError(f"Expected at most {_limit()} but {path} has more") from error
+    except UnidentifiedImageError as error:
+        raise PictureError(f"Expected a picture but {path} is none that can be read") from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise PictureError(f"Cannot read {path}: {error.strerror}") from error
+    except PictureError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
+        # Pillow's readers raise all of these on files that are cut short or damaged.
+        raise PictureError(f"Expected a whole picture but {path} is damaged: {error}") from error
+
+
+def as_rgb(picture: Image.Image, name: str = "the picture") -> Image.Image:
+    """A picture as upright 8-bit RGB; one that is so already is returned as it is.
+
+    Args:
+        picture: Any of Pillow's.
+        name: What errors call it.
+
+    Raises:
+        PictureError: If its numbers have no agreed range, or it is too large or too narrow.
+
+    >>> as_rgb(Image.new("LA", (2, 1), (0, 128))).getpixel((0, 0))  # half transparent black, on white
+    (127, 127, 127)
+    """
+    _check_size(picture, name)
+    if picture.mode == "RGB" and not picture.info.get("transparency") and not _is_turned(picture):
+        return picture
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I") or upright.mode == "F":
+        upright = _to_eight_bits(upright, name)
+    if upright.has_transparency_data:
+        coloured = upright.convert("RGBA")
+        ground = Image.new("RGBA", coloured.size, (*_GROUND, 255))
+        upright = Image.alpha_composite(ground, coloured)
+    return upright.convert("RGB")
+
+
+def _check_size(picture: Image.Image, name: str) -> None:
+    width, height = picture.size
+    if min(width, height) < 1:
+        raise PictureError(f"Expected a picture with pixels but {name} has {width} x {height}")
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise PictureError(f"Expected at most {_limit()} but {name} has {width} x {height}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise PictureError(
+            f"Expected a picture at most {MAX_ASPECT} times as long as wide but {name} has {width} x {height}"
+        )
+
+
+def _limit() -> str:
+    return f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels (Pillow's Image.MAX_IMAGE_PIXELS)"
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    return picture.getexif().get(0x0112, 1) != 1
+
+
+def _to_eight_bits(picture: Image.Image, name: str) -> Image.Image:
+    """Greys of 16 bits, as greys of 8."""
+    values = np.asarray(picture)
+    if values.dtype.kind == "f" or int(values.min()) < 0 or int(values.max()) > 65535:
+        raise PictureError(f"Expected 8 or 16 bits per channel but {name} has mode {picture.mode}")
+    return Image.fromarray((values.astype(np.uint32) * 255 // 65535).astype(np.uint8))

@@ -1,0 +1,183 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from got.chain import Chain
+from got.iconworld.bank import make_edit_bank
+from got.iconworld.edits import KINDS, PLACES, chained, sample_edit, side_of
+from got.iconworld.operations import is_right, overlap, read_operation
+from got.iconworld.referring import CATEGORIES, DESCRIPTIONS, sample_reasoning_edit
+from got.iconworld.render import render
+from got.iconworld.scenes import COLORS, GROUND_COLORS, stable_rng, vocabulary
+from got.tokens import UNKNOWN, build_tokenizer
+
+
+def edit_of(seed: int, kind: str | None = None):
+    return sample_edit(stable_rng("edit", seed), kind)
+
+
+@settings(max_examples=150)
+@given(seed=st.integers(0, 10**9), kind=st.sampled_from(KINDS))
+def test_an_edit_changes_what_it_says_and_keeps_the_rest(seed, kind):
+    edit = edit_of(seed, kind)
+    assert edit == edit_of(seed, kind)
+    assert set(edit.kept) | set(edit.drawn) == set(edit.target.objects)
+    assert set(edit.kept) | set(edit.erased) == set(edit.source.objects)
+    counts = (len(edit.erased), len(edit.drawn))
+    assert counts in {
+        "add": {(0, 1)}, "remove": {(1, 0)}, "replace": {(1, 1)}, "recolor": {(1, 1)}, "move": {(1, 1)},
+        "background": {(0, 0)}, "count": {(n, 0) for n in (1, 2, 3)} | {(0, n) for n in (1, 2, 3)},
+    }[kind]  # fmt: skip
+    words = edit.instruction.split()
+    if kind == "background":
+        assert edit.target.ground_color == edit.wanted != edit.source.ground_color
+        assert edit.wanted in words
+        assert edit.wanted in GROUND_COLORS
+    else:
+        assert edit.source.ground_color == edit.target.ground_color
+    if kind == "move":
+        (old,), (new,) = edit.erased, edit.drawn
+        assert dataclasses.replace(old, box_1000=new.box_1000) == new
+        assert all(a in (0, b) for a, b in zip(PLACES[edit.wanted], side_of(new.box_1000), strict=True))
+        assert any(a not in (0, b) for a, b in zip(PLACES[edit.wanted], side_of(old.box_1000), strict=True))
+    if kind == "recolor":
+        assert edit.erased[0].box_1000 == edit.drawn[0].box_1000
+        assert edit.drawn[0].color in words
+        assert edit.drawn[0].color != edit.erased[0].color
+    if kind == "count":
+        name = (edit.drawn or edit.erased)[0].name
+        assert str(sum(item.name == name for item in edit.target.objects)) == edit.wanted
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 10**9))
+def test_objects_of_both_pictures_stay_apart_and_inside(seed):
+    edit = edit_of(seed)
+    for scene in (edit.source, edit.target):
+        boxes = [item.box_1000 for item in scene.objects]
+        assert all(0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000 for x1, y1, x2, y2 in boxes)
+        assert all(overlap(a, b) < 0.06 for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 10**9), kind=st.sampled_from([kind for kind in KINDS if kind != "background"]))
+def test_pixels_outside_the_changed_boxes_are_the_same(seed, kind):
+    edit = edit_of(seed, kind)
+    source, target = render(edit.source), render(edit.target)
+    differs = (source.image != target.image).any(-1)
+    assert differs.any()
+    for item in (*edit.erased, *edit.drawn):
+        x1, y1, x2, y2 = (round(value * 0.064) for value in item.box_1000)
+        differs[max(y1 - 1, 0) : y2 + 1, max(x1 - 1, 0) : x2 + 1] = False
+    assert not differs.any()
+
+
+@settings(max_examples=150)
+@given(seed=st.integers(0, 10**9), kind=st.sampled_from(KINDS))
+def test_chains_parse_cleanly_in_known_words_and_plan_their_edit(seed, kind):
+    edit = edit_of(seed, kind)
+    chain = Chain.parse(edit.chain)
+    assert chain.warnings == ()
+    tokenizer = build_tokenizer(vocabulary())
+    for text in (edit.chain, edit.instruction):
+        assert UNKNOWN not in tokenizer.decode(tokenizer(text)["input_ids"])
+    operation = read_operation(edit.chain)
+    assert operation is not None
+    assert operation.erased == tuple(item.box_1000 for item in edit.erased)
+    assert [box for _, _, box in operation.drawn] == [item.box_1000 for item in edit.drawn]
+    assert is_right(edit.chain, edit)
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 10**9), kind=st.sampled_from(KINDS))
+def test_a_chain_of_another_edit_is_not_right(seed, kind):
+    edit = edit_of(seed, kind)
+    other_kind = KINDS[(KINDS.index(kind) + 1) % len(KINDS)]
+    assert not is_right(edit_of(seed + 1, other_kind).chain, edit)
+    assert not is_right("nonsense", edit)
+    assert not is_right("", edit)
+
+
+def test_a_wrong_place_color_or_object_is_not_right():
+    recolor = edit_of(3, "recolor")
+    color = recolor.drawn[0].color
+    other = next(c for c in COLORS if c not in (color, recolor.erased[0].color))
+    operation = recolor.chain.split(" . ")[1]
+    assert not is_right(recolor.chain.replace(operation, operation.replace(f") {color}", f") {other}")), recolor)
+    move = edit_of(5, "move")
+    chain = Chain.parse(move.chain)
+    assert not is_right(str(chain.edit(1, box_1000=chain.regions[0].box_1000)), move)
+    assert not is_right(str(chain.edit(0, box_1000=chain.regions[1].box_1000)), move)
+
+
+def test_a_second_edit_starts_where_the_first_ended():
+    rng = stable_rng("chained")
+    for _ in range(20):
+        first = sample_edit(rng, "add")
+        second = chained(first, rng)
+        assert second is not None
+        assert second.source == first.target
+
+
+def test_a_kind_nobody_knows_is_refused():
+    with pytest.raises(ValueError, match="Expected one of add, remove"):
+        edit_of(0, "explode")
+
+
+def test_a_bank_of_edits_is_kept_on_disk_and_grows_at_its_end(tmp_path):
+    path = tmp_path / "bank.npz"
+    bank = make_edit_bank(6, 1, 64, path)
+    again, larger = make_edit_bank(6, 1, 64, path), make_edit_bank(9, 1, 64)
+    assert bank.edits == again.edits == larger.edits[:6]
+    assert np.array_equal(bank.targets, again.targets)
+    assert np.array_equal(bank.sources, larger.sources[:6])
+    for i, edit in enumerate(bank.edits):
+        assert np.array_equal(bank.sources[i], render(edit.source).image)
+        differs = (bank.sources[i] != bank.targets[i]).any(-1)
+        assert edit.kind == "background" or not (differs & ~bank.changed[i]).sum() > 0.2 * differs.sum()
+
+
+@settings(max_examples=100)
+@given(seed=st.integers(0, 10**9), category=st.sampled_from(CATEGORIES))
+def test_edits_that_take_thought_have_one_answer(seed, category):
+    edit = sample_reasoning_edit(stable_rng("reasoning", seed), category)
+    assert is_right(edit.chain, edit)
+    tokenizer = build_tokenizer(vocabulary())
+    assert UNKNOWN not in tokenizer.decode(tokenizer(edit.instruction)["input_ids"])
+    old = edit.erased[0]
+    words = edit.instruction
+    twins = [item for item in edit.source.objects if item.name == old.name and item != old]
+    if category == "reasoning":
+        assert any(text in words for text in DESCRIPTIONS[old.name])
+        assert old.name not in words.replace(next(text for text in DESCRIPTIONS[old.name] if text in words), "")
+        assert not twins
+    if category == "left-right":
+        sign = -1 if "left" in words else 1
+        centres = [sign * (item.box_1000[0] + item.box_1000[2]) for item in (old, *twins)]
+        assert len(twins) > 0
+        assert centres[0] == max(centres)
+    if category == "size":
+        assert len(twins) > 0
+        area = [(b[2] - b[0]) * (b[3] - b[1]) for b in (item.box_1000 for item in (old, *twins))]
+        assert area[0] == (min(area) if "smaller" in words else max(area))
+    if category == "color":
+        assert [item.color for item in edit.source.objects].count(old.color) == 1
+        assert f"the {old.color} " in words
+    if category == "multiple":
+        assert len(edit.erased) == 2
+        assert all(item.name in words for item in edit.erased)
+
+
+def test_every_class_is_described_twice_and_no_description_serves_two_classes():
+    texts = [text for pair in DESCRIPTIONS.values() for text in pair]
+    assert len(texts) == len(set(texts)) == 160
+    for name, pair in DESCRIPTIONS.items():
+        assert all(f" {name} " not in f" {text} " for text in pair), name
+
+
+def test_a_category_nobody_knows_is_refused():
+    with pytest.raises(ValueError, match="Expected one of left-right, size"):
+        sample_reasoning_edit(stable_rng("x"), "mirror")
