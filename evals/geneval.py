@@ -346,7 +346,7 @@ def summarize(
     failures: list[dict[str, Any]],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """``scores.json``: per task and overall, with intervals, bounds for missing images, and where faults began."""
+    """``scores.json``: per task and overall, with intervals, bounds for missing images, and wrong images' faults."""
     options = options_from(args)
     by_id = {case.id: case for case in cases}
     outcomes = [trace(by_id[line["case"]], line, options) for line in observations]
@@ -364,6 +364,11 @@ def summarize(
         "prompts": str(args.prompts or "geneval"),
         "options": settings,
         **geneval_scores.summarize(cases, outcomes, failures, args.images_per_prompt),
+        "faults": {
+            f"{line['case']}/{line['index']}": outcome.fault
+            for line, outcome in zip(observations, outcomes, strict=True)
+            if outcome.fault
+        },
         "reference": None if args.prompts else geneval_scores.load_reference(args.detector, settings),
     }
 

@@ -1,5 +1,6 @@
-"""Tables and pictures from run directories.
+"""Reports, tables and pictures from run directories.
 
+python -m reports runs/a runs/b runs/table3 --output report
 python -m reports table runs/a runs/b --format markdown
 python -m reports compare runs/a runs/b
 python -m reports baseline runs/a --output baseline.json
@@ -14,36 +15,56 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from evals.records import UserError
-from reports import compare, tables, teaser
-from reports.frames import load_run
+from reports import changes, compare, escape, formats, report, style, tables, teaser
+from reports.frames import load, load_run
+
+COMMANDS = ("report", "table", "compare", "baseline", "gate", "teaser")
 
 
 def main(words: list[str] | None = None) -> int:
     """Runs one command; the last line on standard output is JSON."""
     parser = _parser()
-    args = parser.parse_args(words)
+    args = parser.parse_args(_with_command(sys.argv[1:] if words is None else words))
     try:
         headline: dict[str, object] = args.run(args)
     except UserError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {escape.visible(str(error))}", file=sys.stderr)
         return 2
     print(json.dumps(headline))
     return compare.EXIT_CODES[str(headline["answer"])] if "answer" in headline else 0
 
 
+def _with_command(words: list[str]) -> list[str]:
+    """`report` is the command where none is named.
+
+    >>> _with_command(["runs/a", "--output", "r"]), _with_command(["table", "runs/a"]), _with_command(["--help"])
+    (['report', 'runs/a', '--output', 'r'], ['table', 'runs/a'], ['--help'])
+    """
+    named = not words or words[0] in {*COMMANDS, "-h", "--help"}
+    return words if named else ["report", *words]
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m reports", description="Tables and pictures from run directories.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser = argparse.ArgumentParser(
+        prog="python -m reports", description="Reports, tables and pictures from run directories.",
+        usage="%(prog)s RUN... --output DIR   or   %(prog)s COMMAND ...",
+        epilog="Without a command: report. Each has its own --help. A folder named like a command: ./table",
+    )  # fmt: skip
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="python -m reports")
+    _add_report(commands)
     table = commands.add_parser("table", help="runs beside the published rows")
     table.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run")
-    table.add_argument("--format", choices=tables.FORMATS, default="text", help="default: %(default)s")
+    table.add_argument("--format", choices=formats.FORMATS, default="text", help="default: %(default)s")
     table.add_argument("--output", type=Path, metavar="FILE", help="write the table there instead of printing it")
     table.set_defaults(run=_table)
     both = commands.add_parser("compare", help="two runs, case by case")
     both.add_argument("a", type=Path, metavar="A", help="directory of a finished run")
     both.add_argument("b", type=Path, metavar="B", help="the same, with the same prompts")
+    both.add_argument("--output", type=Path, metavar="DIR", help="write a page with the flipped images side by side")
+    both.add_argument("--pictures", choices=report.PICTURES, default="auto", help="as in report (default: %(default)s)")
     both.set_defaults(run=_compare)
     keep = commands.add_parser("baseline", help="keep a run's outcomes in a small file, for the gate")
     keep.add_argument("run_directory", type=Path, metavar="RUN", help="directory of a finished run")
@@ -72,6 +93,38 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report", help="a page, tables and figures on runs and ablations (the command if none is named)",
+        description="Writes DIR/report.html, one file that opens from disk without a network: tables with "
+        "published rows, figures, and a browser of the failures. Beside it: report.md, report.tex, samples.csv, "
+        "tables/ (CSV, LaTeX, Markdown) and figures/ (SVG, PDF, PNG, CSV). Figures are part of the page. So are "
+        f"thumbnails of samples, up to {report.INLINE_BYTES / 1e6:.0f} MB of them; more go into DIR/pictures, since a "
+        "page with thousands of pictures inside opens slowly. Move the folder as a whole then.",
+    )  # fmt: skip
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run, or of a finished ablation"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new, or an earlier report's")
+    parser.add_argument("--title", default="Report", metavar="TEXT", help="above the page (default: %(default)s)")
+    parser.add_argument(
+        "--samples", choices=("wrong", "all"), default="wrong", help="which samples to show (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pictures", choices=report.PICTURES, default="auto",
+        help="thumbnails: inline in the page, beside it in DIR/pictures, or as their size says (default: %(default)s)",
+    )  # fmt: skip
+    parser.set_defaults(run=_report)
+
+
+def _report(args: argparse.Namespace) -> dict[str, object]:
+    runs, ablations = load(args.runs)
+    report.prepare(args.output)
+    with style.sheet():
+        made = report.of_runs(runs, ablations, args.title, every=args.samples == "all")
+        return report.write(made, args.output, args.pictures)
+
+
 def _share(text: str) -> float:
     try:
         value = float(text)
@@ -87,8 +140,13 @@ def _compare(args: argparse.Namespace) -> dict[str, object]:
     rows = compare.compare(a, b)
     sys.stdout.write(compare.markdown(rows, a, b))
     change = rows[0].difference
+    written: dict[str, object] = {}
+    if args.output is not None:
+        report.prepare(args.output)
+        with style.sheet():
+            written = {"output": report.write(changes.of_two(args.a, args.b), args.output, args.pictures)["output"]}
     return {"difference": change.value, "interval_95": [change.low, change.high], "p_value": change.p_value,
-            "cases": change.cases, "verdict": rows[0].words}  # fmt: skip
+            "cases": change.cases, "verdict": rows[0].words, **written}  # fmt: skip
 
 
 def _baseline(args: argparse.Namespace) -> dict[str, object]:
@@ -114,12 +172,12 @@ def _gate(args: argparse.Namespace) -> dict[str, object]:
 
 def _table(args: argparse.Namespace) -> dict[str, object]:
     table = tables.geneval_table([load_run(run) for run in args.runs])
-    text = tables.FORMATS[args.format](table)
+    text = formats.FORMATS[args.format](table)
     if args.output is None:
         sys.stdout.write(text)
     else:
         _write(args.output, text.encode())
-    return {"rows": len(table), "runs": len(args.runs), "output": args.output and str(args.output)}
+    return {"rows": len(table.rows), "runs": len(args.runs), "output": args.output and str(args.output)}
 
 
 def _teaser(args: argparse.Namespace) -> dict[str, object]:

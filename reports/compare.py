@@ -67,8 +67,11 @@ def of_run(path: Path) -> Outcomes:
         UserError: The folder is no finished run.
     """
     run = load_run(path)
-    identity = run.spec["identity"]
-    generate = {key: identity["generate"][key] for key in ("suite", "images_per_prompt", "seed", "prompts_sha256")}
+    try:
+        identity = {stage: run.spec["identity"][stage] for stage in ("generate", "observe", "verdict")}
+        generate = {key: identity["generate"][key] for key in ("suite", "images_per_prompt", "seed", "prompts_sha256")}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path / 'run.json'} does not say how the run was made: {error} is missing") from None
     tasks: dict[str, str] = {}
     right: dict[str, list[bool]] = {}
     for line, seen in zip(load_lines(path / "results.jsonl"), load_lines(path / "observations.jsonl"), strict=True):

@@ -1,14 +1,16 @@
-"""A run directory as data: what was run, the scores, and a row per image."""
+"""Run directories and ablation folders as data: what was run, the scores, and a row per image."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 from evals.records import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -23,6 +25,47 @@ class Run:
     """run.json: arguments, seeds, versions, weights."""
     scores: dict[str, Any]
     """scores.json."""
+    name: str = ""
+    """What it is called beside others: the folder's name, with its parent's where two folders are named alike."""
+
+    @property
+    def model(self) -> str:
+        """What drew the images, without the path of a folder.
+
+        >>> from pathlib import Path
+        >>> Run(path=Path("a"), spec={}, scores={"model": "folder:/data/sdxl"}).model
+        'folder:sdxl'
+        """
+        kind, colon, place = str(self.scores.get("model", "unknown")).partition(":")
+        return f"{kind}{colon}{place.rstrip('/').rpartition('/')[2]}"
+
+    @property
+    def label(self) -> str:
+        """Model and run, for the row of a table."""
+        return f"{self.model} ({self.name or self.path.name})"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One variant of an ablation."""
+
+    name: str
+    settings: dict[str, str]
+    """Its flags, e.g. ``{"steps": "10"}``."""
+    row: dict[str, Any]
+    """Its part of ablation.json: scores, the paired difference to the first cell, the verdict."""
+    run: Run | None
+    """None if the folder of its images is not there."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ablation:
+    """A finished ablation; the first cell is what the others are compared with."""
+
+    path: Path
+    name: str
+    command: str
+    cells: tuple[Cell, ...]
 
 
 def load_run(path: Path) -> Run:
@@ -31,14 +74,63 @@ def load_run(path: Path) -> Run:
     Raises:
         UserError: The folder is no run directory, or the run is not finished.
     """
-    return Run(path=path, spec=_read_json(path / "run.json"), scores=_read_json(path / "scores.json"))
+    return Run(path=path, spec=_read_json(path / "run.json"), scores=_read_json(path / "scores.json"), name=path.name)
+
+
+def load(paths: Sequence[Path]) -> tuple[list[Run], list[Ablation]]:
+    """Runs and ablations, told apart by what their folders hold; runs of the same name are told apart by their parents.
+
+    Raises:
+        UserError: A folder is neither, or the same folder is given twice.
+    """
+    places = [path.resolve() for path in paths]
+    again = next((path for i, path in enumerate(paths) if places[i] in places[:i]), None)
+    if again is not None:
+        raise UserError(f"{again} is given twice")
+    ablations = [load_ablation(path) for path in paths if (path / "ablation.json").is_file()]
+    runs = [load_run(path) for path in paths if not (path / "ablation.json").is_file()]
+    names = [run.path.resolve().name for run in runs]
+    named = [
+        dataclasses.replace(run, name=name if names.count(name) == 1 else "/".join(run.path.resolve().parts[-2:]))
+        for run, name in zip(runs, names, strict=True)
+    ]
+    return named, ablations
+
+
+def load_ablation(path: Path) -> Ablation:
+    """Reads an ablation's summary, and its cells' runs as far as they are there.
+
+    Raises:
+        UserError: The summary is missing or damaged.
+    """
+    content = _read_json(path / "ablation.json")
+    try:
+        return Ablation(
+            path=path,
+            name=path.resolve().name,
+            command=" ".join(["python -m evals.ablation", *content["command"]]),
+            cells=tuple(_cell(path, row) for row in content["cells"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path / 'ablation.json'} is not written by evals.ablation: {error!r}") from None
+
+
+def _cell(path: Path, row: dict[str, Any]) -> Cell:
+    flags = iter(row["flags"])
+    settings = {str(flag).removeprefix("--"): str(value) for flag, value in zip(flags, flags, strict=False)}
+    inside = str(row["run"]) not in {"", ".", ".."} and "/" not in str(row["run"])
+    place = path / str(row["run"])
+    run = load_run(place) if inside and (place / "scores.json").is_file() else None
+    if run is not None:
+        run = dataclasses.replace(run, name=f"{path.resolve().name}: {row['cell']}")
+    return Cell(name=str(row["cell"]), settings=settings, row=row, run=run)
 
 
 def load_lines(path: Path) -> list[dict[str, Any]]:
     """The records of one of a run's logs (results, observations, chains), in the file's order."""
     try:
-        text = path.read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        # Not splitlines(): JSON may hold other line ends, such as U+2028.
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run the benchmark with --output {path.parent} first") from None
     except ValueError as error:
@@ -54,9 +146,46 @@ def load_results(path: Path) -> pd.DataFrame:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; is {path.parent} the --output of a finished run?") from None
+    except NotADirectoryError:
+        raise UserError(f"{path.parent} is a file; expected the --output of a finished run") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: expected an object but got {type(content).__name__}")
     return content
+
+
+def provenance(run: Run) -> dict[str, str]:
+    """What a number rests on, for a footnote: detector, encoder, judge, commit, weights; "unknown" where unsaid."""
+    identity, machine = run.spec.get("identity", {}), run.spec.get("machine", {})
+    observe, generate = identity.get("observe", {}), identity.get("generate", {})
+    commit = str(machine.get("commit") or "unknown")[:8]
+    weights = observe.get("weights_sha256") or {}
+    return {
+        "detector": _with_hash(observe.get("detector", run.scores.get("detector")), weights, "detector/"),
+        "encoder": _with_hash(observe.get("embedder"), weights, "embedder/"),
+        "judge": str(observe.get("judge") or run.scores.get("judge") or "none"),
+        "weights": digest(generate.get("weights_sha256") or {}) or "none",
+        "commit": commit + (" with local changes" if machine.get("dirty") else ""),
+        "scorer": f"version {run.scores.get('version', 'unknown')}",
+    }
+
+
+def _with_hash(name: object, weights: dict[str, str], prefix: str) -> str:
+    own = digest({key: value for key, value in weights.items() if key.startswith(prefix)})
+    return f"{name or 'unknown'}{f' ({own})' if own else ''}"
+
+
+def digest(hashes: dict[str, str]) -> str:
+    """One short name for a set of weights: its file's SHA-256, or the SHA-256 of the sorted list of them.
+
+    >>> digest({}), digest({"a.safetensors": "0123456789abcdef"}), len(digest({"a": "01", "b": "23"}))
+    ('', '0123456789', 10)
+    """
+    if len(hashes) < 2:
+        return "".join(str(value) for value in hashes.values())[:10]
+    text = "".join(f"{value}  {name}\n" for name, value in sorted(hashes.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 TABLES = ("geneval", "editing", "ablation")
 """Table 1, 2 and 3 of the paper."""
 
+METRICS = {
+    ("emu_edit", "clip_i_source"): "emu_edit_clip_i",
+    ("emu_edit", "clip_t"): "emu_edit_clip_t",
+    ("imagenhub", "score"): "imagenhub_judge",
+    ("reason_edit", "score"): "reason_edit_judge",
+}
+"""Which published metric a suite's own metric is. Its encoder or judge still has to be the same to compare."""
+
 
 def published(table: str) -> pd.DataFrame:
     """One table of the paper: a row per method in the paper's order, a column per metric, NaN where it gives none.

@@ -1,134 +1,343 @@
-"""Paper-style tables: published rows first, then runs; a column says which images a row was measured on."""
+"""Paper-style tables: published rows first, then runs; every row says which images it was measured on."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from evals.records import UserError
 from evals.vocabulary import TASKS
-from reports.published import published
+from reports.frames import provenance
+from reports.published import METRICS, published
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
-    import pandas as pd
+    from reports.compare import Row as CompareRow
+    from reports.frames import Ablation, Run
 
-    from reports.frames import Run
+PHOTOGRAPHS = "photographs"
+MEASURED = "95 % intervals: bootstrap over prompts."
 
-COLUMNS = ("overall", *TASKS)
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A number with its interval, words, or nothing."""
+
+    value: float | None = None
+    """None where a source does not give the number: a dash, not a zero."""
+    low: float | None = None
+    high: float | None = None
+    text: str = ""
 
 
-def geneval_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """GenEval scores of the paper's methods and of runs.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """What the cells below have in common."""
+
+    key: str
+    title: str
+    best: str | None = "higher"
+    """Which way is better, ``higher`` or ``lower``; None where nothing is best."""
+    digits: int = 3
+    """Behind the point of a measured number."""
+    reported_digits: int = 2
+    """Of a reported one: as many as its source gives."""
+    signed: bool = False
+    """Whether to write a plus."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A method or a variant."""
+
+    label: str
+    images: str
+    """Domain of its numbers, ``icon world`` or ``photographs``: rows of two domains do not compare."""
+    cells: tuple[Cell, ...]
+    reported: bool = False
+    """Whether the numbers are somebody's report, not measured here."""
+
+    @property
+    def source(self) -> str:
+        """Domain, and whether it was measured."""
+        return f"{self.images}, reported" if self.reported else self.images
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows under columns, with what a reader must know to believe them."""
+
+    name: str
+    """For its files and its LaTeX label."""
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    def groups(self) -> list[tuple[str, list[Row]]]:
+        """Rows that compare with each other, in order, under the name of their source."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.source, []).append(row)
+        return list(found.items())
+
+    def best(self, row: Row, index: int) -> bool:
+        """Whether a cell is the best one of its column among two or more rows that compare.
+
+        >>> rows = [Row(label="a", images="icon world", cells=(Cell(value=x),)) for x in (0.25, 0.5)]
+        >>> table = Table(name="t", caption="", columns=(Column(key="s", title="score"),), rows=tuple(rows))
+        >>> [table.best(row, 0) for row in table.rows]
+        [False, True]
+        """
+        column, own = self.columns[index], row.cells[index].value
+        others = [r.cells[index].value for r in self.rows if r.source == row.source]
+        known = [round(value, column.digits) for value in others if value is not None]
+        if column.best is None or own is None or len(known) < 2 or min(known) == max(known):
+            return False
+        return round(own, column.digits) == (max(known) if column.best == "higher" else min(known))
+
+
+# ------------------------------------------------------------------------------------------------------------- GenEval
+GENEVAL = tuple(Column(key=name, title=name.replace("_", " ")) for name in ("overall", *TASKS))
+_IMAGES = Column(key="n", title="images", best=None, digits=0)
+
+
+def geneval_table(runs: Sequence[Run]) -> Table:
+    """The paper's Table 1 with runs below.
 
     Args:
         runs: Finished GenEval runs, in the order of their rows.
 
-    Returns:
-        A row per method. `images` tells icon world and photographs apart: their numbers do not compare. Each score
-        has a column `NAME`, and for runs the ends of its 95 % interval in `NAME_low` and `NAME_high`; `n` counts
-        scored images. What a source does not give is NaN.
+    Raises:
+        UserError: A run is of another suite.
     """
-    import pandas as pd
-
-    paper = published("geneval").reset_index()
-    paper.insert(1, "images", "photographs (published)")
-    return pd.concat([paper, pd.DataFrame([_row(run) for run in runs])], ignore_index=True)
-
-
-def _row(run: Run) -> dict[str, object]:
-    if run.scores.get("suite") != "geneval":
-        raise UserError(f"{run.path} is a run of suite {run.scores.get('suite')!r}; this table shows 'geneval'")
-    blocks = {"overall": run.scores["overall"], **run.scores["tasks"]}
-    row: dict[str, object] = {
-        "method": f"{run.scores['model']} ({run.path.name})",
-        "images": run.scores["world"],
-        "n": run.scores["overall"]["score"]["n"],
-    }
-    for column in COLUMNS:
-        score = blocks[column]["score"] if column in blocks else {}
-        for name, key in ((column, "value"), (f"{column}_low", "low"), (f"{column}_high", "high")):
-            row[name] = math.nan if score.get(key) is None else score[key]
-    return row
-
-
-def as_cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and rows as text; an interval follows its score."""
-    header = ["method", "images", *(column.replace("_", " ") for column in COLUMNS), "n"]
-    rows = []
-    for record in table.to_dict("records"):
-        cells = [str(record["method"]), str(record["images"])]
-        cells += [_score(*(record.get(f"{column}{end}") for end in ("", "_low", "_high"))) for column in COLUMNS]
-        rows.append([*cells, _number(record.get("n"), "{:.0f}")])
-    return header, rows
-
-
-def _score(value: float | None, low: float | None, high: float | None) -> str:
-    """A score with its interval, or a dash.
-
-    >>> _score(0.825, 0.8, 0.85), _score(0.64, None, None), _score(None, None, None)
-    ('0.82 (0.80-0.85)', '0.64', '-')
-    """
-    ends = "" if _missing(low) else f" ({low:.2f}-{high:.2f})"
-    return _number(value, "{:.2f}") + ends
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if _missing(value) else form.format(value)
-
-
-def _missing(value: float | None) -> bool:
-    return value is None or value != value  # NaN is the one number that differs from itself
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """The table for a README or an issue tracker."""
-    header, rows = as_cells(table)
-    rule = ["---", "---", *["---:"] * (len(header) - 2)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows)) + "\n"
-
-
-def to_latex(table: pd.DataFrame) -> str:
-    """The table for a paper; needs the booktabs package."""
-    header, rows = as_cells(table)
-    lines = [f"{' & '.join(row)} \\\\".replace("_", r"\_").replace("%", r"\%") for row in (header, *rows)]
-    columns = "ll" + "r" * (len(header) - 2)
-    body = "\n".join(lines[1:])
-    return (
-        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{lines[0]}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+    paper = published("geneval")
+    rows = [_reported(str(method), line, [column.key for column in GENEVAL]) for method, line in paper.iterrows()]
+    for run in runs:
+        if run.scores.get("suite") != "geneval":
+            raise UserError(f"{run.path} is a run of suite {run.scores.get('suite')!r}; this table shows 'geneval'")
+        rows.append(_geneval_row(run))
+    return Table(
+        name="geneval",
+        caption="GenEval: share of images that show what their prompt names; overall is the mean of the six tasks.",
+        columns=(*GENEVAL, _IMAGES),
+        rows=tuple(rows),
+        notes=(*_marks(rows, "Table 1"), *_run_notes(runs)),
     )
 
 
-def to_text(table: pd.DataFrame) -> str:
-    """The table for a terminal: aligned columns, a rule between sources of images."""
-    header, rows = as_cells(table)
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    rule = "  ".join("-" * width for width in widths)
-
-    def line(row: list[str]) -> str:
-        text = [
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "  ".join(text).rstrip()
-
-    lines = [line(header), rule]
-    for before, row in zip([None, *rows[:-1]], rows, strict=True):
-        if before is not None and before[1] != row[1]:
-            lines.append(rule)
-        lines.append(line(row))
-    return "\n".join(lines) + "\n"
+def _reported(label: str, line: Any, keys: Sequence[str]) -> Row:
+    cells = [Cell(value=None if line[key] != line[key] else float(line[key])) for key in keys]
+    return Row(label=label, images=PHOTOGRAPHS, cells=(*cells, *[Cell()] * (len(keys) == len(GENEVAL))), reported=True)
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """The table for a program: every number unrounded, intervals in columns of their own."""
-    return str(table.to_csv(index=False))
+def _geneval_row(run: Run) -> Row:
+    blocks = {"overall": run.scores["overall"], **run.scores["tasks"]}
+    cells = [estimate(blocks.get(column.key, {}).get("score")) for column in GENEVAL]
+    n = run.scores["overall"]["score"]["n"]
+    return Row(label=run.label, images=str(run.scores["world"]), cells=(*cells, Cell(value=n)))
 
 
-FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
-    "text": to_text,
-    "markdown": to_markdown,
-    "latex": to_latex,
-    "csv": to_csv,
-}
+def estimate(block: dict[str, Any] | None) -> Cell:
+    """The cell of an estimate of scores.json.
+
+    >>> estimate({"value": 0.5, "low": 0.4, "high": 0.6, "n": 8, "clusters": 2})
+    Cell(value=0.5, low=0.4, high=0.6, text='')
+    """
+    return Cell(value=block.get("value"), low=block.get("low"), high=block.get("high")) if block else Cell()
+
+
+def _marks(rows: Sequence[Row], table: str) -> list[str]:
+    notes = [f"† as reported in {table} of the GoT paper (arXiv 2503.10639), not measured here."]
+    worlds = {row.images for row in rows if not row.reported}
+    if worlds - {PHOTOGRAPHS}:
+        notes.append(f"{', '.join(sorted(worlds - {PHOTOGRAPHS}))}: a small drawn domain; its numbers do not compare "
+                     "with those of photographs.")  # fmt: skip
+    return [*notes, MEASURED] if worlds else notes
+
+
+def _run_notes(runs: Sequence[Run]) -> list[str]:
+    """What measured rows rest on, said once for all rows that rest on the same."""
+    notes: dict[str, list[str]] = {}
+    for run in runs:
+        score = run.scores["overall"].get("score", {})
+        size = f"n = {score['n']:,} images of {score['clusters']:,} prompts, " if score else ""
+        facts = [f"{run.scores['world']}, {size}{_facts(run)}."]
+        reference = run.scores.get("reference")
+        if reference:
+            ends = (f"{end} {reference[end]['overall']:.3f}: {reference[end]['what']}" for end in ("floor", "ceiling"))
+            facts.append(f"with this detector, {'; '.join(ends)}.")
+        for fact in [*facts, *_missing(run)]:
+            notes.setdefault(fact, []).append(run.label)
+    return [f"{', '.join(labels)}: {fact}" for fact, labels in notes.items()]
+
+
+def _facts(run: Run) -> str:
+    return ", ".join(f"{key} {value}" for key, value in provenance(run).items())
+
+
+def _missing(run: Run) -> Iterator[str]:
+    missing = (run.scores.get("missing") or {}).get("total")
+    if missing:
+        bounds = run.scores["overall"].get("bounds")
+        between = f"; with them the score lies between {bounds[0]:.3f} and {bounds[1]:.3f}" if bounds else ""
+        yield f"{missing:,} images have no score{between}."
+
+
+# ------------------------------------------------------------------------------------------------------------- editing
+EDITING_SUITES = ("emu_edit", "imagenhub", "reason_edit")
+_EDITING = (
+    Column(key="emu_edit_clip_i", title="Emu-Edit CLIP-I", reported_digits=3),
+    Column(key="emu_edit_clip_t", title="Emu-Edit CLIP-T", reported_digits=3),
+    Column(key="imagenhub_judge", title="ImagenHub judge", reported_digits=3),
+    Column(key="reason_edit_judge", title="Reason-Edit judge", reported_digits=3),
+)
+
+
+def editing_table(runs: Sequence[Run]) -> Table:
+    """The paper's Table 2 with runs of the editing suites below.
+
+    A measured number stands under the metric that it is; the encoder or judge it was made with is part of its row,
+    since scores of two encoders or two judges do not compare.
+
+    Args:
+        runs: Finished runs of the editing suites.
+    """
+    paper = published("editing")
+    rows = [_reported(str(method), line, [column.key for column in _EDITING]) for method, line in paper.iterrows()]
+    rows += [row for run in runs for row in _editing_rows(run)]
+    return Table(
+        name="editing",
+        caption="Image editing: CLIP similarities on Emu-Edit, and a judge's scores on ImagenHub and Reason-Edit.",
+        columns=_EDITING,
+        rows=tuple(rows),
+        notes=(*_marks(rows, "Table 2"), *_run_notes(runs)),
+    )
+
+
+def _editing_rows(run: Run) -> list[Row]:
+    """A row for each encoder or judge: ``clip_i_source@ViT-B-32`` is CLIP-I by ViT-B-32."""
+    suite = run.scores["suite"]
+    found: dict[str, dict[str, Cell]] = {}
+    for name, block in estimates(run.scores["overall"]):
+        metric, _, tool = name.rpartition(".")[2].partition("@")
+        key = METRICS.get((suite, metric))
+        if key is not None:
+            tool = tool or str(run.scores.get("judge") or run.scores.get("embedder") or "")
+            found.setdefault(tool, {})[key] = estimate(block)
+    rows = []
+    for tool, cells in found.items():
+        label = f"{run.label}, {tool}" if tool else run.label
+        ordered = tuple(cells.get(column.key, Cell()) for column in _EDITING)
+        rows.append(Row(label=label, images=str(run.scores["world"]), cells=ordered))
+    return rows
+
+
+def estimates(block: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every estimate inside a part of scores.json, by its dotted name.
+
+    >>> [name for name, _ in estimates({"layout": {"iou": {"value": 1.0, "low": 0.9}}, "missing": 0})]
+    ['layout.iou']
+    """
+    for name, item in block.items():
+        if isinstance(item, dict):
+            if "value" in item and "low" in item:
+                yield f"{prefix}{name}", item
+            else:
+                yield from estimates(item, f"{prefix}{name}.")
+
+
+# ------------------------------------------------------------------------------------------------------------ ablation
+def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
+    """A row per variant in the manner of the paper's Table 3: score, paired difference, what may be said of it."""
+    tasks = list(dict.fromkeys(task for cell in ablation.cells for task in cell.row["tasks"]))
+    runs = [cell.run for cell in ablation.cells if cell.run is not None]
+    world = str(runs[0].scores["world"]) if runs else "unknown images"
+    rows = []
+    for cell in ablation.cells:
+        change = cell.row["difference"]
+        middle = (Cell(text="-"), Cell(text="-"), Cell(text="baseline"))
+        if change is not None:
+            middle = (estimate(change), Cell(value=change["p_holm"]), Cell(text=change["verdict"]))
+        parts = (estimate(cell.row["tasks"].get(task)) for task in tasks)
+        rows.append(Row(label=cell.name, images=world, cells=(estimate(cell.row["overall"]), *middle, *parts)))
+    first = ablation.cells[0].row["overall"]
+    notes = [
+        f"{world}; n = {first['n']:,} images of {first['clusters']:,} prompts in each cell. {MEASURED}",
+        "Differences to the first row are paired by prompt; p values are of a permutation test, corrected for their "
+        "number by Holm's method.",
+        f"Command: {ablation.command}.",
+        *_shared_facts(runs),
+    ]
+    return Table(
+        name=name,
+        caption=f"Ablation {ablation.name}: GenEval scores of variants, compared prompt by prompt with the first one.",
+        columns=(
+            Column(key="overall", title="overall"),
+            Column(key="difference", title="difference", best=None, signed=True),
+            Column(key="p_holm", title="p (Holm)", best=None),
+            Column(key="verdict", title="verdict", best=None),
+            *(Column(key=task, title=task.replace("_", " ")) for task in tasks),
+        ),
+        rows=tuple(rows),
+        notes=tuple(notes),
+    )
+
+
+def _shared_facts(runs: Sequence[Run]) -> list[str]:
+    """One note where all cells rest on the same; one for each kind otherwise."""
+    kinds: dict[str, list[str]] = {}
+    for run in runs:
+        kinds.setdefault(_facts(run), []).append(run.name.partition(": ")[2])
+    if len(kinds) == 1:
+        return [f"All cells: {facts}." for facts in kinds]
+    return [f"{'; '.join(names)}: {facts}." for facts, names in kinds.items()]
+
+
+def published_ablation_table() -> Table:
+    """The paper's Table 3 as it stands: another metric on other images than ours, hence a table of its own."""
+    paper = published("ablation")
+    rows = [_reported(str(method), line, ["imagenhub_judge"]) for method, line in paper.iterrows()]
+    return Table(
+        name="ablation-reported",
+        caption="The paper's own ablation: judge's score on ImagenHub after training each variant.",
+        columns=(Column(key="imagenhub_judge", title="ImagenHub judge", reported_digits=3),),
+        rows=tuple(rows),
+        notes=tuple(_marks([], "Table 3")),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- comparison
+def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run) -> Table:
+    """Two runs task by task."""
+    world = str(after.scores["world"])
+    return Table(
+        name="comparison",
+        caption=f"{after.label} against {before.label}, paired by prompt.",
+        columns=(
+            Column(key="before", title=f"before: {before.label}", best=None),
+            Column(key="after", title=f"after: {after.label}", best=None),
+            Column(key="difference", title="difference", best=None, signed=True),
+            Column(key="p_value", title="p", best=None, digits=4),
+            Column(key="cases", title="prompts", best=None, digits=0),
+            Column(key="verdict", title="verdict", best=None),
+        ),
+        rows=tuple(
+            Row(
+                label=row.task.replace("_", " "),
+                images=world,
+                cells=(
+                    Cell(value=row.before),
+                    Cell(value=row.after),
+                    Cell(value=row.difference.value, low=row.difference.low, high=row.difference.high),
+                    Cell(value=row.difference.p_value),
+                    Cell(value=row.difference.cases),
+                    Cell(text=row.words),
+                ),
+            )
+            for row in rows
+        ),
+        notes=("95 % intervals: paired bootstrap over prompts; p: permutation test, not corrected for several tasks.",
+               *_run_notes([before, after])),
+    )  # fmt: skip

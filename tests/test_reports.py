@@ -1,5 +1,8 @@
 """Reports over a run directory that the suite's own functions wrote."""
 
+import csv
+import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -7,59 +10,18 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from report_kit import BOTH, CHAIN, write_run
 
-from evals import cli, geneval
-from evals.metrics import layout
-from evals.records import Sample
 from reports import __main__ as reports_main
-from reports import tables
-from reports.frames import load_results, load_run
+from reports import formats, tables
+from reports.frames import load, load_results, load_run
 from reports.published import published
-
-CHAIN = (
-    "a photo of a red apple <|box_start|>(100,300),(450,700)<|box_end|> (red) and "
-    "a blue dog <|box_start|>(550,300),(900,700)<|box_end|> (green)"
-)
-METADATA = {
-    "tag": "color_attr",
-    "include": [{"class": "apple", "count": 1, "color": "red"}, {"class": "dog", "count": 1, "color": "blue"}],
-    "prompt": "a photo of a red apple and a blue dog",
-}
-
-
-def detection(name, color, x1):
-    return {"name": name, "score": 0.97, "box_xyxy_px": [x1, 19.0, x1 + 22.0, 45.0], "color": color}
 
 
 @pytest.fixture
 def run(tmp_path):
     """A finished run of one case with two images: the first right, the second without its dog."""
-    (tmp_path / "prompts.jsonl").write_text(json.dumps(METADATA) + "\n")
-    options = ["--prompts", str(tmp_path / "prompts.jsonl"), "--images-per-prompt", "2"]
-    args = cli.build_parser(geneval.SUITE).parse_args(options)
-    (case,) = geneval.SUITE.load_cases(args)
-    planned = layout.parse_plan(CHAIN)
-    plan = {"objects": [item.as_dict() for item in planned], "oracle": None}
-    found = [[detection("apple", "red", 6.0), detection("dog", "blue", 35.0)], [detection("apple", "red", 6.0)]]
-    folder = tmp_path / "run"
-    (folder / "images" / case.id / "samples").mkdir(parents=True)
-    chains, observations, results = [], [], []
-    for index, detections in enumerate(found):
-        name = f"images/{case.id}/samples/{index:04d}.png"
-        pixels = np.random.default_rng(index).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / name)
-        observation = {"width": 64, "height": 64, "detections": detections, "plan": plan}
-        verdict = geneval.SUITE.verdict(case, observation, args)
-        key = {"case": case.id, "index": index}
-        chains.append({**key, "chain": CHAIN, "warnings": []})
-        observations.append({**key, **observation})
-        results.append(geneval.SUITE.result(Sample(case=case, index=index, seed=index), name, observation, verdict))
-    scores = geneval.SUITE.summarize([case], results, observations, [], args)
-    for name, lines in (("chains", chains), ("observations", observations), ("results", results)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "scores.json").write_text(json.dumps(scores))
-    (folder / "run.json").write_text(json.dumps({"identity": {}}))
-    return folder
+    return write_run(tmp_path / "run")
 
 
 def test_the_paper_table_has_its_thirteen_methods_and_no_invented_number():
@@ -81,32 +43,47 @@ def test_results_load_as_a_row_per_image(run):
 
 def test_a_run_stands_below_the_published_rows_under_its_own_label(run):
     table = tables.geneval_table([load_run(run)])
-    ours = table.iloc[-1]
-    assert (ours["method"], ours["images"]) == ("got (run)", "icon world")
-    assert ours["overall"] == ours["color_attr"] == 0.5
-    assert ours["overall_low"] <= 0.5 <= ours["overall_high"]
-    assert ours["n"] == 2
+    ours = table.rows[-1]
+    cells = dict(zip((column.key for column in table.columns), ours.cells, strict=True))
+    assert (ours.label, ours.images, ours.reported) == ("got (run)", "icon world", False)
+    assert cells["overall"].value == cells["color_attr"].value == 0.5
+    assert cells["overall"].low <= 0.5 <= cells["overall"].high
+    assert cells["n"].value == 2
     # The run has no counting prompts: a dash, not a zero.
-    assert np.isnan(ours["counting"])
-    assert set(table["images"][:-1]) == {"photographs (published)"}
+    assert cells["counting"].value is None
+    assert {row.source for row in table.rows[:-1]} == {"photographs, reported"}
 
 
 def test_text_table_separates_icon_world_from_photographs(run):
-    lines = tables.to_text(tables.geneval_table([load_run(run)])).splitlines()
+    lines = formats.to_text(tables.geneval_table([load_run(run)])).splitlines()
     assert lines[-3].startswith("GoT-6B")
     assert set(lines[-2]) == {"-", " "}
-    assert lines[-1].split()[:5] == ["got", "(run)", "icon", "world", "0.50"]
+    assert lines[-1].split()[:5] == ["got", "(run)", "icon", "world", "0.500"]
 
 
 def test_markdown_and_latex_have_a_cell_for_every_column(run):
     table = tables.geneval_table([load_run(run)])
-    header, rows = tables.as_cells(table)
-    assert len(rows) == 14
-    for line in tables.to_markdown(table).splitlines():
-        assert line.count("|") == len(header) + 1
-    latex = tables.to_latex(table)
-    assert latex.count(r"\\") == 15
+    assert len(table.rows) == 14
+    rows = [line for line in formats.to_markdown(table).splitlines() if line.startswith("|")]
+    assert [line.count("|") for line in rows] == [len(table.columns) + 3] * 16
+    assert sum(" † |" in line for line in rows) == 13
+    latex = formats.to_latex(table)
+    body = latex[latex.index(r"\midrule") : latex.index(r"\bottomrule")].splitlines()
+    assert {line.count(" & ") for line in body if " & " in line} == {len(table.columns)}
+    assert latex.count(r"$^\dagger$") == 14  # the published rows, and the note that explains them
+    assert r"\label{tab:geneval}" in latex
+    assert r"\caption{GenEval" in latex
     assert "_" not in latex.replace(r"\_", "")
+
+
+def test_the_best_is_bold_among_rows_that_compare(run, tmp_path):
+    better = write_run(tmp_path / "other" / "better", [(CHAIN, BOTH, None)] * 2)
+    table = tables.geneval_table([load_run(run), load_run(better)])
+    bold = [(row.label, row.source) for row in table.rows if table.best(row, 0)]
+    assert bold == [("GoT-6B", "photographs, reported"), ("got (better)", "icon world")]
+    assert r"\textbf{1.000}" in formats.to_latex(table)
+    alone = tables.geneval_table([load_run(better)])
+    assert not alone.best(alone.rows[-1], 0), "one row is not the best of anything"
 
 
 def test_csv_is_numbers(run, tmp_path, capsys):
@@ -116,6 +93,74 @@ def test_csv_is_numbers(run, tmp_path, capsys):
 
     assert pd.read_csv(target)["overall"].iloc[-1] == 0.5
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"rows": 14, "runs": 1, "output": str(target)}
+
+
+def test_footnotes_say_what_a_number_rests_on(run):
+    spec = {
+        "machine": {"commit": "0123456789abcdef", "dirty": True},
+        "identity": {
+            "generate": {"weights_sha256": {"unet": "11" * 32, "vae": "22" * 32}},
+            "observe": {
+                "detector": "icon",
+                "embedder": "openclip:x",
+                "weights_sha256": {"detector/a": "aa" * 32, "embedder/b": "bb" * 32},
+            },
+        },
+    }
+    (run / "run.json").write_text(json.dumps(spec))
+    notes = " ".join(tables.geneval_table([load_run(run)]).notes)
+    said = ("n = 2 images of 1 prompts", "detector icon (aaaaaaaaaa)", "encoder openclip:x (bbbbbbbbbb)", "judge none",
+            "commit 01234567 with local changes", "not measured here", "icon world")  # fmt: skip
+    assert [words for words in said if words not in notes] == []
+
+
+def test_missing_images_are_in_the_notes_with_bounds(run):
+    scores = json.loads((run / "scores.json").read_text())
+    scores["missing"]["total"], scores["overall"]["bounds"] = 2, [0.25, 0.75]
+    (run / "scores.json").write_text(json.dumps(scores))
+    notes = " ".join(tables.geneval_table([load_run(run)]).notes)
+    assert "2 images have no score; with them the score lies between 0.250 and 0.750" in notes
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path):
+    paths = [write_run(tmp_path / parent / "run") for parent in "ab"]
+    runs, _ = load(paths)
+    assert [run.label for run in runs] == ["got (a/run)", "got (b/run)"]
+
+
+# ------------------------------------------------------------------------------------------------------------- editing
+def editing_run(run, suite, **blocks):
+    value = {"low": 0.2, "high": 0.4, "n": 9, "clusters": 9}
+    overall = {name: {"value": number, **value} for name, number in blocks.items()}
+    scores = {"suite": suite, "world": "icon world", "model": "got", "overall": overall}
+    return dataclasses.replace(load_run(run), scores=scores)
+
+
+def test_editing_table_has_the_papers_rows_and_only_them_without_runs():
+    table = tables.editing_table([])
+    assert len(table.rows) == 8
+    assert all(row.reported for row in table.rows)
+    rows = list(csv.DictReader(io.StringIO(formats.to_csv(table))))
+    assert (rows[-1]["method"], rows[-1]["reason_edit_judge"], rows[-2]["emu_edit_clip_i"]) == (
+        "GoT-6B",
+        "0.561",
+        "0.86",
+    )
+    # The paper gives no ImagenHub score of Emu-Edit.
+    assert [row["imagenhub_judge"] for row in rows if row["method"] == "Emu-Edit"] == [""]
+
+
+def test_editing_scores_of_two_encoders_or_judges_never_share_a_row(run):
+    clips = {"clip_i_source@ViT-B-32": 0.9, "clip_i_source@ViT-L-14": 0.8, "clip_t@ViT-L-14": 0.3, "l1": 0.1}
+    table = tables.editing_table(
+        [editing_run(run, "emu_edit", **clips), editing_run(run, "imagenhub", **{"score@j": 0.25})]
+    )
+    ours = {row.label: [cell.value for cell in row.cells] for row in table.rows if not row.reported}
+    assert ours == {
+        "got (run), ViT-B-32": [0.9, None, None, None],
+        "got (run), ViT-L-14": [0.8, 0.3, None, None],
+        "got (run), j": [None, None, 0.25, None],
+    }
 
 
 def test_teaser_is_a_wide_picture_with_ink_in_every_panel(run, tmp_path):

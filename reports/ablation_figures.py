@@ -1,0 +1,264 @@
+"""Figures of ablations: the ladder of paired differences, curves and maps over settings, and pictures side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reports import style
+from reports.pictures import read
+from reports.run_figures import Drawn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+
+    from reports.frames import Ablation, Cell
+    from reports.samples import Picture
+
+SHOWN_PROMPTS = 6
+"""Rows of a grid of pictures."""
+SHOWN_CELLS = 9
+
+
+def ladder(ablation: Ablation) -> Drawn | None:
+    """Paired differences to the first cell; a filled mark where they are distinguishable after Holm's correction."""
+    cells = [cell for cell in ablation.cells if cell.row["difference"] is not None]
+    if not cells:
+        return None
+    short, settings = labels(ablation)
+    figure = style.figure(style.COLUMN_IN, 0.85 + 0.24 * len(cells))
+    axes = figure.subplots()
+    for place, cell in enumerate(cells):
+        change = cell.row["difference"]
+        sure = change["verdict"] in {"better", "worse"}
+        difference_mark(axes, place, (change["value"], change["low"], change["high"]), sure=sure)
+    axes.axvline(0, color=style.INK, linewidth=0.8)
+    axes.set_yticks(range(len(cells)), [style.words(short[cell.name], 26, 2) for cell in cells])
+    axes.set_ylim(len(cells) - 0.5, -0.5)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -0.05), max(high, 0.05))
+    first = ablation.cells[0]
+    axes.set_xlabel(f"difference to “{style.words(short[first.name], 24, 1)}” ({first.row['overall']['value']:.3f})")
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    return Drawn(
+        name="ladder",
+        title=f"{ablation.name}: differences to the first variant{settings}",
+        text="Paired differences of the overall score to the first variant, with 95 % intervals. Filled: better or "
+        "worse after Holm's correction; hollow and grey: not distinguishable.",
+        figure=figure,
+        header=("cell", "score", "difference", "low", "high", "p_holm", "verdict"),
+        rows=tuple(
+            (cell.name, cell.row["overall"]["value"],
+             *(cell.row["difference"][key] for key in ("value", "low", "high", "p_holm", "verdict")))
+            for cell in cells
+        ),
+    )  # fmt: skip
+
+
+def difference_mark(axes: Axes, place: int, change: tuple[float, float, float], *, sure: bool) -> None:
+    """A difference with the ends of its interval, on the line `place`."""
+    value, low, high = change
+    color = style.GREY if not sure else style.GREEN if value > 0 else style.RED
+    axes.plot([low, high], [place, place], color=color, linewidth=1.6)
+    axes.plot(value, place, marker="D" if sure else "o", color=color, linestyle="none",
+              markerfacecolor=color if sure else style.PAPER)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------ settings
+def labels(ablation: Ablation) -> tuple[dict[str, str], str]:
+    """A short label for each cell, and what a title must add to explain them.
+
+    Returns:
+        Name of each cell -> its label: the values of the settings where two or more settings vary, else the name.
+        The names of those settings, as in `` (semantic scale / spatial scale)``, or nothing.
+    """
+    varied = axes_of(ablation)
+    if len(varied) < 2:
+        return {cell.name: cell.name for cell in ablation.cells}, ""
+    short = {cell.name: " / ".join(f"{float(cell.settings[key]):g}" for key in varied) for cell in ablation.cells}
+    return short, f" ({' / '.join(key.replace('-', ' ') for key in varied)})"
+
+
+def axes_of(ablation: Ablation) -> dict[str, list[float]]:
+    """The flags with numbers that differ between cells, with their values in order; empty if a cell has other flags."""
+    names = {name for cell in ablation.cells for name in cell.settings}
+    values: dict[str, list[float]] = {}
+    for name in sorted(names):
+        try:
+            numbers = sorted({float(cell.settings[name]) for cell in ablation.cells})
+        except (KeyError, ValueError):
+            return {}
+        if len(numbers) > 1:
+            values[name] = numbers
+    return values
+
+
+def over_settings(ablation: Ablation) -> Drawn | None:
+    """A curve over one numeric setting, a map over two; None for anything else."""
+    axes = axes_of(ablation)
+    if len(axes) == 1:
+        return _curve(ablation, next(iter(axes)))
+    return _map(ablation, axes) if len(axes) == 2 else None
+
+
+def _curve(ablation: Ablation, name: str) -> Drawn:
+    cells = sorted(ablation.cells, key=lambda cell: float(cell.settings[name]))
+    x = [float(cell.settings[name]) for cell in cells]
+    scores = [cell.row["overall"] for cell in cells]
+    figure = style.figure(style.COLUMN_IN, 2.2)
+    axes = figure.subplots()
+    axes.fill_between(
+        x, [s["low"] for s in scores], [s["high"] for s in scores], color=style.BLUE, alpha=0.2, linewidth=0
+    )
+    axes.plot(x, [s["value"] for s in scores], color=style.BLUE, marker="o", markeredgecolor=style.PAPER)
+    axes.set_xlabel(style.words(name.replace("-", " "), 40))
+    axes.set_ylabel("overall score")
+    axes.set_xticks(x)
+    low = min(s["low"] for s in scores)
+    axes.set_ylim(max(0.0, np.floor(low * 10 - 0.5) / 10), 1.0)
+    axes.grid()
+    return Drawn(
+        name="curve",
+        title=f"{ablation.name}: score against {name.replace('-', ' ')}",
+        text=f"Overall score against {name.replace('-', ' ')}; the band is the 95 % interval of each score.",
+        figure=figure,
+        header=(name, "score", "low", "high"),
+        rows=tuple((a, s["value"], s["low"], s["high"]) for a, s in zip(x, scores, strict=True)),
+    )
+
+
+def _map(ablation: Ablation, axes_values: Mapping[str, list[float]]) -> Drawn:
+    import matplotlib
+    from matplotlib.patches import Rectangle
+
+    (across, xs), (up, ys) = axes_values.items()
+    scores = np.full((len(ys), len(xs)), np.nan)
+    for cell in ablation.cells:
+        scores[ys.index(float(cell.settings[up])), xs.index(float(cell.settings[across]))] = cell.row["overall"][
+            "value"
+        ]
+    figure = style.figure(style.COLUMN_IN, 0.9 + 0.42 * len(ys))
+    axes = figure.subplots()
+    shades = matplotlib.colormaps[style.SHADES]
+    low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
+    mesh = axes.pcolormesh(scores, cmap=shades, vmin=low, vmax=max(high, low + 1e-6),
+                           edgecolors=style.PAPER, linewidth=1.2)  # fmt: skip
+    for cell in ablation.cells:
+        x, y = xs.index(float(cell.settings[across])), ys.index(float(cell.settings[up]))
+        color = style.readable_on(mesh.to_rgba(scores[y, x]))
+        axes.text(
+            x + 0.5, y + 0.5, f"{scores[y, x]:.3f}{_sign(cell)}", ha="center", va="center", color=color, fontsize=8
+        )
+    first = ablation.cells[0].settings
+    corner = (xs.index(float(first[across])) + 0.06, ys.index(float(first[up])) + 0.06)
+    ink = style.readable_on(mesh.to_rgba(ablation.cells[0].row["overall"]["value"]))
+    axes.add_patch(Rectangle(corner, 0.88, 0.88, fill=False, edgecolor=ink, linewidth=1.4, linestyle="--"))
+    axes.set_xticks(np.arange(len(xs)) + 0.5, [f"{x:g}" for x in xs])
+    axes.set_yticks(np.arange(len(ys)) + 0.5, [f"{y:g}" for y in ys])
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set_xlabel(style.words(across.replace("-", " "), 40))
+    axes.set_ylabel(style.words(up.replace("-", " "), 24))
+    bar = figure.colorbar(mesh, ax=axes, fraction=0.06, pad=0.03)
+    bar.outline.set_visible(False)
+    bar.set_label("overall score")
+    return Drawn(
+        name="map",
+        title=f"{ablation.name}: score over two settings",
+        text="Overall score for each pair of settings. Dashed: what the others are compared with. "
+        "− or +: worse or better than it after Holm's correction; without a sign: not distinguishable.",
+        figure=figure,
+        header=(across, up, "score", "low", "high", "verdict"),
+        rows=tuple(
+            (cell.settings[across], cell.settings[up], *(cell.row["overall"][k] for k in ("value", "low", "high")),
+             (cell.row["difference"] or {"verdict": "baseline"})["verdict"])
+            for cell in ablation.cells
+        ),
+    )  # fmt: skip
+
+
+def _sign(cell: Cell) -> str:
+    verdict = (cell.row["difference"] or {}).get("verdict")
+    return {"worse": "\n−", "better": "\n+"}.get(str(verdict), "")
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+def picture_grid(
+    columns: Mapping[str, Sequence[Picture]], name: str, title: str, keys: Sequence[str] = ()
+) -> Drawn | None:
+    """The same prompts drawn by each cell, side by side, with a sign for right or wrong.
+
+    Args:
+        columns: Name of each column -> its run's images.
+        name: For the files.
+        title: Above the figure.
+        keys: Which samples (case/index); by default the first images of prompts on which the columns differ, spread
+            over the tasks.
+    """
+    by_key = [{picture.key: picture for picture in pictures} for pictures in list(columns.values())[:SHOWN_CELLS]]
+    chosen = list(keys) or _telling(by_key)
+    if len(by_key) < 2 or not chosen:
+        return None
+    more = len(columns) > len(by_key)
+    side = min(0.92, 6.2 / len(by_key))
+    figure = style.figure(1.0 + side * len(by_key) + 0.1, 0.42 + side * len(chosen))
+    grid = figure.subplots(len(chosen), len(by_key), squeeze=False)
+    rows: list[tuple[object, ...]] = []
+    for y, key in enumerate(chosen):
+        for x, (label, pictures) in enumerate(zip(columns, by_key, strict=False)):
+            _panel(grid[y, x], pictures.get(key))
+            if y == 0:
+                grid[y, x].set_title(style.words(label, 13, 3), fontsize=7, loc="center", fontweight="normal")
+        known = [pictures[key] for pictures in by_key if key in pictures]
+        grid[y, 0].set_ylabel(style.words(known[0].prompt.removeprefix("a photo of "), 16, 4), rotation=0, ha="right",
+                              va="center", fontsize=7)  # fmt: skip
+        rows.append((key, known[0].prompt, *(p[key].outcome if key in p else "" for p in by_key)))
+    return Drawn(
+        name=name,
+        title=title,
+        text="The same prompts drawn by each variant, from the same noise where the variants share it. Tick: judged "
+        f"right; cross: judged wrong.{f' The first {len(by_key)} of {len(columns)}.' if more else ''}",
+        figure=figure,
+        header=("sample", "prompt", *list(columns)[: len(by_key)]),
+        rows=tuple(rows),
+    )
+
+
+def _telling(by_key: Sequence[Mapping[str, Picture]]) -> list[str]:
+    """Samples on which the columns agree least, first images first, the tasks in turn."""
+    shared = set.intersection(*(set(pictures) for pictures in by_key)) if by_key else set()
+
+    def split(key: str) -> float:
+        right = sum(pictures[key].outcome == "right" for pictures in by_key)
+        return abs(right - len(by_key) / 2)
+
+    tasks: dict[str, list[str]] = {}
+    for key in sorted(shared, key=lambda key: (by_key[0][key].index, split(key), key)):
+        tasks.setdefault(by_key[0][key].task, []).append(key)
+    turns = [members[i] for i in range(SHOWN_PROMPTS) for members in tasks.values() if i < len(members)]
+    return turns[:SHOWN_PROMPTS]
+
+
+def _panel(axes: Axes, picture: Picture | None) -> None:
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_color(style.GREY)
+    image: Any = None if picture is None else read(picture.file)
+    if picture is None or image is None:
+        axes.text(0.5, 0.5, "no image", ha="center", va="center", fontsize=6.5, transform=axes.transAxes)
+        axes.set_box_aspect(1)
+        return
+    axes.imshow(np.asarray(image), interpolation="lanczos")
+    right = picture.outcome == "right"
+    color = style.GREEN if right else style.RED
+    for spine in axes.spines.values():
+        spine.set(color=color, linewidth=1.6)
+    axes.text(0.97, 0.03, "✓" if right else "✗", ha="right", va="bottom", transform=axes.transAxes, fontsize=8,
+              color="#ffffff", fontweight="bold",
+              bbox={"facecolor": color, "edgecolor": "none", "boxstyle": "round,pad=0.15"})  # fmt: skip

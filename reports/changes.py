@@ -1,0 +1,124 @@
+"""The report on two runs: what changed task by task, and every image whose verdict flipped, side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+from reports import ablation_figures, compare, style, tables
+from reports.frames import load, provenance
+from reports.page import Browser, Fact, Page, Section, record
+from reports.pictures import Album
+from reports.report import Report
+from reports.run_figures import Drawn
+from reports.samples import load_pictures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from reports.samples import Picture
+
+_SHOWN = 6
+"""Flips each way in the figure; the page has them all."""
+
+
+def of_two(a: Path, b: Path) -> Report:
+    """The report on run B against run A. Call it, and `report.write`, inside :func:`reports.style.sheet`.
+
+    Raises:
+        UserError: One is no finished run, or they have no case in common.
+    """
+    (before, after), _ = load([a, b])
+    rows = compare.compare(compare.of_run(a), compare.of_run(b))
+    first, second = ({picture.key: picture for picture in load_pictures(run)} for run in (before, after))
+    flipped = flips(first, second)
+    album = Album()
+    labels = (f"before: {before.name}", f"after: {after.name}")
+    records = [
+        record([first[key], second[key]], album, 0, way, labels) for way, keys in flipped.items() for key in keys
+    ]
+    change = rows[0].difference
+    figures = [_differences(rows), *(_grid(way, keys, labels, first, second) for way, keys in flipped.items())]
+    page = Page(
+        title=f"{after.name} against {before.name}",
+        lead=f"{change.cases:,} prompts that both have, compared one by one. Overall: {rows[0].words}.",
+        facts=(
+            Fact(
+                title="overall difference",
+                value=f"{change.value:+.3f}",
+                note=f"{change.low:+.3f} to {change.high:+.3f}",
+            ),
+            Fact(title="images won", value=f"{len(flipped['won']):,}", note="wrong before, right after"),
+            Fact(title="images lost", value=f"{len(flipped['lost']):,}", note="right before, wrong after"),
+        ),
+        sections=(Section(id="tasks", title="Task by task", tables=(tables.comparison_table(rows, before, after),)),),
+        browser=Browser(
+            title="Images whose verdict changed",
+            lead="Before and after, with planned and detected boxes and the reason. Open one for its chain.",
+            records=records,
+            runs=(f"{before.name} → {after.name}",),
+        ),
+        origins=tuple((run.name, provenance(run), json.dumps(run.spec, indent=1)) for run in (before, after)),
+    )
+    return Report(
+        page=page,
+        drawn=tuple(("tasks", figure) for figure in figures if figure is not None),
+        pictures=((before.name, tuple(first.values())), (after.name, tuple(second.values()))),
+        album=album,
+    )
+
+
+def flips(before: dict[str, Picture], after: dict[str, Picture]) -> dict[str, list[str]]:
+    """Samples (case/index) whose verdict changed: those that were lost, those that were won, in order.
+
+    A sample without a verdict in one of the two is neither.
+    """
+    judged = ("right", "wrong")
+    both = [key for key in before if key in after and {before[key].outcome, after[key].outcome} <= set(judged)]
+    changed = sorted(key for key in both if before[key].outcome != after[key].outcome)
+    return {
+        "lost": [key for key in changed if after[key].outcome == "wrong"],
+        "won": [key for key in changed if after[key].outcome == "right"],
+    }
+
+
+def _grid(
+    way: str, keys: Sequence[str], labels: Sequence[str], first: dict[str, Picture], second: dict[str, Picture]
+) -> Drawn | None:
+    """Some of the flips as a figure, spread over all of them."""
+    if not keys:
+        return None
+    chosen = [keys[i * len(keys) // min(_SHOWN, len(keys))] for i in range(min(_SHOWN, len(keys)))]
+    columns = dict(zip(labels, (list(first.values()), list(second.values())), strict=True))
+    return ablation_figures.picture_grid(columns, way, f"{len(chosen)} of {len(keys):,} images {way}", chosen)
+
+
+def _differences(rows: Sequence[compare.Row]) -> Drawn:
+    """Paired differences by task; a filled mark where they are distinguishable."""
+    figure = style.figure(style.COLUMN_IN, 0.8 + 0.24 * len(rows))
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        change = row.difference
+        sure = row.words in {"better", "worse"}
+        ablation_figures.difference_mark(axes, place, (change.value, change.low, change.high), sure=sure)
+    axes.axvline(0, color=style.INK, linewidth=0.8)
+    axes.axhline(0.5, color=style.GREY, linewidth=0.7)
+    axes.set_yticks(range(len(rows)), [style.words(row.task.replace("_", " "), 20) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -0.05), max(high, 0.05))
+    axes.set_xlabel("difference, after minus before")
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    return Drawn(
+        name="differences",
+        title="Differences by task",
+        text="Paired differences with 95 % intervals. Filled: better or worse; hollow and grey: not distinguishable.",
+        figure=figure,
+        header=("task", "before", "after", "difference", "low", "high", "p_value", "verdict"),
+        rows=tuple(
+            (row.task, row.before, row.after, *dataclasses.astuple(row.difference)[:4], row.words) for row in rows
+        ),
+    )

@@ -1,0 +1,84 @@
+"""Words of a run (prompts, labels, names) are not ours: made harmless for each format they are written into."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+}
+_MARKDOWN = {"<": "&lt;", ">": "&gt;", "&": "&amp;", **{letter: f"\\{letter}" for letter in "\\`*_[]|!#~$"}}
+# Unicode's controls, among them those that turn the reading direction around.
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    r"""The text on one line, without control characters.
+
+    >>> visible("a\nb\x00\u202ec")
+    'a bc'
+    """
+    return _CONTROLS.sub("", " ".join(text.split()))
+
+
+def latex(text: str) -> str:
+    r"""Text for LaTeX.
+
+    >>> print(latex("50 % of a_b & \\input{x} --limit"))
+    50 \% of a\_b \& \textbackslash{}input\{x\} -{}-limit
+    """
+    return "".join(_LATEX.get(letter, letter) for letter in visible(text)).replace("--", "-{}-")
+
+
+def markdown(text: str) -> str:
+    r"""Text for a cell or a paragraph of Markdown.
+
+    >>> print(markdown("a|b <script> [x](y)"))
+    a\|b &lt;script&gt; \[x\](y)
+    """
+    return "".join(_MARKDOWN.get(letter, letter) for letter in visible(text))
+
+
+def csv_text(text: str) -> str:
+    """Text for a cell of CSV: a spreadsheet must not take it for a formula.
+
+    >>> csv_text("=1+1"), csv_text("a dog")
+    ("'=1+1", 'a dog')
+    """
+    text = visible(text)
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
+
+
+def json_in_html(data: Any) -> str:
+    r"""JSON for a script element: no character in it can end the element or begin a comment.
+
+    >>> print(json_in_html(["</script>"]))
+    ["\u003c/script\u003e"]
+    """
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def file_name(text: str, taken: set[str]) -> str:
+    """A harmless file name, unlike those taken; the new one is added to them.
+
+    >>> taken = set()
+    >>> file_name("../Full run!", taken), file_name("full run", taken), file_name("..", taken)
+    ('full-run', 'full-run-2', 'untitled')
+    """
+    stem = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:60] or "untitled"
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name)
+    return name

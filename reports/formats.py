@@ -1,0 +1,186 @@
+"""A table as text for a terminal, Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import textwrap
+from typing import TYPE_CHECKING
+
+from reports import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from reports.tables import Cell, Column, Row, Table
+
+
+def number(cell: Cell, column: Column, *, reported: bool = False) -> str:
+    """A cell without its interval.
+
+    >>> from reports.tables import Cell, Column
+    >>> score = Column(key="s", title="score")
+    >>> number(Cell(value=0.825), score), number(Cell(), score), number(Cell(text="worse"), score)
+    ('0.825', '-', 'worse')
+    >>> change = Column(key="d", title="difference", signed=True)
+    >>> number(Cell(value=0.5), change), number(Cell(value=0.64), score, reported=True)
+    ('+0.500', '0.64')
+    """
+    if cell.text:
+        return escape.visible(cell.text)
+    if cell.value is None:
+        return "-"
+    digits = column.reported_digits if reported else column.digits
+    return f"{cell.value:{'+' if column.signed else ''},.{digits}f}"
+
+
+def interval(cell: Cell, column: Column) -> str:
+    """The ends of a cell's interval, or nothing.
+
+    >>> from reports.tables import Cell, Column
+    >>> interval(Cell(value=0.5, low=0.4, high=0.6), Column(key="s", title="score"))
+    '0.400 to 0.600'
+    """
+    if cell.low is None or cell.high is None:
+        return ""
+    form = f"{'+' if column.signed else ''}.{column.digits}f"
+    return f"{cell.low:{form}} to {cell.high:{form}}"
+
+
+def _whole(cell: Cell, column: Column, row: Row) -> str:
+    ends = interval(cell, column)
+    return number(cell, column, reported=row.reported) + (f" ({ends})" if ends else "")
+
+
+def to_text(table: Table) -> str:
+    """For a terminal: aligned columns, a rule between rows that do not compare."""
+    header = ["", "images", *(column.title for column in table.columns)]
+    blocks = [
+        [
+            [escape.visible(row.label), row.source,
+             *(_whole(cell, column, row) for cell, column in zip(row.cells, table.columns, strict=True))]
+            for row in rows
+        ]
+        for _, rows in table.groups()
+    ]  # fmt: skip
+    every = [header, *(cells for block in blocks for cells in block)]
+    widths = [max(len(cells[i]) for cells in every) for i in range(len(header))]
+    rule = "  ".join("-" * width for width in widths)
+
+    def line(cells: Sequence[str]) -> str:
+        sides = (
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join(sides).rstrip()
+
+    lines = [line(header)]
+    for block in blocks:
+        lines += [rule, *map(line, block)]
+    return "\n".join(lines) + "\n"
+
+
+def to_markdown(table: Table) -> str:
+    """For a README or an issue tracker; the best score of rows that compare is bold."""
+    header = ["", "images", *(escape.markdown(column.title) for column in table.columns)]
+    lines = [header, ["---", "---", *["---:"] * len(table.columns)]]
+    for row in table.rows:
+        cells = [escape.markdown(row.label) + (" †" if row.reported else ""), row.source]
+        for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
+            text = escape.markdown(number(cell, column, reported=row.reported))
+            ends = interval(cell, column)
+            cells.append((f"**{text}**" if table.best(row, i) else text) + (f" ({ends})" if ends else ""))
+        lines.append(cells)
+    notes = "".join(f"\n- {escape.markdown(note)}" for note in table.notes)
+    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{rows}\n{notes}\n" if notes else f"{rows}\n"
+
+
+def to_latex(table: Table) -> str:
+    """For a paper, with caption and label; needs the booktabs package.
+
+    An interval stands below its score; the best score of rows that compare is bold; a dagger marks what is reported.
+    """
+    columns = "l" + "".join("l" if _is_words(table, i) else "r" for i in range(len(table.columns)))
+    head = " & ".join(["", *(_stack(column.title, 7, "r") for column in table.columns)])
+    body: list[str] = []
+    for source, rows in table.groups():
+        body += [r"\midrule", rf"\multicolumn{{{len(columns)}}}{{l}}{{\textit{{{escape.latex(source)}}}}} \\"]
+        body += [line for row in rows for line in _latex_row(table, row)]
+    notes = " ".join(escape.latex(note).replace("†", r"$^\dagger$") for note in table.notes)
+    lines = [
+        r"\begin{table*}[t]",
+        r"\centering",
+        rf"\caption{{{escape.latex(table.caption)}}}",
+        rf"\label{{tab:{table.name}}}",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{2.5pt}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        rf"{head} \\",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        *([rf"\par\smallskip\parbox{{\linewidth}}{{\scriptsize {notes}}}"] if notes else []),
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _is_words(table: Table, index: int) -> bool:
+    return any(len(row.cells[index].text) > 1 for row in table.rows)
+
+
+def _latex_row(table: Table, row: Row) -> list[str]:
+    values, ends = [_stack(row.label, 18, "l") + (r"$^\dagger$" if row.reported else "")], [""]
+    for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
+        # How sure "not distinguishable" is, the interval of the difference says: on paper that is enough.
+        words = number(cell, column, reported=row.reported).partition(" (")[0]
+        text = "--" if words == "-" else _stack(words, 16, "l")
+        if cell.value is not None and text[0] in "+-":
+            text = f"${text}$"
+        values.append(rf"\textbf{{{text}}}" if table.best(row, i) else text)
+        both = re.sub(r"\b0\.", ".", interval(cell, column).replace(" to ", ", "))
+        ends.append(rf"{{\tiny$[{both}]$}}" if both else "")
+    lines = [" & ".join(values) + r" \\"]
+    if any(ends):
+        lines = [" & ".join(values) + r" \\[-2pt]", " & ".join(ends) + r" \\"]
+    return lines
+
+
+def _stack(text: str, width: int, side: str) -> str:
+    r"""Words on lines of about that many letters: wide tables fit on a page.
+
+    >>> print(_stack("single object", 8, "r"), _stack("a_b", 8, "r"))
+    \shortstack[r]{single\\object} a\_b
+    """
+    lines = textwrap.wrap(escape.visible(text), width, break_long_words=False, break_on_hyphens=False)
+    shown = r"\\".join(escape.latex(line) for line in lines)
+    return rf"\shortstack[{side}]{{{shown}}}" if len(lines) > 1 else shown
+
+
+def to_csv(table: Table) -> str:
+    """For a program: every number unrounded, the ends of intervals in columns of their own."""
+    spans = [any(row.cells[i].low is not None for row in table.rows) for i in range(len(table.columns))]
+    header = ["method", "images", "reported"]
+    for column, span in zip(table.columns, spans, strict=True):
+        header += [column.key, f"{column.key}_low", f"{column.key}_high"] if span else [column.key]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    for row in table.rows:
+        cells: list[object] = [escape.csv_text(row.label), row.images, int(row.reported)]
+        for cell, span in zip(row.cells, spans, strict=True):
+            cells.append(escape.csv_text(cell.text) if cell.text else cell.value)
+            cells += [cell.low, cell.high] if span else []
+        writer.writerow(cells)
+    return file.getvalue()
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "text": to_text,
+    "markdown": to_markdown,
+    "latex": to_latex,
+    "csv": to_csv,
+}

@@ -1,0 +1,79 @@
+"""Pictures of a run, made small enough for a page by the thousand."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL import Image
+
+THUMBNAIL_PX = 256
+"""Longer side of a thumbnail; smaller images keep their size."""
+
+
+def read(path: Path | None) -> Image.Image | None:
+    """An image as RGB, or None where there is none that can be read (or a suspiciously large one)."""
+    from PIL import Image
+
+    if path is None:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """A WebP file of an image, its longer side at most `THUMBNAIL_PX`."""
+    from PIL import Image
+
+    if max(image.size) > THUMBNAIL_PX:
+        image = image.copy()
+        image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=88, method=2)
+    return buffer.getvalue()
+
+
+class Album:
+    """Thumbnails of a report: each distinct one once, named by its content, never by a run's own words."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        """File name -> content."""
+
+    def add(self, path: Path | None) -> str | None:
+        """Takes an image in; its name here, or None where it cannot be read."""
+        image = read(path)
+        if image is None:
+            return None
+        content = thumbnail(image)
+        name = f"{hashlib.sha256(content).hexdigest()[:20]}.webp"
+        self.files[name] = content
+        return name
+
+    @property
+    def size(self) -> int:
+        """Bytes of all thumbnails."""
+        return sum(map(len, self.files.values()))
+
+    def inline(self) -> dict[str, str]:
+        """File name -> data URI."""
+        return {
+            name: f"data:image/webp;base64,{base64.b64encode(content).decode()}" for name, content in self.files.items()
+        }
+
+    def write(self, folder: Path) -> None:
+        """The thumbnails as files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)

@@ -1,0 +1,290 @@
+"""Runs and ablations -> a folder with a page, the tables in every format, the figures, and thumbnails.
+
+Everything comes from the run directories. The same input gives the same files.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+from evals.records import UserError
+from evals.rundir import write_atomic
+from reports import ablation_figures, escape, formats, run_figures, style, tables
+from reports.frames import provenance
+from reports.page import Browser, Fact, Page, Section, Shown, record, render
+from reports.pictures import Album
+from reports.samples import load_pictures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from reports.frames import Ablation, Run
+    from reports.run_figures import Drawn
+    from reports.samples import Picture
+    from reports.tables import Table
+
+PICTURES = ("auto", "inline", "beside")
+INLINE_BYTES = 4_000_000
+"""Thumbnails up to this size in all are put into the page by `auto`; more would make it slow to open."""
+_CURVES = 9
+"""More of them in one figure cannot be told apart."""
+_WIDE_IN = style.COLUMN_IN * 1.3
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A page and the files it goes with."""
+
+    page: Page
+    drawn: tuple[tuple[str, Drawn], ...]
+    """Sections' ids with their figures, not yet saved."""
+    pictures: tuple[tuple[str, tuple[Picture, ...]], ...]
+    """Names of runs with their images, for ``samples.csv``."""
+    album: Album
+
+
+# ------------------------------------------------------------------------------------------------------------- content
+def of_runs(runs: Sequence[Run], ablations: Sequence[Ablation], title: str, *, every: bool) -> Report:
+    """The report on runs and ablations. Call it, and :func:`write`, inside :func:`reports.style.sheet`.
+
+    Args:
+        runs: Finished runs of any suite.
+        ablations: Finished ablations; their cells' images are shown as far as they are there.
+        title: Above the page.
+        every: Show right images in the browser, too.
+    """
+    names: set[str] = set()
+    images = {run.name: load_pictures(run) for run in runs}
+    geneval = [run for run in runs if run.scores.get("suite") == "geneval"]
+    editing = [run for run in runs if run.scores.get("suite") in tables.EDITING_SUITES]
+    others = [run for run in runs if run not in geneval and run not in editing]
+    if others:
+        known = ", ".join(("geneval", *tables.EDITING_SUITES))
+        raise UserError(f"{others[0].path} is a run of suite {others[0].scores.get('suite')!r}; known: {known}")
+    sections, drawn = [], []
+    if geneval:
+        sections.append(Section(id="geneval", title="GenEval", tables=(tables.geneval_table(geneval),)))
+        drawn += [("geneval", figure) for figure in _figures_of_runs(geneval, images, names)]
+    if editing:
+        sections.append(Section(id="editing", title="Editing", tables=(tables.editing_table(editing),)))
+    for number, ablation in enumerate(ablations):
+        section, figures, cells = _ablation(ablation, names, first=number == 0)
+        sections.append(section)
+        drawn += [(section.id, figure) for figure in figures]
+        images |= cells
+    every_run = [*runs, *(cell.run for ablation in ablations for cell in ablation.cells if cell.run is not None)]
+    album = Album()
+    page = Page(
+        title=title,
+        lead=_lead(runs, ablations),
+        facts=tuple(_facts(geneval, ablations)),
+        sections=tuple(sections),
+        browser=_browser(images, album, every=every),
+        origins=tuple((run.name, provenance(run), json.dumps(run.spec, indent=1)) for run in every_run),
+    )
+    listed = tuple((name, tuple(pictures)) for name, pictures in images.items())
+    return Report(page=page, drawn=tuple(drawn), pictures=listed, album=album)
+
+
+def _lead(runs: Sequence[Run], ablations: Sequence[Ablation]) -> str:
+    every = [*runs, *(cell.run for ablation in ablations for cell in ablation.cells if cell.run is not None)]
+    worlds = " and ".join(dict.fromkeys(str(run.scores.get("world")) for run in every)) or "unknown images"
+    parts = [f"{len(runs)} run{'s' * (len(runs) != 1)}"] * bool(runs)
+    parts += [f"{len(ablations)} ablation{'s' * (len(ablations) != 1)}"] * bool(ablations)
+    return f"{' and '.join(parts)}, measured on {worlds}. Rows marked † are reported by others, not measured here."
+
+
+def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
+    facts = []
+    for run in runs:
+        score = run.scores["overall"]["score"]
+        if score["value"] is not None:
+            note = f"GenEval overall, {run.scores['world']}, {score['low']:.3f} to {score['high']:.3f}, "
+            facts.append(Fact(title=run.label, value=f"{score['value']:.3f}", note=note + f"{score['n']:,} images"))
+    for ablation in ablations:
+        verdicts = [(cell.row["difference"] or {}).get("verdict") for cell in ablation.cells[1:]]
+        worse, better = verdicts.count("worse"), verdicts.count("better")
+        value = f"{worse} worse" + (f", {better} better" if better else "")
+        note = f"of {len(verdicts)} variants, against “{ablation.cells[0].name}”; the rest is not distinguishable"
+        facts.append(Fact(title=f"ablation {ablation.name}", value=value, note=note))
+    return facts
+
+
+def _figures_of_runs(runs: Sequence[Run], images: dict[str, list[Picture]], names: set[str]) -> list[Drawn]:
+    found: list[Drawn | None] = [run_figures.score_by_task(runs)]
+    for run in runs:
+        pictures, mark = images[run.name], f": {run.name}" if len(runs) > 1 else ""
+        by_task: dict[str, list[Picture]] = {}
+        for picture in pictures:
+            by_task.setdefault(picture.task, []).append(picture)
+        found += [
+            run_figures.failure_split(by_task, "failures", f"Where wrong images went wrong{mark}"),
+            run_figures.layout_fit(by_task, "layout", f"Drawings keep to their plans{mark}"),
+            run_figures.color_confusion(pictures, "colours", f"Colours taken for others{mark}"),
+            run_figures.class_confusion(pictures, "classes", f"Objects not found, or taken for others{mark}"),
+        ]
+    return _named(found, runs[0].name if len(runs) == 1 else "", names)
+
+
+def _named(found: Sequence[Drawn | None], prefix: str, names: set[str]) -> list[Drawn]:
+    """Figures that there are, each with a file name of its own."""
+    return [
+        dataclasses.replace(figure, name=escape.file_name(f"{prefix} {figure.name}", names))
+        for figure in found
+        if figure is not None
+    ]
+
+
+def _ablation(
+    ablation: Ablation, names: set[str], *, first: bool
+) -> tuple[Section, list[Drawn], dict[str, list[Picture]]]:
+    images = {cell.run.name: load_pictures(cell.run) for cell in ablation.cells if cell.run is not None}
+    short, settings = ablation_figures.labels(ablation)
+    cells = {short[cell.name]: images[cell.run.name] for cell in ablation.cells if cell.run is not None}
+    few = len(cells) <= _CURVES
+    figures = [
+        ablation_figures.ladder(ablation),
+        ablation_figures.over_settings(ablation),
+        run_figures.failure_split(cells, "failures", f"{ablation.name}: where wrong images went wrong{settings}"),
+        run_figures.layout_fit(cells, "layout", f"{ablation.name}: drawings keep to their plans{settings}")
+        if few
+        else None,
+        ablation_figures.picture_grid(
+            cells, "pictures", f"{ablation.name}: the same prompts in each variant{settings}"
+        ),
+    ]
+    name = escape.file_name(f"ablation {ablation.name}", names)
+    made = [tables.ablation_table(ablation, name), *([tables.published_ablation_table()] if first else [])]
+    section = Section(id=name, title=f"Ablation {ablation.name}", tables=tuple(made))
+    return section, _named(figures, ablation.name, names), images
+
+
+def _browser(images: dict[str, list[Picture]], album: Album, *, every: bool) -> Browser:
+    records = [
+        record([picture], album, number, picture.outcome)
+        for number, pictures in enumerate(images.values())
+        for picture in pictures
+        if every or picture.outcome != "right"
+    ]
+    total = sum(len(pictures) for pictures in images.values())
+    shown = "Every sample" if every else f"The {len(records):,} of {total:,} samples that are wrong or missing"
+    lead = f"{shown}, with planned and detected boxes, the reason, and the stage that failed. Open one for its chain."
+    return Browser(title="Samples" if every else "Failures", lead=lead, records=records, runs=tuple(images))
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+def write(report: Report, output: Path, pictures: str) -> dict[str, Any]:
+    """Writes the folder.
+
+    Args:
+        report: What to write.
+        output: The folder; a new one, an empty one, or that of an earlier report, which is replaced.
+        pictures: One of :data:`PICTURES`.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    prepare(output)
+    shown: dict[str, list[Shown]] = {}
+    for section, drawn in report.drawn:
+        shown.setdefault(section, []).append(_save(drawn, output / "figures"))
+    page = dataclasses.replace(
+        report.page,
+        sections=tuple(dataclasses.replace(s, figures=tuple(shown.get(s.id, ()))) for s in report.page.sections),
+    )
+    every = [table for section in page.sections for table in section.tables]
+    for table in every:
+        for suffix, form in (("csv", formats.to_csv), ("tex", formats.to_latex), ("md", formats.to_markdown)):
+            write_atomic(output / "tables" / f"{table.name}.{suffix}", form(table).encode())
+    write_atomic(output / "report.md", markdown(page).encode())
+    write_atomic(output / "report.tex", _latex(every).encode())
+    write_atomic(output / "samples.csv", _samples_csv(report.pictures).encode())
+    inline = pictures == "inline" or (pictures == "auto" and report.album.size <= INLINE_BYTES)
+    if not inline:
+        report.album.write(output / "pictures")
+    html = render(page, report.album.inline() if inline else None)
+    write_atomic(output / "report.html", html.encode())  # the last one: its presence marks a whole report
+    return {"output": str(output / "report.html"), "tables": len(every), "figures": len(report.drawn),
+            "samples": len(page.browser.records), "pictures": len(report.album.files),
+            "pictures_in_page": inline}  # fmt: skip
+
+
+_OURS = {"figures": {".svg", ".pdf", ".png", ".csv"}, "tables": {".csv", ".tex", ".md"}, "pictures": {".webp"}}
+
+
+def prepare(output: Path) -> None:
+    """Makes room for a report: clears away an earlier one, and nothing else.
+
+    Raises:
+        UserError: The folder has files but no report, or cannot be written.
+    """
+    try:
+        if output.is_dir() and any(output.iterdir()) and not (output / "report.html").is_file():
+            raise UserError(f"{output} has files but no report.html; choose another --output")
+        for folder, suffixes in _OURS.items():
+            for path in (output / folder).glob("*"):
+                if path.suffix in suffixes:
+                    path.unlink()
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write --output {output}: {error.strerror}") from error
+
+
+def _save(drawn: Drawn, folder: Path) -> Shown:
+    folder.mkdir(parents=True, exist_ok=True)
+    style.save(drawn.figure, folder / drawn.name)
+    write_atomic(folder / f"{drawn.name}.csv", csv_of(drawn.header, drawn.rows).encode())
+    svg = (folder / f"{drawn.name}.svg").read_text(encoding="utf-8")
+    wide = bool(drawn.figure.get_figwidth() > _WIDE_IN)
+    return Shown(name=drawn.name, title=drawn.title, text=drawn.text, svg=style.inline(svg, drawn.name), wide=wide)
+
+
+def csv_of(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    r"""Rows as CSV; words are made harmless.
+
+    >>> csv_of(["a", "b"], [["=1", 2.5]])
+    "a,b\n'=1,2.5\n"
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    for row in (header, *rows):
+        writer.writerow([escape.csv_text(cell) if isinstance(cell, str) else cell for cell in row])
+    return file.getvalue()
+
+
+def _samples_csv(images: Sequence[tuple[str, Sequence[Picture]]]) -> str:
+    header = ("run", "case", "index", "task", "outcome", "failed_at", "prompt", "reason", "chain")
+    rows = [
+        (name, p.case, p.index, p.task, p.outcome, p.stage or "", p.prompt, p.reason, p.chain)
+        for name, pictures in images
+        for p in pictures
+    ]
+    return csv_of(header, rows)
+
+
+def markdown(page: Page) -> str:
+    """The page as Markdown: its tables, and its figures as links to PNG files."""
+    parts = [f"# {escape.markdown(page.title)}", escape.markdown(page.lead)]
+    for section in page.sections:
+        parts.append(f"## {escape.markdown(section.title)}")
+        for table in section.tables:
+            parts += [f"**{escape.markdown(table.caption)}**", formats.to_markdown(table).rstrip()]
+        for figure in section.figures:
+            parts.append(f"![{escape.markdown(f'{figure.title}. {figure.text}')}](figures/{figure.name}.png)")
+    counts: dict[str, int] = {}
+    for each in page.browser.records:
+        counts[each["stage"] or each["outcome"]] = counts.get(each["stage"] or each["outcome"], 0) + 1
+    said = ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in counts.items())
+    parts += [f"## {escape.markdown(page.browser.title)}", escape.markdown(page.browser.lead)]
+    parts += [escape.markdown(said)] if said else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _latex(every: Sequence[Table]) -> str:
+    head = "% Tables for a paper: \\usepackage{booktabs}, then \\input this file or one of those in tables/.\n"
+    return head + "\n".join(formats.to_latex(table) for table in every)

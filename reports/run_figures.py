@@ -1,0 +1,299 @@
+"""Figures of runs: scores by task, where wrong images went wrong, layout, and what is taken for what.
+
+Each function draws inside :func:`reports.style.sheet` and returns None where the runs hold nothing to draw.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evals.metrics.boxes import iou_matrix
+from evals.metrics.layout import as_detections
+from evals.vocabulary import COLORS
+from reports import style
+from reports.samples import STAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+    from numpy.typing import NDArray
+
+    from reports.frames import Run
+    from reports.samples import Picture
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A figure with its words and its numbers."""
+
+    name: str
+    """For its files."""
+    title: str
+    text: str
+    """What it shows, in words: its caption, and for those who cannot see it."""
+    figure: Figure
+    header: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+    """The numbers that are drawn."""
+
+
+def score_by_task(runs: Sequence[Run]) -> Drawn | None:
+    """Scores with intervals, a line of marks per task; runs stand below each other in it."""
+    if not runs:
+        return None
+    tasks = list(dict.fromkeys(task for run in runs for task in run.scores["tasks"]))
+    names = ["overall", *tasks]
+    figure = style.figure(style.COLUMN_IN, 0.75 + len(names) * (0.14 + 0.1 * len(runs)) + 0.16 * len(runs))
+    axes = figure.subplots()
+    rows: list[tuple[Any, ...]] = []
+    for number, run in enumerate(runs):
+        blocks = {"overall": run.scores["overall"], **run.scores["tasks"]}
+        estimates = [blocks.get(name, {}).get("score") or {} for name in names]
+        known = [(i, each) for i, each in enumerate(estimates) if each.get("value") is not None]
+        places = [i + (number - (len(runs) - 1) / 2) * 0.7 / len(runs) for i, _ in known]
+        values = np.array([each["value"] for _, each in known])
+        below, above = (np.abs(values - [each[end] for _, each in known]) for end in ("low", "high"))
+        axes.errorbar(values, places, xerr=[below, above], **_mark(number), linestyle="none", capsize=2,
+                      label=style.words(run.label, 40, 1))  # fmt: skip
+        rows += [(run.label, names[i], each["value"], each["low"], each["high"], each["n"]) for i, each in known]
+    axes.set_yticks(range(len(names)), [style.words(name.replace("_", " "), 20) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.axhline(0.5, color=style.GREY, linewidth=0.7)
+    lowest = min((float(row[3]) for row in rows), default=0.0)
+    start = 0.0 if lowest < 0.5 else math.floor(lowest * 10 - 0.2) / 10
+    axes.set_xlim(start - 0.02 * (1 - start), 1 + 0.02 * (1 - start))
+    axes.set_xlabel("score (share of right images)")
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    if len(runs) > 1:
+        figure.legend(loc="outside lower left", ncols=1)
+    worlds = " and ".join(dict.fromkeys(str(run.scores["world"]) for run in runs))
+    return Drawn(
+        name="score-by-task",
+        title="Score by task",
+        text=f"Share of right images with 95 % intervals, overall and by task ({worlds}).",
+        figure=figure,
+        header=("run", "task", "score", "low", "high", "images"),
+        rows=tuple(rows),
+    )
+
+
+def _mark(number: int) -> dict[str, Any]:
+    color = style.SERIES[number % len(style.SERIES)]
+    return {"color": color, "marker": style.MARKERS[number % len(style.MARKERS)], "markeredgecolor": style.PAPER,
+            "markeredgewidth": 0.5}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------- faults
+def failure_split(groups: Mapping[str, Sequence[Picture]], name: str, title: str) -> Drawn | None:
+    """Bars of wrong and missing images, stacked by the stage that failed.
+
+    Args:
+        groups: Label of each bar -> all of its images, right ones included.
+        name: For the files.
+        title: Above the figure.
+    """
+    counts = {label: collections.Counter(p.stage for p in pictures if p.stage) for label, pictures in groups.items()}
+    stages = [stage for stage in STAGES if any(count[stage] for count in counts.values())]
+    if not stages or set(stages) <= {"no_plan", "untraced"}:
+        return None
+    totals = {label: len(pictures) for label, pictures in groups.items()}
+    figure = style.figure(style.COLUMN_IN, 0.95 + 0.24 * len(groups))
+    axes = figure.subplots()
+    left = np.zeros(len(groups))
+    for stage in stages:
+        shares = np.array([counts[label][stage] / max(totals[label], 1) for label in groups])
+        axes.barh(range(len(groups)), shares, left=left, height=0.72, color=style.STAGE_COLORS[stage],
+                  edgecolor=style.PAPER, linewidth=0.6, label=STAGES[stage])  # fmt: skip
+        left += shares
+    reach = max(float(left.max()), 1e-9)
+    for place, label in enumerate(groups):
+        wrong = sum(counts[label].values())
+        axes.text(left[place] + 0.015 * reach, place, f"{wrong:,} of {totals[label]:,}", va="center", fontsize=7)
+    axes.set_yticks(range(len(groups)), [style.words(label.replace("_", " "), 24, 1) for label in groups])
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.set_xlim(0, reach * 1.3)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if reach > 0.08 else f"{value:.1%}")
+    axes.set_xticks([tick for tick in _few_ticks().tick_values(0, reach) if tick <= 1])
+    axes.set_xlabel("share of images that are wrong")
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside lower left", ncols=3, handlelength=1.0, columnspacing=1.2)
+    return Drawn(
+        name=name,
+        title=title,
+        text="Wrong images by the stage that failed: the plan, the drawing of a right plan, or perhaps the detector, "
+        "which rejects even an exact drawing of the plan.",
+        figure=figure,
+        header=("group", *stages, "images"),
+        rows=tuple((label, *(counts[label][stage] for stage in stages), totals[label]) for label in groups),
+    )
+
+
+def _few_ticks(*, integer: bool = False) -> MaxNLocator:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(4, integer=integer)
+
+
+# ------------------------------------------------------------------------------------------------------------- layout
+def layout_fit(groups: Mapping[str, Sequence[Picture]], name: str, title: str) -> Drawn | None:
+    """How much detected boxes overlap planned ones: the share of planned boxes that reach each IoU."""
+    ious = {}
+    for label, pictures in groups.items():
+        fits = [fit for fit in (picture.fit() for picture in pictures if picture.outcome != "missing") if fit]
+        found = np.sort([iou for fit in fits for iou in fit.ious])
+        if len(found):
+            ious[label] = found
+    if not ious:
+        return None
+    figure = style.figure(style.COLUMN_IN, 2.2 + 0.15 * len(ious))
+    axes = figure.subplots()
+    rows: list[tuple[object, ...]] = []
+    steps = np.linspace(0, 1, 101)
+    for number, (label, found) in enumerate(ious.items()):
+        reached = 1 - np.searchsorted(found, np.maximum(steps, 1e-9)) / len(found)
+        dash = ("-", "--", ":")[number // len(style.SERIES) % 3]
+        shown = f"{style.words(label.replace('_', ' '), 24, 1)} ({reached[50]:.2f})"
+        axes.plot(steps, reached, color=style.SERIES[number % len(style.SERIES)], linestyle=dash, label=shown)
+        rows += [(label, float(step), float(share), len(found)) for step, share in zip(steps, reached, strict=True)]
+    axes.axvline(0.5, color=style.GREY, linestyle=":", linewidth=1)
+    axes.set(xlim=(0, 1), ylim=(0, 1.03), xlabel="IoU of planned and detected box", ylabel="share of boxes at least so")
+    axes.grid()
+    columns = 1 if max(len(label) for label in ious) > 15 else 2
+    figure.legend(loc="outside lower left", ncols=columns, title="in brackets: share with IoU of 0.5 or more",
+                  title_fontsize=7, alignment="left", handlelength=1.6)  # fmt: skip
+    return Drawn(
+        name=name,
+        title=title,
+        text="Distribution of the overlap of planned and detected boxes, matched by class: share of planned boxes "
+        "that reach each IoU. A box without a detection has IoU 0.",
+        figure=figure,
+        header=("group", "iou", "share_of_boxes", "boxes"),
+        rows=tuple(rows),
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- confusions
+def color_confusion(pictures: Sequence[Picture], name: str, title: str) -> Drawn | None:
+    """Which colour was named for objects whose colour the prompt gives: a row per colour asked for."""
+    columns = [*COLORS, "not found"]
+    counts = np.zeros((len(COLORS), len(columns)), dtype=int)
+    for asked, named in _asked_colors(pictures):
+        counts[COLORS.index(asked), columns.index(named)] += 1
+    if not counts.sum():
+        return None
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = style.figure(style.COLUMN_IN, 2.95)
+    axes = figure.subplots()
+    _shade(axes, shares, counts)
+    middles = np.arange(len(columns)) + 0.5
+    axes.set_xticks(middles, columns, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(middles[: len(COLORS)], COLORS)
+    axes.set_xlabel("named by the encoder")
+    axes.set_ylabel("asked for")
+    return Drawn(
+        name=name,
+        title=title,
+        text="Objects by the colour that the prompt asks for (rows) and the colour that was named (columns): counts; "
+        "shading is the share of the row.",
+        figure=figure,
+        header=("asked", *columns),
+        rows=tuple((color, *map(int, counts[i])) for i, color in enumerate(COLORS)),
+    )
+
+
+def _asked_colors(pictures: Sequence[Picture]) -> Iterator[tuple[str, str]]:
+    for picture in pictures:
+        if picture.outcome == "missing":
+            continue
+        for item in picture.metadata.get("include", ()):
+            if item.get("color") not in COLORS:
+                continue
+            count = int(item.get("count", 1))
+            named = [seen.color for seen in picture.seen if seen.name == item.get("class") and seen.color][:count]
+            yield from ((item["color"], color) for color in named if color in COLORS)
+            yield from [(item["color"], "not found")] * max(0, min(count, 100) - len(named))
+
+
+def _shade(axes: Axes, shares: NDArray[np.float64], counts: NDArray[np.int_]) -> None:
+    """A matrix of rectangles with their counts; empty cells stay empty."""
+    import matplotlib
+
+    shades = matplotlib.colormaps[style.SHADES]
+    axes.pcolormesh(
+        np.where(shares > 0, shares, np.nan), cmap=shades, vmin=0, vmax=1, edgecolors=style.PAPER, linewidth=0.8
+    )
+    for y, x in zip(*np.nonzero(counts), strict=True):
+        axes.text(x + 0.5, y + 0.5, f"{counts[y, x]}", ha="center", va="center", fontsize=6.5,
+                  color=style.readable_on(shades(float(shares[y, x]))))  # fmt: skip
+    axes.set(xlim=(0, counts.shape[1]), ylim=(counts.shape[0], 0))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_tick_params(length=0)
+
+
+_SAME_PLACE_IOU = 0.3
+_SHOWN_PAIRS = 15
+
+
+def class_confusion(pictures: Sequence[Picture], name: str, title: str) -> Drawn | None:
+    """What stands most often where a planned object should stand, if that object was not found."""
+    pairs: collections.Counter[tuple[str, str]] = collections.Counter()
+    planned: collections.Counter[str] = collections.Counter()
+    for picture in pictures:
+        for wanted, instead in _mistaken(picture):
+            planned[wanted] += 1
+            if instead is not None:
+                pairs[wanted, instead] += 1
+    if not pairs:
+        return None
+    shown = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN_PAIRS]
+    figure = style.figure(style.COLUMN_IN, 0.65 + 0.2 * len(shown))
+    axes = figure.subplots()
+    values = [count for _, count in shown]
+    colors = [style.GREY if instead == _NOTHING else style.BLUE for (_, instead), _ in shown]
+    axes.barh(range(len(shown)), values, height=0.72, color=colors)
+    for place, ((wanted, _), count) in enumerate(shown):
+        axes.text(count + 0.015 * max(values), place, f"{count} of {planned[wanted]}", va="center", fontsize=7)
+    axes.set_yticks(range(len(shown)), [style.words(f"{wanted} → {instead}", 32) for (wanted, instead), _ in shown])
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlim(0, max(values) * 1.3)
+    axes.xaxis.set_major_locator(_few_ticks(integer=True))
+    axes.set_xlabel("objects not found")
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    return Drawn(
+        name=name,
+        title=title,
+        text="Planned objects that were not found, and what the detector saw in their place (IoU of 0.3 or more) "
+        f"instead; the {len(shown)} most frequent pairs of {len(pairs)}.",
+        figure=figure,
+        header=("planned", "seen_instead", "objects", "planned_objects"),
+        rows=tuple((wanted, instead, count, planned[wanted]) for (wanted, instead), count in pairs.most_common()),
+    )
+
+
+_NOTHING = "nothing"
+
+
+def _mistaken(picture: Picture) -> Iterator[tuple[str, str | None]]:
+    """Each planned object and what stands in its place instead; None where it was found."""
+    if not picture.has_plan or not picture.width:
+        return
+    wanted = as_detections(picture.planned, picture.width, picture.height)
+    overlap = iou_matrix([d.box_xyxy_px for d in wanted], [d.box_xyxy_px for d in picture.seen])
+    for row, item in enumerate(wanted):
+        there = [i for i in range(len(picture.seen)) if overlap[row, i] >= _SAME_PLACE_IOU]
+        if any(picture.seen[i].name == item.name for i in there):
+            yield item.name, None
+            continue
+        best = max(there, key=lambda i: overlap[row, i], default=None)
+        yield item.name, _NOTHING if best is None else picture.seen[best].name

@@ -1,0 +1,182 @@
+"""One record per image of a run: what was asked, planned, seen and judged, and at which stage it went wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from evals.metrics import layout
+from evals.records import Detection, UserError
+from evals.rundir import key_of
+from reports.frames import load_lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from evals.rundir import Key
+    from reports.frames import Run
+
+STAGES = {
+    "plan_wrong": "plan",
+    "drawing_wrong": "drawing",
+    "detector_doubt": "detector in doubt",
+    "unchecked": "unchecked",
+    "no_plan": "no plan",
+    "failed": "no image or no verdict",
+    "untraced": "not recorded",
+}
+"""Where a wrong image went wrong; the first five are the scorer's, the others say that it cannot be known."""
+
+OUTCOMES = ("right", "wrong", "missing")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One image of a run with everything that was found out about it."""
+
+    case: str
+    index: int
+    task: str
+    prompt: str
+    outcome: str
+    """One of :data:`OUTCOMES`; missing where there is no image or no verdict."""
+    stage: str | None
+    """One of :data:`STAGES`; None for a right image."""
+    reason: str
+    chain: str
+    file: Path | None
+    """The image; None if its place is not inside the run directory."""
+    width: int
+    height: int
+    planned: tuple[layout.PlannedObject, ...]
+    seen: tuple[Detection, ...]
+    """Detections that counted, with their colours where one was asked for."""
+    metadata: dict[str, Any]
+    """What the benchmark asks for."""
+    has_plan: bool
+
+    @property
+    def key(self) -> str:
+        """Case and index, as in ``00042/1``."""
+        return f"{self.case}/{self.index}"
+
+    def fit(self) -> layout.LayoutFit | None:
+        """How the image keeps to its plan; None without a plan."""
+        if not self.has_plan or not self.width:
+            return None
+        boxes = layout.as_detections(self.planned, self.width, self.height)
+        return layout.fit(boxes, self.seen, self.width, self.height)
+
+
+def load_pictures(run: Run) -> list[Picture]:
+    """All images of a run, those that failed last.
+
+    Raises:
+        UserError: The run's logs are missing, damaged, or not of one run.
+    """
+    try:
+        return _pictures(run)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{run.path} has a log that no suite writes: {type(error).__name__} {error}") from None
+
+
+def _pictures(run: Run) -> list[Picture]:
+    results, observations = (load_lines(run.path / f"{name}.jsonl") for name in ("results", "observations"))
+    if len(results) != len(observations):
+        raise UserError(f"{run.path} has {len(results)} results but {len(observations)} observations; score it again")
+    chains = {key_of(line): line for line in _lines_if_any(run.path / "chains.jsonl")}
+    faults = run.scores.get("faults") or {}
+    pictures = []
+    for result, seen in zip(results, observations, strict=True):
+        key = key_of(seen)
+        pictures.append(_judged(run.path, key, result, seen, chains.get(key, {}), faults))
+    judged = {key_of(line) for line in observations}
+    metadata = {seen["case"]: result for result, seen in zip(results, observations, strict=True)}
+    failures = {key_of(line): line for line in _lines_if_any(run.path / "failures.jsonl")}
+    for key, line in failures.items():
+        if key not in judged:
+            pictures.append(_failed(run.path, key, line, chains.get(key, {}), metadata.get(key[0])))
+    return pictures
+
+
+def _lines_if_any(path: Path) -> list[dict[str, Any]]:
+    return load_lines(path) if path.is_file() else []
+
+
+def _judged(
+    run: Path, key: Key, result: dict[str, Any], seen: dict[str, Any], chain: dict[str, Any], faults: dict[str, str]
+) -> Picture:
+    plan = seen.get("plan")
+    correct = bool(result["correct"])
+    fault = faults.get(f"{key[0]}/{key[1]}", "untraced" if plan else "no_plan")
+    colors = {(item["name"], *item["box_xyxy_px"]): item.get("color") for item in seen["detections"]}
+    details = json.loads(result["details"])
+    return Picture(
+        case=key[0],
+        index=key[1],
+        task=str(result["tag"]),
+        prompt=str(result["prompt"]),
+        outcome="right" if correct else "wrong",
+        stage=None if correct else (fault if fault in STAGES else "untraced"),
+        reason=str(result["reason"]),
+        chain=str(chain.get("chain") or ""),
+        file=inside(run, str(result["filename"])),
+        width=int(seen["width"]),
+        height=int(seen["height"]),
+        planned=tuple(layout.PlannedObject.from_dict(item) for item in (plan or {}).get("objects", ())),
+        seen=tuple(
+            Detection(name=str(name), score=float(score), box_xyxy_px=(x1, y1, x2, y2),
+                      color=colors.get((name, x1, y1, x2, y2)))
+            for name, boxes in details.items()
+            for x1, y1, x2, y2, score in boxes
+        ),
+        metadata=json.loads(result["metadata"]),
+        has_plan=plan is not None,
+    )  # fmt: skip
+
+
+def _failed(
+    run: Path, key: Key, line: dict[str, Any], chain: dict[str, Any], sibling: dict[str, Any] | None
+) -> Picture:
+    """A sample without a verdict; its prompt is known from another image of the case, or from GenEval's own file."""
+    file = inside(run, f"images/{key[0]}/samples/{key[1]:04d}.png")
+    metadata = json.loads(sibling["metadata"]) if sibling else _metadata(inside(run, f"images/{key[0]}/metadata.jsonl"))
+    return Picture(
+        case=key[0],
+        index=key[1],
+        task=str((sibling or metadata).get("tag", "unknown")),
+        prompt=str((sibling or metadata).get("prompt", "")),
+        outcome="missing",
+        stage="failed",
+        reason=f"{line['stage']}: {line['error']}",
+        chain=str(chain.get("chain") or ""),
+        file=file if file is not None and file.is_file() else None,
+        width=0,
+        height=0,
+        planned=layout.parse_plan(str(chain.get("chain") or "")),
+        seen=(),
+        metadata=metadata,
+        has_plan=bool(chain.get("chain")),
+    )
+
+
+def _metadata(path: Path | None) -> dict[str, Any]:
+    if path is None or not path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
+def inside(run: Path, name: str) -> Path | None:
+    """A file of a run by the name that its log gives; None for a name that leads elsewhere.
+
+    >>> from pathlib import Path
+    >>> inside(Path("run"), "images/0/samples/0000.png").as_posix(), inside(Path("run"), "../secret.png")
+    ('run/images/0/samples/0000.png', None)
+    """
+    place = PurePosixPath(name)
+    if place.is_absolute() or ".." in place.parts or not place.parts or "\0" in name or "\\" in name:
+        return None
+    return run.joinpath(*place.parts)
