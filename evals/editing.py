@@ -16,6 +16,7 @@ other.
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +184,7 @@ def observe(
     if all("truth" in edit.extra for edit in edits):
         seen = measured.measure(edits, results, chains, tools.detector, tools.embedder)
         for observation, edit, one in zip(observations, edits, seen, strict=True):
-            observation |= {"truth": edit.extra["truth"], "measured": one}
+            observation |= {"truth": edit.extra["truth"], "measured": one, "detections": one["result"]["objects"]}
     return observations
 
 
@@ -327,7 +328,16 @@ def result(sample: Sample, filename: str, observation: dict[str, Any], judged: V
         "reason": judged.reason,
         "metrics": observation["metrics"],
         "judge": [one["value"] for one in observation["judgements"]],
+        "details": json.dumps(_details(observation.get("detections", ()))),
     }
+
+
+def _details(detections: Sequence[dict[str, Any]]) -> dict[str, list[list[float]]]:
+    """Boxes and scores by class, as GenEval's results have them."""
+    found: dict[str, list[list[float]]] = {}
+    for item in detections:
+        found.setdefault(item["name"], []).append([*item["box_xyxy_px"], item["score"]])
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------- suite

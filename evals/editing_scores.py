@@ -11,6 +11,7 @@ from rich.table import Table
 
 from evals import measured
 from evals.metrics import images, judging
+from evals.metrics.edits import EditTruth
 from evals.metrics.images import HIGHER_IS_BETTER, Score
 from evals.records import Judgement, in_icon_world
 
@@ -58,7 +59,19 @@ def summarize(
         "overall": _block(observations, total, args),
         "categories": {tag: _block(lines, wanted[tag], args) for tag, lines in by_category.items()},
         "missing": {"total": total - len(observations), "by_cause": dict(causes.most_common())},
+        "faults": _faults(observations),
     }
+
+
+def _faults(observations: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Where each wrong result of the icon world went wrong, by case and index, in GenEval's words."""
+    faults = {}
+    for line in observations:
+        if "measured" in line:
+            stage = measured.stage_of(EditTruth.from_dict(line["truth"]), line["measured"])
+            if stage is not None:
+                faults[f"{line['case']}/{line['index']}"] = f"{stage}_wrong"
+    return faults
 
 
 def _block(lines: Sequence[dict[str, Any]], wanted: int, args: argparse.Namespace) -> dict[str, Any]:
