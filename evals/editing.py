@@ -328,16 +328,8 @@ def result(sample: Sample, filename: str, observation: dict[str, Any], judged: V
         "reason": judged.reason,
         "metrics": observation["metrics"],
         "judge": [one["value"] for one in observation["judgements"]],
-        "details": json.dumps(_details(observation.get("detections", ()))),
+        "details": json.dumps(measured.details(observation.get("detections", ()))),
     }
-
-
-def _details(detections: Sequence[dict[str, Any]]) -> dict[str, list[list[float]]]:
-    """Boxes and scores by class, as GenEval's results have them."""
-    found: dict[str, list[list[float]]] = {}
-    for item in detections:
-        found.setdefault(item["name"], []).append([*item["box_xyxy_px"], item["score"]])
-    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------- suite

@@ -129,6 +129,14 @@ def planned(truth: EditTruth, chain: str, side_px: int) -> dict[str, Any] | None
     return {"objects": objects, "ground": ground, "width": side_px, "height": side_px}
 
 
+def details(detections: Sequence[dict[str, Any]]) -> dict[str, list[list[float]]]:
+    """Boxes and scores by class, as GenEval's results have them."""
+    found: dict[str, list[list[float]]] = {}
+    for item in detections:
+        found.setdefault(item["name"], []).append([*item["box_xyxy_px"], item["score"]])
+    return found
+
+
 # -------------------------------------------------------------------------------------------------------------- verdict
 def verdict(truth: EditTruth, measured: dict[str, Any]) -> tuple[bool, str]:
     """Whether an edit is done with the rest untouched, and what is wrong if not. Pure."""
