@@ -145,6 +145,12 @@ def vae_means(
     device: torch.device | None = None,
 ) -> torch.Tensor:
     """Posterior means of pictures, (n, channels, h, w), not scaled. Pictures of another size are resized (bicubic)."""
+    pixels = pixels_of(pictures, size_px).to(device or vae.device).to(vae.dtype)
+    return vae.encode((pixels / 255 - 0.5) / 0.5).latent_dist.mode()
+
+
+def pixels_of(pictures: Sequence[Image.Image], size_px: tuple[int, int]) -> torch.Tensor:
+    """Pictures in one size, uint8 (n, 3, height, width)."""
     resized = [
         picture if picture.size == size_px else picture.resize(size_px, Image.Resampling.BICUBIC)
         for picture in (picture.convert("RGB") for picture in pictures)
@@ -152,9 +158,7 @@ def vae_means(
     # Contiguous, or convolutions add up in another order: on flat pictures, where the group norms divide by almost
     # nothing, that moves latents by 1e-3.
     channels_first = np.stack([np.asarray(picture) for picture in resized]).transpose(0, 3, 1, 2)
-    pixels = torch.from_numpy(np.ascontiguousarray(channels_first)).to(device or vae.device).to(vae.dtype)
-    pixels = (pixels / 255 - 0.5) / 0.5
-    return vae.encode(pixels).latent_dist.mode()
+    return torch.from_numpy(np.ascontiguousarray(channels_first))
 
 
 class Denoiser:
