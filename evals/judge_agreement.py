@@ -5,7 +5,8 @@ model, cells ``[SC, PQ]`` with values 0, 0.5 and 1: semantic consistency and per
 is ``sqrt(SC * PQ)``. The ratings are not part of this project; ImagenHub's repository holds those of three raters.
 
 The judge's scores come in the same format, on any scale, in one TSV per repeat or a single one. A cell with one number
-is a judge that gives an overall score only: it is held against SC and against the overall score.
+is a judge that gives an overall score only: it is held against SC and against the overall score. Or they come from runs
+of an editing suite over each model's results, ``--judge-runs MODEL=DIR ...``.
 
 Judge and people are compared item by item inside a model (Spearman, Kendall tau-b), then averaged over models, and by
 the models' means. The ceiling is how well one rater predicts the others: a judge cannot be expected to do better.
@@ -14,6 +15,7 @@ correlation: it is left out of the mean, and named.
 
     python -m evals.judge_agreement --ratings rater1.tsv rater2.tsv rater3.tsv
     python -m evals.judge_agreement --ratings rater1.tsv rater2.tsv rater3.tsv --judge judge.tsv
+    python -m evals.judge_agreement --ratings rater1.tsv rater2.tsv rater3.tsv --judge-runs MagicBrush=runs/a
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import numpy as np
 from evals import cli
 from evals.metrics.agreement import krippendorff_alpha, rank_correlations
 from evals.records import UserError
+from evals.rundir import read_lines, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +87,8 @@ def read_ratings(path: Path, *, human: bool) -> Ratings:
         UserError: It cannot be read, has no models, or an item twice.
     """
     rows = _read_rows(path)
-    models, items = tuple(rows[0][1:]), tuple(row[0] for row in rows[1:])
+    # The public ratings name files, our cases do not.
+    models, items = tuple(rows[0][1:]), tuple(re.sub(r"\.(jpg|png)$", "", row[0]) for row in rows[1:])
     for kind, names in (("model", models), ("item", items)):
         if len(set(names)) < len(names):
             raise UserError(f"{path}: {kind} {next(n for n in names if names.count(n) > 1)} occurs twice")
@@ -114,6 +118,52 @@ def _read_rows(path: Path) -> list[list[str]]:
     if len(rows) < 2 or len(rows[0]) < 2:
         raise UserError(f"{path}: expected a header with item ids and models, and items below it")
     return rows
+
+
+def read_runs(specs: Sequence[str]) -> list[Ratings]:
+    """A judge's scores from runs of an editing suite, one record per repeat.
+
+    Args:
+        specs: ``MODEL=RUN_DIRECTORY`` with the model's name as the people's files have it.
+
+    Raises:
+        UserError: A run has no judgements, or not those of the same judge.
+    """
+    judges: set[str] = set()
+    seen: dict[int, dict[tuple[str, str], tuple[float, float, float]]] = {}
+    for spec in specs:
+        model, equals, folder = spec.partition("=")
+        lines, _ = read_lines(Path(folder) / "observations.jsonl") if equals else ([], 0)
+        answers = [(line["case"], one) for line in lines for one in line.get("judgements", ())]
+        if not answers:
+            raise UserError(f"--judge-runs {spec}: expected MODEL=DIR with the judgements of a run")
+        judges |= {one["judge"] for _, one in answers}
+        for case, one in answers:
+            cells = seen.setdefault(one["repeat"], {})
+            if one["value"] is not None:
+                cells[case, model] = _aspects(one)
+    if len(judges) > 1:
+        raise UserError(f"--judge-runs: expected runs of one judge but got {', '.join(sorted(judges))}")
+    items = tuple(sorted({item for cells in seen.values() for item, _ in cells}))
+    models = tuple(dict.fromkeys(spec.partition("=")[0] for spec in specs))
+    found = []
+    for _, cells in sorted(seen.items()):
+        missing = (np.nan,) * 3
+        scores = np.array([[cells.get((item, model), missing) for model in models] for item in items])
+        found.append(
+            Ratings(name=judges.copy().pop(), items=items, models=models, scores=scores.reshape(-1, len(models), 3))
+        )
+    return found
+
+
+def _aspects(judgement: dict[str, Any]) -> tuple[float, float, float]:
+    """SC and PQ, each the lower of its two scores as VIEScore has it, and the judge's final score."""
+    parts = judgement["scores_0_10"]
+    lower = [
+        min((parts[name] for name in names if name in parts), default=float("nan"))
+        for names in (("success", "restraint"), ("naturalness", "cleanness"))
+    ]
+    return lower[0], lower[1], 10 * judgement["value"]
 
 
 def align(files: Sequence[Ratings], items: Sequence[str], models: Sequence[str]) -> NDArray[np.float64]:
@@ -298,6 +348,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--ratings", type=Path, nargs="+", required=True, metavar="TSV", help="one file per rater")
     parser.add_argument("--judge", type=Path, nargs="+", default=[], metavar="TSV", help="one file per repeat")
+    parser.add_argument("--judge-runs", nargs="+", default=[], metavar="MODEL=DIR", help="or runs of an editing suite")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write everything there")
     return parser
@@ -308,11 +359,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with cli.clear_errors("judge_agreement") as end:
         args = _parser().parse_args(argv)
         raters = [read_ratings(path, human=True) for path in args.ratings]
-        judges = [read_ratings(path, human=False) for path in args.judge]
+        if args.judge and args.judge_runs:
+            raise UserError("give --judge or --judge-runs, not both")
+        judges = [*(read_ratings(path, human=False) for path in args.judge), *read_runs(args.judge_runs)]
         found = analyse(raters, judges, args.seed)
         if args.output:
-            from evals.rundir import write_atomic
-
             write_atomic(args.output, (json.dumps(found, indent=2) + "\n").encode())
         _show(found)
     return end.code

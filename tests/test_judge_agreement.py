@@ -214,7 +214,41 @@ def test_a_judge_with_one_number_and_holes_is_held_against_consistency_and_the_w
     assert sorted(headline["spearman"]) == ["O", "SC"]
     assert "140 cells of the judge are missing" in " ".join(out.split())
     assert headline["unreadable"] == 50
-    assert "not read, taken as missing: one: sample_0_1.jpg Delta: x" in err
+    assert "not read, taken as missing: one: sample_0_1 Delta: x" in err
+
+
+def write_run(folder, scores, judge="viescore@m#1"):
+    """The observations of a suite's run: two repeats, the second without its last answer."""
+    folder.mkdir()
+    lines = []
+    for i, (sc, pq) in enumerate(scores):
+        parts = {"success": 5 * sc, "restraint": 10, "naturalness": 10, "cleanness": 5 * pq}
+        value = judging.geometric([5 * sc, 10], [10, 5 * pq])
+        both = [Judgement(judge=judge, repeat=k, scores_0_10=parts, value=value).as_dict() for k in range(2)]
+        if i == 59:
+            both[1] = Judgement(judge=judge, repeat=1, failure="refusal").as_dict()
+        lines.append(json.dumps({"case": f"sample_{i}_1", "index": 0, "judgements": both}))
+    (folder / "observations.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_runs_of_a_suite_say_the_same_as_a_table_of_their_scores(three, tmp_path, capsys):
+    paths, judge = three
+    truth = [[json.loads(cell) for cell in line.split("\t")[1:]] for line in judge.read_text().splitlines()[1:]]
+    runs = [
+        f"{model}={write_run(tmp_path / model, [[v / 5 for v in row[j]] for row in truth])}"
+        for j, model in enumerate(("Alpha", "Beta", "Gamma"))
+    ]
+    table, logged = (
+        json.loads(run(capsys, "--ratings", *paths, *words)[1].splitlines()[-1])["spearman"]
+        for words in (("--judge", judge), ("--judge-runs", *runs))
+    )
+    for aspect in ("SC", "PQ"):
+        assert logged[aspect] == pytest.approx(table[aspect], abs=0.1 if aspect == "PQ" else 1e-9)
+    other = write_run(tmp_path / "other", [(0, 0)] * 3, judge="got@n#2")
+    assert "runs of one judge" in run(capsys, "--ratings", *paths, "--judge-runs", *runs, f"Delta={other}")[2]
+    assert "expected MODEL=DIR" in run(capsys, "--ratings", *paths, "--judge-runs", str(other))[2]
+    assert "not both" in run(capsys, "--ratings", *paths, "--judge", judge, "--judge-runs", *runs)[2]
 
 
 def test_repeats_of_a_judge_are_averaged(three, capsys):
@@ -235,7 +269,7 @@ def test_without_a_judge_people_are_held_against_each_other(three, capsys):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text.replace("sample_7_1", "sample_6_1"), "item sample_6_1.jpg occurs twice"),
+        (lambda text: text.replace("sample_7_1", "sample_6_1"), "item sample_6_1 occurs twice"),
         (lambda text: text.replace("sample_7_1", "other_7_1"), "differ in 2 items, the first is other_7_1"),
         (lambda text: text.replace("Beta", "Bravo"), "differ in 2 models"),
         (lambda text: text.replace("Beta", "Alpha"), "model Alpha occurs twice"),
