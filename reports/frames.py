@@ -167,7 +167,7 @@ def provenance(run: Run) -> dict[str, str]:
     return {
         "detector": _with_hash(observe.get("detector", run.scores.get("detector")), weights, "detector/"),
         "encoder": _with_hash(observe.get("embedder"), weights, "embedder/"),
-        "judge": str(observe.get("judge") or run.scores.get("judge") or "none"),
+        "judge": str((run.scores.get("overall", {}).get("judge") or {}).get("judge") or "none"),
         "weights": digest(generate.get("weights_sha256") or {}) or "none",
         "commit": commit + (" with local changes" if machine.get("dirty") else ""),
         "scorer": f"version {run.scores.get('version', 'unknown')}",

@@ -14,8 +14,8 @@ TABLES = ("geneval", "editing", "ablation")
 METRICS = {
     ("emu_edit", "clip_i_source"): "emu_edit_clip_i",
     ("emu_edit", "clip_t"): "emu_edit_clip_t",
-    ("imagenhub", "score"): "imagenhub_judge",
-    ("reason_edit", "score"): "reason_edit_judge",
+    ("imagenhub", "judge"): "imagenhub_judge",
+    ("reason_edit", "judge"): "reason_edit_judge",
 }
 """Which published metric a suite's own metric is. Its encoder or judge still has to be the same to compare."""
 

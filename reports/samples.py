@@ -111,13 +111,13 @@ def _judged(
     plan = seen.get("plan")
     correct = bool(result["correct"])
     fault = faults.get(f"{key[0]}/{key[1]}", "untraced" if plan else "no_plan")
-    colors = {(item["name"], *item["box_xyxy_px"]): item.get("color") for item in seen["detections"]}
-    details = json.loads(result["details"])
+    colors = {(item["name"], *item["box_xyxy_px"]): item.get("color") for item in seen.get("detections", ())}
+    details = json.loads(result.get("details", "{}"))  # an editing suite logs none
     return Picture(
         case=key[0],
         index=key[1],
-        task=str(result["tag"]),
-        prompt=str(result["prompt"]),
+        task=str(result["tag"] if "tag" in result else result["category"]),
+        prompt=str(result["prompt"] if "prompt" in result else result["instruction"]),
         outcome="right" if correct else "wrong",
         stage=None if correct else (fault if fault in STAGES else "untraced"),
         reason=str(result["reason"]),
@@ -132,7 +132,7 @@ def _judged(
             for name, boxes in details.items()
             for x1, y1, x2, y2, score in boxes
         ),
-        metadata=json.loads(result["metadata"]),
+        metadata=json.loads(result.get("metadata", "{}")),
         has_plan=plan is not None,
     )  # fmt: skip
 
@@ -142,7 +142,8 @@ def _failed(
 ) -> Picture:
     """A sample without a verdict; its prompt is known from another image of the case, or from GenEval's own file."""
     file = inside(run, f"images/{key[0]}/samples/{key[1]:04d}.png")
-    metadata = json.loads(sibling["metadata"]) if sibling else _metadata(inside(run, f"images/{key[0]}/metadata.jsonl"))
+    told = sibling.get("metadata") if sibling else None
+    metadata = json.loads(told) if told else _metadata(inside(run, f"images/{key[0]}/metadata.jsonl"))
     return Picture(
         case=key[0],
         index=key[1],

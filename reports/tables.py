@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from reports.frames import Ablation, Run
 
 PHOTOGRAPHS = "photographs"
-MEASURED = "95 % intervals: bootstrap over prompts."
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,21 +147,28 @@ def estimate(block: dict[str, Any] | None) -> Cell:
     return Cell(value=block.get("value"), low=block.get("low"), high=block.get("high")) if block else Cell()
 
 
-def _marks(rows: Sequence[Row], table: str) -> list[str]:
+def _marks(rows: Sequence[Row], table: str, clusters: str = "prompts") -> list[str]:
     notes = [f"† as reported in {table} of the GoT paper (arXiv 2503.10639), not measured here."]
     worlds = {row.images for row in rows if not row.reported}
     if worlds - {PHOTOGRAPHS}:
         notes.append(f"{', '.join(sorted(worlds - {PHOTOGRAPHS}))}: a small drawn domain; its numbers do not compare "
                      "with those of photographs.")  # fmt: skip
-    return [*notes, MEASURED] if worlds else notes
+    return [*notes, _measured(clusters)] if worlds else notes
+
+
+def _measured(clusters: str) -> str:
+    return f"95 % intervals: bootstrap over {clusters}."
 
 
 def _run_notes(runs: Sequence[Run]) -> list[str]:
     """What measured rows rest on, said once for all rows that rest on the same."""
     notes: dict[str, list[str]] = {}
     for run in runs:
-        score = run.scores["overall"].get("score", {})
-        size = f"n = {score['n']:,} images of {score['clusters']:,} prompts, " if score else ""
+        overall = run.scores["overall"]
+        if "score" in overall:
+            size = f"n = {overall['score']['n']:,} images of {overall['score']['clusters']:,} prompts, "
+        else:
+            size = f"n = {overall['images']:,} images of {overall['groups']:,} source pictures, "
         facts = [f"{run.scores['world']}, {size}{_facts(run)}."]
         reference = run.scores.get("reference")
         if reference:
@@ -212,40 +218,47 @@ def editing_table(runs: Sequence[Run]) -> Table:
         caption="Image editing: CLIP similarities on Emu-Edit, and a judge's scores on ImagenHub and Reason-Edit.",
         columns=_EDITING,
         rows=tuple(rows),
-        notes=(*_marks(rows, "Table 2"), *_run_notes(runs)),
+        notes=(*_marks(rows, "Table 2", "source pictures"), *_run_notes(runs), *_editing_notes(runs)),
     )
 
 
 def _editing_rows(run: Run) -> list[Row]:
-    """A row for each encoder or judge: ``clip_i_source@ViT-B-32`` is CLIP-I by ViT-B-32."""
-    suite = run.scores["suite"]
+    """A row for each encoder (``clip_t@ViT-B-32`` is CLIP-T by ViT-B-32) or judge."""
+    overall, suite = run.scores["overall"], run.scores["suite"]
     found: dict[str, dict[str, Cell]] = {}
-    for name, block in estimates(run.scores["overall"]):
-        metric, _, tool = name.rpartition(".")[2].partition("@")
-        key = METRICS.get((suite, metric))
-        if key is not None:
-            tool = tool or str(run.scores.get("judge") or run.scores.get("embedder") or "")
-            found.setdefault(tool, {})[key] = estimate(block)
+    for name, block in overall["metrics"].items():
+        metric, _, encoder = name.partition("@")
+        if (suite, metric) in METRICS:
+            found.setdefault(encoder, {})[METRICS[suite, metric]] = estimate(block)
+    judge = overall["judge"]
+    # A judge that failed too often has no headline: its mean over what is left would flatter or shame.
+    if judge and judge["headline"] is not None and (suite, "judge") in METRICS:
+        found.setdefault(judge["judge"], {})[METRICS[suite, "judge"]] = estimate(judge["score"])
     rows = []
     for tool, cells in found.items():
-        label = f"{run.label}, {tool}" if tool else run.label
         ordered = tuple(cells.get(column.key, Cell()) for column in _EDITING)
-        rows.append(Row(label=label, images=str(run.scores["world"]), cells=ordered))
+        rows.append(Row(label=f"{run.label}, {tool}", images=str(run.scores["world"]), cells=ordered))
     return rows
 
 
-def estimates(block: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every estimate inside a part of scores.json, by its dotted name.
-
-    >>> [name for name, _ in estimates({"layout": {"iou": {"value": 1.0, "low": 0.9}}, "missing": 0})]
-    ['layout.iou']
-    """
-    for name, item in block.items():
-        if isinstance(item, dict):
-            if "value" in item and "low" in item:
-                yield f"{prefix}{name}", item
-            else:
-                yield from estimates(item, f"{prefix}{name}.")
+def _editing_notes(runs: Sequence[Run]) -> list[str]:
+    """What the same encoder makes of the untouched source and of the true target; judgements that failed."""
+    notes = []
+    for run in runs:
+        overall, suite = run.scores["overall"], run.scores["suite"]
+        for name, block in overall["metrics"].items():
+            ends = [
+                (what, block.get(key)) for what, key in (("untouched source", "identity"), ("true target", "target"))
+            ]
+            known = ", ".join(f"{what} {value:.3f}" for what, value in ends if value is not None)
+            if known and (suite, name.partition("@")[0]) in METRICS:
+                notes.append(f"{run.label}, {name}: {known}.")
+        failed = sum(((overall["judge"] or {}).get("failed") or {}).values())
+        if failed:
+            low, high = overall["judge"]["bounds"]
+            said = f"{failed:,} judgements failed; with them the score lies between {low:.3f} and {high:.3f}"
+            notes.append(f"{run.label}, {overall['judge']['judge']}: {said}.")
+    return notes
 
 
 # ------------------------------------------------------------------------------------------------------------ ablation
@@ -264,7 +277,7 @@ def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
         rows.append(Row(label=cell.name, images=world, cells=(estimate(cell.row["overall"]), *middle, *parts)))
     first = ablation.cells[0].row["overall"]
     notes = [
-        f"{world}; n = {first['n']:,} images of {first['clusters']:,} prompts in each cell. {MEASURED}",
+        f"{world}; n = {first['n']:,} images of {first['clusters']:,} prompts in each cell. {_measured('prompts')}",
         "Differences to the first row are paired by prompt; p values are of a permutation test, corrected for their "
         "number by Holm's method.",
         f"Command: {ablation.command}.",

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from report_kit import BOTH, CHAIN, write_run
 
+from evals import cli, emu_edit, imagenhub
 from reports import __main__ as reports_main
 from reports import formats, tables
 from reports.frames import load, load_results, load_run
@@ -129,13 +130,6 @@ def test_runs_of_the_same_name_are_told_apart(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------- editing
-def editing_run(run, suite, **blocks):
-    value = {"low": 0.2, "high": 0.4, "n": 9, "clusters": 9}
-    overall = {name: {"value": number, **value} for name, number in blocks.items()}
-    scores = {"suite": suite, "world": "icon world", "model": "got", "overall": overall}
-    return dataclasses.replace(load_run(run), scores=scores)
-
-
 def test_editing_table_has_the_papers_rows_and_only_them_without_runs():
     table = tables.editing_table([])
     assert len(table.rows) == 8
@@ -150,17 +144,46 @@ def test_editing_table_has_the_papers_rows_and_only_them_without_runs():
     assert [row["imagenhub_judge"] for row in rows if row["method"] == "Emu-Edit"] == [""]
 
 
-def test_editing_scores_of_two_encoders_or_judges_never_share_a_row(run):
-    clips = {"clip_i_source@ViT-B-32": 0.9, "clip_i_source@ViT-L-14": 0.8, "clip_t@ViT-L-14": 0.3, "l1": 0.1}
-    table = tables.editing_table(
-        [editing_run(run, "emu_edit", **clips), editing_run(run, "imagenhub", **{"score@j": 0.25})]
-    )
-    ours = {row.label: [cell.value for cell in row.cells] for row in table.rows if not row.reported}
-    assert ours == {
-        "got (run), ViT-B-32": [0.9, None, None, None],
-        "got (run), ViT-L-14": [0.8, 0.3, None, None],
-        "got (run), j": [None, None, 0.25, None],
-    }
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory):
+    """Real runs of two editing suites on the icon world's edition: untouched sources, judged by measurement."""
+    root = tmp_path_factory.mktemp("edits")
+    for suite in (emu_edit.SUITE, imagenhub.SUITE):
+        words = ["--model", "identity", "--limit", "4", "--judge", "measured", "--output", str(root / suite.name)]
+        assert cli.main(suite, words) == 0
+    return root
+
+
+def test_editing_runs_stand_below_the_papers_rows_by_encoder_and_judge(edited):
+    runs, _ = load([edited / "emu_edit", edited / "imagenhub"])
+    table = tables.editing_table(runs)
+    ours = {row.label: row for row in table.rows if not row.reported}
+    (clip,) = [row for label, row in ours.items() if label.startswith("identity (emu_edit), ")]
+    (judged,) = [row for label, row in ours.items() if label.startswith("identity (imagenhub), ")]
+    assert clip.cells[0].value == pytest.approx(1.0, abs=1e-4), "an untouched picture is like itself"
+    assert clip.cells[1].low <= clip.cells[1].value <= clip.cells[1].high
+    assert [cell.value for cell in clip.cells[2:]] == [None, None]
+    assert judged.cells[2].value == runs[1].scores["overall"]["judge"]["headline"]
+    assert {row.source for row in ours.values()} == {"icon world"}
+    notes = " ".join(table.notes)
+    assert "untouched source 1.000" in notes
+    assert "bootstrap over source pictures" in notes
+    assert "n = 4 images of" in notes
+
+
+def test_a_judge_that_failed_too_often_has_no_score_in_the_table(edited):
+    run = load_run(edited / "imagenhub")
+    judge = {**run.scores["overall"]["judge"], "headline": None, "failed": {"refusal": 3}, "bounds": [0.1, 0.9]}
+    scores = {**run.scores, "overall": {**run.scores["overall"], "judge": judge}}
+    table = tables.editing_table([dataclasses.replace(run, scores=scores)])
+    assert all(row.reported for row in table.rows)
+    assert "3 judgements failed; with them the score lies between 0.100 and 0.900" in " ".join(table.notes)
+
+
+def test_editing_runs_make_a_report_with_their_failures(edited, tmp_path, capsys):
+    assert reports_main.main([str(edited / "imagenhub"), "--output", str(tmp_path / "r")]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["samples"] == 4, "no edit was made"
+    assert "| IP2P † |" in (tmp_path / "r" / "report.md").read_text()
 
 
 def test_teaser_is_a_wide_picture_with_ink_in_every_panel(run, tmp_path):
