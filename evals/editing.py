@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from evals.editing_data import EditSet
-    from evals.metrics.images import Pixels, Score
+    from evals.metrics.images import Score
     from evals.protocols import Embedder, ImageEmbedder, Judge, Tools
     from evals.records import EditCase, Sample
 
@@ -174,7 +174,9 @@ def observe(
                 "group": edit.group or edit.source.sha256(),
                 "black": images.is_black(images.pixels(results[i])),
                 "truncated": _truncated(with_, edit),
-                "metrics": _log(measure(edit, sources[i], results[i], target, masks[i])),
+                "metrics": _log(
+                    measure(edit, sources[i], results[i], target, masks[i]) | _plan_score(chains[i], masks[i])
+                ),
                 "identity": _log(floor),
                 "target": _log(ceiling),
                 "judgements": [one.as_dict() for one in judged[i]],
@@ -186,6 +188,14 @@ def observe(
         for observation, edit, one in zip(observations, edits, seen, strict=True):
             observation |= {"truth": edit.extra["truth"], "measured": one, "detections": one["result"]["objects"]}
     return observations
+
+
+def _plan_score(chain: str | None, mask: Any) -> dict[str, Score]:
+    """How well the boxes of a chain cover the mask. A plan without a box, as for a ground, covers nothing."""
+    if chain is None or mask is None:
+        return {}
+    value = layout.plan_mask_iou(layout.parse_plan(chain), mask)
+    return {"plan/mask_iou": images.Score(value=value)}
 
 
 def _planned(chain: str | None) -> dict[str, Any] | None:
@@ -233,7 +243,9 @@ def _measure(
     for label, clip in with_.clips.items():
         scores |= _text_scores(label, clip, edit, source, result)
     if with_.lpips is not None:
-        scores |= _lpips(with_, before, after, mask)
+        from evals import perceptual
+
+        scores |= perceptual.lpips_scores(with_.lpips, before, after, mask)
     return scores
 
 
@@ -250,26 +262,6 @@ def _text_scores(
         direction = embeddings.clip_directions(pictures[:1], pictures[1:], texts[:1], texts[1:])[0]
         scores[images.named("clip_direction", label)] = direction
     return scores
-
-
-def _lpips(with_: Instruments, before: Pixels, after: Pixels, mask: Any) -> dict[str, Score]:
-    assert with_.lpips is not None
-    regions: dict[str, Any] = {"": None}
-    if mask is not None:
-        fitted = images.fit_mask(mask, *before.shape[:2])
-        regions |= {"inside": fitted, "outside": ~fitted}
-    (distances,) = with_.lpips.maps([before], [after])
-    return {
-        f"source/{images.named('lpips', with_.lpips.label, where)}": _region_mean(distances, region)
-        for where, region in regions.items()
-    }
-
-
-def _region_mean(values: Any, region: Any) -> Score:
-    chosen = values if region is None else values[region]
-    if chosen.size == 0:
-        return images.Score(value=None, undefined=images.EMPTY_REGION)
-    return images.Score(value=float(chosen.mean()))
 
 
 def _truncated(with_: Instruments, edit: EditCase) -> list[str]:

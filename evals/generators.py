@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -242,7 +243,7 @@ def make_folder(options: GeneratorOptions) -> Generator:
 
 # ---------------------------------------------------------------------------------------------------------- diffusers
 class DiffusersGenerator:
-    """Any text-to-image pipeline of diffusers."""
+    """Any text-to-image pipeline of diffusers; for editing suites any that edits by instruction."""
 
     name = "diffusers"
 
@@ -254,10 +255,17 @@ class DiffusersGenerator:
         """One image per sample; noise comes from one CPU generator per sample."""
         import torch
 
+        edits = [sample.case.edit for sample in samples if sample.case.edit is not None]
+        if edits and "image" not in inspect.signature(self._pipe.__call__).parameters:
+            raise UserError(f"{type(self._pipe).__name__} does not edit pictures; give one that takes an image")
+        sources = [edit.source.load() for edit in edits]
+        if len({source.size for source in sources}) > 1:  # a pipeline's batch has one size
+            return [made for sample in samples for made in self.generate([sample])]
         drawn = self._pipe(
             prompt=[sample.case.prompt for sample in samples],
             generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
             output_type="pil",
+            **({"image": sources} if edits else {}),
             **self._arguments,
         )
         # A safety checker replaces a picture by a black one: that is no image of the model.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals import weights
+from evals.metrics import images
 from evals.records import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from evals.metrics.images import Mask, Pixels
+    from evals.metrics.images import Mask, Pixels, Score
 
 BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 """LPIPS's name -> torchvision's. SmartEdit takes squeeze, most others alex."""
@@ -128,3 +129,23 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise UserError(f"{path}: not a state dict ({' '.join(str(error).split())[:120]})") from error
     return state
+
+
+def lpips_scores(network: Lpips, before: Pixels, after: Pixels, mask: Mask | None) -> dict[str, Score]:
+    """LPIPS of a pair of pictures by full name: of the whole, and where there is a mask, inside and outside."""
+    regions: dict[str, Mask | None] = {"": None}
+    if mask is not None:
+        fitted = images.fit_mask(mask, *before.shape[:2])
+        regions |= {"inside": fitted, "outside": ~fitted}
+    (distances,) = network.maps([before], [after])
+    return {
+        f"source/{images.named('lpips', network.label, where)}": _region_mean(distances, region)
+        for where, region in regions.items()
+    }
+
+
+def _region_mean(values: NDArray[np.float32], region: Mask | None) -> Score:
+    chosen = values if region is None else values[region]
+    if chosen.size == 0:
+        return images.Score(value=None, undefined=images.EMPTY_REGION)
+    return images.Score(value=float(chosen.mean()))

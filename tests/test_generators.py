@@ -4,6 +4,7 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import diffusers_kit
 import got_kit
 import numpy as np
 import pytest
@@ -155,54 +156,7 @@ def test_a_run_over_a_folder_counts_what_is_missing(tmp_path):
 # ----------------------------------------------------------------------------------------------------------- diffusers
 @pytest.fixture(scope="module")
 def stable_diffusion(tmp_path_factory):
-    """A whole Stable Diffusion of real classes, random weights, 16 px; its tokenizer spells words out."""
-    import diffusers
-    import torch
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    folder = tmp_path_factory.mktemp("diffusers")
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    config = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        bos_token_id=len(words) - 2,
-        eos_token_id=len(words) - 1,
-        pad_token_id=len(words) - 1,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.random.set_rng_state(torch.Generator().manual_seed(0).get_state())
-        pipe = diffusers.StableDiffusionPipeline(
-            vae=diffusers.AutoencoderKL(
-                block_out_channels=(8, 8),
-                norm_num_groups=4,
-                down_block_types=("DownEncoderBlock2D",) * 2,
-                up_block_types=("UpDecoderBlock2D",) * 2,
-            ),
-            text_encoder=CLIPTextModel(config),
-            tokenizer=CLIPTokenizer.from_pretrained(folder, model_max_length=77),
-            unet=diffusers.UNet2DConditionModel(
-                sample_size=8,
-                block_out_channels=(8, 16),
-                norm_num_groups=4,
-                layers_per_block=1,
-                cross_attention_dim=16,
-                attention_head_dim=2,
-                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            ),
-            scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-    pipe.save_pretrained(folder / "pipe")
-    return folder / "pipe"
+    return diffusers_kit.save_pipeline(tmp_path_factory.mktemp("diffusers"), "StableDiffusionPipeline")
 
 
 def test_any_pipeline_of_diffusers_draws(stable_diffusion):

@@ -41,6 +41,7 @@ HIGHER_IS_BETTER = {
     "psnr": True,
     "ssim": True,
     "lpips": False,
+    "mask_iou": True,  # of a plan's boxes
 }
 """Metric, without encoder and region -> its direction."""
 

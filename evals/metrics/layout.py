@@ -16,6 +16,8 @@ from evals.vocabulary import CLASSES, COLORS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 # The grammar of GoT's chains; more digits than nine are no coordinate (and could be too many to read).
 _REGION = re.compile(r"<\|box_start\|>\((\d{1,9}),(\d{1,9})\),\((\d{1,9}),(\d{1,9})\)<\|box_end\|> \(\w+\)")
 # Alternatives are tried in order, so the longest name comes first: "hot dog" before "dog".
@@ -156,3 +158,23 @@ def _centre_distances(
     centre_a, centre_b = ((box[:, :2] + box[:, 2:]) / 2 / size for box in (boxes_a, boxes_b))
     distances: np.ndarray[Any, Any] = np.linalg.norm(centre_a[:, None] - centre_b[None], axis=-1)
     return distances
+
+
+def plan_mask_iou(planned: Sequence[PlannedObject], mask: NDArray[np.bool_]) -> float:
+    """Does a plan work where it should: intersection over union of all its boxes together with a mask, in [0, 1].
+
+    Args:
+        planned: Boxes of an edit's chain.
+        mask: Bool (height, width), True where the edit belongs.
+
+    >>> half = PlannedObject(text="", name=None, color=None, box_1000=(0, 0, 500, 1000))
+    >>> plan_mask_iou([half], np.array([[True, False, False, False]]))
+    0.5
+    """
+    height, width = mask.shape
+    covered = np.zeros_like(mask)
+    for item in planned:
+        x1, y1, x2, y2 = (round(value) for value in to_pixels(item.box_1000, width, height))
+        covered[y1:y2, x1:x2] = True
+    union = int((covered | mask).sum())
+    return float((covered & mask).sum() / union) if union else 0.0
