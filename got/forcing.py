@@ -45,6 +45,8 @@ class Conversation:
     pictures: tuple[np.ndarray, ...] = ()
     """What the reasoner looks at, uint8 (size, size, 3) each: nothing for text-to-image, else the source and every
     image that was made but the last."""
+    written: bool = True
+    """Whether the model is to learn to write the chains. One that a person changed is only to be obeyed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -148,7 +150,7 @@ def _sequence(
         blocks.append(len(ids))
         ids += [*image_token_ids(tokenizer, IMAGE_TOKENS), end]
         written += [False] * IMAGE_TOKENS + [True]
-    return [*ids, eos], [*written, True], blocks
+    return [*ids, eos], [label and conversation.written for label in (*written, True)], blocks
 
 
 def teacher_forced(mllm: Qwen2_5_VLForConditionalGeneration, batch: TrainingBatch) -> Forced:

@@ -17,6 +17,7 @@ from got.chain import Chain
 from got.checkpoint import load, save_fp16
 from got.forcing import Conversation, TrainingBatch, encode_conversations, teacher_forced
 from got.iconworld.edits import KINDS, chained, sample_edit
+from got.iconworld.interventions import INTERVENTIONS, sample_intervention
 from got.iconworld.operations import is_right
 from got.iconworld.placing import relation
 from got.iconworld.referring import sample_reasoning_edit
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 
 _HELD_OUT = 96
 _LOOSE_SHARE = 0.5  # of the scenes have boxes that are not on the grid of tens
+_CHANGED_SHARE = 0.2  # of the scenes have a plan that a person changed: the image tokens follow it, not the prompt
 _REASONING_SHARE = 0.35  # of the edits name their object in a way that takes thought
 _TWO_STEPS_SHARE = 0.15  # of the edits are followed by another one in the same instruction
 _POOL = 16  # batches that are drawn at once and sorted by number of objects, so that little of a batch is padding
@@ -103,6 +105,10 @@ _Batch = tuple[TrainingBatch, torch.Tensor]
 
 
 def _draw_example(rng: np.random.Generator) -> _Example:
+    if rng.random() < _CHANGED_SHARE:
+        changed = sample_intervention(rng, str(rng.choice(INTERVENTIONS)))
+        talk = Conversation(prompt=changed.instruction, chains=(changed.chain,), written=False)
+        return talk, describe([changed.target])
     scene = sample_scene(rng)
     if rng.random() < _LOOSE_SHARE:
         scene = loosened(scene, rng)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import got_kit
 import numpy as np
 import pytest
@@ -95,6 +97,14 @@ def test_gradients_of_the_image_tokens_reach_words_and_pictures(reasoner, pictur
     assert words[image_token_ids(reasoner.tokenizer)].abs().sum(1).min() > 0
     assert words[reasoner.tokenizer(" dogs")["input_ids"]].abs().sum() == 0, "another piece than the bare word"
     assert pixels.abs().sum() > 0
+
+
+def test_a_chain_that_a_person_changed_is_not_learned_but_obeyed():
+    given = dataclasses.replace(BOTH, written=False)
+    batch = encode(given, DOGS)
+    assert (batch.labels[0] < 0).all()
+    assert (batch.labels[1] >= 0).any()
+    assert torch.equal(batch.input_ids, encode(BOTH, DOGS).input_ids)
 
 
 def test_pictures_without_a_processor_are_refused(pictures):
