@@ -40,7 +40,9 @@ def got(capsys, monkeypatch, tmp_path, saved):
 
     def call(*words, stdin=None):
         words = [str(word) for word in words]
-        if words[0] in ("generate", "edit", "chat"):
+        if "mini" in words:
+            words += ["--steps", "1", "--device", "cpu"]
+        elif words[0] in ("generate", "edit", "chat"):
             words += ["--checkpoint", str(saved), "--steps", "1", "--max-new-tokens", "3", "--device", "cpu"]
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin or ""))
         code = command.main(words)
@@ -317,13 +319,17 @@ def test_ctrl_c_ends_in_one_line_and_leaves_no_torn_file(saved, tmp_path):
 
 # ---------------------------------------------------------------------------------------------------------------- chat
 def test_a_piped_conversation_draws_changes_the_plan_and_goes_back(got):
-    lines = ["/seed 3", "a red apple", "/add 0,0,300,300 a blue dog", "/move 0 10,20,400,500", "/replace 0 dogs",
+    lines = ["/seed 3", "a red apple", "/add 0,0,300,300 a blue dog", "/move 0 10,20,400,500", "/replace 0 a green cup",
              "/draw", "/undo", "/redo", "/chain", "", "/quit", "never read"]  # fmt: skip
-    record = last(got("chat", "--output", "talk", stdin="\n".join(lines)))
+    # A random model's chains are no words; the embedded one's can be changed and read again.
+    record = last(got("chat", "--output", "talk", "--checkpoint", "mini", stdin="\n".join(lines)))
     assert (record["entries"], record["image"]) == (2, "talk/0001.png")
     regions = Chain.parse(record["chain"]).regions
-    assert [(region.text, region.box_1000, region.color) for region in regions] == [("dogs", (10, 20, 400, 500), "red")]
-    assert pixels("talk/0001.png").shape == (32, 32, 3)
+    assert [(region.text, region.box_1000, region.color) for region in regions] == [
+        ("a green cup", (10, 20, 400, 500), "red"),
+        ("a blue dog", (0, 0, 300, 300), "green"),
+    ]
+    assert pixels("talk/0001.png").shape == (64, 64, 3)
     again = last(got("chat", "--output", "talk", "--resume", stdin="/undo\n/new dogs\n"))
     assert (again["entries"], again["image"]) == (3, "talk/0002.png")
 
