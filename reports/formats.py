@@ -58,7 +58,7 @@ def to_text(table: Table) -> str:
     header = ["", "images", *(column.title for column in table.columns)]
     blocks = [
         [
-            [escape.visible(row.label), row.source,
+            [escape.visible(row.label), escape.visible(row.source),
              *(_whole(cell, column, row) for cell, column in zip(row.cells, table.columns, strict=True))]
             for row in rows
         ]
@@ -86,7 +86,7 @@ def to_markdown(table: Table) -> str:
     header = ["", "images", *(escape.markdown(column.title) for column in table.columns)]
     lines = [header, ["---", "---", *["---:"] * len(table.columns)]]
     for row in table.rows:
-        cells = [escape.markdown(row.label) + (" †" if row.reported else ""), row.source]
+        cells = [escape.markdown(row.label) + (" †" if row.reported else ""), escape.markdown(row.source)]
         for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
             text = escape.markdown(number(cell, column, reported=row.reported))
             ends = interval(cell, column)
@@ -170,7 +170,7 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(header)
     for row in table.rows:
-        cells: list[object] = [escape.csv_text(row.label), row.images, int(row.reported)]
+        cells: list[object] = [escape.csv_text(row.label), escape.csv_text(row.images), int(row.reported)]
         for cell, span in zip(row.cells, spans, strict=True):
             cells.append(escape.csv_text(cell.text) if cell.text else cell.value)
             cells += [cell.low, cell.high] if span else []
