@@ -50,12 +50,12 @@ class Setup:
         return banks.make_edit_bank(self.scenes, self.seed, self.config.image_size_px, self.folder / "edit_bank.npz")
 
     def held_out_edits(self, count: int) -> banks.EditBank:
-        """Edits that no stage trains on."""
-        return banks.make_edit_bank(count, self.seed + 1_000_003, self.config.image_size_px)
+        """Edits that no stage trains on, at most as many as it trains on."""
+        return banks.make_edit_bank(min(count, self.scenes), self.seed + 1_000_003, self.config.image_size_px)
 
     def held_out(self, count: int) -> banks.Bank:
-        """Scenes that no stage trains on."""
-        return banks.make_bank(count, self.seed + 1_000_003, self.config.image_size_px)
+        """Scenes that no stage trains on, at most as many as it trains on."""
+        return banks.make_bank(min(count, self.scenes), self.seed + 1_000_003, self.config.image_size_px)
 
 
 def to_pixels(images: torch.Tensor) -> torch.Tensor:

@@ -40,21 +40,10 @@ def mixed_rows(scenes: int, edits: int, batch: int, rng: np.random.Generator) ->
     return np.concatenate([rng.integers(0, scenes, batch - share), scenes + rng.integers(0, edits, share)])
 
 
-def first_edits(bank: EditBank, count: int) -> EditBank:
-    """The beginning of a bank."""
-    return dataclasses.replace(
-        bank,
-        edits=bank.edits[:count],
-        sources=bank.sources[:count],
-        targets=bank.targets[:count],
-        changed=bank.changed[:count],
-    )
-
-
 def train_edits(plan: Plan, setup: Setup) -> None:
     """The UNet on both tasks, from true tokens of what changes: its reference says the rest."""
     scenes, edits = setup.bank(), setup.edit_bank()
-    held_out, held_out_scenes = first_edits(setup.held_out_edits(512), _HELD_OUT), setup.held_out(512).scenes[:48]
+    held_out, held_out_scenes = setup.held_out_edits(_HELD_OUT), setup.held_out(48).scenes
     unet, tokens = models.build_unet(setup.config), SceneTokens(setup.config)
     averaged(setup.folder, "unet", {"unet": unet, "tokens": tokens})
     fit = Fit(plan, {"unet": unet, "tokens": tokens}, setup.folder, setup.device)

@@ -35,7 +35,7 @@ from got.iconworld.scenes import (
 from got.pipeline import GoTPipeline
 from got.reasoner import Reasoner
 from got.stages import Setup, finished_vae
-from got.stages_edits import EDIT_SHARE, first_edits, judge_edits, mixed_rows
+from got.stages_edits import EDIT_SHARE, judge_edits, mixed_rows
 from got.stages_unet import (
     Drawing,
     SceneTokens,
@@ -78,7 +78,7 @@ def chain_is_right(text: str, wanted: Scene, prompt: str) -> bool:
 
 def _reading_networks(setup: Setup) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
     """Tokenizer, and the untrained reasoner with its projector."""
-    tokenizer = build_tokenizer(vocabulary())
+    tokenizer = build_tokenizer(vocabulary(edits=True))
     with models.seeded(setup.seed):
         mllm, projector = models.build_mllm(setup.config, tokenizer), models.build_projector(setup.config)
     return tokenizer, {"mllm": mllm, "projector": projector}
@@ -166,11 +166,11 @@ class _Exam:
     @classmethod
     def of(cls, setup: Setup) -> _Exam:
         rng = stable_rng("held out captions", setup.seed)
-        scenes = setup.held_out(512).scenes[:_HELD_OUT]
+        scenes = setup.held_out(_HELD_OUT).scenes
         return cls(
             scenes=scenes,
             prompts=[caption(scene, rng) for scene in scenes],
-            edits=first_edits(setup.held_out_edits(512), _HELD_OUT),
+            edits=setup.held_out_edits(_HELD_OUT),
         )
 
     def examples(self) -> tuple[list[_Example], list[_Example]]:

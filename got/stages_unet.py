@@ -270,7 +270,7 @@ def drop_semantic(
 
 def train_unet(plan: Plan, setup: Setup) -> None:
     """The UNet alone, on true scene tokens: mini's stand-in for SDXL's pretraining."""
-    bank, held_out = setup.bank(), setup.held_out(512).scenes[:48]
+    bank, held_out = setup.bank(), setup.held_out(48).scenes
     with models.seeded(setup.seed):
         unet, tokens = models.build_unet(setup.config), SceneTokens(setup.config)
     fit = Fit(plan, {"unet": unet, "tokens": tokens}, setup.folder, setup.device)

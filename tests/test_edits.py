@@ -81,7 +81,7 @@ def test_chains_parse_cleanly_in_known_words_and_plan_their_edit(seed, kind):
     edit = edit_of(seed, kind)
     chain = Chain.parse(edit.chain)
     assert chain.warnings == ()
-    tokenizer = build_tokenizer(vocabulary())
+    tokenizer = build_tokenizer(vocabulary(edits=True))
     for text in (edit.chain, edit.instruction):
         assert UNKNOWN not in tokenizer.decode(tokenizer(text)["input_ids"])
     operation = read_operation(edit.chain)
@@ -145,7 +145,7 @@ def test_a_bank_of_edits_is_kept_on_disk_and_grows_at_its_end(tmp_path):
 def test_edits_that_take_thought_have_one_answer(seed, category):
     edit = sample_reasoning_edit(stable_rng("reasoning", seed), category)
     assert is_right(edit.chain, edit)
-    tokenizer = build_tokenizer(vocabulary())
+    tokenizer = build_tokenizer(vocabulary(edits=True))
     assert UNKNOWN not in tokenizer.decode(tokenizer(edit.instruction)["input_ids"])
     old = edit.erased[0]
     words = edit.instruction

@@ -76,9 +76,10 @@ def test_a_prompt_does_not_depend_on_its_batch(reasoner, pictures, with_images):
 
 
 def test_a_chain_cut_off_by_its_length_is_warned_of_and_still_read_right(reasoner):
-    runs = (write(reasoner, PROMPTS, tokens=5, every=every) for every in (11, 13, 17, 19))
-    thoughts = next(run for run in runs if any(run.warnings))  # where a random model ends is chance
+    thoughts = write(reasoner, PROMPTS, tokens=5, every=9)
     cut = [bool(warnings) for warnings in thoughts.warnings]
+    assert any(cut)
+    assert not all(cut)
     for i, prompt in enumerate(PROMPTS):
         assert cut[i] == (len(chain_ids(reasoner, thoughts.chains[i])) == 5)
         expected = full_pass(reasoner, prompt, chain_ids(reasoner, thoughts.chains[i]))

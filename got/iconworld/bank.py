@@ -104,17 +104,24 @@ def _made(
 
     Only pictures are kept on disk: items are cheap and sampled again.
     """
-    spawn = multiprocessing.get_context("spawn")  # a forked child may inherit a lock held by a torch thread
     jobs = [(seed, i, min(_CHUNK, count - i * _CHUNK), size_px) for i in range(-(-count // _CHUNK))]
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
-        if cache is not None and cache.exists():
-            with np.load(cache) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            if all(len(array) == count and array.shape[1] == size_px for array in arrays.values()):
-                return [item for part in pool.map(sample, jobs) for item in part], arrays
-        parts = list(pool.map(draw, jobs))
+    if cache is not None and cache.exists():
+        with np.load(cache) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        if all(len(array) == count and array.shape[1] == size_px for array in arrays.values()):
+            return [item for part in _each(sample, jobs) for item in part], arrays
+    parts = _each(draw, jobs)
     arrays = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         np.savez(cache, **arrays)
     return [item for part in parts for item in part[0]], arrays
+
+
+def _each(work: Callable[[_Job], Any], jobs: list[_Job]) -> list[Any]:
+    """The work of every job, on all cores if there is more than one; processes cost seconds to start."""
+    if len(jobs) == 1:
+        return [work(jobs[0])]
+    spawn = multiprocessing.get_context("spawn")  # a forked child may inherit a lock held by a torch thread
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
+        return list(pool.map(work, jobs))

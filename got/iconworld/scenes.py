@@ -73,13 +73,15 @@ def with_article(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-def vocabulary() -> list[str]:
-    """Every word that captions and chains of this world can contain, sorted."""
-    from got.iconworld.edits import EDIT_WORDS  # edits are made of scenes
-    from got.iconworld.referring import reference_words
-
+def vocabulary(*, edits: bool = False) -> list[str]:
+    """Every word that captions and chains of this world can contain, sorted; with `edits`, also those of editing."""
     glue = "a an and of photo picture image icons the to is with in there left right above below next are on it one"
-    texts = [*CLASSES, *map(plural, CLASSES), *COLORS, *MASK_COLORS, *NUMBERS[2:], glue, EDIT_WORDS, *reference_words()]
+    texts = [*CLASSES, *map(plural, CLASSES), *COLORS, *MASK_COLORS, *NUMBERS[2:], glue]
+    if edits:
+        from got.iconworld.edits import EDIT_WORDS  # edits are made of scenes
+        from got.iconworld.referring import reference_words
+
+        texts += [EDIT_WORDS, *reference_words()]
     return sorted({word for text in texts for word in text.split()})
 
 
