@@ -64,7 +64,7 @@ class GoTGenerator:
         given: list[str] | None = [edit.extra["given_chain"] for edit in edits if "given_chain" in edit.extra] or None
         sources = [edit.source.load() for edit in edits] if edits and given is None else None
         if options.chain != "own":
-            given = [_given_chain(options.chain, sample) for sample in samples]
+            given = [given_chain(options.chain, sample) for sample in samples]
         drawn = self._pipe(
             [sample.case.prompt for sample in samples],
             image=sources,
@@ -85,13 +85,15 @@ class GoTGenerator:
         ]
 
 
-def _given_chain(whose: str, sample: Sample) -> str:
+def given_chain(whose: str, sample: Sample) -> str:
     """The plan that GoT is to draw instead of its own."""
     from got import iconworld
 
     if whose == "none":
         return ""
     if sample.case.edit is not None:
+        if "chain" not in sample.case.edit.extra:
+            raise UserError(f"--chain {whose} needs the icon world's edition; a published set has no chains")
         chain = str(sample.case.edit.extra["chain"])
     else:
         chain = iconworld.chain_text(iconworld.scene_from_include(sample.case.metadata["include"], sample.seed))

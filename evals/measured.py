@@ -13,7 +13,7 @@ from evals import generators
 from evals.metrics import images
 from evals.metrics.boxes import iou_matrix, to_pixels
 from evals.metrics.edits import SAME_PLACE_IOU, EditChecks, EditTruth, Thing, check_edit, ground_color
-from evals.records import Detection, Judgement
+from evals.records import Detection, Judgement, UserError
 from evals.vocabulary import COLORS
 
 if TYPE_CHECKING:
@@ -99,7 +99,15 @@ _NO_PLAN: dict[str, Any] = {"objects": [], "ground": None, "width": 1, "height":
 
 
 def truth_of(edit: EditCase) -> EditTruth:
-    """The truth of an embedded case."""
+    """The truth of an embedded case.
+
+    Raises:
+        UserError: The case is of a published set, of which no truth is known.
+    """
+    if "truth" not in edit.extra:
+        raise UserError(
+            f"--judge measured needs the icon world's edition; nothing but a judge that looks can score {edit.id}"
+        )
     return EditTruth.from_dict(edit.extra["truth"])
 
 

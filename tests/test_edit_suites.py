@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from evals import cli, emu_edit, icon_edits, imagenhub, interactive, measured, reason_edit
+from evals import cli, emu_edit, generators, icon_edits, imagenhub, interactive, measured, reason_edit
+from evals.editing import as_case
 from evals.metrics.boxes import iou_matrix
 from evals.metrics.edits import EditChecks
-from evals.records import JudgeQuestion
+from evals.records import JudgeQuestion, Sample, UserError
 from got.chain import Chain
 from got.iconworld import INTERVENTIONS, sample_intervention, stable_rng
 
@@ -164,3 +165,13 @@ def test_got_is_given_the_source_or_the_changed_plan(tmp_path, capsys):
             assert given == [None] * 3
         results = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
         assert all(dataclasses.is_dataclass(cases[line["case"]]) for line in results)
+
+
+def test_what_needs_the_truth_of_the_icon_world_says_so():
+    case = icon_edits.icon_set("emu_edit").cases[0]
+    published = dataclasses.replace(case, extra={})
+    with pytest.raises(UserError, match="--judge measured needs the icon world's edition"):
+        measured.truth_of(published)
+    sample = Sample(case=as_case(published), index=0, seed=0)
+    with pytest.raises(UserError, match="--chain oracle needs the icon world's edition"):
+        generators.given_chain("oracle", sample)

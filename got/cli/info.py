@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import argparse
 
 _MINI = Path(__file__).parents[1] / "mini"
-_CHUNK = 1 << 20
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -108,11 +107,8 @@ def _tensors(path: Path) -> list[dict[str, Any]]:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
