@@ -211,7 +211,7 @@ def line_rows(path: Path) -> Iterator[Row]:
         DataError: A line is no JSON object.
     """
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     try:
