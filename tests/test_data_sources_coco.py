@@ -38,7 +38,7 @@ def instances(annotations, images=(139,)):
             }
             for image in images
         ],
-        "annotations": list(annotations),
+        "annotations": [dict(item) for item in annotations],
         "categories": [{"supercategory": "x", "id": number, "name": name} for name, number in NUMBERS.items()],
     }
 
