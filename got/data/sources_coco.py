@@ -26,7 +26,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from got.chain import MASK_COLORS, Box1000, Chain, format_box
+from got.chain import MASK_COLORS, Box1000, format_box
 from got.data.records import DataError, Example, Provenance, Step
 from got.data.sources_files import Row
 from got.data.sources_json import json_items
@@ -293,7 +293,7 @@ def _read_instances(path: Path, request: Request) -> tuple[dict[int, _Picture], 
     return pictures, licenses
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Object:
     """What is kept of an annotation: the outline is most of the file, and is not needed."""
 
@@ -309,8 +309,14 @@ def _object(row: Row, number: int) -> _Object:
     box = row.values.get("bbox")
     if not _is_box(box):
         raise row.error("bbox", f"expected [x, y, width, height] in pixels but got {box!r:.60}")
-    ids = (_whole(row, field) for field in ("id", "image_id", "category_id"))
-    return _Object(number, *ids, bool(row.values.get("iscrowd")), tuple(box or ()))
+    return _Object(
+        number=number,
+        id=_whole(row, "id"),
+        image_id=_whole(row, "image_id"),
+        category_id=_whole(row, "category_id"),
+        crowd=bool(row.values.get("iscrowd")),
+        box_xywh_px=tuple(box or ()),
+    )
 
 
 def _add_object(found: _Object, picture: _Picture, category: str, min_area: float) -> None:
@@ -353,7 +359,7 @@ def _examples(picture: _Picture, licenses: Mapping[int, str], request: Request) 
         yield Example(
             id=f"coco_{row.values['id']}_{number}",
             prompt=caption,
-            steps=(Step(chain=str(Chain.parse(chain)), target=target),),
+            steps=(Step(chain=chain, target=target),),
             provenance=Provenance(
                 dataset=request.dataset,
                 license=f"{request.license}; photo: {photo}",
