@@ -11,6 +11,7 @@ where they are until somebody writes the examples elsewhere, and every example c
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import sys
@@ -232,17 +233,28 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     examples = open_source(arguments.name, arguments.annotations, arguments.images, options)
     counts = {"examples": 0, "written": 0, "without_chain": 0}
-    with Writer(arguments.output, arguments.format) as writer:
+    with Writer(arguments.output, arguments.format) as writer, _progress() as update:
         there_before = len(writer.known_ids())
         for example in itertools.islice(examples, arguments.limit):
             counts["examples"] += 1
             counts["written"] += writer.add(example)
             counts["without_chain"] += not example.annotated
-            if counts["examples"] % 1000 == 0 and sys.stderr.isatty():
-                sys.stderr.write(f"\r{counts['examples']:,} examples, {len(failures):,} rows left out")
+            update(counts["examples"], len(failures))
     result = {"output": str(arguments.output), **counts, "there_before": there_before, "failed": len(failures)}
     _report(Path(arguments.output), failures, counts["without_chain"])
     return result
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Numbers on stderr, or their last state alone if nobody watches; gives a function that takes them."""
+    from rich import progress
+    from rich.console import Console
+
+    columns = progress.TextColumn("{task.completed:,} examples, {task.fields[failed]:,} rows left out")
+    with progress.Progress(columns, progress.TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None, failed=0)
+        yield lambda done, failed: bar.update(task, completed=done, failed=failed)
 
 
 def _report(folder: Path, failures: list[str], without_chain: int) -> None:
