@@ -14,7 +14,7 @@ from got.data.storage import entries_of, files_of
 from got.pictures import PictureError, open_picture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from got.data.records import Example
     from got.data.rows import Entry
@@ -46,18 +46,21 @@ class Findings:
     """Problems by field, the number of the step left out."""
 
 
-def check(place: str | Path, findings: Findings, *, pictures: bool = True) -> Iterator[Problem]:
+def check(
+    place: str | Path, findings: Findings, *, pictures: bool = True, step: Callable[[int], None] = lambda done: None
+) -> Iterator[Problem]:
     """All problems of a dataset, as they are found; what cannot be read does not hide what comes after it.
 
     Args:
         place: A folder, or one of its files.
         findings: Filled while the check goes on.
         pictures: Whether each is opened and decoded to its last pixel, which takes most of the time.
+        step: Told how many examples have been looked at.
 
     Raises:
         DataError: If there is no dataset.
     """
-    for problem in _problems(place, findings, pictures):
+    for problem in _problems(place, findings, pictures, step):
         findings.problems += 1
         findings.fields[problem.field.replace("[", ".").split(".")[0] or "file"] += 1
         yield problem
@@ -66,12 +69,13 @@ def check(place: str | Path, findings: Findings, *, pictures: bool = True) -> It
         yield Problem(where=str(place), field="", problem="no examples")
 
 
-def _problems(place: str | Path, findings: Findings, pictures: bool) -> Iterator[Problem]:
+def _problems(place: str | Path, findings: Findings, pictures: bool, step: Callable[[int], None]) -> Iterator[Problem]:
     places: dict[int, str] = {}  # hashes of ids: millions of them fit into memory
     for file in files_of(place):
         try:
             for entry in entries_of(file):
                 findings.examples += 1
+                step(findings.examples)
                 example = yield from _example(entry)
                 if example is None:
                     continue
@@ -86,7 +90,7 @@ def _problems(place: str | Path, findings: Findings, pictures: bool) -> Iterator
             yield Problem(where=str(file), field="", problem=str(error).removeprefix(f"{file}: "))
 
 
-def _example(entry: Entry) -> Iterator[Problem]:
+def _example(entry: Entry) -> Generator[Problem, None, Example | None]:
     """The problems that keep an entry from being an example; returns the example if there are none."""
     wrong = [tuple(entry.broken.split(": ", 1))] if entry.broken else list(problems(entry.row))
     if not wrong:

@@ -26,7 +26,7 @@ PAPER: Mapping[str, Mapping[str, float]] = {
         "boxes_per_picture": 4.09,
     },
 }
-"""Means of the paper's text-to-image sets (arXiv 2503.10639, section 3); it gives none for its editing sets."""
+"""Means of the paper's text-to-image sets (arXiv 2503.10639); it gives none for its editing sets."""
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
