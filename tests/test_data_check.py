@@ -119,7 +119,7 @@ def test_a_line_that_is_no_row_is_named(folder, line, message):
 
 def test_damaged_pictures_are_found_unless_they_are_not_opened(folder):
     pictures = sorted(folder.glob("images/*/*"))
-    cut, other, gone = (path for path in pictures if ".source" in path.name or path.name.startswith("e-0000"))[:3]
+    cut, other, gone = [path for path in pictures if ".source" in path.name][:3]
     cut.write_bytes(cut.read_bytes()[:-30])
     other.write_text("no picture")
     gone.unlink()
