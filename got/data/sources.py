@@ -171,6 +171,7 @@ def add_arguments(subparsers: argparse._SubParsersAction[Any]) -> None:
         description="Read a public data set and write it as a chain dataset. Run again, it goes on where it stopped.",
         epilog="sets:\n" + "\n".join(_line(name, source) for name, source in SOURCES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("name", choices=list(SOURCES), metavar="NAME", help="which set, see below")
     parser.add_argument(
@@ -178,7 +179,9 @@ def add_arguments(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--images", metavar="DIR", help="its pictures, if they are not in or beside the annotations")
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
-    parser.add_argument("--format", default="folder", choices=("folder", "parquet", "webdataset"), help="%(default)s")
+    parser.add_argument(
+        "--format", default="folder", choices=("folder", "parquet", "webdataset"), help="(default: %(default)s)"
+    )
     parser.add_argument("--split", default="", help="which files: train, dev, val2017, ...")
     parser.add_argument("--limit", type=int, metavar="N", help="no more than N examples")
     parser.add_argument("--keep-going", action="store_true", help="list broken rows in failures.txt and go on")
@@ -192,9 +195,15 @@ def add_arguments(subparsers: argparse._SubParsersAction[Any]) -> None:
         help=f"name of a field in the files, where it is not found; ours are {', '.join(FIELDS)}",
     )
     parser.add_argument("--strip-prefix", default="", metavar="TEXT", help="beginning of the files' paths to leave out")
-    parser.add_argument("--max-boxes", type=int, default=10, metavar="N", help="coco: objects per chain, %(default)s")
     parser.add_argument(
-        "--min-area", type=float, default=0.005, metavar="F", help="coco: smallest part of the picture, %(default)s"
+        "--max-boxes", type=int, default=10, metavar="N", help="coco: boxes per chain (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min-area",
+        type=float,
+        default=0.005,
+        metavar="F",
+        help="coco: least part of the picture (default: %(default)s)",
     )
     parser.set_defaults(run=run)
 
