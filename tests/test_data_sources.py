@@ -262,6 +262,20 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, tmp_path):
         open_source("omniedit")
 
 
+def test_a_set_from_the_hub_is_read_where_the_hubs_client_keeps_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder, commit = tmp_path / "datasets--TIGER-Lab--OmniEdit-Filtered-1.2M", "0123456789" * 4
+    for split in ("dev", "train"):
+        name = f"{split}-00000-of-00001.parquet"
+        write(folder / "snapshots" / commit / "data" / name, [omniedit_row(split)])
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    options = Options(split="dev")
+    for place in ("", "TIGER-Lab/OmniEdit-Filtered-1.2M", f"TIGER-Lab/OmniEdit-Filtered-1.2M@{commit}"):
+        assert [example.id for example in open_source("omniedit", place, options=options)] == ["dev"]
+
+
 @pytest.mark.parametrize("text", ["[1, 2", '[{"a": 1}', '[{"a": 1},', '[{"a": "xyz', "[1 2]", "[1]]", "[", '{"a": [1}'])
 def test_json_that_breaks_off_is_refused(tmp_path, text):
     path = tmp_path / "a.json"
