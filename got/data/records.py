@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TASKS = ("text-to-image", "edit", "multi-turn")
+_MAX_ID_LENGTH = 200  # it names files, and names of files end at 255 bytes
 
 
 class DataError(ValueError):
@@ -27,6 +28,7 @@ class Step:
     """One picture that is drawn, and the plan for it."""
 
     chain: str
+    """The plan; empty if nobody has written it yet, as in editing sets that come without chains."""
     target: bytes | Path
     """The picture to draw, as a file or its bytes."""
     instruction: str = ""
@@ -70,6 +72,11 @@ class Example:
         return TASKS[1] if len(self.steps) == 1 else TASKS[2]
 
     @property
+    def annotated(self) -> bool:
+        """Whether every step has a chain; what is not so is for the annotation pipeline, not for training."""
+        return bool(self.steps) and all(step.chain.strip() for step in self.steps)
+
+    @property
     def chains(self) -> tuple[str, ...]:
         """The chain of every step."""
         return tuple(step.chain for step in self.steps)
@@ -83,8 +90,8 @@ class Example:
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Field and what is wrong with it, of everything that can be said without opening a picture."""
-        if not self.id or not all(c.isascii() and (c.isalnum() or c in "-_") for c in self.id):
-            yield "id", f"expected ASCII letters, digits, - and _ but got {self.id!r}"
+        if wrong := id_problem(self.id):
+            yield "id", wrong
         if not self.prompt.strip():
             yield "prompt", "empty"
         if not self.steps:
@@ -96,6 +103,19 @@ class Example:
                 yield f"provenance.{name}", "empty"
         for number, step in enumerate(self.steps):
             if not step.chain.strip():
-                yield f"steps[{number}].chain", "empty"
+                yield f"steps[{number}].chain", "empty: not annotated yet"
             for warning in Chain.parse(step.chain).warnings:
                 yield f"steps[{number}].chain", warning
+
+
+def id_problem(text: str) -> str | None:
+    """What is wrong with an id; None if nothing is.
+
+    >>> id_problem("00042-a"), id_problem("../a")
+    (None, "expected ASCII letters, digits, - and _ but got '../a'")
+    """
+    if not text or not all(c.isascii() and (c.isalnum() or c in "-_") for c in text):
+        return f"expected ASCII letters, digits, - and _ but got {text!r}"
+    if len(text) > _MAX_ID_LENGTH:
+        return f"expected at most {_MAX_ID_LENGTH} characters but got {len(text)}"
+    return None
