@@ -100,7 +100,7 @@ def _as_smartedit(
 ) -> dict[str, Score]:
     """What SmartEdit's public script measures, as it does; and its foreground score without the script's quirks."""
     assert edit.mask is not None, "only asked where there is a mask"
-    levels, wanted = edit.mask.load_levels(), edit.captions.get("object")
+    levels, wanted = edit.mask.load_levels(), edit.captions.get("object") or ""
     scores = {f"smartedit/{name}": score for name, score in smartedit.background(source, result, levels).items()}
     parts = {
         "": smartedit.foreground(result, mask),

@@ -44,6 +44,8 @@ class SceneReader(nn.Module):
         self.box = nn.Linear(hidden_dim, 4)
         self.digits = nn.Linear(hidden_dim, 4 * len(_DIGIT_WEIGHTS) * 10)
         self.scale = nn.Parameter(torch.full((2,), 20.0))
+        self.names: torch.Tensor
+        self.colors: torch.Tensor
         for kind, names in (("names", CLASSES), ("colors", COLORS)):
             vectors = [words[tokenizer(name, add_special_tokens=False).input_ids].mean(0) for name in names]
             self.register_buffer(kind, _told_apart(torch.stack(vectors).detach().float()))

@@ -80,8 +80,8 @@ def over_settings(ablation: Ablation) -> Drawn | None:
 def against_time(ablation: Ablation) -> Drawn | None:
     """Score against the time that a picture takes; None where settings are no numbers or a time is not known."""
     varied = settings_of(ablation)
-    times = [cell.row.get("seconds_per_image") for cell in ablation.cells]
-    if len(varied.numbers) != 1 or len(varied.words) > 1 or len({round(t, 4) for t in times if t}) < 2 or None in times:
+    times = [cell.row["seconds_per_image"] for cell in ablation.cells if cell.row.get("seconds_per_image")]
+    if len(varied.numbers) != 1 or len(varied.words) > 1 or len(set(times)) < 2 or len(times) < len(ablation.cells):
         return None
     return _curves(ablation, varied, [float(t) for t in times], "seconds per image", named="time")
 
