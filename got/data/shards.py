@@ -134,7 +134,7 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
                 for member in tar:
                     if member.isfile():
                         yield member
-                    tar.members = []  # they would be kept, for random access
+                    tar.members = []  # type: ignore[attr-defined]  # they would be kept, for random access
                 # A damaged header ends a tar file without an error; a sound one ends with zeros.
                 file.seek(tar.offset)
                 if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
@@ -145,7 +145,8 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
 
 def _groups(path: Path, wanted: np.ndarray) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Key and files by ending, of one example after the other; only what is wanted is read."""
-    key, number, files = "", -1, {}
+    key, number = "", -1
+    files: dict[str, bytes] = {}
     with path.open("rb") as file:
         for member in _members(path):
             if _key(member.name) != key or number < 0:

@@ -56,7 +56,9 @@ def _parts(example: Example) -> list[Image.Image]:
     before = None if example.source is None else _picture(example, "source", example.source)
     for number, step in enumerate(example.steps):
         target = _picture(example, f"steps[{number}].target", step.target)
-        parts += [_row(before, step, target), _words(step, number, len(example.steps))]
+        if len(example.steps) > 1:
+            parts.append(_text([(f"step {number + 1} of {len(example.steps)}: {step.instruction}", 14, _INK)]))
+        parts += [_row(before, step, target), _words(step)]
         before = target
     return parts
 
@@ -91,18 +93,15 @@ def _tag(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, color:
     pen.text(place, text, "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 110 else "white", _font(13))
 
 
-def _words(step: Step, number: int, count: int) -> Image.Image:
-    """Instruction and chain, with a number for each box and a list of the boxes."""
+def _words(step: Step) -> Image.Image:
+    """The chain, with a number for each box and a list of the boxes."""
     chain = Chain.parse(step.chain)
     text, end = "", 0
     for index, (_, _, box_start, box_end) in enumerate(chain.spans, 1):
         text += f"{step.chain[end:box_start]}[{index}]"
         end = box_end
     text += step.chain[end:]
-    lines = []
-    if count > 1:
-        lines.append((f"step {number + 1} of {count}: {step.instruction}", 14, _INK))
-    lines += [(line, 13, _INK) for line in _wrapped(text, _CHARACTERS)]
+    lines = [(line, 13, _INK) for line in _wrapped(text, _CHARACTERS)]
     boxes = "   ".join(f"[{index}] {region.text} {region.box_1000}" for index, region in enumerate(chain.regions, 1))
     lines += [(line, 12, _FAINT) for line in _wrapped(boxes, _CHARACTERS + 20)]
     lines += [(f"warning: {warning}", 12, "#c62828") for warning in chain.warnings]
