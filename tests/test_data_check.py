@@ -289,16 +289,19 @@ def test_statistics_are_those_counted_by_hand(capsys, tmp_path):
         )
         for key, prompt, chains, source, dataset in pair
     ]  # fmt: skip
-    numbers = statistics(examples)["datasets"]
+    result = statistics(examples)
+    numbers, together = result["datasets"], result["all"]
     assert numbers["one"]["prompt_characters"] == 4
     assert numbers["one"]["chain_characters"] == 6 + len(box)
-    assert numbers["two"]["tasks"] == {"text-to-image": 0, "edit": 0, "multi-turn": 1}
+    assert numbers["one"]["licenses"] == {"CC0-1.0": 1}
+    assert list(numbers["two"]["tasks"]) == ["multi-turn"]
+    assert numbers["two"]["tasks"]["multi-turn"]["targets"] == 2
     assert numbers["two"]["boxes_per_picture"] == 1
-    assert numbers["all"]["examples"] == 2
-    assert numbers["all"]["targets"] == 3
-    assert numbers["all"]["prompt_characters"] == 5
-    assert numbers["all"]["chain_characters"] == pytest.approx((6 + 11 + 17 + 3 * len(box)) / 3)
-    assert numbers["all"]["prose_characters"] == pytest.approx((6 + 11 + 17) / 3)
+    assert together["examples"] == 2
+    assert together["targets"] == 3
+    assert together["prompt_characters"] == 5
+    assert together["chain_characters"] == pytest.approx((6 + 11 + 17 + 3 * len(box)) / 3)
+    assert together["prose_characters"] == pytest.approx((6 + 11 + 17) / 3)
     with Writer(tmp_path) as writer:
         for example in examples:
             writer.add(example)
@@ -306,7 +309,7 @@ def test_statistics_are_those_counted_by_hand(capsys, tmp_path):
     assert code == 0
     assert json.loads(lines[-1])["datasets"] == numbers
     text = "\n".join(lines)
-    for row in ("LAHR-GoT (paper)", "111.0", "812.0", "3.78", "JourneyDB-GoT (paper)", "150.0", "906.0", "4.09"):
+    for row in ("two, multi-turn", "LAHR-GoT", "111.0", "812.0", "3.78", "JourneyDB-GoT", "150.0", "906.0", "4.09"):
         assert row in text
 
 

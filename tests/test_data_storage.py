@@ -1,5 +1,6 @@
 """Chain datasets on disk: nothing is lost, any order can be resumed, and no crash harms what was there."""
 
+import gc
 import io
 import itertools
 import json
@@ -83,6 +84,7 @@ def test_the_datasets_library_shows_the_pictures_of_parquet_files(tmp_path):
     assert loaded[0]["source"] is None
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # that library leaves closing to the collector
 def test_the_webdataset_library_reads_our_shards_and_we_read_its(tmp_path):
     webdataset = pytest.importorskip("webdataset")
     with Writer(tmp_path / "ours", "webdataset") as writer:
@@ -90,6 +92,7 @@ def test_the_webdataset_library_reads_our_shards_and_we_read_its(tmp_path):
             writer.add(make_example(number))
     (shard,) = (tmp_path / "ours").glob("*.tar")
     samples = list(webdataset.WebDataset(str(shard), shardshuffle=False))
+    gc.collect()
     assert [sample["__key__"] for sample in samples] == [f"e-{n:04d}" for n in range(4)]
     assert samples[1]["source.png"] == make_example(1).source
     (tmp_path / "theirs").mkdir()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import itertools
 import json
 import os
@@ -237,7 +236,14 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
                 print(problem, flush=True)
     if findings.problems > arguments.limit:
         print(f"... and {findings.problems - arguments.limit:,} more; --limit shows them")
-    return {"place": arguments.place, "ok": not findings.problems, **dataclasses.asdict(findings)}
+    return {
+        "place": arguments.place,
+        "ok": not findings.problems,
+        "examples": findings.examples,
+        "pictures": findings.pictures,
+        "problems": findings.problems,
+        "fields": dict(findings.fields),
+    }
 
 
 # --- stats -----------------------------------------------------------------------------------------------------------

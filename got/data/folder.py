@@ -97,7 +97,8 @@ class FolderWriter:
 
 def _line_offsets(lines: Path) -> np.ndarray:
     """Where each line begins, int64 (n,)."""
-    starts, base = [np.zeros(1, np.int64)], 0
+    starts: list[np.ndarray] = [np.zeros(1, np.int64)]
+    base = 0
     with lines.open("rb") as file:
         while chunk := file.read(_CHUNK):
             starts.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + base + 1)

@@ -100,10 +100,9 @@ def make(recipe: Recipe, count: int, folder: Path, *, format: str, per_file: int
     Raises:
         DataError: If something else is in the folder.
     """
-    _check_made(recipe, folder)
+    _claim(recipe, folder)
     with Writer(folder, format, per_file=per_file) as writer:
         missing = [number for number in range(count) if example_id(recipe, number) not in writer.known_ids()]
-        (folder / MADE).write_text(json.dumps(_made(recipe), indent=1) + "\n")
         done = count - len(missing)
         yield done
         for examples in _in_order(functools.partial(_sample_all, recipe), _chunks(missing), workers):
@@ -157,7 +156,7 @@ def _png(scene: Scene, size_px: int) -> bytes:
     lines = np.zeros((size_px, 1 + 3 * size_px), np.uint8)  # each line begins with its filter: none
     lines[:, 1:] = render(scene, size_px).image.reshape(size_px, -1)
     header = struct.pack(">IIBBBBB", size_px, size_px, 8, 2, 0, 0, 0)  # 8 bits, RGB
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines, 1)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 1)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
@@ -187,15 +186,19 @@ def _made(recipe: Recipe) -> dict[str, Any]:
     return {"source": "iconworld", **dataclasses.asdict(recipe), "fingerprint": digest.hexdigest()[:16]}
 
 
-def _check_made(recipe: Recipe, folder: Path) -> None:
-    path = folder / MADE
+def _claim(recipe: Recipe, folder: Path) -> None:
+    """Leave the recipe in a new folder, or make sure that it is the one of an old folder."""
+    path, now = folder / MADE, json.loads(json.dumps(_made(recipe)))
     if not path.exists():
-        if folder.is_dir() and any(entry.name != ".writing" for entry in folder.iterdir()):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise DataError(f"{folder}: expected a new folder, or one that was made before, but there are other files")
+        beside = folder / f".{MADE}.part"
+        beside.write_text(json.dumps(now, indent=1) + "\n")
+        beside.rename(path)
         return
     try:
         before = json.loads(path.read_bytes())
-        now = json.loads(json.dumps(_made(recipe)))
         changed = [f"{name} {before.get(name)} (now {now[name]})" for name in now if before.get(name) != now[name]]
     except (ValueError, AttributeError) as error:
         raise DataError(f"{path}: expected the JSON object that `make` leaves: {error}") from error

@@ -125,21 +125,28 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
     """Headers of a whole shard."""
     try:
         with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - len(_END), 0))
-            if file.read() != _END:
+            size = path.stat().st_size
+            file.seek(max(size - len(_END), 0))
+            if file.read() != _END or size % tarfile.BLOCKSIZE:
                 raise DataError(f"{path}: expected a whole tar file but it breaks off")
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.isfile():
-                    yield member
-                tar.members = []  # they would be kept, for random access
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    if member.isfile():
+                        yield member
+                    tar.members = []  # type: ignore[attr-defined]  # they would be kept, for random access
+                # A damaged header ends a tar file without an error; a sound one ends with zeros.
+                file.seek(tar.offset)
+                if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                    raise DataError(f"{path}: expected a whole tar file but it is damaged at byte {tar.offset}")
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{path}: expected a whole tar file but {error}") from error
 
 
 def _groups(path: Path, wanted: np.ndarray) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Key and files by ending, of one example after the other; only what is wanted is read."""
-    key, number, files = "", -1, {}
+    key, number = "", -1
+    files: dict[str, bytes] = {}
     with path.open("rb") as file:
         for member in _members(path):
             if _key(member.name) != key or number < 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageColor, ImageDraw, ImageFont
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from got.data.records import Example, Step
 
 _SIDE_PX, _PAD_PX, _LINE_PX, _COLUMNS = 256, 12, 19, 4
+_LONGEST = 90  # characters of a word, for not every script has spaces
 _WIDTH_PX = _COLUMNS * (_SIDE_PX + _PAD_PX) + _PAD_PX
-_CHARACTERS = 140
 _INK, _FAINT, _PAPER, _RULE = "#202020", "#6a6a6a", "#ffffff", "#d0d0d0"
 _TITLES = ("starts from", "boxes of the plan", "drawn on the target", "target")
 
@@ -52,11 +51,15 @@ def _parts(example: Example) -> list[Image.Image]:
         for part in (example.id, example.task, origin.dataset, origin.license, origin.origin, origin.made_by)
         if part
     )
-    parts = [_text([(line, 16, _INK) for line in _wrapped(example.prompt, 110)] + [(about, 12, _FAINT)], rule=True)]
+    parts = [
+        _text([(line, 16, _INK) for line in _wrapped(example.prompt.split(), 16)] + [(about, 12, _FAINT)], rule=True)
+    ]
     before = None if example.source is None else _picture(example, "source", example.source)
     for number, step in enumerate(example.steps):
         target = _picture(example, f"steps[{number}].target", step.target)
-        parts += [_row(before, step, target), _words(step, number, len(example.steps))]
+        if len(example.steps) > 1:
+            parts.append(_text([(f"step {number + 1} of {len(example.steps)}: {step.instruction}", 14, _INK)]))
+        parts += [_row(before, step, target), _words(step)]
         before = target
     return parts
 
@@ -71,14 +74,17 @@ def _row(before: Image.Image | None, step: Step, target: Image.Image) -> Image.I
         pen.rectangle(corners, outline="black", width=4)
         pen.rectangle([corners[0] + 1, corners[1] + 1, max(corners[2] - 1, corners[0] + 1),
                        max(corners[3] - 1, corners[1] + 1)], outline=region.color, width=2)  # fmt: skip
-        _tag(pen, (corners[0] + 3, corners[1] + 3), str(number), region.color)
-    row = Image.new("RGB", (_WIDTH_PX, _SIDE_PX + _LINE_PX + _PAD_PX), _PAPER)
+        small = corners[2] - corners[0] < 2 * _LINE_PX or corners[3] - corners[1] < 2 * _LINE_PX
+        place = (corners[2] + 3, corners[1]) if small else (corners[0] + 3, corners[1] + 3)
+        _tag(pen, place, str(number), region.color)
+    height = max(target.height, 0 if before is None else before.height)
+    row = Image.new("RGB", (_WIDTH_PX, height + _LINE_PX + _PAD_PX), _PAPER)
     pen = ImageDraw.Draw(row)
     for column, picture in enumerate((before, draw_overview(chain, *target.size), boxes, target)):
         left = _PAD_PX + column * (_SIDE_PX + _PAD_PX)
         pen.text((left, 0), _TITLES[column] if picture else "starts from nothing", _FAINT, _font(12))
         if picture is None:
-            pen.rectangle((left, _LINE_PX, left + _SIDE_PX - 1, _LINE_PX + _SIDE_PX - 1), outline=_RULE)
+            pen.rectangle((left, _LINE_PX, left + target.width - 1, _LINE_PX + target.height - 1), outline=_RULE)
         else:
             row.paste(picture, (left, _LINE_PX))
     return row
@@ -91,20 +97,17 @@ def _tag(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, color:
     pen.text(place, text, "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 110 else "white", _font(13))
 
 
-def _words(step: Step, number: int, count: int) -> Image.Image:
-    """Instruction and chain, with a number for each box and a list of the boxes."""
+def _words(step: Step) -> Image.Image:
+    """The chain, with a number for each box and a list of the boxes."""
     chain = Chain.parse(step.chain)
     text, end = "", 0
     for index, (_, _, box_start, box_end) in enumerate(chain.spans, 1):
         text += f"{step.chain[end:box_start]}[{index}]"
         end = box_end
     text += step.chain[end:]
-    lines = []
-    if count > 1:
-        lines.append((f"step {number + 1} of {count}: {step.instruction}", 14, _INK))
-    lines += [(line, 13, _INK) for line in _wrapped(text, _CHARACTERS)]
-    boxes = "   ".join(f"[{index}] {region.text} {region.box_1000}" for index, region in enumerate(chain.regions, 1))
-    lines += [(line, 12, _FAINT) for line in _wrapped(boxes, _CHARACTERS + 20)]
+    lines = [(line, 13, _INK) for line in _wrapped(text.split(), 13)]
+    boxes = [f"[{index}] {region.text} {region.box_1000}" for index, region in enumerate(chain.regions, 1)]
+    lines += [(line, 12, _FAINT) for line in _wrapped(boxes, 12, "   ")]
     lines += [(f"warning: {warning}", 12, "#c62828") for warning in chain.warnings]
     return _text(lines)
 
@@ -121,8 +124,17 @@ def _text(lines: Sequence[tuple[str, int, str]], *, rule: bool = False) -> Image
     return part
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_long_words=True) or [""] if text else []
+def _wrapped(words: Sequence[str], size: int, joint: str = " ") -> list[str]:
+    """Words in lines that fit the page."""
+    lines: list[str] = []
+    pieces = (word[start : start + _LONGEST] for word in words for start in range(0, len(word), _LONGEST))
+    for word in pieces:
+        longer = f"{lines[-1]}{joint}{word}" if lines else word
+        if lines and _font(size).getlength(longer) <= _WIDTH_PX - 2 * _PAD_PX:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -31,10 +31,9 @@ PAPER: Mapping[str, Mapping[str, float]] = {
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Tally:
-    """Sums over examples."""
+    """Sums over examples of one kind."""
 
-    tasks: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    licenses: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    examples: int = 0
     prompt_characters: int = 0
     chains: int = 0
     """Chains, and so pictures that are drawn."""
@@ -45,8 +44,7 @@ class Tally:
 
     def add(self, example: Example) -> None:
         """Count one example."""
-        self.tasks[example.task] += 1
-        self.licenses[example.provenance.license] += 1
+        self.examples += 1
         self.prompt_characters += len(example.prompt)
         for text in example.chains:
             spans = Chain.parse(text).spans
@@ -57,13 +55,10 @@ class Tally:
 
     def means(self) -> dict[str, Any]:
         """Counts and means, JSON-able."""
-        examples = self.tasks.total()
         return {
-            "examples": examples,
-            "tasks": {task: self.tasks[task] for task in TASKS},
-            "licenses": dict(self.licenses),
+            "examples": self.examples,
             "targets": self.chains,
-            "prompt_characters": self.prompt_characters / examples,
+            "prompt_characters": self.prompt_characters / self.examples,
             "chain_characters": self.chain_characters / self.chains,
             "prose_characters": self.prose_characters / self.chains,
             "boxes_per_picture": self.boxes / self.chains,
@@ -71,18 +66,29 @@ class Tally:
 
 
 def statistics(examples: Iterable[Example]) -> dict[str, Any]:
-    """Counts and means of each source dataset, of all together if there are several, and the paper's.
+    """Counts and means of each source dataset and task, of all together if there are several sets, and the paper's.
 
     Lengths are in characters; boxes and chains count per picture that is drawn, so a multi-turn example counts once per
     step.
     """
-    tallies: dict[str, Tally] = collections.defaultdict(Tally)
+    tallies: dict[str, dict[str, Tally]] = {}
+    licenses: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for example in examples:
-        tallies[example.provenance.dataset].add(example)
-    sums = {name: tally.means() for name, tally in sorted(tallies.items())}
+        name = example.provenance.dataset
+        tallies.setdefault(name, {}).setdefault(example.task, Tally()).add(example)
+        licenses[name][example.provenance.license] += 1
+    datasets = {
+        name: {**_together(tasks.values()).means(), "licenses": dict(licenses[name]), "tasks": _by_task(tasks)}
+        for name, tasks in sorted(tallies.items())
+    }
+    result: dict[str, Any] = {"datasets": datasets}
     if len(tallies) > 1:
-        sums["all"] = _together(tallies.values()).means()
-    return {"datasets": sums, "paper": {name: dict(row) for name, row in PAPER.items()}}
+        result["all"] = _together(tally for tasks in tallies.values() for tally in tasks.values()).means()
+    return {**result, "paper": {name: dict(row) for name, row in PAPER.items()}}
+
+
+def _by_task(tallies: Mapping[str, Tally]) -> dict[str, Any]:
+    return {task: tallies[task].means() for task in TASKS if task in tallies}
 
 
 def _together(tallies: Iterable[Tally]) -> Tally:
@@ -97,20 +103,29 @@ def table(numbers: Mapping[str, Any]) -> Table:
     """The result of `statistics` for people."""
     result = Table(box=box.SIMPLE_HEAD, title="Means per prompt, per chain, per picture drawn", title_justify="left")
     result.add_column("dataset")
-    for name in ("examples", *TASKS, "prompt\ncharacters", "chain\ncharacters", "without\nboxes", "boxes per\npicture"):
-        result.add_column(name.replace("multi-turn", "multi-\nturn").replace("text-to-image", "text-to-\nimage"),
-                          justify="right", no_wrap=True)  # fmt: skip
+    for name in (
+        "examples", "prompt\ncharacters", "chain\ncharacters", "without\nits boxes", "boxes per\npicture"
+    ):  # fmt: skip
+        result.add_column(name, justify="right", no_wrap=True)
     for name, row in numbers["datasets"].items():
-        result.add_row(name, *_cells(row), end_section=name == [*numbers["datasets"]][-1])
+        if len(row["tasks"]) > 1:
+            result.add_row(name, *_cells(row))
+            for task, part in row["tasks"].items():
+                result.add_row(f"  {task}", *_cells(part))
+        else:
+            result.add_row(f"{name}, {next(iter(row['tasks']))}", *_cells(row))
+    if "all" in numbers:
+        result.add_section()
+        result.add_row("all", *_cells(numbers["all"]))
+    result.add_section()
     for name, row in numbers["paper"].items():
-        result.add_row(f"{name} (paper)", *_cells({**row, "tasks": {TASKS[0]: row["examples"]}}), style="dim")
+        result.add_row(f"{name}, {TASKS[0]} (the paper's)", *_cells(row), style="dim")
     return result
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    tasks = [f"{row['tasks'].get(task, 0):,}" for task in TASKS]
     lengths = [
         f"{row[name]:.1f}" if name in row else "not given"
         for name in ("prompt_characters", "chain_characters", "prose_characters")
     ]
-    return [f"{row['examples']:,}", *tasks, *lengths, f"{row['boxes_per_picture']:.2f}"]
+    return [f"{row['examples']:,}", *lengths, f"{row['boxes_per_picture']:.2f}"]

@@ -18,7 +18,7 @@ from got.data.records import DataError, Example
 from got.data.shards import ShardReader, ShardWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from collections.abc import Set as AbstractSet
     from types import TracebackType
     from typing import IO, Self
@@ -155,12 +155,12 @@ def _plan(reader: Reader, seed: int | None, epoch: int, part: tuple[int, int]) -
     index, parts = part
     if not 0 <= index < parts:
         raise ValueError(f"Expected a part from 0 to {parts - 1} of {parts} but got {index}")
-    blocks = np.arange(len(reader.sizes))
+    blocks: np.ndarray = np.arange(len(reader.sizes))
     if seed is not None:
         blocks = np.random.default_rng([seed, epoch]).permutation(blocks)
     if whole := len(blocks) >= parts:
         blocks = blocks[index::parts]
-    order = np.arange(reader.sizes[blocks].sum())
+    order: np.ndarray = np.arange(reader.sizes[blocks].sum())
     if seed is not None and reader.buffer:
         # Each example may fall behind by less than a buffer, so no more than a buffer of them waits at any time.
         late = np.random.default_rng([seed, epoch, 1]).uniform(0, reader.buffer, len(order))
@@ -267,7 +267,7 @@ class Writer:
                 self._writer.close()
 
 
-def _writer_of(format: str) -> type[_FormatWriter]:
+def _writer_of(format: str) -> Callable[[Path, int], _FormatWriter]:
     if format == "folder":
         return FolderWriter
     if format == "parquet":

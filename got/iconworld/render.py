@@ -54,15 +54,20 @@ class Rendered:
 
 
 @functools.cache
-def _tone_pair(color: str) -> np.ndarray:
-    """Main and accent tone of a colour, int64 (2, 3)."""
-    return np.array([PALETTE[color], _ACCENT.get(color, tuple(int(0.42 * v) for v in PALETTE[color]))])
+def _tone_pair(color: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Main and accent tone of a colour."""
+    return PALETTE[color], _ACCENT.get(color, tuple(int(0.42 * v) for v in PALETTE[color]))
 
 
 def _tones(item: SceneObject, rng: np.random.Generator) -> np.ndarray:
     """Main and accent colour of one object, uint16 (2, 3) in 0..255."""
-    jitter = np.array(sample_jitter(rng) if item.jitter is None else item.jitter)
-    return (_tone_pair(item.color) + np.stack([jitter, jitter // 2])).clip(0, 255).astype(np.uint16)
+    jitter = sample_jitter(rng) if item.jitter is None else item.jitter
+    main, accent = _tone_pair(item.color)
+    shifted = [
+        [v + j for v, j in zip(main, jitter, strict=True)],
+        [v + j // 2 for v, j in zip(accent, jitter, strict=True)],
+    ]
+    return np.array([[min(max(v, 0), 255) for v in tone] for tone in shifted], np.uint16)
 
 
 def sample_jitter(rng: np.random.Generator) -> tuple[int, int, int]:
@@ -164,21 +169,24 @@ def _half_glyph(name: str, variant: int, angle: int) -> Image.Image:
 
 @functools.lru_cache(64)  # an edit's pictures have most of their objects in common
 def _coverage(name: str, variant: int, angle: int, width: int, height: int) -> np.ndarray:
-    """Coverage of the two layers at the wanted size, uint16 (height, width, 2)."""
+    """Coverage of the two layers at the wanted size, uint16 (2, height, width)."""
     source = _half_glyph if max(width, height) <= _HALF_UP_TO_PX else glyph
     small = source(name, variant, angle).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(small)[..., :2].astype(np.uint16)
+    # A plane per layer: arithmetic runs along lines then, which is three times as fast as along three channels.
+    return np.asarray(small)[..., :2].transpose(2, 0, 1).astype(np.uint16, order="C")
 
 
 def _blend(patch: np.ndarray, layers: np.ndarray, tones: np.ndarray) -> np.ndarray:
-    """Both layers over a patch, uint8 (h, w, 3). No sum passes 2**16, as a pixel's coverages sum to at most 255."""
-    main, accent = layers[..., :1], layers[..., 1:]
-    mixed = main * tones[0]
-    mixed += accent * tones[1]
-    mixed += (np.uint16(255) - main - accent) * patch
+    """Both layers over a patch, uint16 (h, w, 3). No sum passes 2**16, as a pixel's coverages sum to at most 255."""
+    main, accent = layers
+    mixed = np.empty((3, *main.shape), np.uint16)
+    np.multiply(patch.transpose(2, 0, 1), np.uint16(255) - main - accent, out=mixed)
+    mixed += main * tones[0, :, None, None]
+    mixed += accent * tones[1, :, None, None]
     mixed += np.uint16(128)
     mixed += mixed >> 8
-    return (mixed >> 8).astype(np.uint8)
+    mixed >>= 8
+    return mixed.transpose(1, 2, 0)
 
 
 def render(scene: Scene, size_px: int = 64) -> Rendered:
@@ -205,7 +213,7 @@ def render(scene: Scene, size_px: int = 64) -> Rendered:
     for i, item in enumerate(scene.objects):
         x1, y1, x2, y2 = edges_px(item.box_1000, size_px)
         layers = _coverage(item.name, item.variant, item.angle, x2 - x1, y2 - y1)
-        covered = layers[..., 0] + layers[..., 1] >= _SOLID
+        covered = layers[0] + layers[1] >= _SOLID
         image[y1:y2, x1:x2] = _blend(image[y1:y2, x1:x2], layers, _tones(item, rng))
         masks[:i, y1:y2, x1:x2] &= ~covered
         masks[i, y1:y2, x1:x2] = covered

@@ -1,0 +1,64 @@
+"""How fast chain datasets are made, written and read, in examples per second on one core."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from got.data.icon_set import Recipe, sample
+from got.data.storage import FORMATS, Writer, read
+
+if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+    from got.data.records import Example
+
+_COUNT = 500
+
+
+def _note(measure: BenchmarkFixture) -> None:
+    if measure.stats:  # None under --benchmark-disable
+        measure.extra_info["examples_per_second"] = _COUNT / measure.stats.stats.mean
+
+
+def bench_sample_icons(measure: BenchmarkFixture) -> None:
+    """Examples of the icon world with their PNG files, glyphs in memory."""
+    recipe = Recipe()
+
+    def work() -> list[Example]:
+        return [sample(recipe, number) for number in range(_COUNT)]
+
+    made = measure.pedantic(work, rounds=3, warmup_rounds=1)
+    assert len({example.id for example in made}) == _COUNT
+    _note(measure)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def bench_write(measure: BenchmarkFixture, form: str, tmp_path: Path) -> None:
+    """Examples to disk."""
+    examples = [sample(Recipe(), number) for number in range(_COUNT)]
+
+    def work() -> int:
+        with Writer(tempfile.mkdtemp(dir=tmp_path), form) as writer:
+            return sum(writer.add(example) for example in examples)
+
+    assert measure.pedantic(work, rounds=3, warmup_rounds=1) == _COUNT
+    _note(measure)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def bench_read_shuffled(measure: BenchmarkFixture, form: str, tmp_path: Path) -> None:
+    """Examples from disk in a random order; of a folder, the pictures' bytes as well."""
+    with Writer(tmp_path, form) as writer:
+        for number in range(_COUNT):
+            writer.add(sample(Recipe(), number))
+
+    def work() -> int:
+        pictures = (picture for example in read(tmp_path, shuffle_seed=0) for _, picture in example.pictures())
+        return sum(len(picture if isinstance(picture, bytes) else picture.read_bytes()) for picture in pictures)
+
+    assert measure.pedantic(work, rounds=3, warmup_rounds=1) > _COUNT
+    _note(measure)
