@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TASKS = ("text-to-image", "edit", "multi-turn")
+_MAX_ID_LENGTH = 200  # it names files, and names of files end at 255 bytes
 
 
 class DataError(ValueError):
@@ -83,8 +84,8 @@ class Example:
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Field and what is wrong with it, of everything that can be said without opening a picture."""
-        if not self.id or not all(c.isascii() and (c.isalnum() or c in "-_") for c in self.id):
-            yield "id", f"expected ASCII letters, digits, - and _ but got {self.id!r}"
+        if wrong := id_problem(self.id):
+            yield "id", wrong
         if not self.prompt.strip():
             yield "prompt", "empty"
         if not self.steps:
@@ -99,3 +100,16 @@ class Example:
                 yield f"steps[{number}].chain", "empty"
             for warning in Chain.parse(step.chain).warnings:
                 yield f"steps[{number}].chain", warning
+
+
+def id_problem(text: str) -> str | None:
+    """What is wrong with an id; None if nothing is.
+
+    >>> id_problem("00042-a"), id_problem("../a")
+    (None, "expected ASCII letters, digits, - and _ but got '../a'")
+    """
+    if not text or not all(c.isascii() and (c.isalnum() or c in "-_") for c in text):
+        return f"expected ASCII letters, digits, - and _ but got {text!r}"
+    if len(text) > _MAX_ID_LENGTH:
+        return f"expected at most {_MAX_ID_LENGTH} characters but got {len(text)}"
+    return None

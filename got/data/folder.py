@@ -1,0 +1,127 @@
+"""A chain dataset as a folder: `examples.jsonl`, a row a line, and the pictures it refers to by relative paths.
+
+Easy to look into and to change with an editor; the format for up to some hundred thousand examples.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from got.data.records import DataError, Example
+from got.data.rows import Entry, bytes_of, encode, suffix_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+LINES = "examples.jsonl"
+_CHUNK = 1 << 24
+
+
+class FolderReader:
+    """Reads rows line by line; every line is a block of its own, so that any order costs the same."""
+
+    buffer = 0
+
+    def __init__(self, lines: Path) -> None:
+        self.lines = lines
+        self._root = os.path.realpath(lines.parent)
+        self._offsets = _line_offsets(lines)
+        self.sizes = np.ones(len(self._offsets), np.int64)
+
+    def entries(self, blocks: Iterable[tuple[int, np.ndarray]]) -> Iterator[Entry]:
+        """Rows of the wanted lines."""
+        with self.lines.open("rb") as file:
+            for block, wanted in blocks:
+                if wanted.all():
+                    file.seek(int(self._offsets[block]))
+                    yield self._entry(file.readline(), block)
+
+    def _entry(self, line: bytes, block: int) -> Entry:
+        where = f"{self.lines}:{block + 1}"
+        try:
+            return Entry(number=0, where=where, row=json.loads(line), picture=self._picture)
+        except (ValueError, RecursionError) as error:
+            cut = "the line is cut off" if not line.endswith(b"\n") else f"expected JSON but {error}"
+            return Entry(number=0, where=where, row=None, picture=self._picture, broken=f"row: {cut}")
+
+    def _picture(self, field: str, reference: Any) -> Path:
+        if not isinstance(reference, str) or not reference or "\0" in reference:
+            raise DataError(f"{field}: expected a path relative to the folder but got {reference!r}")
+        path = PurePosixPath(reference)
+        outside = path.is_absolute() or ".." in path.parts or "\\" in reference
+        # Links inside the folder may lead anywhere: what counts is where they end.
+        whole = os.path.realpath(os.path.join(self._root, reference)) if not outside else ""  # noqa: PTH118
+        if outside or not whole.startswith(os.path.join(self._root, "")):  # noqa: PTH118
+            raise DataError(f"{field}: expected a path that stays in the folder but got {reference!r}")
+        return self.lines.parent / reference
+
+
+class FolderWriter:
+    """Appends: pictures first, then the line, so that a line's pictures are always there."""
+
+    def __init__(self, folder: Path, per_file: int) -> None:
+        self.folder = folder
+        self.known = set(_repaired(folder / LINES))
+        self._file = (folder / LINES).open("ab", buffering=0)
+        self._made: set[Path] = set()
+
+    def add(self, example: Example) -> None:
+        """Write one example."""
+        pictures = {name: bytes_of(picture) for name, picture in example.pictures()}
+        # Thousands of files in one folder are slow to list.
+        place = f"images/{hashlib.sha256(example.id.encode()).hexdigest()[:2]}"
+        references = {name: f"{place}/{example.id}.{name}{suffix_of(data)}" for name, data in pictures.items()}
+        line = json.dumps(encode(example, references), ensure_ascii=False, allow_nan=False).encode()
+        if (folder := self.folder / place) not in self._made:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._made.add(folder)
+        for name, reference in references.items():
+            (self.folder / reference).write_bytes(pictures[name])
+        end = self._file.seek(0, os.SEEK_END)
+        if self._file.write(line + b"\n") <= len(line):
+            self._file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / LINES))
+
+    def close(self) -> None:
+        """Leave everything on disk."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def _line_offsets(lines: Path) -> np.ndarray:
+    """Where each line begins, int64 (n,)."""
+    starts, base = [np.zeros(1, np.int64)], 0
+    with lines.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            starts.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + base + 1)
+            base += len(chunk)
+    offsets = np.concatenate(starts)
+    return offsets[offsets < base]
+
+
+def _repaired(lines: Path) -> Iterator[str]:
+    """Ids of a file whose last line is whole afterwards: one that a crash cut off is taken away."""
+    if not lines.exists():
+        return
+    with lines.open("r+b") as file:
+        end = 0
+        for number, line in enumerate(file, 1):
+            try:
+                known = json.loads(line)["id"]
+            except (ValueError, TypeError, KeyError) as error:
+                if not line.endswith(b"\n"):
+                    file.truncate(end)
+                    return
+                raise DataError(f"{lines}:{number}: id: expected an example to go on behind") from error
+            end += len(line)
+            if not line.endswith(b"\n"):  # written by hand
+                file.seek(end)
+                file.write(b"\n")
+            yield known
