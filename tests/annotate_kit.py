@@ -120,7 +120,7 @@ class Truth:
         return {"boxes": boxes}
 
     def _reground(self, text, images):
-        wanted = parse_phrase(json.loads(text.splitlines()[1]))
+        wanted = parse_phrase(json.loads(text.splitlines()[2]))
         fitting = [item for item in self._scene(images[0]).objects if (item.name, item.color) == wanted]
         return {"boxes": [{"bbox_2d": self._box(item, images[0])} for item in fitting]}
 
