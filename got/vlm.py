@@ -304,9 +304,9 @@ class TransformersBackend:
         try:
             self._processor: Any = AutoProcessor.from_pretrained(place)
             model: Any = AutoModelForImageTextToText.from_pretrained(place, dtype=getattr(torch, dtype))
-        except (OSError, ValueError, KeyError) as error:
+            self._model: Any = model.to(device).eval()
+        except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:  # the last two: no such device
             raise SetupError(f"{place} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
-        self._model = model.to(device).eval()
         self._images_first, self._lock = images_first, threading.Lock()
         self.id = model_name(place)
 

@@ -104,7 +104,7 @@ def readme_commands():
 @pytest.mark.parametrize("command", [c for c in readme_commands() if re.match(r"python -m (evals|got|reports)\b", c)])
 def test_readme_commands_use_flags_that_exist(command):
     words = shlex.split(command)[1:]
-    subcommand = [words[2]] if words[1] in ("got", "reports") else []
+    subcommand = [words[2]] if words[1] in ("got", "got.data", "reports") else []
     helped = run_python("-m", words[1], *subcommand, "--help")
     assert helped.returncode == 0, helped.stderr[-2000:]
     known = set(re.findall(r"--[a-z][a-z0-9-]*", helped.stdout))

@@ -29,7 +29,9 @@ PROMPTS = Path(__file__).parent / "prompts"
 STAGES = ("describe", "extract", "ground", "reground", "parse", "crop", "compose", "instruction")
 """What is asked, each with a prompt file of its name."""
 _HOPELESS = 8
-"""So many questions without an answer, and not one with, are a broken set-up."""
+"""So many questions without an answer, and not one with, are a broken set-up ..."""
+_LOST = 64
+"""... and so many one after the other an endpoint that has gone."""
 _Read = TypeVar("_Read")
 
 
@@ -128,7 +130,7 @@ class Asker:
         spent = sum(self._recall(record, finished) for record in recorded(log))
         self._file = log.open("ab", buffering=0)
         self.ledger = Ledger(settings.usd_per_million, settings.max_usd, settings.params.max_tokens, spent)
-        self._unanswered, self._answered = 0, bool(self.calls)
+        self._unanswered, self._answered = 0, False
 
     def _recall(self, record: dict[str, Any], finished: Collection[str]) -> float:
         self._count(record["tokens_in"], record["tokens_out"])
@@ -182,9 +184,9 @@ class Asker:
         raise StageFailed(stage, last.cause, shortened(str(last))) from last
 
     def _note(self, error: AskFailed) -> None:
-        """An endpoint that never answers is a broken set-up: the user hears of it now, not after hours of waiting."""
+        """An endpoint that does not answer: the user hears of it now, not after hours of failures."""
         self._unanswered += error.cause == "transport"
-        if self._unanswered >= _HOPELESS and not self._answered:
+        if self._unanswered >= (_LOST if self._answered else _HOPELESS):
             raise SetupError(f"the model does not answer: {error}") from error
 
     async def _reply(self, sample: str, stage: str, words: str, images: Sequence[bytes], attempt: int) -> Reply:
@@ -208,7 +210,7 @@ class Asker:
             raise
         finally:
             self.ledger.settle(reserved, usd)
-        self._answered = True
+        self._answered, self._unanswered = True, 0
         self._count(reply.tokens_in, reply.tokens_out)
         about = {"key": key, "sample": sample, "stage": stage, "attempt": attempt, "prompt": words}
         spent = reserved if usd is None else usd

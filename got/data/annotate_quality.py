@@ -163,7 +163,7 @@ class Detector:
             self._open = type(config) in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING
             task: Any = "zero-shot-object-detection" if self._open else "object-detection"
             self._pipeline: Any = pipeline(task, model=place, device=device)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:  # the last two: no such device
             raise SetupError(f"{place}: no detector can be loaded: {' '.join(str(error).split())[:200]}") from error
         self._threshold = threshold
         self._labels = {str(label).lower() for label in (config.id2label or {}).values()}

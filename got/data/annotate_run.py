@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _SECONDS_BETWEEN_LINES = 10.0
+_LEAST = {"limit": 1, "concurrency": 1, "attempts": 1, "retries": 0, "max_pixels": 1, "max_tokens": 1}
 
 
 # --------------------------------------------------------------------------------------------------------- command line
@@ -98,7 +99,8 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
     add("--max-spend", type=float, metavar="USD", help="no request that could lead above this; needs --price")
     add("--device", default="cpu", help="of a model or detector of transformers (default: %(default)s)")
-    add("--dtype", default="float32", help="of a model of transformers (default: %(default)s)")
+    dtypes = ("float32", "bfloat16", "float16")
+    add("--dtype", choices=dtypes, default="float32", help="of a model of transformers (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -108,10 +110,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         DataError: If there is nothing to annotate, or the output was begun with another model or other prompts.
         SetupError: If the model cannot be asked.
     """
-    for name, least in (("concurrency", 1), ("attempts", 1), ("retries", 0), ("max_pixels", 1), ("max_tokens", 1)):
-        if getattr(arguments, name) < least:
-            flag = f"--{name.replace('_', '-')}"
-            raise DataError(f"{flag}: expected {least} or more but got {getattr(arguments, name)}")
+    for name, least in _LEAST.items():
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise DataError(f"--{name.replace('_', '-')}: expected {least} or more but got {value}")
     if arguments.max_spend is not None and arguments.price is None:
         raise DataError("--max-spend needs --price")
     if arguments.output.resolve() == arguments.place.resolve():
@@ -197,9 +199,10 @@ class _Run:
     def __init__(self, arguments: argparse.Namespace, writer: storage.Writer) -> None:
         self._arguments, self._writer, folder = arguments, writer, arguments.output
         self._counts, self._begun, self._told = _Counts(), time.monotonic(), 0.0
+        self._broke = False
         self._backend = _backend(arguments)
         view = View(convention=arguments.boxes, max_pixels=arguments.max_pixels)
-        _check_identity(folder / "annotate.json", {"model": self._backend.id, "prompts": prompts_hash()}, view)
+        _check_identity(folder, {"model": self._backend.id, "prompts": prompts_hash()}, view)
         self._rejected = {record["id"]: record["reasons"] for record in recorded(folder / "rejected.jsonl")}
         self._before = len(writer.known_ids())
         settings = AskSettings(
@@ -253,6 +256,8 @@ class _Run:
 
         examples = examples_of(arguments.place, unreadable, arguments.dataset, arguments.license)
         for example in itertools.islice(examples, arguments.limit):
+            if self._broke:
+                return
             done = example.id in self._writer.known_ids() or example.id in self._rejected
             try:
                 first = self._duplicates.first_of(example.id, _request(example), self._signed(example))
@@ -290,6 +295,7 @@ class _Run:
         self._tell()
 
     def _fail(self, id: str, error: StageFailed) -> None:
+        self._broke |= error.cause == "budget"
         self._counts.failed[f"{error.stage}: {error.cause}"] += 1
         record = {"id": id, "stage": error.stage, "cause": error.cause, "detail": error.detail}
         append(self._files["failures"], record)
@@ -342,10 +348,11 @@ def _checker(arguments: argparse.Namespace, asker: Asker, view: View) -> quality
     return quality.Detector(arguments.check, arguments.device)
 
 
-def _check_identity(file: Path, made_by: dict[str, str], view: View) -> None:
-    """One output has chains of one model, asked in one way."""
+def _check_identity(folder: Path, made_by: dict[str, str], view: View) -> None:
+    """One output has chains of one model, asked in one way; until there is a reply it may be any."""
+    file, replies = folder / "annotate.json", folder / "replies.jsonl"
     wanted = {**made_by, "boxes": view.convention, "max_pixels": view.max_pixels}
-    if not file.exists():
+    if not file.exists() or not replies.exists() or not replies.stat().st_size:
         temporary = file.with_suffix(".tmp")
         temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
         temporary.replace(file)
@@ -353,5 +360,5 @@ def _check_identity(file: Path, made_by: dict[str, str], view: View) -> None:
     begun = json.loads(file.read_text(encoding="utf-8"))
     for name, value in wanted.items():
         if begun.get(name) != value:
-            raise DataError(f"{file}: was begun with {name} {begun.get(name)!r} but this is {value!r}; choose another"
-                            " --output")  # fmt: skip
+            there = f"was begun with {name} {begun.get(name)!r} but this is {value!r}"
+            raise DataError(f"{file}: {there}; choose another --output")
