@@ -11,7 +11,17 @@ import torch
 from annotate_kit import Truth, annotate, drawn, lines, names_in, png, scenes, stage_of, stored
 from judge_kit import says, serve
 from PIL import Image
-from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcessor
+from tokenizers import pre_tokenizers
+from transformers import (
+    CLIPTokenizer,
+    OwlViTConfig,
+    OwlViTForObjectDetection,
+    OwlViTImageProcessor,
+    OwlViTProcessor,
+    YolosConfig,
+    YolosForObjectDetection,
+    YolosImageProcessor,
+)
 
 from got.data import storage
 from got.data.annotate_quality import Detector, Duplicates, noun_of, signature
@@ -133,6 +143,29 @@ def test_a_detector_confirms_the_classes_it_knows_and_says_nothing_of_others(tmp
     dogs, glasses, dragons = asyncio.run(detector.find("s", picture, ["two brown dogs", "wine glasses", "a dragon"]))
     assert dogs[0] == pytest.approx((250, 250, 750, 750), abs=2)  # sigmoid(0) of centre and size
     assert (glasses, dragons) == ([], None)
+
+
+def open_detector(folder):
+    """A real OWL-ViT with random weights: any words, four places."""
+    letters = [*pre_tokenizers.ByteLevel.alphabet()]
+    words = [*sorted(letters), *(f"{letter}</w>" for letter in sorted(letters)), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={word: n for n, word in enumerate(words)}, merges=[], model_max_length=16)
+    text = {"vocab_size": len(words), "max_position_embeddings": 16, "bos_token_id": len(words) - 2,
+            "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}  # fmt: skip
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = OwlViTConfig(
+        text_config={**text, **small}, vision_config={**small, "image_size": 32, "patch_size": 16}, projection_dim=16
+    )
+    OwlViTForObjectDetection(config).save_pretrained(folder)
+    images = OwlViTImageProcessor(size={"height": 32, "width": 32}, crop_size={"height": 32, "width": 32})
+    OwlViTProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def test_a_detector_of_any_words_is_asked_for_every_name(tmp_path):
+    detector = Detector(str(open_detector(tmp_path / "owl")), threshold=0.0)
+    found = asyncio.run(detector.find("s", Image.new("RGB", (200, 100)), ["a green dragon", "a cup"]))
+    assert [len(boxes) for boxes in found] == [4, 4]
 
 
 def test_a_detector_rejects_what_is_not_there(tmp_path):

@@ -116,8 +116,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             raise DataError(f"--{name.replace('_', '-')}: expected {least} or more but got {value}")
     if arguments.max_spend is not None and arguments.price is None:
         raise DataError("--max-spend needs --price")
-    if arguments.output.resolve() == arguments.place.resolve():
-        raise DataError(f"--output: expected another folder than {arguments.place}")
+    if arguments.output.resolve().is_relative_to(arguments.place.resolve()):
+        raise DataError(f"--output: expected a folder outside {arguments.place} but got {arguments.output}")
     with storage.Writer(arguments.output, format=arguments.format) as writer:
         return asyncio.run(_Run(arguments, writer).all())
 
@@ -203,7 +203,11 @@ class _Run:
         self._backend = _backend(arguments)
         view = View(convention=arguments.boxes, max_pixels=arguments.max_pixels)
         _check_identity(folder, {"model": self._backend.id, "prompts": prompts_hash()}, view)
+        self._checker: quality.Checker | None = None
+        if arguments.check not in ("none", "second-look"):
+            self._checker = quality.Detector(arguments.check, arguments.device)
         self._rejected = {record["id"]: record["reasons"] for record in recorded(folder / "rejected.jsonl")}
+        self._signatures = {r["id"]: r["signatures"] for r in recorded(folder / "pictures.jsonl")}
         self._before = len(writer.known_ids())
         settings = AskSettings(
             params=AskParams(
@@ -218,9 +222,9 @@ class _Run:
         self._asker = Asker(self._backend, settings, folder / "replies.jsonl", finished)
         self._annotator = Annotator(self._asker, view)
         self._standards = quality.Standards(min_located=arguments.min_located, min_iou=arguments.min_iou)
-        self._checker = _checker(arguments, self._asker, view)
+        if arguments.check == "second-look":
+            self._checker = quality.SecondLook(self._asker, view)
         self._duplicates = quality.Duplicates()
-        self._signatures = {r["id"]: r["signatures"] for r in recorded(folder / "pictures.jsonl")}
         self._files: dict[str, IO[bytes]] = {
             name: (folder / f"{name}.jsonl").open("wb" if name == "failures" else "ab", buffering=0)
             for name in ("rejected", "failures", "pictures")
@@ -289,10 +293,17 @@ class _Run:
             if reasons:
                 self._reject(draft.example, reasons)
             else:
-                self._writer.add(draft.example)
-                self._counts.accepted += 1
+                self._add(draft.example)
         self._asker.forget(example.id)
         self._tell()
+
+    def _add(self, example: Example) -> None:
+        try:
+            self._writer.add(example)
+        except DataError as error:
+            self._fail(example.id, StageFailed("write", "illegal example", str(error)))
+        else:
+            self._counts.accepted += 1
 
     def _fail(self, id: str, error: StageFailed) -> None:
         self._broke |= error.cause == "budget"
@@ -338,14 +349,6 @@ def _check_of(reasons: list[str]) -> str:
 
 def _request(example: Example) -> str:
     return " / ".join([example.prompt, *(step.instruction for step in example.steps)])
-
-
-def _checker(arguments: argparse.Namespace, asker: Asker, view: View) -> quality.Checker | None:
-    if arguments.check == "none":
-        return None
-    if arguments.check == "second-look":
-        return quality.SecondLook(asker, view)
-    return quality.Detector(arguments.check, arguments.device)
 
 
 def _check_identity(folder: Path, made_by: dict[str, str], view: View) -> None:
