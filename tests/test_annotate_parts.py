@@ -96,7 +96,8 @@ def test_forms_that_it_may_not(text, why):
 
 def test_words():
     assert words_of({"x": 'The sign says "I can\'t stop" ' * 3}, "x").startswith("The sign")
-    assert cause(words_of, {"x": "I can't describe it."}, "x") == "refusal"
+    for apology in ("I can't describe it.", "Sorry, but I am unable to see it.", "I’m sorry."):
+        assert cause(words_of, {"x": apology}, "x") == "refusal"
     assert cause(words_of, {"x": "a dog <|box_start|>(1,2)"}, "x") == "illegal words"
     for bad in ({}, {"x": " "}, {"x": ["a"]}, ["x"], None):
         assert cause(words_of, bad, "x") == "unparsable"
@@ -104,7 +105,7 @@ def test_words():
 
 def test_names_stand_in_the_text_word_for_word_in_order():
     text = "A dog and a dog's bone, a catalog and a cat. A dog"
-    assert places_of({"objects": ["A dog", "a cat", "A dog"]}, text) == ((0, 5), (37, 42), (44, 49))
+    assert places_of({"objects": ["A dog", "a cat", "A dog"]}, text) == ((0, 5), (38, 43), (45, 50))
     for names in (["a cow"], ["a cat", "a catalog"], ["a dog"], ["A dog"] * 3, ["a DOG"]):
         assert cause(places_of, {"objects": names}, text) == "not verbatim"
     many = " ".join(f"a thing{n}," for n in range(27))

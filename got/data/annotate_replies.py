@@ -21,7 +21,7 @@ _SIDES = {"add": (0, 1), "remove": (1, 0), "swap": (1, 1), "attribute": (1, 0), 
 """Whether objects of the picture before, and of that after, belong to a task."""
 _MARK = re.compile(r"\[(\d+)\]")
 _LONGEST_PHRASE = 30  # words
-_OPENING = 60  # characters
+_APOLOGY = re.compile(r"\s*(?:i\b|sorry|unfortunately|unable|as an\b)", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def words_of(reply: Any, key: str) -> str:
         raise BadReply("unparsable", f"expected a text {key!r} in {shortened(str(reply))}")
     if "<|" in value or "|>" in value:
         raise BadReply("illegal words", f"expected plain prose but got {shortened(value)}")
-    if is_refusal(value[:_OPENING]):  # further on, it may be what a sign in the picture says
+    if _APOLOGY.match(value) and is_refusal(value):  # elsewhere it may be what a sign in the picture says
         raise BadReply("refusal", shortened(value))
     return " ".join(value.split())
 
