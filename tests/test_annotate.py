@@ -379,9 +379,20 @@ def test_a_wrong_set_up_is_one_line(tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     with serve(fails(500)) as endpoint, pytest.raises(DataError, match=re.escape(message)):
-        annotate("in", "out", endpoint, *words)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+        annotate("in", "out", endpoint, *FAST, *words)
+
+
+def test_the_convention_of_boxes_has_no_default_and_an_endpoint_must_be_named(tmp_path, monkeypatch, capsys):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with serve(fails(500)) as endpoint:
+        with pytest.raises(SystemExit):
+            arguments("in", "out", endpoint)
+        assert "the following arguments are required: --boxes" in capsys.readouterr().err
+        nowhere = arguments(tmp_path, tmp_path.with_name("out"), endpoint, *FAST)
+    nowhere.endpoint = None
+    with pytest.raises(SetupError, match="--endpoint: expected an address, or OPENAI_API_KEY"):
+        run(nowhere)
 
 
 def test_every_stage_has_a_prompt_that_treats_texts_as_data():

@@ -1,5 +1,6 @@
 """Annotation by a model in this process: a real Qwen2.5-VL that is made to give one reply to everything."""
 
+import argparse
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from annotate_kit import drawn, edited, edits, lines, scenes, stored
 from vlm_kit import build
 
 from got.chain import Chain
-from got.data import storage
+from got.data import annotate_run, storage
 from got.data.annotate_ask import prompts_hash
 from got.vlm import SetupError, model_name
 
@@ -20,15 +21,11 @@ REPLY = json.dumps({
 
 
 def annotate(place, output, model, *words):
-    from argparse import ArgumentParser
-
-    from got.data import annotate_run
-
-    parser = ArgumentParser()
+    parser = argparse.ArgumentParser()
     annotate_run.add_arguments(parser.add_subparsers())
     # The test's processor takes 28 * 28 * 16 pixels at most, and would shrink larger pictures.
-    given = ["annotate", str(place), "--output", str(output), "--model", f"hf:{model}", "--max-pixels", "12544"]
-    return annotate_run.run(parser.parse_args([*given, *words]))
+    given = ["annotate", str(place), "--output", str(output), "--model", f"hf:{model}", "--boxes", "pixels"]
+    return annotate_run.run(parser.parse_args([*given, "--max-pixels", "12544", *words]))
 
 
 def test_a_local_model_goes_through_all_stages(tmp_path):

@@ -84,11 +84,11 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     add(
         "--boxes",
         choices=CONVENTIONS,
-        default="pixels",
-        help="what the model's boxes count: pixels (Qwen2.5-VL), thousandths (Qwen2-VL, Qwen3-VL) or parts of one"
-        " (default: %(default)s)",
+        required=True,
+        help="what the model's boxes count: pixels (Qwen2.5-VL), thousandths (Qwen2-VL, Qwen3-VL) or parts of one",
     )
-    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="larger pictures are scaled down for the model")
+    size = "larger pictures are scaled down for the model (default: %(default)s)"
+    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=size)
     add("--concurrency", type=int, default=16, metavar="N", help="samples at a time (default: %(default)s)")
     add("--attempts", type=int, default=3, metavar="N", help="replies to one question at most (default: %(default)s)")
     add("--retries", type=int, default=5, metavar="N", help="of a request without reply (default: %(default)s)")
