@@ -20,6 +20,7 @@ from got.iconworld.edits import chained
 from got.iconworld.scenes import with_article
 
 SIZE = 96
+FAST = ("--boxes", "unit")  # needs no torch
 PROVENANCE = Provenance(dataset="icons", license="Apache-2.0", origin="seed")
 TASKS = {"add": "add", "remove": "remove", "replace": "swap", "recolor": "attribute", "background": "environment"}
 _OPENINGS = {
@@ -194,6 +195,13 @@ def stored(folder, examples):
         for example in examples:
             writer.add(example)
     return folder
+
+
+def drawings(truth, folder, count, seed=0, **given):
+    """A dataset of scenes that the endpoint knows."""
+    found = dict(zip((f"s{n}" for n in range(count)), scenes(count, seed), strict=True))
+    truth.knows(*found.values())
+    return found, stored(folder, [drawn(scene, id, **given) for id, scene in found.items()])
 
 
 # ------------------------------------------------------------------------------------------------------------------ run

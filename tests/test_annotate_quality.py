@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from annotate_kit import Truth, annotate, drawn, lines, names_in, png, scenes, stage_of, stored
+from annotate_kit import FAST, Truth, annotate, drawn, lines, names_in, png, scenes, stage_of, stored
 from judge_kit import says, serve
 from PIL import Image
 from tokenizers import pre_tokenizers
@@ -27,8 +27,6 @@ from got.data import storage
 from got.data.annotate_quality import Detector, Duplicates, noun_of, signature
 from got.iconworld import sample_scene
 from got.vlm import SetupError
-
-FAST = ("--boxes", "unit")
 
 
 def shifted(truth, stage, by):
