@@ -10,7 +10,7 @@ side is at most `MAX_ASPECT` times the other.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -27,32 +27,37 @@ class PictureError(ValueError):
     """A picture cannot be used; the message says which one and why, in one line."""
 
 
-def open_picture(path: str | Path) -> Image.Image:
+def open_picture(path: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
     """Read a picture file as upright RGB.
+
+    Args:
+        path: The file, or an open one.
+        name: What errors call it; by default its path.
 
     Raises:
         PictureError: If there is no such file, it is no picture, it breaks off, or it is too large.
     """
+    name = str(path) if name is None else name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # Harmless oddities inside a file are not the reader's business.
             warnings.simplefilter("ignore", UserWarning)
             with Image.open(path) as picture:
-                _check_size(picture, str(path))
+                _check_size(picture, name)
                 picture.load()
-                return as_rgb(picture, str(path))
+                return as_rgb(picture, name)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise PictureError(f"Expected at most {_limit()} but {path} has more") from error
+        raise PictureError(f"Expected at most {_limit()} but {name} has more") from error
     except UnidentifiedImageError as error:
-        raise PictureError(f"Expected a picture but {path} is none that can be read") from error
+        raise PictureError(f"Expected a picture but {name} is none that can be read") from error
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise PictureError(f"Cannot read {path}: {error.strerror}") from error
+        raise PictureError(f"Cannot read {name}: {error.strerror}") from error
     except PictureError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
         # Pillow's readers raise all of these on files that are cut short or damaged.
-        raise PictureError(f"Expected a whole picture but {path} is damaged: {error}") from error
+        raise PictureError(f"Expected a whole picture but {name} is damaged: {error}") from error
 
 
 def as_rgb(picture: Image.Image, name: str = "the picture") -> Image.Image:

@@ -13,6 +13,7 @@ A run may end at any time, by kill -9, too. The same command goes on with it and
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import collections
 import dataclasses
@@ -35,12 +36,20 @@ from got.pictures import PictureError
 from got.vlm import AskParams, OpenAIBackend, SetupError, TransformersBackend
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Generator, Iterator
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _SECONDS_BETWEEN_LINES = 10.0
 _LEAST = {"limit": 1, "concurrency": 1, "attempts": 1, "retries": 0, "max_pixels": 1, "max_tokens": 1}
+_EPILOG = """\
+examples:
+  python -m got.data annotate photos --output photos-got --endpoint http://localhost:8000/v1 \\
+      --model Qwen/Qwen2.5-VL-72B-Instruct --boxes pixels
+  python -m got.data annotate edits --output edits-got --model hf:PATH --device cuda --dtype bfloat16 --boxes pixels
+
+The output is a dataset with replies.jsonl, rejected.jsonl and failures.jsonl beside it. The same command goes on after
+Ctrl-C, kill -9 or a power cut; no reply is paid twice, and what failed without a reply is tried again.
+"""
 
 
 # --------------------------------------------------------------------------------------------------------- command line
@@ -49,7 +58,10 @@ def add_arguments(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "annotate",
         help="write chains for pictures and edits with a vision-language model",
-        description="Writes chains for examples that have none (or others). The same command goes on where it ended.",
+        description="Writes chains for examples that have none (or others).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     add = parser.add_argument

@@ -108,11 +108,11 @@ def format_of(place: str | Path) -> str | None:
     return found[0] if found else None
 
 
-def reader_of(place: str | Path) -> Reader:
-    """The reader for what is at a place.
+def files_of(place: str | Path) -> list[Path]:
+    """The files that hold a dataset's rows, in order.
 
     Raises:
-        DataError: If there is no dataset, or its files are damaged.
+        DataError: If there is no dataset.
     """
     path = Path(place)
     if not path.exists():
@@ -120,7 +120,17 @@ def reader_of(place: str | Path) -> Reader:
     found = format_of(path)
     if found is None:
         raise DataError(f"{place}: expected a dataset: {LINES}, *.parquet or *.tar")
-    files = [path] if path.is_file() else sorted(path.glob(_PATTERNS[found]))
+    return [path] if path.is_file() else sorted(path.glob(_PATTERNS[found]))
+
+
+def reader_of(place: str | Path) -> Reader:
+    """The reader for what is at a place.
+
+    Raises:
+        DataError: If there is no dataset, or its files are damaged.
+    """
+    files = files_of(place)
+    found = format_of(place)
     if found == "folder":
         return FolderReader(files[0])
     if found == "parquet":

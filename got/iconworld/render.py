@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,8 @@ from PIL import Image
 from got.iconworld.glyphs import glyph
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from got.iconworld.scenes import Scene, SceneObject
 
 PALETTE: dict[str, tuple[int, int, int]] = {
@@ -145,6 +147,13 @@ def _ground(kind: str, color: str | None, size_px: int, rng: np.random.Generator
     return shades.take((texture * (127.5 / 1.4) + 127.5).astype(np.uint8), axis=0)
 
 
+@functools.lru_cache(4)
+def _seeded_ground(kind: str, color: str | None, size_px: int, seed: int) -> tuple[np.ndarray, Mapping[str, Any]]:
+    """The ground of a seed, and the state of the generator after it."""
+    rng = np.random.default_rng(seed)
+    return _ground(kind, color, size_px, rng), rng.bit_generator.state
+
+
 # --- painting --------------------------------------------------------------------------------------------------------
 
 
@@ -153,10 +162,11 @@ def _half_glyph(name: str, variant: int, angle: int) -> Image.Image:
     return glyph(name, variant, angle).reduce(2)
 
 
-def _coverage(item: SceneObject, width: int, height: int) -> np.ndarray:
+@functools.lru_cache(64)  # an edit's pictures have most of their objects in common
+def _coverage(name: str, variant: int, angle: int, width: int, height: int) -> np.ndarray:
     """Coverage of the two layers at the wanted size, uint16 (height, width, 2)."""
     source = _half_glyph if max(width, height) <= _HALF_UP_TO_PX else glyph
-    small = source(item.name, item.variant, item.angle).resize((width, height), Image.Resampling.BILINEAR)
+    small = source(name, variant, angle).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(small)[..., :2].astype(np.uint16)
 
 
@@ -186,13 +196,15 @@ def render(scene: Scene, size_px: int = 64) -> Rendered:
     """
     if size_px < _SMALLEST_PX:
         raise ValueError(f"Expected size_px to be at least {_SMALLEST_PX} but got {size_px}")
-    rng = np.random.default_rng(scene.seed)
-    image = _ground(scene.background, scene.ground_color, size_px, rng)
+    ground, state = _seeded_ground(scene.background, scene.ground_color, size_px, scene.seed)
+    image = ground.copy()
+    rng = np.random.default_rng(0)
+    rng.bit_generator.state = state
     boxes = np.zeros((len(scene.objects), 4), np.float32)
     masks = np.zeros((len(scene.objects), size_px, size_px), bool)
     for i, item in enumerate(scene.objects):
         x1, y1, x2, y2 = edges_px(item.box_1000, size_px)
-        layers = _coverage(item, x2 - x1, y2 - y1)
+        layers = _coverage(item.name, item.variant, item.angle, x2 - x1, y2 - y1)
         covered = layers[..., 0] + layers[..., 1] >= _SOLID
         image[y1:y2, x1:x2] = _blend(image[y1:y2, x1:x2], layers, _tones(item, rng))
         masks[:i, y1:y2, x1:x2] &= ~covered

@@ -1,0 +1,140 @@
+"""A sheet for people: source, planned boxes, target, prompt and chain of an example, step by step."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from got.chain import Chain
+from got.data.records import DataError
+from got.layout import draw_overview
+from got.pictures import PictureError, open_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from got.data.records import Example, Step
+
+_SIDE_PX, _PAD_PX, _LINE_PX, _COLUMNS = 256, 12, 19, 4
+_WIDTH_PX = _COLUMNS * (_SIDE_PX + _PAD_PX) + _PAD_PX
+_CHARACTERS = 140
+_INK, _FAINT, _PAPER, _RULE = "#202020", "#6a6a6a", "#ffffff", "#d0d0d0"
+_TITLES = ("starts from", "boxes of the plan", "drawn on the target", "target")
+
+
+def sheet(examples: Sequence[Example]) -> Image.Image:
+    """Examples one below the other, RGB.
+
+    A row is a step: the picture that it starts from (nothing for text-to-image), the layout, the boxes on the target
+    with their numbers, the target. Below it stands the chain, with numbers in place of boxes.
+
+    Raises:
+        DataError: If a picture cannot be opened.
+    """
+    parts = [part for example in examples for part in _parts(example)]
+    page = Image.new("RGB", (_WIDTH_PX, sum(part.height for part in parts) + _PAD_PX), _PAPER)
+    top = 0
+    for part in parts:
+        page.paste(part, (0, top))
+        top += part.height
+    return page
+
+
+def _parts(example: Example) -> list[Image.Image]:
+    """The heading of an example, and its steps."""
+    origin = example.provenance
+    about = " · ".join(
+        part
+        for part in (example.id, example.task, origin.dataset, origin.license, origin.origin, origin.made_by)
+        if part
+    )
+    parts = [_text([(line, 16, _INK) for line in _wrapped(example.prompt, 110)] + [(about, 12, _FAINT)], rule=True)]
+    before = None if example.source is None else _picture(example, "source", example.source)
+    for number, step in enumerate(example.steps):
+        target = _picture(example, f"steps[{number}].target", step.target)
+        parts += [_row(before, step, target), _words(step, number, len(example.steps))]
+        before = target
+    return parts
+
+
+def _row(before: Image.Image | None, step: Step, target: Image.Image) -> Image.Image:
+    chain = Chain.parse(step.chain)
+    boxes = target.copy()
+    pen = ImageDraw.Draw(boxes)
+    for number, region in reversed(list(enumerate(chain.regions, 1))):
+        x1, y1, x2, y2 = (value * side / 1000 for value, side in zip(region.box_1000, 2 * boxes.size, strict=True))
+        corners = (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1))
+        pen.rectangle(corners, outline="black", width=4)
+        pen.rectangle([corners[0] + 1, corners[1] + 1, max(corners[2] - 1, corners[0] + 1),
+                       max(corners[3] - 1, corners[1] + 1)], outline=region.color, width=2)  # fmt: skip
+        _tag(pen, (corners[0] + 3, corners[1] + 3), str(number), region.color)
+    row = Image.new("RGB", (_WIDTH_PX, _SIDE_PX + _LINE_PX + _PAD_PX), _PAPER)
+    pen = ImageDraw.Draw(row)
+    for column, picture in enumerate((before, draw_overview(chain, *target.size), boxes, target)):
+        left = _PAD_PX + column * (_SIDE_PX + _PAD_PX)
+        pen.text((left, 0), _TITLES[column] if picture else "starts from nothing", _FAINT, _font(12))
+        if picture is None:
+            pen.rectangle((left, _LINE_PX, left + _SIDE_PX - 1, _LINE_PX + _SIDE_PX - 1), outline=_RULE)
+        else:
+            row.paste(picture, (left, _LINE_PX))
+    return row
+
+
+def _tag(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, color: str) -> None:
+    left, top, right, bottom = pen.textbbox(place, text, _font(13))
+    pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=color)
+    red, green, blue = ImageColor.getrgb(color)[:3]
+    pen.text(place, text, "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 110 else "white", _font(13))
+
+
+def _words(step: Step, number: int, count: int) -> Image.Image:
+    """Instruction and chain, with a number for each box and a list of the boxes."""
+    chain = Chain.parse(step.chain)
+    text, end = "", 0
+    for index, (_, _, box_start, box_end) in enumerate(chain.spans, 1):
+        text += f"{step.chain[end:box_start]}[{index}]"
+        end = box_end
+    text += step.chain[end:]
+    lines = []
+    if count > 1:
+        lines.append((f"step {number + 1} of {count}: {step.instruction}", 14, _INK))
+    lines += [(line, 13, _INK) for line in _wrapped(text, _CHARACTERS)]
+    boxes = "   ".join(f"[{index}] {region.text} {region.box_1000}" for index, region in enumerate(chain.regions, 1))
+    lines += [(line, 12, _FAINT) for line in _wrapped(boxes, _CHARACTERS + 20)]
+    lines += [(f"warning: {warning}", 12, "#c62828") for warning in chain.warnings]
+    return _text(lines)
+
+
+def _text(lines: Sequence[tuple[str, int, str]], *, rule: bool = False) -> Image.Image:
+    part = Image.new("RGB", (_WIDTH_PX, len(lines) * _LINE_PX + _PAD_PX + (_PAD_PX if rule else 0)), _PAPER)
+    pen, top = ImageDraw.Draw(part), 0
+    if rule:
+        pen.line((_PAD_PX, 1, _WIDTH_PX - _PAD_PX, 1), _RULE)
+        top = _PAD_PX
+    for text, size, color in lines:
+        pen.text((_PAD_PX, top), text, color, _font(size))
+        top += _LINE_PX
+    return part
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=True) or [""] if text else []
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _picture(example: Example, field: str, picture: bytes | Path) -> Image.Image:
+    """The picture, as large as fits into a cell."""
+    try:
+        opened = open_picture(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+    except PictureError as error:
+        raise DataError(f"example {example.id}: {field}: {error}") from error
+    scale = _SIDE_PX / max(opened.size)
+    size = (max(1, round(opened.width * scale)), max(1, round(opened.height * scale)))
+    return opened.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS)
