@@ -1,5 +1,6 @@
 """A run of annotation: killed and resumed, out of money, set up wrongly."""
 
+import json
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from annotate_kit import FAST, Truth, annotate, arguments, drawings, lines
 from judge_kit import fails, serve
 
 from got.data import storage
+from got.data.__main__ import main
 from got.data.annotate_ask import PROMPTS, STAGES
 from got.data.annotate_run import run
 from got.data.records import DataError
@@ -26,15 +28,11 @@ def test_after_kill_9_the_same_command_goes_on_and_no_reply_is_paid_twice(tmp_pa
         time.sleep(0.02)
         return truth(request)
 
-    code = (
-        "import argparse, sys; from got.data import annotate_run; p = argparse.ArgumentParser();"
-        "annotate_run.add_arguments(p.add_subparsers()); a = p.parse_args(sys.argv[1:]); a.run(a)"
-    )
     with serve(unhurried) as endpoint:
         words = ["annotate", str(place), "--output", str(tmp_path / "out"), "--model", "vl-1", "--concurrency", "3"]
         kills = 0
         for wanted in (7, 19):
-            process = subprocess.Popen([sys.executable, "-c", code, *words, "--endpoint", endpoint.url, *FAST])
+            process = subprocess.Popen([sys.executable, "-m", "got.data", *words, "--endpoint", endpoint.url, *FAST])
             while process.poll() is None and not (replies.exists() and replies.read_bytes().count(b"\n") >= wanted):
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
@@ -51,6 +49,27 @@ def test_after_kill_9_the_same_command_goes_on_and_no_reply_is_paid_twice(tmp_pa
     with serve(fails(500)) as endpoint:
         again = annotate(place, tmp_path / "out", endpoint, *FAST)
     assert (again["accepted"], again["accepted_now"], endpoint.requests) == (10, 0, [])
+
+
+def test_the_command_prints_counts_and_writes_a_dataset_that_passes_every_check(tmp_path, capsys):
+    truth = Truth("unit")
+    _, place = drawings(truth, tmp_path / "in", 2)
+    with serve(truth) as endpoint:
+        words = [
+            "annotate",
+            str(place),
+            "--output",
+            str(tmp_path / "out"),
+            "--model",
+            "vl-1",
+            "--endpoint",
+            endpoint.url,
+        ]
+        assert main([*words, *FAST]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["accepted"] == 2
+        assert main([*words, "--boxes", "pixels"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert main(["check", str(tmp_path / "out")]) == 0
 
 
 def test_tokens_and_money_are_counted_and_the_limit_holds_over_several_runs(tmp_path):
