@@ -36,7 +36,7 @@ def test_a_local_model_goes_through_all_stages(tmp_path):
     assert (counts["accepted"], counts["failed"], counts["rejected"]) == (2, {}, {})
     made = {example.id: example for example in storage.read(tmp_path / "out")}
     (drawn_chain,), (edit_chain,) = made["t"].chains, made["e"].chains
-    box = "<|box_start|>(250,125),(750,500)<|box_end|> (red)"  # of 112 by 112 pixels
+    box = "<|box_start|>(333,167),(999,667)<|box_end|> (red)"  # of 84 by 84 pixels
     assert drawn_chain == f"A dog {box} on grass."
     assert edit_chain == f"Remove A dog {box} from the grass."
     assert Chain.parse(edit_chain).warnings == ()
