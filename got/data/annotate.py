@@ -214,7 +214,9 @@ async def _step(
     texts = [(await sample.describe(picture))[1] for _, picture in pictures]
     about = {"instruction": instruction, "before": texts[0], "after": texts[1]}
     change: Parsed = await sample.ask("parse", [], functools.partial(parsed, kind=kind), kind=kind, **about)
-    located, objects = [], []
+    located: list[Located] = []
+    places: list[Box1000] = []
+    objects = []
     for side, (image, picture), text, names in zip(
         ("before", "after"), pictures, texts, (change.before, change.after), strict=True
     ):
@@ -223,8 +225,8 @@ async def _step(
             assert box is not None, "required"
             phrase = await sample.ask("crop", [sample.show(cropped(image, box))], phrase_of, name=name)
             located.append(Located(picture=image, name=name, box_1000=box))
+            places.append(box)
             objects.append({"phrase": phrase, "side": side})
-    places = [thing.box_1000 for thing in located]
     chain: str = await sample.ask(
         "compose", [], functools.partial(chain_of, boxes=places),
         kind=change.kind, objects=objects, opening=ends[0], closing=ends[1], **about,

@@ -35,6 +35,7 @@ _IRREGULAR = {
     "people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse", "geese": "goose",
     "feet": "foot", "teeth": "tooth", "knives": "knife", "wolves": "wolf", "shelves": "shelf", "leaves": "leaf",
 }  # fmt: skip
+_MEASURE = re.compile(r".*\b(?:group|pair|couple|bunch|row|pile|stack|herd|flock|set|number|lot|lots)s? of ")
 
 
 class Checker(Protocol):
@@ -84,10 +85,11 @@ def _not_in_chain(named: Sequence[tuple[str, str]]) -> Iterable[str]:
 def noun_of(name: str) -> set[str]:
     """The noun of a noun phrase, as stems: its last word, of the part before "of", "with", "on", "in" and their like.
 
-    >>> noun_of("two brown dogs with a ball"), noun_of("berries") == noun_of("a red berry")
-    ({'dog'}, True)
+    >>> noun_of("two brown dogs with a ball"), noun_of("a pair of boots"), noun_of("berries") == noun_of("a red berry")
+    ({'dog'}, {'boot'}, True)
     """
-    head = re.split(r"\s(?:of|with|on|in|at|from|to|by|under|behind|beside|near|that|who|which)\s", name.lower())[0]
+    name = _MEASURE.sub("", name.lower())
+    head = re.split(r"\s(?:of|with|on|in|at|from|to|by|under|behind|beside|near|that|who|which)\s", name)[0]
     words = re.findall(r"\w+", head)
     return {_stem(words[-1])} if words else set()
 
