@@ -88,20 +88,6 @@ def bench_pipeline(measure: BenchmarkFixture, batch: int) -> None:
     note_rate(measure, "images", batch)
 
 
-def bench_detector(measure: BenchmarkFixture) -> None:
-    """The embedded detector on a batch of renders."""
-    from PIL import Image
-
-    from evals.detectors import make_detector
-
-    rng = np.random.default_rng(0)
-    images = [Image.fromarray(iconworld.render(iconworld.sample_scene(rng), 64).image) for _ in range(32)]
-    detector = make_detector("icon", "cpu")
-    found = measure.pedantic(detector.detect, args=(images,), rounds=5, warmup_rounds=1)
-    assert sum(map(len, found)) >= len(images)
-    note_rate(measure, "images", len(images))
-
-
 class Stopwatch:
     """Adds up the seconds spent inside the methods it has wrapped."""
 

@@ -1,6 +1,7 @@
 """Ablations: one suite run for every cell of a grid, compared case by case with the first cell.
 
     python -m evals.ablation --grid table3 --limit 60
+    python -m evals.ablation --suite emu_edit --grid table3
     python -m evals.ablation --grid my_grid.toml --images-per-prompt 2
     python -m evals.ablation --axis semantic-scale=1.5,2.5,4 --axis spatial-scale=1,1.5 --limit 60
 
@@ -38,10 +39,12 @@ import numpy as np
 
 from evals import cli
 from evals.metrics import statistics
+from evals.progress import clock
 from evals.records import UserError
 from evals.rundir import RunDirectory, read_lines, write_atomic
 from evals.runner import run
 from evals.setup import make_plan
+from evals.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
     from evals.protocols import Suite
     from evals.runner import Plan
 
-SUITES = ("geneval",)
+SUITES = ("geneval", "emu_edit", "imagenhub", "reason_edit", "interactive")
 _SEED = 0
 
 
@@ -102,6 +105,7 @@ GRIDS = {
         "no chain": "--chain none",
     }),
     "steps": product({"steps": [10, 2, 4, 6, 15, 20]}),
+    "samplers": product({"scheduler": ["ddpm", "ddim", "dpm++", "unipc"], "steps": [10, 4, 6, 20]}),
 }  # fmt: skip
 
 
@@ -142,13 +146,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m evals.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip
-    parser.add_argument("--suite", choices=SUITES, default="geneval", help="(default: %(default)s)")
+    parser.add_argument(
+        "--suite", choices=SUITES, default="geneval", help="editing suites on the icon world (default: %(default)s)"
+    )
     parser.add_argument("--grid", metavar="NAME|FILE", help=f"one of {', '.join(GRIDS)}, or a TOML file")
     parser.add_argument(
         "--axis", action="append", default=[], type=_axis, metavar="FLAG=A,B", help="cells are all combinations"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="(default: runs/ablation-GRID)")
-    parser.add_argument("--dry-run", action="store_true", help="show the cells and which are done, and stop")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show the cells, which are done and how long the others will take, and stop",
+    )
     return parser
 
 
@@ -175,8 +185,30 @@ def case_scores(folder: Path) -> dict[str, tuple[str, float]]:
     tags = {}
     for line, seen in zip(results, observations, strict=True):
         right.setdefault(seen["case"], []).append(line["correct"])
-        tags[seen["case"]] = line["tag"]
+        tags[seen["case"]] = line["tag"] if "tag" in line else line["category"]
     return {case: (tags[case], float(np.mean(values))) for case, values in right.items()}
+
+
+def seconds_per_image(folder: Path) -> float | None:
+    """Mean time of drawing, of the images that the run's log has a time for; None if it has none."""
+    lines, _ = read_lines(RunDirectory(folder).times)
+    drawn = {(line["case"], line["index"]): line["generate_s"] for line in lines if "generate_s" in line}
+    return float(np.mean(list(drawn.values()))) if drawn else None
+
+
+def estimates(scores: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The share of right images, overall and by task; of an editing suite, of edits done with the rest untouched.
+
+    Raises:
+        UserError: Nothing says of these edits whether they are right.
+    """
+    if "tasks" in scores:
+        return scores["overall"]["score"], {tag: block["score"] for tag, block in scores["tasks"].items()}
+    blocks = {tag: block["measured"] for tag, block in [("", scores["overall"]), *scores["categories"].items()]}
+    if blocks[""] is None:
+        raise UserError("an ablation of edits needs the icon world's edition: a detector says there what is right")
+    both = {tag: block["shares"]["both"] for tag, block in blocks.items() if block is not None}
+    return both.pop(""), both
 
 
 def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -190,10 +222,11 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
         strata = [base[case][0] for case in both]
         rng = np.random.default_rng(_SEED)
         differences.append(statistics.paired_difference(before, after, rng, strata=strata) if both else None)
-        tasks = {tag: block["score"] for tag, block in scores["tasks"].items()}
+        overall, tasks = estimates(scores)
         rows.append({"cell": cell.name, "flags": list(cell.words), "run": folder.name,
-                     "overall": scores["overall"]["score"], "tasks": tasks,
-                     "missing": scores["missing"]["total"]})  # fmt: skip
+                     "overall": overall, "tasks": tasks,
+                     "missing": scores["missing"]["total"],
+                     "seconds_per_image": seconds_per_image(folder)})  # fmt: skip
     others = [i for i, difference in enumerate(differences) if i and difference is not None]
     corrected = dict(zip(others, statistics.holm([differences[i].p_value for i in others]), strict=True))  # type: ignore[union-attr]
     for i, (row, difference) in enumerate(zip(rows, differences, strict=True)):
@@ -208,10 +241,10 @@ def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
     """The ladder as a table for people."""
     tasks = list(rows[0]["tasks"])
     lines = [
-        "| cell | overall | 95 % interval | difference | 95 % interval | p (Holm) | verdict | "
+        "| cell | overall | 95 % interval | difference | 95 % interval | p (Holm) | verdict | s/image | "
         + " | ".join(tasks)
         + " |",
-        "| --- " * (7 + len(tasks)) + "|",
+        "| --- " * (8 + len(tasks)) + "|",
     ]
     for row in rows:
         score, change = row["overall"], row["difference"]
@@ -221,7 +254,8 @@ def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
             middle = [f"{change['value']:+.3f}", interval, f"{change['p_holm']:.3f}", change["verdict"]]
         own = [_number(score["value"]), f"{_number(score['low'])} to {_number(score['high'])}"]
         parts = [_number(row["tasks"][tag]["value"]) if tag in row["tasks"] else "" for tag in tasks]
-        lines.append("| " + " | ".join([row["cell"], *own, *middle, *parts]) + " |")
+        time_s = "" if row["seconds_per_image"] is None else f"{row['seconds_per_image']:.3f}"
+        lines.append("| " + " | ".join([row["cell"], *own, *middle, time_s, *parts]) + " |")
     return "\n".join([*lines, "", note, ""])
 
 
@@ -234,10 +268,31 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
+def _is_done(plan: Plan) -> bool:
+    return (plan.output / "scores.json").exists()
+
+
+def probe(plan: Plan) -> float:
+    """Seconds per image of a cell: a batch is drawn, observed and thrown away, after a first image that warms up."""
+    worker = Worker(plan.make_generator(), plan.make_tools(), plan.suite, plan.args, recorded=False)
+    batch = plan.samples[: plan.batch_size]
+    worker(batch[:1])
+    start = time.monotonic()
+    worker(batch)
+    return (time.monotonic() - start) / len(batch)
+
+
 def _show_plan(cells: Sequence[Cell], plans: Sequence[Plan]) -> None:
+    """Which cells are done, and how long the others will take, by the first of them."""
     for cell, plan in zip(cells, plans, strict=True):
-        done = (plan.output / "scores.json").exists()
-        _say(f"{'done' if done else 'to do':6} {len(plan.samples):6} images  {cell.name}  [{shlex.join(cell.words)}]")
+        state = "done" if _is_done(plan) else "to do"
+        _say(f"{state:6} {len(plan.samples):6} images  {cell.name}  [{shlex.join(cell.words)}]")
+    left = [(cell, plan) for cell, plan in zip(cells, plans, strict=True) if not _is_done(plan)]
+    if left:
+        images, pace = sum(len(plan.samples) for _, plan in left), probe(left[0][1])
+        _say(
+            f"{images} images to do, about {clock(images * pace)} at the pace of {left[0][0].name} ({pace:.2f} s/image)"
+        )
 
 
 def _main(words: Sequence[str]) -> None:
@@ -256,10 +311,10 @@ def _main(words: Sequence[str]) -> None:
         return
     finished, spent, drawn = [], 0.0, 0
     for number, (cell, plan) in enumerate(zip(cells, plans, strict=True), 1):
-        left = sum(len(p.samples) for p in plans[number - 1 :] if not (p.output / "scores.json").exists())
-        expected = f", about {left * spent / drawn / 60:.0f} min left in all" if drawn else ""
+        left = sum(len(p.samples) for p in plans[number - 1 :] if not _is_done(p))
+        expected = f", about {clock(left * spent / drawn)} left in all" if drawn else ""
         _say(f"cell {number} of {len(cells)}: {cell.name}{expected}")
-        fresh, start = not (plan.output / "scores.json").exists(), time.monotonic()
+        fresh, start = not _is_done(plan), time.monotonic()
         finished.append((cell, plan.output, run(plan)))
         if fresh:
             spent, drawn = spent + time.monotonic() - start, drawn + len(plan.samples)
@@ -269,7 +324,8 @@ def _main(words: Sequence[str]) -> None:
         f"{len(plans[0].samples)} images a cell. "
         f"`python -m evals.ablation {shlex.join(words)}`. Differences are paired by case, to the first cell."
     )
-    write_atomic(output / "ablation.json", json.dumps({"command": list(words), "cells": rows}, indent=2).encode())
+    content = {"command": list(words), "suite": options.suite, "cells": rows}
+    write_atomic(output / "ablation.json", json.dumps(content, indent=2).encode())
     write_atomic(output / "ablation.md", markdown(rows, note).encode())
     best = max(rows, key=lambda row: row["overall"]["value"] or 0.0)
     headline = {"cells": len(rows), "best": best["cell"], "overall": best["overall"]["value"], "output": str(output)}

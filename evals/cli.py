@@ -108,6 +108,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     add("--images-per-prompt", type=_count, default=4, metavar="N", help="(default: %(default)s)")
     add("--seed", type=int, default=42, metavar="N", help="base of every sample's own seed (default: %(default)s)")
     add("--steps", type=_count, metavar="N", help="denoising steps (default: the checkpoint's)")
+    add("--scheduler", choices=generators.known_schedulers(), help="GoT's sampler (default: the checkpoint's)")
 
 
 def _add_guidance(group: argparse._ArgumentGroup) -> None:

@@ -20,8 +20,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals import editing_scores, editing_sheets, measured
-from evals.metrics import embeddings, images, layout
+from evals import editing_metrics, editing_scores, editing_sheets, measured
+from evals.metrics import images, layout
 from evals.metrics.edits import EditTruth
 from evals.protocols import Suite
 from evals.records import Case, Judgement, JudgeQuestion, UserError, Verdict
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from evals.editing_data import EditSet
+    from evals.editing_metrics import Instruments
     from evals.metrics.images import Score
-    from evals.protocols import Embedder, ImageEmbedder, Judge, Tools
+    from evals.protocols import Tools
     from evals.records import EditCase, Sample
 
 OBSERVE_OPTIONS = (
@@ -98,41 +99,6 @@ def as_case(edit: EditCase) -> Case:
 
 
 # -------------------------------------------------------------------------------------------------------------- observe
-class Instruments:
-    """The encoders, LPIPS network and judge that a command line asks for, built once."""
-
-    def __init__(self, tools: Tools, args: argparse.Namespace) -> None:
-        from evals import embedders, judges, perceptual
-        from evals.embedding_cache import EmbeddingCache
-
-        clips: list[Embedder] = [tools.embedder]
-        clips += [embedders.make_embedder(spec, tools.device) for spec in args.clip]
-        self.clips: dict[str, Embedder] = {embedders.label(clip.name): EmbeddingCache(clip) for clip in clips}
-        self.dinos: dict[str, ImageEmbedder] = {}
-        if args.dino != "none":
-            dino = embedders.make_image_embedder(args.dino, tools.device)
-            self.dinos[embedders.label(dino.name)] = EmbeddingCache(dino)
-        self.lpips = None if args.lpips == "none" else perceptual.make_lpips(args.lpips, tools.device)
-        self.judge: Judge | None = None
-        if args.judge == "measured":
-            self.judge = measured.MeasuredJudge(tools.detector, tools.embedder)
-        elif args.judge != "none":
-            self.judge = judges.make_judge(args.judge, args, args.judge_log, tools.device)
-        self.repeats: int = args.judge_repeats
-
-
-_BUILT: dict[int, tuple[Any, Instruments]] = {}
-
-
-def instruments(tools: Tools, args: argparse.Namespace) -> Instruments:
-    """The instruments of a run; its tools are the same object in every batch."""
-    known = _BUILT.get(id(tools))
-    if known is None or known[0] is not tools:
-        _BUILT.clear()
-        _BUILT[id(tools)] = (tools, Instruments(tools, args))
-    return _BUILT[id(tools)][1]
-
-
 def observe(
     samples: list[Sample],
     results: list[Image.Image],
@@ -152,16 +118,16 @@ def observe(
         args: The run's arguments.
         protocol: A key of `images.FRAMES`: how pictures come to one size.
     """
-    with_ = instruments(tools, args)
+    with_ = editing_metrics.instruments(tools, args)
     edits = [_edit(sample) for sample in samples]
     sources = [edit.source.load() for edit in edits]
     targets = [edit.target.load() if edit.target else None for edit in edits]
     masks = [edit.mask.load_mask() if edit.mask else None for edit in edits]
     frame = images.FRAMES[protocol]
-    _embed(with_, edits, [*sources, *results, *(target for target in targets if target is not None)])
+    editing_metrics.embed(with_, edits, [*sources, *results, *(target for target in targets if target is not None)])
     judged = _judge(with_, edits, sources, results)
     observations = []
-    measure = functools.partial(_measure, with_, frame=frame)
+    measure = functools.partial(editing_metrics.measure, with_, frame=frame)
     for i, edit in enumerate(edits):
         floor = measure(edit, sources[i], sources[i], targets[i], masks[i])
         target = targets[i]
@@ -203,65 +169,10 @@ def _planned(chain: str | None) -> dict[str, Any] | None:
     return None if chain is None else {"objects": [item.as_dict() for item in layout.parse_plan(chain)], "oracle": None}
 
 
-def _embed(with_: Instruments, edits: Sequence[EditCase], pictures: Sequence[Image.Image]) -> None:
-    """Embeds everything that a batch needs in one go; what follows finds it in the caches."""
-    for encoder in (*with_.clips.values(), *with_.dinos.values()):
-        encoder.embed_images(pictures)
-    texts = [edit.captions[key] for edit in edits for key in ("source", "target") if edit.captions.get(key)]
-    for clip in with_.clips.values():
-        clip.embed_texts(texts)
-
-
 def _edit(sample: Sample) -> EditCase:
     if sample.case.edit is None:
         raise UserError(f"case {sample.case.id} is no edit")
     return sample.case.edit
-
-
-def _measure(
-    with_: Instruments,
-    edit: EditCase,
-    source: Image.Image,
-    result: Image.Image,
-    target: Image.Image | None,
-    mask: Any,
-    *,
-    frame: images.Frame,
-) -> dict[str, Score]:
-    """All metrics of one picture by full name."""
-    before, after = images.pair(source, result, frame)
-    scores = {f"source/{name}": score for name, score in images.pixel_scores(before, after, mask).items()}
-    if target is not None:
-        wanted, after_target = images.pair(target, result, frame)
-        scores |= {f"target/{name}": score for name, score in images.pixel_scores(wanted, after_target, mask).items()}
-    for label, encoder in [*with_.clips.items(), *with_.dinos.items()]:
-        kind = "dino" if label in with_.dinos else "clip_i"
-        pictures = encoder.embed_images([source, result, *([] if target is None else [target])])
-        scores[images.named(f"{kind}_source", label)] = embeddings.cosines(pictures[1:2], pictures[:1])[0]
-        if target is not None:
-            scores[images.named(f"{kind}_target", label)] = embeddings.cosines(pictures[1:2], pictures[2:3])[0]
-    for label, clip in with_.clips.items():
-        scores |= _text_scores(label, clip, edit, source, result)
-    if with_.lpips is not None:
-        from evals import perceptual
-
-        scores |= perceptual.lpips_scores(with_.lpips, before, after, mask)
-    return scores
-
-
-def _text_scores(
-    label: str, clip: Embedder, edit: EditCase, source: Image.Image, result: Image.Image
-) -> dict[str, Score]:
-    """CLIP-T and CLIPdir, where the set has the captions for them."""
-    said = {key: edit.captions[key] for key in ("source", "target") if edit.captions.get(key)}
-    if "target" not in said:
-        return {}
-    pictures, texts = clip.embed_images([source, result]), clip.embed_texts(list(said.values()))
-    scores = {images.named("clip_t", label): embeddings.cosines(pictures[1:], texts[-1:])[0]}
-    if "source" in said:
-        direction = embeddings.clip_directions(pictures[:1], pictures[1:], texts[:1], texts[1:])[0]
-        scores[images.named("clip_direction", label)] = direction
-    return scores
 
 
 def _truncated(with_: Instruments, edit: EditCase) -> list[str]:

@@ -1,7 +1,11 @@
-"""Contact sheets of edits: source with the planned boxes, result, target, the mask's frame and what is wrong."""
+"""Contact sheets of edits: source with the planned boxes, result, target, the mask's frame and what is wrong.
+
+And small copies of sources and targets in the run directory, so that reports can show them without the data set.
+"""
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 from evals import sheets
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 
 MAX_EDITS = 30
 """Edits on a sheet: the first of each category."""
+
+THUMBNAIL_PX = 256
+"""Longer side of the copies; smaller pictures keep their size."""
 
 _SIDE_PX, _PAD_PX, _LINE_PX, _HEADER_PX, _ACROSS = 160, 6, 15, 44, 3
 _CHARS = 78
@@ -46,10 +53,26 @@ def draw(
             categories.setdefault(result["category"], []).append((result, observation))
     written = []
     for category, pairs in categories.items():
+        for result, _ in pairs:
+            _keep_copies(run / "images" / result["case"], edits[result["case"]])
         path = run / "sheets" / f"{sheets.safe(category)}.png"
         write_atomic(path, png_bytes(sheet(run, category, edits, pairs)))
         written.append(path)
     return written
+
+
+def _keep_copies(folder: Path, edit: EditCase) -> None:
+    """``source.webp`` and ``target.webp``, as far as the data have them; drawn once."""
+    from PIL import Image
+
+    for name, given in (("source", edit.source), ("target", edit.target)):
+        path = folder / f"{name}.webp"
+        picture = None if path.is_file() else _load(given)
+        if picture is not None:
+            small, buffer = picture.copy(), io.BytesIO()
+            small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+            small.save(buffer, "WEBP", quality=90)
+            write_atomic(path, buffer.getvalue())
 
 
 def sheet(

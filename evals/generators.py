@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.given import PICTURES, make_given
 from evals.records import Generated, UserError
+from got.schedulers import SCHEDULERS, make_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +45,8 @@ class GeneratorOptions:
     """Whose plan is drawn: ``own``, ``none``, ``oracle``, or the oracle's made wrong, as in ``jitter:0.1``."""
     device: str
     dtype: str
+    scheduler: str | None = None
+    """GoT's sampler, one of `got.schedulers.SCHEDULERS`; None keeps the checkpoint's."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- GoT
@@ -114,6 +117,8 @@ def make_got(options: GeneratorOptions) -> Generator:
     except (OSError, ValueError) as error:
         raise UserError(f"--checkpoint {options.checkpoint} cannot be loaded: {_one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
+    if options.scheduler is not None:
+        pipe.scheduler = make_scheduler(options.scheduler, pipe.scheduler)
     return GoTGenerator(pipe, options)
 
 
@@ -342,6 +347,15 @@ def parse_model(text: str) -> tuple[str, str]:
     if name not in GENERATORS or bool(argument) != (name in WITH_ARGUMENT):
         raise UserError(f"--model {text} is unknown; expected one of {known_models()}")
     return name, argument
+
+
+def known_schedulers() -> tuple[str, ...]:
+    """The values of ``--scheduler``.
+
+    >>> known_schedulers()
+    ('ddpm', 'ddim', 'dpm++', 'unipc')
+    """
+    return tuple(SCHEDULERS)
 
 
 def weights_place(model: str, argument: str, checkpoint: str) -> Path | None:

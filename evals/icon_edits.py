@@ -75,11 +75,18 @@ def _case(name: str, category: str, edit: Any) -> EditCase:
         source=EncodedImage(name=f"{name} source", read=source),
         target=EncodedImage(name=f"{name} target", read=target),
         mask=EncodedImage(name=f"{name} mask", read=functools.partial(_mask, edit)),
-        captions={"source": _caption(edit.source), "target": _caption(edit.target)},
+        captions={"source": _caption(edit.source), "target": _caption(edit.target), **_object(edit)},
         category=category,
         group=name,
         extra={"truth": edit.truth(), "chain": edit.chain},
     )
+
+
+def _object(edit: Any) -> dict[str, str]:
+    """What is to be seen inside the mask, where that is one object: a moved one leaves an empty place in it, too."""
+    if edit.kind == "move" or len(edit.drawn) != 1:
+        return {}
+    return {"object": f"{edit.drawn[0].color} {edit.drawn[0].name}"}
 
 
 def _caption(scene: Any) -> str:

@@ -150,6 +150,7 @@ class RunDirectory:
         self.chains = path / "chains.jsonl"
         self.observations = path / "observations.jsonl"
         self.failures = path / "failures.jsonl"
+        self.times = path / "times.jsonl"
         self.results = path / "results.jsonl"
         self.scores = path / "scores.json"
 

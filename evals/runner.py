@@ -130,6 +130,7 @@ def _prepare(plan: Plan, directory: RunDirectory) -> None:
         write_lines(directory.failures, [line for line in kept if line["stage"] == "generate"])
     if plan.start == "generate":
         directory.chains.unlink(missing_ok=True)
+        directory.times.unlink(missing_ok=True)
     machine = spec["machine"] if plan.start == "verdict" else plan.machine()
     directory.write_json(directory.spec, _spec(plan, machine, redo=plan.start))
 
@@ -205,7 +206,7 @@ def _key(sample: Sample) -> Key:
 
 def _log(directory: RunDirectory, outcomes: list[Outcome]) -> None:
     """Writes a batch: files before the lines that speak of them."""
-    chains, observations, failures = [], [], []
+    chains, observations, failures, times = [], [], [], []
     for each in outcomes:
         sample, key = each.sample, {"case": each.sample.case.id, "index": each.sample.index}
         if sample.index == 0:
@@ -216,10 +217,13 @@ def _log(directory: RunDirectory, outcomes: list[Outcome]) -> None:
             chains.append(
                 {**key, "seed": sample.seed, "sha256": digest, "chain": each.chain, "warnings": list(each.warnings)}
             )
+        drawn_in = {} if each.generate_s is None else {"generate_s": round(each.generate_s, 6)}
+        times.append({**key, **drawn_in, "observe_s": round(each.observe_s, 6)})
         if isinstance(each.observation, Failed):
             failures.append({**key, "stage": each.observation.stage, "error": each.observation.error})
         else:
             observations.append({**key, **each.observation})
+    append_lines(directory.times, times)
     append_lines(directory.chains, chains)
     append_lines(directory.observations, observations)
     append_lines(directory.failures, failures)

@@ -36,13 +36,11 @@ ICON_WEIGHTS = {
 }
 
 _GUIDANCE = ("semantic", "spatial", "reference", "semantic_scale", "spatial_scale", "reference_scale", "chain")
-_GENERATE = ("model", "checkpoint", "limit", "images_per_prompt", "seed", "steps", *_GUIDANCE, "dtype")
+_GENERATE = ("model", "checkpoint", "limit", "images_per_prompt", "seed", "steps", "scheduler", *_GUIDANCE, "dtype")
 _OBSERVE = ("detector", "embedder")
 _WITHOUT_EFFECT = {
-    "oracle": ("checkpoint", "steps", *_GUIDANCE),
-    "folder": ("checkpoint", "steps", *_GUIDANCE),
-    **dict.fromkeys(PICTURES, ("checkpoint", "steps", *_GUIDANCE)),
-    "diffusers": ("checkpoint", *_GUIDANCE),
+    **dict.fromkeys(("oracle", "folder", *PICTURES), ("checkpoint", "steps", "scheduler", *_GUIDANCE)),
+    "diffusers": ("checkpoint", "scheduler", *_GUIDANCE),
     "got": (),
 }
 
@@ -205,6 +203,7 @@ def _options(args: argparse.Namespace, argument: str, device: str) -> generators
         chain=args.chain,
         device=device,
         dtype=args.dtype,
+        scheduler=args.scheduler,
     )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from evals.records import Generated, UserError, upright_rgb
@@ -45,6 +46,10 @@ class Outcome:
     chain: str | None
     warnings: tuple[str, ...]
     observation: dict[str, Any] | Failed
+    generate_s: float | None = None
+    """Its share of the time in which its batch was drawn; None if it was not drawn now."""
+    observe_s: float = 0.0
+    """Its share of the time in which its batch was observed."""
 
 
 def describe_error(error: Exception) -> str:
@@ -96,13 +101,18 @@ class Worker:
 
     def __call__(self, batch: Sequence[Sample]) -> list[Outcome]:
         """One outcome per sample, in order."""
+        start = time.perf_counter()
         drawn = self._each("generate", list(batch), self._draw)
+        between = time.perf_counter()
         seen: list[dict[str, Any] | Failed] = [made if isinstance(made, Failed) else _failure(made) for made in drawn]
         good = [i for i, made in enumerate(drawn) if isinstance(made, Generated) and made.image is not None]
         found = self._each("observe", [(batch[i], drawn[i]) for i in good], self._observe)
         for i, observation in zip(good, found, strict=True):
             seen[i] = observation
-        return [self._outcome(*each) for each in zip(batch, drawn, seen, strict=True)]
+        generate_s = None if self._recorded else (between - start) / len(batch)
+        observe_s = (time.perf_counter() - between) / len(batch)
+        outcomes = [self._outcome(*each) for each in zip(batch, drawn, seen, strict=True)]
+        return [dataclasses.replace(one, generate_s=generate_s, observe_s=observe_s) for one in outcomes]
 
     def _draw(self, samples: list[Sample]) -> list[Generated]:
         made = self._generator.generate(samples)

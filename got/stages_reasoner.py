@@ -55,11 +55,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from got.iconworld.bank import EditBank
+    from got.iconworld.scenes import SceneObject
 
 _HELD_OUT = 96
 _LOOSE_SHARE = 0.5  # of the scenes have boxes that are not on the grid of tens
 _CHANGED_SHARE = 0.2  # of the scenes have a plan that a person changed: the image tokens follow it, not the prompt
 _REASONING_SHARE = 0.35  # of the edits name their object in a way that takes thought
+_DESCRIBED_SHARE = 0.25  # of the edits change nothing: the chain says what is where in the picture
 _TWO_STEPS_SHARE = 0.15  # of the edits are followed by another one in the same instruction
 _POOL = 16  # batches that are drawn at once and sorted by number of objects, so that little of a batch is padding
 
@@ -76,8 +78,8 @@ def chain_is_right(text: str, wanted: Scene, prompt: str) -> bool:
     return asked is None or relation(regions[0].box_1000, regions[1].box_1000, margin=0.5) == asked
 
 
-def _reading_networks(setup: Setup) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
-    """Tokenizer, and the untrained reasoner with its projector."""
+def reading_networks(setup: Setup) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
+    """Tokenizer, and the untrained reasoner (``mllm``) with its ``projector``."""
     tokenizer = build_tokenizer(vocabulary(edits=True))
     with models.seeded(setup.seed):
         mllm, projector = models.build_mllm(setup.config, tokenizer), models.build_projector(setup.config)
@@ -115,7 +117,26 @@ def _draw_example(rng: np.random.Generator) -> _Example:
     return Conversation(prompt=caption(scene, rng), chains=(chain_text(scene),)), describe([scene])
 
 
+def _description(rng: np.random.Generator, size_px: int) -> _Example:
+    """A picture, and all of its objects with their boxes, in reading order. Nothing is edited."""
+    edit = sample_edit(rng)
+    items = sorted(edit.source.objects, key=_reading_order)
+    scene = dataclasses.replace(edit.source, objects=tuple(items))
+    listed = chain_text(scene).split(" ", 2)[2]
+    conversation = Conversation(
+        prompt="the image", chains=(f"the image shows {listed}",), pictures=(render(scene, size_px).image,)
+    )
+    return conversation, describe_edits([dataclasses.replace(edit, source=scene, target=scene, kind="count")])
+
+
+def _reading_order(item: SceneObject) -> tuple[int, int]:
+    x1, y1, x2, y2 = item.box_1000
+    return (y1 + y2) // 500, x1 + x2
+
+
 def _edit_example(rng: np.random.Generator, size_px: int) -> _Example:
+    if rng.random() < _DESCRIBED_SHARE:
+        return _description(rng, size_px)
     steps = [sample_reasoning_edit(rng) if rng.random() < _REASONING_SHARE else sample_edit(rng)]
     if rng.random() < _TWO_STEPS_SHARE:
         following = chained(steps[0], rng)
@@ -212,7 +233,7 @@ def _reasoner(setup: Setup, networks: dict[str, Any], tokenizer: PreTrainedToken
 
 def train_reasoner(plan: Plan, setup: Setup) -> None:
     """Chains by cross-entropy, and image tokens that say to the UNet what its true tokens said."""
-    tokenizer, networks = _reading_networks(setup)
+    tokenizer, networks = reading_networks(setup)
     mllm, projector = networks["mllm"], networks["projector"]
     if setup.start is not None:
         warm_start(networks, tokenizer, setup.start)
@@ -264,8 +285,8 @@ def warm_start(networks: dict[str, Any], tokenizer: PreTrainedTokenizerBase, sta
 def train_joint(plan: Plan, setup: Setup) -> None:
     """The paper's training: cross-entropy plus noise loss, which flows through the image tokens into the reasoner."""
     scenes, edits = setup.bank(), setup.edit_bank()
-    tokenizer, reading_networks = _reading_networks(setup)
-    networks = averaged(setup.folder, "reasoner", reading_networks)
+    tokenizer, untrained = reading_networks(setup)
+    networks = averaged(setup.folder, "reasoner", untrained)
     networks |= {"unet": _drawing_networks(setup, "edits")["unet"]}
     mllm, projector, unet = networks["mllm"], networks["projector"], networks["unet"]
     for layer in (projector.output_projector, projector.output_projector_add):
@@ -315,7 +336,7 @@ def train_joint(plan: Plan, setup: Setup) -> None:
 
 def export(setup: Setup, output: Path) -> None:
     """Put the averaged weights of all stages together as a pipeline in half precision, with the curves beside it."""
-    tokenizer, networks = _reading_networks(setup)
+    tokenizer, networks = reading_networks(setup)
     networks |= {"unet": models.build_unet(setup.config)}
     averaged(setup.folder, "joint", networks)
     pipeline = GoTPipeline(

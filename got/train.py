@@ -282,7 +282,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that write captions and chains ahead (default: none)"
     )
-    parser.add_argument("--start", type=Path, help="reasoner: a saved pipeline to go on from (default: from nothing)")
+    parser.add_argument(
+        "--start", type=Path, help="vision, reasoner: a saved pipeline to go on from (default: from nothing)"
+    )
     parser.add_argument("--output", type=Path, default=Path("got/mini"), help="export: where the finished model goes")
     options = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(options.threads)

@@ -1,4 +1,4 @@
-"""Figures of ablations: the ladder of paired differences, curves and maps over settings, and pictures side by side."""
+"""Figures of ablations: the ladder of paired differences, and pictures side by side."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 from reports import style
 from reports.pictures import read
 from reports.run_figures import Drawn
+from reports.setting_figures import labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
 
-    from reports.frames import Ablation, Cell
+    from reports.frames import Ablation
     from reports.samples import Picture
 
 SHOWN_PROMPTS = 6
@@ -66,125 +67,6 @@ def difference_mark(axes: Axes, place: int, change: tuple[float, float, float], 
     axes.plot([low, high], [place, place], color=color, linewidth=1.6)
     axes.plot(value, place, marker="D" if sure else "o", color=color, linestyle="none",
               markerfacecolor=color if sure else style.PAPER)  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------------------------ settings
-def labels(ablation: Ablation) -> tuple[dict[str, str], str]:
-    """A short label for each cell, and what a title must add to explain them.
-
-    Returns:
-        Name of each cell -> its label: the values of the settings where two or more settings vary, else the name.
-        The names of those settings, as in `` (semantic scale / spatial scale)``, or nothing.
-    """
-    varied = axes_of(ablation)
-    if len(varied) < 2:
-        return {cell.name: cell.name for cell in ablation.cells}, ""
-    short = {cell.name: " / ".join(f"{float(cell.settings[key]):g}" for key in varied) for cell in ablation.cells}
-    return short, f" ({' / '.join(key.replace('-', ' ') for key in varied)})"
-
-
-def axes_of(ablation: Ablation) -> dict[str, list[float]]:
-    """The flags with numbers that differ between cells, with their values in order; empty if a cell has other flags."""
-    names = {name for cell in ablation.cells for name in cell.settings}
-    values: dict[str, list[float]] = {}
-    for name in sorted(names):
-        try:
-            numbers = sorted({float(cell.settings[name]) for cell in ablation.cells})
-        except (KeyError, ValueError):
-            return {}
-        if len(numbers) > 1:
-            values[name] = numbers
-    return values
-
-
-def over_settings(ablation: Ablation) -> Drawn | None:
-    """A curve over one numeric setting, a map over two; None for anything else."""
-    axes = axes_of(ablation)
-    if len(axes) == 1:
-        return _curve(ablation, next(iter(axes)))
-    return _map(ablation, axes) if len(axes) == 2 else None
-
-
-def _curve(ablation: Ablation, name: str) -> Drawn:
-    cells = sorted(ablation.cells, key=lambda cell: float(cell.settings[name]))
-    x = [float(cell.settings[name]) for cell in cells]
-    scores = [cell.row["overall"] for cell in cells]
-    figure = style.figure(style.COLUMN_IN, 2.2)
-    axes = figure.subplots()
-    axes.fill_between(
-        x, [s["low"] for s in scores], [s["high"] for s in scores], color=style.BLUE, alpha=0.2, linewidth=0
-    )
-    axes.plot(x, [s["value"] for s in scores], color=style.BLUE, marker="o", markeredgecolor=style.PAPER)
-    axes.set_xlabel(style.words(name.replace("-", " "), 40))
-    axes.set_ylabel("overall score")
-    axes.set_xticks(x)
-    low = min(s["low"] for s in scores)
-    axes.set_ylim(max(0.0, np.floor(low * 10 - 0.5) / 10), 1.0)
-    axes.grid()
-    return Drawn(
-        name="curve",
-        title=f"{ablation.name}: score against {name.replace('-', ' ')}",
-        text=f"Overall score against {name.replace('-', ' ')}; the band is the 95 % interval of each score.",
-        figure=figure,
-        header=(name, "score", "low", "high"),
-        rows=tuple((a, s["value"], s["low"], s["high"]) for a, s in zip(x, scores, strict=True)),
-    )
-
-
-def _map(ablation: Ablation, axes_values: Mapping[str, list[float]]) -> Drawn:
-    import matplotlib
-    from matplotlib.patches import Rectangle
-
-    (across, xs), (up, ys) = axes_values.items()
-    scores = np.full((len(ys), len(xs)), np.nan)
-    for cell in ablation.cells:
-        scores[ys.index(float(cell.settings[up])), xs.index(float(cell.settings[across]))] = cell.row["overall"][
-            "value"
-        ]
-    figure = style.figure(style.COLUMN_IN, 0.9 + 0.42 * len(ys))
-    axes = figure.subplots()
-    shades = matplotlib.colormaps[style.SHADES]
-    low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
-    mesh = axes.pcolormesh(scores, cmap=shades, vmin=low, vmax=max(high, low + 1e-6),
-                           edgecolors=style.PAPER, linewidth=1.2)  # fmt: skip
-    for cell in ablation.cells:
-        x, y = xs.index(float(cell.settings[across])), ys.index(float(cell.settings[up]))
-        color = style.readable_on(mesh.to_rgba(scores[y, x]))
-        axes.text(
-            x + 0.5, y + 0.5, f"{scores[y, x]:.3f}{_sign(cell)}", ha="center", va="center", color=color, fontsize=8
-        )
-    first = ablation.cells[0].settings
-    corner = (xs.index(float(first[across])) + 0.06, ys.index(float(first[up])) + 0.06)
-    ink = style.readable_on(mesh.to_rgba(ablation.cells[0].row["overall"]["value"]))
-    axes.add_patch(Rectangle(corner, 0.88, 0.88, fill=False, edgecolor=ink, linewidth=1.4, linestyle="--"))
-    axes.set_xticks(np.arange(len(xs)) + 0.5, [f"{x:g}" for x in xs])
-    axes.set_yticks(np.arange(len(ys)) + 0.5, [f"{y:g}" for y in ys])
-    axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.set_xlabel(style.words(across.replace("-", " "), 40))
-    axes.set_ylabel(style.words(up.replace("-", " "), 24))
-    bar = figure.colorbar(mesh, ax=axes, fraction=0.06, pad=0.03)
-    bar.outline.set_visible(False)
-    bar.set_label("overall score")
-    return Drawn(
-        name="map",
-        title=f"{ablation.name}: score over two settings",
-        text="Overall score for each pair of settings. Dashed: what the others are compared with. "
-        "− or +: worse or better than it after Holm's correction; without a sign: not distinguishable.",
-        figure=figure,
-        header=(across, up, "score", "low", "high", "verdict"),
-        rows=tuple(
-            (cell.settings[across], cell.settings[up], *(cell.row["overall"][k] for k in ("value", "low", "high")),
-             (cell.row["difference"] or {"verdict": "baseline"})["verdict"])
-            for cell in ablation.cells
-        ),
-    )  # fmt: skip
-
-
-def _sign(cell: Cell) -> str:
-    verdict = (cell.row["difference"] or {}).get("verdict")
-    return {"worse": "\n−", "better": "\n+"}.get(str(verdict), "")
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures

@@ -64,6 +64,7 @@ class Ablation:
 
     path: Path
     name: str
+    suite: str
     command: str
     cells: tuple[Cell, ...]
 
@@ -108,6 +109,7 @@ def load_ablation(path: Path) -> Ablation:
         return Ablation(
             path=path,
             name=path.resolve().name,
+            suite=str(content.get("suite", "geneval")),
             command=" ".join(["python -m evals.ablation", *content["command"]]),
             cells=tuple(_cell(path, row) for row in content["cells"]),
         )

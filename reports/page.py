@@ -157,6 +157,11 @@ def _view(picture: Picture, album: Album, label: str) -> dict[str, Any]:
         "chain": picture.chain,
         "planned": [_planned(item) for item in picture.planned],
         "seen": [_seen(item, picture) for item in picture.seen],
+        "beside": [
+            [name, album.add(file)]
+            for name, file in (("source", picture.source), ("target", picture.target))
+            if file is not None
+        ],
     }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.records import UserError
 from evals.rundir import write_atomic
-from reports import ablation_figures, escape, formats, run_figures, style, tables
+from reports import ablation_figures, editing, escape, formats, run_figures, setting_figures, style, tables
 from reports.frames import provenance
 from reports.page import Browser, Fact, Page, Section, Shown, record, render
 from reports.pictures import Album
@@ -61,17 +61,26 @@ def of_runs(runs: Sequence[Run], ablations: Sequence[Ablation], title: str, *, e
     names: set[str] = set()
     images = {run.name: load_pictures(run) for run in runs}
     geneval = [run for run in runs if run.scores.get("suite") == "geneval"]
-    editing = [run for run in runs if run.scores.get("suite") in tables.EDITING_SUITES]
-    others = [run for run in runs if run not in geneval and run not in editing]
+    published = [run for run in runs if run.scores.get("suite") in editing.EDITING_SUITES]
+    measured = [
+        run
+        for run in runs
+        if run.scores.get("suite") in (*editing.EDITING_SUITES, *editing.OWN_SUITES) and editing.is_measured(run)
+    ]
+    others = [run for run in runs if run not in geneval and run not in published and run not in measured]
     if others:
-        known = ", ".join(("geneval", *tables.EDITING_SUITES))
+        known = ", ".join(("geneval", *editing.EDITING_SUITES, *editing.OWN_SUITES))
         raise UserError(f"{others[0].path} is a run of suite {others[0].scores.get('suite')!r}; known: {known}")
     sections, drawn = [], []
     if geneval:
         sections.append(Section(id="geneval", title="GenEval", tables=(tables.geneval_table(geneval),)))
         drawn += [("geneval", figure) for figure in _figures_of_runs(geneval, images, names)]
-    if editing:
-        sections.append(Section(id="editing", title="Editing", tables=(tables.editing_table(editing),)))
+    made = [editing.editing_table(published)] if published else []
+    made += [editing.measured_table(measured)] if measured else []
+    if made:
+        sections.append(Section(id="editing", title="Editing", tables=tuple(made)))
+        for run in measured:
+            drawn += [("editing", figure) for figure in _named([editing.by_category(run)], run.name, names)]
     for number, ablation in enumerate(ablations):
         section, figures, cells = _ablation(ablation, names, first=number == 0)
         sections.append(section)
@@ -144,12 +153,13 @@ def _ablation(
     ablation: Ablation, names: set[str], *, first: bool
 ) -> tuple[Section, list[Drawn], dict[str, list[Picture]]]:
     images = {cell.run.name: load_pictures(cell.run) for cell in ablation.cells if cell.run is not None}
-    short, settings = ablation_figures.labels(ablation)
+    short, settings = setting_figures.labels(ablation)
     cells = {short[cell.name]: images[cell.run.name] for cell in ablation.cells if cell.run is not None}
     few = len(cells) <= _CURVES
     figures = [
         ablation_figures.ladder(ablation),
-        ablation_figures.over_settings(ablation),
+        setting_figures.over_settings(ablation),
+        setting_figures.against_time(ablation),
         run_figures.failure_split(cells, "failures", f"{ablation.name}: where wrong images went wrong{settings}"),
         run_figures.layout_fit(cells, "layout", f"{ablation.name}: drawings keep to their plans{settings}")
         if few

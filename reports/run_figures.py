@@ -50,31 +50,13 @@ def score_by_task(runs: Sequence[Run]) -> Drawn | None:
     if not runs:
         return None
     tasks = list(dict.fromkeys(task for run in runs for task in run.scores["tasks"]))
-    names = ["overall", *tasks]
-    figure = style.figure(style.COLUMN_IN, 0.75 + len(names) * (0.14 + 0.1 * len(runs)) + 0.16 * len(runs))
-    axes = figure.subplots()
-    rows: list[tuple[Any, ...]] = []
-    for number, run in enumerate(runs):
-        blocks = {"overall": run.scores["overall"], **run.scores["tasks"]}
-        estimates = [blocks.get(name, {}).get("score") or {} for name in names]
-        known = [(i, each) for i, each in enumerate(estimates) if each.get("value") is not None]
-        places = [i + (number - (len(runs) - 1) / 2) * 0.7 / len(runs) for i, _ in known]
-        values = np.array([each["value"] for _, each in known])
-        below, above = (np.abs(values - [each[end] for _, each in known]) for end in ("low", "high"))
-        axes.errorbar(values, places, xerr=[below, above], **_mark(number), linestyle="none", capsize=2,
-                      label=style.words(run.label, 40, 1))  # fmt: skip
-        rows += [(run.label, names[i], each["value"], each["low"], each["high"], each["n"]) for i, each in known]
-    axes.set_yticks(range(len(names)), [style.words(name.replace("_", " "), 20) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.axhline(0.5, color=style.GREY, linewidth=0.7)
-    lowest = min((float(row[3]) for row in rows), default=0.0)
-    start = 0.0 if lowest < 0.5 else math.floor(lowest * 10 - 0.2) / 10
-    axes.set_xlim(start - 0.02 * (1 - start), 1 + 0.02 * (1 - start))
-    axes.set_xlabel("score (share of right images)")
-    axes.grid(axis="x")
-    axes.tick_params(axis="y", length=0)
-    if len(runs) > 1:
-        figure.legend(loc="outside lower left", ncols=1)
+    series = {
+        run.label: {
+            name: block["score"] for name, block in [("overall", run.scores["overall"]), *run.scores["tasks"].items()]
+        }
+        for run in runs
+    }
+    figure, rows = estimates_by_line(series, ["overall", *tasks], "score (share of right images)")
     worlds = " and ".join(dict.fromkeys(str(run.scores["world"]) for run in runs))
     return Drawn(
         name="score-by-task",
@@ -82,8 +64,47 @@ def score_by_task(runs: Sequence[Run]) -> Drawn | None:
         text=f"Share of right images with 95 % intervals, overall and by task ({worlds}).",
         figure=figure,
         header=("run", "task", "score", "low", "high", "images"),
-        rows=tuple(rows),
+        rows=rows,
     )
+
+
+def estimates_by_line(
+    series: Mapping[str, Mapping[str, dict[str, Any]]], names: Sequence[str], xlabel: str
+) -> tuple[Figure, tuple[tuple[object, ...], ...]]:
+    """Marks with intervals: a line for each name, the first one set off, and in it a mark for each series.
+
+    Args:
+        series: Label -> name -> estimate of scores.json, a share.
+        names: The lines from top to bottom.
+        xlabel: What the marks are.
+
+    Returns:
+        The figure, and (label, name, value, low, high, n) of each mark.
+    """
+    figure = style.figure(style.COLUMN_IN, 0.75 + len(names) * (0.14 + 0.1 * len(series)) + 0.16 * len(series))
+    axes = figure.subplots()
+    rows: list[tuple[Any, ...]] = []
+    for number, (label, blocks) in enumerate(series.items()):
+        estimates = [blocks.get(name) or {} for name in names]
+        known = [(i, each) for i, each in enumerate(estimates) if each.get("value") is not None]
+        places = [i + (number - (len(series) - 1) / 2) * 0.7 / len(series) for i, _ in known]
+        values = np.array([each["value"] for _, each in known])
+        below, above = (np.abs(values - [each[end] for _, each in known]) for end in ("low", "high"))
+        axes.errorbar(values, places, xerr=[below, above], **_mark(number), linestyle="none", capsize=2,
+                      label=style.words(label, 40, 1))  # fmt: skip
+        rows += [(label, names[i], each["value"], each["low"], each["high"], each["n"]) for i, each in known]
+    axes.set_yticks(range(len(names)), [style.words(name.replace("_", " "), 20) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.axhline(0.5, color=style.GREY, linewidth=0.7)
+    lowest = min((float(row[3]) for row in rows), default=0.0)
+    start = 0.0 if lowest < 0.5 else math.floor(lowest * 10 - 0.2) / 10
+    axes.set_xlim(start - 0.02 * (1 - start), 1 + 0.02 * (1 - start))
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    if len(series) > 1:
+        figure.legend(loc="outside lower left", ncols=1)
+    return figure, tuple(rows)
 
 
 def _mark(number: int) -> dict[str, Any]:

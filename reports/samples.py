@@ -56,6 +56,10 @@ class Picture:
     metadata: dict[str, Any]
     """What the benchmark asks for."""
     has_plan: bool
+    source: Path | None = None
+    """Copy of the picture that an edit starts from, where the run keeps one."""
+    target: Path | None = None
+    """Copy of the picture that it should lead to."""
 
     @property
     def key(self) -> str:
@@ -134,6 +138,8 @@ def _judged(
         ),
         metadata=json.loads(result.get("metadata", "{}")),
         has_plan=plan is not None,
+        source=_copy(run, key[0], "source"),
+        target=_copy(run, key[0], "target"),
     )  # fmt: skip
 
 
@@ -160,7 +166,14 @@ def _failed(
         seen=(),
         metadata=metadata,
         has_plan=bool(chain.get("chain")),
+        source=_copy(run, key[0], "source"),
+        target=_copy(run, key[0], "target"),
     )
+
+
+def _copy(run: Path, case: str, name: str) -> Path | None:
+    path = inside(run, f"images/{case}/{name}.webp")
+    return path if path is not None and path.is_file() else None
 
 
 def _metadata(path: Path | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from evals.records import UserError
 from evals.vocabulary import TASKS
 from reports.frames import provenance
-from reports.published import METRICS, published
+from reports.published import published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,7 +112,7 @@ def geneval_table(runs: Sequence[Run]) -> Table:
         UserError: A run is of another suite.
     """
     paper = published("geneval")
-    rows = [_reported(str(method), line, [column.key for column in GENEVAL]) for method, line in paper.iterrows()]
+    rows = [reported_row(str(method), line, [column.key for column in GENEVAL]) for method, line in paper.iterrows()]
     for run in runs:
         if run.scores.get("suite") != "geneval":
             raise UserError(f"{run.path} is a run of suite {run.scores.get('suite')!r}; this table shows 'geneval'")
@@ -122,11 +122,12 @@ def geneval_table(runs: Sequence[Run]) -> Table:
         caption="GenEval: share of images that show what their prompt names; overall is the mean of the six tasks.",
         columns=(*GENEVAL, _IMAGES),
         rows=tuple(rows),
-        notes=(*_marks(rows, "Table 1"), *_run_notes(runs)),
+        notes=(*marks(rows, "Table 1"), *run_notes(runs)),
     )
 
 
-def _reported(label: str, line: Any, keys: Sequence[str]) -> Row:
+def reported_row(label: str, line: Any, keys: Sequence[str]) -> Row:
+    """A published row."""
     cells = [Cell(value=None if line[key] != line[key] else float(line[key])) for key in keys]
     return Row(label=label, images=PHOTOGRAPHS, cells=(*cells, *[Cell()] * (len(keys) == len(GENEVAL))), reported=True)
 
@@ -147,20 +148,22 @@ def estimate(block: dict[str, Any] | None) -> Cell:
     return Cell(value=block.get("value"), low=block.get("low"), high=block.get("high")) if block else Cell()
 
 
-def _marks(rows: Sequence[Row], table: str, clusters: str = "prompts") -> list[str]:
+def marks(rows: Sequence[Row], table: str, clusters: str = "prompts") -> list[str]:
+    """What a table with published rows must say of its rows."""
     notes = [f"† as reported in {table} of the GoT paper (arXiv 2503.10639), not measured here."]
     worlds = {row.images for row in rows if not row.reported}
     if worlds - {PHOTOGRAPHS}:
         notes.append(f"{', '.join(sorted(worlds - {PHOTOGRAPHS}))}: a small drawn domain; its numbers do not compare "
                      "with those of photographs.")  # fmt: skip
-    return [*notes, _measured(clusters)] if worlds else notes
+    return [*notes, measured_note(clusters)] if worlds else notes
 
 
-def _measured(clusters: str) -> str:
+def measured_note(clusters: str) -> str:
+    """How intervals were made."""
     return f"95 % intervals: bootstrap over {clusters}."
 
 
-def _run_notes(runs: Sequence[Run]) -> list[str]:
+def run_notes(runs: Sequence[Run]) -> list[str]:
     """What measured rows rest on, said once for all rows that rest on the same."""
     notes: dict[str, list[str]] = {}
     for run in runs:
@@ -191,82 +194,17 @@ def _missing(run: Run) -> Iterator[str]:
         yield f"{missing:,} images have no score{between}."
 
 
-# ------------------------------------------------------------------------------------------------------------- editing
-EDITING_SUITES = ("emu_edit", "imagenhub", "reason_edit")
-_EDITING = (
-    Column(key="emu_edit_clip_i", title="Emu-Edit CLIP-I", reported_digits=3),
-    Column(key="emu_edit_clip_t", title="Emu-Edit CLIP-T", reported_digits=3),
-    Column(key="imagenhub_judge", title="ImagenHub judge", reported_digits=3),
-    Column(key="reason_edit_judge", title="Reason-Edit judge", reported_digits=3),
-)
-
-
-def editing_table(runs: Sequence[Run]) -> Table:
-    """The paper's Table 2 with runs of the editing suites below.
-
-    A measured number stands under the metric that it is; the encoder or judge it was made with is part of its row,
-    since scores of two encoders or two judges do not compare.
-
-    Args:
-        runs: Finished runs of the editing suites.
-    """
-    paper = published("editing")
-    rows = [_reported(str(method), line, [column.key for column in _EDITING]) for method, line in paper.iterrows()]
-    rows += [row for run in runs for row in _editing_rows(run)]
-    return Table(
-        name="editing",
-        caption="Image editing: CLIP similarities on Emu-Edit, and a judge's scores on ImagenHub and Reason-Edit.",
-        columns=_EDITING,
-        rows=tuple(rows),
-        notes=(*_marks(rows, "Table 2", "source pictures"), *_run_notes(runs), *_editing_notes(runs)),
-    )
-
-
-def _editing_rows(run: Run) -> list[Row]:
-    """A row for each encoder (``clip_t@ViT-B-32`` is CLIP-T by ViT-B-32) or judge."""
-    overall, suite = run.scores["overall"], run.scores["suite"]
-    found: dict[str, dict[str, Cell]] = {}
-    for name, block in overall["metrics"].items():
-        metric, _, encoder = name.partition("@")
-        if (suite, metric) in METRICS:
-            found.setdefault(encoder, {})[METRICS[suite, metric]] = estimate(block)
-    judge = overall["judge"]
-    # A judge that failed too often has no headline: its mean over what is left would flatter or shame.
-    if judge and judge["headline"] is not None and (suite, "judge") in METRICS:
-        found.setdefault(judge["judge"], {})[METRICS[suite, "judge"]] = estimate(judge["score"])
-    rows = []
-    for tool, cells in found.items():
-        ordered = tuple(cells.get(column.key, Cell()) for column in _EDITING)
-        rows.append(Row(label=f"{run.label}, {tool}", images=str(run.scores["world"]), cells=ordered))
-    return rows
-
-
-def _editing_notes(runs: Sequence[Run]) -> list[str]:
-    """What the same encoder makes of the untouched source and of the true target; judgements that failed."""
-    notes = []
-    for run in runs:
-        overall, suite = run.scores["overall"], run.scores["suite"]
-        for name, block in overall["metrics"].items():
-            ends = [
-                (what, block.get(key)) for what, key in (("untouched source", "identity"), ("true target", "target"))
-            ]
-            known = ", ".join(f"{what} {value:.3f}" for what, value in ends if value is not None)
-            if known and (suite, name.partition("@")[0]) in METRICS:
-                notes.append(f"{run.label}, {name}: {known}.")
-        failed = sum(((overall["judge"] or {}).get("failed") or {}).values())
-        if failed:
-            low, high = overall["judge"]["bounds"]
-            said = f"{failed:,} judgements failed; with them the score lies between {low:.3f} and {high:.3f}"
-            notes.append(f"{run.label}, {overall['judge']['judge']}: {said}.")
-    return notes
-
-
 # ------------------------------------------------------------------------------------------------------------ ablation
 def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
     """A row per variant in the manner of the paper's Table 3: score, paired difference, what may be said of it."""
     tasks = list(dict.fromkeys(task for cell in ablation.cells for task in cell.row["tasks"]))
     runs = [cell.run for cell in ablation.cells if cell.run is not None]
     world = str(runs[0].scores["world"]) if runs else "unknown images"
+    what = (
+        "GenEval scores"
+        if ablation.suite == "geneval"
+        else f"{ablation.suite}, share of edits done and rest untouched,"
+    )
     rows = []
     for cell in ablation.cells:
         change = cell.row["difference"]
@@ -277,7 +215,7 @@ def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
         rows.append(Row(label=cell.name, images=world, cells=(estimate(cell.row["overall"]), *middle, *parts)))
     first = ablation.cells[0].row["overall"]
     notes = [
-        f"{world}; n = {first['n']:,} images of {first['clusters']:,} prompts in each cell. {_measured('prompts')}",
+        f"{world}; n = {first['n']:,} images of {first['clusters']:,} prompts in each cell. {measured_note('prompts')}",
         "Differences to the first row are paired by prompt; p values are of a permutation test, corrected for their "
         "number by Holm's method.",
         f"Command: {ablation.command}.",
@@ -285,7 +223,7 @@ def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
     ]
     return Table(
         name=name,
-        caption=f"Ablation {ablation.name}: GenEval scores of variants, compared prompt by prompt with the first one.",
+        caption=f"Ablation {ablation.name}: {what} of variants, compared case by case with the first one.",
         columns=(
             Column(key="overall", title="overall"),
             Column(key="difference", title="difference", best=None, signed=True),
@@ -311,13 +249,13 @@ def _shared_facts(runs: Sequence[Run]) -> list[str]:
 def published_ablation_table() -> Table:
     """The paper's Table 3 as it stands: another metric on other images than ours, hence a table of its own."""
     paper = published("ablation")
-    rows = [_reported(str(method), line, ["imagenhub_judge"]) for method, line in paper.iterrows()]
+    rows = [reported_row(str(method), line, ["imagenhub_judge"]) for method, line in paper.iterrows()]
     return Table(
         name="ablation-reported",
         caption="The paper's own ablation: judge's score on ImagenHub after training each variant.",
         columns=(Column(key="imagenhub_judge", title="ImagenHub judge", reported_digits=3),),
         rows=tuple(rows),
-        notes=tuple(_marks([], "Table 3")),
+        notes=tuple(marks([], "Table 3")),
     )
 
 
@@ -352,5 +290,5 @@ def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run) -> Tab
             for row in rows
         ),
         notes=("95 % intervals: paired bootstrap over prompts; p: permutation test, not corrected for several tasks.",
-               *_run_notes([before, after])),
+               *run_notes([before, after])),
     )  # fmt: skip

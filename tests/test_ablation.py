@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals import ablation
+from evals import ablation, geneval
 from evals.metrics import statistics
 from evals.records import UserError
 from got.chain import Chain
 from got.iconworld import SPOILS, chain_text, sample_scene, spoil
+from reports import tables
+from reports.frames import load_ablation
 
 ORACLE = ["--model", "oracle", "--limit", "6", "--images-per-prompt", "2"]
 
@@ -24,12 +26,22 @@ def call(capsys, *words):
 
 
 # ---------------------------------------------------------------------------------------------------------------- grids
-def test_every_named_grid_is_made_of_flags_that_the_suite_knows(capsys, tmp_path):
-    for grid in ablation.GRIDS:
-        code, _, err = call(capsys, "--grid", grid, "--limit", "6", "--output", tmp_path, "--dry-run")
-        assert code == 0, err
-        assert err.count("to do") == len(ablation.GRIDS[grid])
-    assert not list(tmp_path.iterdir()), "a dry run writes nothing"
+def test_every_named_grid_is_made_of_flags_that_the_suite_knows(tmp_path):
+    for cells in ablation.GRIDS.values():
+        plans = [ablation.plan_of(geneval.SUITE, cell, ["--limit", "6"], tmp_path) for cell in cells]
+        assert len({plan.output for plan in plans}) == len(cells)
+        assert len({str(plan.identity["generate"]) for plan in plans}) == len(cells)
+
+
+@pytest.mark.slow
+def test_a_dry_run_tells_how_long_it_will_take_and_writes_nothing(capsys, tmp_path):
+    words = ["--axis", "seed=1,2,3", *ORACLE, "--output", tmp_path / "out"]
+    code, out, err = call(capsys, *words, "--dry-run")
+    assert code == 0, err
+    assert not out
+    assert err.count("to do ") == 3
+    assert "36 images to do, about" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_default_of_mini_is_the_first_cell_of_the_guidance_grid():
@@ -93,6 +105,22 @@ def test_cells_are_runs_and_differences_are_paired(capsys, tmp_path):
     before = (tmp_path / "out" / "usual" / "results.jsonl").stat().st_mtime_ns
     assert call(capsys, *words)[1] == out, "a finished grid is only printed again"
     assert (tmp_path / "out" / "usual" / "results.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_cells_of_an_editing_suite_are_compared_by_edits_that_are_done(capsys, tmp_path):
+    grid = tmp_path / "grid.toml"
+    grid.write_text('[cells]\ndone = "--model target"\nuntouched = "--model identity"')
+    output = tmp_path / "out"
+    code, _, err = call(capsys, "--suite", "emu_edit", "--grid", grid, "--output", output, "--limit", "8")
+    assert code == 0, err
+    done, untouched = json.loads((output / "ablation.json").read_text())["cells"]
+    assert done["overall"]["value"] == 1
+    assert untouched["overall"]["value"] == 0
+    assert untouched["difference"]["value"] == -1
+    assert set(done["tasks"]) > {"add", "remove"}
+    ablation_table = tables.ablation_table(load_ablation(output))
+    assert "emu_edit" in ablation_table.caption
 
 
 # ----------------------------------------------------------------------------------------------------------- statistics

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from evals.metrics import embeddings, images
+from evals.metrics import embeddings, images, smartedit
 from evals.perceptual import make_lpips
 from evals.records import EncodedImage, UserError
 
@@ -106,7 +106,7 @@ def test_smartedits_background_counts_the_hole_as_equal():
     mask = np.zeros((64, 64), bool)
     mask[:32] = True
     levels = np.where(mask, 255, 0)
-    whole = images.psnr(images.hidden(a, levels), images.hidden(b, levels)).value
+    whole = images.psnr(smartedit.hidden(a, levels), smartedit.hidden(b, levels)).value
     expected = reference.peak_signal_noise_ratio(
         tensor(a * ~mask[..., None]), tensor(b * ~mask[..., None]), data_range=1.0
     ).item()
@@ -121,7 +121,7 @@ def test_smartedits_script_is_followed_step_by_step():
     levels = np.zeros((90, 120), np.uint8)
     levels[20:60, 30:90] = 250
     levels[0, 0] = 3
-    got = images.smartedit_background(source, result, levels)
+    got = smartedit.background(source, result, levels)
     mask = torch.from_numpy(np.array(Image.fromarray(levels).resize((256, 256), Image.Resampling.NEAREST))) / 255
     a, b = (
         torch.from_numpy(np.array(picture.resize((256, 256), Image.Resampling.BICUBIC))).permute(2, 0, 1)[None] / 255
@@ -132,7 +132,22 @@ def test_smartedits_script_is_followed_step_by_step():
     expected = reference.structural_similarity_index_measure(b, a, data_range=1.0).item()
     assert got["ssim"].value == pytest.approx(expected, abs=1e-4)
     assert got["l2"].value == pytest.approx(torch.nn.functional.mse_loss(b, a).item(), rel=1e-4)
-    assert images.smartedit_background(source, source, levels)["psnr"].undefined == images.EQUAL_PICTURES
+    assert smartedit.background(source, source, levels)["psnr"].undefined == images.EQUAL_PICTURES
+
+
+def test_smartedits_foreground_is_what_its_script_cuts_out():
+    """Any level above 0 belongs to the script's box, whose last row and column are lost; ours are those above 127."""
+    result = Image.fromarray((picture(4, 256, 256) * 255).astype(np.uint8))
+    levels = np.zeros((256, 256), np.uint8)
+    levels[20:61, 30:91] = 250
+    levels[10, 5] = 3  # noise of a JPEG file
+    rows, columns = np.where(levels != 0)
+    theirs = np.asarray(result)[rows.min() : rows.max(), columns.min() : columns.max()]
+    np.testing.assert_array_equal(np.asarray(smartedit.foreground(result, levels, as_smartedit=True)), theirs)
+    np.testing.assert_array_equal(
+        np.asarray(smartedit.foreground(result, levels > 127)), np.asarray(result)[20:61, 30:91]
+    )
+    assert smartedit.foreground(result, np.zeros((9, 9), bool)) is None
 
 
 def test_results_are_brought_to_the_sources_size_as_the_protocol_has_it():

@@ -155,14 +155,30 @@ def test_images_of_one_prompt_count_as_one_draw():
     assert (together.high - together.low) / (apart.high - apart.low) == pytest.approx(2, rel=0.15)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [0.5, 2.0, 8.0])
+def test_the_interval_covers_the_truth_as_often_as_it_says(spread):
     rng = np.random.default_rng(0)
+    runs, prompts = 500, 100
     covered = 0
-    for _ in range(200):
-        chance = rng.beta(2, 2, size=80)  # mean 0.5
-        estimate = statistics.ratio(rng.binomial(4, chance), [4] * 80, rng, resamples=500)
+    for _ in range(runs):
+        chance = rng.beta(spread, spread, size=prompts)  # mean 0.5; images of a prompt are alike
+        estimate = statistics.ratio(rng.binomial(4, chance), [4] * prompts, rng, resamples=1000)
         covered += estimate.low <= 0.5 <= estimate.high
-    assert covered >= 180
+    assert 0.93 <= covered / runs <= 0.97
+
+
+@pytest.mark.slow
+def test_the_interval_of_a_difference_covers_it_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    runs, prompts, gain = 500, 100, 0.1
+    covered = 0
+    for _ in range(runs):
+        chance = rng.uniform(0.1, 0.7, size=prompts)
+        before, after = rng.binomial(4, chance) / 4, rng.binomial(4, chance + gain) / 4
+        difference = statistics.paired_difference(before, after, rng, resamples=1000)
+        covered += difference.low <= gain <= difference.high
+    assert 0.93 <= covered / runs <= 0.97
 
 
 def test_all_right_or_all_wrong_still_has_an_interval():

@@ -7,7 +7,7 @@ from report_kit import BOTH, CAT, CHAIN, GREEN_DOG, NO_DOG, make_ablation, write
 from test_report_page import call, page_data
 
 from evals.runner import run as run_suite
-from reports import ablation_figures, changes, run_figures, style
+from reports import changes, run_figures, setting_figures, style
 from reports.frames import load, load_ablation, load_run
 from reports.samples import load_pictures
 
@@ -72,25 +72,47 @@ def test_class_confusion_names_what_stands_there_instead(tmp_path):
 def test_one_setting_makes_a_curve_in_its_order(tmp_path):
     words = {f"steps {n}": ["--steps", n] for n in ("20", "5", "10")}
     steps = load_ablation(make_ablation(tmp_path / "steps", words))
-    assert ablation_figures.axes_of(steps) == {"steps": [5.0, 10.0, 20.0]}
+    assert setting_figures.settings_of(steps).numbers == {"steps": [5.0, 10.0, 20.0]}
     with style.sheet():
-        drawn = ablation_figures.over_settings(steps)
-    assert [row[0] for row in drawn.rows] == [5.0, 10.0, 20.0]
+        drawn = setting_figures.over_settings(steps)
+    assert [row[1] for row in drawn.rows] == [5.0, 10.0, 20.0]
     scores = {cell.name: cell.row["overall"]["value"] for cell in steps.cells}
-    assert [row[1] for row in drawn.rows] == [scores["steps 5"], scores["steps 10"], scores["steps 20"]]
+    assert [row[2] for row in drawn.rows] == [scores["steps 5"], scores["steps 10"], scores["steps 20"]]
+
+
+def test_a_sampler_and_its_steps_make_a_curve_each_also_over_time(tmp_path):
+    words = {f"{s} {n}": ["--scheduler", s, "--steps", n] for s in ("unipc", "ddim") for n in ("10", "4")}
+    ablation = load_ablation(make_ablation(tmp_path / "samplers", words))
+    assert setting_figures.labels(ablation)[0]["unipc 4"] == "unipc / 4"
+    times = {"unipc 10": 0.4, "unipc 4": 0.2, "ddim 10": 0.3, "ddim 4": 0.1}
+    for cell in ablation.cells:
+        assert cell.row["seconds_per_image"] > 0, "the run measured it"
+        cell.row["seconds_per_image"] = times[cell.name]
+    with style.sheet():
+        drawn, timed = setting_figures.over_settings(ablation), setting_figures.against_time(ablation)
+    assert [row[:3] for row in drawn.rows] == [
+        ("unipc", "unipc / 4", 4.0),
+        ("unipc", "unipc / 10", 10.0),
+        ("ddim", "ddim / 4", 4.0),
+        ("ddim", "ddim / 10", 10.0),
+    ]
+    assert [row[2] for row in timed.rows] == [0.2, 0.4, 0.1, 0.3]
+    assert len(drawn.figure.axes[0].lines) == len(timed.figure.axes[0].lines) == 2
+    ablation.cells[0].row["seconds_per_image"] = None
+    assert setting_figures.against_time(ablation) is None
 
 
 def test_two_settings_make_a_map_with_a_cell_for_each_pair(tmp_path):
     words = {f"{a} {b}": ["--semantic-scale", a, "--spatial-scale", b] for a in ("1", "4") for b in ("1", "2")}
     with style.sheet():
-        drawn = ablation_figures.over_settings(load_ablation(make_ablation(tmp_path / "guidance", words)))
+        drawn = setting_figures.over_settings(load_ablation(make_ablation(tmp_path / "guidance", words)))
     assert drawn.name == "map"
     assert [row[:2] for row in drawn.rows] == [("1", "1"), ("1", "2"), ("4", "1"), ("4", "2")]
 
 
 def test_other_ablations_make_neither(tmp_path):
     ablation = make_ablation(tmp_path / "parts", {"full": [], "no boxes": ["--spatial", "off"]})
-    assert ablation_figures.over_settings(load_ablation(ablation)) is None
+    assert setting_figures.over_settings(load_ablation(ablation)) is None
 
 
 def test_matplotlibs_own_settings_come_back():

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from report_kit import BOTH, CHAIN, write_run
 
-from evals import cli, emu_edit, imagenhub
+from evals import cli, emu_edit, imagenhub, interactive
 from reports import __main__ as reports_main
-from reports import formats, tables
+from reports import editing, formats, style, tables
 from reports.frames import load, load_results, load_run
 from reports.published import published
 
@@ -131,7 +131,7 @@ def test_runs_of_the_same_name_are_told_apart(tmp_path):
 
 # ------------------------------------------------------------------------------------------------------------- editing
 def test_editing_table_has_the_papers_rows_and_only_them_without_runs():
-    table = tables.editing_table([])
+    table = editing.editing_table([])
     assert len(table.rows) == 8
     assert all(row.reported for row in table.rows)
     rows = list(csv.DictReader(io.StringIO(formats.to_csv(table))))
@@ -148,7 +148,7 @@ def test_editing_table_has_the_papers_rows_and_only_them_without_runs():
 def edited(tmp_path_factory):
     """Real runs of two editing suites on the icon world's edition: untouched sources, judged by measurement."""
     root = tmp_path_factory.mktemp("edits")
-    for suite in (emu_edit.SUITE, imagenhub.SUITE):
+    for suite in (emu_edit.SUITE, imagenhub.SUITE, interactive.SUITE):
         words = ["--model", "identity", "--limit", "4", "--judge", "measured", "--output", str(root / suite.name)]
         assert cli.main(suite, words) == 0
     return root
@@ -156,7 +156,7 @@ def edited(tmp_path_factory):
 
 def test_editing_runs_stand_below_the_papers_rows_by_encoder_and_judge(edited):
     runs, _ = load([edited / "emu_edit", edited / "imagenhub"])
-    table = tables.editing_table(runs)
+    table = editing.editing_table(runs)
     ours = {row.label: row for row in table.rows if not row.reported}
     (clip,) = [row for label, row in ours.items() if label.startswith("identity (emu_edit), ")]
     (judged,) = [row for label, row in ours.items() if label.startswith("identity (imagenhub), ")]
@@ -175,7 +175,7 @@ def test_a_judge_that_failed_too_often_has_no_score_in_the_table(edited):
     run = load_run(edited / "imagenhub")
     judge = {**run.scores["overall"]["judge"], "headline": None, "failed": {"refusal": 3}, "bounds": [0.1, 0.9]}
     scores = {**run.scores, "overall": {**run.scores["overall"], "judge": judge}}
-    table = tables.editing_table([dataclasses.replace(run, scores=scores)])
+    table = editing.editing_table([dataclasses.replace(run, scores=scores)])
     assert all(row.reported for row in table.rows)
     assert "3 judgements failed; with them the score lies between 0.100 and 0.900" in " ".join(table.notes)
 
@@ -184,6 +184,35 @@ def test_editing_runs_make_a_report_with_their_failures(edited, tmp_path, capsys
     assert reports_main.main([str(edited / "imagenhub"), "--output", str(tmp_path / "r")]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["samples"] == 4, "no edit was made"
     assert "| IP2P † |" in (tmp_path / "r" / "report.md").read_text()
+
+
+def test_edits_of_the_icon_world_have_a_table_of_their_own(edited):
+    runs, _ = load([edited / "interactive", edited / "emu_edit"])
+    table = editing.measured_table(runs)
+    assert [row.label.partition(":")[0] for row in table.rows] == ["Interactive generation", "Emu-Edit"]
+    for row, run in zip(table.rows, runs, strict=True):
+        shares = run.scores["overall"]["measured"]["shares"]
+        assert [cell.value for cell in row.cells[:3]] == [
+            shares[name]["value"] for name in ("edit done", "rest untouched", "both")
+        ]
+    assert table.rows[0].cells[0].value == 0, "nothing was done to the pictures"
+    assert "true target edit done 1.000" in " ".join(table.notes)
+    with style.sheet():
+        drawn = editing.by_category(runs[1])
+    kinds = [tag for tag, block in runs[1].scores["categories"].items() if block["measured"]]
+    assert {row[1] for row in drawn.rows} == {"all", *kinds}
+
+
+def test_a_report_shows_what_an_edit_started_from(edited, tmp_path):
+    assert (
+        reports_main.main([str(edited / "interactive"), "--output", str(tmp_path / "r"), "--pictures", "beside"]) == 0
+    )
+    page = (tmp_path / "r" / "report.html").read_text()
+    beside = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["samples"][0]["views"][0]["beside"]
+    assert [name for name, _ in beside] == ["source", "target"]
+    files = [tmp_path / "r" / "pictures" / name for _, name in beside]
+    pictures = [np.asarray(Image.open(file).convert("RGB")).astype(int) for file in files]
+    assert np.abs(pictures[0] - pictures[1]).max() > 50, "the target is another picture"
 
 
 def test_teaser_is_a_wide_picture_with_ink_in_every_panel(run, tmp_path):

@@ -33,6 +33,7 @@ HIGHER_IS_BETTER = {
     "clip_i_source": True,  # but an untouched picture has 1.0
     "clip_i_target": True,
     "clip_t": True,
+    "clip_t_object": True,  # of the mask's box and the words for what belongs there
     "clip_direction": True,
     "dino_source": True,
     "dino_target": True,
@@ -226,40 +227,6 @@ def ssim_map(a: Pixels, b: Pixels) -> NDArray[np.float64]:
     structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
     similarity: NDArray[np.float64] = luminance * structure
     return similarity
-
-
-def hidden(picture: Pixels, mask_levels: ArrayLike) -> Pixels:
-    """SmartEdit's way to look outside a mask: the picture times ``1 - level / 255``, the hole kept as black pixels.
-
-    PSNR and SSIM of two such pictures over the whole frame are that paper's; they grow with the mask, for a hole is
-    equal to a hole. The plain ``region`` argument does without this.
-
-    >>> hidden(np.ones((1, 2, 3)), [[255, 51]])[0, :, 0].round(3).tolist()
-    [0.0, 0.8]
-    """
-    return picture * (1 - np.asarray(mask_levels, dtype=np.float64) / 255)[..., None]
-
-
-def smartedit_background(source: Image.Image, result: Image.Image, mask_levels: ArrayLike) -> dict[str, Score]:
-    """PSNR, SSIM and L2 outside the mask exactly as SmartEdit's public script has them, hole and all: see `hidden`.
-
-    Everything at 256 px: pictures bicubic, the mask nearest and with all its grey levels. A hidden hole counts as equal
-    pixels, so these do not compare with `pixel_scores`, and a report must say that they are SmartEdit's.
-
-    >>> from PIL import Image
-    >>> white, grey = Image.new("RGB", (8, 8), "#fff"), Image.new("RGB", (8, 8), "#808080")
-    >>> half = np.repeat([[255, 0]], 8, axis=0).repeat(4, axis=1)
-    >>> plain, hole = (smartedit_background(white, grey, m)["l2"].value for m in (np.zeros((8, 8)), half))
-    >>> round(hole / plain, 3)
-    0.5
-    """
-    from PIL import Image
-
-    frame = FRAMES["smartedit"]
-    assert frame.size_px is not None, "SmartEdit's frame has a size"
-    levels = Image.fromarray(np.asarray(mask_levels, dtype=np.uint8)).resize(frame.size_px, Image.Resampling.NEAREST)
-    a, b = (hidden(picture, np.asarray(levels)) for picture in pair(source, result, frame))
-    return {"psnr": psnr(a, b), "ssim": ssim(a, b), "l2": l2(a, b)}
 
 
 def mask_box(mask: ArrayLike, *, as_smartedit: bool = False) -> tuple[int, int, int, int] | None:

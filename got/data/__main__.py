@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from got.data import annotate_run, icon_set
+from got.data import annotate_run, icon_set, sources
 from got.data.records import DataError
 from got.data.storage import FORMATS, PER_FILE, Writer, count, format_of, read
 
@@ -121,6 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     stats.add_argument("place", metavar="PLACE", help="a folder, or one of its files")
     _add_convert(_command(commands, "convert", "write a dataset in another format", _CONVERT, _convert))
     _add_show(_command(commands, "show", "draw examples for people", _SHOW, _show))
+    sources.add_arguments(commands)
     annotate_run.add_arguments(commands)
     return parser
 

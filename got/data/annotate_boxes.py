@@ -52,7 +52,7 @@ def opened(picture: bytes | Path) -> Image.Image:
     Raises:
         PictureError: If it cannot be used.
     """
-    return open_picture(io.BytesIO(picture) if isinstance(picture, bytes) else picture)  # type: ignore[arg-type]
+    return open_picture(io.BytesIO(picture), "the picture") if isinstance(picture, bytes) else open_picture(picture)
 
 
 def shown(picture: Image.Image, convention: str, max_pixels: int) -> Shown:

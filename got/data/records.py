@@ -28,6 +28,7 @@ class Step:
     """One picture that is drawn, and the plan for it."""
 
     chain: str
+    """The plan; empty if nobody has written it yet, as in editing sets that come without chains."""
     target: bytes | Path
     """The picture to draw, as a file or its bytes."""
     instruction: str = ""
@@ -71,6 +72,11 @@ class Example:
         return TASKS[1] if len(self.steps) == 1 else TASKS[2]
 
     @property
+    def annotated(self) -> bool:
+        """Whether every step has a chain; what is not so is for the annotation pipeline, not for training."""
+        return bool(self.steps) and all(step.chain.strip() for step in self.steps)
+
+    @property
     def chains(self) -> tuple[str, ...]:
         """The chain of every step."""
         return tuple(step.chain for step in self.steps)
@@ -97,7 +103,7 @@ class Example:
                 yield f"provenance.{name}", "empty"
         for number, step in enumerate(self.steps):
             if not step.chain.strip():
-                yield f"steps[{number}].chain", "empty"
+                yield f"steps[{number}].chain", "empty: not annotated yet"
             for warning in Chain.parse(step.chain).warnings:
                 yield f"steps[{number}].chain", warning
 

@@ -64,6 +64,12 @@
     return frame;
   }
 
+  // What an edit starts from or should lead to. Its own boxes are not known, so none are drawn.
+  function beside(view, name) {
+    const files = view.beside.filter(([label]) => label === name).map(([, file]) => file);
+    return files.map((file) => picture({ file, size: view.size, planned: [], seen: [] }, name, false));
+  }
+
   function tags(kind, list) {
     // A plan's names hang inside the upper edge of their boxes, a detection's stand on the lower one.
     const edge = kind === "planned" ? "top" : "bottom";
@@ -91,7 +97,11 @@
     const button = make("button");
     button.type = "button";
     button.setAttribute("aria-label", `Sample ${sample.key}, ${sample.outcome}: ${sample.prompt}`);
-    button.append(...sample.views.map((view) => picture(view, describe(view), false)));
+    const alone = sample.views.length === 1;
+    for (const view of sample.views) {
+      const own = picture(view, describe(view), false);
+      button.append(...(alone ? [...beside(view, "source"), own, ...beside(view, "target")] : [own]));
+    }
     button.addEventListener("click", () => show(place));
     item.append(button, make("p", "prompt", sample.prompt || "prompt unknown"));
     for (const view of sample.views) {
@@ -183,6 +193,11 @@
     const side = views.length === 1 ? make("div") : part;
     if (view.label) part.append(make("h3", "", view.label));
     part.append(picture(view, describe(view), true));
+    for (const [name] of view.beside) {
+      const figure = make("figure", "beside");
+      figure.append(...beside(view, name), make("figcaption", "", name));
+      part.append(figure);
+    }
     side.append(make("p", `reason ${view.outcome}`, view.reason || `judged ${view.outcome}`));
     if (view.stage) {
       side.append(make("p", "small", `Failed at: ${stageName(view.stage)} (${data.words[view.stage] ?? ""})`));
@@ -232,7 +247,7 @@
     const apply = () => document.body.classList.toggle(`no-${kind}`, !check.checked);
     check.addEventListener("change", apply);
   }
-  cards.classList.toggle("pairs", data.samples.some((sample) => sample.views.length > 1));
+  cards.classList.toggle("pairs", data.samples.some((sample) => sample.views.length > 1 || sample.views[0].beside.length));
   byId("filters").hidden = data.samples.length === 0;
   byId("more").addEventListener("click", more);
   new IntersectionObserver((seen) => seen.some((entry) => entry.isIntersecting) && drawn < found.length && more(), {

@@ -1,0 +1,130 @@
+"""What the editing suites measure of one result: the instruments of a run, and every metric by its full name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evals import measured
+from evals.metrics import embeddings, images, smartedit
+from evals.metrics.images import Score
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from PIL import Image
+
+    from evals.protocols import Embedder, ImageEmbedder, Judge, Tools
+    from evals.records import EditCase
+
+
+class Instruments:
+    """The encoders, LPIPS network and judge that a command line asks for, built once."""
+
+    def __init__(self, tools: Tools, args: argparse.Namespace) -> None:
+        from evals import embedders, judges, perceptual
+        from evals.embedding_cache import EmbeddingCache
+
+        clips: list[Embedder] = [tools.embedder]
+        clips += [embedders.make_embedder(spec, tools.device) for spec in args.clip]
+        self.clips: dict[str, Embedder] = {embedders.label(clip.name): EmbeddingCache(clip) for clip in clips}
+        self.dinos: dict[str, ImageEmbedder] = {}
+        if args.dino != "none":
+            dino = embedders.make_image_embedder(args.dino, tools.device)
+            self.dinos[embedders.label(dino.name)] = EmbeddingCache(dino)
+        self.lpips = None if args.lpips == "none" else perceptual.make_lpips(args.lpips, tools.device)
+        self.judge: Judge | None = None
+        if args.judge == "measured":
+            self.judge = measured.MeasuredJudge(tools.detector, tools.embedder)
+        elif args.judge != "none":
+            self.judge = judges.make_judge(args.judge, args, args.judge_log, tools.device)
+        self.repeats: int = args.judge_repeats
+
+
+_BUILT: dict[int, tuple[Any, Instruments]] = {}
+
+
+def instruments(tools: Tools, args: argparse.Namespace) -> Instruments:
+    """The instruments of a run; its tools are the same object in every batch."""
+    known = _BUILT.get(id(tools))
+    if known is None or known[0] is not tools:
+        _BUILT.clear()
+        _BUILT[id(tools)] = (tools, Instruments(tools, args))
+    return _BUILT[id(tools)][1]
+
+
+def embed(with_: Instruments, edits: Sequence[EditCase], pictures: Sequence[Image.Image]) -> None:
+    """Embeds everything that a batch needs in one go; what follows finds it in the caches."""
+    for encoder in (*with_.clips.values(), *with_.dinos.values()):
+        encoder.embed_images(pictures)
+    texts = [edit.captions[key] for edit in edits for key in ("source", "target", "object") if edit.captions.get(key)]
+    for clip in with_.clips.values():
+        clip.embed_texts(texts)
+
+
+def measure(
+    with_: Instruments,
+    edit: EditCase,
+    source: Image.Image,
+    result: Image.Image,
+    target: Image.Image | None,
+    mask: Any,
+    *,
+    frame: images.Frame,
+) -> dict[str, Score]:
+    """All metrics of one picture by full name."""
+    before, after = images.pair(source, result, frame)
+    scores = {f"source/{name}": score for name, score in images.pixel_scores(before, after, mask).items()}
+    if target is not None:
+        wanted, after_target = images.pair(target, result, frame)
+        scores |= {f"target/{name}": score for name, score in images.pixel_scores(wanted, after_target, mask).items()}
+    for label, encoder in [*with_.clips.items(), *with_.dinos.items()]:
+        kind = "dino" if label in with_.dinos else "clip_i"
+        pictures = encoder.embed_images([source, result, *([] if target is None else [target])])
+        scores[images.named(f"{kind}_source", label)] = embeddings.cosines(pictures[1:2], pictures[:1])[0]
+        if target is not None:
+            scores[images.named(f"{kind}_target", label)] = embeddings.cosines(pictures[1:2], pictures[2:3])[0]
+    for label, clip in with_.clips.items():
+        scores |= _text_scores(label, clip, edit, source, result)
+    if with_.lpips is not None:
+        from evals import perceptual
+
+        scores |= perceptual.lpips_scores(with_.lpips, before, after, mask)
+    if edit.mask is not None and frame is images.FRAMES["smartedit"]:
+        scores |= _as_smartedit(with_, edit, source, result, mask)
+    return scores
+
+
+def _as_smartedit(
+    with_: Instruments, edit: EditCase, source: Image.Image, result: Image.Image, mask: Any
+) -> dict[str, Score]:
+    """What SmartEdit's public script measures, as it does; and its foreground score without the script's quirks."""
+    assert edit.mask is not None, "only asked where there is a mask"
+    levels, wanted = edit.mask.load_levels(), edit.captions.get("object")
+    scores = {f"smartedit/{name}": score for name, score in smartedit.background(source, result, levels).items()}
+    parts = {
+        "": smartedit.foreground(result, mask),
+        "smartedit/": smartedit.foreground(result, levels, as_smartedit=True),
+    }
+    for label, clip in with_.clips.items() if wanted else ():
+        for prefix, part in parts.items():
+            score = Score(value=None, undefined=images.EMPTY_REGION)
+            if part is not None:
+                score = embeddings.cosines(clip.embed_images([part]), clip.embed_texts([wanted]))[0]
+            scores[prefix + images.named("clip_t_object", label)] = score
+    return scores
+
+
+def _text_scores(
+    label: str, clip: Embedder, edit: EditCase, source: Image.Image, result: Image.Image
+) -> dict[str, Score]:
+    """CLIP-T and CLIPdir, where the set has the captions for them."""
+    said = {key: edit.captions[key] for key in ("source", "target") if edit.captions.get(key)}
+    if "target" not in said:
+        return {}
+    pictures, texts = clip.embed_images([source, result]), clip.embed_texts(list(said.values()))
+    scores = {images.named("clip_t", label): embeddings.cosines(pictures[1:], texts[-1:])[0]}
+    if "source" in said:
+        direction = embeddings.clip_directions(pictures[:1], pictures[1:], texts[:1], texts[1:])[0]
+        scores[images.named("clip_direction", label)] = direction
+    return scores

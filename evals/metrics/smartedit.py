@@ -1,0 +1,80 @@
+"""Metrics of SmartEdit's public script, its quirks included, and the same without them.
+
+Source: SmartEdit (arXiv 2312.06739), ``test/metrics_evaluation.py``. All at 256 px: pictures bicubic, masks nearest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evals.metrics import images
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from PIL import Image
+
+
+def hidden(picture: images.Pixels, mask_levels: ArrayLike) -> images.Pixels:
+    """SmartEdit's way to look outside a mask: the picture times ``1 - level / 255``, the hole kept as black pixels.
+
+    PSNR and SSIM of two such pictures over the whole frame are that paper's; they grow with the mask, for a hole is
+    equal to a hole. The plain ``region`` argument does without this.
+
+    >>> hidden(np.ones((1, 2, 3)), [[255, 51]])[0, :, 0].round(3).tolist()
+    [0.0, 0.8]
+    """
+    return picture * (1 - np.asarray(mask_levels, dtype=np.float64) / 255)[..., None]
+
+
+def background(source: Image.Image, result: Image.Image, mask_levels: ArrayLike) -> dict[str, images.Score]:
+    """PSNR, SSIM and L2 outside the mask exactly as SmartEdit's public script has them, hole and all: see `hidden`.
+
+    Everything at 256 px: pictures bicubic, the mask nearest and with all its grey levels. A hidden hole counts as equal
+    pixels, so these do not compare with `images.pixel_scores`, and a report must say that they are SmartEdit's.
+
+    >>> from PIL import Image
+    >>> white, grey = Image.new("RGB", (8, 8), "#fff"), Image.new("RGB", (8, 8), "#808080")
+    >>> half = np.repeat([[255, 0]], 8, axis=0).repeat(4, axis=1)
+    >>> plain, hole = (background(white, grey, m)["l2"].value for m in (np.zeros((8, 8)), half))
+    >>> round(hole / plain, 3)
+    0.5
+    """
+    from PIL import Image
+
+    frame = images.FRAMES["smartedit"]
+    assert frame.size_px is not None, "SmartEdit's frame has a size"
+    levels = Image.fromarray(np.asarray(mask_levels, dtype=np.uint8)).resize(frame.size_px, Image.Resampling.NEAREST)
+    a, b = (hidden(picture, np.asarray(levels)) for picture in images.pair(source, result, frame))
+    return {"psnr": images.psnr(a, b), "ssim": images.ssim(a, b), "l2": images.l2(a, b)}
+
+
+def foreground(result: Image.Image, mask: ArrayLike, *, as_smartedit: bool = False) -> Image.Image | None:
+    """The part of a picture in which the edit belongs: the box around the mask. None for an empty mask.
+
+    SmartEdit's foreground score is the CLIP similarity of this part and the words for what is to be seen there.
+
+    Args:
+        result: The edited picture.
+        mask: ``(height, width)`` bool, or levels 0 to 255.
+        as_smartedit: The box as the public script has it; see `images.mask_box`.
+
+    >>> from PIL import Image
+    >>> mask = np.zeros((256, 256), np.uint8)
+    >>> mask[64:128, 32:96] = 255
+    >>> picture = Image.new("RGB", (512, 512))
+    >>> foreground(picture, mask).size, foreground(picture, mask, as_smartedit=True).size
+    ((64, 64), (63, 63))
+    """
+    from PIL import Image
+
+    frame = images.FRAMES["smartedit"]
+    assert frame.size_px is not None, "SmartEdit's frame has a size"
+    given = np.asarray(mask)
+    levels = given.astype(np.uint8) * 255 if given.dtype == bool else given.astype(np.uint8)
+    fitted = Image.fromarray(levels).resize(frame.size_px, Image.Resampling.NEAREST)
+    box = images.mask_box(np.asarray(fitted), as_smartedit=as_smartedit)
+    if box is None or box[0] == box[2] or box[1] == box[3]:
+        return None
+    return images.resized(result, frame.size_px, frame.resample).crop(box)

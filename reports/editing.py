@@ -1,0 +1,141 @@
+"""Editing runs as tables and figures: the paper's Table 2, and what a detector says of edits of the icon world."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reports import tables
+from reports.published import METRICS, published
+from reports.run_figures import Drawn, estimates_by_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reports.frames import Run
+
+EDITING_SUITES = ("emu_edit", "imagenhub", "reason_edit")
+_EDITING = (
+    tables.Column(key="emu_edit_clip_i", title="Emu-Edit CLIP-I", reported_digits=3),
+    tables.Column(key="emu_edit_clip_t", title="Emu-Edit CLIP-T", reported_digits=3),
+    tables.Column(key="imagenhub_judge", title="ImagenHub judge", reported_digits=3),
+    tables.Column(key="reason_edit_judge", title="Reason-Edit judge", reported_digits=3),
+)
+
+
+def editing_table(runs: Sequence[Run]) -> tables.Table:
+    """The paper's Table 2 with runs of the editing suites below.
+
+    A measured number stands under the metric that it is; the encoder or judge it was made with is part of its row,
+    since scores of two encoders or two judges do not compare.
+
+    Args:
+        runs: Finished runs of the editing suites.
+    """
+    paper = published("editing")
+    rows = [
+        tables.reported_row(str(method), line, [column.key for column in _EDITING]) for method, line in paper.iterrows()
+    ]
+    rows += [row for run in runs for row in _editing_rows(run)]
+    return tables.Table(
+        name="editing",
+        caption="Image editing: CLIP similarities on Emu-Edit, and a judge's scores on ImagenHub and Reason-Edit.",
+        columns=_EDITING,
+        rows=tuple(rows),
+        notes=(*tables.marks(rows, "Table 2", "source pictures"), *tables.run_notes(runs), *_editing_notes(runs)),
+    )
+
+
+def _editing_rows(run: Run) -> list[tables.Row]:
+    """A row for each encoder (``clip_t@ViT-B-32`` is CLIP-T by ViT-B-32) or judge."""
+    overall, suite = run.scores["overall"], run.scores["suite"]
+    found: dict[str, dict[str, tables.Cell]] = {}
+    for name, block in overall["metrics"].items():
+        metric, _, encoder = name.partition("@")
+        if (suite, metric) in METRICS:
+            found.setdefault(encoder, {})[METRICS[suite, metric]] = tables.estimate(block)
+    judge = overall["judge"]
+    # A judge that failed too often has no headline: its mean over what is left would flatter or shame.
+    if judge and judge["headline"] is not None and (suite, "judge") in METRICS:
+        found.setdefault(judge["judge"], {})[METRICS[suite, "judge"]] = tables.estimate(judge["score"])
+    rows = []
+    for tool, cells in found.items():
+        ordered = tuple(cells.get(column.key, tables.Cell()) for column in _EDITING)
+        rows.append(tables.Row(label=f"{run.label}, {tool}", images=str(run.scores["world"]), cells=ordered))
+    return rows
+
+
+def _editing_notes(runs: Sequence[Run]) -> list[str]:
+    """What the same encoder makes of the untouched source and of the true target; judgements that failed."""
+    notes = []
+    for run in runs:
+        overall, suite = run.scores["overall"], run.scores["suite"]
+        for name, block in overall["metrics"].items():
+            ends = [
+                (what, block.get(key)) for what, key in (("untouched source", "identity"), ("true target", "target"))
+            ]
+            known = ", ".join(f"{what} {value:.3f}" for what, value in ends if value is not None)
+            if known and (suite, name.partition("@")[0]) in METRICS:
+                notes.append(f"{run.label}, {name}: {known}.")
+        failed = sum(((overall["judge"] or {}).get("failed") or {}).values())
+        if failed:
+            low, high = overall["judge"]["bounds"]
+            said = f"{failed:,} judgements failed; with them the score lies between {low:.3f} and {high:.3f}"
+            notes.append(f"{run.label}, {overall['judge']['judge']}: {said}.")
+    return notes
+
+
+# ------------------------------------------------------------------------------------------------------------ measured
+OWN_SUITES = ("interactive",)
+"""Suites that only the icon world has: a detector says whether the edit is done."""
+_MEASURED = ("edit done", "rest untouched", "both")
+
+
+def is_measured(run: Run) -> bool:
+    """Whether a detector said of this run's edits whether they are done."""
+    return bool(run.scores["overall"].get("measured"))
+
+
+def measured_table(runs: Sequence[Run]) -> tables.Table:
+    """Edits done, the rest untouched, both, and plans right; a row per run, between its floor and its ceiling.
+
+    Args:
+        runs: Finished runs for which `is_measured`.
+    """
+    rows, notes = [], []
+    for run in runs:
+        found, world = run.scores["overall"]["measured"], str(run.scores["world"])
+        title = f"{run.scores['title']}: {run.label}"
+        shares = [tables.estimate(found["shares"][name]) for name in _MEASURED]
+        rows.append(tables.Row(label=title, images=world, cells=(*shares, tables.Cell(value=found["plans_right"]))))
+        ends = []
+        for what, side in (("untouched source", "identity"), ("true target", "target")):
+            values = ", ".join(f"{name} {found['shares'][name][side]:.3f}" for name in _MEASURED)
+            ends.append(f"{what} {values}")
+        notes.append(f"{title}: {'; '.join(ends)}.")
+    return tables.Table(
+        name="edits-measured",
+        caption="Edits that a detector finds done with everything else unmoved and uncoloured; plans that are right.",
+        columns=tuple(
+            tables.Column(key=name.replace(" ", "_"), title=name, best=None) for name in (*_MEASURED, "plans right")
+        ),
+        rows=tuple(rows),
+        notes=(tables.measured_note("source pictures"), *notes, *tables.run_notes(runs)),
+    )
+
+
+def by_category(run: Run) -> Drawn:
+    """Done, untouched and both, by kind of edit."""
+    blocks = {"all": run.scores["overall"], **run.scores["categories"]}
+    series = {
+        name: {tag: block["measured"]["shares"][name] for tag, block in blocks.items() if block["measured"]}
+        for name in _MEASURED
+    }
+    figure, rows = estimates_by_line(series, list(blocks), "share of edits")
+    return Drawn(
+        name="edits",
+        title=f"{run.scores['title']}: edits done and rests untouched",
+        text=f"Share of edits with 95 % intervals, by kind of edit, as a detector sees them ({run.scores['world']}).",
+        figure=figure,
+        header=("measure", "kind", "share", "low", "high", "images"),
+        rows=rows,
+    )
