@@ -5,7 +5,6 @@ import dataclasses
 import io
 import json
 
-import numpy as np
 import pytest
 import torch
 from annotate_kit import FAST, Truth, annotate, drawn, lines, names_in, png, scenes, stage_of, stored
@@ -25,7 +24,7 @@ from transformers import (
 
 from got.data import storage
 from got.data.annotate_quality import Detector, Duplicates, noun_of, signature
-from got.iconworld import sample_scene
+from got.iconworld import SceneObject
 from got.vlm import SetupError
 
 
@@ -167,10 +166,11 @@ def test_a_detector_of_any_words_is_asked_for_every_name(tmp_path):
 def test_a_detector_rejects_what_is_not_there(tmp_path):
     constant_detector(tmp_path / "yolos")
     truth = Truth("unit")
-    found = [s for s in map(sample_scene, map(np.random.default_rng, range(400))) if s.objects[0].name == "dog"]
-    dog = dataclasses.replace(found[0].objects[0], box_1000=(240, 240, 760, 760))
-    middle = dataclasses.replace(found[0], objects=(dog,))
-    aside = dataclasses.replace(found[0], objects=(dataclasses.replace(dog, box_1000=(10, 10, 300, 300)),))
+    (scene,) = scenes(1)
+    middle, aside = (
+        dataclasses.replace(scene, objects=(SceneObject(name="dog", color="red", box_1000=box),))
+        for box in ((240, 240, 760, 760), (10, 10, 300, 300))
+    )
     truth.knows(middle, aside)
     place = stored(tmp_path / "in", [drawn(middle, "middle"), drawn(aside, "aside")])
     with serve(truth) as endpoint:

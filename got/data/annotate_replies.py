@@ -42,7 +42,7 @@ def words_of(reply: Any, key: str) -> str:
     Raises:
         BadReply: If it is missing, empty, a refusal, or contains tokens of a chain.
 
-    >>> words_of({"description": "A dog\\n on grass. "}, "description")
+    >>> words_of({"description": "A dog\n on grass. "}, "description")
     'A dog on grass.'
     """
     value = reply.get(key) if isinstance(reply, dict) else None
