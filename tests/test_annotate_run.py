@@ -19,7 +19,9 @@ from got.data.records import DataError
 from got.vlm import SetupError
 
 
-def test_after_kill_9_the_same_command_goes_on_and_no_reply_is_paid_twice(tmp_path):
+# A folder has every sample at once; a Parquet file that is not full yet is lost, but not its replies.
+@pytest.mark.parametrize("format", ["folder", "parquet"])
+def test_after_kill_9_the_same_command_goes_on_and_no_reply_is_paid_twice(tmp_path, format):
     truth = Truth("unit")
     found, place = drawings(truth, tmp_path / "in", 10)
     replies = tmp_path / "out" / "replies.jsonl"
@@ -29,7 +31,18 @@ def test_after_kill_9_the_same_command_goes_on_and_no_reply_is_paid_twice(tmp_pa
         return truth(request)
 
     with serve(unhurried) as endpoint:
-        words = ["annotate", str(place), "--output", str(tmp_path / "out"), "--model", "vl-1", "--concurrency", "3"]
+        words = [
+            "annotate",
+            str(place),
+            "--output",
+            str(tmp_path / "out"),
+            "--model",
+            "vl-1",
+            "--concurrency",
+            "3",
+            "--format",
+            format,
+        ]
         kills = 0
         for wanted in (7, 19):
             process = subprocess.Popen([sys.executable, "-m", "got.data", *words, "--endpoint", endpoint.url, *FAST])
@@ -39,7 +52,7 @@ def test_after_kill_9_the_same_command_goes_on_and_no_reply_is_paid_twice(tmp_pa
             kills += process.wait() == -signal.SIGKILL
         with replies.open("a") as file:
             file.write('{"key": "cut o')
-        counts = annotate(place, tmp_path / "out", endpoint, *FAST, "--concurrency", "3")
+        counts = annotate(place, tmp_path / "out", endpoint, *FAST, "--concurrency", "3", "--format", format)
     assert kills == 2
     assert (counts["accepted"], counts["failed"]) == (10, {})
     assert {example.id for example in storage.read(tmp_path / "out")} == found.keys()
@@ -47,7 +60,7 @@ def test_after_kill_9_the_same_command_goes_on_and_no_reply_is_paid_twice(tmp_pa
     assert len(keys) == len(set(keys)) == counts["replies"]
     assert len(endpoint.requests) - len(keys) <= 2 * 3  # requests under way when the process died, no more
     with serve(fails(500)) as endpoint:
-        again = annotate(place, tmp_path / "out", endpoint, *FAST)
+        again = annotate(place, tmp_path / "out", endpoint, *FAST, "--format", format)
     assert (again["accepted"], again["accepted_now"], endpoint.requests) == (10, 0, [])
 
 
