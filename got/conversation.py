@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from got.chain import Chain
-from got.checks import unknown_words
 from got.pictures import PictureError, as_rgb, open_picture
 
 if TYPE_CHECKING:
@@ -242,10 +241,8 @@ class Conversation:
             **used,
         )
         kind = "drawn" if source is None else "edited"
-        unknown = unknown_words(self.pipeline.tokenizer, instruction)
         for turn in output.turns[0]:
-            warnings = (*unknown, *turn.warnings)
-            entry = self._add(kind, source, instruction, turn.chain, noise, used, warnings, turn.image)
+            entry = self._add(kind, source, instruction, turn.chain, noise, used, turn.warnings, turn.image)
             kind, source = "edited", entry.number
         return entry
 

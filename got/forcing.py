@@ -47,6 +47,8 @@ class Conversation:
     image that was made but the last."""
     written: bool = True
     """Whether the model is to learn to write the chains. One that a person changed is only to be obeyed."""
+    drawn: bool = True
+    """Whether images follow. Without, the sequence ends where the first of them would begin."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -116,13 +118,13 @@ def encode_conversations(
         for sequence, (_, written, _) in zip(ids, rows, strict=True)
     ]
     input_ids = pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id)
-    starts = torch.tensor([start for _, _, starts in rows for start in starts])
+    starts = torch.tensor([start for _, _, starts in rows for start in starts], dtype=torch.long)
     return TrainingBatch(
         input_ids=input_ids,
         attention_mask=(torch.arange(input_ids.shape[1])[None] < lengths[:, None]).long(),
         labels=pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL),
         image_positions=starts[:, None] + torch.arange(IMAGE_TOKENS),
-        image_rows=torch.tensor([row for row, (_, _, starts) in enumerate(rows) for _ in starts]),
+        image_rows=torch.tensor([row for row, (_, _, starts) in enumerate(rows) for _ in starts], dtype=torch.long),
         pixel_values=None if patches is None else patches["pixel_values"],
         image_grid_thw=None if patches is None else patches["image_grid_thw"],
     )
@@ -147,6 +149,8 @@ def _sequence(
         chain_ids = tokenizer(chain, add_special_tokens=False)["input_ids"]
         ids += [*chain_ids, start]
         written += [True] * (len(chain_ids) + 1)
+        if not conversation.drawn:
+            return ids, [label and conversation.written for label in written], []
         blocks.append(len(ids))
         ids += [*image_token_ids(tokenizer, IMAGE_TOKENS), end]
         written += [False] * IMAGE_TOKENS + [True]

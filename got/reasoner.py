@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from got.chain import BOX_END, BOX_START
+from got.checks import unknown_words
 from got.tokens import (
     EDIT_PREFIX,
     END_OF_TEXT,
@@ -123,7 +124,10 @@ class Reasoner:
         thoughts = Thoughts(
             chains=[self.tokenizer.decode(ids) for ids in written.ids],
             hidden=self._image_token_states(written),
-            warnings=[() if ended else (_NOT_ENDED,) for ended in written.ended.tolist()],
+            warnings=[
+                (*unknown_words(self.tokenizer, request.prompt), *(() if ended else (_NOT_ENDED,)))
+                for request, ended in zip(requests, written.ended.tolist(), strict=True)
+            ],
             transcripts=[self._with_image_tokens(row, ids) for row, ids in zip(transcripts, written.ids, strict=True)],
         )
         return thoughts[inverse]
@@ -144,7 +148,7 @@ class Reasoner:
         return Thoughts(
             chains=[str(request.chain) for request in requests],
             hidden=self.states(self.batch(transcripts))[:, -IMAGE_TOKENS:],
-            warnings=[()] * len(requests),
+            warnings=[unknown_words(self.tokenizer, request.prompt) for request in requests],
             transcripts=transcripts,
         )[inverse]
 

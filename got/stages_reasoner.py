@@ -55,13 +55,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from got.iconworld.bank import EditBank
-    from got.iconworld.scenes import SceneObject
 
 _HELD_OUT = 96
 _LOOSE_SHARE = 0.5  # of the scenes have boxes that are not on the grid of tens
 _CHANGED_SHARE = 0.2  # of the scenes have a plan that a person changed: the image tokens follow it, not the prompt
 _REASONING_SHARE = 0.35  # of the edits name their object in a way that takes thought
-_DESCRIBED_SHARE = 0.25  # of the edits change nothing: the chain says what is where in the picture
 _TWO_STEPS_SHARE = 0.15  # of the edits are followed by another one in the same instruction
 _POOL = 16  # batches that are drawn at once and sorted by number of objects, so that little of a batch is padding
 
@@ -117,26 +115,7 @@ def _draw_example(rng: np.random.Generator) -> _Example:
     return Conversation(prompt=caption(scene, rng), chains=(chain_text(scene),)), describe([scene])
 
 
-def _description(rng: np.random.Generator, size_px: int) -> _Example:
-    """A picture, and all of its objects with their boxes, in reading order. Nothing is edited."""
-    edit = sample_edit(rng)
-    items = sorted(edit.source.objects, key=_reading_order)
-    scene = dataclasses.replace(edit.source, objects=tuple(items))
-    listed = chain_text(scene).split(" ", 2)[2]
-    conversation = Conversation(
-        prompt="the image", chains=(f"the image shows {listed}",), pictures=(render(scene, size_px).image,)
-    )
-    return conversation, describe_edits([dataclasses.replace(edit, source=scene, target=scene, kind="count")])
-
-
-def _reading_order(item: SceneObject) -> tuple[int, int]:
-    x1, y1, x2, y2 = item.box_1000
-    return (y1 + y2) // 500, x1 + x2
-
-
 def _edit_example(rng: np.random.Generator, size_px: int) -> _Example:
-    if rng.random() < _DESCRIBED_SHARE:
-        return _description(rng, size_px)
     steps = [sample_reasoning_edit(rng) if rng.random() < _REASONING_SHARE else sample_edit(rng)]
     if rng.random() < _TWO_STEPS_SHARE:
         following = chained(steps[0], rng)
@@ -222,7 +201,8 @@ class _Exam:
         return {name: float(np.mean(values)) for name, values in shares.items()} | by_kind
 
 
-def _reasoner(setup: Setup, networks: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Reasoner:
+def reasoner_of(setup: Setup, networks: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Reasoner:
+    """What reads and writes with these networks."""
     return Reasoner(
         mllm=networks["mllm"],
         tokenizer=tokenizer,
@@ -237,7 +217,7 @@ def train_reasoner(plan: Plan, setup: Setup) -> None:
     mllm, projector = networks["mllm"], networks["projector"]
     if setup.start is not None:
         warm_start(networks, tokenizer, setup.start)
-    averaged(setup.folder, "vision", {"visual": mllm.model.visual})
+    averaged(setup.folder, "grounding", {"mllm": mllm})
     tokens = _drawing_networks(setup, "edits")["tokens"].eval().requires_grad_(False)
     _fix_nulls(projector, tokens)
     tokens.to(setup.device)
@@ -263,7 +243,7 @@ def train_reasoner(plan: Plan, setup: Setup) -> None:
         for kind, examples in zip(("drawing", "editing"), exam.examples(), strict=True):
             measured = terms(reading.encoded(examples))
             held_out |= {f"held_out_{kind}_{k}": float(v) for k, v in measured.items() if k != "loss"}
-        return held_out | exam.chains(_reasoner(setup, networks, tokenizer))
+        return held_out | exam.chains(reasoner_of(setup, networks, tokenizer))
 
     fit.run(loss_of, check)
 
@@ -323,7 +303,7 @@ def train_joint(plan: Plan, setup: Setup) -> None:
         return {"loss": forced.loss + noise, "cross_entropy": forced.loss, "noise": noise}
 
     def check() -> dict[str, float]:
-        reasoner = _reasoner(setup, networks, tokenizer)
+        reasoner = reasoner_of(setup, networks, tokenizer)
         context, pooled = projector(reasoner.read(exam.prompts, [chain_text(scene) for scene in exam.scenes]).hidden)
         measured = drawing.judge(drawing.draw(context, nulls[0], pooled, spatial), exam.scenes, "joint")
         sources = [Image.fromarray(source) for source in exam.edits.sources]

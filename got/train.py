@@ -6,6 +6,7 @@ One command per stage, in this order (see got/mini/README.md):
     python -m got.train unet      --folder runs/mini    # the UNet on true scene tokens: stands for SDXL's pretraining
     python -m got.train edits     --folder runs/mini    # the UNet goes on with edits, still on true tokens
     python -m got.train vision    --folder runs/mini    # the reasoner's eyes: what is where in a picture
+    python -m got.train grounding --folder runs/mini    # the reasoner says what it sees: with the last, for Qwen's own
     python -m got.train reasoner  --folder runs/mini    # chains and image tokens: stands for Qwen's, and aligns both
     python -m got.train joint     --folder runs/mini    # the paper's loss, end to end
     python -m got.train export    --folder runs/mini --output got/mini
@@ -229,7 +230,7 @@ class _Made(Dataset[Any]):
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """Entry point of `python -m got.train`."""
-    from got import stages, stages_edits, stages_reasoner, stages_unet, stages_vision
+    from got import stages, stages_edits, stages_grounding, stages_reasoner, stages_unet, stages_vision
 
     runs: dict[str, tuple[Plan, Callable[[Plan, stages.Setup], None]]] = {
         "vae": (
@@ -254,6 +255,17 @@ def main(arguments: Iterable[str] | None = None) -> int:
         "vision": (
             Plan(stage="vision", minutes=15, batch=64, lr=2e-3, ema_decay=0.999, gates={"held_out_right_class": 0.9}),
             stages_vision.train_vision,
+        ),
+        "grounding": (
+            Plan(
+                stage="grounding",
+                minutes=25,
+                batch=64,
+                lr=2e-3,
+                ema_decay=0.998,
+                gates={"told_class": 0.85, "told_box": 0.7},
+            ),
+            stages_grounding.train_grounding,
         ),
         "reasoner": (
             Plan(stage="reasoner", minutes=40, batch=16, lr=2e-3, ema_decay=0.998, gates={"chains_right": 0.9}),
@@ -283,7 +295,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
         "--workers", type=int, default=0, help="processes that write captions and chains ahead (default: none)"
     )
     parser.add_argument(
-        "--start", type=Path, help="vision, reasoner: a saved pipeline to go on from (default: from nothing)"
+        "--start", type=Path, help="vision, grounding, reasoner: a saved pipeline to go on from (default: from nothing)"
     )
     parser.add_argument("--output", type=Path, default=Path("got/mini"), help="export: where the finished model goes")
     options = parser.parse_args(None if arguments is None else list(arguments))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.records import UserError
-from reports import changes, compare, escape, formats, report, style, tables, teaser
+from reports import changes, compare, escape, formats, report, speed, style, tables, teaser
 from reports.frames import load, load_run
 
 COMMANDS = ("report", "table", "compare", "baseline", "gate", "teaser")
@@ -103,9 +103,13 @@ def _add_report(commands: Any) -> None:
         "page with thousands of pictures inside opens slowly. Move the folder as a whole then.",
     )  # fmt: skip
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run, or of a finished ablation"
+        "runs", nargs="*", type=Path, metavar="RUN", help="directory of a finished run, or of a finished ablation"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new, or an earlier report's")
+    parser.add_argument(
+        "--benchmarks", nargs="+", default=[], type=Path, metavar="FILE",
+        help="add a table of speed: files of `pytest benchmarks --benchmark-json=FILE`, compared in this order",
+    )  # fmt: skip
     parser.add_argument("--title", default="Report", metavar="TEXT", help="above the page (default: %(default)s)")
     parser.add_argument(
         "--samples", choices=("wrong", "all"), default="wrong", help="which samples to show (default: %(default)s)"
@@ -118,10 +122,13 @@ def _add_report(commands: Any) -> None:
 
 
 def _report(args: argparse.Namespace) -> dict[str, object]:
+    if not args.runs and not args.benchmarks:
+        raise UserError("give a RUN or --benchmarks (--help explains)")
     runs, ablations = load(args.runs)
+    measured = [speed.load(path) for path in args.benchmarks]
     report.prepare(args.output)
     with style.sheet():
-        made = report.of_runs(runs, ablations, args.title, every=args.samples == "all")
+        made = report.of_runs(runs, ablations, args.title, every=args.samples == "all", benchmarks=measured)
         return report.write(made, args.output, args.pictures)
 
 

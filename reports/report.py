@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.records import UserError
 from evals.rundir import write_atomic
-from reports import ablation_figures, editing, escape, formats, run_figures, setting_figures, style, tables
+from reports import ablation_figures, editing, escape, formats, run_figures, setting_figures, speed, style, tables
 from reports.frames import provenance
 from reports.page import Browser, Fact, Page, Section, Shown, record, render
 from reports.pictures import Album
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from reports.frames import Ablation, Run
     from reports.run_figures import Drawn
     from reports.samples import Picture
+    from reports.speed import Benchmarks
     from reports.tables import Table
 
 PICTURES = ("auto", "inline", "beside")
@@ -49,7 +50,14 @@ class Report:
 
 
 # ------------------------------------------------------------------------------------------------------------- content
-def of_runs(runs: Sequence[Run], ablations: Sequence[Ablation], title: str, *, every: bool) -> Report:
+def of_runs(
+    runs: Sequence[Run],
+    ablations: Sequence[Ablation],
+    title: str,
+    *,
+    every: bool,
+    benchmarks: Sequence[Benchmarks] = (),
+) -> Report:
     """The report on runs and ablations. Call it, and :func:`write`, inside :func:`reports.style.sheet`.
 
     Args:
@@ -57,6 +65,7 @@ def of_runs(runs: Sequence[Run], ablations: Sequence[Ablation], title: str, *, e
         ablations: Finished ablations; their cells' images are shown as far as they are there.
         title: Above the page.
         every: Show right images in the browser, too.
+        benchmarks: Files of measured speed, oldest first.
     """
     names: set[str] = set()
     images = {run.name: load_pictures(run) for run in runs}
@@ -86,6 +95,8 @@ def of_runs(runs: Sequence[Run], ablations: Sequence[Ablation], title: str, *, e
         sections.append(section)
         drawn += [(section.id, figure) for figure in figures]
         images |= cells
+    if benchmarks:
+        sections.append(Section(id="speed", title="Speed", tables=(speed.speed_table(benchmarks),)))
     every_run = [*runs, *(cell.run for ablation in ablations for cell in ablation.cells if cell.run is not None)]
     album = Album()
     page = Page(

@@ -115,7 +115,8 @@ def _curves(ablation: Ablation, varied: Varied, x: Sequence[float], what: str, n
     if named == "curve":
         axes.set_xticks(sorted(set(x)))
     lowest = min(cell.row["overall"]["low" if key is None else "value"] for cell in ablation.cells)
-    axes.set_ylim(max(0.0, np.floor(lowest * 10 - 0.5) / 10), 1.0)
+    bottom = max(0.0, np.floor(lowest * 10 - 0.5) / 10)
+    axes.set_ylim(bottom, 1 + 0.03 * (1 - bottom))
     axes.set_xlim(left=0)
     axes.grid()
     band = "the band is the 95 % interval of each score" if key is None else "intervals are in the table"

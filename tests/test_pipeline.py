@@ -79,6 +79,13 @@ def test_given_and_written_chains_mix_in_order(pipe):
     np.testing.assert_allclose(mixed.images[2], written.images[0], atol=1e-4)
 
 
+def test_words_that_the_model_does_not_know_are_named(pipe):
+    prompts = ["a red apple", "a red spaceship"]
+    output = pipe(prompts, chain=[got_kit.APPLE] * 2, num_inference_steps=1, generator=got_kit.generator(0))
+    assert output.warnings == [(), ("not in the model's vocabulary: spaceship",)]
+    assert "not in the model's vocabulary: spaceship" in pipe.think(prompts[1], max_new_tokens=2).warnings
+
+
 def test_a_chain_that_the_grammar_does_not_know_is_drawn_with_a_warning(pipe):
     chain = got_kit.APPLE.replace("(red)", "(reddish)") + " <|box_start|>(1,2),(3<|box_end|>"
     output = pipe("a red apple", chain=chain, num_inference_steps=1, generator=got_kit.generator(0))

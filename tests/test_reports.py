@@ -14,7 +14,7 @@ from report_kit import BOTH, CHAIN, write_run
 
 from evals import cli, emu_edit, imagenhub, interactive
 from reports import __main__ as reports_main
-from reports import editing, formats, style, tables
+from reports import editing, formats, speed, style, tables
 from reports.frames import load, load_results, load_run
 from reports.published import published
 
@@ -142,6 +142,44 @@ def test_editing_table_has_the_papers_rows_and_only_them_without_runs():
     )
     # The paper gives no ImagenHub score of Emu-Edit.
     assert [row["imagenhub_judge"] for row in rows if row["method"] == "Emu-Edit"] == [""]
+
+
+# --------------------------------------------------------------------------------------------------------------- speed
+def speed_file(path, commit, mean, cpu="Some CPU"):
+    """What pytest-benchmark writes, as far as it is read."""
+    extra = {"speedup": 4.25, "images_per_second": 120.0}
+    one = {"name": "bench_detector", "stats": {"mean": mean, "stddev": 0.01}, "extra_info": extra}
+    content = {"datetime": "2026-01-02T03:04:05", "commit_info": {"id": commit, "dirty": False}, "benchmarks": [one],
+               "machine_info": {"cpu": {"brand_raw": cpu, "count": 2}, "machine": "x86_64"}}  # fmt: skip
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_benchmark_files_are_compared_commit_by_commit(tmp_path, capsys):
+    files = [speed_file(tmp_path / "a.json", "a" * 40, 0.2), speed_file(tmp_path / "b.json", "b" * 40, 0.1)]
+    assert reports_main.main(["--benchmarks", *map(str, files), "--output", str(tmp_path / "r")]) == 0
+    capsys.readouterr()
+    (row,) = csv.DictReader(io.StringIO((tmp_path / "r" / "tables" / "speed.csv").read_text()))
+    assert float(row["ms_0"]) == pytest.approx(200)
+    assert float(row["ms_1"]) == pytest.approx(100)
+    assert float(row["ratio"]) == pytest.approx(0.5)
+    assert float(row["speedup"]) == pytest.approx(4.25)
+    assert "120 images/s" in (tmp_path / "r" / "report.html").read_text()
+
+
+def test_times_of_two_machines_are_not_divided(tmp_path):
+    files = [speed_file(tmp_path / "a.json", "a", 0.2), speed_file(tmp_path / "b.json", "b", 0.1, cpu="Other CPU")]
+    table = speed.speed_table([speed.load(file) for file in files])
+    assert "ratio" not in [column.key for column in table.columns]
+    assert "2 machines" in " ".join(table.notes)
+
+
+def test_a_file_that_is_no_benchmark_is_named(tmp_path, capsys):
+    (tmp_path / "x.json").write_text("[]")
+    assert reports_main.main(["--benchmarks", str(tmp_path / "x.json"), "--output", str(tmp_path / "r")]) == 2
+    assert "x.json is no file of" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+    assert reports_main.main(["report", "--output", str(tmp_path / "r")]) == 2
 
 
 @pytest.fixture(scope="module")

@@ -244,7 +244,7 @@ def test_a_right_chain_passes_and_a_wrong_one_does_not():
 @pytest.mark.slow
 def test_all_stages_run_one_after_the_other_and_export_a_pipeline_that_draws(tmp_path):
     common = ["--folder", str(tmp_path / "run"), "--scenes", "16", "--batch", "8", "--threads", "1"]
-    for stage in ("vae", "unet", "edits", "vision", "reasoner", "joint"):
+    for stage in ("vae", "unet", "edits", "vision", "grounding", "reasoner", "joint"):
         assert main([stage, *common, "--minutes", "0.02"]) == 0
     assert main(["export", *common, "--output", str(tmp_path / "mini")]) == 0
     from got.checkpoint import load

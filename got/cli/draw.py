@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from got.chain import Chain
-from got.checks import unknown_words
 from got.cli.inputs import Request, numbered_files, read_requests, side_file
 from got.cli.parser import CommandError
 from got.pictures import open_picture
@@ -152,8 +151,7 @@ def _plan(
     records = []
     for request, chain in zip(batch, chains, strict=True):
         text = _write_text(str(chain), request.output)
-        warnings = [*unknown_words(pipeline.tokenizer, request.prompt), *chain.warnings]
-        records.append({"plan": text, "prompt": request.prompt, "chain": str(chain), "warnings": warnings})
+        records.append({"plan": text, "prompt": request.prompt, "chain": str(chain), "warnings": list(chain.warnings)})
     return records
 
 
@@ -177,7 +175,7 @@ def _draw(
             "chain": chain,
             "seed": request.seed,
             "size_px": list(image.size),
-            "warnings": [*unknown_words(pipeline.tokenizer, request.prompt), *warnings],
+            "warnings": list(warnings),
             **_earlier_turns(turns, request.output),
             **_side_files(chain, image.size, request.output, arguments),
         }
