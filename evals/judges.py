@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.judge_backends import AskFailed, JudgeParams, OpenAIBackend, TransformersBackend
+from evals.judge_backends import AskFailed, JudgeParams, Ledger, OpenAIBackend, TransformersBackend
 from evals.judge_protocols import make_protocol, render
 from evals.judge_replies import BadReply, parse_scores
 from evals.metrics.judging import MAX_FAILED
@@ -55,39 +55,6 @@ class JudgeSettings:
     """No request is sent that could lead above this."""
 
 
-class Ledger:
-    """Money spent, and money that requests under way may yet spend."""
-
-    def __init__(self, settings: JudgeSettings) -> None:
-        self._price, self._limit = settings.usd_per_million, settings.max_usd
-        if self._limit is not None and self._price is None:
-            raise UserError("--max-spend needs --judge-price")
-        self._guess = self.cost(3000, settings.params.max_tokens) or 0.0
-        self._lock = threading.Lock()
-        self.spent_usd, self._reserved = 0.0, 0.0
-
-    def cost(self, tokens_in: int, tokens_out: int) -> float | None:
-        """Price of a request; None where no price is known."""
-        if self._price is None:
-            return None
-        return (tokens_in * self._price[0] + tokens_out * self._price[1]) / 1e6
-
-    def reserve(self) -> float | None:
-        """Sets the price of one more request aside, or None if there is not enough left."""
-        with self._lock:
-            if self._limit is not None and self.spent_usd + self._reserved + self._guess > self._limit:
-                return None
-            self._reserved += self._guess
-            return self._guess
-
-    def settle(self, reserved: float, usd: float | None) -> None:
-        """A request is over. What it cost is known, or as much as was set aside."""
-        with self._lock:
-            self._reserved -= reserved
-            self.spent_usd += reserved if usd is None else usd
-            self._guess = max(self._guess, usd or 0.0)
-
-
 # ---------------------------------------------------------------------------------------------------------------- judge
 @dataclasses.dataclass(slots=True, kw_only=True)
 class _Tally:
@@ -121,7 +88,9 @@ class VlmJudge:
             sleep: Waits some seconds.
         """
         self.name = f"{protocol.name}@{backend.id}#{protocol.prompt_hash}"
-        self.ledger = Ledger(settings)
+        if settings.max_usd is not None and settings.usd_per_million is None:
+            raise UserError("--max-spend needs --judge-price")
+        self.ledger = Ledger(settings.usd_per_million, settings.max_usd, settings.params.max_tokens)
         self._protocol, self._backend, self._settings, self._log = protocol, backend, settings, log
         self._sleep, self._lock = sleep, threading.Lock()
         self._known = _read_log(log)
@@ -204,9 +173,7 @@ class VlmJudge:
             # Another attempt with the same seed could only fail again.
             seed = None if seed is None else seed + repeat + 1000 * attempt
             reply = self._backend.ask(prompt, images, self._settings.params, seed)
-            usd = None
-            if reply.tokens_in is not None and reply.tokens_out is not None:
-                usd = self.ledger.cost(reply.tokens_in, reply.tokens_out)
+            usd = self.ledger.cost(reply.tokens_in, reply.tokens_out)
         except AskFailed as error:
             usd = None if error.may_be_billed else 0.0
             raise

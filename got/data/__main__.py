@@ -5,6 +5,7 @@
     python -m got.data stats icons
     python -m got.data show icons --index 3 --output example.png
     python -m got.data convert icons icons-shards --format webdataset
+    python -m got.data annotate photos --output photos-got --model MODEL --endpoint URL --boxes pixels
 
 The last line of standard output is one JSON object; progress goes to standard error.
 """
@@ -20,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from got.data import icon_set, sources
+from got.data import annotate_run, icon_set, sources
 from got.data.records import DataError
 from got.data.storage import FORMATS, PER_FILE, Writer, count, format_of, read
 
@@ -120,6 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert(_command(commands, "convert", "write a dataset in another format", _CONVERT, _convert))
     _add_show(_command(commands, "show", "draw examples for people", _SHOW, _show))
     sources.add_arguments(commands)
+    annotate_run.add_arguments(commands)
     return parser
 
 

@@ -1,0 +1,112 @@
+"""What a language model wrote -> the JSON in it, or why not. Pure and strict: nothing is repaired, nothing guessed."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_REFUSALS = re.compile(
+    r"\b(?:i(?:'|’)?m (?:sorry|unable|not able)|i am (?:sorry|unable|not able)|i (?:can(?:'|’)?t|cannot|won(?:'|’)?t)"
+    r"|unable to (?:assist|help|comply)|against (?:my|our|the) (?:policy|policies|guidelines))\b",
+    re.IGNORECASE,
+)
+
+
+class BadReply(ValueError):
+    """A reply that cannot be used. `cause` is one word or two, e.g. ``"unparsable"`` or ``"refusal"``."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+
+
+class _Twice(ValueError):
+    """A key stands twice in one object: which of the two is meant?"""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        raise _Twice
+    return read
+
+
+# strict=False allows a line break inside a string, which models write.
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, strict=False)
+
+
+def decoded(text: str) -> Any:
+    """The JSON that a text is; None if it is none, or an object has a key twice.
+
+    >>> decoded('{"a": 1}'), decoded('{"a": 1, "a": 2}'), decoded("a")
+    ({'a': 1}, None, None)
+    """
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def objects_in(text: str) -> list[dict[str, Any]]:
+    """The outermost JSON objects that stand in a text.
+
+    >>> objects_in('First {"a": {"b": 1}}, then {"c": 2}, then {')
+    [{'a': {'b': 1}}, {'c': 2}]
+    """
+    found: list[dict[str, Any]] = []
+    start = text.find("{")
+    while start >= 0:
+        try:
+            read, end = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            read, end = None, start + 1
+        if isinstance(read, dict):
+            found.append(read)
+        start = text.find("{", end)
+    return found
+
+
+def unfenced(text: str) -> str:
+    """A text without the Markdown fence around all of it, if there is one."""
+    body = text.strip()
+    fenced = re.fullmatch(r"```[a-zA-Z]*\s*\n(.*?)\n?\s*```", body, re.DOTALL)
+    return fenced[1].strip() if fenced and "```" not in fenced[1] else body
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a text sounds like one that declines; to be asked of texts without the wanted content alone.
+
+    >>> is_refusal("I'm sorry, I can't help with that."), is_refusal("a sorry sight")
+    (True, False)
+    """
+    return _REFUSALS.search(text) is not None
+
+
+def read_json(text: str) -> Any:
+    """The JSON object or list of a reply: alone, inside a Markdown fence, or the only object in some prose.
+
+    Raises:
+        BadReply: If there is none (``"refusal"`` or ``"unparsable"``), or more than one.
+
+    >>> read_json('Here it is: {"objects": ["a dog"]}')
+    {'objects': ['a dog']}
+    """
+    body = unfenced(text)
+    if not body:
+        raise BadReply("unparsable", "the reply is empty")
+    whole = decoded(body)
+    if isinstance(whole, dict | list):
+        return whole
+    found = objects_in(body)
+    if len(found) == 1:
+        return found[0]
+    if not found and is_refusal(body):
+        raise BadReply("refusal", shortened(body))
+    raise BadReply("unparsable", f"{len(found) or 'no'} JSON objects in {shortened(body)}")
+
+
+def shortened(text: str) -> str:
+    """A text as one line of at most 120 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= 120 else line[:117] + "..."
