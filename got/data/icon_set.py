@@ -92,7 +92,8 @@ def example_id(recipe: Recipe, number: int) -> str:
 def make(recipe: Recipe, count: int, folder: Path, *, format: str, per_file: int, workers: int) -> Iterator[int]:
     """Write the first `count` examples of a recipe that are not there yet.
 
-    The files do not depend on the number of workers, nor on whether the work was broken off in between.
+    Examples and their order do not depend on the number of workers, nor on whether the work was broken off in between;
+    Parquet files and shards are cut where it was.
 
     Yields:
         How many are there, each time that some were added.
