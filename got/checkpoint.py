@@ -73,7 +73,9 @@ def load(
     exact = _FLOAT32_PARTS.get(_read_index(path).get("scale", "mini"), ())
     pipeline_class = ReferencePipeline if reference_compat else GoTPipeline
     with quiet():
-        networks = {part: _load_network(path / part, torch.float32 if part in exact else dtype) for part in _NETWORKS}
+        networks = {
+            part: load_network(path / part, torch.float32 if part in exact else dtype, part) for part in _NETWORKS
+        }
         try:
             pipeline = pipeline_class.from_pretrained(path, local_files_only=True, **networks)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
@@ -134,13 +136,21 @@ def _read_index(path: Path) -> dict[str, Any]:
     return content
 
 
-def _load_network(folder: Path, dtype: torch.dtype) -> nn.Module:
+def load_network(folder: Path, dtype: torch.dtype, part: str) -> nn.Module:
     """Load one network and refuse weights that do not fit it.
 
     The libraries fill in what is missing with random numbers and only log it; a benchmark must not go on with those.
+
+    Args:
+        folder: With its configuration and weights.
+        dtype: Of the loaded weights.
+        part: ``"vae"``, ``"unet"``, ``"mllm"`` or ``"projector"``.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged, or the weights are others than the configuration wants.
     """
     try:
-        network, info = _NETWORKS[folder.name].from_pretrained(
+        network, info = _NETWORKS[part].from_pretrained(
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:

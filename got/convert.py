@@ -81,31 +81,31 @@ def convert(
     output = Path(output)
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise CheckpointError(f"Expected a new or empty folder but {output} exists")
-    got = _folder(got, ["*.bin", "*.bin.index.json"])
-    qwen = _folder(qwen, ["*.json", "*.txt", "*.jinja"])
-    sdxl = _folder(sdxl, ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"])
+    got = folder_of(got, ["*.bin", "*.bin.index.json"])
+    qwen = folder_of(qwen, ["*.json", "*.txt", "*.jinja"])
+    sdxl = folder_of(sdxl, ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"])
     with quiet():
-        parts, others = _blueprint(qwen, sdxl)
+        parts, others = blueprint(qwen, sdxl)
         weights = _open(got)
         problems = released.differences(parts, {key: tuple(tensor.shape) for key, tensor in weights.items()})
         if problems:
             raise CheckpointError(f"{got} is not the released layout of these configurations: {'; '.join(problems)}")
         output.parent.mkdir(parents=True, exist_ok=True)
-        with _aside(output) as folder:
+        with aside(output) as folder:
             for part, network in parts.items():
                 exact = part in _ALWAYS_FLOAT32
                 _write_network(folder / part, network, weights, torch.float32 if exact else dtype, merge=not keep_lora)
             if keep_lora:
                 _write_adapter(folder / released.ADAPTER_FOLDER, parts["mllm"], weights)
             _write_rest(folder, parts, others, adapter=released.ADAPTER_FOLDER if keep_lora else None)
-            _write_sums(folder)
+            write_sums(folder)
     return output
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
-def _folder(name: str | Path, patterns: list[str]) -> Path:
+def folder_of(name: str | Path, patterns: list[str]) -> Path:
     """A local folder, or the named files of a repository on the hub."""
     if Path(name).is_dir():
         return Path(name)
@@ -117,7 +117,7 @@ def _folder(name: str | Path, patterns: list[str]) -> Path:
         raise CheckpointError(f"No folder {name}, and no download from the hub: {first_line(error)}") from error
 
 
-def _blueprint(qwen: Path, sdxl: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def blueprint(qwen: Path, sdxl: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The networks, still without weights, and the rest of a pipeline."""
     unet, vae, scheduler = (_read_json(sdxl / part) for part in _SDXL_FILES)
     _read_json(qwen / "config.json")
@@ -213,7 +213,7 @@ def _open_file(path: Path) -> dict[str, torch.Tensor]:
 
 
 @contextlib.contextmanager
-def _aside(output: Path) -> Iterator[Path]:
+def aside(output: Path) -> Iterator[Path]:
     """A folder beside the one that is wanted; it takes that name if all goes well, and vanishes if not."""
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
@@ -298,7 +298,8 @@ def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_sums(folder: Path) -> None:
+def write_sums(folder: Path) -> None:
+    """Write the checksum of every file."""
     lines = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         with file.open("rb") as stream:

@@ -110,12 +110,11 @@ def encode_conversations(
             raise ValueError("Expected an image processor for conversations with pictures but got none")
         patches = image_processor(images=shown, return_tensors="pt")
         pads = int(patches["image_grid_thw"][0].prod()) // image_processor.merge_size**2
-    rows = [_sequence(tokenizer, conversation, pads) for conversation in conversations]
+    rows = [sequence(tokenizer, conversation, pads) for conversation in conversations]
     lengths = torch.tensor([len(ids) for ids, _, _ in rows])
     ids = [torch.tensor(ids) for ids, _, _ in rows]
     labels = [
-        torch.where(torch.tensor(written), sequence, IGNORED_LABEL)
-        for sequence, (_, written, _) in zip(ids, rows, strict=True)
+        torch.where(torch.tensor(written), row, IGNORED_LABEL) for row, (_, written, _) in zip(ids, rows, strict=True)
     ]
     input_ids = pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id)
     starts = torch.tensor([start for _, _, starts in rows for start in starts], dtype=torch.long)
@@ -130,10 +129,16 @@ def encode_conversations(
     )
 
 
-def _sequence(
+def sequence(
     tokenizer: PreTrainedTokenizerBase, conversation: Conversation, pads: int
 ) -> tuple[list[int], list[bool], list[int]]:
-    """Ids, which of them the model writes, and where each block of image tokens begins."""
+    """Ids, which of them the model writes, and where each block of image tokens begins.
+
+    Args:
+        tokenizer: The reasoner's.
+        conversation: Only the number of its pictures matters here.
+        pads: Tokens that a picture takes.
+    """
     start, end, eos, look, looked, pad = (
         token_id(tokenizer, token)
         for token in (IMAGE_START, IMAGE_END, END_OF_TEXT, VISION_START, VISION_END, IMAGE_PAD)

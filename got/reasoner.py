@@ -142,7 +142,7 @@ class Reasoner:
             ValueError: If a chain contains special tokens other than those of boxes.
         """
         for chain in chains:
-            _check_chain(self.tokenizer, chain)
+            check_chain(self.tokenizer, chain)
         requests, inverse = _unique(prompts, images, chains)
         transcripts = [self.transcript(r.prompt, r.image, r.chain) for r in requests]
         return Thoughts(
@@ -358,7 +358,12 @@ def _unique(
     return list(requests.values()), [order[key] for key in keys]
 
 
-def _check_chain(tokenizer: PreTrainedTokenizerBase, chain: str) -> None:
+def check_chain(tokenizer: PreTrainedTokenizerBase, chain: str) -> None:
+    """Refuse a chain with special tokens other than those of boxes.
+
+    Raises:
+        ValueError: If it has one; the message names it.
+    """
     forbidden = _special_token_in(tokenizer, chain.replace(BOX_START, "").replace(BOX_END, ""))
     if forbidden is not None:
         raise ValueError(f"Expected a chain of words and boxes, but it contains {forbidden}")

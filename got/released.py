@@ -37,7 +37,7 @@ ADAPTER_FOLDER = "mllm_lora"
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_KEY = "base_model.model.{module}.lora_{letter}.weight"
 """PEFT's name of a LoRA factor in a saved adapter."""
-_SAVED_IN_FULL = ("embed_tokens", "lm_head", "input_layernorm", "post_attention_layernorm")
+SAVED_IN_FULL = ("embed_tokens", "lm_head", "input_layernorm", "post_attention_layernorm")
 _MLLM = "mllm.base_model.model."
 _RENAMED = (("model.visual.", "visual."), ("model.language_model.", "model."))
 
@@ -149,7 +149,7 @@ def origin(part: str, name: str) -> Origin:
             name = old + name.removeprefix(new)
     module, _, leaf = name.rpartition(".")
     path = _MLLM + module
-    if module.endswith(_SAVED_IN_FULL):
+    if module.endswith(SAVED_IN_FULL):
         return Origin(key=f"{path}.modules_to_save.default.{leaf}", unused=f"{path}.original_module.{leaf}")
     if module.endswith(LORA_TARGETS):
         factors = (f"{path}.lora_A.default.weight", f"{path}.lora_B.default.weight")

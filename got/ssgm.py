@@ -105,7 +105,7 @@ def time_ids(height_px: int, width_px: int) -> torch.Tensor:
 def picture_conditions(
     vae: AutoencoderKL,
     chains: Sequence[Chain],
-    references: Sequence[Image.Image] | None,
+    references: Sequence[Image.Image | None] | None,
     size_px: tuple[int, int],
     switches: Switches,
     device: torch.device | None = None,
@@ -115,7 +115,7 @@ def picture_conditions(
     Args:
         vae: Its posterior means are used as they are, without the scaling of the noise latents.
         chains: One per picture; G_s is the mean over the masks of its regions.
-        references: Source images, resized to the picture (bicubic); None stands for black ones.
+        references: Source images, resized to the picture (bicubic); None stands for a black one, or for black ones.
         size_px: Width and height of the pictures.
         switches: A condition that is off becomes zeros and costs nothing.
         device: Where to compute, if the VAE is offloaded and cannot say it.
@@ -125,7 +125,7 @@ def picture_conditions(
     """
     pictures: dict[Hashable, Image.Image] = {}
     mask_keys = [_add_masks(pictures, chain, size_px) if switches.spatial else [] for chain in chains]
-    sources = [None] * len(chains) if references is None else references
+    sources: Sequence[Image.Image | None] = [None] * len(chains) if references is None else references
     source_keys = [_add_reference(pictures, source, size_px) if switches.reference else None for source in sources]
     device = device or vae.device
     null = _null_latents(vae, size_px, device)

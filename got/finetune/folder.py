@@ -1,0 +1,114 @@
+"""The folder of a training on disk. What is in it is whole or not there, whenever the program is killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+RUN, LOG, HELD_OUT, SKIPPED = "run.json", "log.jsonl", "held_out.jsonl", "skipped.jsonl"
+UNFINISHED = "checkpoint.part"
+_COUNTS = "counts.json"
+
+
+def claim(output: Path, identity: Mapping[str, Any]) -> None:
+    """Make the folder this training's, or find that it is.
+
+    Raises:
+        ValueError: If it belongs to another training; the message names what differs.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    if not (output / RUN).exists():
+        if any(output.iterdir()):
+            raise ValueError(f"Expected a new or empty folder, or that of this training, but got {output}")
+        write(output / RUN, identity)
+        return
+    then, now = _flat(json.loads((output / RUN).read_text(encoding="utf-8"))), _flat(identity)
+    differing = [f"{name} (there {then.get(name)!r}, now {now[name]!r})" for name in now if then.get(name) != now[name]]
+    if differing:
+        raise ValueError(f"{output} holds another training; different: {', '.join(differing)}")
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = {f"recipe.{name}": value for name, value in identity["recipe"].items()}
+    return recipe | {name: value for name, value in identity.items() if name != "recipe"}
+
+
+def latest(output: Path) -> Path | None:
+    """The newest checkpoint."""
+    return max(output.glob("checkpoint-*"), default=None)
+
+
+def counts(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `finish` was given."""
+    content = json.loads((checkpoint / _COUNTS).read_text(encoding="utf-8"))
+    return content["counts"], content["schedule"]
+
+
+def finish(output: Path, numbers: Mapping[str, Any], schedule: Mapping[str, Any], keep: int) -> None:
+    """Give the unfinished checkpoint its name, and drop all but the last ones."""
+    part = output / UNFINISHED
+    write(part / _COUNTS, {"counts": numbers, "schedule": schedule})
+    target = output / f"checkpoint-{numbers['step']:08d}"
+    if target.exists():  # of a run that was stopped and went on with nothing left to do
+        shutil.rmtree(target)
+    part.rename(target)
+    for old in sorted(output.glob("checkpoint-*"))[:-keep]:
+        shutil.rmtree(old)
+
+
+def clear(folder: Path) -> None:
+    """An empty folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def replace(target: Path, save: Callable[[Path], object]) -> None:
+    """Save a folder beside its place, then put it there."""
+    part, old = (target.with_name(f"{target.name}.{suffix}") for suffix in ("part", "old"))
+    clear(part)
+    save(part)
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    part.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """One more line of JSON."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; one that a kill cut off is left out.
+
+    >>> rows(Path("nowhere.jsonl"))
+    []
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def cut_logs(output: Path, step: int) -> None:
+    """Drop what was logged behind a step: it is about to be done again."""
+    for name in (LOG, HELD_OUT, SKIPPED):
+        if (output / name).exists():
+            kept = [row for row in rows(output / name) if row["step"] <= step]
+            unfinished = output / f"{name}.part"
+            unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            unfinished.replace(output / name)
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON in one move."""
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)

@@ -1,0 +1,378 @@
+"""The training loop: updates, checkpoints that survive a kill, logs, sample grids, and the finished pipeline.
+
+Every loss is a mean over the whole update (all its tokens, all its pictures), whatever the number of processes and
+passes: the same data gives the same gradient on one CPU and on a cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import GradientAccumulationPlugin
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+
+from got.checkpoint import load, quiet
+from got.data.records import TASKS
+from got.data.storage import read
+from got.finetune import folder as files
+from got.finetune.feed import Collator, Feed, Mixture, Prepared, Share, Unusable
+from got.finetune.grid import draw_grid
+from got.finetune.joint import Joint, Noiser, token_rows
+from got.iconworld.scenes import stable_rng
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from got.finetune.feed import Batch
+    from got.finetune.recipes import Run
+
+_MOST_FAULTS = 10  # so many updates in a row without a finite gradient end a training
+_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+class TrainingError(ValueError):
+    """A training cannot go on; the message says why, in one line."""
+
+
+class Trainer:
+    """One process of a training."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, recipe = run, run.recipe
+        trackers = [str(tracker) for tracker in get_available_trackers()]
+        if run.tracker is not None and run.tracker not in trackers:
+            there = ", ".join(trackers) or "none"
+            raise TrainingError(f"Expected a tracker that is installed ({there}) but got {run.tracker!r}")
+        # The accelerator needs the number of passes, which needs the number of processes.
+        processes = PartialState(cpu=run.device == "cpu").num_processes
+        micro = run.micro or max(1, recipe.batch // processes)
+        share = Share(batch=recipe.batch, micro=micro, rank=0, processes=processes)
+        self.accelerator = Accelerator(
+            cpu=run.device == "cpu",
+            mixed_precision=recipe.precision,
+            # As a plugin: plain steps would give way to the launcher's environment.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=share.passes),
+            log_with=run.tracker,
+            project_dir=run.output,
+        )
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            # It cannot see these: no loader of its own makes the batches.
+            self.accelerator.state.deepspeed_plugin.deepspeed_config.update(
+                train_micro_batch_size_per_gpu=micro,
+                gradient_accumulation_steps=share.passes,
+                gradient_clipping=recipe.clip_norm,
+            )
+        self.share = dataclasses.replace(share, rank=self.accelerator.process_index)
+        self.mixture = Mixture(sources=run.sources, seed=run.seed)
+        self.mixture.check()
+        self.pipeline = load(run.model)
+        self.collator = Collator.of(self.pipeline, recipe, run.seed)
+        self.held_out = self._held_out() if run.look_every else []
+        self.joint = Joint.of(self.pipeline, recipe)
+        if recipe.precision == "bf16" and not self.sharded:  # shards must be of one dtype, and are small anyway
+            self.joint.freeze_in(torch.bfloat16)
+        self.noise = Noiser(self.pipeline, recipe, run.seed, self.accelerator.device)
+        optimizer = torch.optim.AdamW(
+            self.joint.trained().values(),
+            lr=recipe.learning_rate,
+            betas=(recipe.beta1, recipe.beta2),
+            eps=recipe.epsilon,
+            weight_decay=recipe.weight_decay,
+        )
+        # Not prepared: accelerate would move it once per process and update.
+        self.schedule = get_scheduler(
+            "cosine", optimizer, num_warmup_steps=recipe.warmup_steps, num_training_steps=recipe.steps
+        )
+        self.model, self.optimizer = self.accelerator.prepare(self.joint, optimizer)
+        self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.ema = EMAModel(self.weights, recipe.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+        self.ema.to(dtype=torch.float32)  # DeepSpeed's weights are short, and would swallow small changes
+        self.step = self.faults = self.faults_in_a_row = self.skipped = 0
+        # What has been measured since the last line of the log.
+        self.sums, self.norms = torch.zeros(len(TASKS), 4, dtype=torch.float64), list[float]()
+        self.asked_to_stop = self.stopping = False  # this process; all of them
+        self.logged_at = 0.0
+        if self.accelerator.is_main_process:
+            files.claim(run.output, run.identity)
+        self.accelerator.wait_for_everyone()
+        self._resume()
+
+    @property
+    def sharded(self) -> bool:
+        """Whether no process has all weights."""
+        return self.accelerator.distributed_type in _SHARDED
+
+    # ------------------------------------------------------------------------------------------------------ training
+
+    def train(self) -> dict[str, Any]:
+        """Train to the end, or until a signal asks to stop; returns the headline numbers."""
+        run, recipe = self.run, self.run.recipe
+        batches = Feed(self.mixture, self.collator, self.share, self.step).loader(run.workers)
+        if run.tracker is not None:
+            self.accelerator.init_trackers("got")
+        self.logged_at = time.monotonic()
+        with _stop_on_signal(self):
+            while self.step < recipe.steps and not self.stopping:
+                self._update(batches)
+                done = self.step == recipe.steps
+                if self.step % run.log_every == 0 or done:
+                    self._log()
+                if run.look_every and (self.step % run.look_every == 0 or done):
+                    self._look()
+                if self.step % run.save_every == 0 or done or self.stopping:
+                    self.save()
+        last = files.rows(run.output / files.LOG)[-1:] or [{}]
+        counts = {"step": self.step, "finished": self.step == recipe.steps, "skipped": self.skipped}
+        return last[0] | counts | {"faults": self.faults}
+
+    def _update(self, batches: Iterator[Batch]) -> None:
+        """One update; notes the gradient's norm and the losses, over all processes."""
+        passes = [next(batches) for _ in range(self.share.passes)]
+        for batch in passes:
+            self._note_skipped(batch)
+        own = [sum(int((b.sequences.labels[:, 1:] >= 0).sum()) for b in passes), sum(len(b.keys) for b in passes)]
+        tokens, pictures, stop = self._reduced(torch.tensor([*own, float(self.asked_to_stop)])).tolist()
+        self.stopping = stop > 0
+        measured = torch.zeros(len(TASKS), 4)
+        for number, batch in enumerate(passes):
+            key = ("dropout", self.run.seed, self.step, number, self.share.rank)
+            with self.accelerator.accumulate(self.model), _seeded(self.accelerator.device, *key):
+                losses, errors, sums = self._losses(batch)
+                loss = self.run.recipe.text_weight * losses.sum() / max(tokens, 1)
+                loss = loss + self.run.recipe.noise_weight * errors.sum() / pictures
+                # Undoes what follows: a mean over processes, and one over passes.
+                self.accelerator.backward(loss * self.share.processes * self.share.passes)
+            measured += sums
+        norm = float(self.accelerator.clip_grad_norm_(self.weights, self.run.recipe.clip_norm) or 0.0)
+        measured = self._reduced(measured)
+        self._guard(norm)
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad()  # and so the next line changes nothing
+        self.optimizer.step()
+        if math.isfinite(norm):
+            self.ema.step(self.weights)
+            self.sums, self.norms = self.sums + measured, [*self.norms, norm]
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+
+    def _losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Losses per token and per picture; and per task: their sums, each followed by its number, (tasks, 4)."""
+        device = self.accelerator.device
+        blank = None if batch.blank is None else (batch.blank[0].to(device), batch.blank[1].to(device))
+        noised = self.noise(batch)
+        output = self.model(batch.sequences.to(device), blank, batch.drawn.to(device), noised)
+        errors = (output["predicted"].float() - noised.target).square().mean((1, 2, 3))
+        of_tokens = batch.row_tasks[token_rows(batch.sequences)]
+        of_pictures = batch.row_tasks[batch.sequences.image_rows[batch.drawn]]
+        sums = torch.zeros(len(TASKS), 4)
+        for column, tasks, values in ((0, of_tokens, output["token_losses"]), (2, of_pictures, errors)):
+            sums[:, column].index_add_(0, tasks, values.detach().float().cpu())
+            sums[:, column + 1] = torch.bincount(tasks, minlength=len(TASKS))
+        return output["token_losses"], errors, sums
+
+    def _reduced(self, values: torch.Tensor) -> torch.Tensor:
+        return self.accelerator.reduce(values.to(self.accelerator.device), "sum").cpu()
+
+    def _guard(self, norm: float) -> None:
+        """Count updates without a finite gradient, which are left out; give up after many in a row."""
+        self.faults_in_a_row = 0 if math.isfinite(norm) else self.faults_in_a_row + 1
+        self.faults += not math.isfinite(norm)
+        if self.faults_in_a_row >= _MOST_FAULTS:
+            raise TrainingError(
+                f"The gradient has not been finite for {_MOST_FAULTS} updates, up to step {self.step}; none of them "
+                f"changed a weight. Try a smaller learning rate, or look at what {self.run.output} says"
+            )
+
+    # ------------------------------------------------------------------------------------------------- log and looks
+
+    def _log(self) -> None:
+        """A line in the log, on standard error and in the tracker: what was measured since the last one."""
+        norm = sum(self.norms) / max(1, len(self.norms))
+        row = {"learning_rate": self.schedule.get_last_lr()[0], "gradient_norm": norm, "faults": self.faults}
+        row = {"step": self.step, **_means(self.sums), **row}
+        if self.accelerator.is_main_process:
+            files.append(self.run.output / files.LOG, row)
+        now = time.monotonic()
+        row["examples_per_s"] = round(len(self.norms) * self.share.batch / (now - self.logged_at), 2)
+        if self.accelerator.is_main_process:
+            sys.stderr.write(json.dumps(row) + "\n")
+        self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=self.step)
+        self.sums, self.norms, self.logged_at = torch.zeros_like(self.sums), [], now
+
+    def _note_skipped(self, batch: Batch) -> None:
+        self.skipped += len(batch.skipped)
+        for why in batch.skipped:
+            files.append(self.run.output / files.SKIPPED, {"step": self.step, "why": why})
+
+    def _look(self) -> None:
+        """Losses on the held-out examples with the averaged weights, and (with whole weights) a grid of drawings."""
+        examples = self.held_out
+        sums = torch.zeros(len(TASKS), 4)
+        with self._averaged(), torch.no_grad():
+            self.model.eval()
+            for start in range(0, len(examples), self.share.micro):
+                sums += self._losses(self.collator.batch(examples[start : start + self.share.micro]))[2]
+            row = {"step": self.step, **{f"held_out/{name}": value for name, value in _means(sums).items()}}
+            if self.accelerator.is_main_process:
+                files.append(self.run.output / files.HELD_OUT, row)
+                if not self.sharded:
+                    target = self.run.output / "grids" / f"{self.step:08d}.png"
+                    with self.accelerator.autocast():
+                        draw_grid(self.pipeline, examples, self.run.seed, target)
+            self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=self.step)
+            self.model.train()
+        self.accelerator.wait_for_everyone()
+
+    def _held_out(self) -> list[Prepared]:
+        place = self.run.held_out or self.run.sources[0].place
+        found: list[Prepared] = []
+        for number, example in enumerate(read(place)):
+            if len(found) == self.run.samples:
+                break
+            with contextlib.suppress(Unusable):
+                found.append(self.collator.prepare(-1 - number, example))
+        if not found:
+            raise TrainingError(f"Expected examples to look at in {place} but none of them can be used")
+        return found
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averaged weights in the place of the trained ones."""
+        self.ema.store(self.weights)
+        self.ema.copy_to(self.weights)
+        try:
+            yield
+        finally:
+            self.ema.restore(self.weights)
+
+    # --------------------------------------------------------------------------------------------------- checkpoints
+
+    def save(self) -> None:
+        """Write a checkpoint, whole or not at all, and drop the oldest."""
+        main, unfinished = self.accelerator.is_main_process, self.run.output / files.UNFINISHED
+        if main:
+            files.clear(unfinished)
+        self.accelerator.wait_for_everyone()
+        if self.sharded:
+            self.accelerator.save_state(str(unfinished / "state"))
+            torch.save(self.ema.state_dict(), unfinished / f"ema-{self.share.rank}.pt")
+        elif main:
+            state = {
+                "weights": {name: weight.detach() for name, weight in self.joint.trained().items()},
+                "optimizer": self.optimizer.state_dict(),
+                "ema": self.ema.state_dict(),
+            }
+            torch.save(state, unfinished / "state.pt")
+        self.accelerator.wait_for_everyone()
+        if main:
+            counts = {
+                "step": self.step,
+                "faults": self.faults,
+                "skipped": self.skipped,
+                "sums": self.sums.tolist(),
+                "norms": self.norms,
+                "sharded": self.sharded,
+            }
+            files.finish(self.run.output, counts, self.schedule.state_dict(), self.run.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        """Go on from the last checkpoint, if there is one."""
+        folder = files.latest(self.run.output)
+        if folder is None:
+            return
+        counts, schedule = files.counts(folder)
+        if counts.pop("sharded") != self.sharded:
+            how = "without" if self.sharded else "with"
+            raise TrainingError(f"{folder} was saved {how} shards (FSDP, DeepSpeed) and can only be resumed so")
+        if self.sharded:
+            self.accelerator.load_state(str(folder / "state"))
+            ema = torch.load(folder / f"ema-{self.share.rank}.pt", weights_only=True)
+        else:
+            state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+            self.joint.load_trained(state["weights"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            ema = state["ema"]
+        self.ema.load_state_dict(ema)
+        self.ema.to(self.accelerator.device)
+        self.schedule.load_state_dict(schedule)
+        self.step, self.faults, self.skipped = counts["step"], counts["faults"], counts["skipped"]
+        self.sums, self.norms = torch.tensor(counts["sums"], dtype=torch.float64), counts["norms"]
+        if self.accelerator.is_main_process:
+            files.cut_logs(self.run.output, self.step)
+        self.accelerator.wait_for_everyone()
+
+    def export(self) -> Path:
+        """Write the averaged weights as a pipeline that `got.checkpoint.load` reads, LoRA merged.
+
+        Raises:
+            TrainingError: If nothing has been trained.
+        """
+        if not self.step:
+            raise TrainingError(f"Expected a checkpoint in {self.run.output} but there is none")
+        target = self.run.output / "model"
+        with self._averaged():
+            state = self.accelerator.get_state_dict(self.model)
+            if self.accelerator.is_main_process:
+                pipeline = load(self.run.model)
+                joint = Joint.of(pipeline, self.run.recipe)
+                joint.load_trained({name: state[name] for name in joint.trained()})
+                pipeline.mllm = joint.merged().eval()
+                with quiet():
+                    files.replace(target, pipeline.save_pretrained)
+            self.accelerator.wait_for_everyone()
+        return target
+
+    def close(self) -> None:
+        """Finish trackers, and leave the other processes."""
+        self.accelerator.end_training()
+
+
+def _means(sums: torch.Tensor) -> dict[str, float]:
+    """Means over everything and per task, of the sums and counts of `Trainer._losses`."""
+    table = {"": sums.sum(0), **{f"/{task}": row for task, row in zip(TASKS, sums, strict=True)}}
+    found = {}
+    for suffix, row in table.items():
+        for name, total, count in (("cross_entropy", row[0], row[1]), ("noise", row[2], row[3])):
+            if count:
+                found[name + suffix] = float(total / count)
+    return found
+
+
+@contextlib.contextmanager
+def _seeded(device: torch.device, *key: object) -> Iterator[None]:
+    """Dropout that depends on the key alone; the global random state is left as it was."""
+    seed = int(stable_rng(*key).integers(2**62))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
+    """SIGTERM and Ctrl-C, in any process, end the training behind the next update, with a checkpoint."""
+
+    def stop(number: int, frame: object) -> None:
+        trainer.asked_to_stop = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, cast("Any", handler))

@@ -1,0 +1,61 @@
+"""Where the paper's training starts: Qwen2.5-VL and SDXL put together as an untrained GoT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from got.checkpoint import CheckpointError, load_network, quiet
+from got.convert import aside, blueprint, folder_of, write_sums
+from got.finetune.joint import untied, widened
+from got.models import SemanticProjector, seeded
+from got.pipeline import GoTPipeline
+
+_SCALE = "got-6b"
+
+
+def start(qwen: str | Path, sdxl: str | Path, output: str | Path) -> Path:
+    """Write a pipeline to start a training from.
+
+    The language model is Qwen's, with GoT's tokens in the tokenizer and an output layer apart from the embedding; the
+    UNet is SDXL's, with eight more input channels that are zero; the projector is new.
+
+    Args:
+        qwen: Folder (or hub id) of Qwen2.5-VL.
+        sdxl: Folder (or hub id) of SDXL.
+        output: The folder to write; it must not exist, or be empty.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: If a file is missing or weights do not fit. Nothing has been written then.
+    """
+    output = Path(output)
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise CheckpointError(f"Expected a new or empty folder but {output} exists")
+    qwen = folder_of(qwen, ["*.json", "*.txt", "*.jinja", "*.safetensors"])
+    sdxl = folder_of(
+        sdxl, ["scheduler/*", "unet/config.json", "vae/config.json", "unet/*.safetensors*", "vae/*.safetensors*"]
+    )
+    with quiet():
+        empty, others = blueprint(qwen, sdxl)
+        mllm = untied(load_network(qwen, torch.float32, "mllm"))
+        mllm.generation_config = others.pop("generation")
+        with seeded(0):
+            sizes = empty["projector"].config
+            projector = SemanticProjector(sizes.hidden_dim, sizes.cross_attention_dim, sizes.pooled_dim)
+        pipeline = GoTPipeline(
+            vae=load_network(sdxl / "vae", torch.float32, "vae"),
+            unet=widened(load_network(sdxl / "unet", torch.float32, "unet")),
+            mllm=mllm,
+            projector=projector,
+            scale=_SCALE,
+            **others,
+        )
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with aside(output) as folder:
+            pipeline.save_pretrained(folder)
+            write_sums(folder)
+    return output
