@@ -6,7 +6,6 @@ Easy to look into and to change with an editor; the format for up to some hundre
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from pathlib import Path, PurePosixPath
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 LINES = "examples.jsonl"
 _CHUNK = 1 << 24
+_EXAMPLES_TOGETHER = 1000  # in one folder of pictures: more are slow to list, and many folders slow to make
 
 
 class FolderReader:
@@ -75,8 +75,7 @@ class FolderWriter:
     def add(self, example: Example) -> None:
         """Write one example."""
         pictures = {name: bytes_of(picture) for name, picture in example.pictures()}
-        # Thousands of files in one folder are slow to list.
-        place = f"images/{hashlib.sha256(example.id.encode()).hexdigest()[:2]}"
+        place = f"images/{len(self.known) // _EXAMPLES_TOGETHER:05d}"
         references = {name: f"{place}/{example.id}.{name}{suffix_of(data)}" for name, data in pictures.items()}
         line = json.dumps(encode(example, references), ensure_ascii=False, allow_nan=False).encode()
         if (folder := self.folder / place) not in self._made:
