@@ -119,7 +119,7 @@ def test_a_kept_lora_is_merged_when_it_is_loaded(source, state, merged, tmp_path
 def test_a_kept_lora_is_what_peft_reads(source, merged, tmp_path):
     peft = pytest.importorskip("peft")
     kept = run(source, tmp_path / "kept", keep_lora=True)
-    base = checkpoint._load_network(kept / "mllm", torch.float32)
+    base = checkpoint.load_network(kept / "mllm", torch.float32, "mllm")
     adapted = peft.PeftModel.from_pretrained(base, kept / released.ADAPTER_FOLDER).merge_and_unload()
     expected = checkpoint.load(merged).mllm.state_dict()
     for key, tensor in adapted.state_dict().items():
@@ -219,7 +219,7 @@ def test_a_checkpoint_cut_in_half(source, tmp_path):
 
 
 def test_a_failure_while_writing_leaves_nothing(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("got.convert._write_sums", lambda folder: folder.joinpath("no/such").touch())
+    monkeypatch.setattr("got.convert.write_sums", lambda folder: folder.joinpath("no/such").touch())
     with pytest.raises(OSError, match="no/such"):
         run(source, tmp_path / "out")
     assert [*tmp_path.iterdir()] == []

@@ -92,7 +92,7 @@ def test_a_report_has_every_table_and_figure_in_every_format(folder):
     assert tables == {f"{name}.{suffix}" for name in names for suffix in ("csv", "tex", "md")}
     figures = {path.stem for path in (folder / "figures").iterdir()}
     of_run = ("score-by-task", "failures", "layout", "colours", "classes")
-    of_steps = ("ladder", "curve", "failures", "layout", "pictures")
+    of_steps = ("ladder", "curve", "time", "failures", "layout", "pictures")
     assert figures == {*(f"mini-{name}" for name in of_run), *(f"steps-{name}" for name in of_steps)}
     for figure in figures:
         assert (folder / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
