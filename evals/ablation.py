@@ -105,6 +105,7 @@ GRIDS = {
         "no chain": "--chain none",
     }),
     "steps": product({"steps": [10, 2, 4, 6, 15, 20]}),
+    "seeds": product({"seed": [42, 1, 2, 3, 4]}),
     "samplers": product({"scheduler": ["ddpm", "ddim", "dpm++", "unipc"], "steps": [10, 4, 6, 20]}),
 }  # fmt: skip
 

@@ -69,6 +69,12 @@ class TrainingBatch:
     """Patches of the pictures as the image processor gives them, float32; None if there are none."""
     image_grid_thw: torch.Tensor | None
     """(pictures, 3)"""
+    position_ids: torch.Tensor | None = None
+    """(3, batch, length), as `placed` gives them; None leaves them to `teacher_forced`."""
+
+    def placed(self, mllm: Qwen2_5_VLForConditionalGeneration) -> TrainingBatch:
+        """The same batch with its positions, which a loop over rows finds: far faster before it goes to a GPU."""
+        return dataclasses.replace(self, position_ids=_positions(mllm, self))
 
     def to(self, device: torch.device | str) -> TrainingBatch:
         """The same batch on another device."""
@@ -171,7 +177,8 @@ def teacher_forced(mllm: Qwen2_5_VLForConditionalGeneration, batch: TrainingBatc
     vision = {}
     if batch.pixel_values is not None:
         vision = {"pixel_values": batch.pixel_values, "image_grid_thw": batch.image_grid_thw}
-    states = mllm.model(input_ids=batch.input_ids, position_ids=_positions(mllm, batch), use_cache=False, **vision)[0]
+    positions = _positions(mllm, batch) if batch.position_ids is None else batch.position_ids
+    states = mllm.model(input_ids=batch.input_ids, position_ids=positions, use_cache=False, **vision)[0]
     targets = batch.labels[:, 1:]
     labelled = targets != IGNORED_LABEL
     logits = mllm.lm_head(states[:, :-1][labelled])

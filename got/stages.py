@@ -40,6 +40,8 @@ class Setup:
     workers: int = 0
     start: Path | None = None
     """A saved pipeline whose language model the reasoner's stage goes on from."""
+    fixed_tokens: bool = False
+    """Whether the stage with edits leaves the scene tokens as they are."""
 
     def bank(self) -> banks.Bank:
         """The training scenes."""

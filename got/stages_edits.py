@@ -46,6 +46,7 @@ def train_edits(plan: Plan, setup: Setup) -> None:
     held_out, held_out_scenes = setup.held_out_edits(_HELD_OUT), setup.held_out(48).scenes
     unet, tokens = models.build_unet(setup.config), SceneTokens(setup.config)
     averaged(setup.folder, "unet", {"unet": unet, "tokens": tokens})
+    tokens.requires_grad_(not setup.fixed_tokens)
     fit = Fit(plan, {"unet": unet, "tokens": tokens}, setup.folder, setup.device)
     drawing = Drawing.of(unet, scenes, setup).with_edits(edits)
     things = torch.cat([describe(scenes.scenes), describe_edits(edits.edits)]).to(setup.device)

@@ -91,7 +91,7 @@ def train_grounding(plan: Plan, setup: Setup) -> None:
         kind = str(rng.choice(KINDS, p=_SHARES))
         rows = rng.integers(0, len(shown), plan.batch)
         asked = [question(shown[row], pictures[row], kind, rng) for row in rows]
-        return [(kind, encode_conversations(tokenizer, asked, processor))]
+        return [(kind, encode_conversations(tokenizer, asked, processor).placed(mllm))]
 
     batches = stream(make, fit.step, 1, setup.workers)
 

@@ -131,9 +131,10 @@ def _edit_example(rng: np.random.Generator, size_px: int) -> _Example:
 class _Reading:
     """Batches for the stages with the reasoner; conversations of one batch are of one kind and about equally long."""
 
-    def __init__(self, setup: Setup, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, setup: Setup, tokenizer: PreTrainedTokenizerBase, mllm: Any) -> None:
         self.setup = setup
         self.tokenizer = tokenizer
+        self.mllm = mllm
         self.processor = models.build_image_processor(setup.config)
 
     def pool(self, batch: int, number: int) -> list[_Batch]:
@@ -152,7 +153,7 @@ class _Reading:
         """Tensors of a batch."""
         conversations = [conversation for conversation, _ in examples]
         things = torch.cat([things for _, things in examples])
-        return encode_conversations(self.tokenizer, conversations, self.processor), things
+        return encode_conversations(self.tokenizer, conversations, self.processor).placed(self.mllm), things
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -222,7 +223,7 @@ def train_reasoner(plan: Plan, setup: Setup) -> None:
     _fix_nulls(projector, tokens)
     tokens.to(setup.device)
     fit = Fit(plan, networks, setup.folder, setup.device)
-    reading, exam = _Reading(setup, tokenizer), _Exam.of(setup)
+    reading, exam = _Reading(setup, tokenizer, mllm), _Exam.of(setup)
     batches = stream(functools.partial(reading.pool, plan.batch), fit.step, _POOL, setup.workers)
 
     def terms(batch: _Batch) -> dict[str, torch.Tensor]:
@@ -273,7 +274,7 @@ def train_joint(plan: Plan, setup: Setup) -> None:
         layer.bias.requires_grad_(False)
     fit = Fit(plan, networks, setup.folder, setup.device)
     drawing = Drawing.of(unet, scenes, setup).with_edits(edits)
-    reading, exam = _Reading(setup, tokenizer), _Exam.of(setup)
+    reading, exam = _Reading(setup, tokenizer, mllm), _Exam.of(setup)
     spatial = spatial_latents(drawing.vae, [chain_text(scene) for scene in exam.scenes], setup.config.image_size_px)
     nulls = (projector.output_projector.bias, projector.output_projector_add.bias)
 

@@ -147,8 +147,9 @@ class Fit:
                 group["lr"] = learning_rate(self.plan, self.step + 1, self.progress)
             self.optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()
-            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-            self.optimizer.step()
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            if norm.isfinite():  # one bad gradient would otherwise spoil every weight
+                self.optimizer.step()
             self.ema.step(self.weights)
             self.step, steps = self.step + 1, steps + 1
             for key, value in terms.items():
@@ -285,6 +286,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     )
     parser.add_argument("--minutes", type=float, help="length of the stage (default: a full training on two cores)")
     parser.add_argument("--batch", type=int, help="scenes per step")
+    parser.add_argument("--lr", type=float, help="peak of the learning rate")
     parser.add_argument("--scenes", type=int, default=24_576, help="size of the bank of rendered scenes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -297,6 +299,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument(
         "--start", type=Path, help="vision, grounding, reasoner: a saved pipeline to go on from (default: from nothing)"
     )
+    parser.add_argument(
+        "--fixed-tokens",
+        action="store_true",
+        help="edits: the scene tokens stay as they are, so that a reasoner can be trained beside it",
+    )
     parser.add_argument("--output", type=Path, default=Path("got/mini"), help="export: where the finished model goes")
     options = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(options.threads)
@@ -308,12 +315,15 @@ def main(arguments: Iterable[str] | None = None) -> int:
         device=options.device,
         workers=options.workers,
         start=options.start,
+        fixed_tokens=options.fixed_tokens,
     )
     if options.stage == "export":
         stages_reasoner.export(setup, options.output)
         return 0
     plan, stage = runs[options.stage]
-    changes = {k: v for k, v in (("minutes", options.minutes), ("batch", options.batch)) if v is not None}
+    changes = {
+        k: v for k, v in (("minutes", options.minutes), ("batch", options.batch), ("lr", options.lr)) if v is not None
+    }
     stage(dataclasses.replace(plan, **changes), setup)
     return 0
 

@@ -208,6 +208,13 @@ def test_logs_are_cut_where_the_training_goes_on(tmp_path):
     assert folder.rows(tmp_path / folder.LOG) == [{"step": 1}, {"step": 2}]
 
 
+def test_the_log_is_kept_as_a_table_too(tmp_path):
+    folder.append(tmp_path / folder.LOG, {"step": 1, "loss": 0.5})
+    folder.append(tmp_path / folder.LOG, {"step": 2, "loss": 0.25, "loss/edit": 1.0})
+    folder.write_table(tmp_path)
+    assert (tmp_path / folder.TABLE).read_text().splitlines() == ["step,loss,loss/edit", "1,0.5,", "2,0.25,1.0"]
+
+
 def test_a_folder_belongs_to_one_training(tmp_path):
     identity = {"recipe": {"steps": 1, "batch": 2}, "model": "mini", "seed": 0}
     folder.claim(tmp_path, identity)

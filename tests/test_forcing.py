@@ -77,6 +77,14 @@ def test_the_pass_gives_the_librarys_loss_and_the_same_states_as_inference(reaso
     torch.testing.assert_close(forced.hidden, states, **CLOSE)
 
 
+def test_positions_found_beforehand_change_nothing(reasoner, pictures):
+    batch = encode(dataclasses.replace(BOTH, pictures=pictures[:1]), dataclasses.replace(DOGS, pictures=pictures[1:2]))
+    placed = batch.placed(reasoner.mllm)
+    assert placed.position_ids.shape == (3, *batch.input_ids.shape)
+    with torch.no_grad():
+        assert torch.equal(teacher_forced(reasoner.mllm, placed).hidden, teacher_forced(reasoner.mllm, batch).hidden)
+
+
 def test_with_pictures_the_states_are_those_of_inference_too(reasoner, pictures):
     pairs = zip(("dogs", "red apple"), pictures[:2], strict=True)
     talks = [Conversation(prompt="dogs", chains=(chain,), pictures=(picture,)) for chain, picture in pairs]

@@ -89,6 +89,19 @@ def test_fixed_weights_stay_and_come_back_with_the_average(tmp_path):
     assert torch.equal(loaded.bias, before)
 
 
+def test_a_step_without_a_finite_gradient_leaves_the_weights_alone(tmp_path):
+    module = toy()
+    before = module.weight.clone()
+    fit = Fit(PLAN, {"toy": module}, tmp_path)
+    run_steps(fit, lambda step: {"loss": module(torch.full((1, 3), torch.inf)).sum() * 0}, 3)
+    assert torch.equal(module.weight, before)
+    assert fit.step == 3
+    fit.seconds = 0.0
+    run_steps(fit, loss_of(module), 3)
+    assert not torch.equal(module.weight, before)
+    assert module.weight.isfinite().all()
+
+
 def test_a_stage_without_its_predecessor_says_what_to_run(tmp_path):
     with pytest.raises(SystemExit, match=r"vae\.pt is missing: run `python -m got\.train vae"):
         averaged(tmp_path, "vae", {})

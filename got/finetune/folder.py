@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 RUN, LOG, HELD_OUT, SKIPPED = "run.json", "log.jsonl", "held_out.jsonl", "skipped.jsonl"
+TABLE = "log.csv"
 UNFINISHED = "checkpoint.part"
 _COUNTS = "counts.json"
 
@@ -95,6 +97,18 @@ def rows(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def write_table(output: Path) -> None:
+    """The log as CSV, in one move; a value that a line does not have is empty."""
+    logged = rows(output / LOG)
+    names = list(dict.fromkeys(name for row in logged for name in row))
+    unfinished = output / f"{TABLE}.part"
+    with unfinished.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(logged)
+    unfinished.replace(output / TABLE)
 
 
 def cut_logs(output: Path, step: int) -> None:

@@ -287,6 +287,7 @@ class Trainer:
                 "sharded": self.sharded,
             }
             files.finish(self.run.output, counts, self.schedule.state_dict(), self.run.keep)
+            files.write_table(self.run.output)
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
