@@ -7,8 +7,8 @@ r"""Train GoT on chain datasets, from any pipeline: mini on a laptop, GoT-6B on 
     python -m got.finetune --recipe got-6b-pretrain --memory
 
 The same command goes on after Ctrl-C, SIGTERM or a crash, from the last checkpoint, exactly as it would have. The
-output gets `checkpoint-*`, `log.jsonl` and `log.csv`, `held_out.jsonl`, `skipped.jsonl`, `grids/`, and at the end `model/`, a
-pipeline for `--checkpoint`. The last line on standard output is one JSON object.
+output gets `checkpoint-*`, `log.jsonl` and `log.csv`, `held_out.jsonl`, `skipped.jsonl`, `grids/`, and at the end
+`model/`, a pipeline for `--checkpoint`. The last line on standard output is one JSON object.
 """
 
 from __future__ import annotations
