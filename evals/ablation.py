@@ -2,6 +2,7 @@
 
     python -m evals.ablation --grid table3 --limit 60
     python -m evals.ablation --suite emu_edit --grid table3
+    python -m evals.ablation --grid variants --variants runs/variants    # trained by `python -m got.train variants`
     python -m evals.ablation --grid my_grid.toml --images-per-prompt 2
     python -m evals.ablation --axis semantic-scale=1.5,2.5,4 --axis spatial-scale=1,1.5 --limit 60
 
@@ -85,7 +86,22 @@ def _named(cells: Mapping[str, str]) -> list[Cell]:
     return [Cell(name=name, words=tuple(shlex.split(words))) for name, words in cells.items()]
 
 
+VARIANTS = {"Baseline": "baseline", "+ GoT": "got", "+ SSGM": "ssgm", "GoT Framework": "full"}
+"""Rows of the paper's Table 3 -> folders of the models that were trained for them."""
+
+
+def trained(folder: Path) -> list[Cell]:
+    """The cells of the grid ``variants``: each is a model of its own.
+
+    >>> [cell.words for cell in trained(Path("runs/variants"))][0]
+    ('--checkpoint', 'runs/variants/baseline')
+    """
+    return [Cell(name=name, words=("--checkpoint", str(folder / place))) for name, place in VARIANTS.items()]
+
+
+_VARIANTS_FOLDER = Path("runs/variants")
 GRIDS = {
+    "variants": trained(_VARIANTS_FOLDER),
     "table3": _named({
         "full": "",
         "no semantic guidance": "--semantic off",
@@ -153,6 +169,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--grid", metavar="NAME|FILE", help=f"one of {', '.join(GRIDS)}, or a TOML file")
     parser.add_argument(
         "--axis", action="append", default=[], type=_axis, metavar="FLAG=A,B", help="cells are all combinations"
+    )
+    parser.add_argument(
+        "--variants",
+        type=Path,
+        metavar="DIR",
+        help=f"where the models of --grid variants are (default: {_VARIANTS_FOLDER})",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="(default: runs/ablation-GRID)")
     parser.add_argument(
@@ -300,7 +322,15 @@ def _main(words: Sequence[str]) -> None:
     options, shared = _parser().parse_known_args(words)
     if (options.grid is None) == (not options.axis):
         raise UserError("give --grid or --axis (--help explains)")
-    cells = read_grid(options.grid) if options.grid else product(dict(options.axis))
+    if options.variants is not None and options.grid != "variants":
+        raise UserError("--variants belongs to --grid variants")
+    if options.grid == "variants":
+        cells = trained(options.variants or _VARIANTS_FOLDER)
+        missing = next((cell.words[1] for cell in cells if not Path(cell.words[1]).is_dir()), None)
+        if missing is not None:
+            raise UserError(f"no folder {missing}; `python -m got.train variants` trains them")
+    else:
+        cells = read_grid(options.grid) if options.grid else product(dict(options.axis))
     if len({cell.name for cell in cells}) < max(2, len(cells)):
         raise UserError("a grid needs two or more cells, each with its own name")
     suite: Suite = importlib.import_module(f"evals.{options.suite}").SUITE

@@ -325,7 +325,18 @@ WITH_ARGUMENT = {"folder": "PATH", "diffusers": "ID|PATH"}
 """Generators that need something behind the colon."""
 
 BATCH_SIZES = {"got": 32, "oracle": 32, "folder": 16, "diffusers": 4, **dict.fromkeys(PICTURES, 32)}
-"""Images drawn and observed together, unless told otherwise; GoT's other checkpoints take 4."""
+"""Images drawn and observed together, unless told otherwise."""
+
+
+def batch_size(model: str, checkpoint: str) -> int:
+    """How many images are drawn together; of a GoT that is larger than mini, or of an unknown size, 4.
+
+    >>> batch_size("got", "mini"), batch_size("got", "owner/got-6b")
+    (32, 4)
+    """
+    index = Path(checkpoint) / "model_index.json"
+    small = checkpoint == "mini" or (index.is_file() and '"scale": "mini"' in index.read_text(errors="replace"))
+    return BATCH_SIZES[model] if model != "got" or small else 4
 
 
 def known_models() -> str:

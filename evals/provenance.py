@@ -67,12 +67,15 @@ def code_sha256() -> str:
 def weights_sha256(place: Path) -> dict[str, str]:
     """SHA-256 of a weights file, or of every weights file under a folder, by relative name.
 
+    What lies in a folder `training` draws nothing: it is left out.
+
     A place that does not exist here (a hub id) gives an empty record: nothing is guessed.
     """
     if place.is_file():
         files = [place]
     else:
-        files = sorted(path for path in place.rglob("*") if path.suffix in _WEIGHTS and path.is_file())
+        found = (path for path in place.rglob("*") if path.suffix in _WEIGHTS and path.is_file())
+        files = sorted(path for path in found if path.relative_to(place).parts[0] != "training")
     root = place.parent if place.is_file() else place
     hashes = {}
     for path in files:

@@ -101,7 +101,7 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
     place = generators.weights_place(name, argument, args.checkpoint)
     weights = {} if place is None else provenance.weights_sha256(place)
     identity = _identity(suite, args, cases, weights)
-    batch_size = args.batch_size or (4 if name == "got" and args.checkpoint != "mini" else generators.BATCH_SIZES[name])
+    batch_size = args.batch_size or generators.batch_size(name, args.checkpoint)
 
     @functools.cache
     def device() -> str:

@@ -95,7 +95,8 @@ def save_fp16(pipeline: GoTPipeline, path: str | Path) -> None:
         for name, part in pipeline.components.items()
     }
     with quiet():
-        GoTPipeline(**half, scale=pipeline.config.scale).save_pretrained(path)
+        kept = {name: pipeline.config[name] for name in ("scale", "chains", "layout")}
+        GoTPipeline(**half, **kept).save_pretrained(path)
 
 
 def _locate(name: str | Path) -> Path:

@@ -120,3 +120,19 @@ def _latent_moments(vae: AutoencoderKL, latents: torch.Tensor) -> tuple[torch.Te
     if mean is None or std is None:
         return None
     return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)
+
+
+def finish(
+    latents: torch.Tensor, decoded: torch.Tensor | None, output_type: str, frames: Sequence[Image.Image] | None
+) -> Any:
+    """One result per picture; PIL images are stretched to the aspect of their frame, if there is one."""
+    if output_type == "latent" or decoded is None:
+        return latents
+    if output_type == "pt":
+        return decoded
+    if output_type == "np":
+        return to_array(decoded)
+    pictures = to_pil(decoded)
+    if frames is None:
+        return pictures
+    return [with_aspect_of(frame.size, picture) for frame, picture in zip(frames, pictures, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
@@ -17,7 +17,7 @@ from got.chain import Chain
 from got.checks import at_least_one, check_length, check_words, finite, per_prompt, upright
 from got.config import CONFIGS, GoTConfig, GuidanceConfig
 from got.models import SemanticProjector
-from got.output import GoTOutput, Sampling, Turn, to_array, to_pil, together, with_aspect_of
+from got.output import GoTOutput, Sampling, Turn, finish, to_pil, together
 from got.output import scale_latents as scale_latents
 from got.output import unscale_latents as unscale_latents
 from got.reasoner import Reasoner, Thoughts
@@ -45,10 +45,12 @@ class GoTPipeline(DiffusionPipeline):
         image_processor: For source images; may be missing in a text-to-image pipeline.
         scale: Name of an entry of `got.config.CONFIGS`: sampling defaults and the size of source images.
         adapter: Folder beside ``mllm`` with a LoRA that loading merges (see `got.convert`).
+        chains: False if it was trained without chains: image tokens then follow a prompt at once, unless one is given.
+        layout: False if its UNet was trained without the chain's boxes: spatial guidance is then always off.
     """
 
     model_cpu_offload_seq = "mllm->projector->unet->vae"
-    _optional_components = ("image_processor",)
+    _optional_components: ClassVar[list[str]] = ["image_processor"]  # the library adds it to a list
     _callback_tensor_inputs = _CALLBACK_TENSORS
     _usual_turns = 1
 
@@ -63,6 +65,8 @@ class GoTPipeline(DiffusionPipeline):
         image_processor: Qwen2VLImageProcessor | None = None,
         scale: str = "mini",
         adapter: str | None = None,
+        chains: bool = True,
+        layout: bool = True,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -74,7 +78,7 @@ class GoTPipeline(DiffusionPipeline):
             projector=projector,
             image_processor=image_processor,
         )
-        self.register_to_config(scale=scale, adapter=adapter)
+        self.register_to_config(scale=scale, adapter=adapter, chains=chains, layout=layout)
         if scale not in CONFIGS:
             raise ValueError(f"Expected scale to be one of {', '.join(CONFIGS)} but got {scale!r}")
 
@@ -207,7 +211,7 @@ class GoTPipeline(DiffusionPipeline):
             size_px=self.size_px(width, height),
             steps=at_least_one(num_inference_steps, self._usual_steps, "num_inference_steps"),
             scales=self._scales(semantic_scale, spatial_scale, reference_scale, edit=images is not None),
-            switches=Switches(semantic=semantic, spatial=spatial, reference=reference),
+            switches=Switches(semantic=semantic, spatial=spatial and self.config.layout, reference=reference),
             generators=per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True),
             # The model was trained on squares. A picture of no given size is one, stretched to the source's aspect.
             stretch=width is None and height is None,
@@ -249,7 +253,7 @@ class GoTPipeline(DiffusionPipeline):
             done = len(turns[rows[0]]) + 1 == sampling.max_turns
             decoded = None if done and sampling.output_type == "latent" else self._decode(latents)
             frames = [images[row] for row in rows] if images and sampling.stretch else None
-            finished = _finish(latents, decoded, sampling.output_type, frames)
+            finished = finish(latents, decoded, sampling.output_type, frames)
             for row, image, chain, warnings in zip(rows, finished, parsed, thoughts.warnings, strict=True):
                 turns[row].append(Turn(image=image, chain=chain.text, warnings=(*warnings, *chain.warnings)))
             if done or decoded is None:
@@ -301,7 +305,8 @@ class GoTPipeline(DiffusionPipeline):
         max_new_tokens: int | None,
     ) -> Thoughts:
         """Write the chains that are not given, read the ones that are, and put both in order."""
-        given = [None] * len(prompts) if chains is None else [None if chain is None else str(chain) for chain in chains]
+        usual = None if self.config.chains else ""
+        given = [usual if chain is None else str(chain) for chain in chains or [None] * len(prompts)]
         rows_to_write = [i for i, text in enumerate(given) if text is None]
         rows_to_read = [i for i, text in enumerate(given) if text is not None]
         parts = []
@@ -373,22 +378,6 @@ class GoTPipeline(DiffusionPipeline):
         """Pictures (batch, 3, height, width) in [0, 1]."""
         decoded = self.vae.decode(unscale_latents(self.vae, latents).to(self.vae.dtype), return_dict=False)[0]
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
-
-
-def _finish(
-    latents: torch.Tensor, decoded: torch.Tensor | None, output_type: str, frames: Sequence[Image.Image] | None
-) -> Any:
-    """One result per picture; PIL images are stretched to the aspect of their frame, if there is one."""
-    if output_type == "latent" or decoded is None:
-        return latents
-    if output_type == "pt":
-        return decoded
-    if output_type == "np":
-        return to_array(decoded)
-    pictures = to_pil(decoded)
-    if frames is None:
-        return pictures
-    return [with_aspect_of(frame.size, picture) for frame, picture in zip(frames, pictures, strict=True)]
 
 
 def _keep_exact(vae: AutoencoderKL) -> None:

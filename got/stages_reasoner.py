@@ -43,6 +43,7 @@ from got.stages_unet import (
     describe_edits,
     drop_semantic,
     sample_drops,
+    save_tokens,
     spatial_latents,
 )
 from got.tokens import build_tokenizer
@@ -89,7 +90,7 @@ def _drawing_networks(setup: Setup, stage: str) -> dict[str, Any]:
     return averaged(setup.folder, stage, {"unet": unet, "tokens": tokens})
 
 
-def _fix_nulls(projector: models.SemanticProjector, tokens: SceneTokens) -> None:
+def fix_nulls(projector: models.SemanticProjector, tokens: SceneTokens) -> None:
     """The projection of zeros is the bias: it has to be what the UNet knows as no condition."""
     for layer, null in (
         (projector.output_projector, tokens.null),
@@ -212,6 +213,39 @@ def reasoner_of(setup: Setup, networks: dict[str, Any], tokenizer: PreTrainedTok
     )
 
 
+def aligned(
+    networks: dict[str, Any], tokens: SceneTokens, sequences: TrainingBatch, things: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Terms of the loss that teaches chains, and image tokens that say what the scene tokens of `things` say."""
+    mllm = networks["mllm"]
+    with bf16(mllm.device):
+        forced = teacher_forced(mllm, sequences.to(mllm.device))
+    context, pooled = networks["projector"](forced.hidden.float())
+    alignment = losses.alignment_loss(context, pooled, *tokens(things.to(mllm.device)))
+    return {"loss": alignment + forced.loss, "alignment": alignment, "cross_entropy": forced.loss}
+
+
+def end_to_end(
+    networks: dict[str, Any],
+    drawing: Drawing,
+    rows: np.ndarray,
+    sequences: TrainingBatch,
+    rng: np.random.Generator,
+    *,
+    layout: bool = True,
+) -> dict[str, torch.Tensor]:
+    """Terms of the paper's loss for rows of the bank; without a layout the spatial latents are their null form."""
+    mllm, projector = networks["mllm"], networks["projector"]
+    with bf16(mllm.device):
+        forced = teacher_forced(mllm, sequences.to(mllm.device))
+    keep = sample_drops(len(rows), rng)
+    keep[:, 1] *= layout
+    nulls = (projector.output_projector.bias, projector.output_projector_add.bias)
+    context, pooled = drop_semantic(projector(forced.hidden.float()), nulls, keep, rng)
+    noise = drawing.loss(rows, context, pooled, keep, rng)
+    return {"loss": forced.loss + noise, "cross_entropy": forced.loss, "noise": noise}
+
+
 def train_reasoner(plan: Plan, setup: Setup) -> None:
     """Chains by cross-entropy, and image tokens that say to the UNet what its true tokens said."""
     tokenizer, networks = reading_networks(setup)
@@ -220,18 +254,14 @@ def train_reasoner(plan: Plan, setup: Setup) -> None:
         warm_start(networks, tokenizer, setup.start)
     averaged(setup.folder, "grounding", {"mllm": mllm})
     tokens = _drawing_networks(setup, "edits")["tokens"].eval().requires_grad_(False)
-    _fix_nulls(projector, tokens)
+    fix_nulls(projector, tokens)
     tokens.to(setup.device)
     fit = Fit(plan, networks, setup.folder, setup.device)
     reading, exam = _Reading(setup, tokenizer, mllm), _Exam.of(setup)
     batches = stream(functools.partial(reading.pool, plan.batch), fit.step, _POOL, setup.workers)
 
     def terms(batch: _Batch) -> dict[str, torch.Tensor]:
-        with bf16(setup.device):
-            forced = teacher_forced(mllm, batch[0].to(setup.device))
-        context, pooled = projector(forced.hidden.float())
-        alignment = losses.alignment_loss(context, pooled, *tokens(batch[1].to(setup.device)))
-        return {"loss": alignment + forced.loss, "alignment": alignment, "cross_entropy": forced.loss}
+        return aligned(networks, tokens, *batch)
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         batch = next(batches)
@@ -276,7 +306,7 @@ def train_joint(plan: Plan, setup: Setup) -> None:
     drawing = Drawing.of(unet, scenes, setup).with_edits(edits)
     reading, exam = _Reading(setup, tokenizer, mllm), _Exam.of(setup)
     spatial = spatial_latents(drawing.vae, [chain_text(scene) for scene in exam.scenes], setup.config.image_size_px)
-    nulls = (projector.output_projector.bias, projector.output_projector_add.bias)
+    null = projector.output_projector.bias
 
     def example(row: int, rng: np.random.Generator) -> _Example:
         if row < len(scenes.scenes):
@@ -296,21 +326,16 @@ def train_joint(plan: Plan, setup: Setup) -> None:
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         rng = stable_rng("joint", setup.seed, step)
         rows, (sequences, _) = next(batches)
-        with bf16(setup.device):
-            forced = teacher_forced(mllm, sequences.to(setup.device))
-        keep = sample_drops(len(rows), rng)
-        context, pooled = drop_semantic(projector(forced.hidden.float()), nulls, keep, rng)
-        noise = drawing.loss(rows, context, pooled, keep, rng)
-        return {"loss": forced.loss + noise, "cross_entropy": forced.loss, "noise": noise}
+        return end_to_end(networks, drawing, rows, sequences, rng)
 
     def check() -> dict[str, float]:
         reasoner = reasoner_of(setup, networks, tokenizer)
         context, pooled = projector(reasoner.read(exam.prompts, [chain_text(scene) for scene in exam.scenes]).hidden)
-        measured = drawing.judge(drawing.draw(context, nulls[0], pooled, spatial), exam.scenes, "joint")
+        measured = drawing.judge(drawing.draw(context, null, pooled, spatial), exam.scenes, "joint")
         sources = [Image.fromarray(source) for source in exam.edits.sources]
         told, chains = ([getattr(edit, name) for edit in exam.edits.edits] for name in ("instruction", "chain"))
         context, pooled = projector(reasoner.read(told, chains, sources).hidden)
-        return measured | judge_edits(drawing, exam.edits, context, nulls[0], pooled) | exam.chains(reasoner)
+        return measured | judge_edits(drawing, exam.edits, context, null, pooled) | exam.chains(reasoner)
 
     fit.run(loss_of, check)
 
@@ -329,6 +354,7 @@ def export(setup: Setup, output: Path) -> None:
         **networks,
     )
     save_fp16(pipeline, output)
+    save_tokens(_drawing_networks(setup, "edits")["tokens"], output)
     curves = output / "curves"
     curves.mkdir(exist_ok=True)
     for path in sorted(setup.folder.glob("*.jsonl")):

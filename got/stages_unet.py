@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from got import losses, models
@@ -23,6 +25,7 @@ from got.train import Fit, Plan, bf16
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from got.iconworld.bank import Bank, EditBank
     from got.iconworld.edits import Edit
 
+_TOKENS_FILE = "training/scene_tokens.safetensors"  # no part of the pipeline
 _OBJECT_WEIGHT = 3.0  # a pixel of an object counts this much more than the ground, whose texture nobody can predict
 _ERASED, _GROUND, _NO_COLOR = len(CLASSES), len(CLASSES) + 1, len(COLORS)
 """Beyond the classes and colours of objects: what an edit takes away, the ground, and the colour of neither."""
@@ -72,6 +76,29 @@ class SceneTokens(nn.Module):
         pooled = self.pool((tokens * there).sum(1) / there.sum(1).clamp(min=1))
         slots = torch.where(there > 0, tokens, self.null)
         return slots[:, torch.arange(IMAGE_TOKENS, device=things.device) % MAX_OBJECTS], pooled
+
+
+def save_tokens(tokens: SceneTokens, pipeline: Path) -> None:
+    """Keep scene tokens in half precision in a saved pipeline, to train other reasoners for its UNet."""
+    path = pipeline / _TOKENS_FILE
+    path.parent.mkdir(exist_ok=True)
+    save_file({name: weight.detach().half().cpu() for name, weight in tokens.state_dict().items()}, path)
+
+
+def load_tokens(config: GoTConfig, pipeline: Path) -> SceneTokens:
+    """The scene tokens that a saved pipeline's UNet learned to draw from.
+
+    Raises:
+        SystemExit: If it has none, or not of this config.
+    """
+    tokens, path = SceneTokens(config), pipeline / _TOKENS_FILE
+    try:
+        tokens.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise SystemExit(
+            f"Expected scene tokens in {path}, as `python -m got.train export` saves them: {error}"
+        ) from None
+    return tokens.eval().requires_grad_(False)
 
 
 def describe(scenes: Sequence[Scene]) -> torch.Tensor:
@@ -121,7 +148,8 @@ def _latents_of_bank(vae: AutoencoderKL, bank: Bank, setup: Setup) -> tuple[torc
             encode_pictures(vae, bank.images),
             spatial_latents(vae, [chain_text(scene) for scene in bank.scenes], setup.config.image_size_px),
         )
-        torch.save((images, spatial), path)
+        torch.save((images, spatial), path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
     return images, spatial
 
 
@@ -149,9 +177,9 @@ class Drawing:
     setup: Setup
 
     @classmethod
-    def of(cls, unet: UNet2DConditionModel, bank: Bank, setup: Setup) -> Drawing:
-        """Encode the bank, or read its latents from disk."""
-        vae = finished_vae(setup)
+    def of(cls, unet: UNet2DConditionModel, bank: Bank, setup: Setup, vae: AutoencoderKL | None = None) -> Drawing:
+        """Encode the bank with an autoencoder, the folder's own unless one is given, or read its latents from disk."""
+        vae = finished_vae(setup) if vae is None else vae
         images, spatial = _latents_of_bank(vae, bank, setup)
         size = setup.config.image_size_px
         return cls(

@@ -11,8 +11,11 @@ One command per stage, in this order (see got/mini/README.md):
     python -m got.train joint     --folder runs/mini    # the paper's loss, end to end
     python -m got.train export    --folder runs/mini --output got/mini
 
+    python -m got.train variants  --folder runs/variants    # the rows of the paper's Table 3, all of them
+
 A stage is stopped by Ctrl-C at any time and goes on with the same command. It lasts `--minutes` of its own running
-time, and the learning rate follows that clock. Curves are in `FOLDER/STAGE.jsonl`.
+time, and the learning rate follows that clock; variants are compared, so theirs are counted in steps. Curves are in
+`FOLDER/STAGE.jsonl`.
 """
 
 from __future__ import annotations
@@ -51,6 +54,8 @@ class Plan:
     stage: str
     minutes: float
     """Running time of the stage, over all its sittings."""
+    steps: int | None = None
+    """Instead of a time, how many steps it takes."""
     batch: int
     lr: float
     ema_decay: float
@@ -64,7 +69,7 @@ class Plan:
 
 
 def learning_rate(plan: Plan, step: int, progress: float) -> float:
-    """Linear warm-up by steps, then a cosine over the stage's time.
+    """Linear warm-up by steps, then a cosine over the stage.
 
     >>> plan = Plan(stage="vae", minutes=1, batch=1, lr=1.0, ema_decay=0.9, warmup_steps=10)
     >>> learning_rate(plan, 5, 0.0), round(learning_rate(plan, 100, 1.0), 3)
@@ -131,13 +136,13 @@ class Fit:
 
     @property
     def progress(self) -> float:
-        """Share of the stage's time that is used up."""
-        return self.seconds / (60 * self.plan.minutes)
+        """Share of the stage that is done."""
+        return self.step / self.plan.steps if self.plan.steps else self.seconds / (60 * self.plan.minutes)
 
     def run(
         self, loss_of: Callable[[int], dict[str, torch.Tensor]], check: Callable[[], dict[str, float]] | None
     ) -> None:
-        """Step until the time is used up. `loss_of(step)` gives the terms; "loss" among them is minimised."""
+        """Step until the stage is done. `loss_of(step)` gives the terms; "loss" among them is minimised."""
         logged = saved = looked = last = time.monotonic()
         sums: dict[str, torch.Tensor] = {}
         steps = 0
@@ -231,7 +236,15 @@ class _Made(Dataset[Any]):
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """Entry point of `python -m got.train`."""
-    from got import stages, stages_edits, stages_grounding, stages_reasoner, stages_unet, stages_vision
+    from got import (
+        stages,
+        stages_edits,
+        stages_grounding,
+        stages_reasoner,
+        stages_unet,
+        stages_variants,
+        stages_vision,
+    )
 
     runs: dict[str, tuple[Plan, Callable[[Plan, stages.Setup], None]]] = {
         "vae": (
@@ -280,14 +293,23 @@ def main(arguments: Iterable[str] | None = None) -> int:
         ),
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=[*runs, "export"])
+    parser.add_argument("stage", choices=[*runs, "export", "variants"])
     parser.add_argument(
-        "--folder", type=Path, default=Path("runs/mini"), help="checkpoints and curves (default: runs/mini)"
+        "--folder", type=Path, help="checkpoints and curves (default: runs/mini; of variants, runs/variants)"
     )
     parser.add_argument("--minutes", type=float, help="length of the stage (default: a full training on two cores)")
     parser.add_argument("--batch", type=int, help="scenes per step")
     parser.add_argument("--lr", type=float, help="peak of the learning rate")
-    parser.add_argument("--scenes", type=int, default=24_576, help="size of the bank of rendered scenes")
+    parser.add_argument(
+        "--scenes", type=int, help="size of the bank of rendered scenes (default: 24576; variants, 8192)"
+    )
+    usual = stages_variants.Amount()
+    parser.add_argument(
+        "--steps", type=int, default=usual.steps, help="variants: of each fresh reasoner (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--joint-steps", type=int, default=usual.joint_steps, help="variants: end to end, each (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
@@ -297,7 +319,10 @@ def main(arguments: Iterable[str] | None = None) -> int:
         "--workers", type=int, default=0, help="processes that write captions and chains ahead (default: none)"
     )
     parser.add_argument(
-        "--start", type=Path, help="vision, grounding, reasoner: a saved pipeline to go on from (default: from nothing)"
+        "--start",
+        type=Path,
+        help="vision, grounding, reasoner: a saved pipeline to go on from (default: from nothing); variants: what all"
+        " start from (default: the embedded one)",
     )
     parser.add_argument(
         "--fixed-tokens",
@@ -307,10 +332,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("got/mini"), help="export: where the finished model goes")
     options = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(options.threads)
+    variants = options.stage == "variants"
     setup = stages.Setup(
         config=CONFIGS["mini"],
-        folder=options.folder,
-        scenes=options.scenes,
+        folder=options.folder or Path("runs/variants" if variants else "runs/mini"),
+        scenes=options.scenes or (8_192 if variants else 24_576),
         seed=options.seed,
         device=options.device,
         workers=options.workers,
@@ -320,10 +346,16 @@ def main(arguments: Iterable[str] | None = None) -> int:
     if options.stage == "export":
         stages_reasoner.export(setup, options.output)
         return 0
-    plan, stage = runs[options.stage]
     changes = {
         k: v for k, v in (("minutes", options.minutes), ("batch", options.batch), ("lr", options.lr)) if v is not None
     }
+    if variants:
+        if changes:
+            parser.error(f"--{next(iter(changes))} has no effect on variants; --steps and --joint-steps have")
+        amount = dataclasses.replace(usual, steps=options.steps, joint_steps=options.joint_steps)
+        stages_variants.train_variants(setup, setup.folder, amount)
+        return 0
+    plan, stage = runs[options.stage]
     stage(dataclasses.replace(plan, **changes), setup)
     return 0
 

@@ -205,7 +205,7 @@ def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
         if ablation.suite == "geneval"
         else f"{ablation.suite}, share of edits done and rest untouched,"
     )
-    rows = []
+    rows = _trained_rows(ablation, len(tasks))
     for cell in ablation.cells:
         change = cell.row["difference"]
         middle = (Cell(text="-"), Cell(text="-"), Cell(text="baseline"))
@@ -215,6 +215,7 @@ def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
         rows.append(Row(label=cell.name, images=world, cells=(estimate(cell.row["overall"]), *middle, *parts)))
     first = ablation.cells[0].row["overall"]
     notes = [
+        *(marks(rows, "Table 3")[:-1] if len(rows) > len(ablation.cells) else []),
         f"{world}; n = {first['n']:,} images of {first['clusters']:,} prompts in each cell. {measured_note('prompts')}",
         "Differences to the first row are paired by prompt; p values are of a permutation test, corrected for their "
         "number by Holm's method.",
@@ -234,6 +235,16 @@ def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
         rows=tuple(rows),
         notes=tuple(notes),
     )
+
+
+def _trained_rows(ablation: Ablation, tasks: int) -> list[Row]:
+    """The paper's own rows, where the cells are trained variants of the same names and the metric is the same."""
+    paper = published("ablation")
+    if ablation.suite != "geneval" or not {cell.name for cell in ablation.cells} <= set(paper.index):
+        return []
+    rows = [reported_row(str(method), line, ["geneval_overall"]) for method, line in paper.iterrows()]
+    blank = (Cell(text="-"),) * 3 + (Cell(),) * tasks
+    return [dataclasses.replace(row, cells=(*row.cells, *blank)) for row in rows]
 
 
 def _shared_facts(runs: Sequence[Run]) -> list[str]:

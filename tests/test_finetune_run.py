@@ -163,7 +163,7 @@ def test_short_floats_train_look_and_export(places, tmp_path):
     assert torch.equal(exported.state_dict()[attention], start_from.state_dict()[attention]), "never rounded"
 
 
-def test_the_papers_baseline_has_neither_chain_nor_layout(places):
+def test_the_papers_baseline_has_neither_chain_nor_layout(places, tmp_path):
     recipe = dataclasses.replace(kit.RECIPE, chains=False, layout=False)
     pipeline = load(places[0])
     batch = kit.batch(pipeline, kit.examples(drawings=1, edits=1), recipe)
@@ -172,6 +172,11 @@ def test_the_papers_baseline_has_neither_chain_nor_layout(places):
     noised = Noiser(pipeline, recipe, 0, torch.device("cpu"))(batch)
     assert not noised.spatial.any()
     assert noised.reference.any()
+    fit = trainer(places, tmp_path / "out", dataclasses.replace(recipe, steps=1))
+    fit.train()
+    model = load(fit.export())
+    assert not model.config.chains
+    assert not model.config.layout
 
 
 def test_updates_without_a_finite_gradient_are_left_out_and_end_a_training(places, tmp_path):

@@ -373,6 +373,7 @@ def test_info_counts_what_the_libraries_count(got, saved):
     record, pipe = json.loads(out[-1]), got_kit.pipeline()
     assert code == 0
     assert record["scale"] == "mini"
+    assert record["trained_with"] == {"chains": True, "layout": True}
     assert record["image_size_px"] == 32
     for name in ("vae", "unet", "mllm", "projector"):
         unique = {id(weight): weight.numel() for weight in getattr(pipe, name).parameters()}

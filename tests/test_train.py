@@ -267,6 +267,9 @@ def test_all_stages_run_one_after_the_other_and_export_a_pipeline_that_draws(tmp
     assert out.images[0].size == (64, 64)
     edited = pipeline("remove the dog", image=out.images[0], num_inference_steps=2)
     assert edited.images[0].size == (64, 64)
+    words = ["--folder", str(tmp_path / "variants"), "--start", str(tmp_path / "mini"), "--scenes", "16"]
+    assert main(["variants", *words, "--steps", "2", "--joint-steps", "2", "--threads", "1"]) == 0
+    assert load(tmp_path / "variants/baseline")("a photo of a red dog", num_inference_steps=2).chains == [""]
 
 
 def test_a_stage_can_be_told_its_length(tmp_path):

@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     result = {
         "checkpoint": str(folder),
         "scale": scale,
+        "trained_with": {name: index.get(name, True) for name in ("chains", "layout")},
         "parameters": sum(part["parameters"] for part in parts.values()),
         "bytes": sum(part["bytes"] for part in parts.values()),
         "image_size_px": unet["sample_size"] * factor,
@@ -150,6 +151,7 @@ def _table(result: dict[str, Any]) -> str:
         [
             f"{result['checkpoint']}: GoT at scale {result['scale']}",
             *lines,
+            *(f"trained without {name}" for name, there in result["trained_with"].items() if not there),
             f"pictures     {side} x {side} px unless said otherwise; sides are multiples of"
             f" {result['sides_are_multiples_of_px']}",
             f"steps        {defaults['steps']}",

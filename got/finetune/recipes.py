@@ -41,7 +41,7 @@ class Recipe:
     chains: bool
     """Whether chains are learned and read; else image tokens follow the prompt at once, as in the paper's baseline."""
     layout: bool
-    """Whether the UNet gets the chain's boxes; without, sample with ``spatial=False``."""
+    """Whether the UNet gets the chain's boxes; without, spatial guidance is off in the pipeline that comes of it."""
     text_weight: float
     """Of the chain's cross-entropy, mean over tokens, in nats."""
     noise_weight: float

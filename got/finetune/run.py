@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from got.finetune.feed import Batch
-    from got.finetune.recipes import Run
+    from got.finetune.recipes import Recipe, Run
+    from got.pipeline import GoTPipeline
 
 _MOST_FAULTS = 10  # so many updates in a row without a finite gradient end a training
 _SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
@@ -77,7 +78,7 @@ class Trainer:
         self.share = dataclasses.replace(share, rank=self.accelerator.process_index)
         self.mixture = Mixture(sources=run.sources, seed=run.seed)
         self.mixture.check()
-        self.pipeline = load(run.model)
+        self.pipeline = _as_trained(load(run.model), run.recipe)
         self.collator = Collator.of(self.pipeline, recipe, run.seed)
         self.held_out = self._held_out() if run.look_every else []
         self.joint = Joint.of(self.pipeline, recipe)
@@ -328,7 +329,7 @@ class Trainer:
         with self._averaged():
             state = self.accelerator.get_state_dict(self.model)
             if self.accelerator.is_main_process:
-                pipeline = load(self.run.model)
+                pipeline = _as_trained(load(self.run.model), self.run.recipe)
                 joint = Joint.of(pipeline, self.run.recipe)
                 joint.load_trained({name: state[name] for name in joint.trained()})
                 pipeline.mllm = joint.merged().eval()
@@ -340,6 +341,12 @@ class Trainer:
     def close(self) -> None:
         """Finish trackers, and leave the other processes."""
         self.accelerator.end_training()
+
+
+def _as_trained(pipeline: GoTPipeline, recipe: Recipe) -> GoTPipeline:
+    """A pipeline that draws as the recipe trains it: without chains or layouts where that has none."""
+    pipeline.register_to_config(chains=recipe.chains, layout=recipe.layout)
+    return pipeline
 
 
 def _means(sums: torch.Tensor) -> dict[str, float]:

@@ -114,7 +114,8 @@ def _made(
     arrays = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(cache, **arrays)
+        np.savez(cache.with_suffix(".tmp.npz"), **arrays)
+        cache.with_suffix(".tmp.npz").replace(cache)  # in one move: a kill leaves no half of a file
     return [item for part in parts for item in part[0]], arrays
 
 
