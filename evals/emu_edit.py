@@ -2,7 +2,7 @@
 
 Source: Sheynin et al., *Emu Edit: Precise Image Editing via Recognition and Generation Tasks*, arXiv 2311.10089, and
 its released test set (3,589 edits of seven tasks, captions before and after, no targets). Without ``--data`` the icon
-world's edition is run: 350 edits of seven kinds with true targets, which a detector measures as well.
+world's edition is run: 400 edits of eight kinds with true targets, which a detector measures as well.
 
     python -m evals.emu_edit --model got
     python -m evals.emu_edit --model identity --data facebook/emu_edit_test_set --variant filtered
@@ -33,7 +33,7 @@ def load(args: argparse.Namespace) -> EditSet:
 
 SUITE = editing.make_suite(
     name="emu_edit",
-    version=1,
+    version=2,
     protocol="emu-edit",
     title="Emu-Edit",
     add_arguments=add_arguments,

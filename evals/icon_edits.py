@@ -23,11 +23,11 @@ ICON_EDITS = Origin(
     licence="made by this program from a seed",
     page="got/iconworld",
 )
-COUNTS = {"emu_edit": 350, "imagenhub": 179, "reason_edit": 250}
+COUNTS = {"emu_edit": 400, "imagenhub": 179, "reason_edit": 300}
 """Cases of each suite's edition: ImagenHub's own number, and 50 of each task elsewhere."""
 _TASKS = {
     "add": "add", "remove": "remove", "replace": "local", "recolor": "texture",
-    "move": "move", "background": "background", "count": "count",
+    "move": "move", "background": "background", "count": "count", "global": "global",
 }  # fmt: skip
 """Our kinds of edits under Emu-Edit's names; moving and counting have none there."""
 

@@ -2,7 +2,7 @@
 
 Source: Huang et al., *SmartEdit: Exploring Complex Instruction-based Image Editing with Multimodal Large Language
 Models*, arXiv 2312.06739, and its evaluation set of 219 edits in six categories, which a user brings as a folder.
-Without ``--data`` the icon world's edition is run: 250 edits in five categories (there are no mirrors), among them
+Without ``--data`` the icon world's edition is run: 300 edits in the six categories, among them
 objects described by what they are for, two descriptions of each of the 80 classes.
 
     python -m evals.reason_edit --model got
@@ -33,7 +33,7 @@ def load(args: argparse.Namespace) -> EditSet:
 
 SUITE = editing.make_suite(
     name="reason_edit",
-    version=1,
+    version=2,
     protocol="smartedit",
     title="Reason-Edit",
     add_arguments=add_arguments,

@@ -16,11 +16,11 @@ from got import losses, models
 from got.chain import Chain
 from got.checkpoint import load, save_fp16
 from got.forcing import Conversation, TrainingBatch, encode_conversations, teacher_forced
-from got.iconworld.edits import KINDS, chained, sample_edit
+from got.iconworld.edits import KINDS, chained, listed, pointed, sample_edit
 from got.iconworld.interventions import INTERVENTIONS, sample_intervention
 from got.iconworld.operations import is_right
 from got.iconworld.placing import relation
-from got.iconworld.referring import sample_reasoning_edit
+from got.iconworld.referring import sample_reasoning_edit, told_apart
 from got.iconworld.render import render
 from got.iconworld.scenes import (
     Scene,
@@ -56,12 +56,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from got.iconworld.bank import EditBank
+    from got.iconworld.scenes import SceneObject
 
 _HELD_OUT = 96
 _LOOSE_SHARE = 0.5  # of the scenes have boxes that are not on the grid of tens
 _CHANGED_SHARE = 0.2  # of the scenes have a plan that a person changed: the image tokens follow it, not the prompt
 _REASONING_SHARE = 0.35  # of the edits name their object in a way that takes thought
+_GLOBAL_SHARE = 0.06  # of the edits change everything
 _TWO_STEPS_SHARE = 0.15  # of the edits are followed by another one in the same instruction
+_ASKED = 3  # of the batches of a pool ask where named objects are, and end without a picture
 _POOL = 16  # batches that are drawn at once and sorted by number of objects, so that little of a batch is padding
 
 
@@ -117,7 +120,11 @@ def _draw_example(rng: np.random.Generator) -> _Example:
 
 
 def _edit_example(rng: np.random.Generator, size_px: int) -> _Example:
-    steps = [sample_reasoning_edit(rng) if rng.random() < _REASONING_SHARE else sample_edit(rng)]
+    lot = rng.random()
+    if lot < _REASONING_SHARE:
+        steps = [sample_reasoning_edit(rng)]
+    else:
+        steps = [sample_edit(rng, "global" if lot > 1 - _GLOBAL_SHARE else None)]
     if rng.random() < _TWO_STEPS_SHARE:
         following = chained(steps[0], rng)
         steps += [] if following is None else [following]
@@ -127,6 +134,23 @@ def _edit_example(rng: np.random.Generator, size_px: int) -> _Example:
         pictures=tuple(render(step.source, size_px).image for step in steps),
     )
     return conversation, describe_edits(steps)
+
+
+def pointing_words(named: Sequence[tuple[str, SceneObject]]) -> tuple[str, str]:
+    """A question for the places of objects, and its answer."""
+    answer = [pointed(words, item, number) for number, (words, item) in enumerate(named)]
+    return listed([words for words, _ in named]), listed(answer)
+
+
+def _question(rng: np.random.Generator, size_px: int) -> _Example:
+    while True:
+        source = sample_edit(rng).source
+        named = told_apart(source, rng)
+        if named:
+            break
+    prompt, answer = pointing_words(named)
+    picture = render(source, size_px).image
+    return Conversation(prompt=prompt, chains=(answer,), pictures=(picture,), drawn=False), describe([])
 
 
 class _Reading:
@@ -141,11 +165,12 @@ class _Reading:
     def pool(self, batch: int, number: int) -> list[_Batch]:
         """`_POOL` batches."""
         rng = stable_rng("reasoner", self.setup.seed, number)
-        edits = round(_POOL * EDIT_SHARE)
-        drawn = [_draw_example(rng) for _ in range((_POOL - edits) * batch)]
-        edited = [_edit_example(rng, self.setup.config.vision_image_px) for _ in range(edits * batch)]
+        looking, size_px = round(_POOL * EDIT_SHARE), self.setup.config.vision_image_px
+        drawn = [_draw_example(rng) for _ in range((_POOL - looking) * batch)]
+        asked = [_question(rng, size_px) for _ in range(_ASKED * batch)]
+        edited = [_edit_example(rng, size_px) for _ in range((looking - _ASKED) * batch)]
         batches = []
-        for examples in (drawn, edited):
+        for examples in (drawn, asked, edited):
             examples.sort(key=lambda example: sum(map(len, example[0].chains)))
             batches += [examples[i : i + batch] for i in range(0, len(examples), batch)]
         return [self.encoded(batches[i]) for i in rng.permutation(_POOL)]
@@ -197,6 +222,7 @@ class _Exam:
         by_kind = {
             f"plans_{kind}": float(np.mean([p for p, e in zip(plans, self.edits.edits, strict=True) if e.kind == kind]))
             for kind in KINDS
+            if any(e.kind == kind for e in self.edits.edits)
         }
         ended = [not warning for warning in (*drawn.warnings, *edited.warnings)]
         shares = {"chains_right": right, "plans_right": plans, "chains_ended": ended}
@@ -220,6 +246,8 @@ def aligned(
     mllm = networks["mllm"]
     with bf16(mllm.device):
         forced = teacher_forced(mllm, sequences.to(mllm.device))
+    if not len(forced.hidden):  # answers without a picture
+        return {"loss": forced.loss, "cross_entropy": forced.loss}
     context, pooled = networks["projector"](forced.hidden.float())
     alignment = losses.alignment_loss(context, pooled, *tokens(things.to(mllm.device)))
     return {"loss": alignment + forced.loss, "alignment": alignment, "cross_entropy": forced.loss}
@@ -266,8 +294,9 @@ def train_reasoner(plan: Plan, setup: Setup) -> None:
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         batch = next(batches)
         measured = terms(batch)
-        kind = "drawing" if batch[0].pixel_values is None else "editing"
-        return measured | {f"{kind}_{name}": measured[name] for name in ("alignment", "cross_entropy")}
+        looks, draws = batch[0].pixel_values is not None, "alignment" in measured
+        kind = ("editing" if looks else "drawing") if draws else "pointing"
+        return measured | {f"{kind}_{name}": value for name, value in measured.items() if name != "loss"}
 
     def check() -> dict[str, float]:
         held_out: dict[str, float] = {}

@@ -118,7 +118,7 @@ def describe_edits(edits: Sequence[Edit]) -> torch.Tensor:
     """
     rows = np.zeros((len(edits), MAX_OBJECTS, 7), np.float32)
     for row, edit in zip(rows, edits, strict=True):
-        slots = [(_ERASED, _NO_COLOR, item.box_1000) for item in edit.erased if edit.kind != "recolor"]
+        slots = [(_ERASED, _NO_COLOR, item.box_1000) for item in edit.erased if edit.kind not in {"recolor", "global"}]
         slots += [(CLASSES.index(item.name), COLORS.index(item.color), item.box_1000) for item in edit.drawn]
         if edit.target.ground_color not in (None, edit.source.ground_color):
             slots += [(_GROUND, COLORS.index(edit.target.ground_color), (0, 0, 1000, 1000))]

@@ -63,7 +63,7 @@ def test_whatever_happens_to_a_kept_object_counts_as_touched(seed, kind, fault):
 
 
 @settings(max_examples=80)
-@given(seed=st.integers(0, 10**9), kind=st.sampled_from(("add", "replace", "recolor", "move")))
+@given(seed=st.integers(0, 10**9), kind=st.sampled_from(("add", "replace", "recolor", "move", "global")))
 def test_without_what_was_to_come_an_edit_is_not_done(seed, kind):
     edit = edit_of(seed, kind)
     found = seen(edit.kept)

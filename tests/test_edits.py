@@ -30,6 +30,7 @@ def test_an_edit_changes_what_it_says_and_keeps_the_rest(seed, kind):
     assert counts in {
         "add": {(0, 1)}, "remove": {(1, 0)}, "replace": {(1, 1)}, "recolor": {(1, 1)}, "move": {(1, 1)},
         "background": {(0, 0)}, "count": {(n, 0) for n in (1, 2, 3)} | {(0, n) for n in (1, 2, 3)},
+        "global": {(n, n) for n in (2, 3, 4)},
     }[kind]  # fmt: skip
     words = edit.instruction.split()
     if kind == "background":
@@ -47,6 +48,11 @@ def test_an_edit_changes_what_it_says_and_keeps_the_rest(seed, kind):
         assert edit.erased[0].box_1000 == edit.drawn[0].box_1000
         assert edit.drawn[0].color in words
         assert edit.drawn[0].color != edit.erased[0].color
+    if kind == "global":
+        assert {item.color for item in edit.target.objects} == {edit.wanted}
+        assert [item.box_1000 for item in edit.target.objects] == [item.box_1000 for item in edit.source.objects]
+        assert edit.wanted in words
+        assert edit.kept == ()
     if kind == "count":
         name = (edit.drawn or edit.erased)[0].name
         assert str(sum(item.name == name for item in edit.target.objects)) == edit.wanted
@@ -169,6 +175,13 @@ def test_edits_that_take_thought_have_one_answer(seed, category):
     if category == "color":
         assert [item.color for item in edit.source.objects].count(old.color) == 1
         assert f"the {old.color} " in words
+    if category == "mirror":
+        assert old.reflected
+        assert f"the {old.name} in the mirror" in words
+        (thing,) = twins
+        assert (thing.color, thing.variant, thing.reflected) == (old.color, old.variant, False)
+        assert thing in edit.kept
+        assert edit.source.mirror_1000 == edit.target.mirror_1000
     if category == "multiple":
         assert len(edit.erased) == 2
         assert all(item.name in words for item in edit.erased)
@@ -183,4 +196,47 @@ def test_every_class_is_described_twice_and_no_description_serves_two_classes():
 
 def test_a_category_nobody_knows_is_refused():
     with pytest.raises(ValueError, match="Expected one of left-right, size"):
-        sample_reasoning_edit(stable_rng("x"), "mirror")
+        sample_reasoning_edit(stable_rng("x"), "telepathy")
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**9))
+def test_a_mirror_hangs_behind_its_reflection_which_is_turned_around(seed):
+    edit = sample_reasoning_edit(stable_rng("mirror", seed), "mirror")
+    x1, y1, x2, y2 = edit.source.mirror_1000
+    for item in (*edit.source.objects, *edit.target.objects):
+        a1, b1, a2, b2 = item.box_1000
+        inside = x1 <= a1 and y1 <= b1 and a2 <= x2 and b2 <= y2
+        assert inside == item.reflected
+    source, target = render(edit.source, 128), render(edit.target, 128)
+    differs = (source.image != target.image).any(-1)
+    assert differs.any()
+    top, bottom, left, right = (round(value * 0.128) for value in (y1, y2, x1, x2))
+    differs[top:bottom, left:right] = False
+    assert not differs.any()
+    old = next(item for item in edit.erased if item.reflected)
+    straight = dataclasses.replace(edit.source, objects=(dataclasses.replace(old, reflected=False),))
+    turned = dataclasses.replace(edit.source, objects=(old,))
+    assert abs(int(render(straight).masks.sum()) - int(render(turned).masks.sum())) == 0
+
+
+def test_a_thing_looks_into_the_mirror_the_other_way_round():
+    rng = stable_rng("cups")
+    edit = next(e for e in iter(lambda: sample_reasoning_edit(rng, "mirror"), None) if e.erased[0].name == "cup")
+    thing = next(item for item in edit.source.objects if item.name == "cup" and not item.reflected)
+    turned = dataclasses.replace(thing, reflected=True)
+    masks = [render(dataclasses.replace(edit.source, objects=(o,)), 128).masks[0] for o in (thing, turned)]
+    x1, y1, x2, y2 = render(dataclasses.replace(edit.source, objects=(thing,)), 128).boxes_xyxy_px[0].astype(int)
+    assert np.array_equal(masks[0][y1:y2, x1:x2], masks[1][y1:y2, x1:x2][:, ::-1])
+    assert not np.array_equal(masks[0], masks[1])
+
+
+def test_everything_has_to_be_painted_and_in_the_wanted_color():
+    edit = edit_of(11, "global")
+    assert read_operation(edit.chain).drawn == tuple((o.name, edit.wanted, o.box_1000) for o in edit.drawn)
+    other = next(color for color in COLORS if color not in {edit.wanted, *(o.color for o in edit.source.objects)})
+    assert not is_right(edit.chain.replace(f") {edit.wanted} ", f") {other} "), edit)
+    start = edit.chain.index("paint the ") + len("paint ")
+    shorter = edit.chain[:start] + edit.chain[edit.chain.index("the ", start + 1) :]
+    assert len(Chain.parse(shorter).regions) == len(edit.erased) - 1
+    assert not is_right(shorter, edit)

@@ -48,7 +48,7 @@ class EditTruth:
     """What an edit changes."""
 
     kind: str
-    """``add``, ``remove``, ``replace``, ``recolor``, ``move``, ``background`` or ``count``."""
+    """``add``, ``remove``, ``replace``, ``recolor``, ``move``, ``background``, ``count`` or ``global``."""
     kept: tuple[Thing, ...]
     """Objects before and after. Where an addition is placed beside one of them, that one is `wanted`'s."""
     erased: tuple[Thing, ...]
@@ -150,6 +150,8 @@ def _edit_checks(
         return _addition(truth, free, others)
     if truth.kind in {"replace", "recolor", "move"}:
         return _exchange(truth, free, width_px, height_px)
+    if truth.kind == "global":
+        return _repainted(truth, free, width_px, height_px)
     raise ValueError(f"Expected a known kind of edit but got {truth.kind!r}")
 
 
@@ -187,6 +189,18 @@ def _exchange(truth: EditTruth, free: Sequence[Detection], width_px: int, height
         checks = {f"{old.name} is gone": all(d.name != old.name for d in here), **checks}
     if truth.color_named:
         checks[f"it is {new.color}"] = any(d.color == new.color for d in fitting)
+    return checks
+
+
+def _repainted(truth: EditTruth, free: Sequence[Detection], width_px: int, height_px: int) -> dict[str, bool]:
+    """Every object of the source in its place in the new colour."""
+    checks: dict[str, bool] = {}
+    for new in truth.drawn:
+        overlaps = iou_matrix([d.box_xyxy_px for d in free], [_box(new, width_px, height_px)])[:, 0]
+        here = [d for d, overlap in zip(free, overlaps, strict=True) if overlap >= SAME_PLACE_IOU]
+        checks[_unused(f"{new.name} is {new.color}", checks)] = any(
+            (d.name, d.color) == (new.name, new.color) for d in here
+        )
     return checks
 
 

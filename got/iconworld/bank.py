@@ -42,7 +42,7 @@ class EditBank:
     targets: np.ndarray
     """uint8 (n, size, size, 3)."""
     changed: np.ndarray
-    """bool (n, size, size): pixels of the target's objects, and boxes of what was taken away."""
+    """bool (n, size, size): pixels of the target's objects, boxes of what was taken away, all if the ground changes."""
 
 
 _Job = tuple[int, int, int, int]
@@ -73,6 +73,7 @@ def _drawn_edits(job: _Job) -> tuple[list[Edit], dict[str, np.ndarray]]:
     )
     changed = np.stack([target.masks.any(0) for target in targets])
     for pixels, edit in zip(changed, edits, strict=True):
+        pixels |= edit.source.ground_color != edit.target.ground_color
         for item in edit.erased:
             x1, y1, x2, y2 = edges_px(item.box_1000, job[3])
             pixels[y1:y2, x1:x2] = True

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from got.chain import Box1000
 
-KINDS = ("add", "remove", "replace", "recolor", "move", "background", "count")
-"""What an instruction can ask for."""
+KINDS = ("add", "remove", "replace", "recolor", "move", "background", "count", "global")
+"""What an instruction can ask for; a global one recolours everything."""
 PLACES = {
     "left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1),
     "top left": (-1, -1), "top right": (1, -1), "bottom left": (-1, 1), "bottom right": (1, 1),
@@ -39,7 +39,7 @@ PLACES = {
 EDIT_WORDS = (
     "the image shows nothing now there is are add put remove delete take away erase from picture replace swap turn"
     " with for into make change color of paint move to side background ground becomes number three be should have in"
-    " only it on then first next at a an and left right top bottom"
+    " only it on then first next at a an and left right top bottom everything all objects mirror"
 )
 """Words of instructions and chains beyond those of captions."""
 _MOST_OBJECTS = 4
@@ -96,13 +96,15 @@ class Edit:
 
 
 def sample_edit(rng: np.random.Generator, kind: str | None = None, *, twins: bool = False) -> Edit:
-    """A random edit, of a random kind unless one is given; with `twins`, two objects at least are of one class.
+    """A random edit; with `twins`, two objects at least are of one class.
+
+    Without a kind it is a random one of those that change one thing: all but a global one.
 
     Raises:
         ValueError: If there is no such kind.
     """
     if kind is None:
-        kind = str(rng.choice(KINDS))
+        kind = str(rng.choice(KINDS[:-1]))
     if kind not in KINDS:
         raise ValueError(f"Expected one of {', '.join(KINDS)} but got {kind!r}")
     while True:  # a kind may find no room or no unambiguous object in a scene
@@ -168,7 +170,12 @@ def side_of(box: Box1000) -> tuple[int, int]:
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def _listed(phrases: Sequence[str]) -> str:
+def listed(phrases: Sequence[str]) -> str:
+    """Phrases in a row.
+
+    >>> listed(["a cat", "a dog", "two buses"])
+    'a cat, a dog and two buses'
+    """
     return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
 
 
@@ -179,7 +186,8 @@ def described(scene: Scene) -> str:
     >>> described(Scene(objects=(item,), background="plain", seed=0))
     'a red dog'
     """
-    return _listed([with_article(f"{o.color} {o.name}") for o in scene.objects]) if scene.objects else "nothing"
+    phrases = [with_article(f"{o.color} {o.name}") + (" in the mirror" if o.reflected else "") for o in scene.objects]
+    return listed(phrases) if phrases else "nothing"
 
 
 def _after(scene: Scene) -> str:
@@ -200,7 +208,12 @@ def boxed(items: Sequence[SceneObject], first: int = 0, article: str | None = No
     ]
 
 
-def _referred(item: SceneObject, scene: Scene, rng: np.random.Generator) -> str | None:
+def pointed(words: str, item: SceneObject, number: int = 0) -> str:
+    """An object under the name that an instruction gives it, with its box: finding it is then a single step."""
+    return f"{words} {format_box(item.box_1000, MASK_COLORS[number])}"
+
+
+def referred(item: SceneObject, scene: Scene, rng: np.random.Generator) -> str | None:
     """How an instruction names one object of a scene; None if words cannot tell it from the others."""
     same = [other for other in scene.objects if other.name == item.name]
     if len(same) == 1:
@@ -217,7 +230,7 @@ def _one_of(rng: np.random.Generator, *templates: str) -> str:
 def _pick(scene: Scene, rng: np.random.Generator) -> tuple[int, str] | None:
     """An object and the words that refer to it."""
     index = int(rng.integers(len(scene.objects)))
-    name = _referred(scene.objects[index], scene, rng)
+    name = referred(scene.objects[index], scene, rng)
     return None if name is None else (index, name)
 
 
@@ -233,7 +246,7 @@ def _add(union: Scene, rng: np.random.Generator) -> Edit | None:
     where, wanted = "", ""
     if rng.random() < 0.4:
         other = source.objects[int(rng.integers(len(source.objects)))]
-        found, name = relation(new.box_1000, other.box_1000), _referred(other, source, rng)
+        found, name = relation(new.box_1000, other.box_1000), referred(other, source, rng)
         if found and name:
             where, wanted = f" {found} {name}", f"{found} {source.objects.index(other)}"
     instruction = _one_of(rng, "add {}", "put {} in the picture", "put {} in", "add {} to the image")
@@ -254,7 +267,7 @@ def _remove(source: Scene, rng: np.random.Generator) -> Edit | None:
     words = _one_of(rng, "remove {}", "delete {}", "take away {}", "erase {} from the picture")
     return Edit(
         kind="remove", source=source, target=target, instruction=words.format(picked[1]),
-        chain=chain_of(source, f"remove {boxed([old], article='the')[0]}", target),
+        chain=chain_of(source, f"remove {pointed(picked[1], old)}", target),
     )  # fmt: skip
 
 
@@ -272,7 +285,7 @@ def _replace(source: Scene, rng: np.random.Generator) -> Edit | None:
     new = SceneObject(name=name, color=color, box_1000=box, variant=variant, angle=angle, jitter=sample_jitter(rng))
     target = _with(source, (new if o is old else o for o in source.objects))
     words = _one_of(rng, "replace {} with {}", "swap {} for {}", "turn {} into {}", "change {} into {}")
-    operation = f"replace {boxed([old], article='the')[0]} with {boxed([new], 1)[0]}"
+    operation = f"replace {pointed(picked[1], old)} with {boxed([new], 1)[0]}"
     return Edit(
         kind="replace", source=source, target=target, chain=chain_of(source, operation, target),
         instruction=words.format(picked[1], with_article(name if keeps_color else f"{color} {name}")),
@@ -290,7 +303,7 @@ def _recolor(source: Scene, rng: np.random.Generator) -> Edit | None:
     words = _one_of(rng, "make {} {}", "change the color of {} to {}", "paint {} {}", "turn {} {}")
     return Edit(
         kind="recolor", source=source, target=target, instruction=words.format(picked[1], color),
-        chain=chain_of(source, f"paint {boxed([old], article='the')[0]} {color}", target),
+        chain=chain_of(source, f"paint {pointed(picked[1], old)} {color}", target),
     )  # fmt: skip
 
 
@@ -307,7 +320,7 @@ def _move(union: Scene, rng: np.random.Generator) -> Edit | None:
     if any(overlaps(old.box_1000, o.box_1000, 0) for o in rest):
         return None
     source = _with(union, (*rest, old))
-    name = _referred(old, source, rng)
+    name = referred(old, source, rng)
     before, after = side_of(old.box_1000), side_of(new.box_1000)
     sides = [side for side, (x, y) in PLACES.items() if _gets_there(before, after, (x, y))]
     if name is None or not sides:
@@ -315,7 +328,7 @@ def _move(union: Scene, rng: np.random.Generator) -> Edit | None:
     side = str(rng.choice(sides))
     target = _with(union, (*rest, new))
     words = _one_of(rng, "move {} to the {}", "put {} on the {}", "move {} to the {} side")
-    operation = f"move {boxed([old], article='the')[0]} to the {side} : {boxed([new], 1, 'the')[0]}"
+    operation = f"move {pointed(name, old)} to the {side} : {boxed([new], 1, 'the')[0]}"
     return Edit(
         kind="move", source=source, target=target, wanted=side, chain=chain_of(source, operation, target),
         instruction=words.format(name, side),
@@ -360,11 +373,25 @@ def _count(union: Scene, rng: np.random.Generator) -> Edit | None:
     return Edit(
         kind="count", source=source, target=target, wanted=str(number),
         instruction=words.format(NUMBERS[number] if number > 1 else "one", plural(name), noun),
-        chain=chain_of(source, f"{'add' if more else 'remove'} {_listed(changed)}", target),
+        chain=chain_of(source, f"{'add' if more else 'remove'} {listed(changed)}", target),
+    )  # fmt: skip
+
+
+def _global(source: Scene, rng: np.random.Generator) -> Edit | None:
+    """Everything in one colour that nothing has yet."""
+    free = [color for color in COLORS if color not in {o.color for o in source.objects}]
+    if len(source.objects) < 2 or not free:
+        return None
+    color = str(rng.choice(free))
+    target = _with(source, (dataclasses.replace(o, color=color, jitter=sample_jitter(rng)) for o in source.objects))
+    words = _one_of(rng, "make everything {}", "paint everything {}", "turn all objects {}", "make all objects {}")
+    return Edit(
+        kind="global", source=source, target=target, wanted=color, instruction=words.format(color),
+        chain=chain_of(source, f"paint {listed(boxed(source.objects, article='the'))} {color}", target),
     )  # fmt: skip
 
 
 _MAKERS: dict[str, Callable[[Scene, np.random.Generator], Edit | None]] = {
     "add": _add, "remove": _remove, "replace": _replace, "recolor": _recolor,
-    "move": _move, "background": _background, "count": _count,
+    "move": _move, "background": _background, "count": _count, "global": _global,
 }  # fmt: skip

@@ -50,10 +50,11 @@ def read_operation(text: str) -> Operation | None:
     if verb[1] == "remove":
         return Operation(erased=tuple(box for _, _, box in things))
     if verb[1] == "paint":
-        color = re.match(r"\W*(\w+)", text[chain.spans[0][3] :])
-        if len(things) != 1 or color is None or color[1] not in COLORS:
+        color = re.match(r"\W*(\w+)", text[chain.spans[-1][3] :])
+        if color is None or color[1] not in COLORS:
             return None
-        return Operation(erased=(things[0][2],), drawn=((things[0][0], color[1], things[0][2]),))
+        painted = tuple((name, color[1], box) for name, _, box in things)
+        return Operation(erased=tuple(box for _, _, box in things), drawn=painted)
     if len(things) != 2:
         return None
     return Operation(erased=(things[0][2],), drawn=(things[1],))
@@ -86,7 +87,7 @@ def is_right(text: str, edit: Edit) -> bool:
         item.color in words and (item.name, item.color) not in {d[:2] for d in planned.drawn} for item in edit.drawn
     ):
         return False
-    if edit.kind in {"recolor", "count", "move"} and any(
+    if edit.kind in {"recolor", "count", "move", "global"} and any(
         (name, color) not in wanted for name, color, _ in planned.drawn
     ):
         return False

@@ -1,6 +1,6 @@
-"""Edits that take thought: objects named by side, size, colour or what they are for, and two at a time.
+"""Edits that take thought: objects named by side, size, colour or what they are for, in a mirror, and two at a time.
 
-The categories are Reason-Edit's (SmartEdit) without mirrors, which the icon world lacks. Descriptions are ours.
+The categories are Reason-Edit's (SmartEdit). Descriptions are ours.
 """
 
 from __future__ import annotations
@@ -8,17 +8,18 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from got.iconworld.edits import Edit, boxed, chain_of, sample_edit
+from got.iconworld.edits import Edit, chain_of, pointed, referred, sample_edit
 from got.iconworld.glyphs import CLASSES
+from got.iconworld.mirrors import sample_mirror_edit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
 
-    from got.iconworld.scenes import SceneObject
+    from got.iconworld.scenes import Scene, SceneObject
 
-CATEGORIES = ("left-right", "size", "color", "multiple", "reasoning")
+CATEGORIES = ("left-right", "size", "mirror", "color", "multiple", "reasoning")
 """How the object of an edit is to be found."""
 
 DESCRIPTIONS: dict[str, tuple[str, str]] = {
@@ -115,6 +116,12 @@ def reference_words() -> list[str]:
     return [*(text for texts in DESCRIPTIONS.values() for text in texts), extra]
 
 
+def told_apart(scene: Scene, rng: np.random.Generator) -> list[tuple[str, SceneObject]]:
+    """Objects that words can tell from the others, with these words, in a random order."""
+    order = [scene.objects[i] for i in rng.permutation(len(scene.objects))]
+    return [(words, item) for item in order if (words := referred(item, scene, rng)) is not None]
+
+
 def sample_reasoning_edit(rng: np.random.Generator, category: str | None = None) -> Edit:
     """A random edit whose object is named in a way that takes thought.
 
@@ -125,6 +132,8 @@ def sample_reasoning_edit(rng: np.random.Generator, category: str | None = None)
         category = str(rng.choice(CATEGORIES))
     if category not in CATEGORIES:
         raise ValueError(f"Expected one of {', '.join(CATEGORIES)} but got {category!r}")
+    if category == "mirror":
+        return sample_mirror_edit(rng)
     while True:
         if category == "multiple":
             edit = _two_at_once(sample_edit(rng, "remove"), rng)
@@ -143,8 +152,11 @@ def rephrased(edit: Edit, category: str, rng: np.random.Generator) -> Edit | Non
     found = _ways(old, others, category)
     if named is None or not found:
         return None
+    words = f"the {old.name}" if category == "reasoning" else f"the {old.color} {old.name}"
     return dataclasses.replace(
-        edit, instruction=edit.instruction.replace(named, found[int(rng.integers(len(found)))], 1)
+        edit,
+        instruction=edit.instruction.replace(named, found[int(rng.integers(len(found)))], 1),
+        chain=edit.chain.replace(pointed(named, old), pointed(words, old)),
     )
 
 
@@ -177,11 +189,12 @@ def _two_at_once(edit: Edit, rng: np.random.Generator) -> Edit | None:
     pair = (old, rest[int(rng.integers(len(rest)))])
     target = dataclasses.replace(edit.target, objects=tuple(o for o in edit.source.objects if o not in pair))
     verb = ("remove", "delete", "take away")[int(rng.integers(3))]
+    operands = [pointed(f"the {item.name}", item, number) for number, item in enumerate(pair)]
     return dataclasses.replace(
         edit,
         target=target,
         instruction=f"{verb} the {pair[0].name} and the {pair[1].name}",
-        chain=chain_of(edit.source, f"remove {' and '.join(boxed(pair, article='the'))}", target),
+        chain=chain_of(edit.source, f"remove {' and '.join(operands)}", target),
     )
 
 
