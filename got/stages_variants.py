@@ -26,7 +26,7 @@ from got.iconworld.scenes import Scene, caption, chain_text, loosened, sample_sc
 from got.pipeline import GoTPipeline
 from got.stages import contact_sheet
 from got.stages_reasoner import aligned, chain_is_right, end_to_end, fix_nulls, reasoner_of
-from got.stages_unet import Drawing, describe, load_tokens
+from got.stages_unet import Drawing, SceneTokens, describe, load_tokens
 from got.train import Fit, Plan, averaged, stream
 from got.variant_card import card
 
@@ -182,7 +182,7 @@ def train_variants(setup: Setup, output: Path, amount: Amount) -> None:
         _export(variant, pipeline, setup, amount, output / variant.name)
 
 
-def train_reading(variant: Variant, setup: Setup, amount: Amount, tokens: torch.nn.Module) -> bool:
+def train_reading(variant: Variant, setup: Setup, amount: Amount, tokens: SceneTokens) -> bool:
     """A fresh language model learns chains, if it is to write any, and image tokens for the UNet.
 
     Returns:
@@ -235,7 +235,8 @@ def train_joint(variant: Variant, setup: Setup, amount: Amount) -> GoTPipeline:
 
         def loss_of(step: int) -> dict[str, torch.Tensor]:
             rng = stable_rng("variants noise", setup.seed, step)
-            return end_to_end(networks, drawing, *next(stored), rng, layout=variant.layout)
+            rows, sequences = next(stored)
+            return end_to_end(networks, drawing, rows, sequences, rng, layout=variant.layout)
 
         fit.run(loss_of, functools.partial(lessons.examine, networks, chains=variant.chains))
     averaged(setup.folder, plan.stage, networks)
