@@ -40,7 +40,8 @@ def test_an_edition_has_its_cases_with_pictures_masks_and_captions(name):
         mask = case.mask.load_mask()
         assert source.shape == target.shape == (64, 64, 3)
         differs = np.abs(source.astype(int) - target).max(-1) > 40
-        assert (differs & ~mask).sum() <= 0.03 * max(differs.sum(), 1), case.id
+        spill = 0.1 if case.category == "background" else 0.03  # the ground shows through boxes that stay
+        assert (differs & ~mask).sum() <= spill * max(differs.sum(), 1), case.id
         assert case.captions["source"].startswith("a photo of ")
         assert case.captions["target"] != case.captions["source"] or case.category == "move"
         json.dumps(case.extra)

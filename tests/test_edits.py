@@ -201,7 +201,7 @@ def test_a_category_nobody_knows_is_refused():
 
 @settings(max_examples=40)
 @given(seed=st.integers(0, 10**9))
-def test_a_mirror_hangs_behind_its_reflection_which_is_turned_around(seed):
+def test_a_mirror_hangs_behind_its_reflection_and_stays(seed):
     edit = sample_reasoning_edit(stable_rng("mirror", seed), "mirror")
     x1, y1, x2, y2 = edit.source.mirror_1000
     for item in (*edit.source.objects, *edit.target.objects):
@@ -214,21 +214,6 @@ def test_a_mirror_hangs_behind_its_reflection_which_is_turned_around(seed):
     top, bottom, left, right = (round(value * 0.128) for value in (y1, y2, x1, x2))
     differs[top:bottom, left:right] = False
     assert not differs.any()
-    old = next(item for item in edit.erased if item.reflected)
-    straight = dataclasses.replace(edit.source, objects=(dataclasses.replace(old, reflected=False),))
-    turned = dataclasses.replace(edit.source, objects=(old,))
-    assert abs(int(render(straight).masks.sum()) - int(render(turned).masks.sum())) == 0
-
-
-def test_a_thing_looks_into_the_mirror_the_other_way_round():
-    rng = stable_rng("cups")
-    edit = next(e for e in iter(lambda: sample_reasoning_edit(rng, "mirror"), None) if e.erased[0].name == "cup")
-    thing = next(item for item in edit.source.objects if item.name == "cup" and not item.reflected)
-    turned = dataclasses.replace(thing, reflected=True)
-    masks = [render(dataclasses.replace(edit.source, objects=(o,)), 128).masks[0] for o in (thing, turned)]
-    x1, y1, x2, y2 = render(dataclasses.replace(edit.source, objects=(thing,)), 128).boxes_xyxy_px[0].astype(int)
-    assert np.array_equal(masks[0][y1:y2, x1:x2], masks[1][y1:y2, x1:x2][:, ::-1])
-    assert not np.array_equal(masks[0], masks[1])
 
 
 def test_everything_has_to_be_painted_and_in_the_wanted_color():

@@ -176,12 +176,17 @@ def test_edits_are_described_by_what_changes_only():
     full = {kind: int(row[:, 0].sum()) for kind, row in rows.items()}
     assert full["add"] == full["remove"] == full["recolor"] == full["background"] == 1
     assert full["move"] == full["replace"] == 2
+    assert full["global"] == len(edits["global"].drawn)
     assert rows["remove"][0, 1:3].tolist() == [80, 10]
     assert rows["background"][0, 1:].tolist() == [81, COLORS.index(edits["background"].wanted), 0, 0, 1, 1]
     assert rows["move"][0, 3:].tolist() == pytest.approx([v / 1000 for v in edits["move"].erased[0].box_1000])
     with models.seeded(0):
         tokens = SceneTokens(CONFIG)
-    assert tokens(describe_edits(list(edits.values())))[0].shape == (7, IMAGE_TOKENS, CONFIG.cross_attention_dim)
+    assert tokens(describe_edits(list(edits.values())))[0].shape == (
+        len(KINDS),
+        IMAGE_TOKENS,
+        CONFIG.cross_attention_dim,
+    )
 
 
 def test_a_cell_answers_for_the_object_whose_centre_it_covers():

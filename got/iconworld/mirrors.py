@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 MIRROR_KINDS = ("remove", "replace", "recolor")
 """What can be done to a reflection."""
-_PANE_SHARE = 0.74
+_PANE_SHARE = 0.88
 """Of a mirror's sides, what the reflection takes."""
-_MOST_OTHERS = 2
+_MOST_OTHERS = 1
 
 
 def sample_mirror_edit(rng: np.random.Generator) -> Edit:

@@ -34,8 +34,7 @@ _GROUND_TINT = 34.0
 """Grey levels by which a tinted ground is off grey: clear to see, and pale enough for every object to stand out."""
 _JITTER = 12
 """Each channel of an object's colour moves by at most this much, in grey levels."""
-_MIRROR_FRAME = np.array((84, 84, 92), np.uint8)
-_MIRROR_PANE = np.array((186, 196, 202))
+_MIRROR_PANE = np.array((160, 190, 216))
 _HALF_UP_TO_PX = 32
 """Objects up to this size are scaled down from half-size drawings, which is four times faster."""
 _SMALLEST_PX = 16
@@ -192,13 +191,9 @@ def _blend(patch: np.ndarray, layers: np.ndarray, tones: np.ndarray) -> np.ndarr
 
 
 def _hang_mirror(image: np.ndarray, edges: tuple[int, int, int, int]) -> None:
-    """Paint a dark frame around a pale pane into a picture, uint8 (size, size, 3)."""
+    """Paint a bluish pane into a picture, uint8 (size, size, 3). A frame would be taken for an object."""
     x1, y1, x2, y2 = edges
-    frame = max(1, len(image) // 48)
-    image[y1:y2, x1:x2] = _MIRROR_FRAME
-    pane = image[y1 + frame : y2 - frame, x1 + frame : x2 - frame]
-    slope = np.add.outer(np.arange(pane.shape[0]), np.arange(pane.shape[1]))  # a sheen from corner to corner
-    pane[...] = np.minimum(_MIRROR_PANE + slope[..., None] * 20 // len(image), 255)
+    image[y1:y2, x1:x2] = (0.3 * image[y1:y2, x1:x2] + 0.7 * _MIRROR_PANE).astype(np.uint8)
 
 
 def render(scene: Scene, size_px: int = 64) -> Rendered:
@@ -227,7 +222,6 @@ def render(scene: Scene, size_px: int = 64) -> Rendered:
     for i, item in enumerate(scene.objects):
         x1, y1, x2, y2 = edges_px(item.box_1000, size_px)
         layers = _coverage(item.name, item.variant, item.angle, x2 - x1, y2 - y1)
-        layers = layers[..., ::-1] if item.reflected else layers
         covered = layers[0] + layers[1] >= _SOLID
         image[y1:y2, x1:x2] = _blend(image[y1:y2, x1:x2], layers, _tones(item, rng))
         masks[:i, y1:y2, x1:x2] &= ~covered

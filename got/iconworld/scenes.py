@@ -42,7 +42,7 @@ class SceneObject:
     jitter: tuple[int, int, int] | None = None
     """What is added to the colour's red, green and blue; None draws it from the scene's seed."""
     reflected: bool = False
-    """Whether it is seen in the scene's mirror, where left and right are exchanged."""
+    """Whether it is seen in the scene's mirror, which shows things the right way round: detectors know no other."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Scene:
     ground_color: str | None = None
     """One of `GROUND_COLORS`, or None for a ground that is nearly grey."""
     mirror_1000: tuple[int, int, int, int] | None = None
-    """Where a framed mirror hangs, behind all objects."""
+    """Where a mirror hangs, behind all objects."""
 
 
 def plural(name: str) -> str:
