@@ -223,7 +223,8 @@ def referred(item: SceneObject, scene: Scene, rng: np.random.Generator) -> str |
     return None
 
 
-def _one_of(rng: np.random.Generator, *templates: str) -> str:
+def one_of(rng: np.random.Generator, *templates: str) -> str:
+    """One of several ways to say it."""
     return templates[int(rng.integers(len(templates)))]
 
 
@@ -249,9 +250,9 @@ def _add(union: Scene, rng: np.random.Generator) -> Edit | None:
         found, name = relation(new.box_1000, other.box_1000), referred(other, source, rng)
         if found and name:
             where, wanted = f" {found} {name}", f"{found} {source.objects.index(other)}"
-    instruction = _one_of(rng, "add {}", "put {} in the picture", "put {} in", "add {} to the image")
+    instruction = one_of(rng, "add {}", "put {} in the picture", "put {} in", "add {} to the image")
     if where:
-        instruction = _one_of(rng, "add {}", "put {}")
+        instruction = one_of(rng, "add {}", "put {}")
     return Edit(
         kind="add", source=source, target=target, wanted=wanted, instruction=instruction.format(thing) + where,
         chain=chain_of(source, f"add {boxed([new])[0]}", target),
@@ -264,7 +265,7 @@ def _remove(source: Scene, rng: np.random.Generator) -> Edit | None:
         return None
     old = source.objects[picked[0]]
     target = _with(source, (o for o in source.objects if o is not old))
-    words = _one_of(rng, "remove {}", "delete {}", "take away {}", "erase {} from the picture")
+    words = one_of(rng, "remove {}", "delete {}", "take away {}", "erase {} from the picture")
     return Edit(
         kind="remove", source=source, target=target, instruction=words.format(picked[1]),
         chain=chain_of(source, f"remove {pointed(picked[1], old)}", target),
@@ -284,7 +285,7 @@ def _replace(source: Scene, rng: np.random.Generator) -> Edit | None:
     box = fit_inside(ratio, longer, old.box_1000, [o.box_1000 for o in source.objects if o is not old])
     new = SceneObject(name=name, color=color, box_1000=box, variant=variant, angle=angle, jitter=sample_jitter(rng))
     target = _with(source, (new if o is old else o for o in source.objects))
-    words = _one_of(rng, "replace {} with {}", "swap {} for {}", "turn {} into {}", "change {} into {}")
+    words = one_of(rng, "replace {} with {}", "swap {} for {}", "turn {} into {}", "change {} into {}")
     operation = f"replace {pointed(picked[1], old)} with {boxed([new], 1)[0]}"
     return Edit(
         kind="replace", source=source, target=target, chain=chain_of(source, operation, target),
@@ -300,7 +301,7 @@ def _recolor(source: Scene, rng: np.random.Generator) -> Edit | None:
     color = str(rng.choice([color for color in COLORS if color != old.color]))
     new = dataclasses.replace(old, color=color, jitter=sample_jitter(rng))
     target = _with(source, (new if o is old else o for o in source.objects))
-    words = _one_of(rng, "make {} {}", "change the color of {} to {}", "paint {} {}", "turn {} {}")
+    words = one_of(rng, "make {} {}", "change the color of {} to {}", "paint {} {}", "turn {} {}")
     return Edit(
         kind="recolor", source=source, target=target, instruction=words.format(picked[1], color),
         chain=chain_of(source, f"paint {pointed(picked[1], old)} {color}", target),
@@ -327,7 +328,7 @@ def _move(union: Scene, rng: np.random.Generator) -> Edit | None:
         return None
     side = str(rng.choice(sides))
     target = _with(union, (*rest, new))
-    words = _one_of(rng, "move {} to the {}", "put {} on the {}", "move {} to the {} side")
+    words = one_of(rng, "move {} to the {}", "put {} on the {}", "move {} to the {} side")
     operation = f"move {pointed(name, old)} to the {side} : {boxed([new], 1, 'the')[0]}"
     return Edit(
         kind="move", source=source, target=target, wanted=side, chain=chain_of(source, operation, target),
@@ -344,7 +345,7 @@ def _gets_there(before: tuple[int, int], after: tuple[int, int], place: tuple[in
 def _background(source: Scene, rng: np.random.Generator) -> Edit | None:
     color = str(rng.choice([color for color in GROUND_COLORS if color != source.ground_color]))
     target = dataclasses.replace(source, ground_color=color)
-    words = _one_of(
+    words = one_of(
         rng,
         "make the background {}",
         "change the background to {}",
@@ -368,7 +369,7 @@ def _count(union: Scene, rng: np.random.Generator) -> Edit | None:
     few, many = _with(union, (*group[:fewer], *rest)), _with(union, (*group, *rest))
     source, target = (few, many) if more else (many, few)
     number = len(group) if more else fewer
-    words = _one_of(rng, "change the number of {1} to {0}", "make it {0} {2}", "there should be {0} {2}")
+    words = one_of(rng, "change the number of {1} to {0}", "make it {0} {2}", "there should be {0} {2}")
     noun = plural(name) if number > 1 else name
     return Edit(
         kind="count", source=source, target=target, wanted=str(number),
@@ -384,7 +385,7 @@ def _global(source: Scene, rng: np.random.Generator) -> Edit | None:
         return None
     color = str(rng.choice(free))
     target = _with(source, (dataclasses.replace(o, color=color, jitter=sample_jitter(rng)) for o in source.objects))
-    words = _one_of(rng, "make everything {}", "paint everything {}", "turn all objects {}", "make all objects {}")
+    words = one_of(rng, "make everything {}", "paint everything {}", "turn all objects {}", "make all objects {}")
     return Edit(
         kind="global", source=source, target=target, wanted=color, instruction=words.format(color),
         chain=chain_of(source, f"paint {listed(boxed(source.objects, article='the'))} {color}", target),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from got.iconworld.edits import Edit, boxed, chain_of, pointed
+from got.iconworld.edits import Edit, boxed, chain_of, one_of, pointed
 from got.iconworld.glyphs import CLASSES
 from got.iconworld.placing import fit_inside, sample_look
 from got.iconworld.render import sample_jitter
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from got.chain import Box1000
 
-MIRROR_KINDS = ("remove", "replace", "recolor")
-"""What can be done to a reflection."""
+_KINDS = ("remove", "replace", "recolor")  # what can be done to a reflection
 _PANE_SHARE = 0.88
 """Of a mirror's sides, what the reflection takes."""
 _MOST_OTHERS = 1
@@ -27,16 +26,16 @@ def sample_mirror_edit(rng: np.random.Generator) -> Edit:
     """A random edit of a reflection. The thing itself stays, and so does the mirror."""
     source = _sample_scene(rng)
     thing, old, *others = source.objects
-    kind = str(rng.choice(MIRROR_KINDS))
+    kind = str(rng.choice(_KINDS))
     there = f"the {old.name} in the mirror"
     here = pointed(f"in the mirror the {old.name}", old)
     if kind == "remove":
-        instruction, operation = f"{_one_of(rng, 'remove', 'delete', 'erase')} {there}", f"remove {here}"
+        instruction, operation = f"{one_of(rng, 'remove', 'delete', 'erase')} {there}", f"remove {here}"
         new: tuple[SceneObject, ...] = ()
     elif kind == "recolor":
         color = str(rng.choice([color for color in COLORS if color != old.color]))
         new = (dataclasses.replace(old, color=color, jitter=sample_jitter(rng)),)
-        instruction, operation = f"{_one_of(rng, 'make', 'paint', 'turn')} {there} {color}", f"paint {here} {color}"
+        instruction, operation = f"{one_of(rng, 'make', 'paint', 'turn')} {there} {color}", f"paint {here} {color}"
     else:
         name, color = str(rng.choice([name for name in CLASSES if name != old.name])), str(rng.choice(COLORS))
         variant, angle, ratio = sample_look(name, rng)
@@ -52,10 +51,6 @@ def sample_mirror_edit(rng: np.random.Generator) -> Edit:
     target = dataclasses.replace(source, objects=(thing, *new, *others))
     chain = chain_of(source, operation, target)
     return Edit(kind=kind, source=source, target=target, instruction=instruction, chain=chain)
-
-
-def _one_of(rng: np.random.Generator, *words: str) -> str:
-    return words[int(rng.integers(len(words)))]
 
 
 def _sample_scene(rng: np.random.Generator) -> Scene:
