@@ -168,17 +168,31 @@ def sequence(
     return [*ids, eos], [label and conversation.written for label in (*written, True)], blocks
 
 
-def teacher_forced(mllm: Qwen2_5_VLForConditionalGeneration, batch: TrainingBatch) -> Forced:
+def teacher_forced(
+    mllm: Qwen2_5_VLForConditionalGeneration,
+    batch: TrainingBatch,
+    blank: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> Forced:
     """One pass with gradients over whole sequences; `batch` is on the model's device.
 
     Padding is on the right, where causal attention cannot see it, so no mask is needed and attention takes its
     fast path. Logits are computed only where there is a label.
+
+    Args:
+        mllm: The reasoner.
+        batch: Whole conversations.
+        blank: Patches and grid of a picture that changes nothing, for a batch without pictures. Processes that share
+            a training exchange weights and gradients in the order in which the networks use them, so the vision tower
+            must have its turn in each of them, and the same: behind the embedding, before the first layer.
     """
-    vision = {}
+    inputs: dict[str, torch.Tensor | None] = {"input_ids": batch.input_ids}
     if batch.pixel_values is not None:
-        vision = {"pixel_values": batch.pixel_values, "image_grid_thw": batch.image_grid_thw}
+        inputs |= {"pixel_values": batch.pixel_values, "image_grid_thw": batch.image_grid_thw}
+    elif blank is not None:
+        embedded = mllm.get_input_embeddings()(batch.input_ids)
+        inputs = {"inputs_embeds": embedded + 0 * mllm.model.visual(blank[0], grid_thw=blank[1]).pooler_output.sum()}
     positions = _positions(mllm, batch) if batch.position_ids is None else batch.position_ids
-    states = mllm.model(input_ids=batch.input_ids, position_ids=positions, use_cache=False, **vision)[0]
+    states = mllm.model(position_ids=positions, use_cache=False, **inputs)[0]
     targets = batch.labels[:, 1:]
     labelled = targets != IGNORED_LABEL
     logits = mllm.lm_head(states[:, :-1][labelled])

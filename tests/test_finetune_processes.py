@@ -1,13 +1,17 @@
-"""Trainings in processes of their own: killed and resumed, and shared by two."""
+"""Trainings in processes of their own: killed and resumed, and shared by two, with whole weights and with shards."""
 
+import importlib.util
+import os
 import signal
 import subprocess
+import sys
 import time
 
 import finetune_kit as kit
 import pytest
 import torch
 
+from got.checkpoint import load
 from got.finetune import folder
 
 pytestmark = pytest.mark.slow
@@ -41,17 +45,21 @@ def weights(root, name):
     return state["weights"]
 
 
-def killed_behind(step, root, name):
-    """Start a training and kill it when it has logged a step."""
+def killed_behind(step, root, name, command=None):
+    """Start a training and kill it, with all its processes, when it has logged a step."""
     process = subprocess.Popen(
-        kit.command(*arguments(root, name)), env=kit.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command or kit.command(*arguments(root, name)),
+        env=kit.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         while len(folder.rows(root / name / folder.LOG)) < step:
             assert process.poll() is None, process.stderr.read().decode()[-3000:]
             time.sleep(0.01)
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
 
@@ -78,3 +86,57 @@ def test_two_processes_give_the_losses_of_one(root, straight):
     expected, found = weights(root, "straight"), weights(root, "two")
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, atol=2e-4, rtol=1e-2, msg=name)
+
+
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="pip install deepspeed")
+CONFIGS = ("fsdp", pytest.param("zero2", marks=needs_deepspeed))
+
+
+def sharded(config, *more):
+    """Command of a training that two processes with shards share."""
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29612"]
+    program = [kit.ROOT / "tests" / "sharded_finetune.py", kit.ROOT / "docs" / "training" / f"{config}.yaml"]
+    device = ["--device", "cpu"] if config == "fsdp" else []  # asked for, it keeps accelerate from DeepSpeed
+    return [sys.executable, *map(str, [*launcher, *program, *device, *more, "--micro", 1])]
+
+
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=kit.environment())
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def networks(root, name):
+    """All weights of a finished model."""
+    model = load(root / name / "model")
+    parts = {part: getattr(model, part).state_dict() for part in ("mllm", "unet", "projector")}
+    return {f"{part}.{key}": weight for part, state in parts.items() for key, weight in state.items()}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_shards_that_were_killed_and_resumed_give_the_losses_and_the_model_of_one_process(config, root, straight):
+    """Looks change nothing, and neither does it that in an update only some of the batches have a source picture."""
+    command = sharded(config, *arguments(root, config), "--look-every", 3)
+    killed_behind(3, root, config, command)
+    run(command)
+    rows = folder.rows(root / config / folder.LOG)
+    assert len(rows) == len(straight) == STEPS
+    for one, two in zip(straight, rows, strict=True):
+        assert two == pytest.approx(one, rel=1e-5)
+    expected, found = networks(root, "straight"), networks(root, config)
+    assert expected.keys() == found.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_shards_in_short_floats_with_looks(config, root, straight):
+    name = f"{config}-short"
+    settings = [*SETTINGS[: SETTINGS.index("--log-every")], "precision=bf16", "gradient_checkpointing=true"]
+    more = ["--look-every", 3, "--log-every", 1]
+    run(sharded(config, "--model", root / "model", "--data", root / "data", "--output", root / name, *settings, *more))
+    rows = folder.rows(root / name / folder.LOG)
+    assert [row["noise"] for row in rows] == pytest.approx([row["noise"] for row in straight], rel=0.01)
+    assert [row["cross_entropy"] for row in rows] == pytest.approx([row["cross_entropy"] for row in straight], rel=0.01)
+    looks = folder.rows(root / name / folder.HELD_OUT)
+    assert [row["step"] for row in looks] == [3, 6]
+    assert looks[1]["held_out/cross_entropy"] < looks[0]["held_out/cross_entropy"]

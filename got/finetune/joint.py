@@ -195,10 +195,8 @@ class Joint(nn.Module):
         Returns:
             ``token_losses``, (labelled tokens,), cross-entropies in nats; ``predicted``, (n, channels, h, w).
         """
-        forced = teacher_forced(self.reader, sequences)
+        forced = teacher_forced(self.reader, sequences, blank)
         hidden = forced.hidden[drawn]
-        if blank is not None:
-            hidden = hidden + 0 * self.reader.model.visual(blank[0], grid_thw=blank[1]).pooler_output.sum()
         context, null_context, pooled = semantic_conditions(self.projector, hidden, Switches())
         semantic, spatial, reference = noised.keep[:, :, None, None, None].unbind(1)
         predicted = self.unet(

@@ -21,6 +21,8 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from got.checkpoint import load, quiet
 from got.data.records import TASKS
@@ -98,7 +100,7 @@ class Trainer:
         )
         self.model, self.optimizer = self.accelerator.prepare(self.joint, optimizer)
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.ema = EMAModel(self.weights, recipe.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+        self.ema = EMAModel(self.own, recipe.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
         self.ema.to(dtype=torch.float32)  # DeepSpeed's weights are short, and would swallow small changes
         self.step = self.faults = self.faults_in_a_row = self.skipped = 0
         # What has been measured since the last line of the log.
@@ -114,6 +116,11 @@ class Trainer:
     def sharded(self) -> bool:
         """Whether no process has all weights."""
         return self.accelerator.distributed_type in _SHARDED
+
+    @property
+    def own(self) -> list[torch.Tensor]:
+        """The trained weights, of shards this process's: torch has no sums over lists of those that are shared out."""
+        return [w.to_local().detach().requires_grad_() if isinstance(w, DTensor) else w for w in self.weights]
 
     # ------------------------------------------------------------------------------------------------------ training
 
@@ -163,7 +170,7 @@ class Trainer:
             self.optimizer.zero_grad()  # and so the next line changes nothing
         self.optimizer.step()
         if math.isfinite(norm):
-            self.ema.step(self.weights)
+            self.ema.step(self.own)
             self.sums, self.norms = self.sums + measured, [*self.norms, norm]
         self.schedule.step()
         self.optimizer.zero_grad()
@@ -174,7 +181,10 @@ class Trainer:
         device = self.accelerator.device
         blank = None if batch.blank is None else (batch.blank[0].to(device), batch.blank[1].to(device))
         noised = self.noise(batch)
-        output = self.model(batch.sequences.to(device), blank, batch.drawn.to(device), noised)
+        # accelerate sees to it but for DeepSpeed, whose weights are short while norms and time embeddings are not.
+        short = self.accelerator.distributed_type == DistributedType.DEEPSPEED and self.run.recipe.precision == "bf16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=short):
+            output = self.model(batch.sequences.to(device), blank, batch.drawn.to(device), noised)
         errors = (output["predicted"].float() - noised.target).square().mean((1, 2, 3))
         of_tokens = batch.row_tasks[token_rows(batch.sequences)]
         of_pictures = batch.row_tasks[batch.sequences.image_rows[batch.drawn]]
@@ -252,12 +262,14 @@ class Trainer:
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """The averaged weights in the place of the trained ones."""
-        self.ema.store(self.weights)
-        self.ema.copy_to(self.weights)
+        self.ema.store(self.own)
+        self.ema.copy_to(self.own)
         try:
             yield
         finally:
-            self.ema.restore(self.weights)
+            self.ema.restore(self.own)
+            if isinstance(self.model, FSDPModule):
+                self.model.reshard()  # without gradients it keeps what it gathered, and would go on with the average
 
     # --------------------------------------------------------------------------------------------------- checkpoints
 
