@@ -102,8 +102,9 @@ def _curves(ablation: Ablation, varied: Varied, x: Sequence[float], what: str, n
         if key is None:
             low, high = ([score[end] for score in scores] for end in ("low", "high"))
             axes.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0)
-        axes.plot(places, [score["value"] for score in scores], color=color, marker=marker,
-                  markeredgecolor=style.PAPER, label=style.words(label, 24, 1))  # fmt: skip
+        under = len(lines) - 1 - number  # lines of equal scores lie within each other, the later ones narrower
+        axes.plot(places, [score["value"] for score in scores], color=color, marker=marker, linewidth=1.4 + 1.5 * under,
+                  markersize=4.5 + 2.5 * under, markeredgecolor=style.PAPER, label=style.words(label, 24, 1))  # fmt: skip
         rows += [
             (*([label] if key else []), varied.label(cell), place, *(cell.row["overall"][k] for k in _SCORE))
             for place, cell in points
