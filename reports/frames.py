@@ -108,7 +108,8 @@ def load_ablation(path: Path) -> Ablation:
     try:
         return Ablation(
             path=path,
-            name=path.resolve().name,
+            # As the folder is named where none was given, and then its tables are called so once more.
+            name=path.resolve().name.removeprefix("ablation-"),
             suite=str(content.get("suite", "geneval")),
             command=" ".join(["python -m evals.ablation", *content["command"]]),
             cells=tuple(_cell(path, row) for row in content["cells"]),

@@ -151,8 +151,8 @@ def failure_split(groups: Mapping[str, Sequence[Picture]], name: str, title: str
     return Drawn(
         name=name,
         title=title,
-        text="Wrong images by the stage that failed: the plan, the drawing of a right plan, or perhaps the detector, "
-        "which rejects even an exact drawing of the plan.",
+        text="Wrong images by the stage that failed: the plan (or none was written), the drawing of a right plan, or "
+        "perhaps the detector, which rejects even an exact drawing of the plan.",
         figure=figure,
         header=("group", *stages, "images"),
         rows=tuple((label, *(counts[label][stage] for stage in stages), totals[label]) for label in groups),

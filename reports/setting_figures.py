@@ -46,8 +46,12 @@ def settings_of(ablation: Ablation) -> Varied:
         if len(values) == 1:
             continue
         try:
-            numbers[name] = sorted({float(value) for value in values})
+            parsed = sorted({float(value) for value in values})
         except ValueError:
+            parsed = []
+        if parsed and name != "seed":  # nothing lies between two seeds
+            numbers[name] = parsed
+        else:
             words[name] = values
     return Varied(numbers=numbers, words=words)
 
@@ -103,8 +107,16 @@ def _curves(ablation: Ablation, varied: Varied, x: Sequence[float], what: str, n
             low, high = ([score[end] for score in scores] for end in ("low", "high"))
             axes.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0)
         under = len(lines) - 1 - number  # lines of equal scores lie within each other, the later ones narrower
-        axes.plot(places, [score["value"] for score in scores], color=color, marker=marker, linewidth=1.4 + 1.5 * under,
-                  markersize=4.5 + 2.5 * under, markeredgecolor=style.PAPER, label=style.words(label, 24, 1))  # fmt: skip
+        axes.plot(
+            places,
+            [score["value"] for score in scores],
+            color=color,
+            marker=marker,
+            linewidth=1.4 + 0.9 * under,
+            markersize=4.5 + 1.6 * under,
+            markeredgecolor=style.PAPER,
+            label=style.words(label, 24, 1),
+        )
         rows += [
             (*([label] if key else []), varied.label(cell), place, *(cell.row["overall"][k] for k in _SCORE))
             for place, cell in points

@@ -113,6 +113,10 @@ def test_two_settings_make_a_map_with_a_cell_for_each_pair(tmp_path):
 def test_other_ablations_make_neither(tmp_path):
     ablation = make_ablation(tmp_path / "parts", {"full": [], "no boxes": ["--spatial", "off"]})
     assert setting_figures.over_settings(load_ablation(ablation)) is None
+    seeds = load_ablation(make_ablation(tmp_path / "ablation-seeds", {f"seed {n}": ["--seed", n] for n in "123"}))
+    assert seeds.name == "seeds"
+    assert setting_figures.over_settings(seeds) is None, "nothing lies between two seeds"
+    assert setting_figures.against_time(seeds) is None
 
 
 def test_matplotlibs_own_settings_come_back():
