@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload
+from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor2_0
+from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
+
+from got import models
+from got.chain import Chain
+from got.output import Sampling
+from got.ssgm import Switches
 
 CHAINS = [got_kit.BOTH, got_kit.APPLE]
 
@@ -72,3 +80,51 @@ def test_the_autoencoder_can_work_in_tiles(pipe):
     tiled = draw(pipe, height=64, width=96)
     assert tiled.shape == (2, 64, 96, 3)
     assert np.isfinite(tiled).all()
+
+
+class Euler(DDIMScheduler):
+    """A step without the step's number, which is a value that tensors without values cannot give."""
+
+    def step(self, model_output, timestep, sample, return_dict=True):
+        return (sample - 0.1 * model_output,)
+
+
+@pytest.fixture
+def gpu(request):
+    """A pipeline on a GPU that is not there: tensors have a device, a precision and a size, but no values.
+
+    An operation on tensors of two devices or two precisions fails as it does on a GPU.
+    """
+    usual = torch.get_default_dtype()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with torch.device("cuda"):
+            pipe = got_kit.make_pipeline()
+            torch.set_default_dtype(request.param)
+            try:
+                pipe.unet = models.build_unet(got_kit.CONFIG).eval()
+            finally:
+                torch.set_default_dtype(usual)
+        pipe.scheduler = Euler.from_config(pipe.scheduler.config)
+        assert {(p.device.type, p.dtype) for p in pipe.unet.parameters()} == {("cuda", request.param)}
+        yield pipe
+
+
+@pytest.mark.parametrize("gpu", [torch.float32, torch.bfloat16, torch.float16], indirect=True)
+def test_on_a_gpu_every_tensor_is_on_it(gpu):
+    """Reading chains, conditions, guided denoising of all branches, and decoding; for drawings and for edits."""
+    prompts = ["a red apple and a blue dog", "a red apple"]
+    drawn = gpu(prompts, chain=CHAINS, num_inference_steps=2, output_type="pt")
+    assert (drawn.images.device.type, drawn.images.dtype, drawn.images.shape) == ("cuda", torch.float32, (2, 3, 32, 32))
+    scales, sources = gpu.got_config.edit, [Image.new("RGB", (40, 30))] * 2
+    sampling = Sampling(size_px=(32, 32), steps=2, scales=scales, switches=Switches(), generators=None)
+    with torch.inference_mode():
+        hidden = gpu.reasoner.read(prompts, CHAINS).hidden
+        latents = gpu.draw(hidden, [Chain.parse(text) for text in CHAINS], sources, sampling)
+    assert (latents.device.type, latents.dtype) == ("cuda", torch.float32)
+
+
+@pytest.mark.parametrize("gpu", [torch.float32], indirect=True)
+def test_a_tensor_that_stayed_behind_would_be_noticed(gpu):
+    gpu.projector.output_projector.bias = torch.nn.Parameter(torch.zeros(got_kit.CONFIG.cross_attention_dim))
+    with pytest.raises(FakeTensorDeviceMismatchError):
+        gpu(["a red apple and a blue dog", "a red apple"], chain=CHAINS, num_inference_steps=1, output_type="pt")
