@@ -72,7 +72,7 @@ def speed_table(files: Sequence[Benchmarks]) -> Table:
             cells.append(Cell(value=_ratio(files[0], files[-1], name)))
         noted = files[-1].extra.get(name, {})
         speedup = noted.get("speedup")
-        cells += [Cell(value=None if speedup is None else float(speedup)), Cell(text=_rates(noted) or "-")]
+        cells += [Cell(value=None if speedup is None else float(speedup)), Cell(text=_rates(noted))]
         rows.append(Row(label=name.removeprefix("bench_"), images=", ".join(machines), cells=tuple(cells)))
     columns = [Column(key=f"ms_{i}", title=f"ms, {file.label}", best=None, digits=1) for i, file in enumerate(files)]
     columns += [Column(key="ratio", title="last / first", best=None, digits=2)] * compared

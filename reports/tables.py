@@ -208,7 +208,7 @@ def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
     rows = _trained_rows(ablation, len(tasks))
     for cell in ablation.cells:
         change = cell.row["difference"]
-        middle = (Cell(text="-"), Cell(text="-"), Cell(text="baseline"))
+        middle = (Cell(), Cell(), Cell(text="baseline"))
         if change is not None:
             middle = (estimate(change), Cell(value=change["p_holm"]), Cell(text=change["verdict"]))
         parts = (estimate(cell.row["tasks"].get(task)) for task in tasks)
@@ -243,7 +243,7 @@ def _trained_rows(ablation: Ablation, tasks: int) -> list[Row]:
     if ablation.suite != "geneval" or not {cell.name for cell in ablation.cells} <= set(paper.index):
         return []
     rows = [reported_row(str(method), line, ["geneval_overall"]) for method, line in paper.iterrows()]
-    blank = (Cell(text="-"),) * 3 + (Cell(),) * tasks
+    blank = (Cell(),) * (3 + tasks)
     return [dataclasses.replace(row, cells=(*row.cells, *blank)) for row in rows]
 
 
