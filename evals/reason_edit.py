@@ -33,7 +33,7 @@ def load(args: argparse.Namespace) -> EditSet:
 
 SUITE = editing.make_suite(
     name="reason_edit",
-    version=2,
+    version=3,
     protocol="smartedit",
     title="Reason-Edit",
     add_arguments=add_arguments,

@@ -48,9 +48,9 @@ class GoTConfig:
 
 CONFIGS = {
     "mini": GoTConfig(
-        image_size_px=64,
+        image_size_px=128,
         latent_channels=4,
-        vae_channels=(32, 64, 96),
+        vae_channels=(16, 32, 64, 96),
         unet_channels=(64, 128, 192),
         unet_heads=(1, 2, 4),
         unet_top_context=True,

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from got import losses, models
 from got.chain import MASK_COLORS
+from got.checkpoint import load
 from got.iconworld import bank as banks
 from got.iconworld.scenes import stable_rng
 from got.layout import draw_mask
-from got.train import Fit, Plan, averaged, bf16
+from got.speed import bf16
+from got.train import Fit, Plan, averaged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 _ANCHOR_WEIGHT, _KL_WEIGHT = 0.1, 1e-3  # per latent number
 _FLAT_SHARE = 8  # one picture in this many is a mask or black: the layout and the null reference pass the VAE as well
+
+_SPREAD_WEIGHT = 0.01
+_MOMENTS = "moments.pt"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +45,7 @@ class Setup:
     device: str = "cpu"
     workers: int = 0
     start: Path | None = None
-    """A saved pipeline whose language model the reasoner's stage goes on from."""
+    """A saved pipeline that a stage goes on from."""
     fixed_tokens: bool = False
     """Whether the stage with edits leaves the scene tokens as they are."""
 
@@ -86,6 +92,7 @@ def train_vae(plan: Plan, setup: Setup) -> None:
     """Reconstruct scenes and masks, with latents that look like small pictures and a pull to a standard normal.
 
     Left to itself the encoder spreads fine detail over the latents in ways that a small UNet needs very long to learn.
+    With a pipeline to start from, the latents are those of its autoencoder, see `taught`.
     """
     bank, held_out = setup.bank(), setup.held_out(512)
     images, objects, flat = (
@@ -94,6 +101,10 @@ def train_vae(plan: Plan, setup: Setup) -> None:
     )
     with models.seeded(setup.seed):
         vae = models.build_vae(setup.config)
+    teacher = None if setup.start is None else load(setup.start).vae.to(setup.device).requires_grad_(False)
+    if teacher is not None:
+        take_over(vae, teacher)
+        keep_moments(setup, torch.zeros(setup.config.latent_channels), torch.ones(setup.config.latent_channels))
     fit = Fit(plan, {"vae": vae}, setup.folder, setup.device)
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
@@ -103,6 +114,8 @@ def train_vae(plan: Plan, setup: Setup) -> None:
         chosen[:flats], foreground[:flats] = flat[rng.integers(0, len(flat), flats)], 0
         pixels = to_pixels(chosen)
         noise = gaussian((plan.batch, *_latent_shape(setup.config)), rng, setup.device)
+        if teacher is not None:
+            return taught(vae, teacher, pixels, foreground, noise)
         with bf16(setup.device):
             posterior = vae.encode(pixels).latent_dist
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample
@@ -120,6 +133,48 @@ def train_vae(plan: Plan, setup: Setup) -> None:
         return {"psnr": _psnr(error.mean()), "psnr_foreground": _psnr(error[front].mean())}
 
     fit.run(loss_of, check)
+
+
+def take_over(vae: AutoencoderKL, teacher: AutoencoderKL) -> None:
+    """Begin with another autoencoder's weights wherever they fit; it has fewer levels, or as many."""
+    extra = len(vae.config.block_out_channels) - len(teacher.config.block_out_channels)
+    own = vae.state_dict()
+    for name, weight in teacher.state_dict().items():
+        parts = name.split(".")
+        if parts[:2] == ["encoder", "down_blocks"]:  # counted from the picture; all else is counted from the latents
+            parts[2] = str(int(parts[2]) + extra)
+        if own.get(deeper := ".".join(parts), torch.empty(0)).shape == weight.shape:
+            own[deeper] = weight
+    vae.load_state_dict(own)
+
+
+def taught(
+    vae: AutoencoderKL, teacher: AutoencoderKL, pixels: torch.Tensor, foreground: torch.Tensor, noise: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Terms of the loss that teaches the latents of an autoencoder of smaller pictures, and larger pictures of them.
+
+    So a UNet that draws the one's latents draws the other's.
+
+    Args:
+        vae: Learns.
+        teacher: Sees the pictures shrunken to its own size.
+        pixels: (b, 3, h, w) in [-1, 1].
+        foreground: (b, 1, h, w), 1 on objects.
+        noise: Standard normal, of the latents' shape.
+    """
+    factor = 2 ** (len(teacher.config.block_out_channels) - 1)
+    with bf16(pixels.device):
+        with torch.no_grad():
+            side = (noise.shape[-2] * factor, noise.shape[-1] * factor)
+            small = functional.interpolate(pixels, side, mode="bicubic", antialias=True)
+            known = teacher.encode(small).latent_dist
+        posterior = vae.encode(pixels).latent_dist
+        decoded = vae.decode(known.mean + known.std * noise).sample
+    reconstruction = losses.reconstruction_loss(decoded, pixels, foreground)
+    latents = functional.mse_loss(posterior.mean.float(), known.mean.float())
+    spread = functional.mse_loss(posterior.logvar.float(), known.logvar.float())
+    loss = reconstruction + latents + _SPREAD_WEIGHT * spread
+    return {"loss": loss, "reconstruction": reconstruction, "latents": latents, "spread": spread}
 
 
 def _psnr(mse: torch.Tensor) -> float:
@@ -148,12 +203,17 @@ def finished_vae(setup: Setup) -> AutoencoderKL:
     vae = models.build_vae(setup.config).eval().requires_grad_(False)
     averaged(setup.folder, "vae", {"vae": vae})
     vae.to(setup.device)
-    path = setup.folder / "moments.pt"
+    path = setup.folder / _MOMENTS
     if not path.exists():
         sample = encode_pictures(vae, setup.bank().images[:2048])
-        torch.save((sample.mean((0, 2, 3)), sample.std((0, 2, 3))), path)
+        keep_moments(setup, sample.mean((0, 2, 3)), sample.std((0, 2, 3)))
     fold_moments(vae, *torch.load(path, map_location=setup.device, weights_only=True))
     return vae
+
+
+def keep_moments(setup: Setup, mean: torch.Tensor, std: torch.Tensor) -> None:
+    """Write down the latents' moments, (channels,) each, for `finished_vae`."""
+    torch.save((mean, std), setup.folder / _MOMENTS)
 
 
 def fold_moments(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> None:

@@ -19,8 +19,9 @@ from got.iconworld.edits import described
 from got.iconworld.operations import overlap
 from got.iconworld.referring import told_apart
 from got.iconworld.scenes import caption, chain_text, parse_phrase, stable_rng
+from got.speed import bf16
 from got.stages_reasoner import pointing_words, reading_networks, reasoner_of, warm_start
-from got.train import Fit, Plan, averaged, bf16, stream
+from got.train import Fit, Plan, averaged, stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 KINDS = ("names", "boxes", "place", "prompt")
 """What a batch asks for: all names, all names with boxes, the boxes of named objects; or the chain of a caption,
 so that writing from words is not forgotten."""
-_SHARES = (0.1, 0.15, 0.6, 0.15)
+_SHARES = (0.05, 0.1, 0.7, 0.15)
 _HELD_OUT = 96
 
 

@@ -1,10 +1,9 @@
-"""Training stages with the reasoner: chains and image tokens, then everything end to end; and the finished pipeline."""
+"""Training stages with the reasoner: chains and image tokens, then everything end to end."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import shutil
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from PIL import Image
 
 from got import losses, models
 from got.chain import Chain
-from got.checkpoint import load, save_fp16
+from got.checkpoint import load
 from got.forcing import Conversation, TrainingBatch, encode_conversations, teacher_forced
 from got.iconworld.edits import KINDS, chained, listed, pointed, sample_edit
 from got.iconworld.interventions import INTERVENTIONS, sample_intervention
@@ -32,9 +31,9 @@ from got.iconworld.scenes import (
     stable_rng,
     vocabulary,
 )
-from got.pipeline import GoTPipeline
 from got.reasoner import Reasoner
-from got.stages import Setup, finished_vae
+from got.speed import bf16
+from got.stages import Setup
 from got.stages_edits import EDIT_SHARE, judge_edits, mixed_rows
 from got.stages_unet import (
     Drawing,
@@ -43,11 +42,10 @@ from got.stages_unet import (
     describe_edits,
     drop_semantic,
     sample_drops,
-    save_tokens,
     spatial_latents,
 )
 from got.tokens import build_tokenizer
-from got.train import Fit, Plan, averaged, bf16, stream
+from got.train import Fit, Plan, averaged, stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +86,8 @@ def reading_networks(setup: Setup) -> tuple[PreTrainedTokenizerBase, dict[str, A
     return tokenizer, {"mllm": mllm, "projector": projector}
 
 
-def _drawing_networks(setup: Setup, stage: str) -> dict[str, Any]:
+def drawing_networks(setup: Setup, stage: str) -> dict[str, Any]:
+    """UNet and scene tokens of a finished stage."""
     unet, tokens = models.build_unet(setup.config), SceneTokens(setup.config)
     return averaged(setup.folder, stage, {"unet": unet, "tokens": tokens})
 
@@ -128,6 +127,7 @@ def _edit_example(rng: np.random.Generator, size_px: int) -> _Example:
     if rng.random() < _TWO_STEPS_SHARE:
         following = chained(steps[0], rng)
         steps += [] if following is None else [following]
+    size_px *= int(rng.integers(1, 3))
     conversation = Conversation(
         prompt=" , then ".join(step.instruction for step in steps),
         chains=tuple(step.chain for step in steps),
@@ -149,7 +149,7 @@ def _question(rng: np.random.Generator, size_px: int) -> _Example:
         if named:
             break
     prompt, answer = pointing_words(named)
-    picture = render(source, size_px).image
+    picture = render(source, size_px * int(rng.integers(1, 3))).image
     return Conversation(prompt=prompt, chains=(answer,), pictures=(picture,), drawn=False), describe([])
 
 
@@ -165,6 +165,7 @@ class _Reading:
     def pool(self, batch: int, number: int) -> list[_Batch]:
         """`_POOL` batches."""
         rng = stable_rng("reasoner", self.setup.seed, number)
+        # Pictures come at this size or at twice that, and are shrunken as those are that people bring.
         looking, size_px = round(_POOL * EDIT_SHARE), self.setup.config.vision_image_px
         drawn = [_draw_example(rng) for _ in range((_POOL - looking) * batch)]
         asked = [_question(rng, size_px) for _ in range(_ASKED * batch)]
@@ -281,7 +282,7 @@ def train_reasoner(plan: Plan, setup: Setup) -> None:
     if setup.start is not None:
         warm_start(networks, tokenizer, setup.start)
     averaged(setup.folder, "grounding", {"mllm": mllm})
-    tokens = _drawing_networks(setup, "edits")["tokens"].eval().requires_grad_(False)
+    tokens = drawing_networks(setup, "edits")["tokens"].eval().requires_grad_(False)
     fix_nulls(projector, tokens)
     tokens.to(setup.device)
     fit = Fit(plan, networks, setup.folder, setup.device)
@@ -327,7 +328,7 @@ def train_joint(plan: Plan, setup: Setup) -> None:
     scenes, edits = setup.bank(), setup.edit_bank()
     tokenizer, untrained = reading_networks(setup)
     networks = averaged(setup.folder, "reasoner", untrained)
-    networks |= {"unet": _drawing_networks(setup, "edits")["unet"]}
+    networks |= {"unet": drawing_networks(setup, "edits")["unet"]}
     mllm, projector, unet = networks["mllm"], networks["projector"], networks["unet"]
     for layer in (projector.output_projector, projector.output_projector_add):
         layer.bias.requires_grad_(False)
@@ -367,24 +368,3 @@ def train_joint(plan: Plan, setup: Setup) -> None:
         return measured | judge_edits(drawing, exam.edits, context, null, pooled) | exam.chains(reasoner)
 
     fit.run(loss_of, check)
-
-
-def export(setup: Setup, output: Path) -> None:
-    """Put the averaged weights of all stages together as a pipeline in half precision, with the curves beside it."""
-    tokenizer, networks = reading_networks(setup)
-    networks |= {"unet": models.build_unet(setup.config)}
-    averaged(setup.folder, "joint", networks)
-    pipeline = GoTPipeline(
-        vae=finished_vae(setup).cpu(),
-        scheduler=models.build_scheduler(setup.config),
-        tokenizer=tokenizer,
-        image_processor=models.build_image_processor(setup.config),
-        scale="mini",
-        **networks,
-    )
-    save_fp16(pipeline, output)
-    save_tokens(_drawing_networks(setup, "edits")["tokens"], output)
-    curves = output / "curves"
-    curves.mkdir(exist_ok=True)
-    for path in sorted(setup.folder.glob("*.jsonl")):
-        shutil.copy(path, curves / path.name)

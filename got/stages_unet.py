@@ -19,9 +19,10 @@ from got.iconworld.scenes import COLORS, MAX_OBJECTS, Scene, chain_text, stable_
 from got.layout import draw_layout
 from got.pipeline import scale_latents, unscale_latents
 from got.reasoner import IMAGE_TOKENS
+from got.speed import bf16
 from got.ssgm import Conditions, Denoiser, Switches, time_ids
 from got.stages import Setup, contact_sheet, encode_pictures, finished_vae, gaussian
-from got.train import Fit, Plan, bf16
+from got.train import Fit, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,8 +17,9 @@ from got import models
 from got.checkpoint import load
 from got.iconworld.glyphs import CLASSES
 from got.iconworld.scenes import COLORS, stable_rng
+from got.speed import bf16
 from got.stages_reasoner import reading_networks
-from got.train import Fit, Plan, bf16
+from got.train import Fit, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,6 +11,8 @@ One command per stage, in this order (see got/mini/README.md):
     python -m got.train joint     --folder runs/mini    # the paper's loss, end to end
     python -m got.train export    --folder runs/mini --output got/mini
 
+    python -m got.train unpack    --folder runs/more --start got/mini    # a new folder to go on in, from any stage
+
     python -m got.train variants  --folder runs/variants    # the rows of the paper's Table 3, all of them
 
 A stage is stopped by Ctrl-C at any time and goes on with the same command. It lasts `--minutes` of its own running
@@ -36,6 +38,7 @@ from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader, Dataset
 
 from got.config import CONFIGS
+from got.speed import reuse_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 LOG_SECONDS = 20.0
 CHECKPOINT_SECONDS = 90.0
 CHECK_SECONDS = 300.0
+UNPACKED = "unpacked.pt"
+"""Weights of a finished pipeline in a training folder, by module."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,8 +200,17 @@ class Fit:
 
 
 def averaged(folder: Path, stage: str, modules: dict[str, Any]) -> dict[str, Any]:
-    """Load the averaged weights of a finished stage into its modules, or the first of them, in the stage's order."""
+    """Load the averaged weights of a finished stage into its modules, or the first of them, in the stage's order.
+
+    A stage that was not run here left them in the pipeline that the folder was unpacked from, if any.
+    """
     path = folder / f"{stage}.pt"
+    if not path.exists() and (unpacked := folder / UNPACKED).exists():
+        state = torch.load(unpacked, map_location="cpu", weights_only=True)
+        if modules.keys() <= state.keys():
+            for name, module in modules.items():
+                module.load_state_dict(state[name])
+            return modules
     if not path.exists():
         raise SystemExit(f"{path} is missing: run `python -m got.train {stage} --folder {folder}` first")
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -208,9 +222,9 @@ def averaged(folder: Path, stage: str, modules: dict[str, Any]) -> dict[str, Any
     return modules
 
 
-def bf16(device: str | torch.device) -> torch.autocast:
-    """Short floats for matrix products; weights and losses stay in float32."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16)
+def keep_modules(path: Path, modules: dict[str, nn.Module]) -> None:
+    """Write weights for `averaged`."""
+    torch.save({name: module.state_dict() for name, module in modules.items()}, path)
 
 
 def stream(make: Callable[[int], list[Any]], start: int, size: int, workers: int) -> Iterator[Any]:
@@ -239,12 +253,14 @@ def main(arguments: Iterable[str] | None = None) -> int:
     from got import (
         stages,
         stages_edits,
+        stages_export,
         stages_grounding,
         stages_reasoner,
         stages_unet,
         stages_variants,
         stages_vision,
     )
+    from got.checkpoint import MINI_PATH
 
     runs: dict[str, tuple[Plan, Callable[[Plan, stages.Setup], None]]] = {
         "vae": (
@@ -293,7 +309,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
         ),
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=[*runs, "export", "variants"])
+    parser.add_argument("stage", choices=[*runs, "export", "unpack", "variants"])
     parser.add_argument(
         "--folder", type=Path, help="checkpoints and curves (default: runs/mini; of variants, runs/variants)"
     )
@@ -321,8 +337,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument(
         "--start",
         type=Path,
-        help="vision, grounding, reasoner: a saved pipeline to go on from (default: from nothing); variants: what all"
-        " start from (default: the embedded one)",
+        help="vae: a saved pipeline whose latents to learn; vision, grounding, reasoner: one to go on from (default:"
+        " from nothing); unpack, variants:"
+        " what is unpacked, what all start from (default: the embedded one)",
     )
     parser.add_argument(
         "--fixed-tokens",
@@ -332,6 +349,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("got/mini"), help="export: where the finished model goes")
     options = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(options.threads)
+    reuse_memory()
     variants = options.stage == "variants"
     setup = stages.Setup(
         config=CONFIGS["mini"],
@@ -344,7 +362,10 @@ def main(arguments: Iterable[str] | None = None) -> int:
         fixed_tokens=options.fixed_tokens,
     )
     if options.stage == "export":
-        stages_reasoner.export(setup, options.output)
+        stages_export.export(setup, options.output)
+        return 0
+    if options.stage == "unpack":
+        stages_export.unpack(setup, options.start or MINI_PATH)
         return 0
     changes = {
         k: v for k, v in (("minutes", options.minutes), ("batch", options.batch), ("lr", options.lr)) if v is not None

@@ -58,7 +58,7 @@ def test_the_oracle_draws_what_is_asked_for():
     generator = GENERATORS["oracle"](OPTIONS)
     assert_same_whatever_the_batch(generator)
     for made in generator.generate(samples()):
-        assert made.image.size == (64, 64)
+        assert made.image.size == (128, 128)
         assert made.chain.count("blue dog") == 1
         assert made.chain.count("apple <|box_start|>") == 2
 
@@ -67,7 +67,7 @@ def test_a_chain_is_drawn_by_its_words_and_boxes():
     chain = "there is a red stop sign <|box_start|>(100,100),(500,500)<|box_end|> (red)"
     image = generators.oracle_render(chain, seed=5)
     assert image.tobytes() == generators.oracle_render(chain, seed=5).tobytes()
-    inside, outside = np.asarray(image)[8:30, 8:30], np.asarray(image)[40:, 40:]
+    inside, outside = np.asarray(image)[16:60, 16:60], np.asarray(image)[80:, 80:]
     assert (inside[..., 0].mean() - inside[..., 1].mean()) > 50 > abs(outside[..., 0].mean() - outside[..., 1].mean())
 
 

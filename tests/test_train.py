@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from safetensors.torch import load_file
+from torch.nn import functional
 
 from got import losses, models
+from got.checkpoint import MINI_PATH, load
 from got.config import CONFIGS
 from got.iconworld.edits import KINDS, sample_edit
 from got.iconworld.glyphs import CLASSES
 from got.iconworld.scenes import COLORS, Scene, SceneObject, caption, chain_text, sample_scene, stable_rng
 from got.reasoner import IMAGE_TOKENS
+from got.speed import bf16
 from got.stages import Setup, fold_moments, train_vae
+from got.stages_export import export, unpack
 from got.stages_reasoner import chain_is_right, warm_start
 from got.stages_unet import SceneTokens, describe, describe_edits, drop_semantic, sample_drops, spatial_latents
 from got.stages_vision import cells
@@ -265,16 +270,43 @@ def test_all_stages_run_one_after_the_other_and_export_a_pipeline_that_draws(tmp
     for stage in ("vae", "unet", "edits", "vision", "grounding", "reasoner", "joint"):
         assert main([stage, *common, "--minutes", "0.02"]) == 0
     assert main(["export", *common, "--output", str(tmp_path / "mini")]) == 0
-    from got.checkpoint import load
-
     pipeline = load(tmp_path / "mini")
     out = pipeline("a photo of a red dog", num_inference_steps=2, generator=torch.Generator().manual_seed(0))
-    assert out.images[0].size == (64, 64)
+    assert out.images[0].size == (128, 128)
     edited = pipeline("remove the dog", image=out.images[0], num_inference_steps=2)
-    assert edited.images[0].size == (64, 64)
+    assert edited.images[0].size == (128, 128)
+    more = [*common[2:], "--folder", str(tmp_path / "more")]
+    assert main(["unpack", *more, "--start", str(tmp_path / "mini")]) == 0
+    for stage in ("edits", "grounding", "reasoner", "joint"):
+        assert main([stage, *more, "--minutes", "0.02"]) == 0
+    assert main(["export", *more, "--output", str(tmp_path / "again")]) == 0
+    assert load(tmp_path / "again")("a photo of a red dog", num_inference_steps=2).images[0].size == (128, 128)
+    with pytest.raises(SystemExit, match="Expected a new folder"):
+        main(["unpack", *more])
     words = ["--folder", str(tmp_path / "variants"), "--start", str(tmp_path / "mini"), "--scenes", "16"]
     assert main(["variants", *words, "--steps", "2", "--joint-steps", "2", "--threads", "1"]) == 0
     assert load(tmp_path / "variants/baseline")("a photo of a red dog", num_inference_steps=2).chains == [""]
+
+
+@pytest.mark.slow
+def test_an_unpacked_pipeline_is_exported_as_it_was(tmp_path):
+    setup = Setup(config=CONFIGS["mini"], folder=tmp_path / "run", scenes=16, seed=1)
+    unpack(setup, MINI_PATH)
+    export(setup, tmp_path / "mini")
+    for path in MINI_PATH.rglob("*.safetensors"):
+        there, here = load_file(path), load_file(tmp_path / "mini" / path.relative_to(MINI_PATH))
+        assert there.keys() == here.keys()
+        assert all(torch.equal(there[name], here[name]) for name in there), path
+
+
+def test_short_floats_spare_attention():
+    query, key, value = torch.randn(3, 1, 2, 8, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
+    exact = functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), is_causal=True)
+    with bf16("cpu"):
+        short = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        product = query.float() @ key.float().mT
+    assert torch.equal(short, exact.bfloat16())
+    assert product.dtype is torch.bfloat16
 
 
 def test_a_stage_can_be_told_its_length(tmp_path):

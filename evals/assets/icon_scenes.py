@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LABELS = {name: label for label, name in enumerate(CLASSES)}
 TRAIN_SIZES_PX = (64, 64, 64, 128)
-"""Scenes are drawn at these sizes, one per batch; the embedded generator makes 64 px."""
+"""Scenes are drawn at these sizes, one per batch."""
 HELD_OUT_SIZES_PX = (56, 72, 80, 96, 112)
 """Sizes that no training scene has."""
 
