@@ -314,12 +314,14 @@ def warm_start(networks: dict[str, Any], tokenizer: PreTrainedTokenizerBase, sta
     pipeline = load(start)
     mllm = networks["mllm"]
     old, new = pipeline.mllm.model.language_model.state_dict(), mllm.model.language_model.state_dict()
-    known = pipeline.tokenizer.get_vocab()
-    pairs = [(row, known[word]) for word, row in tokenizer.get_vocab().items() if word in known]
-    rows, sources = (list(column) for column in zip(*pairs, strict=True))
-    words = new["embed_tokens.weight"].clone()
-    words[rows] = old["embed_tokens.weight"][sources]
-    mllm.model.language_model.load_state_dict(old | {"embed_tokens.weight": words})
+    known, wanted = pipeline.tokenizer.get_vocab(), tokenizer.get_vocab()
+    if known != wanted:
+        pairs = [(row, known[word]) for word, row in wanted.items() if word in known]
+        rows, sources = (list(column) for column in zip(*pairs, strict=True))
+        words = new["embed_tokens.weight"].clone()
+        words[rows] = old["embed_tokens.weight"][sources]
+        old |= {"embed_tokens.weight": words}
+    mllm.model.language_model.load_state_dict(old)
     networks["projector"].load_state_dict(pipeline.projector.state_dict())
 
 

@@ -57,7 +57,7 @@ def test_sources_of_several_sizes_are_edited_one_by_one(pix2pix):
 
     case = dataclasses.replace(wide[1].case, edit=dataclasses.replace(edit, source=Wide()))
     made = pictures(generator, [wide[0], dataclasses.replace(wide[1], case=case)])
-    assert [picture.shape for picture in made] == [(64, 64, 3), (64, 96, 3)]
+    assert [picture.shape for picture in made] == [(128, 128, 3), (64, 96, 3)]
 
 
 def test_a_pipeline_that_cannot_edit_says_so(tmp_path):

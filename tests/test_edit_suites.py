@@ -38,7 +38,7 @@ def test_an_edition_has_its_cases_with_pictures_masks_and_captions(name):
     for case in found.cases[:16]:
         source, target = np.asarray(case.source.load()), np.asarray(case.target.load())
         mask = case.mask.load_mask()
-        assert source.shape == target.shape == (64, 64, 3)
+        assert source.shape == target.shape == (128, 128, 3)
         differs = np.abs(source.astype(int) - target).max(-1) > 40
         spill = 0.1 if case.category == "background" else 0.03  # the ground shows through boxes that stay
         assert (differs & ~mask).sum() <= spill * max(differs.sum(), 1), case.id

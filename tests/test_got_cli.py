@@ -329,7 +329,7 @@ def test_a_piped_conversation_draws_changes_the_plan_and_goes_back(got):
         ("a green cup", (10, 20, 400, 500), "red"),
         ("a blue dog", (0, 0, 300, 300), "green"),
     ]
-    assert pixels("talk/0001.png").shape == (64, 64, 3)
+    assert pixels("talk/0001.png").shape == (128, 128, 3)
     again = last(got("chat", "--output", "talk", "--resume", stdin="/undo\n/new dogs\n"))
     assert (again["entries"], again["image"]) == (3, "talk/0002.png")
 
