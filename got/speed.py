@@ -1,4 +1,4 @@
-"""What makes training fast on a CPU and changes no result."""
+"""What makes training fast on a CPU."""
 
 from __future__ import annotations
 
