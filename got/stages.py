@@ -31,7 +31,8 @@ _ANCHOR_WEIGHT, _KL_WEIGHT = 0.1, 1e-3  # per latent number
 _FLAT_SHARE = 8  # one picture in this many is a mask or black: the layout and the null reference pass the VAE as well
 
 _SPREAD_WEIGHT = 0.01
-_MOMENTS = "moments.pt"
+MOMENTS = "moments.pt"
+"""The latents' moments in a training folder."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +204,7 @@ def finished_vae(setup: Setup) -> AutoencoderKL:
     vae = models.build_vae(setup.config).eval().requires_grad_(False)
     averaged(setup.folder, "vae", {"vae": vae})
     vae.to(setup.device)
-    path = setup.folder / _MOMENTS
+    path = setup.folder / MOMENTS
     if not path.exists():
         sample = encode_pictures(vae, setup.bank().images[:2048])
         keep_moments(setup, sample.mean((0, 2, 3)), sample.std((0, 2, 3)))
@@ -213,7 +214,7 @@ def finished_vae(setup: Setup) -> AutoencoderKL:
 
 def keep_moments(setup: Setup, mean: torch.Tensor, std: torch.Tensor) -> None:
     """Write down the latents' moments, (channels,) each, for `finished_vae`."""
-    torch.save((mean, std), setup.folder / _MOMENTS)
+    torch.save((mean, std), setup.folder / MOMENTS)
 
 
 def fold_moments(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> None:

@@ -11,7 +11,7 @@ from got import models
 from got.checkpoint import load, save_fp16
 from got.pipeline import GoTPipeline
 from got.ssgm import time_ids
-from got.stages import finished_vae, keep_moments
+from got.stages import MOMENTS, finished_vae, keep_moments
 from got.stages_reasoner import drawing_networks, reading_networks, warm_start
 from got.stages_unet import load_tokens, save_tokens
 from got.train import UNPACKED, averaged, keep_modules
@@ -53,7 +53,8 @@ def unpack(setup: Setup, start: Path) -> None:
     Raises:
         SystemExit: If the folder has weights of its own.
     """
-    if there := sorted(setup.folder.glob("*.pt")):
+    # moments alone are what a kill in here left
+    if there := sorted(path for path in setup.folder.glob("*.pt") if path.name != MOMENTS):
         raise SystemExit(f"Expected a new folder but {there[0]} is there: name another one with --folder")
     pipeline = load(start)
     tokens = load_tokens(setup.config, start)

@@ -223,8 +223,9 @@ def averaged(folder: Path, stage: str, modules: dict[str, Any]) -> dict[str, Any
 
 
 def keep_modules(path: Path, modules: dict[str, nn.Module]) -> None:
-    """Write weights for `averaged`."""
-    torch.save({name: module.state_dict() for name, module in modules.items()}, path)
+    """Write weights for `averaged`, in one move."""
+    torch.save({name: module.state_dict() for name, module in modules.items()}, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
 
 
 def stream(make: Callable[[int], list[Any]], start: int, size: int, workers: int) -> Iterator[Any]:

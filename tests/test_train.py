@@ -291,6 +291,8 @@ def test_all_stages_run_one_after_the_other_and_export_a_pipeline_that_draws(tmp
 @pytest.mark.slow
 def test_an_unpacked_pipeline_is_exported_as_it_was(tmp_path):
     setup = Setup(config=CONFIGS["mini"], folder=tmp_path / "run", scenes=16, seed=1)
+    setup.folder.mkdir()
+    (setup.folder / "moments.pt").write_bytes(b"PK")  # of an attempt that was killed
     unpack(setup, MINI_PATH)
     export(setup, tmp_path / "mini")
     for path in MINI_PATH.rglob("*.safetensors"):
