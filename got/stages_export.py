@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,15 +20,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusers import UNet2DConditionModel
+    from torch import nn
 
     from got.stages import Setup
 
 
-def export(setup: Setup, output: Path) -> None:
-    """Put the averaged weights of all stages together as a pipeline in half precision, with the curves beside it."""
+def export(setup: Setup, output: Path, mean_with: Path | None = None) -> None:
+    """Put the averaged weights of all stages together as a pipeline in half precision, with the curves beside it.
+
+    With `mean_with`, an earlier pipeline, the trained weights are half its and half this training's: of two ends of
+    one training the middle is often better than both ("Model soups", arXiv 2203.05482).
+
+    Raises:
+        SystemExit: If the earlier pipeline has other parts or another vocabulary.
+    """
     tokenizer, networks = reading_networks(setup)
     networks |= {"unet": models.build_unet(setup.config)}
     averaged(setup.folder, "joint", networks)
+    if mean_with is not None:
+        move_to_middle(networks, load(mean_with).components, mean_with)
     pipeline = GoTPipeline(
         vae=finished_vae(setup).cpu(),
         scheduler=models.build_scheduler(setup.config),
@@ -43,6 +53,27 @@ def export(setup: Setup, output: Path) -> None:
     curves.mkdir(exist_ok=True)
     for path in sorted(setup.folder.glob("*.jsonl")):
         shutil.copy(path, curves / path.name)
+
+
+def move_to_middle(networks: dict[str, nn.Module], others: dict[str, Any], where: Path) -> None:
+    """Average networks with others of the same names and shapes; changed in place, all or none.
+
+    Raises:
+        SystemExit: If the others are not alike; names the first weight that is not, and `where` they are from.
+    """
+    pairs = []
+    for name, network in networks.items():
+        ours, theirs = dict(network.named_parameters()), dict(others[name].named_parameters())  # tied ones once
+        for key in sorted(ours.keys() | theirs.keys()):
+            shapes = [tuple(state[key].shape) if key in state else None for state in (ours, theirs)]
+            if shapes[0] != shapes[1]:
+                raise SystemExit(
+                    f"{where} has {name}.{key} as {shapes[1]}, expected {shapes[0]}: only weights of one architecture"
+                    " and vocabulary have a mean"
+                )
+            pairs.append((ours[key], theirs[key]))
+    for mine, other in pairs:
+        mine.data.lerp_(other.data.to(mine), 0.5)
 
 
 def unpack(setup: Setup, start: Path) -> None:

@@ -59,10 +59,11 @@ if TYPE_CHECKING:
 _HELD_OUT = 96
 _LOOSE_SHARE = 0.5  # of the scenes have boxes that are not on the grid of tens
 _CHANGED_SHARE = 0.2  # of the scenes have a plan that a person changed: the image tokens follow it, not the prompt
-_REASONING_SHARE = 0.35  # of the edits name their object in a way that takes thought
+_REASONING_SHARE = 0.45  # of the edits name their object in a way that takes thought
 _GLOBAL_SHARE = 0.06  # of the edits change everything
 _TWO_STEPS_SHARE = 0.15  # of the edits are followed by another one in the same instruction
-_ASKED = 3  # of the batches of a pool ask where named objects are, and end without a picture
+_ASKED = 4  # of the batches of a pool ask where named objects are, and end without a picture
+_TWINS_SHARE = 0.5  # of the questions show two of a kind
 _POOL = 16  # batches that are drawn at once and sorted by number of objects, so that little of a batch is padding
 
 
@@ -144,7 +145,7 @@ def pointing_words(named: Sequence[tuple[str, SceneObject]]) -> tuple[str, str]:
 
 def _question(rng: np.random.Generator, size_px: int) -> _Example:
     while True:
-        source = sample_edit(rng).source
+        source = sample_edit(rng, twins=rng.random() < _TWINS_SHARE).source
         named = told_apart(source, rng)
         if named:
             break

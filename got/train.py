@@ -348,9 +348,14 @@ def main(arguments: Iterable[str] | None = None) -> int:
         help="edits: the scene tokens stay as they are, so that a reasoner can be trained beside it",
     )
     parser.add_argument("--output", type=Path, default=Path("got/mini"), help="export: where the finished model goes")
+    parser.add_argument(
+        "--mean-with", type=Path, help="export: an earlier pipeline; what is exported is half this training, half it"
+    )
     options = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(options.threads)
     reuse_memory()
+    if options.mean_with and options.stage != "export":
+        parser.error("--mean-with has an effect on export alone")
     variants = options.stage == "variants"
     setup = stages.Setup(
         config=CONFIGS["mini"],
@@ -363,7 +368,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
         fixed_tokens=options.fixed_tokens,
     )
     if options.stage == "export":
-        stages_export.export(setup, options.output)
+        stages_export.export(setup, options.output, options.mean_with)
         return 0
     if options.stage == "unpack":
         stages_export.unpack(setup, options.start or MINI_PATH)

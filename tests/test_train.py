@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from got import losses, models
-from got.checkpoint import MINI_PATH, load
+from got.checkpoint import MINI_PATH, load, save_fp16
 from got.config import CONFIGS
 from got.iconworld.edits import KINDS, sample_edit
 from got.iconworld.glyphs import CLASSES
@@ -299,6 +299,28 @@ def test_an_unpacked_pipeline_is_exported_as_it_was(tmp_path):
         there, here = load_file(path), load_file(tmp_path / "mini" / path.relative_to(MINI_PATH))
         assert there.keys() == here.keys()
         assert all(torch.equal(there[name], here[name]) for name in there), path
+
+
+def test_the_mean_with_an_earlier_pipeline_is_half_of_each(tmp_path):
+    setup = Setup(config=CONFIGS["mini"], folder=tmp_path / "run", scenes=16, seed=1)
+    unpack(setup, MINI_PATH)
+    earlier = load(MINI_PATH)
+    for network in (earlier.mllm, earlier.projector, earlier.unet):
+        for weight in network.parameters():
+            weight.data.add_(0.5)
+    save_fp16(earlier, tmp_path / "earlier")
+    export(setup, tmp_path / "middle", tmp_path / "earlier")
+    for part in ("mllm/model", "projector/diffusion_pytorch_model", "unet/diffusion_pytorch_model"):
+        there, here = load_file(MINI_PATH / f"{part}.safetensors"), load_file(tmp_path / f"middle/{part}.safetensors")
+        for name, weight in there.items():
+            assert (here[name].float() - weight.float() - 0.25).abs().max() < 0.004, name  # halves are rounded twice
+    earlier.mllm.resize_token_embeddings(8, mean_resizing=False)
+    earlier.save_pretrained(tmp_path / "smaller")
+    with pytest.raises(SystemExit, match=r"mllm\.lm_head|mllm\.model\..*embed_tokens"):
+        export(setup, tmp_path / "none", tmp_path / "smaller")
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(SystemExit):
+        main(["joint", "--folder", str(tmp_path / "run"), "--mean-with", str(MINI_PATH)])
 
 
 def test_short_floats_spare_attention():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from got.iconworld.edits import Edit, sample_edit
+from got.iconworld.mirrors import sample_mirror_edit
 from got.iconworld.render import edges_px, render
 from got.iconworld.scenes import Scene, sample_scene, stable_rng
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CHUNK = 512
+_MIRROR_SHARE = 0.05  # of the edits happen before a mirror
+_GROUND_SHARE = 0.12  # of the edits change the ground, beside those that do among all kinds
+_GREY_SHARE = 0.2  # of such edits are kept where the ground has no tint yet: half of the others have one
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,7 +60,19 @@ def _scenes(job: _Job) -> list[Scene]:
 
 def _edits(job: _Job) -> list[Edit]:
     rng = stable_rng("edits", job[0], job[1])
-    return [sample_edit(rng) for _ in range(job[2])]
+    return [_edit(rng) for _ in range(job[2])]
+
+
+def _edit(rng: np.random.Generator) -> Edit:
+    lot = rng.random()
+    if lot < _MIRROR_SHARE:
+        return sample_mirror_edit(rng)
+    if lot > 1 - _GROUND_SHARE:
+        while True:
+            edit = sample_edit(rng, "background")
+            if edit.source.ground_color is not None or rng.random() < _GREY_SHARE:
+                return edit
+    return sample_edit(rng)
 
 
 def _drawn_scenes(job: _Job) -> tuple[list[Scene], dict[str, np.ndarray]]:

@@ -108,6 +108,7 @@ DESCRIPTIONS: dict[str, tuple[str, str]] = {
 _AMONG_TWINS = ("left-right", "size")
 _CLEARLY_LARGER = 1.35  # times the area
 _CLEARLY_APART = 150  # thousandths between centres
+_THOUGHT_SHARE = 0.5  # of the questions that could do without
 
 
 def reference_words() -> list[str]:
@@ -117,9 +118,21 @@ def reference_words() -> list[str]:
 
 
 def told_apart(scene: Scene, rng: np.random.Generator) -> list[tuple[str, SceneObject]]:
-    """Objects that words can tell from the others, with these words, in a random order."""
+    """Objects that words can tell from the others, with these words, in a random order.
+
+    Half of them are named in a way that takes thought, where there is one.
+    """
     order = [scene.objects[i] for i in rng.permutation(len(scene.objects))]
-    return [(words, item) for item in order if (words := referred(item, scene, rng)) is not None]
+    return [(words, item) for item in order if (words := _named(item, scene, rng)) is not None]
+
+
+def _named(item: SceneObject, scene: Scene, rng: np.random.Generator) -> str | None:
+    others = [other for other in scene.objects if other is not item]
+    found = [ways for category in CATEGORIES if (ways := _ways(item, others, category))]
+    if found and rng.random() < _THOUGHT_SHARE:
+        ways = found[int(rng.integers(len(found)))]
+        return ways[int(rng.integers(len(ways)))]
+    return referred(item, scene, rng)
 
 
 def sample_reasoning_edit(rng: np.random.Generator, category: str | None = None) -> Edit:
