@@ -135,8 +135,8 @@ def test_a_kind_nobody_knows_is_refused():
 
 def test_a_bank_of_edits_is_kept_on_disk_and_grows_at_its_end(tmp_path):
     path = tmp_path / "bank.npz"
-    bank = make_edit_bank(6, 1, 64, path)
-    again, larger = make_edit_bank(6, 1, 64, path), make_edit_bank(9, 1, 64)
+    bank = make_edit_bank(6, 1, 128, path)
+    again, larger = make_edit_bank(6, 1, 128, path), make_edit_bank(9, 1, 128)
     assert bank.edits == again.edits == larger.edits[:6]
     assert np.array_equal(bank.targets, again.targets)
     assert np.array_equal(bank.sources, larger.sources[:6])
@@ -144,7 +144,7 @@ def test_a_bank_of_edits_is_kept_on_disk_and_grows_at_its_end(tmp_path):
         assert np.array_equal(bank.sources[i], render(edit.source).image)
         differs = (bank.sources[i] != bank.targets[i]).any(-1)
         outside = (differs & ~bank.changed[i]).sum() / differs.sum()
-        assert edit.kind == "background" or outside < 0.25, edit.kind  # of fine lines much is only shaded
+        assert edit.kind == "background" or outside < 0.25, edit.kind  # edges of thin things blend in
 
 
 def test_a_bank_of_edits_shows_mirrors_and_grounds_that_change_from_one_tint_to_another():
