@@ -141,7 +141,7 @@ def test_a_bank_of_edits_is_kept_on_disk_and_grows_at_its_end(tmp_path):
     assert np.array_equal(bank.targets, again.targets)
     assert np.array_equal(bank.sources, larger.sources[:6])
     for i, edit in enumerate(bank.edits):
-        assert np.array_equal(bank.sources[i], render(edit.source).image)
+        assert np.array_equal(bank.sources[i], render(edit.source, 128).image)
         differs = (bank.sources[i] != bank.targets[i]).any(-1)
         outside = (differs & ~bank.changed[i]).sum() / differs.sum()
         assert edit.kind == "background" or outside < 0.25, edit.kind  # edges of thin things blend in
