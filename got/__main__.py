@@ -11,13 +11,12 @@ The last line of standard output is one JSON object; everything else about progr
 from __future__ import annotations
 
 import importlib
-import json
-import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from got.cli.parser import build_parser
+from got.command import answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,25 +33,17 @@ _MODULES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; a user's mistake ends in one line and exit status 2."""
     words = list(sys.argv[1:] if argv is None else argv)
+
+    def run() -> dict[str, Any]:
+        arguments = build_parser().parse_args(words)
+        result: dict[str, Any] = importlib.import_module(_MODULES[arguments.command]).run(arguments)
+        return result
+
     before = signal.signal(signal.SIGTERM, _stop)
     try:
-        arguments = build_parser().parse_args(words)
-        result = importlib.import_module(_MODULES[arguments.command]).run(arguments)
-        print(json.dumps(result), flush=True)
-    except (ValueError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            # Nobody reads on; without this, Python complains of it once more at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        lines = str(error).splitlines() or [type(error).__name__]
-        print(f"error: {' '.join(line.strip() for line in lines)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return answer(run)
     finally:
         signal.signal(signal.SIGTERM, before)
-    return 0
 
 
 def _stop(number: int, frame: object) -> NoReturn:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
+from got.command import read_object
 from got.models import SemanticProjector
 from got.pipeline import GoTPipeline
 from got.reference import ReferencePipeline
@@ -123,13 +123,9 @@ def _read_index(path: Path) -> dict[str, Any]:
     index = path / "model_index.json"
     if not index.is_file():
         raise CheckpointError(f"{path} has no model_index.json, so it is not a saved pipeline")
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{index} is not valid JSON: {first_line(error)}") from error
-    if not isinstance(content, dict) or content.get("_class_name") != GoTPipeline.__name__:
-        found = content.get("_class_name") if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"Expected a {GoTPipeline.__name__} in {path} but found {found}")
+    content = read_object(index, CheckpointError)
+    if content.get("_class_name") != GoTPipeline.__name__:
+        raise CheckpointError(f"Expected a {GoTPipeline.__name__} in {path} but found {content.get('_class_name')}")
     listed = [name for name, value in content.items() if isinstance(value, list) and value[0] is not None]
     missing = [name for name in dict.fromkeys((*_NETWORKS, *listed)) if not (path / name).is_dir()]
     if missing:

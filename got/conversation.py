@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from got.chain import Chain
+from got.command import read_object
 from got.pictures import PictureError, as_rgb, open_picture
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class Conversation:
             ConversationError: If files are missing or damaged.
         """
         folder = Path(folder)
-        state = _read_json(folder / STATE_FILE)
+        state = read_object(folder / STATE_FILE, ConversationError)
         try:
             talk = cls(pipeline, seed=int(state["seed"]), **state["options"])
             talk._id = str(state["id"])
@@ -288,7 +289,7 @@ class Conversation:
         if not folder.is_dir():
             return None
         if (folder / STATE_FILE).exists():
-            return str(_read_json(folder / STATE_FILE).get("id"))
+            return str(read_object(folder / STATE_FILE, ConversationError).get("id"))
         return None if any(folder.iterdir()) else self._id
 
 
@@ -319,18 +320,6 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConversationError(f"Cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConversationError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ConversationError(f"Expected a JSON object in {path} but got {type(content).__name__}")
-    return content
 
 
 def _read_entries(folder: Path) -> list[Entry]:

@@ -29,6 +29,7 @@ from transformers import AutoTokenizer, GenerationConfig, Qwen2_5_VLConfig, Qwen
 
 from got import released
 from got.checkpoint import CheckpointError, first_line, quiet
+from got.command import read_object
 from got.config import CONFIGS
 from got.pipeline import GoTPipeline
 from got.tokens import IMAGE_END, IMAGE_START, image_token, token_id
@@ -119,8 +120,8 @@ def folder_of(name: str | Path, patterns: list[str]) -> Path:
 
 def blueprint(qwen: Path, sdxl: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The networks, still without weights, and the rest of a pipeline."""
-    unet, vae, scheduler = (_read_json(sdxl / part) for part in _SDXL_FILES)
-    _read_json(qwen / "config.json")
+    unet, vae, scheduler = (read_object(sdxl / part, CheckpointError) for part in _SDXL_FILES)
+    read_object(qwen / "config.json", CheckpointError)
     try:
         parts = released.networks(Qwen2_5_VLConfig.from_pretrained(qwen, local_files_only=True), unet, vae)
         tokenizer = AutoTokenizer.from_pretrained(qwen, local_files_only=True)
@@ -142,18 +143,6 @@ def blueprint(qwen: Path, sdxl: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 _SDXL_FILES = ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"Expected an object in {path} but found a {type(content).__name__}")
-    return content
-
-
 def _with_got_tokens(tokenizer: PreTrainedTokenizerBase, qwen: Path, rows: int) -> PreTrainedTokenizerBase:
     """The tokenizer with GoT's tokens, and with the chat template that Qwen's processor uses."""
     tokens = [IMAGE_START, IMAGE_END, *map(image_token, range(CONFIGS[_SCALE].image_tokens))]
@@ -162,7 +151,7 @@ def _with_got_tokens(tokenizer: PreTrainedTokenizerBase, qwen: Path, rows: int) 
     if last >= rows:
         raise CheckpointError(f"Expected ids below {rows}, the rows of the embedding, but GoT's tokens reach {last}")
     if (qwen / "chat_template.json").is_file():
-        tokenizer.chat_template = _read_json(qwen / "chat_template.json")["chat_template"]
+        tokenizer.chat_template = read_object(qwen / "chat_template.json", CheckpointError)["chat_template"]
     return tokenizer
 
 
@@ -183,7 +172,7 @@ def _open(folder: Path) -> dict[str, torch.Tensor]:
         if not (folder / "pytorch_model.bin").is_file():
             raise CheckpointError(f"{folder} has neither pytorch_model.bin nor {index.name}")
         return _open_file(folder / "pytorch_model.bin")
-    where = _read_json(index).get("weight_map")
+    where = read_object(index, CheckpointError).get("weight_map")
     if not isinstance(where, dict) or not all(Path(str(name)).name == name for name in where.values()):
         raise CheckpointError(f"Expected a weight_map with names of files beside it in {index}")
     tensors: dict[str, torch.Tensor] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from got.cli.parser import CommandError
+from got.command import read_object
 from got.config import CONFIGS
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ValueError: If it is no checkpoint, or one of its files is damaged.
     """
     folder = _folder(arguments.checkpoint)
-    index = _read_json(folder / "model_index.json")
+    index = read_object(folder / "model_index.json", CommandError)
     if index.get("_class_name") != "GoTPipeline":
         raise CommandError(f"Expected a GoTPipeline in {folder} but found {index.get('_class_name')}")
     scale = index.get("scale", "mini")
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     names = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
     parts = {name: _part(folder / name, index[name][1]) for name in sorted(names)}
     config = CONFIGS[scale]
-    vae, unet = (_read_json(folder / name / "config.json") for name in ("vae", "unet"))
+    vae, unet = (read_object(folder / name / "config.json", CommandError) for name in ("vae", "unet"))
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     result = {
         "checkpoint": str(folder),
@@ -75,7 +76,8 @@ def _part(folder: Path, kind: str) -> dict[str, Any]:
     tensors = [tensor for path in weights for tensor in _tensors(path)]
     shards = folder / "model.safetensors.index.json"
     if shards.exists():
-        missing = sorted(set(_read_json(shards)["weight_map"].values()) - {path.name for path in weights})
+        named = set(read_object(shards, CommandError)["weight_map"].values())
+        missing = sorted(named - {path.name for path in weights})
         if missing:
             raise CommandError(f"{folder} has no file {missing[0]}")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -110,18 +112,6 @@ def _tensors(path: Path) -> list[dict[str, Any]]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CommandError(f"Cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CommandError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CommandError(f"Expected a JSON object in {path} but got {type(content).__name__}")
-    return content
 
 
 def _table(result: dict[str, Any]) -> str:

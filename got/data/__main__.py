@@ -15,12 +15,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from got.command import answer
 from got.data import annotate_run, icon_set, sources
 from got.data.records import DataError
 from got.data.storage import FORMATS, PER_FILE, Writer, count, format_of, read
@@ -86,22 +85,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; a user's mistake ends in one line and exit status 2."""
-    try:
+
+    def run() -> dict[str, Any]:
         arguments = build_parser().parse_args(argv)
-        result = arguments.run(arguments)
-        print(json.dumps(result), flush=True)
-    except (ValueError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            # Nobody reads on; without this, Python complains of it once more at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        lines = str(error).splitlines() or [type(error).__name__]
-        print(f"error: {' '.join(line.strip() for line in lines)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    return int(not result.get("ok", True))
+        result: dict[str, Any] = arguments.run(arguments)
+        return result
+
+    return answer(run, interrupted="interrupted; the same command goes on")
 
 
 def build_parser() -> argparse.ArgumentParser:
