@@ -48,6 +48,15 @@ def anchor_loss(latents: torch.Tensor, pixels: torch.Tensor, foreground: torch.T
     return functional.mse_loss(latents.float(), small)
 
 
+def critic_loss(real: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """Hinge loss of a critic, any shapes: above 1 for what is real, below -1 for what is not, costs nothing.
+
+    >>> critic_loss(torch.tensor([2.0, 1.0]), torch.tensor([-1.0, 0.0])).item()
+    0.5
+    """
+    return functional.relu(1 - real).mean() + functional.relu(1 + drawn).mean()
+
+
 def denoising_target(
     scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:

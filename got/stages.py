@@ -72,6 +72,12 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
 
 
+def to_uint8(decoded: torch.Tensor) -> np.ndarray:
+    """Decoded pictures (b, 3, h, w), about [-1, 1], to uint8 (b, h, w, 3)."""
+    pictures = ((decoded.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+    return np.ascontiguousarray(pictures.cpu().numpy())
+
+
 def gaussian(shape: tuple[int, ...], rng: np.random.Generator, device: str) -> torch.Tensor:
     """Standard normal numbers, drawn on the device from the generator's next seed."""
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
@@ -79,7 +85,7 @@ def gaussian(shape: tuple[int, ...], rng: np.random.Generator, device: str) -> t
 
 
 @functools.cache
-def _flat_pictures(size_px: int) -> np.ndarray:
+def flat_pictures(size_px: int) -> np.ndarray:
     """Layout masks in all colours and sizes, and black, uint8 (n, size, size, 3)."""
     rng = stable_rng("flat", size_px)
     pictures: list[np.ndarray] = [np.zeros((size_px, size_px, 3), np.uint8)] * 16
@@ -98,7 +104,7 @@ def train_vae(plan: Plan, setup: Setup) -> None:
     bank, held_out = setup.bank(), setup.held_out(512)
     images, objects, flat = (
         torch.from_numpy(array).to(setup.device)
-        for array in (bank.images, bank.foreground, _flat_pictures(setup.config.image_size_px))
+        for array in (bank.images, bank.foreground, flat_pictures(setup.config.image_size_px))
     )
     with models.seeded(setup.seed):
         vae = models.build_vae(setup.config)
@@ -127,11 +133,7 @@ def train_vae(plan: Plan, setup: Setup) -> None:
         return {"loss": loss, "reconstruction": reconstruction, "anchor": anchor, "kl": kl}
 
     def check() -> dict[str, float]:
-        pixels = to_pixels(torch.from_numpy(held_out.images).to(setup.device))
-        decoded = torch.cat([vae.decode(vae.encode(p).latent_dist.mode()).sample for p in pixels.split(64)])
-        front = torch.from_numpy(held_out.foreground).to(setup.device)[:, None].expand_as(pixels)
-        error = (decoded.clamp(-1, 1) - pixels).square() / 4
-        return {"psnr": _psnr(error.mean()), "psnr_foreground": _psnr(error[front].mean())}
+        return psnr(vae, held_out, setup.device)
 
     fit.run(loss_of, check)
 
@@ -178,8 +180,14 @@ def taught(
     return {"loss": loss, "reconstruction": reconstruction, "latents": latents, "spread": spread}
 
 
-def _psnr(mse: torch.Tensor) -> float:
-    return float(-10 * torch.log10(mse))
+def psnr(vae: AutoencoderKL, bank: banks.Bank, device: str) -> dict[str, float]:
+    """Peak signal-to-noise ratio of reconstructed scenes, and of their objects alone, in dB."""
+    pixels = to_pixels(torch.from_numpy(bank.images).to(device))
+    decoded = torch.cat([vae.decode(vae.encode(p).latent_dist.mode()).sample for p in pixels.split(64)])
+    front = torch.from_numpy(bank.foreground).to(device)[:, None].expand_as(pixels)
+    error = (decoded.clamp(-1, 1) - pixels).square() / 4
+    kinds = {"psnr": error.mean(), "psnr_foreground": error[front].mean()}
+    return {name: float(-10 * torch.log10(mse)) for name, mse in kinds.items()}
 
 
 def _latent_shape(config: GoTConfig) -> tuple[int, int, int]:
@@ -209,6 +217,8 @@ def finished_vae(setup: Setup) -> AutoencoderKL:
         sample = encode_pictures(vae, setup.bank().images[:2048])
         keep_moments(setup, sample.mean((0, 2, 3)), sample.std((0, 2, 3)))
     fold_moments(vae, *torch.load(path, map_location=setup.device, weights_only=True))
+    if (setup.folder / "decoder.pt").exists():  # of the last stage, which learned behind the folded encoder
+        averaged(setup.folder, "decoder", {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
     return vae
 
 

@@ -19,9 +19,9 @@ from got.iconworld.edits import described
 from got.iconworld.operations import overlap
 from got.iconworld.referring import told_apart
 from got.iconworld.scenes import caption, chain_text, parse_phrase, stable_rng
-from got.speed import bf16
+from got.speed import bf16, stream
 from got.stages_reasoner import pointing_words, reading_networks, reasoner_of, warm_start
-from got.train import Fit, Plan, averaged, stream
+from got.train import Fit, Plan, averaged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

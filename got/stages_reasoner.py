@@ -32,7 +32,7 @@ from got.iconworld.scenes import (
     vocabulary,
 )
 from got.reasoner import Reasoner
-from got.speed import bf16
+from got.speed import bf16, stream
 from got.stages import Setup
 from got.stages_edits import EDIT_SHARE, judge_edits, mixed_rows
 from got.stages_unet import (
@@ -45,7 +45,7 @@ from got.stages_unet import (
     spatial_latents,
 )
 from got.tokens import build_tokenizer
-from got.train import Fit, Plan, averaged, stream
+from got.train import Fit, Plan, averaged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ from got.pipeline import scale_latents, unscale_latents
 from got.reasoner import IMAGE_TOKENS
 from got.speed import bf16
 from got.ssgm import Conditions, Denoiser, Switches, time_ids
-from got.stages import Setup, contact_sheet, encode_pictures, finished_vae, gaussian
+from got.stages import Setup, contact_sheet, encode_pictures, finished_vae, gaussian, to_uint8
 from got.train import Fit, Plan
 
 if TYPE_CHECKING:
@@ -262,15 +262,20 @@ class Drawing:
         latents = torch.from_numpy(stable_rng("draw").standard_normal(spatial.shape, np.float32)).to(device)
         scheduler.set_timesteps(config.steps, device=device)
         with torch.inference_mode(), bf16(device):
-            for time in scheduler.timesteps:
-                latents = scheduler.step(denoise(latents, time).float(), time, latents).prev_sample
-            decoded = self.vae.decode(unscale_latents(self.vae, latents)).sample.float()
-        return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+            latents = denoised(denoise, scheduler, latents)
+            return to_uint8(self.vae.decode(unscale_latents(self.vae, latents)).sample)
 
     def judge(self, pictures: np.ndarray, scenes: list[Scene], name: str) -> dict[str, float]:
         """Share of objects whose class and colour can be read in the planned box; a contact sheet for the eye."""
         contact_sheet(pictures, columns=8).save(self.setup.folder / f"{name}.png")
         return read_objects(pictures, scenes)
+
+
+def denoised(denoise: Denoiser, scheduler: DDIMScheduler, latents: torch.Tensor, first: int = 0) -> torch.Tensor:
+    """What a scheduler's steps, from the `first` on, make of noisy latents (b, c, h, w)."""
+    for time in scheduler.timesteps[first:]:
+        latents = scheduler.step(denoise(latents, time).float(), time, latents).prev_sample
+    return latents
 
 
 _DROPS = np.array([(1, 1, 1), (1, 0, 1), (0, 0, 1), (0, 0, 0), (1, 1, 0)], np.float32)

@@ -24,10 +24,11 @@ from got.checkpoint import MINI_PATH, load, save_fp16
 from got.forcing import Conversation, TrainingBatch, encode_conversations
 from got.iconworld.scenes import Scene, caption, chain_text, loosened, sample_scene, stable_rng
 from got.pipeline import GoTPipeline
+from got.speed import stream
 from got.stages import contact_sheet
 from got.stages_reasoner import aligned, chain_is_right, end_to_end, fix_nulls, reasoner_of
 from got.stages_unet import Drawing, SceneTokens, describe, load_tokens
-from got.train import Fit, Plan, averaged, stream
+from got.train import Fit, Plan, averaged
 from got.variant_card import card
 
 if TYPE_CHECKING:

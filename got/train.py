@@ -9,6 +9,7 @@ One command per stage, in this order (see got/mini/README.md):
     python -m got.train grounding --folder runs/mini    # the reasoner says what it sees: with the last, for Qwen's own
     python -m got.train reasoner  --folder runs/mini    # chains and image tokens: stands for Qwen's, and aligns both
     python -m got.train joint     --folder runs/mini    # the paper's loss, end to end
+    python -m got.train decoder   --folder runs/mini    # sharper pictures of the same latents
     python -m got.train export    --folder runs/mini --output got/mini
 
     python -m got.train unpack    --folder runs/more --start got/mini    # a new folder to go on in, from any stage
@@ -24,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 import json
 import math
 import os
@@ -35,13 +35,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.training_utils import EMAModel
-from torch.utils.data import DataLoader, Dataset
 
 from got.config import CONFIGS
 from got.speed import reuse_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from torch import nn
 
@@ -67,6 +66,8 @@ class Plan:
     weight_decay: float = 0.01
     warmup_steps: int = 200
     betas: tuple[float, float] = (0.9, 0.98)
+    lr_factors: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Modules that learn faster, or slower, than at the rate `lr`, and by how much."""
     eps: float = 1e-8
     """Far below the gradients: those of rare words' embeddings are small."""
     gates: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -110,8 +111,17 @@ class Fit:
         self.step, self.seconds = 0, 0.0
         self.weights = [p for m in modules.values() for p in m.parameters()]
         self.parameters = [p for p in self.weights if p.requires_grad]
+        factors: dict[float, list[nn.Parameter]] = {}
+        for name, module in self.modules.items():
+            learning = factors.setdefault(plan.lr_factors.get(name, 1.0), [])
+            learning += [p for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=plan.lr, betas=plan.betas, eps=plan.eps, weight_decay=plan.weight_decay, fused=True
+            [{"params": group, "factor": factor} for factor, group in factors.items() if group],
+            lr=plan.lr,
+            betas=plan.betas,
+            eps=plan.eps,
+            weight_decay=plan.weight_decay,
+            fused=True,
         )
         self.ema = EMAModel(self.weights, decay=plan.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
         self.path = folder / f"{plan.stage}.pt"
@@ -154,7 +164,7 @@ class Fit:
         while self.progress < 1:
             terms = loss_of(self.step)
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.plan, self.step + 1, self.progress)
+                group["lr"] = group["factor"] * learning_rate(self.plan, self.step + 1, self.progress)
             self.optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -228,31 +238,11 @@ def keep_modules(path: Path, modules: dict[str, nn.Module]) -> None:
     path.with_suffix(".tmp").replace(path)
 
 
-def stream(make: Callable[[int], list[Any]], start: int, size: int, workers: int) -> Iterator[Any]:
-    """What `make(0)`, `make(1)`, ... give, `size` items each, from item `start` on; made ahead by worker processes."""
-    loader = DataLoader(
-        _Made(make),
-        batch_size=None,
-        sampler=range(start // size, sys.maxsize),
-        num_workers=workers,
-        prefetch_factor=1 if workers else None,  # every tensor that waits holds a file open
-        collate_fn=list,
-    )
-    return itertools.islice(itertools.chain.from_iterable(loader), start % size, None)
-
-
-class _Made(Dataset[Any]):
-    def __init__(self, make: Callable[[int], list[Any]]) -> None:
-        self.make = make
-
-    def __getitem__(self, number: int) -> list[Any]:
-        return self.make(number)
-
-
 def main(arguments: Iterable[str] | None = None) -> int:
     """Entry point of `python -m got.train`."""
     from got import (
         stages,
+        stages_decoder,
         stages_edits,
         stages_export,
         stages_grounding,
@@ -307,6 +297,21 @@ def main(arguments: Iterable[str] | None = None) -> int:
                 stage="joint", minutes=6, batch=32, lr=1e-4, ema_decay=0.995, gates={"class": 0.8, "chains_right": 0.85}
             ),
             stages_reasoner.train_joint,
+        ),
+        "decoder": (
+            Plan(
+                stage="decoder",
+                minutes=40,
+                batch=16,
+                lr=1e-4,
+                lr_factors={"critic": stages_decoder.CRITIC_LR},
+                ema_decay=0.998,
+                weight_decay=0.0,
+                warmup_steps=50,
+                betas=(0.5, 0.99),
+                gates={"psnr_foreground": 23.0, "class": 0.85},
+            ),
+            stages_decoder.train_decoder,
         ),
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
