@@ -45,9 +45,9 @@ CRITIC_LR = 4.0
 
 
 def build_critic(seed: int) -> nn.Sequential:
-    """A critic of pictures (b, 3, h, w) in [-1, 1]: what it says of each patch, (b, 1, h / 8 - 1, w / 8 - 1).
+    """A critic of pictures (b, 3, h, w) in [-1, 1]: what it says of each patch, (b, 1, h / 8, w / 8).
 
-    Higher is more like a rendered scene. That of pix2pix (arXiv 1611.07004), with group norm, since a batch is small.
+    Higher is more like a rendered scene. After that of pix2pix (arXiv 1611.07004), with group norm: batches are small.
     """
     layers: list[nn.Module] = []
     with models.seeded(seed):
@@ -80,9 +80,15 @@ def against(
 
 
 def train_decoder(plan: Plan, setup: Setup) -> None:
-    """Teach the decoder with latents of the encoder and of the UNet, on scenes and on the targets of edits."""
+    """Teach the decoder with latents of the encoder and of the UNet, on scenes and on the targets of edits.
+
+    Raises:
+        SystemExit: If a batch is too small for both, or a stage before is missing.
+    """
+    if plan.batch < 2:
+        raise SystemExit(f"Expected a --batch of at least 2, for what is encoded and what is drawn, got {plan.batch}")
     bank, edits, held_out = setup.bank(), setup.edit_bank(), setup.held_out(512)
-    vae = finished_vae(setup).train()
+    vae = finished_vae(setup)
     networks = reading_networks(setup)[1] | {"unet": models.build_unet(setup.config)}
     unet = averaged(setup.folder, "joint", networks)["unet"].to(setup.device).requires_grad_(False)
     tokens = drawing_networks(setup, "edits")["tokens"].to(setup.device).requires_grad_(False)

@@ -164,7 +164,8 @@ class Fit:
         while self.progress < 1:
             terms = loss_of(self.step)
             for group in self.optimizer.param_groups:
-                group["lr"] = group["factor"] * learning_rate(self.plan, self.step + 1, self.progress)
+                factor = group.get("factor", 1.0)  # older checkpoints have none
+                group["lr"] = factor * learning_rate(self.plan, self.step + 1, self.progress)
             self.optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)

@@ -1,6 +1,5 @@
 """The last stage of training: a decoder against a critic, on latents that the UNet drew."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -33,6 +32,13 @@ def decoded_pair():
 def test_pictures_survive_the_way_to_numbers_and_back():
     pictures = flat_pictures(16)[:20]
     assert np.array_equal(to_uint8(to_pixels(torch.from_numpy(pictures))), pictures)
+
+
+def test_the_critic_judges_patches_and_a_batch_has_room_for_both_kinds(tmp_path):
+    assert build_critic(0)(torch.zeros(2, 3, 64, 128)).shape == (2, 1, 8, 16)
+    with pytest.raises(SystemExit, match=r"--batch of at least 2.*got 1"):
+        main(["decoder", "--folder", str(tmp_path), "--batch", "1"])
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_decoder_and_the_critic_have_each_their_own_loss():
@@ -119,5 +125,5 @@ def test_the_stage_changes_the_decoder_alone_and_goes_on_where_it_was(tmp_path, 
     vae = models.build_vae(CONFIG)
     parts = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
     averaged(tmp_path, "decoder", parts)
-    for name, weight in finished_vae(dataclasses.replace(setup)).decoder.named_parameters():
+    for name, weight in finished_vae(setup).decoder.named_parameters():
         assert torch.equal(weight, vae.decoder.get_parameter(name))

@@ -94,6 +94,26 @@ def test_fixed_weights_stay_and_come_back_with_the_average(tmp_path):
     assert torch.equal(loaded.bias, before)
 
 
+def test_a_module_with_a_rate_of_its_own_learns_at_it_and_checkpoints_without_rates_still_load(tmp_path):
+    slow, fast = toy(), toy()
+    plan = dataclasses.replace(PLAN, lr_factors={"fast": 4.0})
+    before = slow.weight.clone()
+    fit = Fit(plan, {"slow": slow, "fast": fast}, tmp_path)
+    run_steps(fit, lambda step: {"loss": loss_of(slow)(step)["loss"] + loss_of(fast)(step)["loss"]}, 1)
+    ratio = (fast.weight - before) / (slow.weight - before)
+    assert torch.allclose(ratio, torch.full_like(ratio, 4.0), rtol=0.02)  # Adam's first step is the rate, and decay
+    alone = Fit(PLAN, {"toy": toy()}, tmp_path / "alone")
+    run_steps(alone, loss_of(alone.modules["toy"]), 2)
+    state = torch.load(alone.path, weights_only=True)
+    for group in state["optimizer"]["param_groups"]:
+        del group["factor"]
+    torch.save(state, alone.path)
+    resumed = Fit(PLAN, {"toy": toy()}, tmp_path / "alone")
+    resumed.seconds = 0.0
+    run_steps(resumed, loss_of(resumed.modules["toy"]), 2)
+    assert resumed.step == 4
+
+
 def test_a_step_without_a_finite_gradient_leaves_the_weights_alone(tmp_path):
     module = toy()
     before = module.weight.clone()
