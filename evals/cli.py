@@ -161,9 +161,15 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         default="float32",
-        help="of the model; bfloat16 is faster on GPUs and on processors that multiply it: AMX, AVX512-BF16 "
-        "(default: %(default)s)",
+        help="of the model; bfloat16 is faster on GPUs and on processors that multiply it (AMX, AVX512-BF16), and many "
+        "times slower on others (default: %(default)s)",
     )
+    add(
+        "--offload",
+        choices=("model", "sequential"),
+        help="for a GPU smaller than the model: weights wait in main memory, network by network or layer by layer",
+    )
+    add("--compile", action="store_true", help="torch compiles the model's UNet (minutes), which then runs faster")
     add("--dry-run", action="store_true", help="print what would be done, and stop")
     add("--doctor", action="store_true", help="check the installation: versions, operators, a golden self-test")
 

@@ -47,6 +47,10 @@ class GeneratorOptions:
     dtype: str
     scheduler: str | None = None
     """GoT's sampler, one of `got.schedulers.SCHEDULERS`; None keeps the checkpoint's."""
+    offload: str | None = None
+    """Where weights wait, see `got.checkpoint.place`."""
+    compiled: bool = False
+    """Whether the denoising network is compiled."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- GoT
@@ -113,7 +117,13 @@ def make_got(options: GeneratorOptions) -> Generator:
     from got import checkpoint
 
     try:
-        pipe = checkpoint.load(options.checkpoint, device=options.device, dtype=getattr(torch, options.dtype))
+        pipe = checkpoint.load(
+            options.checkpoint,
+            device=options.device,
+            dtype=getattr(torch, options.dtype),
+            offload=options.offload,
+            compiled=options.compiled,
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"--checkpoint {options.checkpoint} cannot be loaded: {_one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
@@ -288,6 +298,8 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
     import torch
     from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 
+    from got import checkpoint
+
     loading = {"dtype": getattr(torch, options.dtype), "use_safetensors": True}
     try:
         try:
@@ -295,10 +307,11 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
         except ValueError:
             # Not among the families that diffusers files under text-to-image: take its own class.
             pipe = DiffusionPipeline.from_pretrained(options.argument, **loading)
+        checkpoint.place(pipe, options.device, options.offload, compiled=options.compiled)
     except (OSError, ValueError) as error:
         raise UserError(f"--model diffusers:{options.argument} cannot be loaded: {_one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
-    return DiffusersGenerator(pipe.to(options.device), options.steps)
+    return DiffusersGenerator(pipe, options.steps)
 
 
 def _one_line(error: Exception) -> str:

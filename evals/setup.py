@@ -37,9 +37,10 @@ ICON_WEIGHTS = {
 
 _GUIDANCE = ("semantic", "spatial", "reference", "semantic_scale", "spatial_scale", "reference_scale", "chain")
 _GENERATE = ("model", "checkpoint", "limit", "images_per_prompt", "seed", "steps", "scheduler", *_GUIDANCE, "dtype")
+_PLACE = ("offload", "compile")
 _OBSERVE = ("detector", "embedder")
 _WITHOUT_EFFECT = {
-    **dict.fromkeys(("oracle", "folder", *PICTURES), ("checkpoint", "steps", "scheduler", *_GUIDANCE)),
+    **dict.fromkeys(("oracle", "folder", *PICTURES), ("checkpoint", "steps", "scheduler", *_GUIDANCE, *_PLACE)),
     "diffusers": ("checkpoint", "scheduler", *_GUIDANCE),
     "got": (),
 }
@@ -204,6 +205,8 @@ def _options(args: argparse.Namespace, argument: str, device: str) -> generators
         device=device,
         dtype=args.dtype,
         scheduler=args.scheduler,
+        offload=args.offload,
+        compiled=args.compile,
     )
 
 

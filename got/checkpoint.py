@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,19 @@ from got.command import read_object
 from got.models import SemanticProjector
 from got.pipeline import GoTPipeline
 from got.reference import ReferencePipeline
+from got.speed import multiplies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from diffusers import DiffusionPipeline
     from torch import nn
 
 MINI_PATH = Path(__file__).parent / "mini"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+OFFLOADS = ("model", "sequential")
+"""Ways of keeping weights in main memory, see `place`."""
+_LOG = logging.getLogger(__name__)
 _NETWORKS = {
     "vae": AutoencoderKL,
     "unet": UNet2DConditionModel,
@@ -48,6 +54,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     *,
     offload: str | None = None,
+    compiled: bool = False,
     reference_compat: bool = False,
 ) -> GoTPipeline:
     """Load a pipeline, whatever precision it is stored in.
@@ -55,20 +62,19 @@ def load(
     Args:
         name: ``"mini"`` (the embedded weights), a folder written by `got.convert` or by `GoTPipeline.save_pretrained`,
             or a hub id.
-        device: Where the networks go.
+        device: Where the networks go. One that does not multiply floats of `dtype` is warned about in the log.
         dtype: Precision of the UNet and, at the published scale, of the reasoner. The VAE stays in float32.
-        offload: ``"model"`` keeps networks in main memory and moves each to the device when it is its turn;
-            ``"sequential"`` does so layer by layer, slower and in the least memory.
+        offload: As of `place`.
+        compiled: As of `place`.
         reference_compat: Behave as the released code where ours differs on purpose; `got.reference` lists where.
 
     Raises:
         CheckpointError: If there is nothing under that name, a file is missing, or weights do not fit their config.
-        ValueError: If `offload` is none of these, or has no device to move networks to.
+        ValueError: As of `place`.
     """
-    if offload not in (None, "model", "sequential"):
-        raise ValueError(f"Expected offload to be model, sequential or None but got {offload!r}")
-    if offload is not None and device == "cpu":
-        raise ValueError("Expected a device other than cpu to move networks to, because offload keeps them on the cpu")
+    _check_place(device, offload, compiled=compiled)
+    if not multiplies(dtype, device):
+        _LOG.warning("This %s only imitates %s: float32 is many times as fast", device, str(dtype).partition(".")[2])
     path = _locate(name)
     exact = _FLOAT32_PARTS.get(_read_index(path).get("scale", "mini"), ())
     pipeline_class = ReferencePipeline if reference_compat else GoTPipeline
@@ -80,11 +86,43 @@ def load(
             pipeline = pipeline_class.from_pretrained(path, local_files_only=True, **networks)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             raise CheckpointError(f"Cannot load {path}: {first_line(error)}") from error
-    if offload == "model":
+    place(pipeline, device, offload, compiled=compiled)
+    return pipeline
+
+
+def place(pipeline: DiffusionPipeline, device: str, offload: str | None = None, *, compiled: bool = False) -> None:
+    """Bring a pipeline to where it computes.
+
+    Args:
+        pipeline: Any of diffusers, on the CPU.
+        device: Where the networks go.
+        offload: ``"model"`` keeps networks in main memory and moves each to the device when it is its turn;
+            ``"sequential"`` does so layer by layer, slower and in the least memory.
+        compiled: Let torch compile the denoising network, at its first call for each size of batch and picture. It is
+            faster from then on; numbers move by rounding.
+
+    Raises:
+        ValueError: If `offload` is none of these, has no device to move networks to, or cannot be compiled with.
+    """
+    _check_place(device, offload, compiled=compiled)
+    if offload is None:
+        pipeline.to(device)
+    elif offload == "model":
         pipeline.enable_model_cpu_offload(device=device)
-    elif offload == "sequential":
+    else:
         pipeline.enable_sequential_cpu_offload(device=device)
-    return pipeline if offload else pipeline.to(device)
+    if compiled:
+        denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
+        denoiser.compile()
+
+
+def _check_place(device: str, offload: str | None, *, compiled: bool) -> None:
+    if offload not in (None, *OFFLOADS):
+        raise ValueError(f"Expected offload to be {', '.join(OFFLOADS)} or None but got {offload!r}")
+    if offload is not None and device == "cpu":
+        raise ValueError("Expected a device other than cpu to move networks to, because offload keeps them on the cpu")
+    if offload == "sequential" and compiled:
+        raise ValueError("Expected sequential offload or compiling but got both: weights would move inside a graph")
 
 
 def save_fp16(pipeline: GoTPipeline, path: str | Path) -> None:

@@ -299,7 +299,8 @@ class Reasoner:
         """
         inputs, output, ended = written.input, written.output, written.ended
         rows, device = len(ended), ended.device
-        cached = output.past_key_values.get_seq_length()
+        name = "cache" if "cache" in output else "past_key_values"  # until transformers 5.24
+        cached = output[name].get_seq_length()
         width = output.sequences.shape[1] - inputs.input_ids.shape[1]
         kept = torch.arange(width, device=device)[None] < (written.lengths + ended)[:, None]
         columns = [output.sequences[:, cached:]]
@@ -315,8 +316,8 @@ class Reasoner:
             input_ids=input_ids,
             attention_mask=mask,
             position_ids=positions.expand(3, -1, -1),
-            past_key_values=output.past_key_values,
             use_cache=True,
+            **{name: output[name]},
         )
         return states[:, -IMAGE_TOKENS:]
 

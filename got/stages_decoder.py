@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from got.stages import Setup
     from got.stages_unet import SceneTokens
 
-_DRAWN, _DRAWN_SHARE = 8192, 0.5
+_DRAWN, _DRAWN_SHARE = 4096, 0.5
 """How many scenes the UNet draws, and their share of a batch."""
 _DRAWN_FROM = (3, 8)  # of 10 steps; before the third it is open what an object looks like, and a picture is another one
 _FLAT_SHARE = 16  # one picture in this many is a mask or black, which the decoder has to keep plain; not for the critic

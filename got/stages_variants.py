@@ -337,6 +337,8 @@ def _export(variant: Variant, pipeline: GoTPipeline, setup: Setup, amount: Amoun
     contact_sheet(pictures, columns=8).save(part / "samples.png")
     lines = [(amount.plan(stage), _last(setup.folder, stage)) for stage in stages]
     settings = json.loads((setup.folder / _SETTINGS).read_text())
-    (part / "README.md").write_text(card(variant.name, variant.title, lines, prompts, settings))
+    (part / "README.md").write_text(
+        card(variant.name, variant.title, lines, prompts, settings | {"device": setup.device})
+    )
     part.rename(target)
     (setup.folder / f"joint-{variant.name}.pt").unlink()

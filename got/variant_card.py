@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from got.speed import multiplies
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -36,7 +38,7 @@ Scenes of `got.iconworld` with caption and chain, seed {seed}. The last stage ha
 see the same scenes in the same order, drawn with the same noise.
 
 ## Recipe
-`python -m got.train variants`, seed {seed}, torch {torch}, bfloat16 autocast, AdamW. Autoencoder and UNet are the
+`python -m got.train variants`, seed {seed}, torch {torch}, {products} products, AdamW. Autoencoder and UNet are the
 start's and stand for SDXL; the autoencoder stays as it is. SHA-256 of the start's weights: `{start}`.
 
 | stage | steps | batch | peak rate | minutes | at its end |
@@ -70,7 +72,7 @@ def card(
         title: Its row in the paper.
         stages: How each stage was run, and the last line of its curve.
         prompts: Of the pictures in ``samples.png``.
-        settings: ``seed``, ``scenes`` and ``start`` of the training.
+        settings: ``seed``, ``scenes``, ``start`` and ``device`` of the training.
     """
     rows = []
     for plan, last in stages:
@@ -86,5 +88,6 @@ def card(
         reading=reading,
         prompts="\n".join(f"{number}. {prompt}" for number, prompt in enumerate(prompts, 1)),
         torch=torch.__version__,
+        products="bfloat16" if multiplies(torch.bfloat16, settings["device"]) else "float32",
         **{key: settings[key] for key in ("seed", "scenes", "start")},
     )

@@ -1,4 +1,6 @@
-"""Where the pipeline runs: weights kept elsewhere, compiled networks, a frugal autoencoder. None of it needs a GPU."""
+"""Where the pipeline runs: weights kept elsewhere, compiled networks, a frugal autoencoder.
+
+None of it needs a GPU; where there is one, the last part runs there."""
 
 import got_kit
 import numpy as np
@@ -10,7 +12,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
 
-from got import models
+from got import checkpoint, models
 from got.chain import Chain
 from got.output import Sampling
 from got.ssgm import Switches
@@ -128,3 +130,66 @@ def test_a_tensor_that_stayed_behind_would_be_noticed(gpu):
     gpu.projector.output_projector.bias = torch.nn.Parameter(torch.zeros(got_kit.CONFIG.cross_attention_dim))
     with pytest.raises(FakeTensorDeviceMismatchError):
         gpu(["a red apple and a blue dog", "a red apple"], chain=CHAINS, num_inference_steps=1, output_type="pt")
+
+
+# ------------------------------------------------------------------------------------- on a GPU, where there is one
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PROMPTS = ["a photo of a red apple", "a photo of two cats"]
+SHORT = {"num_inference_steps": 2, "output_type": "np"}
+
+
+def draw_and_edit(pipe):
+    """Chains and pictures of two prompts, and an edit of the first."""
+    pipe.set_progress_bar_config(disable=True)
+    drawn = pipe(PROMPTS, generator=[got_kit.generator(seed) for seed in (0, 1)], **SHORT)
+    source = Image.fromarray((drawn.images[0] * 255).astype(np.uint8))
+    edited = pipe("make the apple green", image=source, generator=got_kit.generator(2), **SHORT)
+    return [*drawn.chains, *edited.chains], np.concatenate([drawn.images, edited.images])
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return draw_and_edit(checkpoint.load("mini"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "mean"), [("float32", 0.002), ("bfloat16", 0.01), ("float16", 0.005)])
+def test_mini_draws_and_edits_alike_in_every_precision(expected, dtype, mean):
+    chains, images = draw_and_edit(checkpoint.load("mini", DEVICE, getattr(torch, dtype)))
+    assert chains == expected[0]
+    assert np.abs(images - expected[1]).mean() < mean
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="offload moves weights to a GPU, and there is none")
+@pytest.mark.parametrize("offload", checkpoint.OFFLOADS)
+def test_mini_draws_and_edits_alike_with_offload(expected, offload):
+    chains, images = draw_and_edit(checkpoint.load("mini", DEVICE, offload=offload))
+    assert chains == expected[0]
+    assert np.abs(images - expected[1]).mean() < 0.002
+
+
+def test_a_loaded_unet_is_compiled_when_it_is_asked_for(expected):
+    """With inductor on a GPU; on a processor that takes minutes, so its graph is run as it is."""
+    pipe = checkpoint.load("mini", DEVICE, compiled=True)
+    assert pipe.unet._compiled_call_impl is not None
+    if DEVICE == "cpu":
+        pipe.unet.compile(backend="eager", fullgraph=True)
+    try:
+        chains, images = draw_and_edit(pipe)
+    finally:
+        torch._dynamo.reset()
+    assert chains == expected[0]
+    assert np.abs(images - expected[1]).mean() < 0.002
+
+
+def test_weights_that_move_layer_by_layer_are_not_compiled():
+    with pytest.raises(ValueError, match="sequential offload or compiling but got both"):
+        checkpoint.load("nowhere", "cuda", offload="sequential", compiled=True)
+
+
+def test_short_floats_that_are_only_imitated_are_warned_about(monkeypatch, caplog):
+    monkeypatch.setattr(checkpoint, "multiplies", lambda dtype, device: dtype is torch.float32)
+    checkpoint.load("mini", dtype=torch.bfloat16)
+    assert caplog.messages == ["This cpu only imitates bfloat16: float32 is many times as fast"]
+    checkpoint.load("mini")
+    assert len(caplog.messages) == 1

@@ -238,6 +238,8 @@ def test_words_that_the_model_does_not_know_are_named(got):
         (["generate", "dogs", "--output", "a.xyz"], "ending in .png"),
         (["generate", "dogs", "--device", "cuda:77"], "--device cuda:77 cannot be used"),
         (["generate", "dogs", "--device", "toaster"], "--device toaster cannot be used"),
+        (["generate", "dogs", "--offload", "model"], "a device other than cpu"),
+        (["generate", "dogs", "--offload", "disk"], "invalid choice: 'disk'"),
         (["edit", "nowhere.png", "dogs"], "Cannot read nowhere.png"),
         (["chat", "nowhere.png"], "Cannot read nowhere.png"),
         (["chat", "--resume"], "Cannot read got-chat"),

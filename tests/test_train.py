@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from got import losses, models
+from got import losses, models, speed
 from got.checkpoint import MINI_PATH, load, save_fp16
 from got.config import CONFIGS
 from got.iconworld.edits import KINDS, sample_edit
@@ -343,7 +343,8 @@ def test_the_mean_with_an_earlier_pipeline_is_half_of_each(tmp_path):
         main(["joint", "--folder", str(tmp_path / "run"), "--mean-with", str(MINI_PATH)])
 
 
-def test_short_floats_spare_attention():
+def test_short_floats_spare_attention(monkeypatch):
+    monkeypatch.setattr(speed, "multiplies", lambda dtype, device: True)
     query, key, value = torch.randn(3, 1, 2, 8, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
     exact = functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), is_causal=True)
     with bf16("cpu"):
@@ -351,6 +352,18 @@ def test_short_floats_spare_attention():
         product = query.float() @ key.float().mT
     assert torch.equal(short, exact.bfloat16())
     assert product.dtype is torch.bfloat16
+
+
+def test_a_processor_that_only_imitates_short_floats_multiplies_long_ones(monkeypatch):
+    monkeypatch.setattr(speed, "multiplies", lambda dtype, device: False)
+    with bf16("cpu"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float32
+
+
+def test_every_device_multiplies_long_floats():
+    assert all(speed.multiplies(torch.float32, device) for device in ("cpu", "cuda", "mps"))
+    assert isinstance(speed.multiplies(torch.bfloat16, "cpu"), bool)
+    assert isinstance(speed.multiplies(torch.float16, "cpu"), bool)
 
 
 def test_a_stage_can_be_told_its_length(tmp_path):

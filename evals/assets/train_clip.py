@@ -154,7 +154,7 @@ def losses(modules: Any, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tenso
     """All losses of a batch that is on the network's device."""
     network = modules["clip"]
     pixels, tokens, true, shares = batch
-    with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=training.multiplies_bf16(pixels.device)):
         images, texts = network.encode_image((pixels - MEAN) / STD), network.encode_text(tokens)
     images, texts = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
     scale = network.logit_scale.exp().clamp(max=100)

@@ -46,12 +46,13 @@ def train(args: argparse.Namespace) -> training.Trainer:
     size_px = IconDetector(build(), device="cpu").image_size_px
     sides = [size_px // stride[0] for stride in network.bbox_head.prior_generator.strides]
     centres, strides = points(sides, size_px, args.device)
+    short = training.multiplies_bf16(args.device)
     network.train()
     batches = training.stream(functools.partial(icon_scenes.training_batch, args.batch, size_px), trainer, args)
     while trainer.running:
         batch = next(batches)
         images, truth, labels = (t.to(args.device) for t in (batch.images, batch.boxes, batch.labels))
-        with torch.autocast(torch.device(args.device).type, dtype=torch.bfloat16):
+        with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=short):
             logits, boxes = predict(network, images, centres)
         trainer.update(detector_loss.loss(logits.float(), boxes.float(), truth, labels, centres, strides), args.batch)
     return trainer

@@ -25,6 +25,11 @@ LONGEST_STEP_SECONDS = 30.0
 """What exceeds it is a pause (a stopped process, a sleeping laptop), which is no training time."""
 
 
+def multiplies_bf16(device: str | torch.device) -> bool:
+    """Whether short floats pay; a processor without AVX512 imitates them, many times as slow as float32."""
+    return torch.device(device).type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def add_arguments(parser: argparse.ArgumentParser, minutes: float, batch: int) -> None:
     """The flags of a training command."""
     parser.add_argument("--minutes", type=float, default=minutes, help="training time (default: %(default)s)")

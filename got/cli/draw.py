@@ -64,7 +64,17 @@ def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
     from got import checkpoint
     from got.schedulers import make_scheduler
 
-    pipeline = checkpoint.load(arguments.checkpoint, _device(arguments.device), getattr(torch, arguments.dtype))
+    pipeline = checkpoint.load(
+        arguments.checkpoint,
+        _device(arguments.device),
+        getattr(torch, arguments.dtype),
+        offload=arguments.offload,
+        compiled=arguments.compile,
+    )
+    if arguments.vae_slicing:
+        pipeline.vae.enable_slicing()
+    if arguments.vae_tiling:
+        pipeline.vae.enable_tiling()
     if arguments.scheduler is not None:
         pipeline.scheduler = make_scheduler(arguments.scheduler, pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)

@@ -231,5 +231,15 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=DTYPES,
         default="float32",
-        help="bfloat16 draws faster where the processor multiplies it (default: %(default)s)",
+        help="bfloat16 draws faster where the processor multiplies it, much slower elsewhere (default: %(default)s)",
+    )
+    add(
+        "--offload",
+        choices=("model", "sequential"),
+        help="for a GPU smaller than the model: weights wait in main memory, network by network or layer by layer",
+    )
+    add("--compile", action="store_true", help="torch compiles the UNet (minutes), which then runs faster")
+    add("--vae-slicing", action="store_true", help="pictures pass the autoencoder one by one, in less memory")
+    add(
+        "--vae-tiling", action="store_true", help="they pass it in tiles: large ones in less memory, perhaps with seams"
     )
