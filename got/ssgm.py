@@ -110,7 +110,7 @@ def picture_conditions(
     switches: Switches,
     device: torch.device | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """G_s and G_r of a batch: every different picture passes the VAE once, all of them in one call.
+    """G_s and G_r of a batch: every different picture passes the VAE once, as many as `at_once` in a call.
 
     Args:
         vae: Its posterior means are used as they are, without the scaling of the noise latents.
@@ -146,7 +146,17 @@ def vae_means(
 ) -> torch.Tensor:
     """Posterior means of pictures, (n, channels, h, w), not scaled. Pictures of another size are resized (bicubic)."""
     pixels = pixels_of(pictures, size_px).to(device or vae.device).to(vae.dtype)
-    return vae.encode((pixels / 255 - 0.5) / 0.5).latent_dist.mode()
+    parts = ((pixels / 255 - 0.5) / 0.5).split(at_once(size_px))
+    return torch.cat([vae.encode(part).latent_dist.mode() for part in parts])
+
+
+def at_once(size_px: tuple[int, int]) -> int:
+    """How many pictures of a size pass the VAE's encoder together: two of 1024 px, which take it 5 GB.
+
+    >>> at_once((128, 128)), at_once((1024, 1024)), at_once((4096, 4096))
+    (128, 2, 1)
+    """
+    return max(1, 2 * 1024**2 // (size_px[0] * size_px[1]))
 
 
 def pixels_of(pictures: Sequence[Image.Image], size_px: tuple[int, int]) -> torch.Tensor:

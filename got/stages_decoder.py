@@ -75,8 +75,12 @@ def against(
     fooled = -torch.func.functional_call(critic, frozen, (decoded,)).float().mean()
     ours, critics = (torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (reconstruction, fooled))
     weight = (ours / (critics + 1e-4)).clamp(max=1)
-    own = losses.critic_loss(critic(pixels).float(), critic(decoded.detach()).float())
-    return _CRITIC_WEIGHT * weight * fooled, own
+    return _CRITIC_WEIGHT * weight * fooled, opinion(critic, decoded, pixels)
+
+
+def opinion(critic: nn.Sequential, decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """The critic's own loss, scalar; nothing of it reaches what was decoded."""
+    return losses.critic_loss(critic(pixels).float(), critic(decoded.detach()).float())
 
 
 def train_decoder(plan: Plan, setup: Setup) -> None:
@@ -112,19 +116,21 @@ def train_decoder(plan: Plan, setup: Setup) -> None:
         rows = np.concatenate([rng.integers(0, len(images), seen), rng.integers(0, len(drawn), count)])
         chosen, foreground = images[rows], objects[rows, None].float()
         chosen[:flats], foreground[:flats] = flat[rng.integers(0, len(flat), flats)], 0
-        pixels = to_pixels(chosen)
+        pixels, alone = to_pixels(chosen), step < _ALONE_STEPS
         with bf16(setup.device):
             with torch.no_grad():
                 posterior = vae.encode(pixels[:seen]).latent_dist
                 noise = gaussian(posterior.mean.shape, rng, setup.device)
                 latents = torch.cat([(posterior.mean + 0.5 * posterior.std * noise).float(), drawn[rows[seen:]]])
-            decoded = vae.decode(latents).sample
+            with torch.set_grad_enabled(not alone):
+                decoded = vae.decode(latents).sample
             reconstruction = losses.reconstruction_loss(decoded, pixels, foreground)
-            fooled, own = against(
-                parts["critic"], decoded[flats:], pixels[flats:], reconstruction, vae.decoder.conv_out.weight
-            )
-        loss = reconstruction + own + (fooled if step >= _ALONE_STEPS else 0)
-        return {"loss": loss, "reconstruction": reconstruction, "critic": own}
+            seen_by_critic = parts["critic"], decoded[flats:], pixels[flats:]
+            if alone:
+                fooled, own = torch.zeros_like(reconstruction), opinion(*seen_by_critic)
+            else:
+                fooled, own = against(*seen_by_critic, reconstruction, vae.decoder.conv_out.weight)
+        return {"loss": reconstruction + own + fooled, "reconstruction": reconstruction, "critic": own}
 
     def check() -> dict[str, float]:
         decoded = torch.cat([vae.decode(latents).sample for latents in shown.split(32)])

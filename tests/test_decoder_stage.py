@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from got import losses, models
+from got import losses, models, stages_decoder
 from got.checkpoint import MINI_PATH, load
 from got.config import CONFIGS
 from got.stages import Setup, encode_pictures, finished_vae, flat_pictures, to_pixels, to_uint8
@@ -100,12 +100,15 @@ def test_what_the_unet_draws_shows_its_scene_with_less_detail():
 
 
 @pytest.mark.slow
-def test_the_stage_changes_the_decoder_alone_and_goes_on_where_it_was(tmp_path, capsys):
+def test_the_stage_changes_the_decoder_alone_and_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
     words = ["--folder", str(tmp_path), "--scenes", "16", "--batch", "8", "--threads", "1"]
     setup = Setup(config=CONFIG, folder=tmp_path, scenes=16, seed=1)
     unpack(setup, MINI_PATH)
     before = load(MINI_PATH)
     assert main(["decoder", *words, "--minutes", "0.02"]) == 0
+    started, vae = finished_vae(setup).decoder.state_dict(), before.vae.decoder.state_dict()
+    assert all(torch.equal(weight, started[name]) for name, weight in vae.items()), "the critic learns alone at first"
+    monkeypatch.setattr(stages_decoder, "_ALONE_STEPS", 1)
     drawn = (tmp_path / "drawn.pt").stat().st_mtime_ns
     steps = torch.load(tmp_path / "decoder.pt", weights_only=True)["step"]
     assert main(["decoder", *words, "--minutes", "0.04"]) == 0

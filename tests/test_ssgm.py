@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from got import ssgm
 from got.chain import Chain
 from got.config import GuidanceConfig
 from got.layout import black_image, draw_layout
@@ -169,6 +170,19 @@ def test_equal_pictures_pass_the_vae_once_and_all_in_one_call():
         picture_conditions(vae, chains, None, SIZE, chosen)
     handle.remove()
     assert rows == [3, 1, 3]  # two masks and black; black; two masks and black; nothing
+
+
+@torch.no_grad()
+def test_large_pictures_pass_the_vae_a_few_at_a_time_and_nothing_else_changes(monkeypatch):
+    vae, rows = got_kit.pipeline().vae, []
+    chains = [Chain.parse(got_kit.BOTH)]
+    expected = picture_conditions(vae, chains, None, SIZE, ALL)
+    monkeypatch.setattr(ssgm, "at_once", lambda size_px: 2)
+    handle = vae.encoder.register_forward_pre_hook(lambda _module, inputs: rows.append(len(inputs[0])))
+    parts = picture_conditions(vae, chains, None, SIZE, ALL)
+    handle.remove()
+    assert rows == [2, 1]
+    torch.testing.assert_close(parts, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

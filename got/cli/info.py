@@ -21,11 +21,17 @@ _MINI = Path(__file__).parents[1] / "mini"
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Print parts, parameters, sizes, defaults and hashes; returns what the last line of output says.
+    """Print parts, parameters, sizes, defaults and hashes, or memory; returns what the last line of output says.
 
     Raises:
         ValueError: If it is no checkpoint, or one of its files is damaged.
     """
+    if arguments.memory:
+        from got import footprint  # here, because it builds networks
+
+        needed = footprint.summary(arguments.batch_size, arguments.size)
+        sys.stdout.write(footprint.report(needed) + "\n")
+        return needed
     folder = _folder(arguments.checkpoint)
     index = read_object(folder / "model_index.json", CommandError)
     if index.get("_class_name") != "GoTPipeline":

@@ -93,6 +93,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _side(text: str) -> int:
+    side = _count(text)
+    if side % 64:
+        raise argparse.ArgumentTypeError(f"expected a multiple of 64 but got {text}")
+    return side
+
+
 def _scale(text: str) -> float:
     try:
         value = float(text)
@@ -180,6 +187,10 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", nargs="?", default="mini", metavar="mini|PATH|HUB_ID", help="default: %(default)s"
     )
+    add = parser.add_argument
+    add("--memory", action="store_true", help="instead, count what GoT-6B needs of a GPU; no checkpoint is read")
+    add("--batch-size", type=_count, default=1, metavar="N", help="--memory: pictures at a time (default: %(default)s)")
+    add("--size", type=_side, default=1024, metavar="PX", help="--memory: side of a picture (default: %(default)s)")
 
 
 def _add_requests(group: argparse._ArgumentGroup) -> None:
