@@ -171,7 +171,9 @@ def resident_mb(field: str) -> float:
 
 
 @pytest.mark.parametrize("name", ["one", "eight", "eight, two prompts"])
-def bench_against_plain(measure: BenchmarkFixture, pipe: GoTPipeline, short: GoTPipeline, name: str) -> None:
+def bench_against_plain(
+    measure: BenchmarkFixture, pipe: GoTPipeline, name: str, request: pytest.FixtureRequest
+) -> None:
     """Seconds and memory of all, in turns; the images are the same, in bfloat16 nearly."""
     prompts = {"one": DISTINCT[:1], "eight": DISTINCT, "eight, two prompts": REPEATED}[name]
     steps = pipe.got_config.steps
@@ -179,6 +181,7 @@ def bench_against_plain(measure: BenchmarkFixture, pipe: GoTPipeline, short: GoT
         prompts, steps = prompts[:2], 2
     sides = {"plain": lambda: plain(pipe, prompts, steps), "shortcut": lambda: shortcut(pipe, prompts, steps)}
     if multiplies(torch.bfloat16, "cpu"):  # where it is imitated it takes minutes
+        short = request.getfixturevalue("short")
         sides["bfloat16"] = lambda: shortcut(short, prompts, steps)
     seconds: dict[str, list[float]] = {side: [] for side in sides}
 

@@ -118,7 +118,12 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
         start=args.start,
         identity=identity,
         arguments={"given": _lasting(command.words), "resolved": _jsonable(args), "batch_size": batch_size},
-        machine=lambda: {**_machine(), "device": device(), "dtype": args.dtype},
+        machine=lambda: {
+            **_machine(),
+            "device": device(),
+            "dtype": args.dtype,
+            **({"compiled": True} if args.compile else {}),
+        },
         make_generator=lambda: generators.GENERATORS[name](_options(args, argument, device())),
         make_tools=lambda: _make_tools(args, device()),
         engine=ENGINES[args.engine],

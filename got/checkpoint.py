@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from got.command import read_object
 from got.models import SemanticProjector
 from got.pipeline import GoTPipeline
 from got.reference import ReferencePipeline
-from got.speed import multiplies
+from got.speed import warn_if_imitated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +31,6 @@ MINI_PATH = Path(__file__).parent / "mini"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 OFFLOADS = ("model", "sequential")
 """Ways of keeping weights in main memory, see `place`."""
-_LOG = logging.getLogger(__name__)
 _NETWORKS = {
     "vae": AutoencoderKL,
     "unet": UNet2DConditionModel,
@@ -62,7 +60,7 @@ def load(
     Args:
         name: ``"mini"`` (the embedded weights), a folder written by `got.convert` or by `GoTPipeline.save_pretrained`,
             or a hub id.
-        device: Where the networks go. One that does not multiply floats of `dtype` is warned about in the log.
+        device: Where the networks go.
         dtype: Precision of the UNet and, at the published scale, of the reasoner. The VAE stays in float32.
         offload: As of `place`.
         compiled: As of `place`.
@@ -73,8 +71,6 @@ def load(
         ValueError: As of `place`.
     """
     _check_place(device, offload, compiled=compiled)
-    if not multiplies(dtype, device):
-        _LOG.warning("This %s only imitates %s: float32 is many times as fast", device, str(dtype).partition(".")[2])
     path = _locate(name)
     exact = _FLOAT32_PARTS.get(_read_index(path).get("scale", "mini"), ())
     pipeline_class = ReferencePipeline if reference_compat else GoTPipeline
@@ -95,16 +91,20 @@ def place(pipeline: DiffusionPipeline, device: str, offload: str | None = None, 
 
     Args:
         pipeline: Any of diffusers, on the CPU.
-        device: Where the networks go.
+        device: Where the networks go. If it only imitates the denoising network's precision, the log says so.
         offload: ``"model"`` keeps networks in main memory and moves each to the device when it is its turn;
             ``"sequential"`` does so layer by layer, slower and in the least memory.
         compiled: Let torch compile the denoising network, at its first call for each size of batch and picture. It is
             faster from then on; numbers move by rounding.
 
     Raises:
-        ValueError: If `offload` is none of these, has no device to move networks to, or cannot be compiled with.
+        ValueError: If `offload` is none of these, has no device to move networks to, or is to be compiled, too.
     """
     _check_place(device, offload, compiled=compiled)
+    denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    if denoiser is None:
+        raise ValueError(f"Expected a pipeline with a unet or a transformer but {type(pipeline).__name__} has neither")
+    warn_if_imitated(denoiser.dtype, device)
     if offload is None:
         pipeline.to(device)
     elif offload == "model":
@@ -112,7 +112,6 @@ def place(pipeline: DiffusionPipeline, device: str, offload: str | None = None, 
     else:
         pipeline.enable_sequential_cpu_offload(device=device)
     if compiled:
-        denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
         denoiser.compile()
 
 
@@ -121,8 +120,8 @@ def _check_place(device: str, offload: str | None, *, compiled: bool) -> None:
         raise ValueError(f"Expected offload to be {', '.join(OFFLOADS)} or None but got {offload!r}")
     if offload is not None and device == "cpu":
         raise ValueError("Expected a device other than cpu to move networks to, because offload keeps them on the cpu")
-    if offload == "sequential" and compiled:
-        raise ValueError("Expected sequential offload or compiling but got both: weights would move inside a graph")
+    if offload is not None and compiled:
+        raise ValueError("Expected offload or compiling but got both: weights would move inside a graph")
 
 
 def save_fp16(pipeline: GoTPipeline, path: str | Path) -> None:

@@ -96,6 +96,8 @@ def stages(
 ) -> dict[str, Stage]:
     """What each stage of drawing holds: the language model in bfloat16, UNet likewise, the autoencoder in float32.
 
+    A source picture's way through the vision tower is not counted; it is small beside the language model's weights.
+
     Args:
         parts: `got.released.full_size()`, or networks of other sizes on the meta device; their precision is changed.
         batch: Pictures drawn together, each from a chain with four boxes.
@@ -112,7 +114,7 @@ def stages(
     text, latents = mllm.config.get_text_config(), size_px // 2 ** (len(vae.config.block_out_channels) - 1)
     rows = batch * len(branch_weights(_CONFIG.edit if edit else _CONFIG.text_to_image, Switches()))
     pictures = batch * (_MASKS + 1) if edit else batch * _MASKS + 1  # all drawings share one black reference
-    pictures = 1 if sliced else pictures
+    together = 1 if sliced else at_once((size_px, size_px))
 
     def pixels(count: int) -> torch.Tensor:
         return torch.empty(count, 3, size_px, size_px, device="meta")
@@ -124,7 +126,7 @@ def stages(
             attention_mask=None,
             use_cache=True,
         ),
-        ("layout and reference", "vae"): lambda: vae.encode(pixels(min(pictures, at_once((size_px, size_px))))),
+        ("layout and reference", "vae"): lambda: vae.encode(pixels(min(pictures, together))),
         ("denoising", "unet"): lambda: unet(
             torch.empty(rows, unet.config.in_channels, latents, latents, **short),
             torch.empty(1, **short),
@@ -135,7 +137,7 @@ def stages(
             },
         ),
         ("decoding", "vae"): lambda: vae.decode(
-            torch.empty(1 if sliced else batch, vae.config.latent_channels, latents, latents, device="meta")
+            torch.empty(min(batch, together), vae.config.latent_channels, latents, latents, device="meta")
         ),
     }
     sizes = {

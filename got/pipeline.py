@@ -22,7 +22,7 @@ from got.output import scale_latents as scale_latents
 from got.output import unscale_latents as unscale_latents
 from got.reasoner import Reasoner, Thoughts
 from got.released import merge_adapter
-from got.ssgm import Conditions, Denoiser, Switches, picture_conditions, semantic_conditions, time_ids
+from got.ssgm import Conditions, Denoiser, Switches, at_once, picture_conditions, semantic_conditions, time_ids
 
 if TYPE_CHECKING:
     import os
@@ -376,7 +376,9 @@ class GoTPipeline(DiffusionPipeline):
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Pictures (batch, 3, height, width) in [0, 1]."""
-        decoded = self.vae.decode(unscale_latents(self.vae, latents).to(self.vae.dtype), return_dict=False)[0]
+        size_px = (latents.shape[-1] * self.vae_factor, latents.shape[-2] * self.vae_factor)
+        parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(at_once(size_px))
+        decoded = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+_LOG = logging.getLogger(__name__)
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD = -1
@@ -40,6 +43,13 @@ def multiplies(dtype: torch.dtype, device: str | torch.device) -> bool:
         return False
     asked = torch.ops.mkldnn
     return bool(asked._is_mkldnn_bf16_supported() if dtype is torch.bfloat16 else asked._is_mkldnn_fp16_supported())
+
+
+def warn_if_imitated(dtype: torch.dtype, device: str | torch.device) -> None:
+    """Say in the log that a device only imitates floats of a type."""
+    if not multiplies(dtype, device):
+        name = str(dtype).partition(".")[2]
+        _LOG.warning("This %s only imitates %s: float32 is many times as fast", torch.device(device).type, name)
 
 
 @contextlib.contextmanager

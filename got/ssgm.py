@@ -151,7 +151,7 @@ def vae_means(
 
 
 def at_once(size_px: tuple[int, int]) -> int:
-    """How many pictures of a size pass the VAE's encoder together: two of 1024 px, which take it 5 GB.
+    """How many pictures of a size pass the VAE together: two of 1024 px, for which its encoder takes 5 GB.
 
     >>> at_once((128, 128)), at_once((1024, 1024)), at_once((4096, 4096))
     (128, 2, 1)

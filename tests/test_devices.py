@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
 
-from got import checkpoint, models
+from got import checkpoint, models, speed
 from got.chain import Chain
 from got.output import Sampling
 from got.ssgm import Switches
@@ -182,13 +182,13 @@ def test_a_loaded_unet_is_compiled_when_it_is_asked_for(expected):
     assert np.abs(images - expected[1]).mean() < 0.002
 
 
-def test_weights_that_move_layer_by_layer_are_not_compiled():
-    with pytest.raises(ValueError, match="sequential offload or compiling but got both"):
+def test_weights_that_move_are_not_compiled():
+    with pytest.raises(ValueError, match="offload or compiling but got both"):
         checkpoint.load("nowhere", "cuda", offload="sequential", compiled=True)
 
 
 def test_short_floats_that_are_only_imitated_are_warned_about(monkeypatch, caplog):
-    monkeypatch.setattr(checkpoint, "multiplies", lambda dtype, device: dtype is torch.float32)
+    monkeypatch.setattr(speed, "multiplies", lambda dtype, device: dtype is torch.float32)
     checkpoint.load("mini", dtype=torch.bfloat16)
     assert caplog.messages == ["This cpu only imitates bfloat16: float32 is many times as fast"]
     checkpoint.load("mini")

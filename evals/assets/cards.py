@@ -77,7 +77,7 @@ python -m evals.assets.train_detector {_flags(recipe)}
 ```
 
 {recipe["pictures"]:,} pictures in {recipe["steps"]:,} steps of {recipe["batch"]}, {recipe["minutes"]:g} minutes
-({recipe["device"]}), bf16 autocast, AdamW {recipe["lr"]:g} with warm-up and cosine, average of weights
+({recipe["device"]}), {recipe["products"]} products, AdamW {recipe["lr"]:g} with warm-up and cosine, average of weights
 {recipe["ema_decay"]:g}. Every picture is a fresh scene of `got.iconworld`, drawn at 64 or 128 px. One in
 sixteen has no object, one in sixteen is noise of some grain. Robustness to soft edges comes from generic degradations
 only (`augment.py`: light, blur, noise, rescaling, JPEG, mixed colour channels): the detector has never seen a picture
@@ -136,8 +136,9 @@ Held-out scenes have textures and sizes that training never shows.
 python -m evals.assets.train_clip {_flags(recipe)}
 ```
 
-{recipe["pictures"]:,} pictures in {recipe["steps"]:,} steps, {recipe["minutes"]:g} minutes ({recipe["device"]}), bf16
-autocast, AdamW {recipe["lr"]:g} with warm-up and cosine, average of weights {recipe["ema_decay"]:g}. Most of a
+{recipe["pictures"]:,} pictures in {recipe["steps"]:,} steps, {recipe["minutes"]:g} minutes ({recipe["device"]}),
+{recipe["products"]} products, AdamW {recipe["lr"]:g} with warm-up and cosine, average of weights
+{recipe["ema_decay"]:g}. Most of a
 batch are whole scenes with their captions, the rest are crops of single icons, cut with some margin or loss, with
 captions in the words of GenEval's templates. A crop's caption that is also true of another crop of the batch counts as
 right for both. A linear classifier of (class, colour), dropped after training, teaches the picture tower to name every

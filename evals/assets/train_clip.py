@@ -201,6 +201,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
         "pictures": trainer.samples,
         "batch": args.batch,
         "device": training.device_name(args.device),
+        "products": "bf16" if training.multiplies_bf16(args.device) else "float32",
         "lr": LR,
         "ema_decay": EMA_DECAY,
         "note": args.note,

@@ -29,9 +29,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.memory:
         from got import footprint  # here, because it builds networks
 
-        needed = footprint.summary(arguments.batch_size, arguments.size)
+        needed = footprint.summary(arguments.batch_size or 1, arguments.size or 1024)
         sys.stdout.write(footprint.report(needed) + "\n")
         return needed
+    if arguments.batch_size or arguments.size:
+        raise CommandError("--batch-size and --size have an effect with --memory only")
     folder = _folder(arguments.checkpoint)
     index = read_object(folder / "model_index.json", CommandError)
     if index.get("_class_name") != "GoTPipeline":

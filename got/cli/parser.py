@@ -189,8 +189,8 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("--memory", action="store_true", help="instead, count what GoT-6B needs of a GPU; no checkpoint is read")
-    add("--batch-size", type=_count, default=1, metavar="N", help="--memory: pictures at a time (default: %(default)s)")
-    add("--size", type=_side, default=1024, metavar="PX", help="--memory: side of a picture (default: %(default)s)")
+    add("--batch-size", type=_count, metavar="N", help="for --memory: pictures at a time (default: 1)")
+    add("--size", type=_side, metavar="PX", help="for --memory: side of a picture (default: 1024)")
 
 
 def _add_requests(group: argparse._ArgumentGroup) -> None:

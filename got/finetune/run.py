@@ -32,6 +32,7 @@ from got.finetune.feed import Collator, Feed, Mixture, Prepared, Share, Unusable
 from got.finetune.grid import draw_grid
 from got.finetune.joint import Joint, Noiser, token_rows
 from got.iconworld.scenes import stable_rng
+from got.speed import warn_if_imitated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +79,8 @@ class Trainer:
                 gradient_clipping=recipe.clip_norm,
             )
         self.share = dataclasses.replace(share, rank=self.accelerator.process_index)
+        if recipe.precision == "bf16":
+            warn_if_imitated(torch.bfloat16, self.accelerator.device)
         self.mixture = Mixture(sources=run.sources, seed=run.seed)
         self.mixture.check()
         self.pipeline = _as_trained(load(run.model), run.recipe)
