@@ -1,8 +1,9 @@
 """Golden tensors of the released inference code: a part that is in the repository, and the complete set beside it.
 
-`tests/data/got` has the small checkpoint without its UNet and without the copies that it never reads, and cases cut
-down to what can be checked without a UNet. The environment variable ``GOT_GOLDEN`` names a folder with the complete
-sets (checkpoints in the released layout, a folder of cases each); with it, every tensor of every case is checked.
+`tests/data/got` has the small checkpoint without the copies that it never reads, and one case or more of every kind:
+drawing, editing, without guidance, without boxes, two pictures, no squares, greedy chains. The environment variable
+``GOT_GOLDEN`` names a folder with the complete sets (checkpoints in the released layout, a folder of cases each); with
+it, every tensor of every case is checked.
 """
 
 import dataclasses
@@ -14,10 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from got import models
 from got.convert import convert
 from got.reference import ReferencePipeline
 
@@ -96,13 +95,12 @@ def case_id(value):
 
 
 def released_state():
-    """The small checkpoint's state dict, with an untrained UNet in the place of its own."""
-    with np.load(DATA / "released.npz") as stored:
-        state = {key: torch.from_numpy(stored[key]) for key in stored.files}
-    config = json.loads((DATA / "sdxl/unet/config.json").read_text())
-    with models.seeded(0):
-        unet = UNet2DConditionModel.from_config({**config, "in_channels": 12})
-    return state | {f"unet.{key}": tensor for key, tensor in unet.state_dict().items()}
+    """The small checkpoint's state dict."""
+    state = {}
+    for name in ("released.npz", "unet.npz"):
+        with np.load(DATA / name) as stored:
+            state |= {key: torch.from_numpy(stored[key]) for key in stored.files}
+    return state
 
 
 @functools.cache
