@@ -211,6 +211,7 @@ def bench_against_plain(
         peaks = {side: peak_mb(work) for side, work in sides.items()}
         measure.extra_info["peak_mb"] = peaks
         measure.extra_info["peak_mb_per_image"] = {side: peak / len(prompts) for side, peak in peaks.items()}
+        measure.extra_info["times_the_memory"] = peaks["shortcut"] / peaks["plain"]
 
 
 @contextlib.contextmanager

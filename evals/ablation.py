@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from evals.protocols import Suite
     from evals.runner import Plan
 
-SUITES = ("geneval", "emu_edit", "imagenhub", "reason_edit", "interactive")
+SUITES = ("geneval", "emu_edit", "imagenhub", "reason_edit", "multi_turn", "interactive")
 _SEED = 0
 
 

@@ -85,6 +85,7 @@ class GoTGenerator:
             reference_scale=options.reference_scale,
             generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
             output_type="pil",
+            max_turns=max((edit.extra.get("turns", 1) for edit in edits), default=1),
         )
         return [
             Generated(image=image, chain=chain, warnings=tuple(warnings))

@@ -67,6 +67,16 @@ def intervention_set(count: int) -> EditSet:
     return EditSet(origin=ICON_EDITS, variant="interventions", cases=tuple(cases))
 
 
+def multi_turn_set(count: int, most_turns: int) -> EditSet:
+    """Instructions of two steps; ``extra["turns"]`` is how many pictures a model may take for them."""
+    world = generators.icon_world()
+    cases = []
+    for i in range(count):
+        case = _case(f"steps-{i:04d}", "steps", world.sample_steps(world.stable_rng("steps", i)))
+        cases.append(dataclasses.replace(case, extra={**case.extra, "turns": most_turns}))
+    return EditSet(origin=ICON_EDITS, variant="two steps", cases=tuple(cases))
+
+
 def _case(name: str, category: str, edit: Any) -> EditCase:
     source, target = (functools.partial(_png, getattr(edit, side)) for side in ("source", "target"))
     return EditCase(
@@ -102,11 +112,11 @@ def _png(scene: Any) -> bytes:
 
 
 def _mask(edit: Any) -> bytes:
-    """White where the edit belongs: boxes of what goes and comes; for a ground, all but the objects."""
+    """White where the edit belongs: boxes of what goes and comes; where the ground changes, all but what is kept."""
     from PIL import Image, ImageDraw
 
     side = generators.draw(edit.source).width
-    whole = edit.kind == "background"
+    whole = edit.source.ground_color != edit.target.ground_color
     mask = Image.new("L", (side, side), 255 if whole else 0)
     for item in edit.kept if whole else (*edit.erased, *edit.drawn):
         x1, y1, x2, y2 = to_pixels(item.box_1000, side, side)

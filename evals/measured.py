@@ -88,8 +88,8 @@ def measure(
 
 
 def _plan(edit: EditCase, truth: EditTruth, chain: str | None, side_px: int) -> dict[str, Any] | None:
-    """What the chain plans; a chain that was given is not the model's plan."""
-    if chain is None or "given_chain" in edit.extra:
+    """What the chain plans; a chain that was given is not the model's plan, the last of several not all of it."""
+    if chain is None or "given_chain" in edit.extra or "turns" in edit.extra:
         return None
     return planned(truth, chain, side_px) or _NO_PLAN
 

@@ -16,6 +16,10 @@ arguments. It differs from `GoTPipeline` in this, and in nothing else:
   the conversation ends after 64 rounds with a `RuntimeError`.
 - A chain that does not end in ``<|im_gen_start|>`` is not drawn; a model that ends without one has drawn nothing.
 
+Not imitated, because it can only lose: in bfloat16 the released code has autoencoder, noise and latents in bfloat16,
+too; here the autoencoder stays in float32 (see `got.checkpoint.load`), and so do noise and latents. Pictures of other
+modes than RGB, which it hands on as they are, are converted.
+
 Not imitated, because no result shows it: masks pass the VAE together, and branches of weight zero are not run. The
 second pass over the whole sequence, which the states of every picture come from, is made here as well.
 """

@@ -85,7 +85,7 @@ def _editing_notes(runs: Sequence[Run]) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------------------ measured
-OWN_SUITES = ("interactive",)
+OWN_SUITES = ("interactive", "multi_turn")
 """Suites that only the icon world has: a detector says whether the edit is done."""
 _MEASURED = ("edit done", "rest untouched", "both")
 

@@ -12,9 +12,11 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
 
+from got import __main__ as command
 from got import checkpoint, models, speed
 from got.chain import Chain
 from got.output import Sampling
+from got.pipeline import GoTPipeline
 from got.ssgm import Switches
 
 CHAINS = [got_kit.BOTH, got_kit.APPLE]
@@ -54,6 +56,28 @@ def test_a_chain_is_written_with_weights_that_wait_elsewhere(pipe):
 def test_the_order_of_offload_names_every_network(pipe):
     networks = {name for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     assert set(pipe.model_cpu_offload_seq.split("->")) == networks
+
+
+def test_a_saved_pipeline_is_shared_out_over_devices_as_any_of_diffusers(pipe, tmp_path):
+    checkpoint.save_fp16(pipe, tmp_path / "saved")
+    shared = GoTPipeline.from_pretrained(tmp_path / "saved", device_map="balanced", dtype=torch.float32)
+    shared.set_progress_bar_config(disable=True)
+    np.testing.assert_allclose(draw(shared), draw(checkpoint.load(tmp_path / "saved")), atol=1e-5)
+
+
+def test_flags_of_the_command_line_save_memory_and_compile(pipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save_fp16(pipe, "saved")
+
+    def drawn(*flags):
+        words = ["generate", "dogs", "--chain", got_kit.APPLE, "--checkpoint", "saved", "--steps", "1", "--overwrite"]
+        assert command.main([*words, "--device", "cpu", *flags]) == 0
+        return np.asarray(Image.open("got.png"), int)
+
+    expected = drawn()
+    with torch.compiler.set_stance("force_eager"):  # compiling takes a minute
+        assert np.abs(drawn("--vae-slicing", "--compile") - expected).max() <= 1
+    assert drawn("--vae-tiling").shape == expected.shape
 
 
 def test_the_unet_compiles_as_one_graph(pipe):

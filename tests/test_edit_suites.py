@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from evals import cli, emu_edit, generators, icon_edits, imagenhub, interactive, measured, reason_edit
+from evals import cli, emu_edit, generators, icon_edits, imagenhub, interactive, measured, multi_turn, reason_edit
 from evals.editing import as_case
 from evals.metrics.boxes import iou_matrix
 from evals.metrics.edits import EditChecks
@@ -133,7 +133,7 @@ def test_an_unknown_intervention_is_refused():
         sample_intervention(stable_rng("x"), "explode")
 
 
-@pytest.mark.parametrize("suite", [emu_edit.SUITE, interactive.SUITE], ids=lambda suite: suite.name)
+@pytest.mark.parametrize("suite", [emu_edit.SUITE, interactive.SUITE, multi_turn.SUITE], ids=lambda suite: suite.name)
 def test_the_suite_runs_from_command_line_to_table(suite, tmp_path, capsys):
     run = tmp_path / "run"
     assert cli.main(suite, ["--model", "oracle", "--limit", "7", "--judge", "measured", "--output", str(run)]) == 0

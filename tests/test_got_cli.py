@@ -143,6 +143,8 @@ def test_prompts_come_from_a_file_or_from_standard_input(got):
     Path("prompts.jsonl").write_text("\n".join(map(json.dumps, lines)))
     first, second = last(got("generate", "--prompts", "prompts.jsonl", "--output", "c"))["pictures"]
     assert (first["chain"], first["seed"], second["seed"]) == (got_kit.BOTH, 9, 42)
+    piped = last(got("generate", "--prompts", "-", "--output", "d", stdin=Path("prompts.jsonl").read_text()))
+    assert [one["prompt"] for one in piped["pictures"]] == ["dogs", "a red apple"]
 
 
 def test_a_plan_is_written_changed_by_hand_and_drawn(got):
@@ -239,7 +241,6 @@ def test_words_that_the_model_does_not_know_are_named(got):
         (["generate", "dogs", "--device", "cuda:77"], "--device cuda:77 cannot be used"),
         (["generate", "dogs", "--device", "toaster"], "--device toaster cannot be used"),
         (["generate", "dogs", "--offload", "model", "--device", "cpu"], "a device other than cpu"),
-        (["generate", "dogs", "--offload", "disk"], "invalid choice: 'disk'"),
         (["edit", "nowhere.png", "dogs"], "Cannot read nowhere.png"),
         (["chat", "nowhere.png"], "Cannot read nowhere.png"),
         (["chat", "--resume"], "Cannot read got-chat"),
@@ -274,6 +275,7 @@ def test_an_unknown_checkpoint_is_one_line(capsys):
     [
         (b"{torn", "prompts.jsonl, line 1: not valid JSON"),
         (b'\n["dogs"]', "prompts.jsonl, line 2: expected"),
+        (b'{"prompt": "dogs", "sed": 3}', "prompts.jsonl, line 1: expected only chain, prompt, seed but got 'sed'"),
         (b'{"prompt": "dogs", "seed": -1}', "seed to be a whole number"),
         (b'{"prompt": "dogs", "chain": 3}', "chain to be text"),
         (b"\xff\xfe", "expected UTF-8"),
@@ -335,6 +337,15 @@ def test_a_piped_conversation_draws_changes_the_plan_and_goes_back(got):
     assert pixels("talk/0001.png").shape == (128, 128, 3)
     again = last(got("chat", "--output", "talk", "--resume", stdin="/undo\n/new dogs\n"))
     assert (again["entries"], again["image"]) == (3, "talk/0002.png")
+
+
+def test_a_resumed_conversation_keeps_what_it_was_begun_with_but_for_what_is_given(got):
+    told = ["--resume", "--spatial", "off", "--seed", 5, "--max-turns", 1]
+    expected = [(42, None, 4), (5, False, 1), (5, False, 1), (5, True, 1)]
+    for words, values in zip([[], told, told[:1], [*told[:2], "on"]], expected, strict=True):
+        last(got("chat", "--output", "talk", *words, stdin="dogs\n"))
+        kept = json.loads(Path("talk/conversation.json").read_text())
+        assert (kept["seed"], kept["options"].get("spatial"), kept["options"].get("max_turns")) == values
 
 
 def test_a_conversation_can_begin_with_a_picture(got):

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -57,6 +58,13 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
         assert [as_rgb(deep).getpixel((x, 0))[0] for x in range(3)] == [0, 127, 255]
     Image.fromarray(greys.astype(np.uint16)).save(tmp_path / "deep.png")
     assert [open_picture(tmp_path / "deep.png").getpixel((x, 0))[0] for x in range(3)] == [0, 127, 255]
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_colours_of_sixteen_bits_keep_their_upper_half(tmp_path, alpha):
+    deep = np.array([[[0x80FF, 0x4000, 0xFFFF, *([0xFFFF] if alpha else [])]]], np.uint16)  # blue first
+    assert cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    assert open_picture(tmp_path / "deep.png").getpixel((0, 0)) == (0xFF, 0x40, 0x80)
 
 
 @pytest.mark.parametrize("values", [[[0.5]], [[1e9]]])

@@ -48,7 +48,8 @@ class EditTruth:
     """What an edit changes."""
 
     kind: str
-    """``add``, ``remove``, ``replace``, ``recolor``, ``move``, ``background``, ``count`` or ``global``."""
+    """``add``, ``remove``, ``replace``, ``recolor``, ``move``, ``background``, ``count``, ``global``, or ``steps``:
+    several of the others in one, whose objects have a place and a colour."""
     kept: tuple[Thing, ...]
     """Objects before and after. Where an addition is placed beside one of them, that one is `wanted`'s."""
     erased: tuple[Thing, ...]
@@ -123,7 +124,7 @@ def check_edit(
         found = seen[matches[i]] if i in matches else None
         label = _unused(f"{thing.name} stays", rest)
         rest[label] = found is not None and found.color == thing.color
-    if truth.kind != "background":
+    if truth.kind != "background" and not (truth.kind == "steps" and truth.wanted):
         rest["ground stays"] = ground_color == truth.ground_color
     others = {i: seen[j].box_xyxy_px for i, j in matches.items()}
     return EditChecks(edit=_edit_checks(truth, seen, free, others, ground_color, width_px, height_px), rest=rest)
@@ -152,6 +153,8 @@ def _edit_checks(
         return _exchange(truth, free, width_px, height_px)
     if truth.kind == "global":
         return _repainted(truth, free, width_px, height_px)
+    if truth.kind == "steps":
+        return _outcome(truth, free, ground_color, width_px, height_px)
     raise ValueError(f"Expected a known kind of edit but got {truth.kind!r}")
 
 
@@ -201,6 +204,26 @@ def _repainted(truth: EditTruth, free: Sequence[Detection], width_px: int, heigh
         checks[_unused(f"{new.name} is {new.color}", checks)] = any(
             (d.name, d.color) == (new.name, new.color) for d in here
         )
+    return checks
+
+
+def _outcome(
+    truth: EditTruth, free: Sequence[Detection], ground_color: str | None, width_px: int, height_px: int
+) -> dict[str, bool]:
+    """What several steps come to: all that comes is there, all that goes is not, and the ground is as wanted."""
+
+    def here(thing: Thing, least: float) -> bool:
+        overlaps = iou_matrix([d.box_xyxy_px for d in free], [_box(thing, width_px, height_px)])[:, 0]
+        same = [(d.name, d.color) == (thing.name, thing.color) for d in free]
+        return any(fits and overlap >= least for fits, overlap in zip(same, overlaps, strict=True))
+
+    checks: dict[str, bool] = {}
+    for new in truth.drawn:
+        checks[_unused(f"{new.color} {new.name} is there", checks)] = here(new, REPLACED_IOU)
+    for old in truth.erased:
+        checks[_unused(f"{old.color} {old.name} is gone", checks)] = not here(old, SAME_PLACE_IOU)
+    if truth.wanted:
+        checks[f"ground is {truth.wanted}"] = ground_color == truth.wanted
     return checks
 
 

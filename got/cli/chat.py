@@ -35,13 +35,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from got.conversation import Conversation
 
-    # Only what differs from the model's own: a resumed conversation keeps the rest of what it was begun with.
-    chosen = {name: value for name, value in options(arguments).items() if value is not None and value is not True}
-    if arguments.resume:
+    chosen = options(arguments)
+    if arguments.resume:  # it keeps what it was begun with, but for what is given now
         talk = Conversation.load(arguments.output, pipeline)
         talk.options.update(chosen)
+        talk.seed = talk.seed if arguments.seed is None else arguments.seed
     else:
-        talk = Conversation(pipeline, seed=arguments.seed, **chosen)
+        seed = parser.SEED if arguments.seed is None else arguments.seed
+        talk = Conversation(pipeline, seed=seed, **{"max_turns": parser.MOST_TURNS} | chosen)
     chat = Chat(talk, arguments)
     if opened is not None:
         talk.open(opened)

@@ -82,8 +82,9 @@ def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
 
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of the pipeline that are the same for every picture."""
-    return {
+    """Arguments of the pipeline that are the same for every picture, as far as they are given."""
+    switches = {name: getattr(arguments, name) for name in ("semantic", "spatial", "reference")}
+    given = {
         "num_inference_steps": arguments.steps,
         "width": arguments.width,
         "height": arguments.height,
@@ -92,10 +93,9 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
         "semantic_scale": arguments.semantic_scale,
         "spatial_scale": arguments.spatial_scale,
         "reference_scale": arguments.reference_scale,
-        "semantic": arguments.semantic == "on",
-        "spatial": arguments.spatial == "on",
-        "reference": arguments.reference == "on",
+        **{name: None if switch is None else switch == "on" for name, switch in switches.items()},
     }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 @contextlib.contextmanager

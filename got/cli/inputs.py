@@ -132,7 +132,8 @@ def _read_prompts(name: str) -> list[dict[str, Any]]:
     text = sys.stdin.read() if name == "-" else _read_text(name, "--prompts")
     # Not `splitlines`: a prompt may hold characters that it takes for line ends.
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not name.endswith(".jsonl"):
+    # Standard input has no name to go by; no caption begins with a brace.
+    if not name.endswith(".jsonl") and not (name == "-" and lines and lines[0][1].startswith("{")):
         return [{"prompt": line} for _, line in lines]
     return [_read_record(line, f"{name}, line {number}") for number, line in lines]
 
@@ -144,6 +145,9 @@ def _read_record(line: str, where: str) -> dict[str, Any]:
         raise CommandError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
         raise CommandError(f'{where}: expected {{"prompt": "..."}} but got {line[:60]}')
+    unknown = sorted(record.keys() - _KEYS)
+    if unknown:
+        raise CommandError(f"{where}: expected only {', '.join(sorted(_KEYS))} but got {unknown[0]!r}")
     if not isinstance(record.get("chain", ""), str | None):
         raise CommandError(f"{where}: expected the chain to be text but got {record['chain']!r}")
     seed = record.get("seed", 0)

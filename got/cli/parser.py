@@ -11,6 +11,7 @@ from typing import NoReturn
 from got.schedulers import SCHEDULERS
 
 DTYPES = ("float32", "bfloat16", "float16")
+SEED, MOST_TURNS = 42, 4
 _GUIDANCES = {
     "semantic": "follow the chain's meaning",
     "spatial": "follow the chain's boxes",
@@ -39,7 +40,7 @@ examples:
   python -m got generate "two cats" --spatial off --semantic-scale 4 --scheduler unipc --steps 8
 
 A file of prompts is text with a prompt a line, or JSON lines ({"prompt": ..., "chain": ..., "seed": ...}) if its name
-ends in .jsonl; - is standard input. The k-th picture of every prompt has the seed --seed + k.
+ends in .jsonl; - is standard input, of either kind. The k-th picture of every prompt has the seed --seed + k.
 """
 _EDIT = """\
 examples:
@@ -170,6 +171,7 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     _add_drawing(parser)
     _add_files(parser)
     _add_model(parser)
+    parser.set_defaults(max_turns=MOST_TURNS)
 
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:
@@ -181,6 +183,7 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     talk.add_argument("--resume", action="store_true", help="go on with the conversation in --output")
     _add_drawing(parser)
     _add_model(parser)
+    parser.set_defaults(seed=None)  # a resumed conversation has one
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
@@ -205,15 +208,21 @@ def _add_requests(group: argparse._ArgumentGroup) -> None:
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it is drawn")
     add = group.add_argument
-    add("--seed", type=_seed, default=42, metavar="N", help="seed of the noise (default: %(default)s)")
+    add("--seed", type=_seed, default=SEED, metavar="N", help=f"seed of the noise (default: {SEED})")
     add("--steps", type=_count, metavar="N", help="denoising steps (default: the model's)")
     add("--width", type=_count, metavar="PX", help="in pixels, a multiple of the VAE's factor (default: the model's)")
     add("--height", type=_count, metavar="PX", help="likewise")
     add("--scheduler", choices=tuple(SCHEDULERS), help="the sampler (default: the checkpoint's)")
-    add("--max-turns", type=_count, metavar="N", help="most pictures per request, each upon the last (default: 1)")
+    add(
+        "--max-turns",
+        type=_count,
+        metavar="N",
+        help=f"most pictures per request, each upon the last: the model says when it is done (default: {MOST_TURNS} for"
+        " edits, 1 for captions)",
+    )
     add("--max-new-tokens", type=_count, metavar="N", help="longest plan (default: the model's)")
     for name, purpose in _GUIDANCES.items():
-        add(f"--{name}", choices=("on", "off"), default="on", help=f"{purpose} (default: on)")
+        add(f"--{name}", choices=("on", "off"), help=f"{purpose} (default: on)")
         add(f"--{name}-scale", type=_scale, metavar="X", help="its strength (default: the model's)")
 
 

@@ -4,6 +4,7 @@ from got.iconworld.edits import KINDS as EDIT_KINDS
 from got.iconworld.edits import Edit, described, sample_edit
 from got.iconworld.glyphs import CLASSES, DRAWINGS, aspect, glyph
 from got.iconworld.interventions import INTERVENTIONS, sample_intervention
+from got.iconworld.multi_turn import sample_steps
 from got.iconworld.operations import Operation, read_operation
 from got.iconworld.referring import CATEGORIES as REASONING_CATEGORIES
 from got.iconworld.referring import sample_reasoning_edit
@@ -53,6 +54,7 @@ __all__ = [
     "sample_intervention",
     "sample_reasoning_edit",
     "sample_scene",
+    "sample_steps",
     "scene_from_chain",
     "scene_from_include",
     "spoil",

@@ -1,0 +1,50 @@
+"""Multi-turn editing: one instruction of two steps, of which each is drawn upon the picture of the one before.
+
+GoT's paper shows such edits in pictures and gives no numbers; this suite measures them. 200 sources of the icon world,
+each with two edits in one instruction ("remove the dog , then change the background to pink"): removals, replacements,
+other colours, other grounds. The model may draw up to four pictures and decides by itself when it is done. A detector
+looks at the last one: is all that goes gone, all that comes in its place and colour, and is the rest untouched? A
+model that draws once has one picture to do both in. No verdict tells plan from drawing: a picture has several plans.
+
+    python -m evals.multi_turn --model got
+    python -m evals.multi_turn --model oracle
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evals import editing, icon_edits
+
+if TYPE_CHECKING:
+    import argparse
+
+    from evals.editing_data import EditSet
+
+CASES, MOST_TURNS = 200, 4
+
+
+def add_arguments(group: argparse._ArgumentGroup) -> None:
+    """It has none of its own."""
+    del group
+
+
+def load(args: argparse.Namespace) -> EditSet:
+    """The instructions of two steps."""
+    del args
+    return icon_edits.multi_turn_set(CASES, MOST_TURNS)
+
+
+SUITE = editing.make_suite(
+    name="multi_turn",
+    version=1,
+    protocol="emu-edit",
+    title="Multi-turn editing",
+    add_arguments=add_arguments,
+    load=load,
+)
+
+if __name__ == "__main__":
+    from evals import cli
+
+    raise SystemExit(cli.main(SUITE))
