@@ -141,7 +141,8 @@ def observe(
                 "black": images.is_black(images.pixels(results[i])),
                 "truncated": _truncated(with_, edit),
                 "metrics": _log(
-                    measure(edit, sources[i], results[i], target, masks[i]) | _plan_score(chains[i], masks[i])
+                    measure(edit, sources[i], results[i], target, masks[i])
+                    | _plan_score(None if "turns" in edit.extra else chains[i], masks[i])
                 ),
                 "identity": _log(floor),
                 "target": _log(ceiling),

@@ -70,6 +70,9 @@ class GoTGenerator:
         edits = [sample.case.edit for sample in samples if sample.case.edit is not None]
         given: list[str] | None = [edit.extra["given_chain"] for edit in edits if "given_chain" in edit.extra] or None
         sources = [edit.source.load() for edit in edits] if edits and given is None else None
+        turns = max((edit.extra.get("turns", 1) for edit in edits), default=1)
+        if options.chain != "own" and turns > 1:
+            raise UserError(f"--chain {options.chain} has no plan for every step of an instruction; leave it out")
         if options.chain != "own":
             given = [given_chain(options.chain, sample) for sample in samples]
         drawn = self._pipe(
@@ -85,7 +88,7 @@ class GoTGenerator:
             reference_scale=options.reference_scale,
             generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
             output_type="pil",
-            max_turns=max((edit.extra.get("turns", 1) for edit in edits), default=1),
+            max_turns=turns,
         )
         return [
             Generated(image=image, chain=chain, warnings=tuple(warnings))

@@ -151,7 +151,9 @@ class Conversation:
         plan = Chain.parse(str(chain))
         renamed = [r.text for r in plan.regions] != [r.text for r in Chain.parse(last.chain).regions]
         asked = plan.caption() if renamed and last.kind == "drawn" and plan.regions else last.instruction
-        return self._request(asked, last.source, chain, last.seed if seed is None else seed, last.options | options)
+        once = {"max_turns": 1} if "max_turns" in last.options else {}  # a plan is one picture's
+        noise = last.seed if seed is None else seed
+        return self._request(asked, last.source, chain, noise, last.options | once | options)
 
     def undo(self) -> Entry | None:
         """Go back to what was looked at before the last request.

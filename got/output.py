@@ -40,7 +40,7 @@ class GoTOutput(BaseOutput):
     chains: list[str]
     """The chains, exactly as written."""
     warnings: list[tuple[str, ...]]
-    """What was odd about each chain; empty for a clean one."""
+    """What was odd about the chains of each prompt; empty if nothing was."""
     turns: list[tuple[Turn, ...]]
     """Every picture of each prompt, in order; the last one is the entry of the other fields."""
 

@@ -226,7 +226,7 @@ class GoTPipeline(DiffusionPipeline):
         return GoTOutput(
             images=together([turn.image for turn in last]),
             chains=[turn.chain for turn in last],
-            warnings=[turn.warnings for turn in last],
+            warnings=[tuple(dict.fromkeys(warning for turn in row for warning in turn.warnings)) for row in turns],
             turns=[tuple(row) for row in turns],
         )
 

@@ -1,7 +1,8 @@
 """Golden tensors of the released inference code: a part that is in the repository, and the complete set beside it.
 
 `tests/data/got` has the small checkpoint without the copies that it never reads, and one case or more of every kind:
-drawing, editing, without guidance, without boxes, two pictures, no squares, greedy chains. The environment variable
+drawing, editing, without guidance, without boxes (these from prompt to picture), two pictures, no squares, greedy
+chains (cut down to some of their tensors). The environment variable
 ``GOT_GOLDEN`` names a folder with the complete sets (checkpoints in the released layout, a folder of cases each); with
 it, every tensor of every case is checked.
 """

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload
-from diffusers import DDIMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
@@ -62,7 +62,8 @@ def test_a_saved_pipeline_is_shared_out_over_devices_as_any_of_diffusers(pipe, t
     checkpoint.save_fp16(pipe, tmp_path / "saved")
     shared = GoTPipeline.from_pretrained(tmp_path / "saved", device_map="balanced", dtype=torch.float32)
     shared.set_progress_bar_config(disable=True)
-    np.testing.assert_allclose(draw(shared), draw(checkpoint.load(tmp_path / "saved")), atol=1e-5)
+    atol = 1e-5 if DEVICE == "cpu" else 0.02
+    np.testing.assert_allclose(draw(shared), draw(checkpoint.load(tmp_path / "saved")), atol=atol)
 
 
 def test_flags_of_the_command_line_save_memory_and_compile(pipe, tmp_path, monkeypatch):
@@ -75,9 +76,15 @@ def test_flags_of_the_command_line_save_memory_and_compile(pipe, tmp_path, monke
         return np.asarray(Image.open("got.png"), int)
 
     expected = drawn()
+    called = []
+    methods = [(AutoencoderKL, "enable_slicing"), (AutoencoderKL, "enable_tiling"), (torch.nn.Module, "compile")]
+    for owner, name in methods:
+        method = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda self, method=method, name=name: called.append(name) or method(self))
     with torch.compiler.set_stance("force_eager"):  # compiling takes a minute
         assert np.abs(drawn("--vae-slicing", "--compile") - expected).max() <= 1
     assert drawn("--vae-tiling").shape == expected.shape
+    assert called == ["compile", "enable_slicing", "enable_tiling"]
 
 
 def test_the_unet_compiles_as_one_graph(pipe):

@@ -1,13 +1,16 @@
 """Instructions of two steps: how they are made, what counts as right, and how the embedded model takes them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals import icon_edits, measured, multi_turn
+from evals import generators, icon_edits, measured, multi_turn
+from evals.editing import as_case
 from evals.metrics.edits import EditTruth, Thing, check_edit
-from evals.records import Detection
+from evals.records import Detection, Sample, UserError
 from got import checkpoint
 from got.iconworld import sample_steps, stable_rng
 from got.iconworld.multi_turn import JOINT
@@ -41,6 +44,19 @@ def test_all_steps_must_have_been_taken_and_the_rest_be_untouched(found, ground,
     assert [name for name, holds in (checks.edit | checks.rest).items() if not holds] == wrong
 
 
+def test_what_goes_is_not_gone_in_another_colour():
+    truth = EditTruth(kind="steps", kept=(DOG,), erased=(CAT,), drawn=())
+    assert check_edit(truth, [seen(DOG)], None, 100, 100).done
+    assert not check_edit(truth, [seen(DOG), seen(CAT, color="white")], None, 100, 100).done
+
+
+def test_a_given_plan_is_one_step_and_refused():
+    case = icon_edits.multi_turn_set(1, 4).cases[0]
+    sample = Sample(case=as_case(case), index=0, seed=0)
+    with pytest.raises(UserError, match="--chain oracle has no plan for every step"):
+        generators.GoTGenerator(None, SimpleNamespace(chain="oracle")).generate([sample])
+
+
 def test_a_ground_that_no_step_changes_stays():
     truth = EditTruth(kind="steps", kept=(), erased=(CAT,), drawn=(CUP,))
     assert check_edit(truth, [seen(CUP)], None, 100, 100).untouched
@@ -59,12 +75,15 @@ def test_another_colour_is_the_old_one_gone_and_the_new_one_there():
 @given(st.integers(0, 10**6))
 def test_two_edits_make_one_whose_truth_is_what_differs(seed):
     edit = sample_steps(stable_rng("two", seed))
-    assert edit.instruction.count(JOINT) == 1
-    assert edit.erased or edit.drawn or edit.wanted
-    assert {item.color for item in edit.drawn} <= set(edit.instruction.split())
-    assert edit.wanted in ("", edit.target.ground_color)
-    assert set(edit.kept) == set(edit.source.objects) & set(edit.target.objects)
-    assert EditTruth.from_dict(edit.truth()).kind == "steps"
+    steps = edit.instruction.split(JOINT)
+    assert len(steps) == 2
+    assert (edit.target.ground_color == edit.wanted) if edit.wanted else "background" not in edit.instruction
+    whole = len(edit.erased) + len(edit.drawn) + bool(edit.wanted)
+    assert whole >= 2, "each step leaves its mark"
+    truth, size = EditTruth.from_dict(edit.truth()), (100, 100)
+    before, after = ([seen(thing) for thing in (*truth.kept, *things)] for things in (truth.erased, truth.drawn))
+    assert check_edit(truth, after, edit.target.ground_color, *size).done
+    assert not check_edit(truth, before, truth.ground_color, *size).done
 
 
 def test_floor_and_ceiling():

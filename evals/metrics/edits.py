@@ -210,18 +210,22 @@ def _repainted(truth: EditTruth, free: Sequence[Detection], width_px: int, heigh
 def _outcome(
     truth: EditTruth, free: Sequence[Detection], ground_color: str | None, width_px: int, height_px: int
 ) -> dict[str, bool]:
-    """What several steps come to: all that comes is there, all that goes is not, and the ground is as wanted."""
+    """What several steps come to: all that comes is there, all that goes is not, and the ground is as wanted.
 
-    def here(thing: Thing, least: float) -> bool:
+    What goes must not be there in any colour, unless the same is to be there in another one.
+    """
+
+    def here(thing: Thing, least: float) -> set[str | None]:
         overlaps = iou_matrix([d.box_xyxy_px for d in free], [_box(thing, width_px, height_px)])[:, 0]
-        same = [(d.name, d.color) == (thing.name, thing.color) for d in free]
-        return any(fits and overlap >= least for fits, overlap in zip(same, overlaps, strict=True))
+        return {d.color for d, over in zip(free, overlaps, strict=True) if d.name == thing.name and over >= least}
 
     checks: dict[str, bool] = {}
     for new in truth.drawn:
-        checks[_unused(f"{new.color} {new.name} is there", checks)] = here(new, REPLACED_IOU)
+        checks[_unused(f"{new.color} {new.name} is there", checks)] = new.color in here(new, REPLACED_IOU)
     for old in truth.erased:
-        checks[_unused(f"{old.color} {old.name} is gone", checks)] = not here(old, SAME_PLACE_IOU)
+        recolored = {new.color for new in truth.drawn if (new.name, new.box_1000) == (old.name, old.box_1000)}
+        left = here(old, SAME_PLACE_IOU) - recolored
+        checks[_unused(f"{old.color} {old.name} is gone", checks)] = not left
     if truth.wanted:
         checks[f"ground is {truth.wanted}"] = ground_color == truth.wanted
     return checks

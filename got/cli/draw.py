@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from got.chain import Chain
 from got.cli.inputs import Request, numbered_files, read_requests, side_file
-from got.cli.parser import CommandError
+from got.cli.parser import MOST_TURNS, CommandError
 from got.pictures import open_picture
 
 if TYPE_CHECKING:
@@ -170,13 +170,16 @@ def _draw(
 ) -> list[dict[str, Any]]:
     import torch
 
+    asked = options(arguments)
+    if arguments.command == "edit" and any(request.chain is None for request in batch):
+        asked = {"max_turns": MOST_TURNS} | asked
     with memory_errors():
         output = pipeline(
             [request.prompt for request in batch],
             image=None if source is None else [source] * len(batch),
             chain=[request.chain for request in batch],
             generator=[torch.Generator("cpu").manual_seed(request.seed) for request in batch],
-            **options(arguments),
+            **asked,
         )
     return [
         {

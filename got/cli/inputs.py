@@ -153,7 +153,7 @@ def _read_record(line: str, where: str) -> dict[str, Any]:
     seed = record.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise CommandError(f"{where}: expected the seed to be a whole number from 0 up but got {seed!r}")
-    return {key: record[key] for key in _KEYS & set(record) if record[key] is not None}
+    return {key: value for key, value in record.items() if value is not None}
 
 
 def _read_text(name: str, flag: str) -> str:

@@ -49,7 +49,7 @@ examples:
   python -m got edit photo.png --prompts instructions.txt --output out
   python -m got edit photo.png "remove the dog" --width 96 --height 64
 
-Pictures of any kind will do: palettes, CMYK and 16-bit greys are converted, EXIF rotation is applied, transparent parts
+Pictures of any kind will do: palettes, CMYK and 16 bits are converted, EXIF rotation is applied, transparent parts
 are laid on white, of an animation the first frame is taken. The result has the source's aspect unless a size is given.
 """
 CHAT_HELP = """\
@@ -171,7 +171,6 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     _add_drawing(parser)
     _add_files(parser)
     _add_model(parser)
-    parser.set_defaults(max_turns=MOST_TURNS)
 
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:
@@ -218,7 +217,7 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
         type=_count,
         metavar="N",
         help=f"most pictures per request, each upon the last: the model says when it is done (default: {MOST_TURNS} for"
-        " edits, 1 for captions)",
+        " edits and in chat, 1 for captions and given plans)",
     )
     add("--max-new-tokens", type=_count, metavar="N", help="longest plan (default: the model's)")
     for name, purpose in _GUIDANCES.items():

@@ -79,7 +79,7 @@ class Trainer:
                 gradient_clipping=recipe.clip_norm,
             )
         self.share = dataclasses.replace(share, rank=self.accelerator.process_index)
-        warn_if_imitated(torch.bfloat16 if recipe.precision == "bf16" else torch.float32, self.accelerator.device)
+        warn_if_imitated({"no": torch.float32, "bf16": torch.bfloat16}[recipe.precision], self.accelerator.device)
         self.mixture = Mixture(sources=run.sources, seed=run.seed)
         self.mixture.check()
         self.pipeline = _as_trained(load(run.model), run.recipe)

@@ -15,24 +15,24 @@ _FIRST = ("remove", "replace", "recolor", "background")
 
 
 def sample_steps(rng: np.random.Generator) -> Edit:
-    """Two edits as one: from the first one's source to the second one's target, which differ.
+    """Two edits as one: from the first one's source to the second one's target.
 
-    Its chain is the first step's. All that is drawn has a place and a colour that the instruction fixes.
+    The second undoes nothing of the first, so each of them shows in the target. Its chain is the first step's. Where an
+    object is drawn, its own step names its colour.
     """
     while True:
         first = sample_edit(rng, str(rng.choice(_FIRST)))
         second = chained(first, rng)
-        if second is None:
+        if second is None or set(second.erased) & set(first.drawn) or first.kind == second.kind == "background":
             continue
-        ground = second.target.ground_color
-        edit = Edit(
+        if not all(item.color in step.instruction.split() for step in (first, second) for item in step.drawn):
+            continue
+        grounds = [step.wanted for step in (first, second) if step.kind == "background"]
+        return Edit(
             kind="steps",
             source=first.source,
             target=second.target,
             instruction=JOINT.join((first.instruction, second.instruction)),
             chain=first.chain,
-            wanted="" if ground is None or ground == first.source.ground_color else ground,
+            wanted=grounds[0] if grounds else "",
         )
-        words = edit.instruction.split()
-        if (edit.erased or edit.drawn or edit.wanted) and all(item.color in words for item in edit.drawn):
-            return edit
