@@ -3,11 +3,14 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 
 import golden_kit
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
 from got import __main__ as command
@@ -41,6 +44,24 @@ def run(source, output, **options):
 @pytest.fixture(scope="module")
 def merged(source, tmp_path_factory):
     return run(source, tmp_path_factory.mktemp("out") / "merged")
+
+
+def test_hub_ids_bring_all_that_is_needed(source, merged, tmp_path, monkeypatch):
+    """With a hub that is a folder on this machine: of a repository there comes what the patterns name."""
+    repositories = {"some/got": source, "some/qwen": DATA / "qwen", "some/sdxl": DATA / "sdxl", "some/done": merged}
+
+    def download(name, allow_patterns=None):
+        folder, here = repositories[name], tmp_path / name
+        files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns):
+            (here / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / file, here / file)
+        return str(here)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    converted = convert("some/got", "some/qwen", "some/sdxl", tmp_path / "out")
+    assert (converted / "SHA256SUMS").read_text() == (merged / "SHA256SUMS").read_text()
+    assert checkpoint.load("some/done").unet.config.in_channels == 12
 
 
 def test_every_key_of_the_full_size_checkpoint_is_accounted_for():
