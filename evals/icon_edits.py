@@ -68,11 +68,15 @@ def intervention_set(count: int) -> EditSet:
 
 
 def multi_turn_set(count: int, most_turns: int) -> EditSet:
-    """Instructions of two steps; ``extra["turns"]`` is how many pictures a model may take for them."""
+    """Instructions of two steps; ``extra["turns"]`` is how many pictures a model may take for them.
+
+    Two categories: steps that change objects only, and those of which one changes the ground.
+    """
     world = generators.icon_world()
     cases = []
     for i in range(count):
-        case = _case(f"steps-{i:04d}", "steps", world.sample_steps(world.stable_rng("steps", i)))
+        edit = world.sample_steps(world.stable_rng("steps", i))
+        case = _case(f"steps-{i:04d}", "ground too" if edit.wanted else "objects", edit)
         cases.append(dataclasses.replace(case, extra={**case.extra, "turns": most_turns}))
     return EditSet(origin=ICON_EDITS, variant="two steps", cases=tuple(cases))
 

@@ -1,6 +1,7 @@
 """The run directory under every fault that a long run meets: kill, interrupt, full disk, damage, other processes."""
 
 import errno
+import functools
 import os
 import resource
 import signal
@@ -22,7 +23,10 @@ KIT = Path(__file__).parent / "runner_kit.py"
 def kit(folder, *words):
     environment = {**os.environ, "PYTHONPATH": str(KIT.parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(KIT), str(folder), *words]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # What a shell starts in the background ignores Ctrl-C, and so would our child.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, env=environment, text=True, preexec_fn=heed, **pipes)
 
 
 def wait_for_lines(path, count, process, seconds=120):
