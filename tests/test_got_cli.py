@@ -307,6 +307,7 @@ def test_ctrl_c_ends_in_one_line_and_leaves_no_torn_file(saved, tmp_path):
         [sys.executable, "-m", "got", *map(str, words), "--max-new-tokens", "3"],
         cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
     )  # fmt: skip
     while not list(tmp_path.glob("out/*.png")):
         assert process.poll() is None, process.communicate()
