@@ -110,5 +110,8 @@ def test_the_embedded_model_takes_each_step_in_a_picture_of_its_own():
     sources = [edit.source.load() for edit in edits]
     together = pipe([edit.instruction for edit in edits], sources, **options)
     assert [len(turns) for turns in together.turns].count(2) >= 7
+    odd = pipe(f"gently {edits[0].instruction}", sources[0], **options)
+    assert len(odd.turns[0]) > 1
+    assert any("gently" in warning for warning in odd.warnings[0]), "also what was said before the last picture"
     alone = pipe([edit.instruction.split(JOINT)[0] for edit in edits], sources, **options)
     assert [len(turns) for turns in alone.turns].count(1) >= 7

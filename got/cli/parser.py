@@ -46,6 +46,7 @@ _EDIT = """\
 examples:
   python -m got edit photo.png "remove the dog"                     draws got.png
   python -m got edit photo.png "remove the dog" "make it night" --output out    each edit starts from the photo
+  python -m got edit photo.png "remove the dog , then turn the background pink"    two steps: got-turn-0.png, got.png
   python -m got edit photo.png --prompts instructions.txt --output out
   python -m got edit photo.png "remove the dog" --width 96 --height 64
 
