@@ -74,7 +74,7 @@ def bench_verdicts(measure: BenchmarkFixture) -> None:
 
 @pytest.mark.parametrize("batch", [1, 16])
 def bench_pipeline(measure: BenchmarkFixture, batch: int) -> None:
-    """Prompt to image with the embedded GoT: chain, three branches, the config's own number of steps."""
+    """Prompt to image with the embedded GoT: chain, guided steps, the config's own number of steps."""
     import torch
 
     pipe = checkpoint.load("mini")

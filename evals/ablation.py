@@ -109,7 +109,7 @@ GRIDS = {
         "neither": "--semantic off --spatial off",
         "no reference": "--reference off",
     }),
-    "guidance": product({"semantic-scale": [2.5, 1, 1.5, 4, 6], "spatial-scale": [1.5, 1, 2.5, 4]}),
+    "guidance": product({"semantic-scale": [2.5, 1, 1.5, 4, 6], "spatial-scale": [2.5, 1, 1.5, 4]}),
     "chain-quality": _named({
         "own chain": "",
         "oracle chain": "--chain oracle",

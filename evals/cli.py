@@ -128,6 +128,11 @@ def _add_guidance(group: argparse._ArgumentGroup) -> None:
         help=f"whose plan is drawn: {_CHAINS}; the last three are the oracle's with moved boxes, a share X of boxes"
         " missing, or a share X of names exchanged (default: %(default)s)",
     )
+    group.add_argument(
+        "--reference-compat",
+        action="store_true",
+        help="do as GoT's released code does where this one differs on purpose (got/reference.py lists where)",
+    )
 
 
 def _add_scorer(group: argparse._ArgumentGroup) -> None:

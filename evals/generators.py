@@ -47,6 +47,8 @@ class GeneratorOptions:
     dtype: str
     scheduler: str | None = None
     """GoT's sampler, one of `got.schedulers.SCHEDULERS`; None keeps the checkpoint's."""
+    reference_compat: bool = False
+    """Whether GoT does as its released code does, see `got.reference`."""
     offload: str | None = None
     """Where weights wait, see `got.checkpoint.place`."""
     compiled: bool = False
@@ -127,6 +129,7 @@ def make_got(options: GeneratorOptions) -> Generator:
             dtype=getattr(torch, options.dtype),
             offload=options.offload,
             compiled=options.compiled,
+            reference_compat=options.reference_compat,
         )
     except (OSError, ValueError) as error:
         raise UserError(f"--checkpoint {options.checkpoint} cannot be loaded: {_one_line(error)}") from error

@@ -37,11 +37,12 @@ ICON_WEIGHTS = {
 
 _GUIDANCE = ("semantic", "spatial", "reference", "semantic_scale", "spatial_scale", "reference_scale", "chain")
 _GENERATE = ("model", "checkpoint", "limit", "images_per_prompt", "seed", "steps", "scheduler", *_GUIDANCE, "dtype")
+_GOT_ALONE = ("checkpoint", "scheduler", *_GUIDANCE, "reference_compat")
 _PLACE = ("offload", "compile")
 _OBSERVE = ("detector", "embedder")
 _WITHOUT_EFFECT = {
-    **dict.fromkeys(("oracle", "folder", *PICTURES), ("checkpoint", "steps", "scheduler", *_GUIDANCE, *_PLACE)),
-    "diffusers": ("checkpoint", "scheduler", *_GUIDANCE),
+    **dict.fromkeys(("oracle", "folder", *PICTURES), ("steps", *_GOT_ALONE, *_PLACE)),
+    "diffusers": _GOT_ALONE,
     "got": (),
 }
 
@@ -146,6 +147,7 @@ def _identity(
         "generate": {
             "suite": suite.name,
             **{key: values[key] for key in _GENERATE},
+            **({"reference_compat": True} if args.reference_compat else {}),
             "prompts_sha256": prompts,
             "weights_sha256": weights,
         },
@@ -210,6 +212,7 @@ def _options(args: argparse.Namespace, argument: str, device: str) -> generators
         device=device,
         dtype=args.dtype,
         scheduler=args.scheduler,
+        reference_compat=args.reference_compat,
         offload=args.offload,
         compiled=args.compile,
     )

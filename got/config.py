@@ -43,6 +43,7 @@ class GoTConfig:
     """Source images enter the vision tower at this size, squashed to a square."""
     steps: int
     text_to_image: GuidanceConfig
+    """Mini's semantic and spatial scales are equal, so the branch between them has no weight and is not run."""
     edit: GuidanceConfig
 
 
@@ -66,7 +67,7 @@ CONFIGS = {
         image_tokens=64,
         vision_image_px=64,
         steps=10,
-        text_to_image=GuidanceConfig(semantic=2.5, spatial=1.5, reference=1.0),
+        text_to_image=GuidanceConfig(semantic=2.5, spatial=2.5, reference=1.0),
         edit=GuidanceConfig(semantic=2.5, spatial=1.5, reference=1.5),
     ),
     "got-6b": GoTConfig(

@@ -71,6 +71,8 @@ def branch_weights(scales: GuidanceConfig, switches: Switches) -> dict[Branch, f
     {(True, True, True): 4.0, (True, False, True): 3.5, (False, False, True): -6.5}
     >>> branch_weights(scales, Switches(spatial=False))
     {(True, False, True): 7.5, (False, False, True): -6.5}
+    >>> branch_weights(GuidanceConfig(semantic=2.5, spatial=2.5, reference=1.0), Switches())
+    {(True, True, True): 2.5, (False, False, True): -1.5}
     """
     a_t, a_s, a_r = scales.semantic, scales.spatial, scales.reference
     formula: tuple[tuple[Branch, float], ...] = (

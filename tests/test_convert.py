@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.utils import filter_repo_objects
+from PIL import Image
 from safetensors.torch import load_file
 
 from got import __main__ as command
@@ -177,6 +178,22 @@ def test_offloading_that_cannot_be_done_is_refused(merged, offload, message):
 def test_the_switch_loads_the_reference(merged):
     assert type(checkpoint.load(merged)) is GoTPipeline
     assert type(checkpoint.load(merged, reference_compat=True)) is ReferencePipeline
+
+
+def test_the_command_line_draws_in_the_references_way(merged, tmp_path, capsys):
+    inverted = "a dog <|box_start|>(500,500),(100,100)<|box_end|> (red)"
+    asked = ["generate", "a dog", "--checkpoint", str(merged), "--chain", inverted, "--steps", "1"]
+    assert command.main([*asked, "--output", str(tmp_path / "ours.png")]) == 0
+    assert "corners in the wrong order" in capsys.readouterr().err
+    assert command.main([*asked, "--output", str(tmp_path / "theirs.png"), "--reference-compat"]) == 2
+    assert "The released code cannot draw this chain: corners in the wrong order" in capsys.readouterr().err
+    assert not (tmp_path / "theirs.png").exists()
+    asked[asked.index(inverted)] = "a dog <|box_start|>(100,100),(500,500)<|box_end|> (red)"
+    assert command.main([*asked, "--output", str(tmp_path / "theirs.png"), "--reference-compat"]) == 0
+    pipe = checkpoint.load(merged, reference_compat=True)
+    pipe.set_progress_bar_config(disable=True)
+    drawn = pipe("a dog", chain=asked[5], num_inference_steps=1, generator=torch.Generator().manual_seed(42))
+    assert Image.open(tmp_path / "theirs.png").tobytes() == drawn.images[0].tobytes()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from evals import generators
 from evals.generators import GENERATORS, GeneratorOptions
 from evals.records import Case, Sample, UserError, sample_seed
 from evals.runner import run
+from got.chain import Chain
+from got.reference import ReferencePipeline
 
 PAIR = Case(id="00000", prompt="a photo of a red apple and a blue dog", tag="t", metadata={})
 OPTIONS = GeneratorOptions(
@@ -259,6 +261,16 @@ def test_another_plan_than_its_own_is_drawn_as_given(got):
     assert oracle[0].chain != moved[0].chain == drawn("jitter:0.2")[0].chain
     assert {made.chain for made in none} == {""}
     assert (pixels(oracle)[0] != pixels(none)[0]).any()
+
+
+def test_got_draws_in_the_way_of_its_released_code(got, tiny_got):
+    theirs = GENERATORS["got"](got_options(tiny_got, reference_compat=True, chain="oracle"))
+    ours = generators.GoTGenerator(got._pipe, dataclasses.replace(OPTIONS, chain="oracle"))
+    assert type(theirs._pipe) is ReferencePipeline
+    one, other = theirs.generate(samples(2)), ours.generate(samples(2))
+    boxes = [[[region.box_1000 for region in Chain.parse(made.chain).regions] for made in way] for way in (one, other)]
+    assert boxes[0] == boxes[1], "words come back as the tokenizer knows them, boxes as they were"
+    assert [made.image.size for made in one] == [made.image.size for made in other]
 
 
 def test_a_checkpoint_that_is_not_there_is_one_line(tmp_path):

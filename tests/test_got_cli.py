@@ -396,5 +396,5 @@ def test_info_counts_what_the_libraries_count(got, saved):
         assert record["parts"][name]["dtypes"] == ["F16"]
     assert record["parameters"] == sum(part["parameters"] for part in record["parts"].values())
     assert record["bytes"] == sum(path.stat().st_size for path in saved.glob("*/*"))
-    assert record["defaults"]["text_to_image"] == {"semantic": 2.5, "spatial": 1.5, "reference": 1.0}
+    assert record["defaults"]["text_to_image"] == {"semantic": 2.5, "spatial": 2.5, "reference": 1.0}
     assert any(line.startswith("unet") for line in out)

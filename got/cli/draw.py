@@ -70,6 +70,7 @@ def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
         getattr(torch, arguments.dtype),
         offload=arguments.offload,
         compiled=arguments.compile,
+        reference_compat=arguments.reference_compat,
     )
     if arguments.vae_slicing:
         pipeline.vae.enable_slicing()

@@ -258,6 +258,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         choices=("model", "sequential"),
         help="for a GPU smaller than the model: weights wait in main memory, network by network or layer by layer",
     )
+    add(
+        "--reference-compat",
+        action="store_true",
+        help="do as the released code does where this one differs on purpose (got/reference.py lists where)",
+    )
     add("--compile", action="store_true", help="torch compiles the UNet (minutes), which then runs faster")
     add("--vae-slicing", action="store_true", help="pictures pass the autoencoder one by one, in less memory")
     add(
