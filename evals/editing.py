@@ -127,11 +127,13 @@ def observe(
     editing_metrics.embed(with_, edits, [*sources, *results, *(target for target in targets if target is not None)])
     judged = _judge(with_, edits, sources, results)
     observations = []
-    measure = functools.partial(editing_metrics.measure, with_, frame=frame)
+    comparisons = [editing_metrics.Comparison(edit, mask, frame) for edit, mask in zip(edits, masks, strict=True)]
+    editing_metrics.compare(comparisons, sources, results, targets)
+    measure = functools.partial(editing_metrics.measure, with_)
     for i, edit in enumerate(edits):
-        floor = measure(edit, sources[i], sources[i], targets[i], masks[i])
-        target = targets[i]
-        ceiling = {} if target is None else measure(edit, sources[i], target, target, masks[i])
+        compared, target = comparisons[i], targets[i]
+        floor = measure(compared, sources[i], sources[i], target)
+        ceiling = {} if target is None else measure(compared, sources[i], target, target)
         observations.append(
             {
                 "width": results[i].width,
@@ -141,7 +143,7 @@ def observe(
                 "black": images.is_black(images.pixels(results[i])),
                 "truncated": _truncated(with_, edit),
                 "metrics": _log(
-                    measure(edit, sources[i], results[i], target, masks[i])
+                    measure(compared, sources[i], results[i], target)
                     | _plan_score(None if "turns" in edit.extra else chains[i], masks[i])
                 ),
                 "identity": _log(floor),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from evals import measured
@@ -62,22 +64,61 @@ def embed(with_: Instruments, edits: Sequence[EditCase], pictures: Sequence[Imag
         clip.embed_texts(texts)
 
 
+class Comparison:
+    """Pixel metrics between the pictures of one edit, each pair once: of two, it does not matter which comes first.
+
+    Args:
+        edit: Whose pictures they are.
+        mask: Where the edit belongs, bool (height, width), if that is known.
+        frame: How two pictures come to one size.
+    """
+
+    def __init__(self, edit: EditCase, mask: Any, frame: images.Frame) -> None:
+        self.edit, self.mask, self.frame = edit, mask, frame
+        as_smartedit = edit.mask is not None and frame is images.FRAMES["smartedit"]
+        self.levels = edit.mask.load_levels() if edit.mask is not None and as_smartedit else None
+        """The mask as SmartEdit's script takes it, where its metrics are asked for."""
+        self._known: dict[tuple[int, ...], tuple[dict[str, Score], dict[str, Score]]] = {}
+
+    def __call__(self, a: Image.Image, b: Image.Image) -> tuple[dict[str, Score], dict[str, Score]]:
+        """`images.pixel_scores` of two pictures that stay in memory, and `smartedit.background`, if it is asked for."""
+        key = (id(a), id(b))
+        if a.size == b.size:
+            key = (min(key), max(key))
+        if key not in self._known:
+            scores = images.pixel_scores(*images.pair(a, b, self.frame), self.mask)
+            self._known[key] = scores, {} if self.levels is None else smartedit.background(a, b, self.levels)
+        return self._known[key]
+
+
+def compare(
+    comparisons: Sequence[Comparison],
+    sources: Sequence[Image.Image],
+    results: Sequence[Image.Image],
+    targets: Sequence[Image.Image | None],
+) -> None:
+    """Make the comparisons that `measure` will ask for, on all processors: SciPy lets other threads run meanwhile."""
+    pairs: list[tuple[Comparison, Image.Image, Image.Image]] = []
+    for one, source, result, target in zip(comparisons, sources, results, targets, strict=True):
+        pairs += [(one, source, source), (one, source, result)]
+        if target is not None:
+            pairs += [(one, target, target), (one, target, result), (one, source, target)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda pair: pair[0](*pair[1:]), pairs))
+
+
 def measure(
     with_: Instruments,
-    edit: EditCase,
+    compared: Comparison,
     source: Image.Image,
     result: Image.Image,
     target: Image.Image | None,
-    mask: Any,
-    *,
-    frame: images.Frame,
 ) -> dict[str, Score]:
     """All metrics of one picture by full name."""
-    before, after = images.pair(source, result, frame)
-    scores = {f"source/{name}": score for name, score in images.pixel_scores(before, after, mask).items()}
+    edit, mask = compared.edit, compared.mask
+    scores = {f"source/{name}": score for name, score in compared(source, result)[0].items()}
     if target is not None:
-        wanted, after_target = images.pair(target, result, frame)
-        scores |= {f"target/{name}": score for name, score in images.pixel_scores(wanted, after_target, mask).items()}
+        scores |= {f"target/{name}": score for name, score in compared(target, result)[0].items()}
     for label, encoder in [*with_.clips.items(), *with_.dinos.items()]:
         kind = "dino" if label in with_.dinos else "clip_i"
         pictures = encoder.embed_images([source, result, *([] if target is None else [target])])
@@ -89,22 +130,22 @@ def measure(
     if with_.lpips is not None:
         from evals import perceptual
 
-        scores |= perceptual.lpips_scores(with_.lpips, before, after, mask)
-    if edit.mask is not None and frame is images.FRAMES["smartedit"]:
-        scores |= _as_smartedit(with_, edit, source, result, mask)
+        scores |= perceptual.lpips_scores(with_.lpips, *images.pair(source, result, compared.frame), mask)
+    if compared.levels is not None:
+        scores |= _as_smartedit(with_, compared, source, result)
     return scores
 
 
 def _as_smartedit(
-    with_: Instruments, edit: EditCase, source: Image.Image, result: Image.Image, mask: Any
+    with_: Instruments, compared: Comparison, source: Image.Image, result: Image.Image
 ) -> dict[str, Score]:
     """What SmartEdit's public script measures, as it does; and its foreground score without the script's quirks."""
-    assert edit.mask is not None, "only asked where there is a mask"
-    levels, wanted = edit.mask.load_levels(), edit.captions.get("object") or ""
-    scores = {f"smartedit/{name}": score for name, score in smartedit.background(source, result, levels).items()}
+    assert compared.levels is not None, "only asked where there is a mask"
+    wanted = compared.edit.captions.get("object") or ""
+    scores = {f"smartedit/{name}": score for name, score in compared(source, result)[1].items()}
     parts = {
-        "": smartedit.foreground(result, mask),
-        "smartedit/": smartedit.foreground(result, levels, as_smartedit=True),
+        "": smartedit.foreground(result, compared.mask),
+        "smartedit/": smartedit.foreground(result, compared.levels, as_smartedit=True),
     }
     for label, clip in with_.clips.items() if wanted else ():
         for prefix, part in parts.items():

@@ -109,6 +109,7 @@ def _caption(scene: Any) -> str:
     return f"a photo of {words}{ground}"
 
 
+@functools.lru_cache(maxsize=256)  # a batch asks for its sources and targets several times
 def _png(scene: Any) -> bytes:
     buffer = io.BytesIO()
     generators.draw(scene).save(buffer, "PNG")

@@ -68,7 +68,7 @@ CONFIGS = {
         vision_image_px=64,
         steps=10,
         text_to_image=GuidanceConfig(semantic=2.5, spatial=2.5, reference=1.0),
-        edit=GuidanceConfig(semantic=2.5, spatial=1.5, reference=1.5),
+        edit=GuidanceConfig(semantic=2.5, spatial=2.5, reference=1.5),
     ),
     "got-6b": GoTConfig(
         image_size_px=1024,
