@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel
 
 from got import released
 from got.checkpoint import load
+from got.config import GuidanceConfig
 from got.finetune.joint import Joint, Noised, Noiser, kept, token_rows, untied, widened
 from got.finetune.recipes import PRETRAIN
 from got.forcing import teacher_forced
@@ -76,7 +77,7 @@ def test_a_dropped_condition_is_what_the_sampler_shows_the_unet(keep):
     pipeline, joint, batch, noised = joint_and_batch(dataclasses.replace(kit.RECIPE, noise_offset=0.1))
     noised = dataclasses.replace(noised, keep=torch.tensor([keep]).expand(len(batch.keys), -1))
     seen = seen_by_unet(joint.eval(), batch, noised)
-    scales = pipeline.got_config.edit
+    scales = GuidanceConfig(semantic=2.5, spatial=1.5, reference=1.5)  # all four branches have weight
     with torch.no_grad():
         hidden = teacher_forced(pipeline.mllm, batch.sequences).hidden[batch.drawn]
         context, null_context, pooled = semantic_conditions(pipeline.projector, hidden, Switches())
