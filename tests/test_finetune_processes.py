@@ -1,5 +1,6 @@
 """Trainings in processes of their own: killed and resumed, and shared by two, with whole weights and with shards."""
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -45,6 +46,11 @@ def weights(root, name):
     return state["weights"]
 
 
+def complaint(stderr):
+    """The end of what a training said, without the launcher's summary, which holds no traceback."""
+    return stderr.split("torch/distributed/run.py")[0][-4000:]
+
+
 def killed_behind(step, root, name, command=None):
     """Start a training and kill it, with all its processes, when it has logged a step."""
     process = subprocess.Popen(
@@ -56,10 +62,11 @@ def killed_behind(step, root, name, command=None):
     )
     try:
         while len(folder.rows(root / name / folder.LOG)) < step:
-            assert process.poll() is None, process.stderr.read().decode()[-3000:]
+            assert process.poll() is None, complaint(process.stderr.read().decode())
             time.sleep(0.01)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
 
@@ -102,7 +109,7 @@ def sharded(config, *more):
 
 def run(command):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=kit.environment())
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, complaint(done.stderr)
 
 
 def networks(root, name):

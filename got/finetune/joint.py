@@ -138,7 +138,8 @@ class Joint(nn.Module):
             mllm = with_lora(pipeline.mllm, recipe)
         else:
             mllm = pipeline.mllm.requires_grad_(True)
-        joint = cls(mllm, pipeline.projector.requires_grad_(True), pipeline.unet.requires_grad_(True))
+        unet = pipeline.unet.requires_grad_(True).to(memory_format=torch.contiguous_format)  # FSDP takes no other
+        joint = cls(mllm, pipeline.projector.requires_grad_(True), unet)
         if recipe.gradient_checkpointing:
             joint.reader.activation_checkpointing_enable({"use_reentrant": False})
             joint.reader.disable_input_require_grads()  # only reentrant checkpoints need what that does to words
