@@ -1,5 +1,7 @@
 """Each metric against an implementation that is not ours: torchmetrics, scikit-image, torch, or a loop."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from evals.editing_metrics import Comparison, compare
 from evals.metrics import embeddings, images, smartedit
 from evals.perceptual import make_lpips
-from evals.records import EncodedImage, UserError
+from evals.records import EditCase, EncodedImage, UserError
 
 
 def picture(seed, height=40, width=56):
@@ -21,6 +24,16 @@ def picture(seed, height=40, width=56):
 
 def tensor(pixels):
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+def as_image(pixels):
+    return Image.fromarray(np.uint8(255 * pixels))
+
+
+def png(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def some_mask(seed, height=40, width=56):
@@ -192,6 +205,46 @@ def test_directions_are_torchs_cosine_of_the_changes_of_unit_vectors():
 def test_rounding_does_not_push_a_cosine_over_one():
     vectors = np.random.default_rng(2).normal(size=(200, 8)).astype(np.float32)
     assert max(s.value for s in embeddings.cosines(vectors, vectors * 3)) <= 1
+
+
+# ---------------------------------------------------------------------------------------- the comparisons of an edit
+@pytest.mark.parametrize("protocol", sorted(images.FRAMES))
+@pytest.mark.parametrize("sides", [((40, 56), (40, 56)), ((40, 56), (30, 30))])
+def test_pictures_compared_in_threads_are_those_compared_one_by_one(protocol, sides):
+    """Whatever their order, and where sizes differ, at the size of the first of a pair."""
+    frame = images.FRAMES[protocol]
+    levels = Image.fromarray(np.uint8(255 * some_mask(9)))
+    stored = EncodedImage(name="mask", read=lambda: png(levels))
+    edits = [EditCase(id=f"{i}", instruction="", source=stored, mask=stored, category="add") for i in range(3)]
+    mask = np.asarray(levels) > 127
+    pictures = [[as_image(picture(10 * i + k, *sides[k % 2])) for k in range(3)] for i in range(3)]
+    compared = [Comparison(edit, mask, frame) for edit in edits]
+    sources, results, targets = zip(*pictures, strict=True)
+    compare(compared, sources, results, [*targets[:2], None])
+    for one, (source, result, target) in zip(compared, pictures, strict=True):
+        for a, b in [(source, result), (result, source), (target, result), (source, target), (source, source)]:
+            scores, background = one(a, b)
+            alone = images.pixel_scores(*images.pair(a, b, frame), mask)
+            assert {name: score.value for name, score in scores.items()} == pytest.approx(
+                {name: score.value for name, score in alone.items()}, nan_ok=True
+            )
+            expected = smartedit.background(a, b, np.asarray(levels)) if protocol == "smartedit" else {}
+            assert {name: score.value for name, score in background.items()} == pytest.approx(
+                {name: score.value for name, score in expected.items()}, nan_ok=True
+            )
+
+
+def test_a_pair_of_pictures_is_compared_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(images, "pixel_scores", lambda *_: calls.append(1) or {})
+    one = Comparison(EditCase(id="0", instruction="", source=None, category="add"), None, images.FRAMES["emu-edit"])
+    source, result, other = (as_image(picture(k, *size)) for k, size in enumerate([(8, 8), (8, 8), (9, 8)]))
+    compare([one], [source], [result], [other])
+    for a, b in [(source, result), (result, source), (source, source), (other, result), (source, other)]:
+        one(a, b)
+    assert len(calls) == 5
+    one(result, other)  # at the size of the other one
+    assert len(calls) == 6
 
 
 def test_undefined_values_are_counted_by_cause_and_never_zero():
