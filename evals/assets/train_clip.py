@@ -194,21 +194,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
     numbers = clip_report.report(OpenClipEmbedder("icon", network, transform, tokenizer, "cpu"), args.scenes)
     metadata = {"format": "pt", "config_sha256": sha256(CONFIG), "seed": str(args.seed)}
     safetensors.torch.save_file(state, path, metadata)
-    recipe = {
-        "seed": args.seed,
-        "minutes": round(trainer.seconds / 60, 1),
-        "steps": trainer.step,
-        "pictures": trainer.samples,
-        "batch": args.batch,
-        "device": training.device_name(args.device),
-        "products": "bf16" if training.multiplies_bf16(args.device) else "float32",
-        "lr": LR,
-        "ema_decay": EMA_DECAY,
-        "note": args.note,
-    }
-    parameters = sum(p.numel() for p in network.parameters())
-    everything = {"recipe": recipe, "parameters": parameters, "curves": trainer.curves(), **numbers}
-    training.write_json(training.numbers_path(path), everything)
+    training.write_numbers(path, trainer, args, network, numbers)
 
 
 def main() -> int:

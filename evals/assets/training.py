@@ -106,7 +106,7 @@ class Trainer:
         self.step = 0
         self.samples = 0
         self._budget = args.minutes * 60
-        self._lr, self._decay = lr, ema_decay
+        self.lr, self.decay = lr, ema_decay
         self._checkpoint = args.folder / f"{name}.pt"
         self._curves = args.folder / f"{name}_curves.jsonl"
         decayed = [p for p in network.parameters() if p.ndim > 1]
@@ -129,7 +129,7 @@ class Trainer:
     def update(self, losses: dict[str, torch.Tensor], samples: int) -> None:
         """One step on the sum of losses; then the clock, the average, the log and the checkpoint."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self._lr, self.step, self.seconds / self._budget)
+            group["lr"] = learning_rate(self.lr, self.step, self.seconds / self._budget)
         total = torch.stack(list(losses.values())).sum()
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -150,7 +150,7 @@ class Trainer:
             self._saved = now
 
     def _accumulate(self) -> None:
-        decay = min(self._decay, (1 + self.step) / (10 + self.step))
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))
         state = self.network.state_dict()
         numbers = [key for key, value in state.items() if value.is_floating_point()]
         torch._foreach_lerp_([self.average[k] for k in numbers], [state[k].detach() for k in numbers], 1 - decay)
@@ -195,6 +195,34 @@ class Trainer:
 def numbers_path(weights: Path) -> Path:
     """The file of numbers beside a weights file."""
     return weights.with_name(f"{weights.stem}_numbers.json")
+
+
+def write_numbers(
+    path: Path, trainer: Trainer, args: argparse.Namespace, network: nn.Module, numbers: dict[str, Any]
+) -> None:
+    """Write what the card says of a finished training, beside its weights.
+
+    Args:
+        path: The weights file.
+        trainer: What trained them.
+        args: The command's flags.
+        network: As it is used, to count its parameters.
+        numbers: What was measured.
+    """
+    recipe = {
+        "seed": args.seed,
+        "minutes": round(trainer.seconds / 60, 1),
+        "steps": trainer.step,
+        "pictures": trainer.samples,
+        "batch": args.batch,
+        "device": device_name(args.device),
+        "products": "bf16" if multiplies_bf16(args.device) else "float32",
+        "lr": trainer.lr,
+        "ema_decay": trainer.decay,
+        "note": args.note,
+    }
+    parameters = sum(p.numel() for p in network.parameters())
+    write_json(numbers_path(path), {"recipe": recipe, "parameters": parameters, "curves": trainer.curves(), **numbers})
 
 
 def device_name(device: str) -> str:
