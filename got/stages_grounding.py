@@ -16,7 +16,7 @@ from got import models
 from got.chain import Chain
 from got.forcing import Conversation, TrainingBatch, encode_conversations, teacher_forced
 from got.iconworld.edits import described
-from got.iconworld.operations import overlap
+from got.iconworld.placing import overlap
 from got.iconworld.referring import told_apart
 from got.iconworld.scenes import caption, chain_text, parse_phrase, stable_rng
 from got.speed import bf16, stream

@@ -64,11 +64,11 @@ def _handler(endpoint):
                 endpoint.headers.append({name.lower(): value for name, value in self.headers.items()})
             try:
                 step = step(request) if callable(step) else step
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    self._answer(step)
             finally:
-                with lock:
+                with lock:  # before the answer: whoever has it may ask again at once
                     running[0] -= 1
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._answer(step)
 
         def _answer(self, step):
             if isinstance(step, float):  # too late for the client

@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evals.metrics.boxes import to_pixels
@@ -30,6 +30,7 @@ def edit_of(seed: int, kind: str) -> Edit:
 
 
 @settings(max_examples=150)
+@example(seed=65518855, kind="replace")  # a bottle and a carrot, which hardly overlap at first
 @given(seed=st.integers(0, 10**9), kind=st.sampled_from(KINDS))
 def test_the_target_passes_and_the_untouched_source_does_not(seed, kind):
     edit = edit_of(seed, kind)

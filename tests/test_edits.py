@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from got.chain import Chain
 from got.iconworld.bank import make_edit_bank
 from got.iconworld.edits import KINDS, PLACES, chained, sample_edit, side_of
-from got.iconworld.operations import is_right, overlap, read_operation
+from got.iconworld.operations import is_right, read_operation
+from got.iconworld.placing import overlap
 from got.iconworld.referring import CATEGORIES, DESCRIPTIONS, sample_reasoning_edit, told_apart
 from got.iconworld.render import render
 from got.iconworld.scenes import COLORS, GROUND_COLORS, stable_rng, vocabulary

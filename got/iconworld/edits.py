@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from got.chain import MASK_COLORS, format_box
 from got.iconworld.glyphs import CLASSES
-from got.iconworld.placing import fit_inside, overlaps, relation, sample_look
+from got.iconworld.placing import fit_inside, overlap, overlaps, relation, sample_look
 from got.iconworld.render import sample_jitter
 from got.iconworld.scenes import (
     BACKGROUNDS,
@@ -46,6 +46,7 @@ _MOST_OBJECTS = 4
 _TINTED_SHARE = 0.15  # of the sources have a tinted ground already
 _LOOSE_SHARE = 0.5  # of the scenes have boxes that are not on the grid of tens
 _NEAR_MIDDLE = 60  # thousandths: a centre this near to the middle is on no side
+_SAME_PLACE = 0.26  # overlap of an object and what replaces it: a scorer that asks for 0.25 is to see it there
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,8 +274,7 @@ def _remove(source: Scene, rng: np.random.Generator) -> Edit | None:
 
 
 def _replace(source: Scene, rng: np.random.Generator) -> Edit | None:
-    picked = _pick(source, rng)
-    if picked is None:
+    if (picked := _pick(source, rng)) is None:
         return None
     old = source.objects[picked[0]]
     name = str(rng.choice([name for name in CLASSES if name != old.name]))
@@ -283,6 +283,8 @@ def _replace(source: Scene, rng: np.random.Generator) -> Edit | None:
     variant, angle, ratio = sample_look(name, rng)
     longer = max(old.box_1000[2] - old.box_1000[0], old.box_1000[3] - old.box_1000[1])
     box = fit_inside(ratio, longer, old.box_1000, [o.box_1000 for o in source.objects if o is not old])
+    if overlap(box, old.box_1000) < _SAME_PLACE:
+        return None
     new = SceneObject(name=name, color=color, box_1000=box, variant=variant, angle=angle, jitter=sample_jitter(rng))
     target = _with(source, (new if o is old else o for o in source.objects))
     words = one_of(rng, "replace {} with {}", "swap {} for {}", "turn {} into {}", "change {} into {}")

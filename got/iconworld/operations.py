@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from got.chain import Chain
 from got.iconworld.edits import PLACES, Edit, side_of
-from got.iconworld.placing import overlaps
+from got.iconworld.placing import overlap, overlaps
 from got.iconworld.scenes import COLORS, GROUND_COLORS, parse_phrase
 
 if TYPE_CHECKING:
@@ -58,18 +58,6 @@ def read_operation(text: str) -> Operation | None:
     if len(things) != 2:
         return None
     return Operation(erased=(things[0][2],), drawn=(things[1],))
-
-
-def overlap(a: Box1000, b: Box1000) -> float:
-    """Intersection over union of two boxes.
-
-    >>> overlap((0, 0, 200, 100), (100, 0, 300, 100))
-    0.3333333333333333
-    """
-    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(wide, 0) * max(high, 0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return shared / max(areas - shared, 1)
 
 
 def is_right(text: str, edit: Edit) -> bool:
