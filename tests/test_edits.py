@@ -1,8 +1,9 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from got.chain import Chain
@@ -179,6 +180,7 @@ def test_questions_name_objects_plainly_or_in_a_way_that_fits_no_other():
 
 
 @settings(max_examples=100)
+@example(seed=2095, category="reasoning")  # a car becomes a carrot
 @given(seed=st.integers(0, 10**9), category=st.sampled_from(CATEGORIES))
 def test_edits_that_take_thought_have_one_answer(seed, category):
     edit = sample_reasoning_edit(stable_rng("reasoning", seed), category)
@@ -191,9 +193,9 @@ def test_edits_that_take_thought_have_one_answer(seed, category):
     if category == "reasoning":
         assert any(text in words for text in DESCRIPTIONS[old.name])
         rest = words.replace(next(text for text in DESCRIPTIONS[old.name] if text in words), "")
-        for new in edit.drawn:  # "orange" is a class and a colour
-            rest = rest.replace(new.color, "")
-        assert old.name not in rest
+        for new in edit.drawn:  # "orange" is a class and a colour, "hot dog" has another class in it
+            rest = re.sub(rf"\b({new.color}|{new.name})\b", "", rest)
+        assert not re.search(rf"\b{old.name}\b", rest)
         assert not twins
     if category == "left-right":
         sign = -1 if "left" in words else 1
