@@ -298,6 +298,17 @@ class _Parts:
         return dataclasses.replace(chain, regions=tuple(regions), spans=tuple(spans))
 
 
+def iou(a: Box1000, b: Box1000) -> float:
+    """Intersection over union of two boxes.
+
+    >>> iou((0, 0, 200, 100), (100, 0, 300, 100))
+    0.3333333333333333
+    """
+    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(wide, 0) * max(high, 0)
+    return shared / max(sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - shared, 1)
+
+
 def format_box(box_1000: Box1000, color: str) -> str:
     """Write one box in the chain's grammar.
 

@@ -13,10 +13,9 @@ import torch
 from PIL import Image
 
 from got import models
-from got.chain import Chain
+from got.chain import Chain, iou
 from got.forcing import Conversation, TrainingBatch, encode_conversations, teacher_forced
 from got.iconworld.edits import described
-from got.iconworld.placing import overlap
 from got.iconworld.referring import told_apart
 from got.iconworld.scenes import caption, chain_text, parse_phrase, stable_rng
 from got.speed import bf16, stream
@@ -113,7 +112,7 @@ def pointing(reasoner: Reasoner, bank: Bank, rng: np.random.Generator) -> float:
     looks = [Image.fromarray(image) for _, image in rows]
     chains = reasoner.write([words for (words, _), _ in rows], looks, max_new_tokens=60).chains
     boxes = [[region.box_1000 for region in Chain.parse(text).regions] for text in chains]
-    right = [any(overlap(b, i.box_1000) >= 0.5 for b in found) for found, ((_, i), _) in zip(boxes, rows, strict=True)]
+    right = [any(iou(b, i.box_1000) >= 0.5 for b in found) for found, ((_, i), _) in zip(boxes, rows, strict=True)]
     return float(np.mean(right))
 
 
@@ -126,5 +125,5 @@ def judge(chains: Sequence[str], scenes: Sequence[Scene]) -> dict[str, float]:
             named = [box for name, box in told if name is not None and name[0] == item.name]
             found["told_class"].append(bool(named))
             found["told_color"].append((item.name, item.color) in [name for name, _ in told])
-            found["told_box"].append(any(overlap(box, item.box_1000) >= 0.5 for box in named))
+            found["told_box"].append(any(iou(box, item.box_1000) >= 0.5 for box in named))
     return {name: float(np.mean(values)) for name, values in found.items()}

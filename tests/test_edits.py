@@ -6,11 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from got.chain import Chain
+from got.chain import Chain, iou
 from got.iconworld.bank import make_edit_bank
 from got.iconworld.edits import KINDS, PLACES, chained, sample_edit, side_of
 from got.iconworld.operations import is_right, read_operation
-from got.iconworld.placing import overlap
 from got.iconworld.referring import CATEGORIES, DESCRIPTIONS, sample_reasoning_edit, told_apart
 from got.iconworld.render import render
 from got.iconworld.scenes import COLORS, GROUND_COLORS, stable_rng, vocabulary
@@ -67,7 +66,7 @@ def test_objects_of_both_pictures_stay_apart_and_inside(seed):
     for scene in (edit.source, edit.target):
         boxes = [item.box_1000 for item in scene.objects]
         assert all(0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000 for x1, y1, x2, y2 in boxes)
-        assert all(overlap(a, b) < 0.06 for i, a in enumerate(boxes) for b in boxes[:i])
+        assert all(iou(a, b) < 0.06 for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 @settings(max_examples=60)

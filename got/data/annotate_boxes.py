@@ -132,17 +132,6 @@ def cropped(picture: Image.Image, box_1000: Box1000) -> Image.Image:
     return picture.crop((spans[0][0], spans[1][0], spans[0][1], spans[1][1]))
 
 
-def iou(a: Box1000, b: Box1000) -> float:
-    """Intersection over union.
-
-    >>> iou((0, 0, 200, 100), (100, 0, 300, 100))
-    0.3333333333333333
-    """
-    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(wide, 0) * max(high, 0)
-    return shared / max(sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - shared, 1)
-
-
 def merged(description: str, places: Sequence[tuple[int, Box1000 | None]]) -> str:
     """A description with boxes behind its objects' names: a chain.
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
+from got.chain import iou
 from got.data.annotate_ask import prompt
-from got.data.annotate_boxes import frame_in_words, iou, shown
+from got.data.annotate_boxes import frame_in_words, shown
 from got.data.annotate_replies import candidates_of
 from got.vlm import SetupError
 

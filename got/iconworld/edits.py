@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from got.chain import MASK_COLORS, format_box
+from got.chain import MASK_COLORS, format_box, iou
 from got.iconworld.glyphs import CLASSES
-from got.iconworld.placing import fit_inside, overlap, overlaps, relation, sample_look
+from got.iconworld.placing import fit_inside, overlaps, relation, sample_look
 from got.iconworld.render import sample_jitter
 from got.iconworld.scenes import (
     BACKGROUNDS,
@@ -283,7 +283,7 @@ def _replace(source: Scene, rng: np.random.Generator) -> Edit | None:
     variant, angle, ratio = sample_look(name, rng)
     longer = max(old.box_1000[2] - old.box_1000[0], old.box_1000[3] - old.box_1000[1])
     box = fit_inside(ratio, longer, old.box_1000, [o.box_1000 for o in source.objects if o is not old])
-    if overlap(box, old.box_1000) < _SAME_PLACE:
+    if iou(box, old.box_1000) < _SAME_PLACE:
         return None
     new = SceneObject(name=name, color=color, box_1000=box, variant=variant, angle=angle, jitter=sample_jitter(rng))
     target = _with(source, (new if o is old else o for o in source.objects))

@@ -6,9 +6,9 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
-from got.chain import Chain
+from got.chain import Chain, iou
 from got.iconworld.edits import PLACES, Edit, side_of
-from got.iconworld.placing import overlap, overlaps
+from got.iconworld.placing import overlaps
 from got.iconworld.scenes import COLORS, GROUND_COLORS, parse_phrase
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def _matched(boxes: Sequence[Box1000], truths: Sequence[Box1000]) -> bool:
     """Whether each box belongs to another truth, and none is left."""
     left = list(truths)
     for box in boxes:
-        best = max(left, key=lambda truth: overlap(box, truth), default=None)
-        if best is None or overlap(box, best) < _SAME_PLACE:
+        best = max(left, key=lambda truth: iou(box, truth), default=None)
+        if best is None or iou(box, best) < _SAME_PLACE:
             return False
         left.remove(best)
     return not left

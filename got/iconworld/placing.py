@@ -41,18 +41,6 @@ def _extent(longer: float, ratio: float) -> tuple[int, int]:
     return max(60, round(width / _GRID) * _GRID), max(60, round(height / _GRID) * _GRID)
 
 
-def overlap(a: Box1000, b: Box1000) -> float:
-    """Intersection over union of two boxes.
-
-    >>> overlap((0, 0, 200, 100), (100, 0, 300, 100))
-    0.3333333333333333
-    """
-    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(wide, 0) * max(high, 0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return shared / max(areas - shared, 1)
-
-
 def overlaps(a: Sequence[int], b: Sequence[int], gap: int) -> bool:
     """Whether two boxes come nearer to each other than `gap`."""
     return a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap
