@@ -26,6 +26,7 @@ from got.chain import Chain
 from got.layout import black_image, draw_layout
 from got.reasoner import prompt_text
 from got.speed import multiplies
+from got.ssgm import Switches, branch_weights
 from got.tokens import END_OF_TEXT, IMAGE_START, image_token_ids, token_id
 
 if TYPE_CHECKING:
@@ -274,7 +275,8 @@ def bench_profile(measure: BenchmarkFixture, pipe: GoTPipeline) -> None:
 
 def bench_compiled(measure: BenchmarkFixture, pipe: GoTPipeline) -> None:
     """What `--compile` brings at batch 8: seconds of compiling, and a pass of the UNet against one that is not."""
-    width, rows = pipe.unet.config.cross_attention_dim, 3 * len(DISTINCT)
+    branches = branch_weights(pipe.got_config.text_to_image, Switches())
+    width, rows = pipe.unet.config.cross_attention_dim, len(branches) * len(DISTINCT)
     side, draw = pipe.unet.config.sample_size, torch.Generator().manual_seed(0)
     inputs = {
         "sample": torch.randn(rows, pipe.unet.config.in_channels, side, side, generator=draw),

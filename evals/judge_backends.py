@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from evals.records import UserError
 from got import vlm
-from got.vlm import AskFailed, Backend, Ledger, Reply
+from got.vlm import REFUSED, AskFailed, Backend, Ledger, Reply
 from got.vlm import AskParams as JudgeParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["AskFailed", "Backend", "JudgeParams", "Ledger", "OpenAIBackend", "Reply", "TransformersBackend"]
+__all__ = ["REFUSED", "AskFailed", "Backend", "JudgeParams", "Ledger", "OpenAIBackend", "Reply", "TransformersBackend"]
 
 
 @contextlib.contextmanager

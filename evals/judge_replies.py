@@ -22,7 +22,7 @@ from got.replies import BadReply, decoded, is_refusal, objects_in, shortened, un
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BadReply", "parse_scores"]
+__all__ = ["BadReply", "parse_scores", "shortened"]
 
 _DELIMITER = "||V^=^V||"
 

@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.judge_backends import AskFailed, JudgeParams, Ledger, OpenAIBackend, TransformersBackend
+from evals.judge_backends import REFUSED, AskFailed, JudgeParams, Ledger, OpenAIBackend, TransformersBackend
 from evals.judge_protocols import make_protocol, render
-from evals.judge_replies import BadReply, parse_scores
+from evals.judge_replies import BadReply, parse_scores, shortened
 from evals.metrics.judging import MAX_FAILED
 from evals.records import Judgement, UserError
 from evals.rundir import append_lines, png_bytes, read_lines, write_lines
@@ -121,7 +121,8 @@ class VlmJudge:
     def _note(self, error: AskFailed | BadReply) -> None:
         """An endpoint that never answers is a broken set-up: the user hears of it now, not after hours of waiting."""
         with self._lock:
-            self._unanswered += isinstance(error, AskFailed) and error.cause == "transport"
+            told = isinstance(error, AskFailed) and error.cause in ("transport", "rate limit", "rejected")
+            self._unanswered += told
             if self._unanswered >= _HOPELESS and not self._succeeded:
                 raise UserError(f"the judge does not answer: {error}") from error
 
@@ -189,6 +190,8 @@ class VlmJudge:
         tally.replies.append(reply.text)
         cause: str | None = None
         try:
+            if reply.finish == REFUSED:
+                raise BadReply("refusal", shortened(reply.text))
             return parse_scores(reply.text)
         except BadReply as error:
             cause = error.cause

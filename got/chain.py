@@ -79,7 +79,7 @@ class Chain:
         return self.text
 
     def format(self) -> str:
-        """The chain's text; `Chain.parse` of it gives an equal chain."""
+        """The chain's text. `Chain.parse` finds the same boxes in it; of a name like "a cup with ice" the last part."""
         return self.text
 
     @classmethod

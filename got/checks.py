@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+import operator
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -57,7 +59,7 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str,
     return (f"not in the model's vocabulary: {shown}",) if words else ()
 
 
-def finite(value: float, name: str) -> float:
+def finite(value: Any, name: str) -> float:
     """The number, if it is one.
 
     >>> finite(1.5, "spatial_scale")
@@ -66,9 +68,9 @@ def finite(value: float, name: str) -> float:
     Raises:
         ValueError: If it is NaN, infinite or no number.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(f"Expected {name} to be a finite number but got {value!r}")
-    return value
+    return float(value)
 
 
 def per_prompt(
@@ -113,14 +115,20 @@ def upright(images: Sequence[Image.Image] | None) -> list[Image.Image] | None:
 
 
 def at_least_one(value: int | None, usual: int, name: str) -> int:
-    """A number that was given, or else the usual one.
+    """A whole number that was given, or else the usual one.
 
     Raises:
-        ValueError: If it is below 1.
+        ValueError: If it is no whole number from 1 up.
 
     >>> at_least_one(None, 10, "steps")
     10
     """
-    if value is not None and value < 1:
-        raise ValueError(f"Expected {name} to be at least 1 but got {value}")
-    return usual if value is None else value
+    if value is None:
+        return usual
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"Expected {name} to be a whole number from 1 up but got {value!r}")
+    return number

@@ -148,7 +148,7 @@ class Conversation:
         last = self.entry
         if last is None or last.kind == "opened":
             raise ConversationError("Expected a picture that was drawn, whose plan can be changed, but there is none")
-        plan = Chain.parse(str(chain))
+        plan = chain if isinstance(chain, Chain) else Chain.parse(chain)  # read again, a long name loses its head
         renamed = [r.text for r in plan.regions] != [r.text for r in Chain.parse(last.chain).regions]
         asked = plan.caption() if renamed and last.kind == "drawn" and plan.regions else last.instruction
         once = {"max_turns": 1} if "max_turns" in last.options else {}  # a plan is one picture's
@@ -156,7 +156,7 @@ class Conversation:
         return self._request(asked, last.source, chain, noise, last.options | once | options)
 
     def undo(self) -> Entry | None:
-        """Go back to what was looked at before the last request.
+        """Go back to the picture before this one; a request that made several is taken back picture by picture.
 
         Raises:
             ConversationError: If there is nothing before.

@@ -76,6 +76,11 @@ class Sampling:
         return [(generator, generator.get_state()) for generator in several if generator is not None]
 
 
+def fresh_generators(count: int) -> list[torch.Generator]:
+    """Generators with seeds of the global random state's."""
+    return [torch.Generator().manual_seed(int(torch.randint(2**62, ()))) for _ in range(count)]
+
+
 def to_pil(decoded: torch.Tensor) -> list[Image.Image]:
     """Pictures in [0, 1] as 8-bit images: truncated, not rounded, as in the released code."""
     return [Image.fromarray(picture) for picture in (to_array(decoded) * 255).astype(np.uint8)]

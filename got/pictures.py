@@ -55,7 +55,7 @@ def open_picture(path: str | Path | BinaryIO, name: str | None = None) -> Image.
         raise PictureError(f"Cannot read {name}: {error.strerror}") from error
     except PictureError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError) as error:
         # Pillow's readers raise all of these on files that are cut short or damaged.
         raise PictureError(f"Expected a whole picture but {name} is damaged: {error}") from error
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
@@ -17,9 +18,7 @@ from got.chain import Chain
 from got.checks import at_least_one, check_length, check_words, finite, per_prompt, upright
 from got.config import CONFIGS, GoTConfig, GuidanceConfig
 from got.models import SemanticProjector
-from got.output import GoTOutput, Sampling, Turn, finish, to_pil, together
-from got.output import scale_latents as scale_latents
-from got.output import unscale_latents as unscale_latents
+from got.output import GoTOutput, Sampling, Turn, finish, fresh_generators, to_pil, together, unscale_latents
 from got.reasoner import Reasoner, Thoughts
 from got.released import merge_adapter
 from got.ssgm import Conditions, Denoiser, Switches, at_once, picture_conditions, semantic_conditions, time_ids
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-_CALLBACK_TENSORS = ("latents",)
 
 
 class GoTPipeline(DiffusionPipeline):
@@ -51,7 +49,7 @@ class GoTPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "mllm->projector->unet->vae"
     _optional_components: ClassVar[list[str]] = ["image_processor"]  # the library adds it to a list
-    _callback_tensor_inputs = _CALLBACK_TENSORS
+    _callback_tensor_inputs = ("latents",)
     _usual_turns = 1
 
     def __init__(
@@ -84,12 +82,23 @@ class GoTPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str], **options: Any) -> GoTPipeline:
-        """Load as any diffusers pipeline, and merge the reasoner's LoRA if it was kept apart."""
+        """Load as any diffusers pipeline, and merge the reasoner's LoRA if it was kept apart.
+
+        All networks get one precision, float32 unless ``dtype`` says otherwise: left to themselves, those of
+        transformers would take the files'.
+        """
+        if "torch_dtype" not in options:  # the name that older callers use
+            options.setdefault("dtype", torch.float32)
         pipeline = super().from_pretrained(path, **options)
         if pipeline.config.adapter is not None:
             merge_adapter(pipeline.mllm, Path(pipeline.mllm.name_or_path).parent / pipeline.config.adapter)
             pipeline.register_to_config(adapter=None)
         return pipeline
+
+    def enable_attention_slicing(self, slice_size: str | int | None = "auto") -> None:
+        """As in any diffusers pipeline; ``"auto"``, half the heads, is one by one where a level has a single head."""
+        heads = [module.heads for module in self.unet.modules() if isinstance(module, Attention)]
+        super().enable_attention_slicing("max" if slice_size == "auto" and min(heads) < 2 else slice_size)
 
     @property
     def got_config(self) -> GoTConfig:
@@ -172,7 +181,8 @@ class GoTPipeline(DiffusionPipeline):
 
         Args:
             prompt: A caption, or an editing instruction where there is an image; a list is one batch.
-            image: Source image of each prompt, for editing. Unless a size is given, the result has its aspect ratio.
+            image: Source image of each prompt, for editing. Unless a size is given, a PIL result has its aspect ratio;
+                arrays and tensors, which are one for all prompts, stay square.
             chain: Chains to draw instead of writing them; None in a list leaves that one to the reasoner.
             num_inference_steps: Denoising steps.
             height: Height in pixels, a multiple of the VAE's factor.
@@ -189,7 +199,7 @@ class GoTPipeline(DiffusionPipeline):
             max_new_tokens: Longest chain.
             max_turns: Most pictures per prompt, one unless told otherwise. With more, each picture is the reference of
                 the next, and the reasoner sees it if it asks to; it decides by itself when a prompt is done. Every turn
-                starts from the same noise.
+                starts from the same noise (where several prompts share a generator: as long as all of them go on).
             callback_on_step_end: Called after each step with (pipeline, step, timestep, {"latents": ...}); latents in
                 the mapping that it returns replace ours.
 
@@ -200,13 +210,14 @@ class GoTPipeline(DiffusionPipeline):
             ValueError: If the arguments do not fit together.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            raise ValueError("Expected at least one prompt but got an empty list")
         if output_type not in _OUTPUT_TYPES:
             raise ValueError(f"Expected output_type to be one of {', '.join(_OUTPUT_TYPES)} but got {output_type!r}")
         images = upright(per_prompt(image, Image.Image, len(prompts), "image"))
         chains = per_prompt(chain, (str, Chain), len(prompts), "chain", gaps_ok=True)
         self._check_texts(prompts, chains)
+        max_turns = at_least_one(max_turns, self._usual_turns, "max_turns")
+        if generator is None and max_turns > 1:  # what no generator gives, no turn could start from again
+            generator = fresh_generators(len(prompts))
         sampling = Sampling(
             size_px=self.size_px(width, height),
             steps=at_least_one(num_inference_steps, self._usual_steps, "num_inference_steps"),
@@ -216,7 +227,7 @@ class GoTPipeline(DiffusionPipeline):
             # The model was trained on squares. A picture of no given size is one, stretched to the source's aspect.
             stretch=width is None and height is None,
             output_type=output_type,
-            max_turns=at_least_one(max_turns, self._usual_turns, "max_turns"),
+            max_turns=max_turns,
             max_new_tokens=max_new_tokens,
             callback=callback_on_step_end,
         )
@@ -284,8 +295,8 @@ class GoTPipeline(DiffusionPipeline):
             ValueError: If a side is not a multiple of the VAE's factor.
         """
         usual = self.unet.config.sample_size * self.vae_factor
-        size = (usual if width is None else width, usual if height is None else height)
-        if any(not isinstance(side, int) or side <= 0 or side % self.vae_factor for side in size):
+        size = at_least_one(width, usual, "width"), at_least_one(height, usual, "height")
+        if any(side % self.vae_factor for side in size):
             raise ValueError(f"Expected width and height to be multiples of {self.vae_factor} but got {size}")
         return size
 

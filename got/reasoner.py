@@ -116,9 +116,20 @@ class Reasoner:
             prompts: Captions, or editing instructions if there are images. Equal ones are computed once.
             images: One source image per prompt, or None.
             max_new_tokens: Longest chain; the default is the model's generation config.
-            generate_kwargs: Passed on to `generate`, e.g. ``do_sample=True``.
+            generate_kwargs: Passed on to `generate`, e.g. ``do_sample=True``: equal prompts then get different chains.
+
+        Raises:
+            ValueError: If `generate` is asked for more than one chain per prompt, or for beams.
         """
-        requests, inverse = _unique(prompts, images)
+        for name in ("num_beams", "num_return_sequences"):
+            if generate_kwargs.get(name, 1) != 1:
+                raise ValueError(f"Expected {name} to be 1, one chain per prompt, but got {generate_kwargs[name]}")
+        if generate_kwargs.get("do_sample"):
+            given = [None] * len(prompts) if images is None else images
+            requests = [_Request(prompt=p, chain=None, image=i) for p, i in zip(prompts, given, strict=True)]
+            inverse = list(range(len(requests)))
+        else:
+            requests, inverse = _unique(prompts, images)
         transcripts = [self.transcript(r.prompt, r.image, r.chain) for r in requests]
         written = self._write_on(transcripts, max_new_tokens, **generate_kwargs)
         thoughts = Thoughts(

@@ -14,6 +14,7 @@ spatial and reference, zero latents.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,7 @@ from PIL import Image
 from got.layout import black_image, draw_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -125,7 +126,7 @@ def picture_conditions(
     Returns:
         Two tensors (batch, channels, h, w).
     """
-    pictures: dict[Hashable, Image.Image] = {}
+    pictures: dict[Hashable, Image.Image | Callable[[], Image.Image]] = {}
     mask_keys = [_add_masks(pictures, chain, size_px) if switches.spatial else [] for chain in chains]
     sources: Sequence[Image.Image | None] = [None] * len(chains) if references is None else references
     source_keys = [_add_reference(pictures, source, size_px) if switches.reference else None for source in sources]
@@ -142,14 +143,20 @@ def picture_conditions(
 
 def vae_means(
     vae: AutoencoderKL,
-    pictures: Sequence[Image.Image],
+    pictures: Sequence[Image.Image | Callable[[], Image.Image]],
     size_px: tuple[int, int],
     device: torch.device | None = None,
 ) -> torch.Tensor:
-    """Posterior means of pictures, (n, channels, h, w), not scaled. Pictures of another size are resized (bicubic)."""
-    pixels = pixels_of(pictures, size_px).to(device or vae.device).to(vae.dtype)
-    parts = ((pixels / 255 - 0.5) / 0.5).split(at_once(size_px))
-    return torch.cat([vae.encode(part).latent_dist.mode() for part in parts])
+    """Posterior means of pictures, (n, channels, h, w), not scaled. Pictures of another size are resized (bicubic).
+
+    Those that are yet to be drawn are drawn when it is their turn.
+    """
+    means, together = [], at_once(size_px)
+    for start in range(0, len(pictures), together):  # part by part: as floats, large pictures are dearer than latents
+        part = [picture() if callable(picture) else picture for picture in pictures[start : start + together]]
+        pixels = pixels_of(part, size_px).to(device or vae.device).to(vae.dtype)
+        means.append(vae.encode((pixels / 255 - 0.5) / 0.5).latent_dist.mode())
+    return torch.cat(means)
 
 
 def at_once(size_px: tuple[int, int]) -> int:
@@ -215,18 +222,22 @@ class Denoiser:
         return torch.tensordot(self._weights.to(noisy.dtype), by_branch, dims=1)
 
 
-def _add_masks(pictures: dict[Hashable, Image.Image], chain: Chain, size_px: tuple[int, int]) -> list[Hashable]:
+def _add_masks(
+    pictures: dict[Hashable, Image.Image | Callable[[], Image.Image]], chain: Chain, size_px: tuple[int, int]
+) -> list[Hashable]:
     """Put a chain's masks among the pictures, each different one once; returns the key of each region's mask."""
     keys: list[Hashable] = []
     for region in chain.regions:
         keys.append((region.box_1000, region.color.lower()))
         if keys[-1] not in pictures:
-            pictures[keys[-1]] = draw_mask(region.box_1000, region.color, *size_px)
+            pictures[keys[-1]] = functools.partial(draw_mask, region.box_1000, region.color, *size_px)
     return keys or [_add_reference(pictures, None, size_px)]
 
 
 def _add_reference(
-    pictures: dict[Hashable, Image.Image], source: Image.Image | None, size_px: tuple[int, int]
+    pictures: dict[Hashable, Image.Image | Callable[[], Image.Image]],
+    source: Image.Image | None,
+    size_px: tuple[int, int],
 ) -> Hashable:
     key: Hashable = "black" if source is None else id(source)
     if key not in pictures:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional
 
 from got import losses, models
@@ -21,6 +23,7 @@ from got.speed import bf16
 from got.train import Fit, Plan, averaged
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from diffusers import AutoencoderKL
@@ -212,19 +215,65 @@ def finished_vae(setup: Setup) -> AutoencoderKL:
     vae = models.build_vae(setup.config).eval().requires_grad_(False)
     averaged(setup.folder, "vae", {"vae": vae})
     vae.to(setup.device)
-    path = setup.folder / MOMENTS
-    if not path.exists():
+    path, of = setup.folder / MOMENTS, fingerprint(vae)
+    if not path.exists() or torch.load(path, weights_only=True)["of"] not in ("", of):
         sample = encode_pictures(vae, setup.bank().images[:2048])
-        keep_moments(setup, sample.mean((0, 2, 3)), sample.std((0, 2, 3)))
-    fold_moments(vae, *torch.load(path, map_location=setup.device, weights_only=True))
+        keep_moments(setup, sample.mean((0, 2, 3)), sample.std((0, 2, 3)), of)
+    fold_moments(vae, *torch.load(path, map_location=setup.device, weights_only=True)["made"])
     if (setup.folder / "decoder.pt").exists():  # of the last stage, which learned behind the folded encoder
         averaged(setup.folder, "decoder", {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
     return vae
 
 
-def keep_moments(setup: Setup, mean: torch.Tensor, std: torch.Tensor) -> None:
-    """Write down the latents' moments, (channels,) each, for `finished_vae`."""
-    torch.save((mean, std), setup.folder / MOMENTS)
+def keep_moments(setup: Setup, mean: torch.Tensor, std: torch.Tensor, of: str = "") -> None:
+    """Write down the latents' moments, (channels,) each, for `finished_vae`.
+
+    Args:
+        setup: Its folder gets them.
+        mean: Of the posterior means.
+        std: Likewise.
+        of: Fingerprint of the autoencoder that was measured; without, they hold for whatever becomes of it.
+    """
+    write_tensors(setup.folder / MOMENTS, {"of": of, "made": (mean, std)})
+
+
+def fingerprint(*of: nn.Module | np.ndarray | Sequence[str]) -> str:
+    """A hash of weights, pictures and texts: what latents on disk were made of."""
+    digest = hashlib.sha256()
+    for part in of:
+        if isinstance(part, np.ndarray):
+            digest.update(np.ascontiguousarray(part).data)
+        elif isinstance(part, nn.Module):
+            for weight in part.state_dict().values():
+                digest.update(weight.detach().float().cpu().contiguous().numpy().data)
+        else:
+            digest.update("\x1f".join(part).encode())
+    return digest.hexdigest()
+
+
+def kept(path: Path, of: str, device: str, make: Callable[[], tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
+    """Tensors that take long to make: from disk if they were made of the same things, else made and kept there.
+
+    Args:
+        path: Where they are kept.
+        of: `fingerprint` of everything that they depend on.
+        device: Where they go.
+        make: Makes them.
+    """
+    if path.exists():
+        state = torch.load(path, map_location=device, weights_only=True)
+        if isinstance(state, dict) and state["of"] == of:
+            found: tuple[torch.Tensor, ...] = state["made"]
+            return found
+    made = make()
+    write_tensors(path, {"of": of, "made": made})
+    return made
+
+
+def write_tensors(path: Path, state: dict[str, object]) -> None:
+    """Write in one move, so that a kill leaves no half of a file."""
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
 
 
 def fold_moments(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> None:

@@ -18,10 +18,21 @@ from torch.nn import functional
 from got import losses, models
 from got.iconworld.reader import read_objects
 from got.iconworld.scenes import chain_text, stable_rng
-from got.pipeline import scale_latents, unscale_latents
+from got.output import scale_latents, unscale_latents
 from got.speed import bf16
 from got.ssgm import Conditions, Denoiser, Switches, time_ids
-from got.stages import contact_sheet, encode_pictures, finished_vae, flat_pictures, gaussian, psnr, to_pixels, to_uint8
+from got.stages import (
+    contact_sheet,
+    encode_pictures,
+    fingerprint,
+    finished_vae,
+    flat_pictures,
+    gaussian,
+    kept,
+    psnr,
+    to_pixels,
+    to_uint8,
+)
 from got.stages_reasoner import drawing_networks, reading_networks
 from got.stages_unet import denoised, describe, spatial_latents
 from got.train import Fit, Plan, averaged
@@ -157,20 +168,19 @@ def _kept_drawn(
     vae: AutoencoderKL, unet: UNet2DConditionModel, tokens: SceneTokens, bank: Bank, setup: Setup
 ) -> torch.Tensor:
     """`drawn_latents` of the bank's first scenes, made once and kept on disk."""
-    path, count = setup.folder / "drawn.pt", min(_DRAWN, len(bank.scenes))
-    if path.exists():
-        kept: torch.Tensor = torch.load(path, map_location=setup.device, weights_only=True)
-        if len(kept) == count:
-            return kept
-    parts = []
-    for row in range(0, count, 1024):
-        rows = slice(row, min(row + 1024, count))
-        parts.append(drawn_latents(vae, unet, tokens, bank.images[rows], bank.scenes[rows], setup))
-        sys.stderr.write(f"decoder: the UNet has drawn {rows.stop} of {count} scenes\n")
-        sys.stderr.flush()
-    torch.save(drawn := torch.cat(parts), path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
-    return drawn
+    count = min(_DRAWN, len(bank.scenes))
+
+    def make() -> tuple[torch.Tensor]:
+        parts = []
+        for row in range(0, count, 1024):
+            rows = slice(row, min(row + 1024, count))
+            parts.append(drawn_latents(vae, unet, tokens, bank.images[rows], bank.scenes[rows], setup))
+            sys.stderr.write(f"decoder: the UNet has drawn {rows.stop} of {count} scenes\n")
+            sys.stderr.flush()
+        return (torch.cat(parts),)
+
+    of = fingerprint(vae.encoder, vae.quant_conv, unet, tokens, bank.images[:count])
+    return kept(setup.folder / "drawn.pt", of, setup.device, make)[0]
 
 
 def drawn_latents(

@@ -17,11 +17,11 @@ from got.iconworld.glyphs import CLASSES
 from got.iconworld.reader import read_objects
 from got.iconworld.scenes import COLORS, MAX_OBJECTS, Scene, chain_text, stable_rng
 from got.layout import draw_layout
-from got.pipeline import scale_latents, unscale_latents
+from got.output import scale_latents, unscale_latents
 from got.reasoner import IMAGE_TOKENS
 from got.speed import bf16
 from got.ssgm import Conditions, Denoiser, Switches, time_ids
-from got.stages import Setup, contact_sheet, encode_pictures, finished_vae, gaussian, to_uint8
+from got.stages import Setup, contact_sheet, encode_pictures, fingerprint, finished_vae, gaussian, kept, to_uint8
 from got.train import Fit, Plan
 
 if TYPE_CHECKING:
@@ -141,17 +141,19 @@ def spatial_latents(vae: AutoencoderKL, chains: Sequence[str], size_px: int) -> 
 
 def _latents_of_bank(vae: AutoencoderKL, bank: Bank, setup: Setup) -> tuple[torch.Tensor, torch.Tensor]:
     """Raw image latents and G_s of the training scenes, kept on disk."""
-    path = setup.folder / "latents.pt"
-    if path.exists():
-        images, spatial = torch.load(path, map_location=setup.device, weights_only=True)
-    else:
-        images, spatial = (
-            encode_pictures(vae, bank.images),
-            spatial_latents(vae, [chain_text(scene) for scene in bank.scenes], setup.config.image_size_px),
-        )
-        torch.save((images, spatial), path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+    chains = [chain_text(scene) for scene in bank.scenes]
+    images, spatial = kept(
+        setup.folder / "latents.pt",
+        fingerprint(_encoder(vae), bank.images, chains),
+        setup.device,
+        lambda: (encode_pictures(vae, bank.images), spatial_latents(vae, chains, setup.config.image_size_px)),
+    )
     return images, spatial
+
+
+def _encoder(vae: AutoencoderKL) -> nn.Module:
+    """What makes latents; the decoder may change behind them."""
+    return nn.ModuleList([vae.encoder, vae.quant_conv])
 
 
 def _object_share(foreground: np.ndarray, side: int) -> torch.Tensor:
@@ -197,14 +199,16 @@ class Drawing:
 
     def with_edits(self, bank: EditBank) -> Drawing:
         """The same with a bank of edits behind the scenes."""
-        path = self.setup.folder / "edit_latents.pt"
-        if path.exists():
-            sources, targets, spatial = torch.load(path, map_location=self.setup.device, weights_only=True)
-        else:
-            sources, targets = (encode_pictures(self.vae, pictures) for pictures in (bank.sources, bank.targets))
-            chains = [edit.chain for edit in bank.edits]
-            spatial = spatial_latents(self.vae, chains, self.setup.config.image_size_px)
-            torch.save((sources, targets, spatial), path)
+        chains = [edit.chain for edit in bank.edits]
+        sources, targets, spatial = kept(
+            self.setup.folder / "edit_latents.pt",
+            fingerprint(_encoder(self.vae), bank.sources, bank.targets, chains),
+            self.setup.device,
+            lambda: (
+                *(encode_pictures(self.vae, pictures) for pictures in (bank.sources, bank.targets)),
+                spatial_latents(self.vae, chains, self.setup.config.image_size_px),
+            ),
+        )
         rows = torch.arange(1, 1 + len(sources), device=self.setup.device)
         changed = _object_share(bank.changed, targets.shape[-1]).to(self.setup.device)
         return dataclasses.replace(

@@ -182,13 +182,13 @@ class Fit:
                 self.log(means | {"samples_per_s": steps * self.plan.batch / (now - logged)})
                 logged, sums, steps = now, {}, 0
             if now - saved > CHECKPOINT_SECONDS or self.progress >= 1:
-                self.save()
                 if check is not None and (now - looked > CHECK_SECONDS or self.progress >= 1):
                     measured = self.checked(check)
                     self.log(measured)
                     looked = time.monotonic()
                     if self.progress >= 1:
                         print("\n".join(gate_lines(self.plan, measured)), file=sys.stderr, flush=True)
+                self.save()  # behind the check: a stage that is saved as done will not be checked again
                 saved = last = time.monotonic()
                 logged += last - now  # the pause does not count in the rate
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _WEIGHTS = {".safetensors", ".pth", ".pt", ".bin"}
 
 
+REFUSED = "refusal"
+"""Why a reply ends in which the model, or a filter before it, would not answer; it is paid like any other."""
+
+
 class SetupError(ValueError):
     """A model cannot be had or asked at all, in words for a person: a library, a key or a name is wrong."""
 
@@ -51,7 +55,7 @@ class Reply:
     served_by: str = ""
     """Model and fingerprint as the endpoint names them: a silent change of the model shows here."""
     finish: str = ""
-    """Why it ends, e.g. ``"stop"``, or ``"length"`` where it was cut off."""
+    """Why it ends, e.g. ``"stop"``, ``"length"`` where it was cut off, or `REFUSED`."""
 
 
 class AskFailed(Exception):
@@ -220,19 +224,17 @@ class OpenAIBackend:
         return failed
 
     def _meaning(self, error: Exception) -> AskFailed:
-        """What an error means; a wrong key or model name is the user's mistake and ends everything."""
+        """What an error means; a wrong key or model name, or an account that is used up, ends everything."""
         import openai
 
         if not isinstance(error, openai.APIStatusError):
             # A request that timed out or broke off may have been worked on, and be on the bill.
             return AskFailed("transport", self._clean(error), retry=True, may_be_billed=True)
         detail = f"HTTP {error.status_code}: {self._clean(error)}"
-        if error.status_code in (401, 403, 404):
+        if error.status_code in (401, 403, 404) or error.code == "insufficient_quota":
             raise SetupError(detail) from None
         if error.status_code == 429:
-            spent = error.code == "insufficient_quota"
-            after = _seconds_to_wait(error.response.headers)
-            return AskFailed("rate limit", detail, retry=not spent, after_seconds=after)
+            return AskFailed("rate limit", detail, retry=True, after_seconds=_seconds_to_wait(error.response.headers))
         if error.status_code >= 500 or error.status_code in (408, 409):
             return AskFailed("transport", detail, retry=True, after_seconds=_seconds_to_wait(error.response.headers))
         if "max_completion_tokens" in detail:
@@ -257,15 +259,14 @@ def _read_answer(answer: Any) -> Reply:
         raise AskFailed("transport", "the answer holds no message", retry=True)
     message = choices[0].message
     refusal = getattr(message, "refusal", None)
-    if refusal or choices[0].finish_reason == "content_filter":
-        raise AskFailed("refusal", str(refusal or "content filter"), retry=False)
+    refused = bool(refusal) or choices[0].finish_reason == "content_filter"
     usage = answer.usage
     return Reply(
-        text=message.content or "",
+        text=str(refusal or "content filter") if refused else message.content or "",
         tokens_in=None if usage is None else usage.prompt_tokens,
         tokens_out=None if usage is None else usage.completion_tokens,
         served_by=" ".join(str(part) for part in (answer.model, answer.system_fingerprint) if part),
-        finish=choices[0].finish_reason or "",
+        finish=REFUSED if refused else choices[0].finish_reason or "",
     )
 
 

@@ -246,11 +246,32 @@ def truth_text(truth, endpoint):
     return json.dumps(truth.reply(endpoint.requests[0]))
 
 
-def test_an_endpoint_that_never_answers_ends_the_run(tmp_path):
-    truth = Truth("unit")
-    _, place = drawings(truth, tmp_path / "in", 12)
-    with serve(fails(500)) as endpoint, pytest.raises(SetupError, match="the model does not answer"):
-        annotate(place, tmp_path / "out", endpoint, *FAST, "--retries", "0")
+def test_a_refusal_is_paid_on_record_and_not_paid_again(tmp_path):
+    """The tests' endpoint counts 1,000 tokens in and 50 out."""
+    _, place = drawings(Truth("unit"), tmp_path / "in", 2)
+    words = (*FAST, "--attempts", "2", "--price", "1", "2")
+    with serve(says("", refusal="I will not look at this.")) as endpoint:
+        first, again = (annotate(place, tmp_path / "out", endpoint, *words) for _ in range(2))
+        assert len(endpoint.requests) == 4
+    assert first["failed"] == again["failed"] == {"describe: refusal": 2}
+    assert [line["finish"] for line in lines(tmp_path / "out" / "replies.jsonl")] == ["refusal"] * 4
+    for counts in (first, again):
+        assert (counts["replies"], counts["tokens_in"], counts["tokens_out"]) == (4, 4000, 200)
+        assert counts["usd"] == pytest.approx(4 * (1000 + 2 * 50) / 1e6)
+
+
+@pytest.mark.parametrize("answer", [fails(500), fails(429, "slow down"), fails(400, "no such option: response_format")])
+def test_an_endpoint_that_answers_nobody_ends_the_run(tmp_path, answer):
+    _, place = drawings(Truth("unit"), tmp_path / "in", 12)
+    with serve(answer) as endpoint, pytest.raises(SetupError, match="the model does not answer"):
+        annotate(place, tmp_path / "out", endpoint, *FAST, "--retries", "0", "--attempts", "1")
+
+
+def test_a_wrong_key_or_an_empty_account_ends_the_run(tmp_path):
+    _, place = drawings(Truth("unit"), tmp_path / "in", 2)
+    empty = fails(429, "out of money", "insufficient_quota")
+    with serve(empty) as endpoint, pytest.raises(SetupError, match="out of money"):
+        annotate(place, tmp_path / "out", endpoint, *FAST)
     with serve(fails(401, "bad key")) as endpoint, pytest.raises(SetupError, match="HTTP 401"):
         annotate(place, tmp_path / "out", endpoint, *FAST)
 

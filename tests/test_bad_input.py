@@ -118,8 +118,21 @@ def test_scales_that_are_no_numbers_are_refused(pipe, name, value):
 
 @pytest.mark.parametrize("size", [{"width": 32.0}, {"height": -4}, {"width": 30}, {"height": 0}, {"width": "32"}])
 def test_sizes_that_are_none_are_refused(pipe, size):
-    with pytest.raises(ValueError, match="multiples of 4"):
+    with pytest.raises(ValueError, match=r"multiples of 4|(width|height) to be a whole number from 1 up but got"):
         draw(pipe, **size)
+
+
+@pytest.mark.parametrize("name", ["num_inference_steps", "max_turns"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, math.nan, "4", True])
+def test_counts_that_are_none_are_refused(pipe, name, value):
+    with pytest.raises(ValueError, match=f"{name} to be a whole number from 1 up but got"):
+        pipe("dogs", chain=got_kit.APPLE, **{name: value})
+
+
+def test_numbers_of_numpy_are_numbers(pipe):
+    numbers = {"semantic_scale": np.float32(2.0), "width": np.int64(32), "max_turns": np.int32(1)}
+    plain = {"semantic_scale": 2.0, "width": 32, "max_turns": 1}
+    assert np.array_equal(draw(pipe, **numbers), draw(pipe, **plain))
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures

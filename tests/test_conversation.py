@@ -104,6 +104,13 @@ def test_a_plan_of_other_objects_is_drawn_with_a_caption_of_its_own(talk):
     assert talk.revise("").instruction == edited.instruction
 
 
+def test_a_plan_keeps_the_names_that_it_was_given(talk):
+    """Read again from its text, the first would be "a computer mouse"; of it the prompt must not be made."""
+    talk.say("a red apple", chain=got_kit.APPLE)
+    replaced = talk.revise(talk.chain.replace(0, "a blue dog with a computer mouse"))
+    assert replaced.instruction == "a photo of a blue dog with a computer mouse"
+
+
 def test_an_opened_picture_is_edited_and_has_no_plan_to_change(talk):
     source = Image.new("LA", (60, 40), (90, 255))
     opened = talk.open(source)

@@ -9,10 +9,12 @@ import torch
 from got import losses, models, stages_decoder
 from got.checkpoint import MINI_PATH, load
 from got.config import CONFIGS
+from got.iconworld.bank import make_bank, make_edit_bank
+from got.output import scale_latents
 from got.stages import Setup, encode_pictures, finished_vae, flat_pictures, to_pixels, to_uint8
 from got.stages_decoder import against, build_critic, drawn_latents
 from got.stages_export import export, unpack
-from got.stages_unet import load_tokens
+from got.stages_unet import Drawing, load_tokens
 from got.train import averaged, main
 
 CONFIG = CONFIGS["mini"]
@@ -97,6 +99,23 @@ def test_what_the_unet_draws_shows_its_scene_with_less_detail():
     apart = (drawn - seen).square().mean((1, 2, 3))
     assert (apart > 1e-4).all()
     assert (apart < 0.3 * (seen - seen.roll(1, 0)).square().mean((1, 2, 3))).all()
+
+
+def test_latents_are_made_again_when_what_they_show_has_changed(tmp_path):
+    """Another bank of the same folder, or an autoencoder that went on learning."""
+    setup, vae = Setup(config=CONFIG, folder=tmp_path, scenes=6, seed=1), load(MINI_PATH).vae
+    bank, fewer, edits = setup.bank(), make_bank(4, 1, 128), make_edit_bank(4, 1, 128)
+    first, again = (Drawing.of(None, bank, setup, vae) for _ in range(2))
+    assert torch.equal(first.images, again.images)
+    written = (tmp_path / "latents.pt").stat().st_mtime_ns
+    drawing = Drawing.of(None, fewer, setup, vae).with_edits(edits)
+    assert (tmp_path / "latents.pt").stat().st_mtime_ns > written
+    assert len(drawing.images) == len(drawing.objects) == len(drawing.reference_row) == 8
+    shown = encode_pictures(vae, edits.targets)
+    assert torch.equal(drawing.images[4:], scale_latents(vae, shown))
+    with torch.no_grad():
+        vae.quant_conv.bias += 1
+    assert torch.allclose(Drawing.of(None, fewer, setup, vae).images[:, 0], drawing.images[:4, 0] + 1, atol=1e-5)
 
 
 @pytest.mark.slow

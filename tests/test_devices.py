@@ -102,6 +102,18 @@ def test_attention_is_torchs_own(pipe):
     assert {type(processor) for processor in pipe.unet.attn_processors.values()} == {AttnProcessor2_0}
 
 
+@pytest.mark.parametrize("size", ["auto", "max", 1])
+def test_attention_can_work_in_slices_though_a_level_has_a_single_head(pipe, size):
+    expected = draw(pipe)
+    pipe.enable_attention_slicing(size)
+    try:
+        np.testing.assert_allclose(draw(pipe), expected, atol=1e-4)
+        assert AttnProcessor2_0 not in {type(processor) for processor in pipe.unet.attn_processors.values()}
+    finally:
+        pipe.disable_attention_slicing()
+        pipe.unet.set_attn_processor(AttnProcessor2_0())
+
+
 def test_the_autoencoder_can_work_in_slices(pipe):
     expected = draw(pipe)
     pipe.vae.enable_slicing()

@@ -39,7 +39,10 @@ def test_the_papers_phases_have_the_papers_numbers():
     for phase in (first, second):
         assert (phase.beta1, phase.beta2, phase.epsilon, phase.weight_decay) == (0.9, 0.98, 1e-6, 0.05)
         assert (phase.text_weight, phase.noise_weight, phase.noise_offset, phase.lora_rank) == (1.0, 1.0, 0.1, 32)
+        reached = 1 - phase.steps**-0.75
+        assert phase.ema_decay <= reached < 1, "of a decay that is never reached no reader knows what was done"
     assert all(recipe.problems() == [] for recipe in RECIPES.values())
+    assert changed(first, ["drop_layout=0.02"]).drops[0] == ((True, False, True), 0.02)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,8 @@ def test_the_papers_phases_have_the_papers_numbers():
         ("precision=fp8", "expected precision to be no or bf16 but got 'fp8'"),
         ("gradient_checkpointing=1", "Expected gradient_checkpointing to be true or false but got '1'"),
         ("drops=1", "Expected one of steps"),
+        ("drop_all=0.95", "to be at most 1 in all but got 1.05"),
+        ("ema_decay=1", "expected ema_decay to be below 1 but got 1.0"),
         ("steps", "Expected one of steps"),
     ],
 )

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,11 @@ def sharded(config, *more):
     return [sys.executable, *map(str, [*launcher, *program, *device, *more, "--micro", 1])]
 
 
+def with_processes(count, command):
+    where = command.index("--nproc_per_node") + 1
+    return [*command[:where], str(count), *command[where + 1 :]]
+
+
 def run(command):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=kit.environment())
     assert done.returncode == 0, complaint(done.stderr)
@@ -124,6 +130,10 @@ def test_shards_that_were_killed_and_resumed_give_the_losses_and_the_model_of_on
     """Looks change nothing, and neither does it that in an update only some of the batches have a source picture."""
     command = sharded(config, *arguments(root, config), "--look-every", 3)
     killed_behind(3, root, config, command)
+    if config == "fsdp":
+        alone = subprocess.run(with_processes(1, command), capture_output=True, text=True, env=kit.environment())
+        assert alone.returncode != 0
+        assert "saved in shards by 2 processes and can only be resumed by as many, but there are 1" in alone.stderr
     run(command)
     rows = folder.rows(root / config / folder.LOG)
     assert len(rows) == len(straight) == STEPS
@@ -133,6 +143,22 @@ def test_shards_that_were_killed_and_resumed_give_the_losses_and_the_model_of_on
     assert expected.keys() == found.keys()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_shards_go_on_with_other_passes(config, root, straight):
+    """Behind three updates of one pass, each of two passes must still end in a change of the weights."""
+    name = f"{config}-passes"
+    command = sharded(config, *arguments(root, name), "--save-every", 1, "--keep", STEPS)
+    killed_behind(4, root, name, [*command[:-1], "2"])
+    for number in range(4, STEPS + 1):
+        shutil.rmtree(root / name / f"checkpoint-{number:08d}", ignore_errors=True)
+    assert folder.latest(root / name).name == "checkpoint-00000003"
+    run(command)
+    rows = folder.rows(root / name / folder.LOG)
+    assert len(rows) == STEPS
+    for one, two in zip(straight, rows, strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -146,4 +172,5 @@ def test_shards_in_short_floats_with_looks(config, root, straight):
     assert [row["cross_entropy"] for row in rows] == pytest.approx([row["cross_entropy"] for row in straight], rel=0.01)
     looks = folder.rows(root / name / folder.HELD_OUT)
     assert [row["step"] for row in looks] == [3, 6]
+    assert sorted(grid.name for grid in (root / name / "grids").iterdir()) == ["00000003.png", "00000006.png"]
     assert looks[1]["held_out/cross_entropy"] < looks[0]["held_out/cross_entropy"]

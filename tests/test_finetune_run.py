@@ -21,11 +21,12 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from got import released
 from got.checkpoint import CheckpointError, load
+from got.data.storage import Writer
 from got.finetune import budget, folder
 from got.finetune.__main__ import main
 from got.finetune.feed import Source
 from got.finetune.joint import Joint, Noiser, untied
-from got.finetune.recipes import RECIPES, Run
+from got.finetune.recipes import RECIPES, Run, changed
 from got.finetune.run import Trainer, TrainingError
 from got.finetune.start import start
 from got.models import seeded
@@ -222,6 +223,57 @@ def test_the_finished_model_is_the_average_and_draws(places, tmp_path):
     assert torch.equal(model.vae.encoder.conv_in.weight, load(places[0]).vae.encoder.conv_in.weight)
     drawn = model("a red apple", chain=got_kit.APPLE, num_inference_steps=1, generator=got_kit.generator(0))
     assert drawn.images[0].size == (32, 32)
+
+
+def test_a_model_of_an_earlier_step_is_not_taken_for_the_finished_one(places, tmp_path, capsys):
+    """A model is exported midway; then the training ends, but is killed before its own model is written."""
+    command = ["--model", places[0], "--data", places[1], "--output", str(tmp_path / "out"), "--device", "cpu"]
+    command += ["--look-every", "0", "--set", "steps=3", "batch=2", "warmup_steps=0", "most_tokens=400"]
+    fit = trainer(places, tmp_path / "out", changed(RECIPES["mini"], command[-4:]))
+    fit.train()
+    fit.step = 1
+    fit.export()
+    assert folder.exported(tmp_path / "out") == 1
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    assert main(command) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["finished"], result["step"]) == (True, 3)
+    assert folder.exported(tmp_path / "out") == 3
+    written = (tmp_path / "out" / "model" / "training.json").stat().st_mtime_ns
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    assert main(command) == 0
+    assert (tmp_path / "out" / "model" / "training.json").stat().st_mtime_ns == written, "what is finished stays"
+
+
+def test_without_clipping_the_gradient_stays_as_it_is(places, tmp_path):
+    weights = []
+    for name, norm in (("none", 0.0), ("wide", 1e9)):
+        recipe = dataclasses.replace(kit.RECIPE, steps=1, warmup_steps=0, learning_rate=1e-2, clip_norm=norm)
+        fit = trainer(places, tmp_path / name, recipe)
+        fit.train()
+        weights.append(fit.joint.unet.conv_in.weight)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+    assert torch.equal(*weights)
+    assert not torch.equal(weights[0], load(places[0]).unet.conv_in.weight)
+
+
+def test_what_was_skipped_is_counted_and_noted_once_by_step(tmp_path):
+    """A long prompt among the examples; what is noted belongs to the update that it was left out of."""
+    made = kit.examples(drawings=3)
+    long = dataclasses.replace(made[0], id="long", prompt="a red apple and " * 300)
+    with Writer(tmp_path / "data") as writer:
+        for one in (*made, long):
+            writer.add(one)
+    places = kit.saved_pipeline(tmp_path / "model"), str(tmp_path / "data")
+    result = trainer(places, tmp_path / "out", dataclasses.replace(kit.RECIPE, steps=4)).train()
+    noted = folder.rows(tmp_path / "out" / folder.SKIPPED)
+    assert result["skipped"] == len(noted) > 0
+    assert {row["step"] for row in noted} <= {1, 2, 3, 4}
+    folder.cut_logs(tmp_path / "out", noted[0]["step"] - 1)
+    assert folder.rows(tmp_path / "out" / folder.SKIPPED) == []
 
 
 def test_losses_go_to_a_tracker_as_well(places, tmp_path):

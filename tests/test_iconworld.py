@@ -180,6 +180,10 @@ def test_a_bank_does_not_depend_on_its_size_and_comes_back_from_disk(tmp_path):
     large, small = make_bank(530, 3, 32, tmp_path / "bank.npz"), make_bank(520, 3, 32)
     assert large.scenes[:520] == small.scenes
     assert (large.images[:520] == small.images).all()
+    written = (tmp_path / "bank.npz").stat().st_mtime_ns
     again = make_bank(530, 3, 32, tmp_path / "bank.npz")
     assert again.scenes == large.scenes
     assert (again.images == large.images).all()
+    assert (tmp_path / "bank.npz").stat().st_mtime_ns == written
+    other = make_bank(530, 4, 32, tmp_path / "bank.npz")
+    assert (other.images[:2] == [render(scene, 32).image for scene in other.scenes[:2]]).all(), "not those of seed 3"

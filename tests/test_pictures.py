@@ -7,7 +7,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from got.pictures import MAX_ASPECT, PictureError, as_rgb, open_picture
 
@@ -140,6 +140,24 @@ def test_a_file_that_breaks_off_is_refused_in_one_line(tmp_path, suffix, share):
     with pytest.raises(PictureError, match=r"torn\.") as raised:
         open_picture(path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_damaged_avif_is_refused_or_opened_but_never_ends_in_another_error(tmp_path):
+    """Its decoder raises errors of its own kind, not only those of other readers."""
+    if not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    rng, whole = np.random.default_rng(0), io.BytesIO()
+    Image.effect_mandelbrot((64, 64), (-2, -1, 1, 1), 20).convert("RGB").save(whole, format="AVIF")
+    refused = 0
+    for _ in range(100):
+        data = bytearray(whole.getvalue())
+        data[int(rng.integers(len(data)))] ^= int(rng.integers(1, 256))
+        (tmp_path / "torn.avif").write_bytes(data)
+        try:
+            open_picture(tmp_path / "torn.avif")
+        except PictureError as error:
+            refused += "damaged: Failed to decode" in str(error)
+    assert refused, "no file was damaged in the way that this is about"
 
 
 def test_what_is_no_picture_is_refused(tmp_path):

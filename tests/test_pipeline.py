@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from got import checkpoint
 from got.chain import Chain
-from got.pipeline import GoTPipeline, scale_latents, unscale_latents
+from got.output import scale_latents, unscale_latents
+from got.pipeline import GoTPipeline
 
 CHAINS = [got_kit.BOTH, got_kit.APPLE, "no boxes here"]
 PROMPTS = ["a red apple and a blue dog", "a red apple", "dogs"]
@@ -168,7 +169,7 @@ def test_an_edit_runs_on_the_same_path_and_keeps_the_sources_aspect(pipe):
     ("options", "message"),
     [
         ({"height": 30}, "multiples of 4"),
-        ({"width": 0, "height": -4}, "multiples of 4"),
+        ({"width": 0, "height": -4}, "width to be a whole number from 1 up"),
         ({"output_type": "jpeg"}, "output_type"),
         ({"chain": ["a", "b", "c"]}, "one chain per prompt"),
         ({"generator": [torch.Generator()] * 3}, "one generator per prompt"),
@@ -189,6 +190,8 @@ def test_saving_and_loading_gives_the_same_pictures(pipe, tmp_path):
     with checkpoint.quiet():
         pipe.save_pretrained(tmp_path)
         again = GoTPipeline.from_pretrained(tmp_path)
+        short = GoTPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {short.vae.dtype, short.unet.dtype, short.mllm.dtype, short.projector.dtype} == {torch.bfloat16}
     again.set_progress_bar_config(disable=True)
     np.testing.assert_allclose(draw(again, [0, 1]), draw(pipe, [0, 1]), atol=1e-5)
     assert again.tokenizer.get_vocab() == pipe.tokenizer.get_vocab()
@@ -199,8 +202,12 @@ def test_float16_files_are_loaded_in_float32_and_draw_nearly_the_same(pipe, save
     stored = load_file(saved / "unet/diffusion_pytorch_model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
     loaded = checkpoint.load(saved)
-    loaded.set_progress_bar_config(disable=True)
-    assert {loaded.vae.dtype, loaded.unet.dtype, loaded.mllm.dtype, loaded.projector.dtype} == {torch.float32}
+    with checkpoint.quiet():
+        plainly = GoTPipeline.from_pretrained(saved)
+    for one in (loaded, plainly):
+        one.set_progress_bar_config(disable=True)
+        assert {one.vae.dtype, one.unet.dtype, one.mllm.dtype, one.projector.dtype} == {torch.float32}
+    np.testing.assert_allclose(draw(plainly, [0]), draw(loaded, [0]), atol=1e-5)
     assert pipe.unet.dtype == torch.float32
     np.testing.assert_allclose(draw(loaded, [0]), draw(pipe, [0]), atol=0.05)
 

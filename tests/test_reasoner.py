@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from got.models import seeded
 from got.reasoner import IMAGE_TOKENS, Reasoner, prompt_text
 from got.tokens import END_OF_TEXT, IMAGE_PAD, IMAGE_START, build_tokenizer, image_token_ids, token_id
 
@@ -115,6 +116,18 @@ def test_equal_prompts_are_computed_once(reasoner, monkeypatch):
     assert rows == [2]
     assert thoughts.chains[0] == thoughts.chains[2] == thoughts.chains[3]
     assert torch.equal(thoughts.hidden[0], thoughts.hidden[3])
+
+
+def test_sampled_chains_of_equal_prompts_differ(reasoner):
+    with seeded(0):
+        thoughts = reasoner.write(["dogs"] * 6, None, 8, do_sample=True, temperature=2.0)
+    assert len(set(thoughts.chains)) > 1
+
+
+@pytest.mark.parametrize("name", ["num_beams", "num_return_sequences"])
+def test_more_than_one_chain_for_a_prompt_is_refused(reasoner, name):
+    with pytest.raises(ValueError, match=f"Expected {name} to be 1, one chain per prompt, but got 3"):
+        reasoner.write(["dogs"], None, 8, do_sample=True, **{name: 3})
 
 
 @pytest.mark.parametrize("given", ["a <|image_pad|>", "<|im_gen_start|>", "<|im_gen_0007|>"])

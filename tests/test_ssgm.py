@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from got import ssgm
-from got.chain import Chain
+from got.chain import Chain, format_box
 from got.config import GuidanceConfig
 from got.layout import black_image, draw_layout
 from got.ssgm import Conditions, Denoiser, Switches, branch_weights, picture_conditions, semantic_conditions, time_ids
@@ -183,6 +183,20 @@ def test_large_pictures_pass_the_vae_a_few_at_a_time_and_nothing_else_changes(mo
     handle.remove()
     assert rows == [2, 1]
     torch.testing.assert_close(parts, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_masks_are_drawn_when_it_is_their_turn(monkeypatch):
+    """Thousands of boxes of a large picture would not fit into memory together."""
+    vae, drawn, waiting = got_kit.pipeline().vae, [], []
+    draw_mask = ssgm.draw_mask
+    monkeypatch.setattr(ssgm, "draw_mask", lambda *box: drawn.append(box) or draw_mask(*box))
+    monkeypatch.setattr(ssgm, "at_once", lambda size_px: 4)
+    handle = vae.encoder.register_forward_pre_hook(lambda _module, inputs: waiting.append(len(drawn)))
+    boxes = " ".join(f"a dog {format_box((i, i, i + 500, i + 500), 'red')}" for i in range(10))
+    picture_conditions(vae, [Chain.parse(boxes)], None, SIZE, Switches(reference=False))
+    handle.remove()
+    assert waiting == [4, 8, 10]
 
 
 @torch.no_grad()

@@ -127,6 +127,17 @@ def test_a_step_without_a_finite_gradient_leaves_the_weights_alone(tmp_path):
     assert module.weight.isfinite().all()
 
 
+def test_a_stage_that_is_killed_in_its_last_check_is_checked_when_it_goes_on(tmp_path):
+    def killed():
+        raise KeyboardInterrupt
+
+    plan, module = dataclasses.replace(PLAN, steps=3), toy()
+    with pytest.raises(KeyboardInterrupt):
+        Fit(plan, {"toy": module}, tmp_path).run(loss_of(module), killed)
+    Fit(plan, {"toy": module}, tmp_path).run(loss_of(module), lambda: {"right": 1.0})
+    assert json.loads((tmp_path / "toy.jsonl").read_text().splitlines()[-1])["right"] == 1.0
+
+
 def test_a_stage_without_its_predecessor_says_what_to_run(tmp_path):
     with pytest.raises(SystemExit, match=r"vae\.pt is missing: run `python -m got\.train vae"):
         averaged(tmp_path, "vae", {})

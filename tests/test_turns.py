@@ -106,7 +106,7 @@ def test_one_picture_is_the_default_and_the_limit_holds(pipe):
     output = pipe([LOOKING, BLIND], max_turns=2, **OPTIONS)
     assert [len(turns) for turns in output.turns] == [2, 2]
     for wrong in (0, -1):
-        with pytest.raises(ValueError, match="max_turns to be at least 1"):
+        with pytest.raises(ValueError, match="max_turns to be a whole number from 1 up"):
             pipe(LOOKING, max_turns=wrong)
 
 
@@ -149,6 +149,22 @@ def test_a_turn_starts_from_the_last_picture_and_from_the_same_noise(pipe):
     )
     latents = pipe.draw(states, [Chain.parse(" red apple")], [turns[0].image], sampling)
     same(to_pil(pipe._decode(latents))[0], turns[1].image)
+
+
+def test_turns_without_a_generator_start_from_the_same_noise_too(pipe, monkeypatch):
+    starts = []
+    denoise = type(pipe)._denoise
+
+    def watched(self, denoiser, shape, sampling):
+        starts.append([torch.randn(2, generator=g.clone_state()).tolist() for g in sampling.generators])
+        return denoise(self, denoiser, shape, sampling)
+
+    monkeypatch.setattr(type(pipe), "_denoise", watched)
+    pipe([LOOKING, BLIND], max_turns=3, **OPTIONS)
+    assert [len(start) for start in starts] == [2, 2, 1]
+    assert starts[0] == starts[1]
+    assert starts[2] == starts[0][:1]
+    assert starts[0][0] != starts[0][1]
 
 
 def test_edits_and_given_chains_go_on_as_well(pipe):
@@ -259,3 +275,17 @@ def test_the_command_line_keeps_every_picture_of_a_request(pipe, tmp_path, monke
     assert command.main(words) == 2
     assert command.main([*words, "--overwrite", "--max-turns", "1"]) == 0
     assert not Path("got-turn-0.png").exists()
+
+
+def test_a_given_plan_is_one_picture_whatever_is_asked_beside_it(pipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save_fp16(pipe, "tiny")
+    Image.new("RGB", (32, 32), "teal").save("source.png")
+    requests = [{"prompt": LOOKING}, {"prompt": LOOKING, "chain": got_kit.APPLE}, {"prompt": ONE}]
+    Path("prompts.jsonl").write_text("".join(json.dumps(request) + "\n" for request in requests))
+    words = ["edit", "source.png", "--prompts", "prompts.jsonl", "--output", "out", "--steps", "1"]
+    assert command.main([*words, "--checkpoint", "tiny", "--device", "cpu", "--batch-size", "3"]) == 0
+    records = json.loads(capsys.readouterr().out.splitlines()[-1])["pictures"]
+    assert [len(record.get("turns", [])) for record in records] == [2, 0, 0]
+    assert records[1]["chain"] == got_kit.APPLE
+    assert [record["image"] for record in records] == [f"out/000{i}.png" for i in range(3)]

@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         talk.seed = talk.seed if arguments.seed is None else arguments.seed
     else:
         seed = parser.SEED if arguments.seed is None else arguments.seed
-        talk = Conversation(pipeline, seed=seed, **{"max_turns": parser.MOST_TURNS} | chosen)
+        usual = {} if arguments.reference_compat else {"max_turns": parser.MOST_TURNS}
+        talk = Conversation(pipeline, seed=seed, **usual | chosen)
     chat = Chat(talk, arguments)
     if opened is not None:
         talk.open(opened)

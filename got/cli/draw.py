@@ -59,6 +59,8 @@ def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
     Raises:
         ValueError: If the checkpoint or the device cannot be used.
     """
+    if arguments.reference_compat and arguments.scheduler is not None:
+        raise CommandError("--scheduler cannot be used with --reference-compat: the released code samples by DDPM only")
     import torch  # heavy imports come after the arguments have been checked
 
     from got import checkpoint
@@ -172,8 +174,14 @@ def _draw(
     import torch
 
     asked = options(arguments)
-    if arguments.command == "edit" and any(request.chain is None for request in batch):
-        asked = {"max_turns": MOST_TURNS} | asked
+    if arguments.command == "edit" and not arguments.reference_compat:
+        planned = [request for request in batch if request.chain is not None]
+        if planned and len(planned) < len(batch):  # a plan is one picture's, and must not depend on what is beside it
+            parts = (planned, [request for request in batch if request.chain is None])
+            made = {record["image"]: record for part in parts for record in _draw(pipeline, part, source, arguments)}
+            return [made[str(request.output)] for request in batch]
+        if not planned:
+            asked = {"max_turns": MOST_TURNS} | asked
     with memory_errors():
         output = pipeline(
             [request.prompt for request in batch],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import argparse
 
 _MINI = Path(__file__).parents[1] / "mini"
+_SIZES = ("vae", "block_out_channels"), ("unet", "sample_size")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -44,15 +45,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     names = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
     parts = {name: _part(folder / name, index[name][1]) for name in sorted(names)}
     config = CONFIGS[scale]
-    vae, unet = (read_object(folder / name / "config.json", CommandError) for name in ("vae", "unet"))
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    channels, side = (_entry(folder / part / "config.json", name) for part, name in _SIZES)
+    factor = 2 ** (len(channels) - 1)
     result = {
         "checkpoint": str(folder),
         "scale": scale,
         "trained_with": {name: index.get(name, True) for name in ("chains", "layout")},
         "parameters": sum(part["parameters"] for part in parts.values()),
         "bytes": sum(part["bytes"] for part in parts.values()),
-        "image_size_px": unet["sample_size"] * factor,
+        "image_size_px": side * factor,
         "sides_are_multiples_of_px": factor,
         "defaults": {
             "steps": config.steps,
@@ -65,6 +66,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     sys.stdout.write(_table(result) + "\n")
     return result
+
+
+def _entry(config: Path, name: str) -> Any:
+    values = read_object(config, CommandError)
+    if name not in values:
+        raise CommandError(f"{config} has no {name}")
+    return values[name]
 
 
 def _folder(name: str) -> Path:
@@ -82,8 +90,7 @@ def _part(folder: Path, kind: str) -> dict[str, Any]:
         raise CommandError(f"{folder.parent} has no folder {folder.name}")
     weights = sorted(folder.glob("*.safetensors"))
     tensors = [tensor for path in weights for tensor in _tensors(path)]
-    shards = folder / "model.safetensors.index.json"
-    if shards.exists():
+    for shards in sorted(folder.glob("*.safetensors.index.json")):
         named = set(read_object(shards, CommandError)["weight_map"].values())
         missing = sorted(named - {path.name for path in weights})
         if missing:

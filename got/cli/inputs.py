@@ -151,8 +151,8 @@ def _read_record(line: str, where: str) -> dict[str, Any]:
     if not isinstance(record.get("chain", ""), str | None):
         raise CommandError(f"{where}: expected the chain to be text but got {record['chain']!r}")
     seed = record.get("seed", 0)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise CommandError(f"{where}: expected the seed to be a whole number from 0 up but got {seed!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise CommandError(f"{where}: expected the seed to be a whole number from 0 to 2^63 - 1 but got {seed!r}")
     return {key: value for key, value in record.items() if value is not None}
 
 

@@ -218,7 +218,7 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
         type=_count,
         metavar="N",
         help=f"most pictures per request, each upon the last: the model says when it is done (default: {MOST_TURNS} for"
-        " edits and in chat, 1 for captions and given plans)",
+        " edits and in chat, 1 for captions and given plans; 16 with --reference-compat)",
     )
     add("--max-new-tokens", type=_count, metavar="N", help="longest plan (default: the model's)")
     for name, purpose in _GUIDANCES.items():
@@ -261,7 +261,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add(
         "--reference-compat",
         action="store_true",
-        help="do as the released code does where this one differs on purpose (got/reference.py lists where)",
+        help="draw as the released code does where this one differs on purpose (got/reference.py lists where); plans of"
+        " --plan-only are written the usual way",
     )
     add("--compile", action="store_true", help="torch compiles the UNet (minutes), which then runs faster")
     add("--vae-slicing", action="store_true", help="pictures pass the autoencoder one by one, in less memory")

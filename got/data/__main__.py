@@ -49,7 +49,7 @@ examples:
   python -m got.data make --num 5000 --output edits --tasks edit=3 multi-turn     three edits for each multi-turn edit
 
 The n-th example of a --seed is the same on every machine, whatever --num and --workers are. The same command goes on
-after Ctrl-C, kill -9 or a power cut, and a larger --num adds to what is there.
+after Ctrl-C or kill -9, and a larger --num adds to what is there.
 """
 _CHECK = """\
 examples:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from got.replies import BadReply, read_json, shortened
-from got.vlm import AskFailed, AskParams, Ledger, Reply, SetupError
+from got.vlm import REFUSED, AskFailed, AskParams, Ledger, Reply, SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -170,6 +170,8 @@ class Asker:
         for attempt in range(self._settings.attempts):
             try:
                 reply = await self._reply(sample, stage, words, images, attempt)
+                if reply.finish == REFUSED:
+                    raise BadReply("refusal", shortened(reply.text))
                 if reply.finish == "length":
                     raise BadReply("truncated", f"cut off after {reply.tokens_out} tokens")
                 return read(read_json(reply.text))
@@ -184,8 +186,8 @@ class Asker:
         raise StageFailed(stage, last.cause, shortened(str(last))) from last
 
     def _note(self, error: AskFailed) -> None:
-        """An endpoint that does not answer: the user hears of it now, not after hours of failures."""
-        self._unanswered += error.cause == "transport"
+        """An endpoint that answers nobody: the user hears of it now, not after hours of failures."""
+        self._unanswered += error.cause in ("transport", "rate limit", "rejected")
         if self._unanswered >= (_LOST if self._answered else _HOPELESS):
             raise SetupError(f"the model does not answer: {error}") from error
 

@@ -48,7 +48,7 @@ examples:
   python -m got.data annotate edits --output edits-got --model hf:PATH --device cuda --dtype bfloat16 --boxes pixels
 
 The output is a dataset with replies.jsonl, rejected.jsonl and failures.jsonl beside it. The same command goes on after
-Ctrl-C, kill -9 or a power cut; no reply is paid twice, and what failed without a reply is tried again.
+Ctrl-C or kill -9; no reply is paid twice, and what failed without a reply is tried again.
 """
 
 

@@ -100,6 +100,7 @@ def _train(recipe: Recipe, options: argparse.Namespace) -> dict[str, object] | N
         if value is not None and value < 1:
             raise ValueError(f"Expected --{name.replace('_', '-')} to be at least 1 but got {value}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers are forked
+    from got.finetune import folder
     from got.finetune.feed import Source
     from got.finetune.run import Trainer
 
@@ -122,13 +123,11 @@ def _train(recipe: Recipe, options: argparse.Namespace) -> dict[str, object] | N
             tracker=options.track,
         )
     )
-    before = trainer.step
-    result: dict[str, object] = {"step": before} if options.export else trainer.train()
-    model = options.output / "model"
-    if options.export or (result["finished"] and (trainer.step > before or not model.exists())):
+    result: dict[str, object] = {"step": trainer.step} if options.export else trainer.train()
+    if options.export or (result["finished"] and folder.exported(options.output) != trainer.step):
         trainer.export()
-    if model.exists():
-        result["model"] = str(model)
+    if folder.exported(options.output) == trainer.step:
+        result["model"] = str(options.output / folder.MODEL)
     main_process = trainer.accelerator.is_main_process
     trainer.close()
     return result if main_process else None

@@ -115,10 +115,12 @@ def summary(recipe: Recipe) -> dict[str, Any]:
     # A backward pass costs two forward ones; through frozen weights (all but LoRA's) only one.
     reasoner = forward["mllm"] * ((2 if recipe.lora_rank else 3) + again)
     example = reasoner + forward["unet"] * (3 + again) + forward["vae"] * (2 + _MASKS)
+    saved = counted.trained * (_TRAINED_BYTES - 4)  # all but gradients
     return {
         "weights": {**dataclasses.asdict(counted), "trained": counted.trained},
         "gigabytes_per_gpu": {str(gpus): round(gigabytes(counted, gpus), 1) for gpus in _GPUS},
-        "checkpoint_gigabytes": round(counted.trained * (_TRAINED_BYTES - 4) / _GB, 1),
+        "checkpoint_gigabytes": round(saved / _GB, 1),
+        "sharded_checkpoint_gigabytes": round((saved + 4 * counted.frozen) / _GB, 1),
         "main_memory_gigabytes_per_process": round(4 * (counted.frozen + counted.whole + counted.vae) / _GB, 1),
         "forward_teraflop": {name: round(value / 1e12, 2) for name, value in forward.items()},
         "teraflop_per_example": round(example / 1e12, 1),
@@ -148,7 +150,8 @@ def report(recipe: Recipe) -> str:
         ],
         "",
         f"main memory while loading   {found['main_memory_gigabytes_per_process']:7.1f} GB per process",
-        f"one checkpoint              {found['checkpoint_gigabytes']:7.1f} GB",
+        f"one checkpoint              {found['checkpoint_gigabytes']:7.1f} GB, with FSDP "
+        f"{found['sharded_checkpoint_gigabytes']:.1f} GB",
         "",
         f"TFLOP of one forward pass, 1024 px, {_TOKENS} tokens: language model {forward['mllm']}, UNet "
         f"{forward['unet']}, autoencoder {forward['vae']} per picture",

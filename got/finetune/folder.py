@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 RUN, LOG, HELD_OUT, SKIPPED = "run.json", "log.jsonl", "held_out.jsonl", "skipped.jsonl"
 TABLE = "log.csv"
+MODEL, TRAINING = "model", "training.json"
 UNFINISHED = "checkpoint.part"
 _COUNTS = "counts.json"
 
@@ -61,6 +62,12 @@ def finish(output: Path, numbers: Mapping[str, Any], schedule: Mapping[str, Any]
     part.rename(target)
     for old in sorted(output.glob("checkpoint-*"))[:-keep]:
         shutil.rmtree(old)
+
+
+def exported(output: Path) -> int | None:
+    """The step of which the finished model is, or None if there is no model, or it does not say."""
+    note = output / MODEL / TRAINING
+    return int(json.loads(note.read_text(encoding="utf-8"))["step"]) if note.exists() else None
 
 
 def clear(folder: Path) -> None:

@@ -7,18 +7,16 @@ passes: the same data gives the same gradient on one CPU and on a cluster.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
-import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator, DistributedType, PartialState
+from accelerate import DistributedType
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils.memory import clear_device_cache
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch.distributed.fsdp import FSDPModule
@@ -28,10 +26,10 @@ from got.checkpoint import load, quiet
 from got.data.records import TASKS
 from got.data.storage import read
 from got.finetune import folder as files
-from got.finetune.feed import Collator, Feed, Mixture, Prepared, Share, Unusable
+from got.finetune.feed import Collator, Feed, Mixture, Prepared, Unusable
 from got.finetune.grid import draw_grid
 from got.finetune.joint import Joint, Noiser, token_rows
-from got.iconworld.scenes import stable_rng
+from got.finetune.processes import accelerator_of, on_stop_signal, seeded
 from got.speed import warn_if_imitated
 
 if TYPE_CHECKING:
@@ -59,26 +57,7 @@ class Trainer:
         if run.tracker is not None and run.tracker not in trackers:
             there = ", ".join(trackers) or "none"
             raise TrainingError(f"Expected a tracker that is installed ({there}) but got {run.tracker!r}")
-        # The accelerator needs the number of passes, which needs the number of processes.
-        processes = PartialState(cpu=run.device == "cpu").num_processes
-        micro = run.micro or max(1, recipe.batch // processes)
-        share = Share(batch=recipe.batch, micro=micro, rank=0, processes=processes)
-        self.accelerator = Accelerator(
-            cpu=run.device == "cpu",
-            mixed_precision=recipe.precision,
-            # As a plugin: plain steps would give way to the launcher's environment.
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=share.passes),
-            log_with=run.tracker,
-            project_dir=run.output,
-        )
-        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            # It cannot see these: no loader of its own makes the batches.
-            self.accelerator.state.deepspeed_plugin.deepspeed_config.update(
-                train_micro_batch_size_per_gpu=micro,
-                gradient_accumulation_steps=share.passes,
-                gradient_clipping=recipe.clip_norm,
-            )
-        self.share = dataclasses.replace(share, rank=self.accelerator.process_index)
+        self.accelerator, self.share = accelerator_of(run)
         warn_if_imitated({"no": torch.float32, "bf16": torch.bfloat16}[recipe.precision], self.accelerator.device)
         self.mixture = Mixture(sources=run.sources, seed=run.seed)
         self.mixture.check()
@@ -116,8 +95,17 @@ class Trainer:
 
     @property
     def sharded(self) -> bool:
-        """Whether no process has all weights."""
+        """Whether gradients and optimizer, or weights as well, are cut in pieces."""
         return self.accelerator.distributed_type in _SHARDED
+
+    @property
+    def split(self) -> bool:
+        """Whether each process averages other weights: its shards. DeepSpeed's second stage leaves them whole."""
+        return self.accelerator.distributed_type == DistributedType.FSDP
+
+    @property
+    def _average_name(self) -> str:
+        return f"ema-{self.share.rank if self.split else 0}.pt"
 
     @property
     def own(self) -> list[torch.Tensor]:
@@ -133,7 +121,7 @@ class Trainer:
         if run.tracker is not None:
             self.accelerator.init_trackers("got")
         self.logged_at = time.monotonic()
-        with _stop_on_signal(self):
+        with on_stop_signal(self.ask_to_stop):
             while self.step < recipe.steps and not self.stopping:
                 self._update(batches)
                 done = self.step == recipe.steps
@@ -147,25 +135,30 @@ class Trainer:
         counts = {"step": self.step, "finished": self.step == recipe.steps, "skipped": self.skipped}
         return last[0] | counts | {"faults": self.faults}
 
+    def ask_to_stop(self) -> None:
+        """End the training behind the next update, in all processes, with a checkpoint."""
+        self.asked_to_stop = True
+
     def _update(self, batches: Iterator[Batch]) -> None:
         """One update; notes the gradient's norm and the losses, over all processes."""
         passes = [next(batches) for _ in range(self.share.passes)]
         for batch in passes:
             self._note_skipped(batch)
         own = [sum(int((b.sequences.labels[:, 1:] >= 0).sum()) for b in passes), sum(len(b.keys) for b in passes)]
-        tokens, pictures, stop = self._reduced(torch.tensor([*own, float(self.asked_to_stop)])).tolist()
-        self.stopping = stop > 0
+        own += [sum(len(b.skipped) for b in passes), int(self.asked_to_stop)]
+        tokens, pictures, skipped, stop = self._reduced(torch.tensor(own)).tolist()
+        self.skipped, self.stopping = self.skipped + skipped, stop > 0
         measured = torch.zeros(len(TASKS), 4)
         for number, batch in enumerate(passes):
             key = ("dropout", self.run.seed, self.step, number, self.share.rank)
-            with self.accelerator.accumulate(self.model), _seeded(self.accelerator.device, *key):
+            with self.accelerator.accumulate(self.model), seeded(self.accelerator.device, *key):
                 losses, errors, sums = self._losses(batch)
                 loss = self.run.recipe.text_weight * losses.sum() / max(tokens, 1)
                 loss = loss + self.run.recipe.noise_weight * errors.sum() / pictures
                 # Undoes what follows: a mean over processes, and one over passes.
                 self.accelerator.backward(loss * self.share.processes * self.share.passes)
             measured += sums
-        norm = float(self.accelerator.clip_grad_norm_(self.weights, self.run.recipe.clip_norm) or 0.0)
+        norm = float(self.accelerator.clip_grad_norm_(self.weights, self.run.recipe.clip_norm or math.inf) or 0.0)
         measured = self._reduced(measured)
         self._guard(norm)
         if not math.isfinite(norm):
@@ -226,12 +219,11 @@ class Trainer:
         self.sums, self.norms, self.logged_at = torch.zeros_like(self.sums), [], now
 
     def _note_skipped(self, batch: Batch) -> None:
-        self.skipped += len(batch.skipped)
         for why in batch.skipped:
-            files.append(self.run.output / files.SKIPPED, {"step": self.step, "why": why})
+            files.append(self.run.output / files.SKIPPED, {"step": self.step + 1, "why": why})
 
     def _look(self) -> None:
-        """Losses on the held-out examples with the averaged weights, and (with whole weights) a grid of drawings."""
+        """Losses on the held-out examples and a grid of drawings, with the averaged weights."""
         examples = self.held_out
         sums = torch.zeros(len(TASKS), 4)
         with self._averaged(), torch.no_grad():
@@ -239,12 +231,14 @@ class Trainer:
             for start in range(0, len(examples), self.share.micro):
                 sums += self._losses(self.collator.batch(examples[start : start + self.share.micro]))[2]
             row = {"step": self.step, **{f"held_out/{name}": value for name, value in _means(sums).items()}}
-            if self.accelerator.is_main_process:
+            drawing = self._gathered() if self.sharded else self.pipeline
+            if drawing is not None and self.accelerator.is_main_process:
                 files.append(self.run.output / files.HELD_OUT, row)
-                if not self.sharded:
-                    target = self.run.output / "grids" / f"{self.step:08d}.png"
-                    with self.accelerator.autocast():
-                        draw_grid(self.pipeline, examples, self.run.seed, target)
+                target = self.run.output / "grids" / f"{self.step:08d}.png"
+                with self.accelerator.autocast():
+                    draw_grid(drawing.to(self.accelerator.device), examples, self.run.seed, target)
+            del drawing
+            clear_device_cache()
             self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=self.step)
             self.model.train()
         self.accelerator.wait_for_everyone()
@@ -283,7 +277,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         if self.sharded:
             self.accelerator.save_state(str(unfinished / "state"))
-            torch.save(self.ema.state_dict(), unfinished / f"ema-{self.share.rank}.pt")
+            if self.split or main:
+                torch.save(self.ema.state_dict(), unfinished / self._average_name)
         elif main:
             state = {
                 "weights": {name: weight.detach() for name, weight in self.joint.trained().items()},
@@ -300,6 +295,7 @@ class Trainer:
                 "sums": self.sums.tolist(),
                 "norms": self.norms,
                 "sharded": self.sharded,
+                "processes": self.share.processes,
             }
             files.finish(self.run.output, counts, self.schedule.state_dict(), self.run.keep)
             files.write_table(self.run.output)
@@ -315,8 +311,14 @@ class Trainer:
             how = "without" if self.sharded else "with"
             raise TrainingError(f"{folder} was saved {how} shards (FSDP, DeepSpeed) and can only be resumed so")
         if self.sharded:
+            if counts["processes"] != self.share.processes:
+                raise TrainingError(
+                    f"{folder} was saved in shards by {counts['processes']} processes and can only be resumed by as "
+                    f"many, but there are {self.share.processes}; --export writes a model that any number goes on from"
+                )
             self.accelerator.load_state(str(folder / "state"))
-            ema = torch.load(folder / f"ema-{self.share.rank}.pt", weights_only=True)
+            self.accelerator.step = 0  # counts passes: with another --micro, updates would end at the wrong ones
+            ema = torch.load(folder / self._average_name, weights_only=True)
         else:
             state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
             self.joint.load_trained(state["weights"])
@@ -339,18 +341,30 @@ class Trainer:
         """
         if not self.step:
             raise TrainingError(f"Expected a checkpoint in {self.run.output} but there is none")
-        target = self.run.output / "model"
         with self._averaged():
-            state = self.accelerator.get_state_dict(self.model)
-            if self.accelerator.is_main_process:
-                pipeline = _as_trained(load(self.run.model), self.run.recipe)
-                joint = Joint.of(pipeline, self.run.recipe)
-                joint.load_trained({name: state[name] for name in joint.trained()})
-                pipeline.mllm = joint.merged().eval()
-                with quiet():
-                    files.replace(target, pipeline.save_pretrained)
-            self.accelerator.wait_for_everyone()
-        return target
+            pipeline = self._gathered()
+        if pipeline is not None:
+
+            def save(target: Path) -> None:
+                pipeline.save_pretrained(target)
+                files.write(target / files.TRAINING, {"step": self.step, "recipe": self.run.identity["recipe"]})
+
+            with quiet():
+                files.replace(self.run.output / files.MODEL, save)
+        self.accelerator.wait_for_everyone()
+        return self.run.output / files.MODEL
+
+    def _gathered(self) -> GoTPipeline | None:
+        """The weights that all processes hold now as a pipeline in main memory, LoRA merged; in the main process."""
+        state = self.accelerator.get_state_dict(self.model)
+        if not self.accelerator.is_main_process:
+            return None
+        pipeline = _as_trained(load(self.run.model), self.run.recipe)
+        joint = Joint.of(pipeline, self.run.recipe)
+        joint.load_trained({name: state[name] for name in joint.trained()})
+        pipeline.mllm = joint.merged()
+        joint.eval().requires_grad_(False)
+        return pipeline
 
     def close(self) -> None:
         """Finish trackers, and leave the other processes."""
@@ -372,29 +386,3 @@ def _means(sums: torch.Tensor) -> dict[str, float]:
             if count:
                 found[name + suffix] = float(total / count)
     return found
-
-
-@contextlib.contextmanager
-def _seeded(device: torch.device, *key: object) -> Iterator[None]:
-    """Dropout that depends on the key alone; the global random state is left as it was."""
-    seed = int(stable_rng(*key).integers(2**62))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        yield
-
-
-@contextlib.contextmanager
-def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
-    """SIGTERM and Ctrl-C, in any process, end the training behind the next update, with a checkpoint."""
-
-    def stop(number: int, frame: object) -> None:
-        trainer.asked_to_stop = True
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, cast("Any", handler))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import hashlib
 import multiprocessing
 import os
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from got.iconworld.render import edges_px, render
 from got.iconworld.scenes import Scene, sample_scene, stable_rng
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 _CHUNK = 512
@@ -49,6 +50,8 @@ class EditBank:
     """bool (n, size, size): pixels of the target's objects, boxes of what was taken away, all if the ground changes."""
 
 
+_OF = "of"
+"""Under this name the kept pictures say what they show."""
 _Job = tuple[int, int, int, int]
 """Seed, number of the chunk, items in it, side of the pictures."""
 
@@ -119,21 +122,30 @@ def _made(
 ) -> tuple[list[Any], dict[str, np.ndarray]]:
     """Items and pictures. The first n items of a larger bank with the same seed are the bank of n items.
 
-    Only pictures are kept on disk: items are cheap and sampled again.
+    Only pictures are kept on disk: items are cheap and sampled again. If they are not those of the kept pictures
+    (another number, seed or size, or they are sampled in another way now), these are drawn again.
     """
     jobs = [(seed, i, min(_CHUNK, count - i * _CHUNK), size_px) for i in range(-(-count // _CHUNK))]
     if cache is not None and cache.exists():
+        items = [item for part in _each(sample, jobs) for item in part]
         with np.load(cache) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        if all(len(array) == count and array.shape[1] == size_px for array in arrays.values()):
-            return [item for part in _each(sample, jobs) for item in part], arrays
+            if _OF in stored and str(stored[_OF]) == _digest(items, size_px):
+                return items, {name: stored[name] for name in stored.files if name != _OF}
     parts = _each(draw, jobs)
+    items = [item for part in parts for item in part[0]]
     arrays = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(cache.with_suffix(".tmp.npz"), **arrays)
+        np.savez(cache.with_suffix(".tmp.npz"), **{_OF: np.array(_digest(items, size_px)), **arrays})
         cache.with_suffix(".tmp.npz").replace(cache)  # in one move: a kill leaves no half of a file
-    return [item for part in parts for item in part[0]], arrays
+    return items, arrays
+
+
+def _digest(items: Sequence[object], size_px: int) -> str:
+    digest = hashlib.sha256(str(size_px).encode())
+    for item in items:
+        digest.update(repr(item).encode())
+    return digest.hexdigest()
 
 
 def _each(work: Callable[[_Job], Any], jobs: list[_Job]) -> list[Any]:

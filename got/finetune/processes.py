@@ -1,0 +1,80 @@
+"""What a training runs on: one process or many, its share of an update, and signals that end it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.utils import GradientAccumulationPlugin
+
+from got.finetune.feed import Share
+from got.iconworld.scenes import stable_rng
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from got.finetune.recipes import Run
+
+
+def accelerator_of(run: Run) -> tuple[Accelerator, Share]:
+    """The accelerator that the launcher's environment asks for, and this process's share of each update.
+
+    Raises:
+        ValueError: If an update cannot be shared out evenly.
+    """
+    recipe = run.recipe
+    # The accelerator needs the number of passes, which needs the number of processes.
+    processes = PartialState(cpu=run.device == "cpu").num_processes
+    micro = run.micro or max(1, recipe.batch // processes)
+    share = Share(batch=recipe.batch, micro=micro, rank=0, processes=processes)
+    accelerator = Accelerator(
+        cpu=run.device == "cpu",
+        mixed_precision=recipe.precision,
+        # As a plugin: plain steps would give way to the launcher's environment.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=share.passes,
+            # Between passes FSDP would else hold the whole gradient on each device, summed up in short floats.
+            sync_each_batch=os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true",
+        ),
+        log_with=run.tracker,
+        project_dir=run.output,
+    )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # It cannot see these: no loader of its own makes the batches.
+        accelerator.state.deepspeed_plugin.deepspeed_config.update(
+            train_micro_batch_size_per_gpu=micro,
+            gradient_accumulation_steps=share.passes,
+            gradient_clipping=recipe.clip_norm,
+        )
+    return accelerator, dataclasses.replace(share, rank=accelerator.process_index)
+
+
+@contextlib.contextmanager
+def seeded(device: torch.device, *key: object) -> Iterator[None]:
+    """Dropout that depends on the key alone; the global random state is left as it was."""
+    seed = int(stable_rng(*key).integers(2**62))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def on_stop_signal(call: Callable[[], None]) -> Iterator[None]:
+    """What SIGTERM and Ctrl-C do instead of ending the program."""
+
+    def stop(number: int, frame: object) -> None:
+        call()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, cast("Any", handler))

@@ -1,0 +1,52 @@
+"""`python -m got info`: what it counts, and the damage that it sees without loading anything."""
+
+import json
+
+import got_kit
+import pytest
+
+from got import __main__ as command
+from got import checkpoint
+
+
+@pytest.fixture
+def saved(tmp_path):
+    checkpoint.save_fp16(got_kit.pipeline(), tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def test_info_counts_what_the_libraries_count(saved, capsys):
+    assert command.main(["info", str(saved)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    record, pipe = json.loads(out[-1]), got_kit.pipeline()
+    assert record["scale"] == "mini"
+    assert record["trained_with"] == {"chains": True, "layout": True}
+    assert record["image_size_px"] == 32
+    for name in ("vae", "unet", "mllm", "projector"):
+        unique = {id(weight): weight.numel() for weight in getattr(pipe, name).parameters()}
+        assert record["parts"][name]["parameters"] == sum(unique.values())
+        assert record["parts"][name]["dtypes"] == ["F16"]
+    assert record["parameters"] == sum(part["parameters"] for part in record["parts"].values())
+    assert record["bytes"] == sum(path.stat().st_size for path in saved.glob("*/*"))
+    assert record["defaults"]["text_to_image"] == {"semantic": 2.5, "spatial": 2.5, "reference": 1.0}
+    assert any(line.startswith("unet") for line in out)
+
+
+@pytest.mark.parametrize(
+    ("part", "index"),
+    [("mllm", "model.safetensors.index.json"), ("unet", "diffusion_pytorch_model.safetensors.index.json")],
+)
+def test_a_missing_shard_is_noticed(saved, capsys, part, index):
+    """Each library has its own name for the list of shards."""
+    (saved / part / index).write_text(json.dumps({"weight_map": {"a": "part-2.safetensors"}}))
+    assert command.main(["info", str(saved)]) == 2
+    assert capsys.readouterr().err == f"error: {saved / part} has no file part-2.safetensors\n"
+
+
+def test_a_config_without_a_size_is_named(saved, capsys):
+    path = saved / "unet" / "config.json"
+    config = json.loads(path.read_text())
+    del config["sample_size"]
+    path.write_text(json.dumps(config))
+    assert command.main(["info", str(saved)]) == 2
+    assert capsys.readouterr().err == f"error: {path} has no sample_size\n"
