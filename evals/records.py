@@ -8,6 +8,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
     import numpy as np
@@ -232,10 +233,26 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 def in_icon_world(detector: str) -> bool:
     """Whether a `--detector` looks at icons rather than photographs.
 
-    >>> in_icon_world("icon"), in_icon_world("icon:mine.safetensors"), in_icon_world("mask2former")
-    (True, True, False)
+    >>> in_icon_world("icon"), in_icon_world("icon:mine.safetensors"), in_icon_world("mine.safetensors")
+    (True, True, True)
+    >>> in_icon_world("mask2former"), in_icon_world("mask2former:w.safetensors"), in_icon_world("hf:w.safetensors")
+    (False, False, False)
     """
-    return detector.partition(":")[0] == "icon" or detector.endswith(".safetensors")
+    kind = detector.partition(":")[0]
+    return kind == "icon" or (kind not in ("mask2former", "hf") and detector.endswith(".safetensors"))
+
+
+def world_of(args: argparse.Namespace) -> str:
+    """``"icon world"`` or ``"photographs"``: what a run's pictures show.
+
+    A published set of edits (``--data``) is photographs, whatever its detector: none looks at it.
+
+    >>> import argparse
+    >>> world_of(argparse.Namespace(detector="icon")), world_of(argparse.Namespace(detector="icon", data="osunlp/MB"))
+    ('icon world', 'photographs')
+    """
+    icons = getattr(args, "data", None) is None and in_icon_world(args.detector)
+    return "icon world" if icons else "photographs"
 
 
 def sample_seed(suite: str, case_id: str, index: int, base_seed: int) -> int:
