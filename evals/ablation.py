@@ -83,7 +83,14 @@ def product(axes: Mapping[str, Sequence[object]]) -> list[Cell]:
 
 
 def _named(cells: Mapping[str, str]) -> list[Cell]:
-    return [Cell(name=name, words=tuple(shlex.split(words))) for name, words in cells.items()]
+    return [Cell(name=name, words=tuple(_split(name, words))) for name, words in cells.items()]
+
+
+def _split(name: str, words: str) -> list[str]:
+    try:
+        return shlex.split(words)
+    except ValueError as error:
+        raise UserError(f"cell {name}: {words!r} cannot be read as flags: {error}") from error
 
 
 VARIANTS = {"Baseline": "baseline", "+ GoT": "got", "+ SSGM": "ssgm", "GoT Framework": "full"}
@@ -142,6 +149,8 @@ def read_grid(text: str) -> list[Cell]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from error
     cells, axes = content.pop("cells", {}), content.pop("axes", {})
+    if not isinstance(cells, dict) or not isinstance(axes, dict):
+        raise UserError(f"{path}: [cells] and [axes] are tables, as in [axes] and below it steps = [20, 10]")
     if content:
         raise UserError(f"{path} has unknown parts: {', '.join(content)}; a grid has [cells] or [axes]")
     if not all(isinstance(words, str) for words in cells.values()):
@@ -318,6 +327,17 @@ def _show_plan(cells: Sequence[Cell], plans: Sequence[Plan]) -> None:
         )
 
 
+def _check(cells: Sequence[Cell], plans: Sequence[Plan]) -> None:
+    """Refuse what would go wrong only after the first cells have been drawn."""
+    folders: dict[Path, str] = {}
+    for cell, plan in zip(cells, plans, strict=True):
+        if plan.output in folders:
+            raise UserError(f"cells {folders[plan.output]!r} and {cell.name!r} would share the folder {plan.output}")
+        folders[plan.output] = cell.name
+    if getattr(plans[0].args, "data", None) is not None:
+        raise UserError("--data: nothing tells a right edit of a published set from a wrong one; cells have no scores")
+
+
 def _main(words: Sequence[str]) -> None:
     options, shared = _parser().parse_known_args(words)
     if (options.grid is None) == (not options.axis):
@@ -337,6 +357,7 @@ def _main(words: Sequence[str]) -> None:
     name = re.sub(r"[^\w.-]+", "-", Path(options.grid).stem if options.grid else "-".join(n for n, _ in options.axis))
     output: Path = options.output or Path("runs") / f"ablation-{name}"
     plans = [plan_of(suite, cell, shared, output) for cell in cells]
+    _check(cells, plans)
     _show_plan(cells, plans)
     if options.dry_run:
         return

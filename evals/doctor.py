@@ -109,10 +109,10 @@ def main(suite: Suite, args: argparse.Namespace) -> int:
 
     checks = list(examine(suite, args))
     problems = [check.problem for check in checks if check.problem]
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # paths and errors are no markup
     console.print(_table(checks))
     for problem in problems:
-        console.print(f"[bold red]problem:[/] {problem}", soft_wrap=True)
+        console.print(f"problem: {problem}", style="red", soft_wrap=True)
     if not problems:
         console.print("This installation is sound.")
     report = {"sound": not problems, "problems": problems, "found": {check.name: check.found for check in checks}}

@@ -268,8 +268,12 @@ def load_openclip(model: str, *, device: str = "cpu") -> OpenClipEmbedder:
         if not pretrained or (pretrained not in known and not Path(pretrained).is_file()):
             tags = ", ".join(known)
             raise UserError(f"Expected {name}/PRETRAINED, a weights file or one of {tags}, but got {model!r}")
+    # open_clip only warns where a tag's weights were trained with another activation than the model's own: OpenAI's.
+    quick = bool(open_clip.get_pretrained_cfg(name, pretrained or "").get("quick_gelu", False))
     try:
-        network, _, transform = open_clip.create_model_and_transforms(name, pretrained=pretrained, device=device)
+        network, _, transform = open_clip.create_model_and_transforms(
+            name, pretrained=pretrained, device=device, force_quick_gelu=quick
+        )
     except Exception as error:  # open_clip, hub and network each raise their own
         raise UserError(f"openclip:{model} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     return OpenClipEmbedder(f"openclip:{model}", network, transform, open_clip.get_tokenizer(name), device)

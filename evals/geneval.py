@@ -301,8 +301,13 @@ def plan_verdict(case: Case, observation: dict[str, Any], options: Options) -> V
 
 # ------------------------------------------------------------------------------------------------------------- scores
 def observed_verdict(case: Case, observation: dict[str, Any], args: argparse.Namespace) -> Verdict:
-    """The verdict on a logged observation, under the run's options."""
-    return verdict(case, logged(observation), options_from(args))
+    """The verdict on a logged observation, under the run's options; `UserError` if a colour it needs was not named."""
+    judged = verdict(case, logged(observation), options_from(args))
+    for item in case.metadata["include"]:
+        counted = judged.kept.get(item["class"], ())[: item["count"]] if "color" in item else ()
+        if any(detection.color is None for detection in counted):
+            raise UserError(f"case {case.id}: a {item['class']} counts whose colour was not named; use --from observe")
+    return judged
 
 
 def result(sample: Sample, filename: str, observation: dict[str, Any], judged: Verdict) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from types import SimpleNamespace
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -223,21 +225,63 @@ def _download(url: str) -> Path:
     return path
 
 
+class _Inert:
+    """Stands for everything in a pickle that is no weight: takes what is done to it, and does nothing."""
+
+    def __new__(cls, *_arguments: object, **_named: object) -> _Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *_arguments: object, **_named: object) -> None: ...
+
+    def __call__(self, *_arguments: object, **_named: object) -> _Inert:
+        return self
+
+    def __setstate__(self, _state: object) -> None: ...
+
+    def __setitem__(self, _key: object, _value: object) -> None: ...
+
+    def append(self, _value: object) -> None:
+        """As a list's."""
+
+    def extend(self, _values: object) -> None:
+        """As a list's."""
+
+
+class _TensorsOnly(pickle.Unpickler):
+    """Builds tensors and plain containers, and nothing else: unpickling whatever is named would run its code."""
+
+    _KNOWN = frozenset(
+        {
+            ("collections", "OrderedDict"),
+            ("torch._utils", "_rebuild_tensor_v2"),
+            ("torch._utils", "_rebuild_parameter"),
+            ("torch.serialization", "_get_layout"),
+            ("torch", "Size"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self._KNOWN or (module in ("torch", "torch.storage") and name.endswith("Storage")):
+            return super().find_class(module, name)
+        return _Inert
+
+
+def _load_tensors(file: IO[bytes], **options: Any) -> Any:
+    return _TensorsOnly(file, **options).load()
+
+
 def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """Weights of a `.safetensors` file or of a checkpoint as mmengine writes it."""
-    import pickle
-
     import torch
 
     if path.suffix == ".safetensors":
         return weights.read(path)[0]
     if not path.is_file():
         raise UserError(f"{path}: no such weights file")
-    # mmengine pickles training records beside the weights. Unpickling runs code, so it is done only for the file whose
-    # name carries the hash of its own content, as the published one does.
-    published = path.stem.rsplit("-", 1)[-1] == weights.sha256(path)[:8]
+    # mmengine pickles training records beside the weights, which torch's own safe reading refuses.
+    readers = SimpleNamespace(__name__="pickle", Unpickler=_TensorsOnly, load=_load_tensors)
     try:
-        read = torch.load(path, map_location="cpu", weights_only=not published)
+        read = torch.load(path, map_location="cpu", weights_only=False, pickle_module=readers)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UserError(
             f"{path}: not a checkpoint of plain tensors; save it again as safetensors ({str(error)[:80]})"

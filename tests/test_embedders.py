@@ -113,6 +113,18 @@ def test_an_unknown_model_or_tag_is_refused():
         make_embedder("openclip:ViT-L-14/nobody")
 
 
+@pytest.mark.parametrize(("tag", "activation"), [("openai", "QuickGELU"), ("laion2b_s34b_b79k", "GELU")])
+def test_published_weights_get_the_activation_that_they_were_trained_with(monkeypatch, tag, activation):
+    """The tag decides, not the model's name: GenEval asks for OpenAI's weights by a name whose own is another."""
+    create = open_clip.create_model_and_transforms
+    monkeypatch.setattr(  # without the weights, which are not here
+        open_clip, "create_model_and_transforms", lambda name, pretrained, **options: create(name, **options)
+    )
+    embedder = make_embedder(f"openclip:ViT-B-32/{tag}")
+    for tower in (embedder.network.visual.transformer, embedder.network.transformer):
+        assert {type(block.mlp.gelu).__name__ for block in tower.resblocks} == {activation}
+
+
 def test_icon_weights_must_fit_their_config(fresh, tmp_path):
     state = {k: v.contiguous() for k, v in fresh.network.state_dict().items()}
     path = tmp_path / "clip.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from typing import ClassVar
@@ -133,6 +134,20 @@ def test_colours_are_known_for_any_threshold_tried_later():
     )
     assert not SUITE.verdict(RED_DOG, observed[0], arguments()).correct
     assert SUITE.verdict(RED_DOG, observed[0], arguments("--threshold", "0.06")).correct
+
+
+def test_a_colour_that_was_not_named_is_asked_for_and_not_taken_for_a_wrong_one():
+    """Two red dogs that overlap, and a third: only with suppression does the third count."""
+    two = case("colors", [{"class": "dog", "count": 2, "color": "red"}])
+    dogs = [
+        Detection(name="dog", score=score, box_xyxy_px=box)
+        for score, box in ((0.9, (5, 5, 30, 30)), (0.8, (5, 5, 30, 29)), (0.7, (35, 35, 60, 60)))
+    ]
+    colored = [dataclasses.replace(dog, color=color) for dog, color in zip(dogs, ("red", "red", None), strict=True)]
+    seen = {"width": SIDE_PX, "height": SIDE_PX, "detections": [geneval._log(dog, dog.color) for dog in colored]}
+    assert SUITE.verdict(two, seen, arguments()).correct
+    with pytest.raises(UserError, match="case 00000: a dog counts whose colour was not named"):
+        SUITE.verdict(two, seen, arguments("--max-overlap", "0.5"))
 
 
 def test_outside_its_mask_an_object_is_painted_grey():

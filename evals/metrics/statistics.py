@@ -29,7 +29,7 @@ class Estimate:
 
     value: float | None
     low: float | None
-    """Lower end of the 95 % interval."""
+    """Lower end of the 95 % interval; None where too little was scored to know one."""
     high: float | None
     n: int
     """Scored items (images, boxes) the mean is over."""
@@ -54,7 +54,8 @@ def ratio(sums: ArrayLike, counts: ArrayLike, rng: np.random.Generator, resample
 
     Returns:
         The mean and its 95 % percentile interval. Where all items are 0, or all are 1, resampling cannot show
-        any spread: the interval then is the exact binomial one over clusters.
+        any spread: the interval then is the exact binomial one over clusters. Where it shows none for another reason
+        (one cluster, or all alike), there is no interval.
 
     >>> rng = np.random.default_rng(0)
     >>> estimate = ratio([4, 0, 2, 2], [4, 4, 4, 4], rng)
@@ -64,6 +65,8 @@ def ratio(sums: ArrayLike, counts: ArrayLike, rng: np.random.Generator, resample
     0.955
     >>> ratio([], [], rng).value is None
     True
+    >>> ratio([3], [4], rng).value, ratio([3], [4], rng).low
+    (0.75, None)
     """
     total, size = (np.asarray(x, dtype=np.float64) for x in (sums, counts))
     total, size = total[size > 0], size[size > 0]
@@ -80,7 +83,8 @@ def ratio(sums: ArrayLike, counts: ArrayLike, rng: np.random.Generator, resample
 def mean_of(parts: Sequence[Estimate]) -> Estimate:
     """Unweighted mean of independent estimates (GenEval's overall score), interval from their joint bootstrap.
 
-    Parts without a value are left out; ``n`` and ``clusters`` are summed over the rest.
+    Parts without a value are left out; ``n`` and ``clusters`` are summed over the rest. With a part of a single
+    cluster, whose spread nobody knows, there is no interval, unless all items are 0 or all are 1.
 
     >>> rng = np.random.default_rng(0)
     >>> both = mean_of([ratio([4, 0], [4, 4], rng), ratio([1, 0, 0, 0], [1] * 4, rng)])
@@ -94,11 +98,15 @@ def mean_of(parts: Sequence[Estimate]) -> Estimate:
     value = float(np.mean([part.value for part in scored]))
     clusters = sum(part.clusters for part in scored)
     low, high = _percentiles(draws, value, clusters)
+    if value not in (0.0, 1.0) and any(part.clusters == 1 for part in scored):
+        low = high = None
     return Estimate(value=value, low=low, high=high, n=sum(p.n for p in scored), clusters=clusters, draws=draws)
 
 
-def _percentiles(draws: NDArray[np.float64], value: float, clusters: int) -> tuple[float, float]:
-    if draws.min() == draws.max() == value and value in (0.0, 1.0):
+def _percentiles(draws: NDArray[np.float64], value: float, clusters: int) -> tuple[float, float] | tuple[None, None]:
+    if np.ptp(draws) < 1e-12:
+        if value not in (0.0, 1.0):
+            return None, None
         # P(all clusters agree) = (1 - q) ** clusters; q at the 2.5 % point.
         reach = 1 - _TAIL ** (1 / clusters)
         return (0.0, reach) if value == 0.0 else (1.0 - reach, 1.0)
