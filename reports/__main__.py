@@ -19,7 +19,7 @@ from typing import Any
 
 from evals.records import UserError
 from reports import changes, compare, escape, formats, report, speed, style, tables, teaser
-from reports.frames import load, load_run
+from reports.frames import Run, load, load_run
 
 COMMANDS = ("report", "table", "compare", "baseline", "gate", "teaser")
 
@@ -32,6 +32,10 @@ def main(words: list[str] | None = None) -> int:
         headline: dict[str, object] = args.run(args)
     except UserError as error:
         print(f"{parser.prog}: {escape.visible(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a file that may not be read, a folder in a file's place, a full disk
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"{parser.prog}: {escape.visible(said)}", file=sys.stderr)
         return 2
     print(json.dumps(headline))
     return compare.EXIT_CODES[str(headline["answer"])] if "answer" in headline else 0
@@ -72,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     keep.set_defaults(run=_baseline)
     gate = commands.add_parser(
         "gate", help="does a run keep up with a baseline?", description="Exit code 0: pass; 1: regression; 2: cannot "
-        "decide, because the two do not compare or the cases are too few for a drop of that size.",
+        "decide, because the two do not compare, images are missing, or the cases are too few for a drop of that size.",
     )  # fmt: skip
     gate.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="made by the command baseline")
     gate.add_argument("--run", type=Path, required=True, metavar="RUN", dest="run_directory", help="a finished run")
@@ -126,7 +130,7 @@ def _report(args: argparse.Namespace) -> dict[str, object]:
         raise UserError("give a RUN or --benchmarks (--help explains)")
     runs, ablations = load(args.runs)
     measured = [speed.load(path) for path in args.benchmarks]
-    report.prepare(args.output)
+    report.check(args.output)
     with style.sheet():
         made = report.of_runs(runs, ablations, args.title, every=args.samples == "all", benchmarks=measured)
         return report.write(made, args.output, args.pictures)
@@ -143,42 +147,53 @@ def _share(text: str) -> float:
 
 
 def _compare(args: argparse.Namespace) -> dict[str, object]:
-    a, b = compare.of_run(args.a), compare.of_run(args.b)
+    runs = _runs([args.a, args.b])
+    if args.output is not None:
+        report.check(args.output)
+    a, b = (compare.of_run(run) for run in runs)
     rows = compare.compare(a, b)
     sys.stdout.write(compare.markdown(rows, a, b))
     change = rows[0].difference
     written: dict[str, object] = {}
     if args.output is not None:
-        report.prepare(args.output)
         with style.sheet():
-            written = {"output": report.write(changes.of_two(args.a, args.b), args.output, args.pictures)["output"]}
+            written = {"output": report.write(changes.of_two(*runs), args.output, args.pictures)["output"]}
     return {"difference": change.value, "interval_95": [change.low, change.high], "p_value": change.p_value,
             "cases": change.cases, "verdict": rows[0].words, **written}  # fmt: skip
 
 
+def _runs(paths: list[Path]) -> list[Run]:
+    """Runs with names that tell them apart."""
+    runs, ablations = load(paths)
+    if ablations:
+        raise UserError(f"{ablations[0].path} is an ablation; expected the directory of a run")
+    return runs
+
+
 def _baseline(args: argparse.Namespace) -> dict[str, object]:
-    outcomes = compare.of_run(args.run_directory)
+    outcomes = compare.of_run(load_run(args.run_directory))
     _write(args.output, (json.dumps(outcomes.as_dict(), indent=1) + "\n").encode())
     return {"cases": len(outcomes.right), "output": str(args.output)}
 
 
 def _gate(args: argparse.Namespace) -> dict[str, object]:
-    baseline, run = compare.of_baseline(args.baseline), compare.of_run(args.run_directory)
+    baseline, run = compare.of_baseline(args.baseline), compare.of_run(load_run(args.run_directory))
+    suite = str(run.made_by["generate"]["suite"])
     decision = compare.decide(baseline, run, args.max_drop, args.alpha)
     text = f"**{decision.answer}**: {decision.why}\n\n"
     text += compare.markdown(decision.rows, baseline, run) if decision.rows else ""
     sys.stdout.write(text)
     if args.junit is not None:
-        _write(args.junit, compare.junit(decision))
+        _write(args.junit, compare.junit(decision, suite))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(f"## GenEval gate\n{text}\n")
+            file.write(f"## Gate of {suite}\n{text}\n")
     return {"answer": decision.answer, "why": decision.why}
 
 
 def _table(args: argparse.Namespace) -> dict[str, object]:
-    table = tables.geneval_table([load_run(run) for run in args.runs])
+    table = tables.geneval_table(_runs(args.runs))
     text = formats.FORMATS[args.format](table)
     if args.output is None:
         sys.stdout.write(text)

@@ -9,6 +9,7 @@ import numpy as np
 from reports import style
 from reports.pictures import read
 from reports.run_figures import Drawn
+from reports.samples import JUDGED
 from reports.setting_figures import labels
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ def _panel(axes: Axes, picture: Picture | None) -> None:
         axes.set_box_aspect(1)
         return
     axes.imshow(np.asarray(image), interpolation="lanczos")
+    if picture.outcome not in JUDGED:
+        return
     right = picture.outcome == "right"
     color = style.GREEN if right else style.RED
     for spine in axes.spines.values():

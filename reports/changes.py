@@ -7,31 +7,30 @@ import json
 from typing import TYPE_CHECKING
 
 from reports import ablation_figures, compare, style, tables
-from reports.frames import load, provenance
+from reports.frames import provenance
 from reports.page import Browser, Fact, Page, Section, record
 from reports.pictures import Album
 from reports.report import Report
 from reports.run_figures import Drawn
-from reports.samples import load_pictures
+from reports.samples import JUDGED, load_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from reports.frames import Run
     from reports.samples import Picture
 
 _SHOWN = 6
 """Flips each way in the figure; the page has them all."""
 
 
-def of_two(a: Path, b: Path) -> Report:
-    """The report on run B against run A. Call it, and `report.write`, inside :func:`reports.style.sheet`.
+def of_two(before: Run, after: Run) -> Report:
+    """The report on a run against an earlier one. Call it, and `report.write`, inside :func:`reports.style.sheet`.
 
     Raises:
-        UserError: One is no finished run, or they have no case in common.
+        UserError: One has no verdicts, or they have no case in common.
     """
-    (before, after), _ = load([a, b])
-    rows = compare.compare(compare.of_run(a), compare.of_run(b))
+    rows = compare.compare(compare.of_run(before), compare.of_run(after))
     first, second = ({picture.key: picture for picture in load_pictures(run)} for run in (before, after))
     flipped = flips(first, second)
     album = Album()
@@ -75,8 +74,7 @@ def flips(before: dict[str, Picture], after: dict[str, Picture]) -> dict[str, li
 
     A sample without a verdict in one of the two is neither.
     """
-    judged = ("right", "wrong")
-    both = [key for key in before if key in after and {before[key].outcome, after[key].outcome} <= set(judged)]
+    both = [key for key in before if key in after and {before[key].outcome, after[key].outcome} <= set(JUDGED)]
     changed = sorted(key for key in both if before[key].outcome != after[key].outcome)
     return {
         "lost": [key for key in changed if after[key].outcome == "wrong"],

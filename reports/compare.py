@@ -5,14 +5,15 @@ same prompts, seeds, detector and scorer. Then the difference is paired by case,
 
 - *pass*: the score did not fall by more than the margin;
 - *regression*: it fell by more, and chance does not explain it;
-- *cannot decide*: it fell by more, but so few cases may do that by chance; or the two do not compare.
+- *cannot decide*: it fell by more, but so few cases may do that by chance; or images are missing, and it falls by more
+  if they are wrong; or the two do not compare.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,15 +21,19 @@ import numpy as np
 from evals.metrics import statistics
 from evals.records import UserError
 from evals.rundir import differences
-from reports.frames import load_lines, load_run
+from reports.samples import load_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from reports.frames import Run
+
 PASS, REGRESSION, UNDECIDED = "pass", "regression", "cannot decide"
 EXIT_CODES = {PASS: 0, REGRESSION: 1, UNDECIDED: 2}
 _SEED = 0
+Verdicts: TypeAlias = tuple[bool | None, ...]
+"""Of a case's images by their index; None where one is missing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +45,24 @@ class Outcomes:
     """What must be equal in two runs that are compared."""
     tasks: dict[str, str]
     """Task of each case."""
-    right: dict[str, tuple[bool, ...]]
-    """Verdicts of each case's images, in order; images without a score are left out."""
+    right: dict[str, Verdicts]
+    """Verdicts of each case's images."""
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON form: a string of 0 and 1 per case."""
-        cases = {case: f"{self.tasks[case]} {''.join('01'[v] for v in values)}" for case, values in self.right.items()}
-        return {"format": 1, "name": self.name, "made_by": self.made_by, "cases": cases}
+        """JSON form: a string of 0, 1 and - per case, a letter per image."""
+        cases = {
+            case: f"{self.tasks[case]} {''.join(_LETTERS[value] for value in values)}"
+            for case, values in self.right.items()
+        }
+        return {"format": 2, "name": self.name, "made_by": self.made_by, "cases": cases}
+
+    def images(self) -> tuple[int, int]:
+        """How many images are missing, and how many there should be."""
+        return sum(values.count(None) for values in self.right.values()), sum(map(len, self.right.values()))
+
+
+_LETTERS = {False: "0", True: "1", None: "-"}
+_VALUES = {letter: value for value, letter in _LETTERS.items()}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,28 +76,33 @@ class Row:
     words: str
 
 
-def of_run(path: Path) -> Outcomes:
+def of_run(run: Run) -> Outcomes:
     """The outcomes of a finished run.
 
     Raises:
-        UserError: The folder is no finished run.
+        UserError: It does not say how it was made, or nothing tells right from wrong in it.
     """
-    run = load_run(path)
     try:
         identity = {stage: run.spec["identity"][stage] for stage in ("generate", "observe", "verdict")}
         generate = {key: identity["generate"][key] for key in ("suite", "images_per_prompt", "seed", "prompts_sha256")}
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path / 'run.json'} does not say how the run was made: {error} is missing") from None
+        each = int(generate["images_per_prompt"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{run.path / 'run.json'} does not say how the run was made: {error} is missing") from None
+    pictures = load_pictures(run)
+    if not run.tells_right_from_wrong:
+        raise UserError(f"{run.path} has no verdicts: nothing measured its edits, or could tell right from wrong")
     tasks: dict[str, str] = {}
-    right: dict[str, list[bool]] = {}
-    for line, seen in zip(load_lines(path / "results.jsonl"), load_lines(path / "observations.jsonl"), strict=True):
-        tasks[seen["case"]] = line["tag"]
-        right.setdefault(seen["case"], []).append(bool(line["correct"]))
+    right: dict[str, list[bool | None]] = {}
+    for picture in pictures:
+        tasks.setdefault(picture.case, picture.task)
+        values = right.setdefault(picture.case, [])
+        values += [None] * (max(each, picture.index + 1) - len(values))
+        values[picture.index] = {"right": True, "wrong": False}.get(picture.outcome)
     return Outcomes(
-        name=path.name,
+        name=run.name,
         made_by={"generate": generate, "observe": identity["observe"], "verdict": identity["verdict"]},
         tasks=tasks,
-        right={case: tuple(values) for case, values in right.items()},
+        right={case: tuple(right[case]) for case in sorted(right)},
     )
 
 
@@ -91,14 +112,19 @@ def of_baseline(path: Path) -> Outcomes:
     Raises:
         UserError: The file is missing or no baseline.
     """
+    if path.is_dir():
+        how = f"`python -m reports baseline {path} --output FILE`"
+        raise UserError(f"{path} is a folder; of a run, {how} makes a baseline")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        cases = {case: text.split() for case, text in content["cases"].items()}
+        if content.get("format", 1) not in (1, 2):
+            raise ValueError(f"format {content['format']} is not known; 1 and 2 are")
+        cases = {case: _verdicts(text) for case, text in content["cases"].items()}
         return Outcomes(
             name=content["name"],
             made_by=content["made_by"],
             tasks={case: task for case, (task, _) in cases.items()},
-            right={case: tuple(value == "1" for value in values) for case, (_, values) in cases.items()},
+            right={case: values for case, (_, values) in cases.items()},
         )
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `python -m reports baseline RUN --output {path}` makes one") from None
@@ -106,20 +132,35 @@ def of_baseline(path: Path) -> Outcomes:
         raise UserError(f"{path} is no baseline: {error}") from None
 
 
+def _verdicts(text: str) -> tuple[str, Verdicts]:
+    """Task and verdicts of a case. Format 1 has no letter for an image that is missing: its strings may be shorter.
+
+    >>> _verdicts("two words 01-")
+    ('two words', (False, True, None))
+    """
+    task, space, letters = text.rpartition(" ")
+    if not space or not letters or set(letters) - set(_VALUES):
+        raise ValueError(f"expected a task and a string of {', '.join(_VALUES)} but got {text!r}")
+    return task, tuple(_VALUES[letter] for letter in letters)
+
+
 def compare(a: Outcomes, b: Outcomes) -> list[Row]:
     """Paired differences, b minus a, of each task and (first) of all: the mean over tasks, as in GenEval.
 
+    Only images that have a verdict in both count.
+
     Raises:
-        UserError: The two have no case in common.
+        UserError: The two have no image in common.
     """
-    both = sorted(a.right.keys() & b.right.keys())
+    pairs = {case: _pair(a.right[case], b.right[case]) for case in sorted(a.right.keys() & b.right.keys())}
+    both = [case for case, (first, second) in pairs.items() if first and second]
     if not both:
-        raise UserError(f"{a.name} and {b.name} have no case in common")
+        raise UserError(f"{a.name} and {b.name} have no case in common that has a verdict in both")
     tasks = list(dict.fromkeys(a.tasks[case] for case in both))
     groups = {"overall": both} | {task: [case for case in both if a.tasks[case] == task] for task in tasks}
     rows = []
     for name, cases in groups.items():
-        before, after = ([float(np.mean(one.right[case])) for case in cases] for one in (a, b))
+        before, after = ([float(np.mean(pairs[case][side])) for case in cases] for side in (0, 1))
         strata = [a.tasks[case] for case in cases]
         change = statistics.paired_difference(before, after, np.random.default_rng(_SEED), strata=strata)
         rows.append(
@@ -134,6 +175,14 @@ def compare(a: Outcomes, b: Outcomes) -> list[Row]:
     return rows
 
 
+def _pair(first: Verdicts, second: Verdicts) -> tuple[list[bool], list[bool]]:
+    """Verdicts of the images that both have; all that each has where the two do not number them alike."""
+    known = [(x, y) for x, y in zip(first, second, strict=False) if x is not None and y is not None]
+    if len(first) == len(second):
+        return [x for x, _ in known], [y for _, y in known]
+    return [x for x in first if x is not None], [y for y in second if y is not None]
+
+
 def _mean_of_tasks(values: Sequence[float], strata: Sequence[str]) -> float:
     return float(np.mean([np.mean([v for v, s in zip(values, strata, strict=True) if s == t]) for t in set(strata)]))
 
@@ -143,15 +192,15 @@ def flips(a: Outcomes, b: Outcomes) -> dict[str, list[tuple[str, int]]]:
     changed: dict[str, list[tuple[str, int]]] = {"lost": [], "won": []}
     for case in sorted(a.right.keys() & b.right.keys()):
         if len(a.right[case]) != len(b.right[case]):
-            continue  # an image has no score in one of them: which index is which is not known here
+            continue  # other numbers of images, or a baseline of format 1: which index is which is not known
         for index, (before, after) in enumerate(zip(a.right[case], b.right[case], strict=True)):
-            if before != after:
+            if None not in (before, after) and before != after:
                 changed["won" if after else "lost"].append((case, index))
     return changed
 
 
 def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes) -> str:
-    """The comparison as a table, and the images that changed."""
+    """The comparison as a table, the images that changed, and how many are missing."""
     lines = [
         f"| task | {_cell(a.name)} | {_cell(b.name)} | difference | 95 % interval | p | cases | verdict |",
         "| --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
@@ -166,6 +215,9 @@ def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes) -> str:
         shown = ", ".join(f"{case}/{index}" for case, index in images[:20])
         more = f" and {len(images) - 20} more" if len(images) > 20 else ""
         lines += ["", f"{len(images)} images {name}{': ' if images else ''}{shown}{more}"]
+    for one in (a, b):
+        missing, total = one.images()
+        lines += ["", f"{missing:,} of {total:,} images have no verdict in {_cell(one.name)}"] if missing else []
     return "\n".join(lines) + "\n"
 
 
@@ -184,7 +236,7 @@ class Decision:
 
 
 def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> Decision:
-    """Whether a run may pass.
+    """Whether a run may pass. Images that the baseline has and the run has not count as wrong.
 
     Args:
         baseline: What was reached before.
@@ -197,23 +249,45 @@ def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> 
         unlike.append(f"{len(baseline.right.keys() ^ run.right.keys())} cases are in one of the two only")
     if unlike:
         return Decision(answer=UNDECIDED, why=f"not comparable: {'; '.join(unlike)}", rows=())
-    rows = tuple(compare(baseline, run))
+    worst = {case: _worst(values, run.right[case]) for case, values in baseline.right.items()}
+    lost = sum(worst[case].count(False) - run.right[case].count(False) for case in worst)
+    rows = tuple(compare(baseline, dataclasses.replace(run, right=worst)))
     change = rows[0].difference
-    measured = f"overall {rows[0].before:.3f} -> {rows[0].after:.3f} ({change.value:+.3f}, p = {change.p_value:.4f})"
+    why = f"overall {rows[0].before:.3f} -> {rows[0].after:.3f} ({change.value:+.3f}, p = {change.p_value:.4f})"
+    if lost:
+        why = f"{lost:,} images that the baseline has are missing; were they wrong: {why}"
+    elif missing := run.images()[0]:
+        why = f"{why}; {missing:,} images are missing, as they are in the baseline"
     if change.value >= -max_drop:
-        return Decision(answer=PASS, why=f"{measured}; a drop of {max_drop:g} is allowed", rows=rows)
+        return Decision(answer=PASS, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
+    if lost:
+        return Decision(answer=UNDECIDED, why=f"{why}; more than the allowed {max_drop:g}", rows=rows)
     if change.p_value < alpha:
-        return Decision(answer=REGRESSION, why=f"{measured}; a drop of {max_drop:g} is allowed", rows=rows)
-    why = f"{measured}; more than the allowed {max_drop:g}, but {change.cases} cases are too few to be sure"
+        return Decision(answer=REGRESSION, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
+    why = f"{why}; more than the allowed {max_drop:g}, but {change.cases} cases are too few to be sure"
     return Decision(answer=UNDECIDED, why=why, rows=rows)
 
 
-def junit(decision: Decision) -> bytes:
-    """The decision as JUnit XML, for systems that collect tests."""
-    suite = ElementTree.Element("testsuite", name="geneval gate", tests="1")
-    case = ElementTree.SubElement(suite, "testcase", classname="reports.gate", name="overall score")
+def _worst(before: Verdicts, after: Verdicts) -> Verdicts:
+    """What a case is at worst: each image wrong that is missing now and was there before."""
+    if len(before) == len(after):
+        return tuple(False if y is None and x is not None else y for x, y in zip(before, after, strict=True))
+    known = [value for value in after if value is not None]
+    return (*known, *[False] * (len(before) - before.count(None) - len(known)))
+
+
+def junit(decision: Decision, suite: str) -> bytes:
+    """The decision as JUnit XML, for systems that collect tests.
+
+    Args:
+        decision: What the gate says.
+        suite: Name of the benchmark.
+    """
+    tests = ElementTree.Element("testsuite", name=f"{suite} gate", tests="1")
+    case = ElementTree.SubElement(tests, "testcase", classname="reports.gate", name="overall score")
     if decision.answer != PASS:
         kind = "failure" if decision.answer == REGRESSION else "error"
         ElementTree.SubElement(case, kind, message=f"{decision.answer}: {decision.why}")
-    text: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    ElementTree.SubElement(case, "system-out").text = f"{decision.answer}: {decision.why}"
+    text: bytes = ElementTree.tostring(tests, encoding="utf-8", xml_declaration=True)
     return text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
 
 from reports import tables
 from reports.published import METRICS, published
@@ -26,40 +28,77 @@ def editing_table(runs: Sequence[Run]) -> tables.Table:
     """The paper's Table 2 with runs of the editing suites below.
 
     A measured number stands under the metric that it is; the encoder or judge it was made with is part of its row,
-    since scores of two encoders or two judges do not compare.
+    since scores of two encoders or two judges do not compare. A judge that does not follow the paper's protocol has a
+    column of its own.
 
     Args:
         runs: Finished runs of the editing suites.
     """
     paper = published("editing")
-    rows = [
-        tables.reported_row(str(method), line, [column.key for column in _EDITING]) for method, line in paper.iterrows()
-    ]
-    rows += [row for run in runs for row in _editing_rows(run)]
+    columns = [*_EDITING, *_judge_columns(runs)]
+    blank = (tables.Cell(),) * (len(columns) - len(_EDITING))
+    keys = [column.key for column in _EDITING]
+    reported = (tables.reported_row(str(method), line, keys) for method, line in paper.iterrows())
+    rows = [dataclasses.replace(row, cells=(*row.cells, *blank)) for row in reported]
+    rows += [row for run in runs for row in _editing_rows(run, columns)]
     return tables.Table(
         name="editing",
         caption="Image editing: CLIP similarities on Emu-Edit, and a judge's scores on ImagenHub and Reason-Edit.",
-        columns=_EDITING,
+        columns=tuple(columns),
         rows=tuple(rows),
         notes=(*tables.marks(rows, "Table 2", "source pictures"), *tables.run_notes(runs), *_editing_notes(runs)),
     )
 
 
-def _editing_rows(run: Run) -> list[tables.Row]:
+_PROTOCOLS = ("got", "got-verbatim")
+"""The paper's: what has to stand in front of the ``@`` in a judge's name."""
+
+
+def _judged(run: Run) -> dict[str, Any] | None:
+    """A run's judge. One that failed too often is none here: its mean over what is left would flatter or shame."""
+    judge = run.scores["overall"]["judge"]
+    there = judge and judge["headline"] is not None and (run.scores["suite"], "judge") in METRICS
+    return dict(judge) if there else None
+
+
+def _judge_key(run: Run, judge: dict[str, Any]) -> str:
+    """The column of a judge's scores."""
+    protocol = judge["judge"].partition("@")[0]
+    key = METRICS[run.scores["suite"], "judge"]
+    return key if protocol in _PROTOCOLS else f"{key}_{protocol}"
+
+
+def _judge_columns(runs: Sequence[Run]) -> list[tables.Column]:
+    """Columns beside the paper's: a suite's judges by other protocols."""
+    known = {column.key: column for column in _EDITING}
+    for run in runs:
+        judge = _judged(run)
+        if judge is not None:
+            protocol, key = judge["judge"].partition("@")[0], _judge_key(run, judge)
+            title = f"{known[METRICS[run.scores['suite'], 'judge']].title} ({protocol})"
+            known.setdefault(key, tables.Column(key=key, title=title))
+    return list(known.values())[len(_EDITING) :]
+
+
+def _editing_rows(run: Run, columns: Sequence[tables.Column]) -> list[tables.Row]:
     """A row for each encoder (``clip_t@ViT-B-32`` is CLIP-T by ViT-B-32) or judge."""
-    overall, suite = run.scores["overall"], run.scores["suite"]
+    overall, suite, data = run.scores["overall"], run.scores["suite"], run.scores.get("data") or {}
     found: dict[str, dict[str, tables.Cell]] = {}
+    # Older runs describe the whole set, of which they may have run a part: hence the number of images, too.
+    of_data = [data.get(name) for name in ("name", "variant", "ids_sha256")]
+    cases = [*of_data, overall["images"] + overall.get("missing", 0)]
     for name, block in overall["metrics"].items():
         metric, _, encoder = name.partition("@")
         if (suite, metric) in METRICS:
-            found.setdefault(encoder, {})[METRICS[suite, metric]] = tables.estimate(block)
-    judge = overall["judge"]
-    # A judge that failed too often has no headline: its mean over what is left would flatter or shame.
-    if judge and judge["headline"] is not None and (suite, "judge") in METRICS:
-        found.setdefault(judge["judge"], {})[METRICS[suite, "judge"]] = tables.estimate(judge["score"])
+            cell = tables.estimate(block, json.dumps([*cases, encoder]))
+            found.setdefault(encoder, {})[METRICS[suite, metric]] = cell
+    judge = _judged(run)
+    if judge is not None:
+        cell = tables.estimate(judge["score"], json.dumps([*cases, judge["judge"]]))
+        found.setdefault(judge["judge"], {})[_judge_key(run, judge)] = cell
     rows = []
     for tool, cells in found.items():
-        ordered = tuple(cells.get(column.key, tables.Cell()) for column in _EDITING)
+        ordered = tuple(cells.get(column.key, tables.Cell()) for column in columns)
         rows.append(tables.Row(label=f"{run.label}, {tool}", images=str(run.scores["world"]), cells=ordered))
     return rows
 

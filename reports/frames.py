@@ -26,7 +26,7 @@ class Run:
     scores: dict[str, Any]
     """scores.json."""
     name: str = ""
-    """What it is called beside others: the folder's name, with its parent's where two folders are named alike."""
+    """What it is called beside others: the folder's name, with as many parents as tell it from them."""
 
     @property
     def model(self) -> str:
@@ -43,6 +43,11 @@ class Run:
     def label(self) -> str:
         """Model and run, for the row of a table."""
         return f"{self.model} ({self.name or self.path.name})"
+
+    @property
+    def tells_right_from_wrong(self) -> bool:
+        """False for edits that no detector measured: their verdicts say no more than that the picture is not black."""
+        return "categories" not in self.scores or bool(self.scores["overall"].get("measured"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,44 +93,62 @@ def load(paths: Sequence[Path]) -> tuple[list[Run], list[Ablation]]:
     again = next((path for i, path in enumerate(paths) if places[i] in places[:i]), None)
     if again is not None:
         raise UserError(f"{again} is given twice")
-    ablations = [load_ablation(path) for path in paths if (path / "ablation.json").is_file()]
-    runs = [load_run(path) for path in paths if not (path / "ablation.json").is_file()]
-    names = [run.path.resolve().name for run in runs]
-    named = [
-        dataclasses.replace(run, name=name if names.count(name) == 1 else "/".join(run.path.resolve().parts[-2:]))
-        for run, name in zip(runs, names, strict=True)
-    ]
-    return named, ablations
+    ablations = [path for path in paths if (path / "ablation.json").is_file()]
+    runs = [path for path in paths if path not in ablations]
+    return (
+        [dataclasses.replace(load_run(path), name=name) for path, name in zip(runs, _names(runs), strict=True)],
+        [load_ablation(path, name) for path, name in zip(ablations, _names(ablations), strict=True)],
+    )
 
 
-def load_ablation(path: Path) -> Ablation:
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as few as tell it from the others.
+
+    >>> from pathlib import Path
+    >>> _names([Path("/x/a/run"), Path("/y/a/run"), Path("/y/b")])
+    ['x/a/run', 'y/a/run', 'b']
+    """
+    parts = [path.resolve().parts for path in paths]
+    found = []
+    for own in parts:
+        alone = (n for n in range(1, len(own)) if sum(own[-n:] == other[-n:] for other in parts) == 1)
+        found.append("/".join(own[-next(alone, len(own)) :]))
+    return found
+
+
+def load_ablation(path: Path, name: str = "") -> Ablation:
     """Reads an ablation's summary, and its cells' runs as far as they are there.
+
+    Args:
+        path: The folder.
+        name: What it is called beside others; by default the folder's name.
 
     Raises:
         UserError: The summary is missing or damaged.
     """
     content = _read_json(path / "ablation.json")
+    name = name or path.resolve().name
     try:
         return Ablation(
             path=path,
             # As the folder is named where none was given, and then its tables are called so once more.
-            name=path.resolve().name.removeprefix("ablation-"),
+            name=name.removeprefix("ablation-"),
             suite=str(content.get("suite", "geneval")),
             command=" ".join(["python -m evals.ablation", *content["command"]]),
-            cells=tuple(_cell(path, row) for row in content["cells"]),
+            cells=tuple(_cell(path, row, name) for row in content["cells"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path / 'ablation.json'} is not written by evals.ablation: {error!r}") from None
 
 
-def _cell(path: Path, row: dict[str, Any]) -> Cell:
+def _cell(path: Path, row: dict[str, Any], ablation: str) -> Cell:
     flags = iter(row["flags"])
     settings = {str(flag).removeprefix("--"): str(value) for flag, value in zip(flags, flags, strict=False)}
     inside = str(row["run"]) not in {"", ".", ".."} and "/" not in str(row["run"])
     place = path / str(row["run"])
     run = load_run(place) if inside and (place / "scores.json").is_file() else None
     if run is not None:
-        run = dataclasses.replace(run, name=f"{path.resolve().name}: {row['cell']}")
+        run = dataclasses.replace(run, name=f"{ablation}: {row['cell']}")
     return Cell(name=str(row["cell"]), settings=settings, row=row, run=run)
 
 

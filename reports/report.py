@@ -17,7 +17,7 @@ from reports import ablation_figures, editing, escape, formats, run_figures, set
 from reports.frames import provenance
 from reports.page import Browser, Fact, Page, Section, Shown, record, render
 from reports.pictures import Album
-from reports.samples import load_pictures
+from reports.samples import NOT_JUDGED, load_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,8 +124,9 @@ def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
     for run in runs:
         score = run.scores["overall"]["score"]
         if score["value"] is not None:
-            note = f"GenEval overall, {run.scores['world']}, {score['low']:.3f} to {score['high']:.3f}, "
-            facts.append(Fact(title=run.label, value=f"{score['value']:.3f}", note=note + f"{score['n']:,} images"))
+            ends = "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}, "
+            note = f"GenEval overall, {run.scores['world']}, {ends}{score['n']:,} images"
+            facts.append(Fact(title=run.label, value=f"{score['value']:.3f}", note=note))
     for ablation in ablations:
         verdicts = [(cell.row["difference"] or {}).get("verdict") for cell in ablation.cells[1:]]
         worse, better = verdicts.count("worse"), verdicts.count("better")
@@ -186,16 +187,46 @@ def _ablation(
 
 
 def _browser(images: dict[str, list[Picture]], album: Album, *, every: bool) -> Browser:
-    records = [
-        record([picture], album, number, picture.outcome)
+    shown = [
+        (number, picture)
         for number, pictures in enumerate(images.values())
         for picture in pictures
         if every or picture.outcome != "right"
     ]
+    unjudged = [picture for _, picture in shown if picture.outcome == NOT_JUDGED]
+    if unjudged:
+        shown.sort(key=_least_liked)
     total = sum(len(pictures) for pictures in images.values())
-    shown = "Every sample" if every else f"The {len(records):,} of {total:,} samples that are wrong or missing"
-    lead = f"{shown}, with planned and detected boxes, the reason, and the stage that failed. Open one for its chain."
-    return Browser(title="Samples" if every else "Failures", lead=lead, records=records, runs=tuple(images))
+    lead = "Every sample" if every else _what_is_shown(len(unjudged), len(shown) - len(unjudged), total)
+    if any(picture.judge_score is not None for picture in unjudged):
+        lead += ", those that the judge likes least first"
+    return Browser(
+        title="Samples" if every or unjudged else "Failures",
+        lead=f"{lead}, with planned and detected boxes, the reason, and the stage that failed. Open one for its chain.",
+        records=[record([picture], album, number, picture.outcome) for number, picture in shown],
+        runs=tuple(images),
+    )
+
+
+def _what_is_shown(unjudged: int, faulty: int, total: int) -> str:
+    """The browser's lead: where nothing tells right from wrong, nothing is called wrong.
+
+    >>> _what_is_shown(0, 2, 9)
+    'The 2 of 9 samples that are wrong or missing'
+    >>> _what_is_shown(9, 0, 9)
+    '9 of 9 samples of which nothing tells right from wrong here'
+    """
+    if not unjudged:
+        return f"The {faulty:,} of {total:,} samples that are wrong or missing"
+    said = f"{unjudged:,} of {total:,} samples of which nothing tells right from wrong here"
+    return f"{said} and {faulty:,} that are wrong or missing" if faulty else said
+
+
+def _least_liked(shown: tuple[int, Picture]) -> tuple[int, bool, float]:
+    """Run by run: what was judged as it stands, then the rest by the judge's score, where there is one."""
+    number, picture = shown
+    score = picture.judge_score if picture.outcome == NOT_JUDGED else 0.0
+    return number, score is None, score or 0.0
 
 
 # --------------------------------------------------------------------------------------------------------------- files
@@ -210,7 +241,8 @@ def write(report: Report, output: Path, pictures: str) -> dict[str, Any]:
     Raises:
         UserError: The folder holds something else.
     """
-    prepare(output)
+    check(output)
+    _clear(output)
     shown: dict[str, list[Shown]] = {}
     for section, drawn in report.drawn:
         shown.setdefault(section, []).append(_save(drawn, output / "figures"))
@@ -230,6 +262,7 @@ def write(report: Report, output: Path, pictures: str) -> dict[str, Any]:
         report.album.write(output / "pictures")
     html = render(page, report.album.inline() if inline else None)
     write_atomic(output / "report.html", html.encode())  # the last one: its presence marks a whole report
+    (output / _UNFINISHED).unlink()
     return {"output": str(output / "report.html"), "tables": len(every), "figures": len(report.drawn),
             "samples": len(page.browser.records), "pictures": len(report.album.files),
             "pictures_in_page": inline}  # fmt: skip
@@ -238,20 +271,37 @@ def write(report: Report, output: Path, pictures: str) -> dict[str, Any]:
 _OURS = {"figures": {".svg", ".pdf", ".png", ".csv"}, "tables": {".csv", ".tex", ".md"}, "pictures": {".webp"}}
 
 
-def prepare(output: Path) -> None:
-    """Makes room for a report: clears away an earlier one, and nothing else.
+_UNFINISHED = ".report-unfinished"
+"""Marks a folder of ours in which no page is yet, or none any more."""
+
+
+def check(output: Path) -> None:
+    """Whether a report may be written there. Changes nothing.
 
     Raises:
-        UserError: The folder has files but no report, or cannot be written.
+        UserError: The folder has files but no report, or is a file.
+    """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"cannot write --output {output}: it is a file")
+    ours = any((output / name).is_file() for name in ("report.html", _UNFINISHED))
+    if output.is_dir() and any(output.iterdir()) and not ours:
+        raise UserError(f"{output} has files but no report.html; choose another --output")
+
+
+def _clear(output: Path) -> None:
+    """Clears away an earlier report, its page first, and nothing else.
+
+    Raises:
+        UserError: The folder cannot be written.
     """
     try:
-        if output.is_dir() and any(output.iterdir()) and not (output / "report.html").is_file():
-            raise UserError(f"{output} has files but no report.html; choose another --output")
+        output.mkdir(parents=True, exist_ok=True)
+        (output / _UNFINISHED).touch()
+        (output / "report.html").unlink(missing_ok=True)
         for folder, suffixes in _OURS.items():
             for path in (output / folder).glob("*"):
                 if path.suffix in suffixes:
                     path.unlink()
-        output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write --output {output}: {error.strerror}") from error
 

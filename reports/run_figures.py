@@ -16,7 +16,7 @@ from evals.metrics.boxes import iou_matrix
 from evals.metrics.layout import as_detections
 from evals.vocabulary import COLORS
 from reports import style
-from reports.samples import STAGES
+from reports.samples import JUDGED, STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -89,14 +89,14 @@ def estimates_by_line(
         known = [(i, each) for i, each in enumerate(estimates) if each.get("value") is not None]
         places = [i + (number - (len(series) - 1) / 2) * 0.7 / len(series) for i, _ in known]
         values = np.array([each["value"] for _, each in known])
-        below, above = (np.abs(values - [each[end] for _, each in known]) for end in ("low", "high"))
+        below, above = (np.abs(values - [end_of(each, end) for _, each in known]) for end in ("low", "high"))
         axes.errorbar(values, places, xerr=[below, above], **_mark(number), linestyle="none", capsize=2,
                       label=style.words(label, 40, 1))  # fmt: skip
         rows += [(label, names[i], each["value"], each["low"], each["high"], each["n"]) for i, each in known]
     axes.set_yticks(range(len(names)), [style.words(name.replace("_", " "), 20) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.axhline(0.5, color=style.GREY, linewidth=0.7)
-    lowest = min((float(row[3]) for row in rows), default=0.0)
+    lowest = min((float(row[2] if row[3] is None else row[3]) for row in rows), default=0.0)
     start = 0.0 if lowest < 0.5 else math.floor(lowest * 10 - 0.2) / 10
     axes.set_xlim(start - 0.02 * (1 - start), 1 + 0.02 * (1 - start))
     axes.set_xlabel(xlabel)
@@ -105,6 +105,15 @@ def estimates_by_line(
     if len(series) > 1:
         figure.legend(loc="outside lower left", ncols=1)
     return figure, tuple(rows)
+
+
+def end_of(estimate: Mapping[str, Any], end: str) -> float:
+    """The end ``low`` or ``high`` of an interval; the value itself where no interval is known.
+
+    >>> end_of({"value": 0.5, "low": 0.25, "high": 0.75}, "low"), end_of({"value": 0.5, "low": None}, "low")
+    (0.25, 0.5)
+    """
+    return float(estimate["value"] if estimate[end] is None else estimate[end])
 
 
 def _mark(number: int) -> dict[str, Any]:
@@ -170,7 +179,7 @@ def layout_fit(groups: Mapping[str, Sequence[Picture]], name: str, title: str) -
     """How much detected boxes overlap planned ones: the share of planned boxes that reach each IoU."""
     ious = {}
     for label, pictures in groups.items():
-        fits = [fit for fit in (picture.fit() for picture in pictures if picture.outcome != "missing") if fit]
+        fits = [fit for fit in (picture.fit() for picture in pictures if picture.outcome in JUDGED) if fit]
         found = np.sort([iou for fit in fits for iou in fit.ious])
         if len(found):
             ious[label] = found
@@ -234,7 +243,7 @@ def color_confusion(pictures: Sequence[Picture], name: str, title: str) -> Drawn
 
 def _asked_colors(pictures: Sequence[Picture]) -> Iterator[tuple[str, str]]:
     for picture in pictures:
-        if picture.outcome == "missing":
+        if picture.outcome not in JUDGED:
             continue
         for item in picture.metadata.get("include", ()):
             if item.get("color") not in COLORS:

@@ -29,7 +29,9 @@ STAGES = {
 }
 """Where a wrong image went wrong; the first five are the scorer's, the others say that it cannot be known."""
 
-OUTCOMES = ("right", "wrong", "missing")
+JUDGED = ("right", "wrong")
+NOT_JUDGED = "not judged"
+OUTCOMES = (*JUDGED, "missing", NOT_JUDGED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +43,10 @@ class Picture:
     task: str
     prompt: str
     outcome: str
-    """One of :data:`OUTCOMES`; missing where there is no image or no verdict."""
+    """One of :data:`OUTCOMES`; missing where there is no image or nothing was measured, not judged where nothing tells
+    right from wrong."""
     stage: str | None
-    """One of :data:`STAGES`; None for a right image."""
+    """One of :data:`STAGES`; None for an image that is right or not judged."""
     reason: str
     chain: str
     file: Path | None
@@ -60,6 +63,8 @@ class Picture:
     """Copy of the picture that an edit starts from, where the run keeps one."""
     target: Path | None = None
     """Copy of the picture that it should lead to."""
+    judge_score: float | None = None
+    """What a judge gave it, in [0, 1]: the mean over repeats; None without a judge."""
 
     @property
     def key(self) -> str:
@@ -95,6 +100,8 @@ def _pictures(run: Run) -> list[Picture]:
     pictures = []
     for result, seen in zip(results, observations, strict=True):
         key = key_of(seen)
+        if result["correct"] and not run.tells_right_from_wrong:
+            result = {**result, "correct": None}  # an older run, which called right whatever is not black
         pictures.append(_judged(run.path, key, result, seen, chains.get(key, {}), faults))
     judged = {key_of(line) for line in observations}
     metadata = {seen["case"]: result for result, seen in zip(results, observations, strict=True)}
@@ -113,18 +120,20 @@ def _judged(
     run: Path, key: Key, result: dict[str, Any], seen: dict[str, Any], chain: dict[str, Any], faults: dict[str, str]
 ) -> Picture:
     plan = seen.get("plan")
-    correct = bool(result["correct"])
+    outcome = {True: "right", False: "wrong", None: NOT_JUDGED}[result["correct"]]
+    judged = [float(value) for value in result.get("judge", ()) if value is not None]
+    score = sum(judged) / len(judged) if judged else None
     fault = faults.get(f"{key[0]}/{key[1]}", "untraced" if plan else "no_plan")
     colors = {(item["name"], *item["box_xyxy_px"]): item.get("color") for item in seen.get("detections", ())}
     details = json.loads(result.get("details", "{}"))  # an editing suite logs none
     return Picture(
         case=key[0],
         index=key[1],
-        task=str(result["tag"] if "tag" in result else result["category"]),
-        prompt=str(result["prompt"] if "prompt" in result else result["instruction"]),
-        outcome="right" if correct else "wrong",
-        stage=None if correct else (fault if fault in STAGES else "untraced"),
-        reason=str(result["reason"]),
+        task=_first(result, ("tag", "category")),
+        prompt=_first(result, ("prompt", "instruction")),
+        outcome=outcome,
+        stage=(fault if fault in STAGES else "untraced") if outcome == "wrong" else None,
+        reason=str(result["reason"]) or (f"judge: {score:.3f}" if outcome == NOT_JUDGED and score is not None else ""),
         chain=str(chain.get("chain") or ""),
         file=inside(run, str(result["filename"])),
         width=int(seen["width"]),
@@ -140,21 +149,30 @@ def _judged(
         has_plan=plan is not None,
         source=_copy(run, key[0], "source"),
         target=_copy(run, key[0], "target"),
+        judge_score=score,
     )  # fmt: skip
+
+
+def _first(record: dict[str, Any], names: tuple[str, str], unknown: str | None = None) -> str:
+    """What stands under GenEval's name, or else under that of the editing suites."""
+    value = record.get(names[0], record.get(names[1], unknown))
+    if value is None:
+        raise KeyError(names[0])
+    return str(value)
 
 
 def _failed(
     run: Path, key: Key, line: dict[str, Any], chain: dict[str, Any], sibling: dict[str, Any] | None
 ) -> Picture:
-    """A sample without a verdict; its prompt is known from another image of the case, or from GenEval's own file."""
+    """A sample without a verdict; its prompt is known from another image of the case, or from the case's own file."""
     file = inside(run, f"images/{key[0]}/samples/{key[1]:04d}.png")
     told = sibling.get("metadata") if sibling else None
     metadata = json.loads(told) if told else _metadata(inside(run, f"images/{key[0]}/metadata.jsonl"))
     return Picture(
         case=key[0],
         index=key[1],
-        task=str((sibling or metadata).get("tag", "unknown")),
-        prompt=str((sibling or metadata).get("prompt", "")),
+        task=_first(sibling or metadata, ("tag", "category"), "unknown"),
+        prompt=_first(sibling or metadata, ("prompt", "instruction"), ""),
         outcome="missing",
         stage="failed",
         reason=f"{line['stage']}: {line['error']}",

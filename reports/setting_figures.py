@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reports import style
-from reports.run_figures import Drawn
+from reports.run_figures import Drawn, end_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +104,7 @@ def _curves(ablation: Ablation, varied: Varied, x: Sequence[float], what: str, n
         color, marker = style.SERIES[number % len(style.SERIES)], style.MARKERS[number % len(style.MARKERS)]
         places, scores = [place for place, _ in points], [cell.row["overall"] for _, cell in points]
         if key is None:
-            low, high = ([score[end] for score in scores] for end in ("low", "high"))
+            low, high = ([end_of(score, end) for score in scores] for end in ("low", "high"))
             axes.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0)
         under = len(lines) - 1 - number  # lines of equal scores lie within each other, the later ones narrower
         axes.plot(
@@ -127,7 +127,7 @@ def _curves(ablation: Ablation, varied: Varied, x: Sequence[float], what: str, n
     axes.set_ylabel("overall score")
     if named == "curve":
         axes.set_xticks(sorted(set(x)))
-    lowest = min(cell.row["overall"]["low" if key is None else "value"] for cell in ablation.cells)
+    lowest = min(end_of(cell.row["overall"], "low" if key is None else "value") for cell in ablation.cells)
     bottom = max(0.0, np.floor(lowest * 10 - 0.5) / 10)
     axes.set_ylim(bottom, 1 + 0.03 * (1 - bottom))
     axes.set_xlim(left=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING, Any
 
 from evals.records import UserError
@@ -28,6 +29,8 @@ class Cell:
     low: float | None = None
     high: float | None = None
     text: str = ""
+    basis: str = ""
+    """What the number rests on, such as cases and encoder: two of the same column compare if this is the same."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +93,9 @@ class Table:
         [False, True]
         """
         column, own = self.columns[index], row.cells[index].value
-        others = [r.cells[index].value for r in self.rows if r.source == row.source]
+        basis = row.cells[index].basis
+        alike = (r.cells[index] for r in self.rows if r.source == row.source)
+        others = [cell.value for cell in alike if cell.basis == basis]
         known = [round(value, column.digits) for value in others if value is not None]
         if column.best is None or own is None or len(known) < 2 or min(known) == max(known):
             return False
@@ -134,18 +139,23 @@ def reported_row(label: str, line: Any, keys: Sequence[str]) -> Row:
 
 def _geneval_row(run: Run) -> Row:
     blocks = {"overall": run.scores["overall"], **run.scores["tasks"]}
-    cells = [estimate(blocks.get(column.key, {}).get("score")) for column in GENEVAL]
+    identity = run.spec.get("identity", {})
+    prompts = identity.get("generate", {}).get("prompts_sha256")
+    basis = json.dumps([prompts, identity.get("observe"), identity.get("verdict")], sort_keys=True)
+    cells = [estimate(blocks.get(column.key, {}).get("score"), basis) for column in GENEVAL]
     n = run.scores["overall"]["score"]["n"]
     return Row(label=run.label, images=str(run.scores["world"]), cells=(*cells, Cell(value=n)))
 
 
-def estimate(block: dict[str, Any] | None) -> Cell:
+def estimate(block: dict[str, Any] | None, basis: str = "") -> Cell:
     """The cell of an estimate of scores.json.
 
-    >>> estimate({"value": 0.5, "low": 0.4, "high": 0.6, "n": 8, "clusters": 2})
-    Cell(value=0.5, low=0.4, high=0.6, text='')
+    >>> estimate({"value": 0.5, "low": 0.4, "high": 0.6, "n": 8, "clusters": 2}, "CLIP")
+    Cell(value=0.5, low=0.4, high=0.6, text='', basis='CLIP')
     """
-    return Cell(value=block.get("value"), low=block.get("low"), high=block.get("high")) if block else Cell()
+    if not block:
+        return Cell()
+    return Cell(value=block.get("value"), low=block.get("low"), high=block.get("high"), basis=basis)
 
 
 def marks(rows: Sequence[Row], table: str, clusters: str = "prompts") -> list[str]:
@@ -177,13 +187,23 @@ def run_notes(runs: Sequence[Run]) -> list[str]:
         if reference:
             ends = (f"{end} {reference[end]['overall']:.3f}: {reference[end]['what']}" for end in ("floor", "ceiling"))
             facts.append(f"with this detector, {'; '.join(ends)}.")
-        for fact in [*facts, *_missing(run)]:
+        for fact in [*facts, *_data(run), *_missing(run)]:
             notes.setdefault(fact, []).append(run.label)
     return [f"{', '.join(labels)}: {fact}" for fact, labels in notes.items()]
 
 
 def _facts(run: Run) -> str:
     return ", ".join(f"{key} {value}" for key, value in provenance(run).items())
+
+
+def _data(run: Run) -> Iterator[str]:
+    """Which cases of which set: two runs with the same ids speak of the same ones."""
+    data = run.scores.get("data")
+    if data:
+        of = f" of {data['of']:,}" if data.get("of") not in (None, data["cases"]) else ""
+        revision = f", revision {data['revision'][:12]}" if data.get("revision") else ""
+        ids = f"ids {data['ids_sha256'][:12]}{revision}"
+        yield f"data {data['name']}, {data['variant']}: {data['cases']:,}{of} cases, {ids}."
 
 
 def _missing(run: Run) -> Iterator[str]:

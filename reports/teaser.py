@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evals.records import UserError
-from reports.frames import load_lines
+from reports.frames import load_run
+from reports.samples import load_pictures
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from evals.metrics.layout import PlannedObject
+    from reports.samples import Picture
 
 _BOX_TOKENS = re.compile(r"<\|box_(?:start|end)\|>")
 _MASK_COLOR = re.compile(r"<\|box_end\|> \((\w+)\)")
@@ -35,15 +39,17 @@ def draw_teaser(run: Path, case: str, index: int) -> Figure:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    filename = f"images/{case}/samples/{index:04d}.png"
-    chain = _find(run / "chains.jsonl", case, index)["chain"]
-    observation = _find(run / "observations.jsonl", case, index)
-    results = {line["filename"]: line for line in load_lines(run / "results.jsonl")}
-    if chain is None:
+    picture = _find(run, case, index)
+    if not picture.chain:
         raise UserError(f"{run} has no chain for case {case}; choose a run of a model that writes chains")
-    image = Image.open(run / filename).convert("RGB")
+    if picture.file is None or not picture.file.is_file():
+        raise UserError(f"{run} has no image for case {case} with index {index}")
+    try:
+        image = Image.open(picture.file).convert("RGB")
+    except UnidentifiedImageError:
+        raise UserError(f"{picture.file} is no image") from None
 
     figure = Figure(figsize=(15, 3.85), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
@@ -53,72 +59,71 @@ def draw_teaser(run: Path, case: str, index: int) -> Figure:
         panel.set_axis_off()
         panel.set(xlim=(0, 1), ylim=(1, 0))
         panel.set_title(title, fontsize=13, fontweight="bold", color="#444444", pad=10)
-    prompt = textwrap.fill(f"“{results[filename]['prompt']}”", 18)
+    prompt = textwrap.fill(f"“{picture.prompt}”", 18)
     panels[0].text(0.5, 0.5, prompt, fontsize=14, ha="center", va="center")
-    _draw_chain(panels[1], chain, observation["plan"]["objects"])
+    _draw_chain(panels[1], picture.chain, picture.planned)
     panels[2].imshow(image, extent=(0, 1, 1, 0), aspect="auto", interpolation="lanczos")
     panels[3].imshow(image, extent=(0, 1, 1, 0), aspect="auto", interpolation="lanczos")
-    _draw_detections(panels[3], results[filename], observation)
-    _draw_verdict(panels[4], results[filename])
+    _draw_detections(panels[3], picture, image.size)
+    _draw_verdict(panels[4], picture)
     figure.subplots_adjust(left=0.005, right=0.995, top=0.9, bottom=0.14, wspace=0.2)
     _draw_arrows(figure, list(panels))
     return figure
 
 
-def _find(log: Path, case: str, index: int) -> dict[str, Any]:
-    lines = load_lines(log)
-    for line in lines:
-        if line["case"] == case and line["index"] == index:
-            return line
-    known = sorted({line["case"] for line in lines})
+def _find(run: Path, case: str, index: int) -> Picture:
+    pictures = load_pictures(load_run(run))
+    for picture in pictures:
+        if (picture.case, picture.index) == (case, index):
+            return picture
+    known = sorted({picture.case for picture in pictures})
     span = f"{known[0]} to {known[-1]}" if known else "none"
-    raise UserError(f"{log} has no case {case!r} with index {index}; its cases: {span}")
+    raise UserError(f"{run} has no case {case!r} with index {index}; its cases: {span}")
 
 
-def _draw_chain(panel: Axes, chain: str, planned: list[dict[str, Any]]) -> None:
+def _draw_chain(panel: Axes, chain: str, planned: Sequence[PlannedObject]) -> None:
     """The layout as the model is given it, coloured boxes on black, and the chain's words below."""
     from matplotlib.patches import Rectangle
 
     colors = dict(enumerate(_MASK_COLOR.findall(chain)))
     panel.add_patch(Rectangle((0, 0), 1, 1, color="black"))
     for number, item in enumerate(planned):
-        x1, y1, x2, y2 = (value / 1000 for value in item["box_1000"])
+        x1, y1, x2, y2 = (value / 1000 for value in item.box_1000)
         color = colors.get(number, "white")
         corner, size = (x1, y1), (x2 - x1, y2 - y1)
         panel.add_patch(Rectangle(corner, *size, facecolor=color, alpha=0.55, edgecolor="none"))
         panel.add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linestyle="--", linewidth=1.5))
-        words = " ".join(word for word in (item["color"], item["name"]) if word) or item["text"]
+        words = " ".join(word for word in (item.color, item.name) if word) or item.text
         label = textwrap.fill(words, 12)
         panel.text((x1 + x2) / 2, (y1 + y2) / 2, label, color="white", fontsize=10, ha="center", va="center")
     words = " ".join(_BOX_TOKENS.sub("", chain).split())
     panel.text(0.5, 1.04, textwrap.fill(words, 54), fontsize=7, ha="center", va="top", color="#444444")
 
 
-def _draw_detections(panel: Axes, result: dict[str, Any], observation: dict[str, Any]) -> None:
+def _draw_detections(panel: Axes, picture: Picture, size: tuple[int, int]) -> None:
     """The detections that counted, with the colour that the encoder named."""
     from matplotlib.patches import Rectangle
 
-    named = {(item["name"], *item["box_xyxy_px"]): item["color"] for item in observation["detections"]}
-    width, height = observation["width"], observation["height"]
-    found = [(name, *box) for name, boxes in json.loads(result["details"]).items() for box in boxes]
-    for number, (name, x1, y1, x2, y2, score) in enumerate(found):
+    width, height = size
+    for number, found in enumerate(picture.seen):
+        x1, y1, x2, y2 = found.box_xyxy_px
         color = _OUTLINES[number % len(_OUTLINES)]
         corner = (x1 / width, y1 / height)
         panel.add_patch(
             Rectangle(corner, (x2 - x1) / width, (y2 - y1) / height, fill=False, edgecolor=color, linewidth=2)
         )
-        words = " ".join(word for word in (named.get((name, x1, y1, x2, y2)), name, f"{score:.2f}") if word)
+        words = " ".join(word for word in (found.color, found.name, f"{found.score:.2f}") if word)
         ground = {"facecolor": color, "edgecolor": "none", "pad": 1.5}
         x, y = corner[0] + 0.01, max(corner[1], 0.06)
         panel.text(x, y, words, va="bottom", color="white", fontsize=8, bbox=ground)
 
 
-def _draw_verdict(panel: Axes, result: dict[str, Any]) -> None:
-    correct = result["correct"]
-    color = "#2a8a3e" if correct else "#c0392b"
-    panel.text(0.5, 0.42, "correct" if correct else "wrong", fontsize=22, fontweight="bold", color=color, ha="center")
-    reason = "\n".join(textwrap.fill(line, 26) for line in result["reason"].splitlines())
-    panel.text(0.5, 0.56, reason or f"task: {result['tag'].replace('_', ' ')}", fontsize=10, ha="center", va="top")
+def _draw_verdict(panel: Axes, picture: Picture) -> None:
+    word = "correct" if picture.outcome == "right" else picture.outcome
+    color = {"right": "#2a8a3e", "wrong": "#c0392b"}.get(picture.outcome, "#444444")
+    panel.text(0.5, 0.42, word, fontsize=22, fontweight="bold", color=color, ha="center")
+    reason = "\n".join(textwrap.fill(line, 26) for line in picture.reason.splitlines())
+    panel.text(0.5, 0.56, reason or f"task: {picture.task.replace('_', ' ')}", fontsize=10, ha="center", va="top")
 
 
 def _draw_arrows(figure: Figure, panels: list[Axes]) -> None:

@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import runner_kit
 from PIL import Image
+from report_kit import BOTH, CHAIN, write_lines, write_run
 
 from evals import cli, geneval, geneval_prompts
+from evals.records import UserError
 from reports import __main__ as reports_main
 from reports import compare
 
@@ -106,12 +110,36 @@ def test_a_baseline_keeps_every_verdict(tmp_path):
     path.write_text(json.dumps(made.as_dict()))
     with pytest.raises(Exception, match="no baseline"):
         compare.of_baseline(path)
-    made = outcomes("a", {"00000": [True, False, True, True], "00001": [False]})
+    made = outcomes("a", {"00000": [True, None, True, True], "00001": [False]})
     path.write_text(json.dumps(made.as_dict()))
     assert compare.of_baseline(path) == made
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "a", "made_by": {}, "cases": {"0": "x"}}'])
+def test_a_task_of_several_words_is_read_back(tmp_path):
+    made = dataclasses.replace(outcomes("a", {"0": [True, False]}), tasks={"0": "change  the colour "})
+    (tmp_path / "b.json").write_text(json.dumps(made.as_dict()))
+    assert compare.of_baseline(tmp_path / "b.json") == made
+
+
+def test_a_baseline_of_before_is_still_read(tmp_path):
+    kept = compare.of_baseline(Path(compare.__file__).parent / "baselines" / "geneval-mini-limit12.json")
+    assert len(kept.right) == 12
+    assert compare.decide(kept, kept, 0.0, 0.05).answer == compare.PASS
+    # Format 1 leaves out images without a score: which one it was is not known, how many is.
+    content = {"format": 1, "name": "old", "made_by": {"detector": "icon"}, "cases": {"0": "t 101", "1": "t 1111"}}
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    old, new = compare.of_baseline(tmp_path / "b.json"), outcomes("b", {"0": [None, None, True, True], "1": [True] * 4})
+    assert "1 images that the baseline has are missing" in compare.decide(old, new, 0.5, 0.05).why
+    assert compare.flips(old, new) == {"lost": [], "won": []}
+    (tmp_path / "b.json").write_text(json.dumps({**content, "format": 3}))
+    with pytest.raises(UserError, match="format 3 is not known"):
+        compare.of_baseline(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", *(f'{{"name": "a", "made_by": {{}}, "cases": {{"0": "{x}"}}}}' for x in ("x", "x ", "x 12"))],
+)
 def test_what_is_no_baseline_is_one_line(capsys, tmp_path, text):
     path = tmp_path / "b.json"
     path.write_text(text)
@@ -141,6 +169,55 @@ def test_cases_that_are_missing_are_said():
     before = outcomes("a", {str(i): [True] for i in range(12)})
     after = dataclasses.replace(before, right={"0": (True,)})
     assert "11 cases are in one of the two only" in compare.decide(before, after, 0.0, 0.05).why
+
+
+def test_missing_images_do_not_pass_unless_they_may_be_wrong():
+    before = outcomes("a", {str(i): [True] * 4 for i in range(50)})
+    after = dataclasses.replace(before, right=dict.fromkeys(before.right, (True, None, None, None)))
+    decision = compare.decide(before, after, 0.02, 0.05)
+    assert decision.answer == compare.UNDECIDED
+    assert "150 images that the baseline has are missing; were they wrong: overall 1.000 -> 0.250" in decision.why
+    few = dataclasses.replace(before, right={**before.right, "7": (True, None, True, True)})
+    decision = compare.decide(before, few, 0.02, 0.05)
+    assert decision.answer == compare.PASS
+    assert "1 images that the baseline has are missing" in decision.why
+    assert compare.decide(few, few, 0.0, 0.05).why.startswith("overall 1.000 -> 1.000"), "nothing was lost"
+    assert "1 images are missing, as they are in the baseline" in compare.decide(few, few, 0.0, 0.05).why
+    assert compare.decide(after, before, 0.0, 0.05).answer == compare.PASS
+    none = dataclasses.replace(before, right=dict.fromkeys(before.right, (None,) * 4))
+    assert compare.decide(before, none, 0.02, 0.05).answer == compare.UNDECIDED
+
+
+def test_images_are_paired_by_index():
+    before, after = outcomes("a", {"0": [True, False, None, True]}), outcomes("b", {"0": [None, True, True, False]})
+    assert compare.flips(before, after) == {"lost": [("0", 3)], "won": [("0", 1)]}
+    (overall, _) = compare.compare(before, after)
+    assert (overall.before, overall.after) == (0.5, 0.5)
+    text = compare.markdown([overall], before, after)
+    assert "1 of 4 images have no verdict in a" in text
+    assert "1 of 4 images have no verdict in b" in text
+
+
+def test_a_gate_says_how_many_images_failed(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    folder, baseline, junit = (
+        write_run(tmp_path / "run", [(CHAIN, BOTH, None)] * 4),
+        tmp_path / "b.json",
+        tmp_path / "j",
+    )
+    assert call(capsys, "baseline", folder, "--output", baseline)[0] == 0
+    failures = []
+    for kept in (4, 1, 0):
+        lost = runner_kit.lines(folder / "observations.jsonl")[kept:]
+        for name in ("results", "observations"):
+            write_lines(folder / f"{name}.jsonl", runner_kit.lines(folder / f"{name}.jsonl")[:kept])
+        failures += [{key: line[key] for key in ("case", "index")} for line in lost]
+        write_lines(folder / "failures.jsonl", [{**each, "stage": "generate", "error": "full"} for each in failures])
+        code, out, _ = call(capsys, "gate", "--baseline", baseline, "--run", folder, "--junit", junit)
+        assert code == (0 if kept == 4 else 2)
+        for said in (out, junit.read_text(), (tmp_path / "summary.md").read_text()):
+            assert (f"{4 - kept} images that the baseline has are missing" in said) == (kept < 4)
+    assert "## Gate of geneval" in (tmp_path / "summary.md").read_text()
 
 
 def test_flips_name_the_images_both_ways():

@@ -194,6 +194,32 @@ def test_a_new_report_replaces_an_old_one_and_nothing_else(sources, tmp_path, ca
     assert not (tmp_path / "figures" / "old.svg").exists()
 
 
+def test_a_mistake_leaves_the_old_report_whole(sources, tmp_path, capsys):
+    output, strange = tmp_path / "r", write_run(tmp_path / "strange")
+    assert call(capsys, sources[0], "--output", output, "--pictures", "beside")[0] == 0
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    scores = json.loads((strange / "scores.json").read_text())
+    (strange / "scores.json").write_text(json.dumps({**scores, "suite": "other"}))
+    for words in ([strange], ["compare", sources[0], strange]):
+        (strange / "observations.jsonl").write_text("")
+        assert call(capsys, *words, "--output", output)[0] == 2
+        assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_a_report_that_broke_off_has_no_page_and_can_be_made_again(sources, tmp_path, capsys):
+    output = tmp_path / "r"
+    assert call(capsys, sources[0], "--output", output)[0] == 0
+    (output / "report.md").unlink()
+    (output / "report.md").mkdir()
+    assert call(capsys, sources[0], "--output", output)[0] == 2
+    (output / "report.md").rmdir()
+    assert not (output / "report.html").exists()
+    assert call(capsys, sources[0], "--output", output)[0] == 0
+    assert sorted(path.name for path in output.iterdir() if path.is_file()) == [
+        "report.html", "report.md", "report.tex", "samples.csv"
+    ]  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------------------------- hostile
 @pytest.fixture
 def hostile(tmp_path):

@@ -1,7 +1,6 @@
 """Reports over a run directory that the suite's own functions wrote."""
 
 import csv
-import dataclasses
 import io
 import json
 import subprocess
@@ -10,11 +9,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from report_kit import BOTH, CHAIN, write_run
+from report_kit import BOTH, CHAIN, make_ablation, write_run
 
-from evals import cli, emu_edit, imagenhub, interactive
 from reports import __main__ as reports_main
-from reports import editing, formats, speed, style, tables
+from reports import editing, formats, speed, tables
 from reports.frames import load, load_results, load_run
 from reports.published import published
 
@@ -48,7 +46,7 @@ def test_a_run_stands_below_the_published_rows_under_its_own_label(run):
     cells = dict(zip((column.key for column in table.columns), ours.cells, strict=True))
     assert (ours.label, ours.images, ours.reported) == ("got (run)", "icon world", False)
     assert cells["overall"].value == cells["color_attr"].value == 0.5
-    assert cells["overall"].low <= 0.5 <= cells["overall"].high
+    assert cells["overall"].low is None, "of a single prompt no interval is known"
     assert cells["n"].value == 2
     # The run has no counting prompts: a dash, not a zero.
     assert cells["counting"].value is None
@@ -124,9 +122,27 @@ def test_missing_images_are_in_the_notes_with_bounds(run):
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path):
-    paths = [write_run(tmp_path / parent / "run") for parent in "ab"]
-    runs, _ = load(paths)
+    paths = [write_run(tmp_path / parent / "run") for parent in ("a", "b", "x/c", "y/c")]
+    runs, _ = load(paths[:2])
     assert [run.label for run in runs] == ["got (a/run)", "got (b/run)"]
+    runs, _ = load(paths)
+    assert [run.name for run in runs] == ["a/run", "b/run", "x/c/run", "y/c/run"], "and no longer than it takes"
+
+
+def test_ablations_of_the_same_name_keep_their_cells_apart(tmp_path):
+    paths = [make_ablation(tmp_path / parent / "steps", {"few": ["--steps", "5"], "many": []}) for parent in "ab"]
+    _, ablations = load(paths)
+    names = [cell.run.name for ablation in ablations for cell in ablation.cells]
+    assert names == ["a/steps: few", "a/steps: many", "b/steps: few", "b/steps: many"]
+
+
+def test_scores_of_other_prompts_are_not_best_of_all(run, tmp_path):
+    better = write_run(tmp_path / "other" / "better", [(CHAIN, BOTH, None)] * 2)
+    spec = json.loads((better / "run.json").read_text())
+    spec["identity"]["generate"]["prompts_sha256"] = "1" * 64
+    (better / "run.json").write_text(json.dumps(spec))
+    table = tables.geneval_table([load_run(run), load_run(better)])
+    assert [row.label for row in table.rows if table.best(row, 0)] == ["GoT-6B"]
 
 
 # ------------------------------------------------------------------------------------------------------------- editing
@@ -182,77 +198,6 @@ def test_a_file_that_is_no_benchmark_is_named(tmp_path, capsys):
     assert reports_main.main(["report", "--output", str(tmp_path / "r")]) == 2
 
 
-@pytest.fixture(scope="module")
-def edited(tmp_path_factory):
-    """Real runs of two editing suites on the icon world's edition: untouched sources, judged by measurement."""
-    root = tmp_path_factory.mktemp("edits")
-    for suite in (emu_edit.SUITE, imagenhub.SUITE, interactive.SUITE):
-        words = ["--model", "identity", "--limit", "4", "--judge", "measured", "--output", str(root / suite.name)]
-        assert cli.main(suite, words) == 0
-    return root
-
-
-def test_editing_runs_stand_below_the_papers_rows_by_encoder_and_judge(edited):
-    runs, _ = load([edited / "emu_edit", edited / "imagenhub"])
-    table = editing.editing_table(runs)
-    ours = {row.label: row for row in table.rows if not row.reported}
-    (clip,) = [row for label, row in ours.items() if label.startswith("identity (emu_edit), ")]
-    (judged,) = [row for label, row in ours.items() if label.startswith("identity (imagenhub), ")]
-    assert clip.cells[0].value == pytest.approx(1.0, abs=1e-4), "an untouched picture is like itself"
-    assert clip.cells[1].low <= clip.cells[1].value <= clip.cells[1].high
-    assert [cell.value for cell in clip.cells[2:]] == [None, None]
-    assert judged.cells[2].value == runs[1].scores["overall"]["judge"]["headline"]
-    assert {row.source for row in ours.values()} == {"icon world"}
-    notes = " ".join(table.notes)
-    assert "untouched source 1.000" in notes
-    assert "bootstrap over source pictures" in notes
-    assert "n = 4 images of" in notes
-
-
-def test_a_judge_that_failed_too_often_has_no_score_in_the_table(edited):
-    run = load_run(edited / "imagenhub")
-    judge = {**run.scores["overall"]["judge"], "headline": None, "failed": {"refusal": 3}, "bounds": [0.1, 0.9]}
-    scores = {**run.scores, "overall": {**run.scores["overall"], "judge": judge}}
-    table = editing.editing_table([dataclasses.replace(run, scores=scores)])
-    assert all(row.reported for row in table.rows)
-    assert "3 judgements failed; with them the score lies between 0.100 and 0.900" in " ".join(table.notes)
-
-
-def test_editing_runs_make_a_report_with_their_failures(edited, tmp_path, capsys):
-    assert reports_main.main([str(edited / "imagenhub"), "--output", str(tmp_path / "r")]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["samples"] == 4, "no edit was made"
-    assert "| IP2P † |" in (tmp_path / "r" / "report.md").read_text()
-
-
-def test_edits_of_the_icon_world_have_a_table_of_their_own(edited):
-    runs, _ = load([edited / "interactive", edited / "emu_edit"])
-    table = editing.measured_table(runs)
-    assert [row.label.partition(":")[0] for row in table.rows] == ["Interactive generation", "Emu-Edit"]
-    for row, run in zip(table.rows, runs, strict=True):
-        shares = run.scores["overall"]["measured"]["shares"]
-        assert [cell.value for cell in row.cells[:3]] == [
-            shares[name]["value"] for name in ("edit done", "rest untouched", "both")
-        ]
-    assert table.rows[0].cells[0].value == 0, "nothing was done to the pictures"
-    assert "true target edit done 1.000" in " ".join(table.notes)
-    with style.sheet():
-        drawn = editing.by_category(runs[1])
-    kinds = [tag for tag, block in runs[1].scores["categories"].items() if block["measured"]]
-    assert {row[1] for row in drawn.rows} == {"all", *kinds}
-
-
-def test_a_report_shows_what_an_edit_started_from(edited, tmp_path):
-    assert (
-        reports_main.main([str(edited / "interactive"), "--output", str(tmp_path / "r"), "--pictures", "beside"]) == 0
-    )
-    page = (tmp_path / "r" / "report.html").read_text()
-    beside = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["samples"][0]["views"][0]["beside"]
-    assert [name for name, _ in beside] == ["source", "target"]
-    files = [tmp_path / "r" / "pictures" / name for _, name in beside]
-    pictures = [np.asarray(Image.open(file).convert("RGB")).astype(int) for file in files]
-    assert np.abs(pictures[0] - pictures[1]).max() > 50, "the target is another picture"
-
-
 def test_teaser_is_a_wide_picture_with_ink_in_every_panel(run, tmp_path):
     target = tmp_path / "docs" / "teaser.png"
     assert reports_main.main(["teaser", str(run), "00000", "--output", str(target)]) == 0
@@ -268,6 +213,9 @@ def test_teaser_is_a_wide_picture_with_ink_in_every_panel(run, tmp_path):
         (["table", "{tmp}/nothing"], "nothing/run.json is missing"),
         (["teaser", "{run}", "00007"], "has no case '00007' with index 0; its cases: 00000 to 00000"),
         (["teaser", "{run}", "00000", "--index", "5"], "with index 5"),
+        (["gate", "--baseline", "{run}", "--run", "{run}"], "is a folder; of a run, `python -m reports baseline"),
+        (["report", "{tmp}", "--output", "{tmp}/r", "--benchmarks", "{run}"], "run.json is missing"),
+        (["report", "--output", "{tmp}/r", "--benchmarks", "{run}"], "{run}"),
         (["teaser", "{run}", "00000", "--output", "{tmp}/teaser.xyz"], "cannot write --output"),
     ],
 )
@@ -275,7 +223,7 @@ def test_a_users_mistake_is_one_line(run, tmp_path, words, message):
     words = [word.format(tmp=tmp_path, run=run) for word in words]
     done = subprocess.run([sys.executable, "-m", "reports", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert message in done.stderr
+    assert message.format(tmp=tmp_path, run=run) in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

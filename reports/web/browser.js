@@ -198,7 +198,7 @@
       figure.append(...beside(view, name), make("figcaption", "", name));
       part.append(figure);
     }
-    side.append(make("p", `reason ${view.outcome}`, view.reason || `judged ${view.outcome}`));
+    side.append(make("p", `reason ${view.outcome}`, view.reason || (view.outcome.endsWith("judged") ? view.outcome : `judged ${view.outcome}`)));
     if (view.stage) {
       side.append(make("p", "small", `Failed at: ${stageName(view.stage)} (${data.words[view.stage] ?? ""})`));
     }
