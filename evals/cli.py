@@ -36,7 +36,8 @@ examples:
   python -m evals.{suite} --model diffusers:my_pipeline --steps 25 --device cuda --dtype float16
   python -m evals.{suite} --output runs/mine --from observe --detector mask2former
 
-The same command resumes after Ctrl-C, a crash or a full disk; a finished run is only printed again.
+The same command resumes after Ctrl-C, a crash or a full disk, and tries again what failed by an exception. A finished
+run is only printed again.
 --from observe and --from verdict redo the later stages of the run in --output; flags not given are that run's own.
 The last line on standard output is one JSON object with the headline numbers. Exit codes: 0 done, 2 a mistake in
 the command (one line says which), 130 interrupted.
@@ -277,7 +278,7 @@ def _show(suite: Suite, scores: dict[str, Any], output: Path) -> None:
     from rich.console import Console
 
     # Without a terminal rich assumes 80 columns and would break the tables of a log file.
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # a run's words are no markup
     for table in suite.tables(scores):
         console.print(table)
     print(json.dumps({**suite.headline(scores), "run": str(output)}), flush=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evals.protocols import Generator
     from evals.records import Case, EditCase, Sample
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +232,7 @@ class FolderGenerator:
     def _list(self, case_id: str) -> dict[int, Path]:
         """Images of a prompt by number; names differ in their number of zeros between tools."""
         if case_id not in self._files:
-            flat = [path for suffix in _SUFFIXES if (path := self._root / f"{case_id}{suffix}").is_file()]
+            flat = [path for suffix in IMAGE_SUFFIXES if (path := self._root / f"{case_id}{suffix}").is_file()]
             self._files = {case_id: {0: flat[0]} if flat else _numbered_images(self._root / case_id / "samples")}
         return self._files[case_id]
 
@@ -251,7 +251,7 @@ class FolderGenerator:
 def _numbered_images(folder: Path) -> dict[int, Path]:
     if not folder.is_dir():
         return {}
-    found = [path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.stem.isdecimal()]
+    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.isdecimal()]
     return {int(path.stem): path for path in sorted(found, reverse=True)}
 
 
@@ -260,7 +260,7 @@ def make_folder(options: GeneratorOptions) -> Generator:
     root = Path(options.argument)
     if not root.is_dir():
         raise UserError(f"--model folder:{root}: no such folder")
-    if not any((path / "samples").is_dir() or path.suffix.lower() in _SUFFIXES for path in root.iterdir()):
+    if not any((path / "samples").is_dir() or path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()):
         raise UserError(f"--model folder:{root}: no images there; expected 00000/samples/0000.png, or CASE.png")
     return FolderGenerator(root)
 

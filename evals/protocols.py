@@ -121,3 +121,6 @@ class Suite:
     """The suite's own arguments that change verdicts only; ``--from verdict`` may change them."""
     observe_options: tuple[str, ...] = ()
     """The suite's own arguments that change observations; ``--from observe`` may change them."""
+    prepare: Callable[[Tools, argparse.Namespace], None] | None = None
+    """Builds what `observe` needs beside the tools; raises `UserError` where it cannot. Called before the first batch
+    and before older results are replaced."""

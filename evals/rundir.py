@@ -161,6 +161,8 @@ class RunDirectory:
         Raises:
             UserError: Another process holds it, or the folder belongs to something else.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is no folder; choose another --output")
         with clear_disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             strangers = [entry.name for entry in self.path.iterdir() if entry.name != ".lock"]
@@ -168,17 +170,23 @@ class RunDirectory:
                 raise UserError(f"{self.path} has files but no run.json; choose another --output")
             handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
-                raise UserError(f"{self.path} is in use by another process (pid {owner})") from error
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            self._own(handle)
             yield
             os.ftruncate(handle, 0)
         finally:
             os.close(handle)
+
+    def _own(self, handle: int) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise UserError(f"{self.path} is in use by another process (pid {owner})") from error
+        except OSError as error:  # some network file systems have no locks
+            raise UserError(f"{self.path} cannot be locked: {error.strerror}; choose another --output") from error
+        with clear_disk_errors(self.path / ".lock"):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
 
     def read_spec(self) -> dict[str, Any] | None:
         """run.json, or None in a new directory."""
@@ -186,11 +194,21 @@ class RunDirectory:
             spec = json.loads(self.spec.read_bytes())
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UserError(f"{self.spec} cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise UserError(f"{self.spec} is damaged ({error}); choose another --output") from error
-        if not isinstance(spec, dict) or "identity" not in spec:
+        if not isinstance(spec, dict) or not spec.keys() >= {"arguments", "machine", "identity"}:
             raise UserError(f"{self.spec} was not written by this program; choose another --output")
         return spec
+
+    def read_scores(self) -> dict[str, Any] | None:
+        """scores.json, the mark of a finished run; None where there is none that can be read."""
+        try:
+            scores = json.loads(self.scores.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return scores if isinstance(scores, dict) else None
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Writes an indented JSON file atomically."""
@@ -209,9 +227,13 @@ class RunDirectory:
         return not any(log.exists() and log.stat().st_size for log in (self.chains, self.observations, self.failures))
 
     def forget_if_empty(self) -> None:
-        """Leaves no trace of a run that never began, so that the corrected command finds a free place."""
-        if self.is_empty():
-            for path in (self.spec, self.path / ".lock"):
+        """Leaves no trace of a run that never began, so that the corrected command finds a free place.
+
+        One image or one empty log is a trace: without run.json nobody could go on there.
+        """
+        lock = self.path / ".lock"
+        if {entry.name for entry in self.path.iterdir()} <= {self.spec.name, lock.name}:
+            for path in (self.spec, lock):
                 path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 self.path.rmdir()

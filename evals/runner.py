@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from evals import sheets
 from evals.progress import Progress
 from evals.records import Sample, UserError, sample_seed
-from evals.rundir import RunDirectory, append_lines, differences, write_atomic, write_lines
+from evals.rundir import RunDirectory, append_lines, differences, read_lines, write_atomic, write_lines
 from evals.worker import Failed, RecordedImages, Worker
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ STAGES = ("generate", "observe", "verdict")
 
 # Redoing a stage leaves what was decided before it untouched, so those arguments must be the run's own.
 _FIXED = {None: STAGES, "generate": ("generate",), "observe": ("generate",), "verdict": ("generate", "observe")}
+
+# Stages of which a sample that failed by an exception is tried again.
+_RETRIED = {None: ("generate", "observe"), "generate": ("generate", "observe"), "observe": ("observe",), "verdict": ()}
+
+# Parts of an identity that lie in files, not in arguments.
+_FILES = ("weights_sha256", "images_sha256")
 
 Log = dict["Key", dict[str, Any]]
 
@@ -91,48 +97,130 @@ def spread(cases: Sequence[Case], limit: int | None) -> list[Case]:
 
 
 def run(plan: Plan) -> dict[str, Any]:
-    """Does what is left of a run and returns its scores. A finished run is only read.
+    """Does what is left of a run and returns its scores.
+
+    A finished run is only read, unless samples of it failed by an exception: these are tried again.
 
     Raises:
         UserError: The directory is in use, was made with other arguments, or the disk is full.
     """
     directory = RunDirectory(plan.output)
     with directory.locked():
-        _prepare(plan, directory)
-        if not directory.scores.exists():
+        plan = _prepare(_build_once(plan), directory)
+        finished = directory.read_scores()
+        logs = _Logs.read(plan, directory)
+        if finished is None or logs.retried:
             _note_changes(plan, directory)
             try:
-                _compute(plan, directory)
-            except UserError:
+                _compute(plan, directory, logs)
+            except UserError as error:
                 directory.forget_if_empty()
-                raise
+                if finished is None:
+                    raise
+                raise UserError(f"{error} (--from verdict shows the run as it is)") from error
             _finish(plan, directory)
         scores: dict[str, Any] = json.loads(directory.scores.read_bytes())
         return scores
 
 
-def _prepare(plan: Plan, directory: RunDirectory) -> None:
-    """Checks that the directory is this run's, and clears what is to be redone."""
+def _build_once(plan: Plan) -> Plan:
+    """The plan with a memory: what was built to see whether it can be used is what is used then."""
+
+    @functools.cache
+    def make_tools() -> Tools:
+        tools = plan.make_tools()
+        if plan.suite.prepare is not None:
+            plan.suite.prepare(tools, plan.args)
+        return tools
+
+    machine, make_generator = functools.cache(plan.machine), functools.cache(plan.make_generator)
+    return dataclasses.replace(plan, machine=machine, make_generator=make_generator, make_tools=make_tools)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Logs:
+    """What the logs say of a plan's samples."""
+
+    chains: Log
+    observations: Log
+    failures: Log
+    """Of samples without an observation."""
+    retried: set[Key]
+    """Those of the failures that this command tries again."""
+
+    @classmethod
+    def read(cls, plan: Plan, directory: RunDirectory) -> _Logs:
+        keys = {_key(sample) for sample in plan.samples}
+        seen = directory.load(directory.observations, keys)
+        failed = {key: line for key, line in directory.load(directory.failures, keys).items() if key not in seen}
+        again = {key for key, line in failed.items() if line.get("raised") and line["stage"] in _RETRIED[plan.start]}
+        return cls(chains=directory.load(directory.chains, keys), observations=seen, failures=failed, retried=again)
+
+    def drawn(self, samples: Iterable[Sample]) -> bool:
+        """Whether each sample has its image, or none for good."""
+        final = self.failures.keys() - self.retried
+        return all(_key(sample) in self.chains or _key(sample) in final for sample in samples)
+
+    def logged(self, samples: Iterable[Sample]) -> bool:
+        """Whether each sample has its observation, or none, be it for good or not."""
+        return all(_key(sample) in self.observations or _key(sample) in self.failures for sample in samples)
+
+
+def _prepare(plan: Plan, directory: RunDirectory) -> Plan:
+    """Checks that the directory is this run's, and clears what is to be redone.
+
+    Returns:
+        The plan, with the identity that the run now has.
+    """
     spec = directory.read_spec()
     if spec is None and plan.start in ("observe", "verdict"):
         raise UserError(f"--from {plan.start} needs a run; {directory.path} has none (--output names another)")
+    if spec is not None and spec.get("clearing"):  # as a kill has left it
+        spec = _clear(directory, spec)
     if spec is None or directory.is_empty():
         directory.write_json(directory.spec, _spec(plan, plan.machine(), redo=None))
-        return
+        return plan
+    logs = _Logs.read(plan, directory)
+    plan = dataclasses.replace(plan, identity=_identity(plan, spec["identity"], logs))
     _check_identity(plan, spec["identity"], directory)
-    if plan.start is None or (spec.get("redo") == plan.start and spec["identity"] == plan.identity):
+    goes_on = spec.get("redo") == plan.start and spec["identity"] == plan.identity and directory.read_scores() is None
+    if plan.start is None or goes_on:
+        return plan
+    _try_out(plan, directory, logs)
+    # An observation that was begun anew is not finished by judging it.
+    redo = spec.get("redo") or plan.start if plan.start == "verdict" else plan.start
+    machine = spec["machine"] if plan.start == "verdict" else plan.machine()
+    # From here on the run is the new one: a kill leaves the rest of the clearing to the next command.
+    spec = {**_spec(plan, machine, redo=redo), "clearing": plan.start}
+    directory.write_json(directory.spec, spec)
+    _clear(directory, spec)
+    return plan
+
+
+def _try_out(plan: Plan, directory: RunDirectory, logs: _Logs) -> None:
+    """Finds out whether a redone stage can be done at all, while the old results are still there."""
+    if plan.start == "verdict":
+        _judge(plan, directory, logs)
         return
-    # The scores go first and the new identity is written last: at no moment does an old log carry a new name.
+    plan.machine()
+    if plan.start == "generate" or not logs.drawn(plan.samples):
+        plan.make_generator()
+    plan.make_tools()
+
+
+def _clear(directory: RunDirectory, spec: dict[str, Any]) -> dict[str, Any]:
+    """Takes away what is to be redone; returns run.json as it then is."""
     directory.scores.unlink(missing_ok=True)
-    if plan.start in ("generate", "observe"):
+    if spec["clearing"] in ("generate", "observe"):
         directory.observations.unlink(missing_ok=True)
-        kept = directory.load(directory.failures, _keys(plan)).values() if plan.start == "observe" else ()
-        write_lines(directory.failures, [line for line in kept if line["stage"] == "generate"])
-    if plan.start == "generate":
+        kept = read_lines(directory.failures)[0] if spec["clearing"] == "observe" else []
+        write_lines(directory.failures, [line for line in kept if line.get("stage") == "generate"])
+    if spec["clearing"] == "generate":
         directory.chains.unlink(missing_ok=True)
         directory.times.unlink(missing_ok=True)
-    machine = spec["machine"] if plan.start == "verdict" else plan.machine()
-    directory.write_json(directory.spec, _spec(plan, machine, redo=plan.start))
+    cleared = {key: value for key, value in spec.items() if key != "clearing"}
+    directory.write_json(directory.spec, cleared)
+    return cleared
 
 
 def _note_changes(plan: Plan, directory: RunDirectory) -> None:
@@ -155,49 +243,79 @@ def _spec(plan: Plan, machine: dict[str, Any], *, redo: str | None) -> dict[str,
     return {"arguments": plan.arguments, "machine": machine, "identity": plan.identity, "redo": redo}
 
 
+def _identity(plan: Plan, old: dict[str, Any], logs: _Logs) -> dict[str, dict[str, Any]]:
+    """The plan's identity; stages that stand keep the files that they were made of, moved or changed as they may be."""
+    stand: tuple[str, ...] = ()
+    if plan.start == "observe" and logs.drawn(plan.samples):
+        stand = ("generate",)
+    elif plan.start == "verdict" and logs.logged(plan.samples):
+        stand = ("generate", "observe")
+    identity = dict(plan.identity)
+    for stage in stand:
+        arguments = {key: value for key, value in plan.identity[stage].items() if key not in _FILES}
+        identity[stage] = arguments | {key: old[stage][key] for key in _FILES if key in old[stage]}
+    if plan.start != "generate" and "images_sha256" not in old.get("generate", {}):
+        # Older runs do not say which images they were given.
+        identity["generate"] = {key: value for key, value in identity["generate"].items() if key != "images_sha256"}
+    return identity
+
+
 def _check_identity(plan: Plan, old: dict[str, Any], directory: RunDirectory) -> None:
     changed = {stage: differences(old.get(stage, {}), plan.identity[stage]) for stage in STAGES}
     refused = [line for stage in _FIXED[plan.start] for line in changed[stage]]
+    if plan.start == "generate":  # draws from what the files hold now
+        refused = [line for line in refused if not line.startswith(_FILES)]
     if not refused:
         return
+    what = "files" if all(line.startswith(_FILES) for line in refused) else "arguments"
     advice = "choose another --output"
-    if not changed["generate"]:
-        advice += f" or redo this one with --from {'observe' if changed['observe'] else 'verdict'}"
-    raise UserError(f"{directory.path} was made with other arguments ({'; '.join(refused)}); {advice}")
+    if all(line.startswith(_FILES) for line in changed["generate"]):
+        stage = next(stage for stage in STAGES if changed[stage])
+        advice += f" or redo this one with --from {stage}"
+    raise UserError(f"{directory.path} was made with other {what} ({'; '.join(refused)}); {advice}")
 
 
-def _keys(plan: Plan) -> set[Key]:
-    return {(sample.case.id, sample.index) for sample in plan.samples}
-
-
-def _compute(plan: Plan, directory: RunDirectory) -> None:
-    """Draws and observes every batch that is not complete in the logs."""
-    keys = _keys(plan)
-    chains = directory.load(directory.chains, keys)
-    failures = directory.load(directory.failures, keys)
-    done = directory.load(directory.observations, keys).keys() | failures.keys()
+def _compute(plan: Plan, directory: RunDirectory, logs: _Logs) -> None:
+    """Draws and observes every batch that is not complete in the logs, or in which a sample is tried again."""
     samples = plan.samples
     batches = [samples[i : i + plan.batch_size] for i in range(0, len(samples), plan.batch_size)]
+    done = logs.observations.keys() | logs.failures.keys() - logs.retried
     pending = [batch for batch in batches if any(_key(sample) not in done for sample in batch)]
     if not pending:
         return
     redo = (directory.read_spec() or {}).get("redo") == "observe"
-    drawn = [batch for batch in pending if redo and all(_key(s) in chains or _key(s) in failures for s in batch)]
+    drawn = [batch for batch in pending if logs.drawn(batch) and (redo or logs.logged(batch))]
     undrawn = [batch for batch in pending if batch not in drawn]
-    tools = functools.cache(plan.make_tools)
 
     def observer() -> Worker:
-        return Worker(RecordedImages(directory, chains), tools(), plan.suite, plan.args, recorded=True)
+        images = RecordedImages(directory, logs.chains)
+        return Worker(images, plan.make_tools(), plan.suite, plan.args, recorded=True)
 
     def drawer() -> Worker:
-        return Worker(plan.make_generator(), tools(), plan.suite, plan.args, recorded=False)
+        return Worker(plan.make_generator(), plan.make_tools(), plan.suite, plan.args, recorded=False)
 
     with Progress(len(samples), done=len(samples) - sum(map(len, pending))) as bar:
-        again = [[sample for sample in batch if _key(sample) in chains] for batch in drawn]
+        again = [[sample for sample in batch if _key(sample) in logs.chains] for batch in drawn]
         for make_worker, todo in ((observer, again), (drawer, undrawn)):
-            for outcomes in plan.engine(make_worker, todo) if todo else ():
-                _log(directory, outcomes)
-                bar.advance(len(outcomes), sum(isinstance(each.observation, Failed) for each in outcomes))
+            if todo:
+                _log_all(directory, plan.engine(make_worker, todo), bar)
+
+
+def _log_all(directory: RunDirectory, results: Iterable[list[Outcome]], bar: Progress) -> None:
+    """Writes batches as they come. One in which nothing but exceptions came waits for the next.
+
+    If that is no better and ends the run, it was no fault of these samples: none of them is a failure then.
+    """
+    waiting: list[list[Outcome]] = []
+    for outcomes in results:
+        failed = [each.observation for each in outcomes if isinstance(each.observation, Failed)]
+        waiting.append(outcomes)
+        if sum(one.raised for one in failed) < len(outcomes):
+            while waiting:
+                _log(directory, waiting.pop(0))
+        bar.advance(len(outcomes), len(failed))
+    for outcomes in waiting:
+        _log(directory, outcomes)
 
 
 def _key(sample: Sample) -> Key:
@@ -220,7 +338,8 @@ def _log(directory: RunDirectory, outcomes: list[Outcome]) -> None:
         drawn_in = {} if each.generate_s is None else {"generate_s": round(each.generate_s, 6)}
         times.append({**key, **drawn_in, "observe_s": round(each.observe_s, 6)})
         if isinstance(each.observation, Failed):
-            failures.append({**key, "stage": each.observation.stage, "error": each.observation.error})
+            raised = {"raised": True} if each.observation.raised else {}
+            failures.append({**key, "stage": each.observation.stage, "error": each.observation.error, **raised})
         else:
             observations.append({**key, **each.observation})
     append_lines(directory.times, times)
@@ -231,21 +350,14 @@ def _log(directory: RunDirectory, outcomes: list[Outcome]) -> None:
 
 def _finish(plan: Plan, directory: RunDirectory) -> None:
     """Judges from the log and sums up. scores.json comes last: it marks a finished run."""
-    samples, keys = plan.samples, _keys(plan)
-    chains, seen = directory.load(directory.chains, keys), directory.load(directory.observations, keys)
-    failed = {key: line for key, line in directory.load(directory.failures, keys).items() if key not in seen}
-    for path, log in ((directory.chains, chains), (directory.observations, seen), (directory.failures, failed)):
-        write_lines(path, [log[_key(sample)] for sample in samples if _key(sample) in log])
-    observed = [sample for sample in samples if _key(sample) in seen]
-    observations = [seen[_key(sample)] for sample in observed]
-    results = [
-        plan.suite.result(
-            sample, directory.image_name(sample), observation, plan.suite.verdict(sample.case, observation, plan.args)
-        )
-        for sample, observation in zip(observed, observations, strict=True)
-    ]
+    samples, logs = plan.samples, _Logs.read(plan, directory)
+    kept = {directory.chains: logs.chains, directory.observations: logs.observations, directory.failures: logs.failures}
+    in_order = {path: [log[_key(sample)] for sample in samples if _key(sample) in log] for path, log in kept.items()}
+    for path, lines in in_order.items():
+        write_lines(path, lines)
+    observations, failures = in_order[directory.observations], in_order[directory.failures]
+    results = _judge(plan, directory, logs)
     write_lines(directory.results, results)
-    failures = [failed[_key(sample)] for sample in samples if _key(sample) in failed]
     scores = plan.suite.summarize(plan.cases, results, observations, failures, plan.args)
     sheets.write_grids(directory.path, plan.cases, plan.args.images_per_prompt)
     plan.suite.sheets(directory.path, results, observations)
@@ -253,3 +365,14 @@ def _finish(plan: Plan, directory: RunDirectory) -> None:
     spec = directory.read_spec()
     if spec is not None and spec["redo"]:
         directory.write_json(directory.spec, {**spec, "redo": None})
+
+
+def _judge(plan: Plan, directory: RunDirectory, logs: _Logs) -> list[dict[str, Any]]:
+    """The lines of results.jsonl."""
+    results = []
+    for sample in plan.samples:
+        observation = logs.observations.get(_key(sample))
+        if observation is not None:
+            verdict = plan.suite.verdict(sample.case, observation, plan.args)
+            results.append(plan.suite.result(sample, directory.image_name(sample), observation, verdict))
+    return results

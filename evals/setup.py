@@ -14,7 +14,7 @@ from evals import generators, provenance
 from evals.engines import ENGINES
 from evals.given import PICTURES
 from evals.protocols import Tools
-from evals.records import UserError, in_icon_world
+from evals.records import UserError, world_of
 from evals.runner import Plan, spread
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from evals.protocols import Embedder, Suite
-    from evals.records import Case
+    from evals.protocols import Detector, Embedder, Suite
+    from evals.records import Case, Detection
 
 ICON_EMBEDDER, PHOTO_EMBEDDER = "icon", "openclip:ViT-L-14/openai"
 
@@ -57,21 +57,46 @@ class LazyEmbedder:
 
     def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Unit vectors, float32 (n, d)."""
-        return self._get().embed_images(images)
+        return self.build().embed_images(images)
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, float32 (n, d)."""
-        return self._get().embed_texts(texts)
+        return self.build().embed_texts(texts)
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
         """Whether each text is longer than the model reads; False where it does not tell."""
-        tell = getattr(self._get(), "truncated", None)
-        return [False] * len(texts) if tell is None else list(tell(texts))
+        tell = getattr(self.build(), "truncated", None)
+        try:
+            return [False] * len(texts) if tell is None else list(tell(texts))
+        except NotImplementedError:
+            return [False] * len(texts)
 
-    def _get(self) -> Embedder:
+    def build(self) -> Embedder:
+        """The embedder itself."""
         if self._built is None:
             self._built = self._make()
         return self._built
+
+
+class LazyDetector:
+    """A detector that is built when first used."""
+
+    def __init__(self, name: str, make: Callable[[], Detector]) -> None:
+        self.name = name
+        self._make = make
+
+    @functools.cached_property
+    def _built(self) -> Detector:
+        return self._make()
+
+    @functools.cached_property
+    def min_score(self) -> float:
+        """Detections below this score are not returned."""
+        return self._built.min_score
+
+    def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
+        """Detections of each RGB image, best first, boxes in that image's pixels."""
+        return self._built.detect(images)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +123,9 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
     name, argument = generators.parse_model(args.model)
     _refuse_idle(name, command.given)
     if args.embedder == "auto":
-        args.embedder = ICON_EMBEDDER if in_icon_world(args.detector) else PHOTO_EMBEDDER
+        args.embedder = ICON_EMBEDDER if world_of(args) == "icon world" else PHOTO_EMBEDDER
     cases = spread(suite.load_cases(args), args.limit)
-    place = generators.weights_place(name, argument, args.checkpoint)
-    weights = {} if place is None else provenance.weights_sha256(place)
-    identity = _identity(suite, args, cases, weights)
+    identity = _identity(suite, args, cases)
     batch_size = args.batch_size or generators.batch_size(name, args.checkpoint)
 
     @functools.cache
@@ -138,10 +161,9 @@ def _refuse_idle(model: str, given: set[str]) -> None:
         raise UserError(f"{', '.join(idle)} has no effect with --model {model}")
 
 
-def _identity(
-    suite: Suite, args: argparse.Namespace, cases: list[Case], weights: dict[str, str]
-) -> dict[str, dict[str, Any]]:
+def _identity(suite: Suite, args: argparse.Namespace, cases: list[Case]) -> dict[str, dict[str, Any]]:
     values = _jsonable(args)
+    roles = _OBSERVE if _is_detected(args) else ("embedder",)
     prompts = hashlib.sha256(json.dumps([case.metadata for case in cases]).encode()).hexdigest()
     return {
         "generate": {
@@ -149,11 +171,11 @@ def _identity(
             **{key: values[key] for key in _GENERATE},
             **({"reference_compat": True} if args.reference_compat else {}),
             "prompts_sha256": prompts,
-            "weights_sha256": weights,
+            **_drawn_from(args),
         },
         "observe": {
-            **{key: values[key] for key in (*_OBSERVE, *suite.observe_options)},
-            "weights_sha256": _scorer_weights(args),
+            **{key: values[key] for key in (*roles, *suite.observe_options)},
+            "weights_sha256": _scorer_weights(args, roles),
         },
         "verdict": {"version": suite.version, **{key: values[key] for key in suite.verdict_options}},
     }
@@ -179,20 +201,47 @@ def _lasting(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _scorer_weights(args: argparse.Namespace) -> dict[str, str]:
+def _is_detected(args: argparse.Namespace) -> bool:
+    """Whether a detector looks at the pictures: at those of a published set of edits none does."""
+    return getattr(args, "data", None) is None
+
+
+def _drawn_from(args: argparse.Namespace) -> dict[str, Any]:
+    """What a generator has on this machine: its weights, or the images of its folder."""
+    name, argument = generators.parse_model(args.model)
+    place = generators.weights_place(name, argument, args.checkpoint)
+    found: dict[str, Any] = {"weights_sha256": {} if place is None else provenance.weights_sha256(place)}
+    if name == "folder":
+        found["images_sha256"] = provenance.images_sha256(Path(argument), generators.IMAGE_SUFFIXES)
+    return found
+
+
+def _scorer_weights(args: argparse.Namespace, roles: Sequence[str]) -> dict[str, str]:
     """Hashes of the detector's and the embedder's weights that lie on this machine."""
+    from evals.embedders import SQUASH
+
     found: dict[str, str] = {}
-    for role in _OBSERVE:
-        name = getattr(args, role)
-        place = ICON_WEIGHTS[role] if name == "icon" else Path(name.partition(":")[2] or name)
+    for role in roles:
+        name = getattr(args, role).removesuffix(SQUASH)
+        place = ICON_WEIGHTS[role] if name == "icon" else _scorer_place(name)
         if place.exists():
             found |= {f"{role}/{key}": value for key, value in provenance.weights_sha256(place).items()}
     return found
 
 
+def _scorer_place(name: str) -> Path:
+    """Where the weights of a detector or an embedder may lie: ``KIND:PATH``, ``PATH`` or ``openclip:MODEL/FILE``."""
+    kind, _, argument = name.partition(":")
+    place = Path(argument or name)
+    weights = Path(argument.partition("/")[2])
+    return weights if kind == "openclip" and weights.is_file() and not place.exists() else place
+
+
 def _default_output(suite: Suite, args: argparse.Namespace, model: str, identity: dict[str, Any]) -> Path:
     """A name that the same command finds again, and no other command that draws other images."""
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    # Changed images of a folder are to be refused, so they must lead to the same run.
+    named = {key: value for key, value in identity.items() if key != "images_sha256"}
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
     words = [suite.name, model, *([f"limit{args.limit}"] if args.limit else []), digest]
     return Path("runs") / "-".join(words)
 
@@ -245,9 +294,17 @@ def _make_tools(args: argparse.Namespace, device: str) -> Tools:
     from evals.detectors import make_detector
     from evals.embedders import make_embedder
 
+    def find() -> Detector:
+        return make_detector(args.detector, device)
+
+    # The type checker wants a min_score that could be set; nobody sets it.
+    detector: Detector = find() if _is_detected(args) else LazyDetector(args.detector, find)  # type: ignore[assignment]
+    embedder = LazyEmbedder(args.embedder, lambda: make_embedder(args.embedder, device))
+    if args.start in ("generate", "observe"):  # older results are replaced: they stay if the encoder cannot be had
+        embedder.build()
     return Tools(
-        detector=make_detector(args.detector, device),
-        embedder=LazyEmbedder(args.embedder, lambda: make_embedder(args.embedder, device)),
-        oracle_render=generators.oracle_render if in_icon_world(args.detector) else None,
+        detector=detector,
+        embedder=embedder,
+        oracle_render=generators.oracle_render if world_of(args) == "icon world" else None,
         device=device,
     )

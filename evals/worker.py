@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _HOPELESS = 8
-"""So many exceptions in a row, and not one success, are a broken set-up rather than hard samples."""
+"""So many exceptions in a row in one stage are a broken set-up rather than hard samples."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,8 @@ class Failed:
     stage: str
     """``"generate"`` or ``"observe"``."""
     error: str
+    raised: bool = False
+    """Whether an exception says so, which may go away, rather than a picture that is missing or damaged."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,17 +98,16 @@ class Worker:
     ) -> None:
         self._generator, self._tools, self._suite, self._args = generator, tools, suite, args
         self._recorded = recorded
-        self._succeeded = False
-        self._failed_in_a_row = 0
+        self._raised_in_a_row = {"generate": 0, "observe": 0}
 
     def __call__(self, batch: Sequence[Sample]) -> list[Outcome]:
         """One outcome per sample, in order."""
         start = time.perf_counter()
-        drawn = self._each("generate", list(batch), self._draw)
+        drawn = self._each("generate", [(sample, sample) for sample in batch], self._draw)
         between = time.perf_counter()
         seen: list[dict[str, Any] | Failed] = [made if isinstance(made, Failed) else _failure(made) for made in drawn]
         good = [i for i, made in enumerate(drawn) if isinstance(made, Generated) and made.image is not None]
-        found = self._each("observe", [(batch[i], drawn[i]) for i in good], self._observe)
+        found = self._each("observe", [(batch[i], (batch[i], drawn[i])) for i in good], self._observe)
         for i, observation in zip(good, found, strict=True):
             seen[i] = observation
         generate_s = None if self._recorded else (between - start) / len(batch)
@@ -127,35 +128,56 @@ class Worker:
 
     def _outcome(self, sample: Sample, made: Generated | Failed, observation: dict[str, Any] | Failed) -> Outcome:
         if self._recorded and isinstance(observation, Failed):
-            observation = Failed(stage="observe", error=observation.error)
+            observation = dataclasses.replace(observation, stage="observe")
         if isinstance(made, Failed):
             return Outcome(sample=sample, png=None, chain=None, warnings=(), observation=observation)
         png = None if self._recorded or made.image is None else png_bytes(made.image)
         return Outcome(sample=sample, png=png, chain=made.chain, warnings=tuple(made.warnings), observation=observation)
 
     def _each(
-        self, stage: str, items: list[Item], compute: Callable[[list[Item]], list[Result]]
+        self, stage: str, items: list[tuple[Sample, Item]], compute: Callable[[list[Item]], list[Result]]
     ) -> list[Result | Failed]:
-        """`compute(items)`; where that raises, each item by itself."""
+        """`compute` of all items; where that raises, of each item by itself."""
         if not items:
             return []
         try:
-            results: list[Result] = compute(items)
+            results: list[Result] = compute([item for _, item in items])
             assert len(results) == len(items), f"{stage}: {len(results)} results for {len(items)} samples"
         except UserError:
             raise
         except Exception as error:
             if len(items) > 1:
                 return [one for item in items for one in self._each(stage, [item], compute)]
-            return [self._failed(stage, error)]
-        self._succeeded, self._failed_in_a_row = True, 0
+            return [self._failed(stage, items[0][0], error)]
+        self._raised_in_a_row[stage] = 0
         return list(results)
 
-    def _failed(self, stage: str, error: Exception) -> Failed:
-        self._failed_in_a_row += 1
-        if not self._succeeded and self._failed_in_a_row >= _HOPELESS:
-            raise UserError(f"{stage} fails on every sample: {describe_error(error)}") from error
-        return Failed(stage=stage, error=describe_error(error))
+    def _failed(self, stage: str, sample: Sample, error: Exception) -> Failed:
+        why = describe_error(error)
+        if _has_damaged_picture(sample):
+            return Failed(stage=stage, error=why)
+        self._raised_in_a_row[stage] += 1
+        if self._raised_in_a_row[stage] >= _HOPELESS:
+            raise UserError(
+                f"{stage} failed on {_HOPELESS} samples in a row: {why}; once that is mended, the same command goes on"
+            ) from error
+        return Failed(stage=stage, error=why, raised=True)
+
+
+def _has_damaged_picture(sample: Sample) -> bool:
+    """Whether a picture that comes with the sample's edit cannot be read: no later try will read it."""
+    edit = sample.case.edit
+    if edit is None:
+        return False
+    try:
+        for picture in (edit.source, edit.target):
+            if picture is not None:
+                picture.load()
+        if edit.mask is not None:
+            edit.mask.load_mask()
+    except ValueError:
+        return True
+    return False
 
 
 def _failure(made: Generated) -> Failed:

@@ -1,5 +1,6 @@
 """The run directory under every fault that a long run meets: kill, interrupt, full disk, damage, other processes."""
 
+import dataclasses
 import errno
 import functools
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from runner_kit import LOGS, contents, lines, make_plan, plan_like_reference
 
-from evals import rundir
+from evals import cli, geneval, rundir
 from evals.records import UserError
 from evals.runner import run
 
@@ -154,6 +155,40 @@ def test_a_damaged_run_json_is_not_overwritten(tmp_path, text):
     assert (tmp_path / "run.json").read_text() == text
 
 
+def test_a_run_json_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(UserError, match=r"run\.json cannot be read: Is a directory"):
+        run(make_plan(tmp_path))
+
+
+@pytest.mark.parametrize("words", [(), ("--from", "verdict")])
+def test_a_file_in_the_place_of_the_output_is_one_line(tmp_path, capsys, words):
+    (tmp_path / "notes.txt").write_text("mine")
+    given = ["--model", "oracle", "--output", str(tmp_path / "notes.txt"), *words]
+    assert cli.main(geneval.SUITE, given) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "notes.txt" in line
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_scores_that_cannot_be_read_are_summed_up_again(reference, tmp_path, text):
+    folder = tmp_path / "run"
+    run(plan_like_reference(folder))
+    (folder / "scores.json").write_text(text)
+    run(dataclasses.replace(plan_like_reference(folder), make_generator=pytest.fail, make_tools=pytest.fail))
+    assert contents(folder) == contents(reference)
+
+
+def test_only_a_lock_that_is_held_is_called_in_use(tmp_path, monkeypatch):
+    def no_locks(handle, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(rundir.fcntl, "flock", no_locks)
+    with pytest.raises(UserError, match="cannot be locked: No locks available"):
+        run(make_plan(tmp_path / "run"))
+
+
 def test_redoing_needs_a_run(tmp_path):
     with pytest.raises(UserError, match="needs a run"):
         make_plan(tmp_path / "nothing", "--from", "verdict")
@@ -176,6 +211,21 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(reference, tmp_path, 
             run(plan_like_reference(folder))
     # What could not be kept for sure was taken back: every line left is whole.
     assert all(not rundir.read_lines(folder / name)[1] for name in LOGS[1:3])
+    run(plan_like_reference(folder))
+    assert contents(folder) == contents(reference)
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("place", ["fsync", "pwrite"])
+def test_a_disk_that_is_full_from_the_start_bars_no_directory(reference, tmp_path, monkeypatch, place):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(rundir.os, place, full)
+        with pytest.raises(UserError, match="disk full while writing"):
+            run(plan_like_reference(folder))
     run(plan_like_reference(folder))
     assert contents(folder) == contents(reference)
 

@@ -104,7 +104,7 @@ def test_a_sample_that_raises_is_one_recorded_failure(reference, tmp_path):
     bad = (first["case"], first["index"])
     scores = run(plan_like_reference(tmp_path / "run", generator=Faulty(bad)))
     assert lines(tmp_path / "run" / "failures.jsonl") == [
-        {"case": bad[0], "index": bad[1], "stage": "generate", "error": "RuntimeError: out of luck"}
+        {"case": bad[0], "index": bad[1], "stage": "generate", "error": "RuntimeError: out of luck", "raised": True}
     ]
     others = (reference / "results.jsonl").read_bytes().splitlines(keepends=True)
     del others[3]
@@ -151,7 +151,7 @@ class Hopeless:
 
 
 def test_a_generator_that_never_works_stops_the_run_and_leaves_nothing(tmp_path):
-    with pytest.raises(UserError, match="generate fails on every sample: RuntimeError: no weights at all"):
+    with pytest.raises(UserError, match="generate failed on 8 samples in a row: RuntimeError: no weights at all"):
         run(make_plan(tmp_path / "run", "--limit", "12", "--batch-size", "16", generator=Hopeless()))
     assert not (tmp_path / "run").exists()
 
