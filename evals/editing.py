@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals import editing_metrics, editing_scores, editing_sheets, measured
+from evals.editing_data import ids_sha256
 from evals.metrics import images, layout
 from evals.metrics.edits import EditTruth
 from evals.protocols import Suite
@@ -28,7 +29,7 @@ from evals.records import Case, Judgement, JudgeQuestion, UserError, Verdict
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from PIL import Image
 
@@ -46,6 +47,7 @@ OBSERVE_OPTIONS = (
     "judge_protocol",
     "judge_prompt",
     "judge_prompts",
+    "judge_place",
     "judge_repeats",
     "judge_temperature",
     "judge_json",
@@ -59,7 +61,7 @@ def add_shared_arguments(group: argparse._ArgumentGroup) -> None:
     """The flags that all editing suites have."""
     from evals import judges
 
-    group.set_defaults(images_per_prompt=1, judge_prompts=None)
+    group.set_defaults(images_per_prompt=1, judge_prompts=None, judge_place=None)
     add = group.add_argument
     add("--clip", nargs="+", default=[], metavar="NAME", help="more CLIPs to measure with, beside --embedder")
     add("--dino", default="none", metavar="dino:ID|PATH", help="a DINO to measure with (default: %(default)s)")
@@ -99,6 +101,11 @@ def as_case(edit: EditCase) -> Case:
 
 
 # -------------------------------------------------------------------------------------------------------------- observe
+def prepare(tools: Tools, args: argparse.Namespace) -> None:
+    """Builds the encoders, the LPIPS network and the judge that `observe` will use."""
+    editing_metrics.instruments(tools, args)
+
+
 def observe(
     samples: list[Sample],
     results: list[Image.Image],
@@ -141,7 +148,7 @@ def observe(
                 "category": edit.category,
                 "group": edit.group or edit.source.sha256(),
                 "black": images.is_black(images.pixels(results[i])),
-                "truncated": _truncated(with_, edit),
+                **_truncated(with_, edit),
                 "metrics": _log(
                     measure(compared, sources[i], results[i], target)
                     | _plan_score(None if "turns" in edit.extra else chains[i], masks[i])
@@ -178,16 +185,24 @@ def _edit(sample: Sample) -> EditCase:
     return sample.case.edit
 
 
-def _truncated(with_: Instruments, edit: EditCase) -> list[str]:
-    """CLIPs that do not read the end of the target's caption."""
+def _truncated(with_: Instruments, edit: EditCase) -> dict[str, list[str]]:
+    """CLIPs that do not read the end of the target's caption, and CLIPs of which that is not known."""
     caption = edit.captions.get("target")
-    return [label for label, clip in with_.clips.items() if caption and _is_truncated(clip, caption)]
+    cut = {label: _is_truncated(clip, caption) for label, clip in with_.clips.items()} if caption else {}
+    return {
+        "truncated": [label for label, is_cut in cut.items() if is_cut],
+        "truncation_unknown": [label for label, is_cut in cut.items() if is_cut is None],
+    }
 
 
-def _is_truncated(clip: Any, caption: str) -> bool:
-    """Whether the encoder below the cache says so; one that cannot tell is not asked."""
-    inner = getattr(clip, "embedder", clip)
-    return bool(hasattr(inner, "truncated") and inner.truncated([caption])[0])
+def _is_truncated(clip: Any, caption: str) -> bool | None:
+    """Whether the encoder itself says so; None if its tokenizer does not tell lengths, as SigLIP's."""
+    inner = getattr(clip, "embedder", clip)  # below the cache
+    inner = inner.build() if hasattr(inner, "build") else inner  # and the run's own, which is built when first used
+    try:
+        return bool(hasattr(inner, "truncated") and inner.truncated([caption])[0])
+    except NotImplementedError:
+        return None
 
 
 def _judge(
@@ -212,15 +227,17 @@ def _log(scores: dict[str, Score]) -> dict[str, Any]:
 
 # -------------------------------------------------------------------------------------------------------------- verdict
 def verdict(case: Case, observation: dict[str, Any], args: argparse.Namespace) -> Verdict:
-    """Whether there is an edit at all: a black picture is none. How good it is, is no yes or no.
+    """In the icon world, an edit is correct if it is done and the rest untouched.
 
-    In the icon world it is: an edit is correct if it is done and the rest untouched.
+    Of a published set no truth is known: a black picture is wrong, and of any other nothing is claimed.
     """
     del case, args
-    if "measured" in observation and not observation["black"]:
-        correct, reason = measured.verdict(EditTruth.from_dict(observation["truth"]), observation["measured"])
-        return Verdict(correct=correct, reason=reason)
-    return Verdict(correct=not observation["black"], reason="the picture is black" if observation["black"] else "")
+    if observation["black"]:
+        return Verdict(correct=False, reason="the picture is black")
+    if "measured" not in observation:
+        return Verdict(correct=None, reason="")
+    correct, reason = measured.verdict(EditTruth.from_dict(observation["truth"]), observation["measured"])
+    return Verdict(correct=correct, reason=reason)
 
 
 def result(sample: Sample, filename: str, observation: dict[str, Any], judged: Verdict) -> dict[str, Any]:
@@ -248,6 +265,7 @@ def make_suite(
     add_arguments: Callable[[argparse._ArgumentGroup], None],
     load: Callable[[argparse.Namespace], EditSet],
     observe_options: tuple[str, ...] = (),
+    pools: Mapping[str, Callable[[str], bool]] | None = None,
 ) -> Suite:
     """An editing suite.
 
@@ -259,6 +277,7 @@ def make_suite(
         add_arguments: Adds its own flags (where the data are, which variant).
         load: Its cases, from these flags.
         observe_options: Which of its flags change observations.
+        pools: Categories that are summed up together, too: name -> whether a category belongs to it.
     """
     described: dict[str, Any] = {}
     known: dict[str, EditCase] = {}
@@ -284,8 +303,10 @@ def make_suite(
         args: argparse.Namespace,
     ) -> dict[str, Any]:
         del results
-        about = {"suite": name, "version": version, "title": title, "protocol": protocol, "data": described}
-        return {**about, **editing_scores.summarize(cases, observations, failures, args)}
+        # What was run may be a part of the set (--limit).
+        data = {**described, "of": described["cases"], "cases": len(cases), "ids_sha256": ids_sha256(cases)}
+        about = {"suite": name, "version": version, "title": title, "protocol": protocol, "data": data}
+        return {**about, **editing_scores.summarize(cases, observations, failures, args, pools or {})}
 
     return Suite(
         name=name,
@@ -301,4 +322,5 @@ def make_suite(
         sheets=lambda run, results, observations: editing_sheets.draw(run, known, results, observations),
         verdict_options=VERDICT_OPTIONS,
         observe_options=(*OBSERVE_OPTIONS, *observe_options),
+        prepare=prepare,
     )

@@ -19,6 +19,8 @@ from evals.records import EditCase, EncodedImage, UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evals.records import Case
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
@@ -51,8 +53,8 @@ class EditSet:
 
     @property
     def ids_sha256(self) -> str:
-        """Hash of the sorted case ids: two reports with the same one speak of the same cases."""
-        return hashlib.sha256("\n".join(sorted(case.id for case in self.cases)).encode()).hexdigest()
+        """`ids_sha256` of all its cases."""
+        return ids_sha256(self.cases)
 
     def describe(self) -> dict[str, Any]:
         """JSON form for run.json and tables, without the cases."""
@@ -67,6 +69,11 @@ class EditSet:
             "dropped": dict(self.dropped),
             "notes": list(self.notes),
         }
+
+
+def ids_sha256(cases: Sequence[Case | EditCase]) -> str:
+    """Hash of the sorted case ids: two reports with the same one speak of the same cases."""
+    return hashlib.sha256("\n".join(sorted(case.id for case in cases)).encode()).hexdigest()
 
 
 def unique(cases: Sequence[EditCase], what: str) -> tuple[EditCase, ...]:

@@ -139,10 +139,17 @@ def measure(
 def _as_smartedit(
     with_: Instruments, compared: Comparison, source: Image.Image, result: Image.Image
 ) -> dict[str, Score]:
-    """What SmartEdit's public script measures, as it does; and its foreground score without the script's quirks."""
+    """What SmartEdit's public script measures, as it does; and its foreground score without the script's quirks.
+
+    With CLIP ViT-L-14 and LPIPS squeeze these are the script's own instruments; others are named like any other.
+    """
     assert compared.levels is not None, "only asked where there is a mask"
     wanted = compared.edit.captions.get("object") or ""
     scores = {f"smartedit/{name}": score for name, score in compared(source, result)[1].items()}
+    if with_.lpips is not None:
+        first, second = smartedit.hidden_pair(source, result, compared.levels)
+        (distance,) = with_.lpips.distances([first], [second])
+        scores[f"smartedit/{images.named('lpips', with_.lpips.label)}"] = Score(value=distance)
     parts = {
         "": smartedit.foreground(result, compared.mask),
         "smartedit/": smartedit.foreground(result, compared.levels, as_smartedit=True),

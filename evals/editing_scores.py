@@ -13,16 +13,18 @@ from evals import measured
 from evals.metrics import images, judging
 from evals.metrics.edits import EditTruth
 from evals.metrics.images import HIGHER_IS_BETTER, Score
-from evals.records import Judgement, in_icon_world
+from evals.records import Judgement, world_of
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from evals.records import Case
 
 _SHORT = ("clip_i_source", "clip_i_target", "clip_t", "clip_direction", "dino_source", "source/l1", "target/l1")
 """Metrics of the table by category."""
+
+_ASK_AGAIN = "--from observe asks again for what failed; legal replies come from --judge-log and are not paid twice"
 
 
 # -------------------------------------------------------------------------------------------------------------- scores
@@ -31,6 +33,7 @@ def summarize(
     observations: Sequence[dict[str, Any]],
     failures: Sequence[dict[str, Any]],
     args: argparse.Namespace,
+    pools: Mapping[str, Callable[[str], bool]],
 ) -> dict[str, Any]:
     """Everything but the suite's own name: metrics and judgements, overall and by category, with n and interval.
 
@@ -39,6 +42,7 @@ def summarize(
         observations: Those pictures that were observed, as `editing.observe` has them, with ``case`` and ``index``.
         failures: Those that were not.
         args: The run's arguments.
+        pools: Categories summed up together: name -> whether a category belongs to it.
     """
     by_category: dict[str, list[dict[str, Any]]] = {case.tag: [] for case in cases}
     for line in observations:
@@ -55,9 +59,17 @@ def summarize(
         "model": args.model,
         "checkpoint": args.checkpoint if args.model == "got" else None,
         "detector": args.detector,
-        "world": "icon world" if in_icon_world(args.detector) else "photographs",
+        "world": world_of(args),
         "overall": _block(observations, total, args),
         "categories": {tag: _block(lines, wanted[tag], args) for tag, lines in by_category.items()},
+        "pooled": {
+            name: _block(
+                [line for line in observations if belongs(line["category"])],
+                sum(count for tag, count in wanted.items() if belongs(tag)),
+                args,
+            )
+            for name, belongs in pools.items()
+        },
         "missing": {"total": total - len(observations), "by_cause": dict(causes.most_common())},
         "faults": _faults(observations),
     }
@@ -101,6 +113,7 @@ def _block(lines: Sequence[dict[str, Any]], wanted: int, args: argparse.Namespac
         "groups": len(set(groups)),
         "black": sum(line["black"] for line in lines),
         "truncated": dict(collections.Counter(label for line in lines for label in line["truncated"])),
+        "truncation_unknown": sorted({label for line in lines for label in line.get("truncation_unknown", ())}),
         "metrics": metrics,
         "judge": judge,
         "measured": measured.summarize(seen, rng) if (seen := [o for o in lines if "measured" in o]) else None,
@@ -164,8 +177,10 @@ def _metric_table(scores: dict[str, Any]) -> Table:
 
 def _caption(scores: dict[str, Any], data: dict[str, Any], overall: dict[str, Any]) -> str:
     revision = f", revision {data['revision'][:12]}" if data["revision"] else ""
+    whole = data.get("of", data["cases"])
+    number = f"{data['cases']}" if whole == data["cases"] else f"{data['cases']} of {whole}"
     lines = [
-        f"{data['name']}, {data['variant']}: {data['cases']} cases, ids {data['ids_sha256'][:12]}{revision}",
+        f"{data['name']}, {data['variant']}: {number} cases, ids {data['ids_sha256'][:12]}{revision}",
         f"licence: {data['licence']}",
         *data["notes"],
         *(f"left out: {number} × {reason}" for reason, number in data["dropped"].items()),
@@ -176,16 +191,23 @@ def _caption(scores: dict[str, Any], data: dict[str, Any], overall: dict[str, An
         reasons.update({f"{name.partition('@')[0]}: {reason}": n for reason, n in block["undefined"].items()})
     lines += [f"undefined: {number} × {reason}" for reason, number in list(reasons.items())[:6]]
     lines += [f"cut captions: {number} by {label}" for label, number in overall["truncated"].items()]
+    lines += [f"cut captions: {label} does not tell" for label in overall.get("truncation_unknown", ())]
     lines += [f"black pictures: {overall['black']}"] if overall["black"] else []
     lines += [f"missing: {number} × {cause}" for cause, number in list(scores["missing"]["by_cause"].items())[:6]]
     return "\n".join(lines)
+
+
+def _rows(scores: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What the tables by category have a line for. Runs of before have no pools."""
+    pooled = [(f"{name}, pooled", block) for name, block in scores.get("pooled", {}).items()]
+    return [*scores["categories"].items(), *pooled, ("all", scores["overall"])]
 
 
 def _category_table(scores: dict[str, Any]) -> Table:
     names = [name for name in scores["overall"]["metrics"] if _is_short(name)]
     columns = ["images", *(f"{name.replace('@', chr(10))} {_arrow(name)}" for name in names)]
     table = _table("By category", columns, "", first="category")
-    for tag, block in [*scores["categories"].items(), ("all", scores["overall"])]:
+    for tag, block in _rows(scores):
         values = [_number(block["metrics"].get(name, {}).get("value")) for name in names]
         table.add_row(tag, str(block["images"]), *values, style="bold" if tag == "all" else None)
     return table
@@ -204,7 +226,7 @@ def _judge_table(scores: dict[str, Any]) -> Table:
         *(f"{part}\n0–10 ↑" for part in parts),
     ]
     table = _table(f"Judge {overall['judge']}", columns, _judge_caption(overall), first="category")
-    for tag, block in [*scores["categories"].items(), ("all", scores["overall"])]:
+    for tag, block in _rows(scores):
         judge = block["judge"]
         if judge is None:
             continue
@@ -232,7 +254,7 @@ def _measured_table(scores: dict[str, Any]) -> Table:
     )
     caption = f"measured by {scores['detector']}\nuntouched source: {floor}\ntrue target: {ceiling}"
     table = _table("Edits that a detector finds done, and the rest untouched", columns, caption, first="category")
-    for tag, block in [*scores["categories"].items(), ("all", scores["overall"])]:
+    for tag, block in _rows(scores):
         found = block["measured"]
         if found is None:
             continue
@@ -248,6 +270,8 @@ def _judge_caption(judge: dict[str, Any]) -> str:
     if judge["headline"] is None:
         lines.append("too many judgements failed for a score; --judge-max-failed 1 shows it all the same")
     lines += [f"failed: {number} × {cause} ({judging.CAUSES[cause]})" for cause, number in judge["failed"].items()]
+    if any(cause in judge["failed"] for cause in judging.UNASKED):
+        lines.append(_ASK_AGAIN)
     if judge["judge_sd"] is not None:
         lines.append(f"the judge's own spread over repeats of one case: {judge['judge_sd']:.3f}")
     usd = "" if judge["usd"] is None else f", {judge['usd']:.2f} USD"

@@ -89,8 +89,8 @@ def sheet(
     size = (across * _TILE_PX[0], _HEADER_PX + -(-len(shown) // across) * _TILE_PX[1])
     page = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(page)
-    right = sum(result["correct"] for result, _ in shown)
-    about = f"{category}: {right} of {len(shown)} right" + (f", {len(pairs)} in all" if len(pairs) > len(shown) else "")
+    about = _about(category, [result for result, _ in shown])
+    about += f", {len(pairs)} in all" if len(pairs) > len(shown) else ""
     pen.text((_PAD_PX, 4), about, _INK, sheets.font(18))
     legend = "source | result | target; dashed: planned, solid: the mask's frame"
     pen.text((_PAD_PX, 26), legend, _INK, sheets.font(12))
@@ -98,6 +98,16 @@ def sheet(
         corner = (i % across * _TILE_PX[0], _HEADER_PX + i // across * _TILE_PX[1])
         page.paste(_tile(run, edits[result["case"]], result, observation), corner)
     return page
+
+
+def _about(category: str, results: Sequence[dict[str, Any]]) -> str:
+    """A sheet's heading. What is right is only said where something tells right from wrong.
+
+    >>> _about("add", [{"correct": True}, {"correct": False}]), _about("add", [{"correct": None}, {"correct": False}])
+    ('add: 1 of 2 right', 'add: 2 edits')
+    """
+    known = [result["correct"] for result in results]
+    return f"{category}: {len(known)} edits" if None in known else f"{category}: {sum(known)} of {len(known)} right"
 
 
 def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: dict[str, Any]) -> Image.Image:
@@ -112,14 +122,16 @@ def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: dict[s
     if pictures[0] is not None:
         _plan(pen, observation, pictures[0])
     font, top = sheets.font(12), _SIDE_PX + 2 * _PAD_PX
-    sheets.mark(pen, (_PAD_PX, top), correct=result["correct"])
+    if result["correct"] is not None:
+        sheets.mark(pen, (_PAD_PX, top), correct=result["correct"])
     for row, line in enumerate(sheets.wrap(edit.instruction, 2, 4, _CHARS)):
         pen.text((_PAD_PX + (0 if row else 18), top + row * _LINE_PX), line, _INK, font)
-    words = [] if result["correct"] else [result["reason"]]
+    wrong = result["correct"] is False
+    words = [result["reason"]] if wrong else []
     for one in observation["judgements"][:1]:
         words.append(f"judge: {one['failure'] or format(one['value'], '.2f')}")
     last = sheets.wrap("; ".join(words), 1, 0, _CHARS)
-    pen.text((_PAD_PX, top + 2 * _LINE_PX), "".join(last), _WRONG if not result["correct"] else _INK, font)
+    pen.text((_PAD_PX, top + 2 * _LINE_PX), "".join(last), _WRONG if wrong else _INK, font)
     return tile
 
 

@@ -33,7 +33,7 @@ def load(args: argparse.Namespace) -> EditSet:
 
 SUITE = editing.make_suite(
     name="emu_edit",
-    version=3,
+    version=4,
     protocol="emu-edit",
     title="Emu-Edit",
     add_arguments=add_arguments,

@@ -329,7 +329,7 @@ def trace(case: Case, observation: dict[str, Any], options: Options) -> geneval_
     """One image's outcome: right or wrong, and where it went wrong if its model had a plan."""
     judged = verdict(case, logged(observation), options)
     if observation["plan"] is None:
-        return geneval_scores.Outcome(case=case.id, correct=judged.correct)
+        return geneval_scores.Outcome(case=case.id, correct=bool(judged.correct))
     plan_correct = plan_verdict(case, observation, options).correct
     oracle = observation["plan"]["oracle"]
     planned = [layout.PlannedObject.from_dict(item) for item in observation["plan"]["objects"]]
@@ -337,7 +337,7 @@ def trace(case: Case, observation: dict[str, Any], options: Options) -> geneval_
     kept = [detection for found in judged.kept.values() for detection in found]
     return geneval_scores.Outcome(
         case=case.id,
-        correct=judged.correct,
+        correct=bool(judged.correct),
         plan_correct=plan_correct,
         oracle_correct=None if oracle is None else verdict(case, logged(oracle), options).correct,
         fit=layout.fit(layout.as_detections(planned, width, height), kept, width, height),

@@ -33,7 +33,7 @@ def load(args: argparse.Namespace) -> EditSet:
 
 SUITE = editing.make_suite(
     name="imagenhub",
-    version=3,
+    version=4,
     protocol="imagenhub",
     title="ImagenHub",
     add_arguments=add_arguments,

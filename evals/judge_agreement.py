@@ -10,8 +10,9 @@ of an editing suite over each model's results, ``--judge-runs MODEL=DIR ...``.
 
 Judge and people are compared item by item inside a model (Spearman, Kendall tau-b), then averaged over models, and by
 the models' means. The ceiling is how well one rater predicts the others: a judge cannot be expected to do better.
-Intervals resample items, the same ones for all models and raters. A model whose ratings do not vary has no
-correlation: it is left out of the mean, and named.
+Beside a judge, the ceiling is that of the models in its mean and of the cells it scored. Intervals resample items, the
+same ones for all models and raters. A model whose ratings do not vary has no correlation: it is left out of the mean,
+and named.
 
     python -m evals.judge_agreement --ratings rater1.tsv rater2.tsv rater3.tsv
     python -m evals.judge_agreement --ratings rater1.tsv rater2.tsv rater3.tsv --judge judge.tsv
@@ -23,7 +24,6 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import itertools
 import json
 import re
 import sys
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals import cli
-from evals.metrics.agreement import krippendorff_alpha, rank_correlations
+from evals.metrics.agreement import against_the_rest, ceiling, compare, mean
 from evals.records import UserError
 from evals.rundir import read_lines, write_atomic
 
@@ -196,98 +196,6 @@ def check_raters(raters: Sequence[Ratings]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ agreement
-def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Mean without NaN; NaN where nothing is left, without a warning."""
-    there = ~np.isnan(values)
-    count = there.sum(axis)
-    total = np.where(there, values, 0.0).sum(axis)
-    mean: NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return mean
-
-
-def _interval(draws: NDArray[np.float64]) -> dict[str, float | None]:
-    """Point (first row), and 95 % interval of the others. Resamples without spread are left out."""
-    rest = draws[1:][~np.isnan(draws[1:])]
-    if np.isnan(draws[0]) or len(rest) == 0:
-        return {"value": None if np.isnan(draws[0]) else float(draws[0]), "low": None, "high": None}
-    low, high = np.quantile(rest, (0.025, 0.975))
-    return {"value": float(draws[0]), "low": float(low), "high": float(high)}
-
-
-def compare(x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[str, Any]:
-    """Rank correlations of two ``(items, models)`` arrays: per model, their mean, pooled, and by the models' means.
-
-    Args:
-        x: Scores of one; NaN is missing.
-        y: Scores of the other.
-        weights: ``(1 + resamples, items)``, the first row all ones.
-    """
-    per_model, rhos, taus, counted = [], [], [], []
-    for j in range(x.shape[1]):
-        both = ~np.isnan(x[:, j]) & ~np.isnan(y[:, j])
-        counted.append(int(both.sum()))
-        rho, tau = rank_correlations(x[both, j], y[both, j], weights[:, both])
-        per_model.append({"n": counted[-1], "spearman": _interval(rho), "kendall": _interval(tau)})
-        rhos.append(rho)
-        taus.append(tau)
-    both = ~np.isnan(x) & ~np.isnan(y)
-    pooled = rank_correlations(x[both], y[both], np.repeat(weights, both.sum(1), axis=1))
-    means = [_model_means(scores, both, weights) for scores in (x, y)]
-    ranking = np.array([rank_correlations(*_both(a, b))[0][0] for a, b in zip(*means, strict=True)])
-    return {
-        "models": per_model,
-        "mean": {"spearman": _interval(_mean(np.array(rhos), 0)), "kendall": _interval(_mean(np.array(taus), 0))},
-        "pooled": {"n": int(both.sum()), "spearman": _interval(pooled[0]), "kendall": _interval(pooled[1])},
-        "ranking": {"spearman": _interval(ranking)},
-    }
-
-
-def _both(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    there = ~np.isnan(a) & ~np.isnan(b)
-    return a[there], b[there]
-
-
-def _model_means(
-    scores: NDArray[np.float64], both: NDArray[np.bool_], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """``(1 + resamples, models)`` means over the items that both have."""
-    count = weights @ both
-    means: NDArray[np.float64] = np.divide(
-        weights @ np.where(both, scores, 0.0), count, out=np.full(count.shape, np.nan), where=count > 0
-    )
-    return means
-
-
-def ceiling(raters: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[str, Any]:
-    """How well people predict people: ``(raters, items, models)`` of one aspect.
-
-    Returns:
-        ``pairs``: mean over pairs of raters; ``rest``: mean over raters, each against the mean of the others, which is
-        what a judge is held against; ``alpha``: Krippendorff's, ordinal, over all cells.
-    """
-    point = weights[:1]
-    pairs = [compare(a, b, point) for a, b in itertools.combinations(raters, 2)]
-    rest = [compare(raters[k], _mean(np.delete(raters, k, 0), 0), point) for k in range(len(raters))]
-    cells = raters.reshape(len(raters), -1)  # (raters, items * models)
-    alpha = krippendorff_alpha(cells, np.repeat(weights, raters.shape[2], axis=1))
-    return {"pairs": _average(pairs), "rest": _average(rest), "alpha": _interval(alpha)}
-
-
-def _average(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean of several comparisons. No interval: pairs of three raters are too few to have one worth the name."""
-    averages: dict[str, Any] = {}
-    for kind in ("mean", "pooled"):
-        for name in ("spearman", "kendall"):
-            values = [one[kind][name]["value"] for one in found if one[kind][name]["value"] is not None]
-            averages.setdefault(kind, {})[name] = float(np.mean(values)) if values else None
-    per_model = [[m["spearman"]["value"] for m in one["models"]] for one in found]
-    averages["models"] = [
-        float(np.mean(seen)) if (seen := [v for v in column if v is not None]) else None
-        for column in zip(*per_model, strict=True)
-    ]
-    return averages
-
-
 def analyse(
     raters: Sequence[Ratings], judges: Sequence[Ratings], seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, Any]:
@@ -315,28 +223,46 @@ def analyse(
         "judge": None,
     }
     for k, aspect in enumerate(ASPECTS):
-        by_rater = _mean(people[..., k], 1)  # (raters, models)
+        by_rater = mean(people[..., k], 1)  # (raters, models)
         found["scores"][aspect] = [
             {"mean": float(by_rater[:, j].mean()), "sd": float(by_rater[:, j].std())} for j in range(len(models))
         ]
         found["human"][aspect] = ceiling(people[..., k], weights)
     if judges:
-        known = {(item, model) for one in judges for item in one.items for model in one.models}
-        wanted = set(itertools.product(items, models))
-        if not known & wanted:
-            raise UserError(f"--judge: no item and model of {judges[0].name} is among the human ratings")
-        said = _mean(align(judges, items, models), 0)
-        found["judge"] = {
-            "name": judges[0].name,
-            "repeats": len(judges),
-            "missing": int(np.isnan(said[..., 0]).sum()),
-            "aspects": {
-                aspect: compare(said[..., k], _mean(people[..., k], 0), weights)
-                for k, aspect in enumerate(ASPECTS)
-                if not np.isnan(said[..., k]).all()
-            },
-        }
+        found["judge"] = _against_judge(judges, items, models, people, weights)
     return found
+
+
+def _against_judge(
+    judges: Sequence[Ratings],
+    items: Sequence[str],
+    models: Sequence[str],
+    people: NDArray[np.float64],
+    weights: NDArray[np.float64],
+) -> dict[str, Any]:
+    """The judge against the mean of the raters, and the ceiling that these set where the judge has a say."""
+    named = {model for one in judges for model in one.models}
+    strange = sorted(named - set(models))
+    if strange:
+        raise UserError(f"--judge: nobody rated {', '.join(strange)}; the ratings are of {', '.join(models)}")
+    if not {item for one in judges for item in one.items} & set(items):
+        raise UserError(f"--judge: no item of {judges[0].name} is among the human ratings")
+    said = mean(align(judges, items, models), 0)
+    heard = {k: aspect for k, aspect in enumerate(ASPECTS) if not np.isnan(said[..., k]).all()}
+    aspects = {aspect: compare(said[..., k], mean(people[..., k], 0), weights) for k, aspect in heard.items()}
+    ceilings = {}
+    for k, aspect in heard.items():
+        # A model of which the judge has no correlation is not in its mean: the raters' would be of other models.
+        counts = [one["spearman"]["value"] is not None for one in aspects[aspect]["models"]]
+        there = ~np.isnan(said[..., k]) & np.array(counts)
+        ceilings[aspect] = against_the_rest(np.where(there, people[..., k], np.nan))
+    return {
+        "name": judges[0].name,
+        "repeats": len(judges),
+        "missing": int(np.isnan(said[:, [model in named for model in models], 0]).sum()),
+        "aspects": aspects,
+        "ceiling": ceilings,
+    }
 
 
 # --------------------------------------------------------------------------------------------------------------- output
@@ -372,12 +298,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _show(found: dict[str, Any]) -> None:
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # names of models are no markup
     for table in tables(found):
         console.print(table)
     for cell in found["unreadable"][:5]:
         sys.stderr.write(f"not read, taken as missing: {cell}\n")
-    headline = {aspect: found["human"][aspect]["rest"]["mean"]["spearman"] for aspect in ASPECTS}
+    ceilings = found["judge"]["ceiling"] if found["judge"] else {a: found["human"][a]["rest"] for a in ASPECTS}
+    headline = {aspect: one["mean"]["spearman"] for aspect, one in ceilings.items()}
     judge = found["judge"] and {
         aspect: one["mean"]["spearman"]["value"] for aspect, one in found["judge"]["aspects"].items()
     }

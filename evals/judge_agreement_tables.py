@@ -18,7 +18,7 @@ def judge_table(found: dict[str, Any]) -> Table:
     table = _table(
         f"Judge {judge['name']}{repeats} against {len(found['raters'])} raters: Spearman, Kendall",
         f"95 % intervals: bootstrap over {found['items']} items. Without a number: ratings that do not vary.{missing} "
-        "Ceiling: a rater against the mean of the others.",
+        "Ceiling: a rater against the mean of the others, over the same models and cells.",
     )
     aspects = judge["aspects"]
     for aspect in aspects:
@@ -29,7 +29,7 @@ def judge_table(found: dict[str, Any]) -> Table:
         table.add_row(model, *_cells([aspects[aspect]["models"][j] for aspect in aspects]))
     table.add_section()
     table.add_row("mean of models", *_cells([aspects[aspect]["mean"] for aspect in aspects]), style="bold")
-    people = [found["human"][aspect]["rest"]["mean"] for aspect in aspects]
+    people = [judge["ceiling"][aspect]["mean"] for aspect in aspects]
     ceiling = [cell for one in people for cell in (_number(one["spearman"]), "", _number(one["kendall"]))]
     table.add_row("  its ceiling", *ceiling)
     table.add_row("all items pooled", *_cells([aspects[aspect]["pooled"] for aspect in aspects]))

@@ -8,18 +8,52 @@ wrong set-up is told in words that name the judge's flags.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
 from evals.records import UserError
 from got import vlm
-from got.vlm import REFUSED, AskFailed, Backend, Ledger, Reply
+from got.vlm import REFUSED, AskFailed, Backend, Ledger, Reply, model_name
 from got.vlm import AskParams as JudgeParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["REFUSED", "AskFailed", "Backend", "JudgeParams", "Ledger", "OpenAIBackend", "Reply", "TransformersBackend"]
+__all__ = [
+    "REFUSED",
+    "AskFailed",
+    "Backend",
+    "JudgeParams",
+    "Ledger",
+    "OpenAIBackend",
+    "Reply",
+    "TransformersBackend",
+    "endpoint_hash",
+    "model_from_environment",
+    "model_name",
+]
+
+_OPENAI = "https://api.openai.com/v1"
+"""Where the client goes if nobody names an address."""
+
+
+def model_from_environment() -> str:
+    """The model that ``JUDGE_MODEL`` names.
+
+    Raises:
+        UserError: It names none.
+    """
+    model = os.environ.get("JUDGE_MODEL", "")
+    if not model:
+        raise UserError("--judge openai: set JUDGE_MODEL to the model's name")
+    return model
+
+
+def endpoint_hash() -> str:
+    """`OpenAIBackend.secret_free_place` of the endpoint that the environment names, without client and key."""
+    address = os.environ.get("OPENAI_BASE_URL") or _OPENAI
+    return hashlib.sha256((address if address.endswith("/") else f"{address}/").encode()).hexdigest()[:12]
 
 
 @contextlib.contextmanager
@@ -44,10 +78,8 @@ class OpenAIBackend(vlm.OpenAIBackend):
         Raises:
             UserError: A variable is missing.
         """
-        model, url = model or os.environ.get("JUDGE_MODEL", ""), os.environ.get("OPENAI_BASE_URL") or None
+        model, url = model or model_from_environment(), os.environ.get("OPENAI_BASE_URL") or None
         key = os.environ.get("OPENAI_API_KEY", "")
-        if not model:
-            raise UserError("--judge openai: set JUDGE_MODEL to the model's name")
         if not key and url is None:
             raise UserError("--judge openai: set OPENAI_API_KEY, or OPENAI_BASE_URL for an endpoint without a key")
         # A server of one's own often wants no key, but the client insists on one.

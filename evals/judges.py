@@ -2,7 +2,8 @@
 
 A judge's name holds the protocol, the model and a hash of the prompts, and stands in every metric's name. Each answer
 is asked for a bounded number of times. What failed is missing and has a cause; see `evals.metrics.judging`. Replies are
-kept in a log, legal or not; legal ones are taken from there when the same is asked again.
+kept in a log, legal or not. Legal ones are taken from there when the same is asked again; whoever refused or wrote
+nonsense is asked anew, and paid anew.
 """
 
 from __future__ import annotations
@@ -11,17 +12,26 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import os
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.judge_backends import REFUSED, AskFailed, JudgeParams, Ledger, OpenAIBackend, TransformersBackend
+from evals.judge_backends import (
+    REFUSED,
+    AskFailed,
+    JudgeParams,
+    Ledger,
+    OpenAIBackend,
+    TransformersBackend,
+    endpoint_hash,
+    model_from_environment,
+    model_name,
+)
 from evals.judge_protocols import make_protocol, render
 from evals.judge_replies import BadReply, parse_scores, shortened
 from evals.metrics.judging import MAX_FAILED
-from evals.records import Judgement, UserError
+from evals.records import Judgement, UserError, world_of
 from evals.rundir import append_lines, png_bytes, read_lines, write_lines
 
 if TYPE_CHECKING:
@@ -34,7 +44,9 @@ if TYPE_CHECKING:
     from evals.records import JudgeQuestion
 
 _HOPELESS = 8
-"""So many judgements without an answer, and not one with, are a broken set-up."""
+"""So many judgements in a row without an answer are a broken set-up, or an endpoint that has gone."""
+
+_SILENT = ("transport", "rate limit")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +64,7 @@ class JudgeSettings:
     usd_per_million: tuple[float, float] | None = None
     """Price of a million tokens in and out."""
     max_usd: float | None = None
-    """No request is sent that could lead above this."""
+    """No request is sent that could lead above this, with what the log holds of this judge."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- judge
@@ -78,7 +90,7 @@ class VlmJudge:
         log: Path | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Takes legal replies from a log, and adds all new ones.
+        """Takes legal replies from a log, and adds all new ones. What the log has cost counts as spent.
 
         Args:
             protocol: What is asked.
@@ -88,13 +100,14 @@ class VlmJudge:
             sleep: Waits some seconds.
         """
         self.name = f"{protocol.name}@{backend.id}#{protocol.prompt_hash}"
-        if settings.max_usd is not None and settings.usd_per_million is None:
-            raise UserError("--max-spend needs --judge-price")
-        self.ledger = Ledger(settings.usd_per_million, settings.max_usd, settings.params.max_tokens)
+        replies = _read_log(log)
+        price, max_tokens = settings.usd_per_million, settings.params.max_tokens
+        spent = _spent([one for one in replies if one.get("judge") == self.name], Ledger(price, None, max_tokens))
+        self.ledger = Ledger(price, settings.max_usd, max_tokens, spent)
         self._protocol, self._backend, self._settings, self._log = protocol, backend, settings, log
         self._sleep, self._lock = sleep, threading.Lock()
-        self._known = _read_log(log)
-        self._succeeded, self._unanswered = False, 0
+        self._known = {one["key"]: one["text"] for one in replies if one.get("cause") is None and "key" in one}
+        self._answered, self._unanswered = False, 0
 
     def judge(self, questions: Sequence[JudgeQuestion]) -> list[Judgement]:
         """One judgement per question, in order, several asked at a time."""
@@ -113,18 +126,25 @@ class VlmJudge:
                 pair = self._answer(call, question, [files[name] for name in call.images], tally)
                 scores |= dict(zip(call.scores, pair, strict=True))
         except (AskFailed, BadReply) as error:
-            self._note(error)
+            self._note(tally, error)
             return self._judgement(question, tally, failure=error.cause, detail=str(error))
-        self._succeeded = True
+        self._note(tally)
         return self._judgement(question, tally, scores_0_10=scores, value=self._protocol.combine(scores))
 
-    def _note(self, error: AskFailed | BadReply) -> None:
-        """An endpoint that never answers is a broken set-up: the user hears of it now, not after hours of waiting."""
+    def _note(self, tally: _Tally, error: AskFailed | BadReply | None = None) -> None:
+        """An endpoint that does not answer ends the run: the user hears of it now, and a later run asks again.
+
+        A reply from the log says nothing about the endpoint. A request that is not accepted does so only if none ever
+        was: else it may be this one's own fault.
+        """
         with self._lock:
-            told = isinstance(error, AskFailed) and error.cause in ("transport", "rate limit", "rejected")
-            self._unanswered += told
-            if self._unanswered >= _HOPELESS and not self._succeeded:
-                raise UserError(f"the judge does not answer: {error}") from error
+            if error is not None and error.cause in (_SILENT if self._answered else (*_SILENT, "rejected")):
+                self._unanswered += 1
+                if self._unanswered >= _HOPELESS:
+                    hint = "the same command goes on when it does"
+                    raise UserError(f"the judge does not answer ({hint}): {error}") from error
+            elif tally.calls and (error is None or error.cause != "budget"):
+                self._answered, self._unanswered = True, 0
 
     def _judgement(self, question: JudgeQuestion, tally: _Tally, **outcome: Any) -> Judgement:
         return Judgement(
@@ -221,15 +241,22 @@ class VlmJudge:
         return hashlib.sha256(json.dumps([*parts, digests], sort_keys=True).encode()).hexdigest()
 
 
-def _read_log(log: Path | None) -> dict[str, str]:
-    """Legal replies by key. A line that a kill has cut is taken out: the next one must start on a line of its own."""
+def _read_log(log: Path | None) -> list[dict[str, Any]]:
+    """All replies. A line that a kill has cut is taken out: the next one must start on a line of its own."""
     if log is None:
-        return {}
+        return []
     records, damaged = read_lines(log)
     if damaged:
         write_lines(log, records)
     log.parent.mkdir(parents=True, exist_ok=True)
-    return {record["key"]: record["text"] for record in records if record.get("cause") is None and "key" in record}
+    return records
+
+
+def _spent(replies: Sequence[dict[str, Any]], ledger: Ledger) -> float:
+    """What replies have cost; one whose tokens nobody counted, as much as an empty ledger sets aside for it."""
+    aside = ledger.reserve() or 0.0
+    costs = [ledger.cost(one.get("tokens_in"), one.get("tokens_out")) for one in replies]
+    return sum(aside if usd is None else usd for usd in costs)
 
 
 # --------------------------------------------------------------------------------------------------------- command line
@@ -249,7 +276,12 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     add("--judge-repeats", type=int, default=1, metavar="N", help="ask each thing N times (default: %(default)s)")
     add("--judge-concurrency", type=int, default=4, metavar="N", help="requests at a time (default: %(default)s)")
     add("--judge-price", type=float, nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
-    add("--max-spend", type=float, metavar="USD", help="no request that could lead above this; needs --judge-price")
+    add(
+        "--max-spend",
+        type=float,
+        metavar="USD",
+        help="no request that could lead above this, with what --judge-log holds of the judge; needs --judge-price",
+    )
     add(
         "--judge-max-failed",
         type=float,
@@ -264,14 +296,54 @@ def _temperature(text: str) -> float | None:
 
 
 def resolve(args: argparse.Namespace) -> None:
-    """Writes into the arguments what the judge depends on beside them: the endpoint's model and the prompts' hash.
+    """Checks the flags, and writes into the arguments what the judge depends on beside them.
 
-    A run whose identity holds both belongs to one judge, also when the environment or a prompt file changes.
+    That is the endpoint's model, a hash of its address or the name of a local model with its weights' hash, and the
+    prompts' hash: a run whose identity holds them belongs to one judge, also when the environment or a file changes.
+
+    Raises:
+        UserError: No such judge, or not with these arguments.
     """
-    if args.judge == "openai" and os.environ.get("JUDGE_MODEL"):
-        args.judge = f"openai:{os.environ['JUDGE_MODEL']}"
-    asked = args.judge not in ("none", "measured")
-    args.judge_prompts = make_protocol(args.judge_protocol, args.judge_prompt).prompt_hash if asked else None
+    args.judge_prompts = args.judge_place = None
+    kind, place = (args.judge, "") if args.judge in ("none", "measured") else _parsed(args.judge)
+    if kind == "openai":
+        place = place or model_from_environment()
+        args.judge = f"openai:{place}"
+    if kind == "measured" and world_of(args) != "icon world":
+        raise UserError("--judge measured is for the icon world: no --data, and a detector of icons")
+    _settings(kind, args)
+    if kind in ("openai", "hf"):
+        args.judge_prompts = make_protocol(args.judge_protocol, args.judge_prompt).prompt_hash
+        args.judge_place = endpoint_hash() if kind == "openai" else model_name(place)
+
+
+def _parsed(spec: str) -> tuple[str, str]:
+    """Kind and place of a judge that has to be asked."""
+    kind, _, place = spec.partition(":")
+    if kind != "openai" and not (kind == "hf" and place):
+        raise UserError(f"Expected a judge none, measured, openai, openai:MODEL or hf:PATH|ID but got {spec!r}")
+    return kind, place
+
+
+def _settings(kind: str, args: argparse.Namespace) -> JudgeSettings:
+    """The flags of `add_arguments`, checked."""
+    if args.judge_repeats < 1 or args.judge_concurrency < 1:
+        raise UserError(
+            "--judge-repeats and --judge-concurrency: expected 1 or more but got "
+            f"{args.judge_repeats} and {args.judge_concurrency}"
+        )
+    if not 0 <= args.judge_max_failed <= 1:
+        raise UserError(f"--judge-max-failed is {args.judge_max_failed}; expected a number from 0 to 1")
+    if args.max_spend is not None and args.judge_price is None:
+        raise UserError("--max-spend needs --judge-price")
+    if kind == "hf" and args.judge_repeats > 1:
+        raise UserError("--judge-repeats: a local judge is greedy and says the same every time")
+    return JudgeSettings(
+        params=JudgeParams(temperature=args.judge_temperature, json_mode=args.judge_json),
+        concurrency=args.judge_concurrency,
+        usd_per_million=None if args.judge_price is None else (args.judge_price[0], args.judge_price[1]),
+        max_usd=args.max_spend,
+    )
 
 
 def make_judge(spec: str, args: argparse.Namespace, log: Path | None = None, device: str = "cpu") -> Judge:
@@ -286,22 +358,8 @@ def make_judge(spec: str, args: argparse.Namespace, log: Path | None = None, dev
     Raises:
         UserError: No such judge, or it cannot be had with these arguments.
     """
-    if args.judge_repeats < 1 or args.judge_concurrency < 1:
-        raise UserError("--judge-repeats and --judge-concurrency: expected 1 or more")
-    if not 0 <= args.judge_max_failed <= 1:
-        raise UserError(f"--judge-max-failed is {args.judge_max_failed}; expected a number from 0 to 1")
-    protocol = make_protocol(args.judge_protocol, args.judge_prompt)
-    settings = JudgeSettings(
-        params=JudgeParams(temperature=args.judge_temperature, json_mode=args.judge_json),
-        concurrency=args.judge_concurrency,
-        usd_per_million=None if args.judge_price is None else (args.judge_price[0], args.judge_price[1]),
-        max_usd=args.max_spend,
-    )
-    kind, _, place = spec.partition(":")
+    kind, place = _parsed(spec)
+    settings, protocol = _settings(kind, args), make_protocol(args.judge_protocol, args.judge_prompt)
     if kind == "openai":
         return VlmJudge(protocol, OpenAIBackend.from_environment(place), settings, log)
-    if kind == "hf" and place:
-        if args.judge_repeats > 1:
-            raise UserError("--judge-repeats: a local judge is greedy and says the same every time")
-        return VlmJudge(protocol, TransformersBackend(place, device), settings, log)
-    raise UserError(f"Expected a judge openai or hf:PATH but got {spec!r}")
+    return VlmJudge(protocol, TransformersBackend(place, device), settings, log)

@@ -2,8 +2,10 @@
 
 Source: Huang et al., *SmartEdit: Exploring Complex Instruction-based Image Editing with Multimodal Large Language
 Models*, arXiv 2312.06739, and its evaluation set of 219 edits in six categories, which a user brings as a folder.
-Without ``--data`` the icon world's edition is run: 300 edits in the six categories, among them
-objects described by what they are for, two descriptions of each of the 80 classes.
+SmartEdit sums up understanding (the first five, over samples, not over categories) apart from reasoning; tables do so
+in the line "understanding, pooled" beside the category of reasoning. Without ``--data`` the icon world's edition is
+run: 300 edits in the six categories, among them objects described by what they are for, two descriptions of each of
+the 80 classes.
 
     python -m evals.reason_edit --model got
     python -m evals.reason_edit --model folder:results --data ReasonEdit --judge openai
@@ -31,11 +33,21 @@ def load(args: argparse.Namespace) -> EditSet:
     return icon_edits.icon_set("reason_edit") if args.data is None else editing_sets.load_reason_edit(args.data)
 
 
+def is_understanding(category: str) -> bool:
+    """Whether SmartEdit counts a category to "understanding", which it sums up apart from reasoning.
+
+    >>> is_understanding("3-Mirror"), is_understanding("6-Reasoning"), is_understanding("reasoning")
+    (True, False, False)
+    """
+    return "reasoning" not in category.lower()
+
+
 SUITE = editing.make_suite(
     name="reason_edit",
-    version=3,
+    version=4,
     protocol="smartedit",
     title="Reason-Edit",
+    pools={"understanding": is_understanding},
     add_arguments=add_arguments,
     load=load,
 )

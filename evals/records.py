@@ -77,9 +77,10 @@ class Detection:
 class Verdict:
     """What an observation means for its case."""
 
-    correct: bool
+    correct: bool | None
+    """None where nothing tells right from wrong."""
     reason: str
-    """Empty if correct; else one line per thing that is wrong."""
+    """Empty if not wrong; else one line per thing that is wrong."""
     kept: dict[str, tuple[Detection, ...]] = dataclasses.field(default_factory=dict)
     """Class name -> detections that passed the thresholds, best first."""
 

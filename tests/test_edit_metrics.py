@@ -299,6 +299,28 @@ def test_lpips_with_weights_from_a_file_is_torchmetrics_with_the_same_network(ba
     assert ours.label == f"lpips-{net}"
 
 
+def test_smartedits_lpips_is_that_of_its_script(backbone):
+    """The script's steps: masked pictures from -1 to 1 in LPIPS of torchmetrics, the hole being -1 in both."""
+    from torchmetrics.functional.image.lpips import _LPIPS, _lpips_update
+
+    net, path = backbone
+    network = make_lpips(f"{net}:{path}")
+    source, result = as_image(picture(0, 90, 120)), as_image(picture(1, 90, 120))
+    levels = np.zeros((90, 120), np.uint8)
+    levels[20:60, 30:90] = 250
+    mask = torch.from_numpy(np.array(Image.fromarray(levels).resize((256, 256), Image.Resampling.NEAREST))) / 255
+    a, b = (
+        torch.from_numpy(np.array(one.resize((256, 256), Image.Resampling.BICUBIC))).permute(2, 0, 1)[None] / 255
+        for one in (source, result)
+    )
+    plain = _LPIPS(net=net, pnet_rand=True)
+    plain.net.load_state_dict(network._network.net.state_dict())
+    with torch.inference_mode():
+        expected = _lpips_update(a * (1 - mask) * 2 - 1, b * (1 - mask) * 2 - 1, plain, normalize=False).item()
+    (found,) = network.distances(*([one] for one in smartedit.hidden_pair(source, result, levels)))
+    assert found == pytest.approx(expected, rel=0.02)
+
+
 def test_lpips_of_a_region_sees_where_the_change_is(backbone):
     ours = make_lpips(f"{backbone[0]}:{backbone[1]}")
     a = picture(0, 128, 128)

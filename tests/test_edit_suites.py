@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -148,6 +150,23 @@ def test_the_suite_runs_from_command_line_to_table(suite, tmp_path, capsys):
     assert list((run / "sheets").glob("*.png"))
     again = cli.main(suite, ["--model", "oracle", "--limit", "7", "--judge", "measured", "--output", str(run)])
     assert again == 0
+
+
+def test_reason_edit_pools_understanding_and_takes_lpips_as_smartedit_does(tmp_path, capsys):
+    weights = tmp_path / "squeeze.pth"
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), weights)
+    words = ["--model", "target", "--limit", "12", "--lpips", f"squeeze:{weights}", "--output", str(tmp_path / "run")]
+    assert cli.main(reason_edit.SUITE, words) == 0
+    assert "understanding, pooled" in capsys.readouterr().out
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "run" / "observations.jsonl").read_text().splitlines()]
+    first = [line for line in lines if line["category"] != "reasoning"]
+    pooled = scores["pooled"]["understanding"]
+    assert pooled["images"] == len(first) == 10
+    for name in ("smartedit/l2", "smartedit/lpips@lpips-squeeze", "source/l1"):
+        assert pooled["metrics"][name]["value"] == pytest.approx(np.mean([line["metrics"][name] for line in first]))
+    lpips = scores["overall"]["metrics"]["smartedit/lpips@lpips-squeeze"]
+    assert (lpips["value"] > 0, lpips["identity"]) == (True, 0)
 
 
 def test_got_is_given_the_source_or_the_changed_plan(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """An editing suite from command line to table, on a Parquet file of ImagenHub's schema made here."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import pickle
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from edit_kit import word_clip
 from judge_kit import KEY, fails, says, serve
 from PIL import Image
 from rich.console import Console
@@ -142,7 +144,8 @@ def test_a_folder_of_results_is_measured_with_what_is_missing_and_black_counted(
     direction = overall["metrics"]["clip_direction@mean-colors"]
     assert direction["value"] > 0.3
     lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
-    assert [line["correct"] for line in lines] == [True, True, False, True, True]
+    assert [line["correct"] for line in lines] == [None, None, False, None, None]  # no truth, no claim
+    assert [line["reason"] for line in lines] == ["", "", "the picture is black", "", ""]
     assert lines[0]["metrics"]["source/l1_outside"] == 0
     assert lines[0]["metrics"]["target/l1"] == 0
     assert lines[0]["metrics"]["clip_i_target@mean-colors"] == pytest.approx(1)
@@ -189,12 +192,119 @@ def test_a_judge_is_asked_about_every_result_and_its_failures_bound_the_score(da
     assert KEY not in "".join(path.read_text() for path in (tmp_path / "run").glob("*.json*"))
 
 
-def test_the_tables_name_data_licence_floor_and_what_is_missing(data, folder, tmp_path):
-    scores = scores_of(data, tmp_path / "run", "--model", f"folder:{folder}")
+ASK_AGAIN = "--from observe asks again"
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """An endpoint that answers everything, in the environment, and the flags that ask it."""
+    monkeypatch.setenv("JUDGE_MODEL", "judge-1")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with serve(says("[8, 6]")) as endpoint:
+        monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+        words = ["--model", "target", "--judge", "openai", "--judge-log", str(tmp_path / "log.jsonl")]
+        yield endpoint, [*words, "--judge-concurrency", "1"]
+
+
+def text_of(scores):
     console = Console(width=140, record=True, file=io.StringIO())
     for table in editing.editing_scores.tables(scores):
         console.print(table)
-    text = console.export_text()
+    return console.export_text()
+
+
+def test_a_judge_that_goes_away_ends_the_run_and_the_same_command_goes_on(data, tmp_path, asked):
+    endpoint, words = asked
+    words += ["--judge-repeats", "2"]
+    endpoint.script[:] = [*[says("[8, 6]")] * 2, fails(429, Retry_After="3600")]
+    with pytest.raises(cli.UserError, match="the judge does not answer"):
+        scores_of(data, tmp_path / "run", *words)
+    endpoint.script[:] = [says("[8, 6]")]
+    before = len(endpoint.requests)
+    judge = scores_of(data, tmp_path / "run", *words)["overall"]["judge"]
+    assert (judge["failed"], judge["headline"]) == ({}, pytest.approx(0.6))
+    assert len(endpoint.requests) == before + 2 * COUNT - 2
+
+
+def test_a_table_with_judgements_that_were_not_had_says_how_to_get_them(data, tmp_path, asked):
+    endpoint, words = asked
+    words += ["--judge-price", "1000", "2000", "--max-spend"]
+    scores = scores_of(data, tmp_path / "run", *words, "8.1")
+    assert scores["overall"]["judge"]["failed"] == {"budget": COUNT - 3}
+    assert ASK_AGAIN in text_of(scores)
+    assert scores_of(data, tmp_path / "run", *words, "100") == scores  # a finished run is only read
+    more = scores_of(data, tmp_path / "run", *words, "100", "--from", "observe")
+    assert (more["overall"]["judge"]["failed"], len(endpoint.requests)) == ({}, COUNT)
+    assert ASK_AGAIN not in text_of(more)
+
+
+def test_another_endpoint_or_other_weights_are_another_run(data, tmp_path, asked, monkeypatch):
+    endpoint, words = asked
+    scores_of(data, tmp_path / "run", *words)
+    monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url.replace("127.0.0.1", "localhost"))
+    with pytest.raises(cli.UserError, match="judge_place: "):
+        scores_of(data, tmp_path / "run", *words)
+    (tmp_path / "vlm").mkdir()
+    seen = []
+    for content in (b"a", b"b"):
+        (tmp_path / "vlm" / "model.safetensors").write_bytes(content)
+        given = cli.parse(SUITE, ["--data", str(data), *TOOLS, "--judge", f"hf:{tmp_path / 'vlm'}"])
+        seen.append(setup.make_plan(SUITE, given, prepare=lambda: None).identity["observe"]["judge_place"])
+    assert seen[0] != seen[1]
+    assert all(name.startswith("vlm-") for name in seen)
+
+
+def test_a_judges_flags_are_checked_before_anything_is_drawn(data, tmp_path):
+    for words, message in (
+        (["--judge", "measured"], "--judge measured is for the icon world"),
+        (["--judge-repeats", "0"], "expected 1 or more"),
+        (["--judge", "gpt"], "but got 'gpt'"),
+    ):
+        with pytest.raises(cli.UserError, match=message):
+            scores_of(data, tmp_path / "run", "--model", "target", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_judge_that_cannot_be_had_leaves_the_old_run_as_it_was(data, tmp_path, monkeypatch):
+    scores = scores_of(data, tmp_path / "run", "--model", "target")
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for words in (["--judge", "openai:m"], ["--dino", f"dino:{tmp_path}"], ["--lpips", "resnet"]):
+        with pytest.raises(cli.UserError, match=r"set OPENAI_API_KEY|cannot be loaded|Expected an LPIPS network"):
+            scores_of(data, tmp_path / "run", "--model", "target", *words, "--from", "observe")
+        assert scores_of(data, tmp_path / "run", "--model", "target") == scores
+
+
+def test_a_part_of_a_set_says_which_and_a_published_set_is_photographs(data, tmp_path):
+    """Also with the detector of the icon world, which is the default and looks at nothing here."""
+    whole = scores_of(data, tmp_path / "whole", "--model", "target", "--detector", "icon")
+    part = scores_of(data, tmp_path / "part", "--model", "target", "--detector", "icon", "--limit", "4")
+    assert [(s["data"]["cases"], s["data"]["of"]) for s in (whole, part)] == [(COUNT, COUNT), (4, COUNT)]
+    run = [json.loads(line)["case"] for line in (tmp_path / "part" / "results.jsonl").read_text().splitlines()]
+    assert part["data"]["ids_sha256"] == hashlib.sha256("\n".join(sorted(run)).encode()).hexdigest()
+    assert whole["data"]["ids_sha256"] == load_imagenhub(str(data), rows=COUNT).ids_sha256
+    assert f"filtered: 4 of {COUNT} cases" in text_of(part)
+    assert f"filtered: {COUNT} cases" in text_of(whole)
+    headline = SUITE.headline(part)
+    assert (headline["cases"], headline["world"]) == (4, "photographs")
+
+
+def test_a_clip_that_cannot_tell_the_length_of_a_text_measures_all_the_same(data, tmp_path):
+    siglip = word_clip(tmp_path / "siglip")
+    with pytest.raises(NotImplementedError):
+        siglip.truncated(["noise"])
+    lazy = setup.LazyEmbedder(siglip.name, lambda: siglip)
+    scores = scores_of(data, tmp_path / "run", "--model", "target", clip=lazy)
+    overall = scores["overall"]
+    (label,) = overall["truncation_unknown"]
+    assert (overall["images"], overall["truncated"]) == (COUNT, {})
+    assert overall["metrics"][f"clip_t@{label}"]["n"] == COUNT
+    assert f"cut captions: {label} does not tell" in text_of(scores)
+
+
+def test_the_tables_name_data_licence_floor_and_what_is_missing(data, folder, tmp_path):
+    scores = scores_of(data, tmp_path / "run", "--model", f"folder:{folder}")
+    text = text_of(scores)
     for words in ("CC-BY-4.0", "untouched", "true", "clip_i_source@mean-colors ↑", "black pictures: 1", "missing: 1 ×"):
         assert words in text
     assert "captions are equal" not in text  # that case has no result
@@ -212,6 +322,9 @@ def test_a_sheet_shows_source_result_and_target_with_the_masks_frame(data, folde
     blue = [(p[..., 2] - p[..., 0] > 200).mean() for p in pictures_at]
     assert blue[0] < 0.02 < 0.1 < blue[1]
     assert np.array_equal(pictures_at[1], pictures_at[2])  # this result is the target
+    row = page[header + pad + side + pad :][:16]  # where ticks and crosses stand
+    marks = [row[:, pad + i * 3 * (side + 2 * pad) :][:, :16] for i in range(3)]
+    assert [(np.ptp(mark, axis=-1) > 40).any() for mark in marks] == [False, False, True]  # black, so a cross
     frame = pictures_at[0][4 * 5 - 1, 5 * 5 : 15 * 5]  # the mask begins at row 4 of 24, at 5 px a pixel
     assert (frame == 255).all()
 

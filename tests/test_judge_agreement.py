@@ -73,7 +73,7 @@ def test_repeats_tell_how_much_the_judge_wavers_and_weigh_as_one_case():
 
 
 def test_two_judges_do_not_share_a_column():
-    with pytest.raises(ValueError, match="judgements of one judge"):
+    with pytest.raises(UserError, match=r"judgements of .* and .*--from observe"):
         judging.summarize([[judged(0.1)], [judged(0.2, judge="got@n#1")]], ["a", "b"], np.random.default_rng(0))
 
 
@@ -259,6 +259,37 @@ def test_repeats_of_a_judge_are_averaged(three, capsys):
     assert once["spearman"] == twice["spearman"]
 
 
+def test_the_ceiling_is_that_of_the_models_and_cells_that_the_judge_scored(three, tmp_path, capsys):
+    """As if the raters had rated nothing else: 40 of 60 items, and two of the three models that vary."""
+    paths, judge = three
+    rows = [line.split("\t") for line in judge.read_text().splitlines()]
+    cells = {row[0]: [row[1], "[5, 5]", row[3]] for row in rows[1:41]}  # of one that never varies, no correlation
+    part = write_tsv(tmp_path / "part.tsv", ["Alpha", "Beta", "Gamma"], cells)
+    code, out, _ = run(capsys, "--ratings", *paths, "--judge", part, "--output", tmp_path / "part.json")
+    assert code == 0
+    assert "60 cells of the judge are missing" in " ".join(out.split())  # 20 items of three models
+    found = json.loads((tmp_path / "part.json").read_text())
+    small = []
+    for path in paths:
+        kept = [line.split("\t") for line in path.read_text().splitlines()[1:41]]
+        small.append(write_tsv(tmp_path / f"small-{path.name}", ["A", "C"], {row[0]: row[1:4:2] for row in kept}))
+    alone = json.loads(run(capsys, "--ratings", *small)[1].splitlines()[-1])["ceiling"]
+    assert json.loads(out.splitlines()[-1])["ceiling"] == pytest.approx(alone)
+    for aspect, whole in found["human"].items():
+        assert found["judge"]["ceiling"][aspect]["models"][1] is None
+        assert whole["rest"]["models"][1] is not None
+
+
+@pytest.mark.parametrize("words", ["--judge", "--judge-runs"])
+def test_a_model_that_nobody_rated_is_refused(three, tmp_path, capsys, words):
+    paths, _ = three
+    table = write_tsv(tmp_path / "j.tsv", ["Alpha", "Omega"], {"sample_1_1.jpg": ["[1, 1]", "[1, 1]"]})
+    given = table if words == "--judge" else f"Omega={write_run(tmp_path / 'run', [(0, 1)] * 3)}"
+    code, _, err = run(capsys, "--ratings", *paths, words, given)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "nobody rated Omega; the ratings are of Alpha, Beta, Gamma, Delta" in err
+
+
 def test_without_a_judge_people_are_held_against_each_other(three, capsys):
     code, out, _ = run(capsys, "--ratings", *three[0])
     assert code == 0
@@ -291,7 +322,7 @@ def test_one_rater_or_a_stranger_as_judge_is_refused(three, tmp_path, capsys):
     paths, _ = three
     assert "two raters or more" in run(capsys, "--ratings", paths[0])[2]
     stranger = write_tsv(tmp_path / "j.tsv", ["Alpha"], {"else.jpg": ["[1, 1]"]})
-    assert "no item and model of j" in run(capsys, "--ratings", *paths, "--judge", stranger)[2]
+    assert "no item of j is among the human ratings" in run(capsys, "--ratings", *paths, "--judge", stranger)[2]
     assert "cannot be read" in run(capsys, "--ratings", tmp_path / "none.tsv", *paths)[2]
     with pytest.raises(UserError, match="cannot be read"):
         judge_agreement.read_ratings(tmp_path, human=True)

@@ -135,12 +135,36 @@ def test_a_wrong_key_or_model_ends_the_run_in_one_line_without_the_key(status):
     assert KEY not in str(caught.value)
 
 
-def test_an_endpoint_that_never_answers_ends_the_run():
-    with serve(fails(500)) as endpoint, pytest.raises(UserError, match="the judge does not answer"):
-        judge_at(endpoint, attempts=1).judge([question(seed=i) for i in range(20)])
-    with serve(GOOD, fails(500)) as endpoint:
-        answers = judge_at(endpoint, attempts=1, concurrency=1).judge([question(seed=i) for i in range(20)])
-    assert [answer.failure for answer in answers] == [None] + ["transport"] * 19
+@pytest.mark.parametrize("script", [[fails(500)], [fails(400, "what?")], [GOOD, fails(500)], [GOOD, GOOD, fails(429)]])
+def test_an_endpoint_that_does_not_answer_any_more_ends_the_run(script):
+    with serve(*script) as endpoint:
+        with pytest.raises(UserError, match=r"the judge does not answer .*goes on when it does.*HTTP"):
+            judge_at(endpoint, attempts=1, concurrency=1).judge([question(seed=i) for i in range(20)])
+        assert len(endpoint.requests) - (len(script) - 1) in (8, 9)  # the next one may be under way
+
+
+@pytest.mark.parametrize("alive", [GOOD, says("hm"), says("", refusal="no"), fails(400, "content_filter")])
+def test_an_endpoint_that_answers_now_and_then_is_waited_for(alive):
+    script = [step for _ in range(4) for step in (*[fails(503)] * 7, alive)]
+    with serve(*script) as endpoint:
+        answers = judge_at(endpoint, attempts=1, concurrency=1).judge([question(seed=i) for i in range(32)])
+    assert [answer.failure for answer in answers].count("transport") == 28
+
+
+def test_pictures_that_are_not_accepted_do_not_end_a_run_that_had_answers():
+    with serve(GOOD, fails(400, "image too large")) as endpoint:
+        answers = judge_at(endpoint, attempts=1, concurrency=1).judge([question(seed=i) for i in range(12)])
+    assert [answer.failure for answer in answers] == [None] + ["rejected"] * 11
+
+
+def test_replies_from_the_log_do_not_hide_that_the_endpoint_is_gone(tmp_path):
+    log = tmp_path / "replies.jsonl"
+    with serve(GOOD) as endpoint:
+        judge_at(endpoint, log=log).judge([question(seed=i) for i in range(0, 40, 2)])
+        endpoint.script[:] = [fails(500)]
+        with pytest.raises(UserError, match="the judge does not answer"):
+            judge_at(endpoint, log=log, attempts=1, concurrency=1).judge([question(seed=i) for i in range(40)])
+        assert len(endpoint.requests) - 20 in (8, 9)
 
 
 # -------------------------------------------------------------------------------------------------------- cache and log
@@ -198,6 +222,32 @@ def test_spending_is_counted_and_stops_before_the_limit():
     assert len(endpoint.requests) == 12 - len(failed) == 4  # one more could cost up to 5.8: 3000 and 1400 tokens
     assert judge.ledger.spent_usd == pytest.approx(4.4)
     assert answers[0].usd == pytest.approx(1.1)
+
+
+def test_the_limit_holds_over_runs_and_more_money_pays_for_what_is_left_alone(tmp_path):
+    log = tmp_path / "replies.jsonl"
+    questions = [question(seed=i) for i in range(6)]
+    options = {"usd_per_million": (1000.0, 2000.0), "concurrency": 1, "log": log}  # an answer costs 1.1
+    with serve(says("hm"), GOOD) as endpoint:
+        first = judge_at(endpoint, max_usd=8.1, **options).judge(questions)
+        assert [answer.failure for answer in first] == [None, None] + ["budget"] * 4
+        again = judge_at(endpoint, max_usd=8.1, **options)
+        assert again.ledger.spent_usd == pytest.approx(3.3)  # what could not be read is paid, too
+        assert [answer.failure for answer in again.judge(questions)] == [None, None] + ["budget"] * 4
+        assert len(endpoint.requests) == 3
+        judge_at(endpoint, "viescore", max_usd=8.1, **options).judge(questions[:1])  # another judge, another account
+        assert len(endpoint.requests) == 5
+        richer = judge_at(endpoint, max_usd=20, **options).judge(questions)
+    assert [answer.calls for answer in richer] == [0, 0, 1, 1, 1, 1]
+    assert len(endpoint.requests) == 9
+
+
+def test_a_logged_reply_without_counts_has_cost_what_was_set_aside(tmp_path):
+    options = {"usd_per_million": (1000.0, 2000.0), "concurrency": 1, "log": tmp_path / "replies.jsonl"}
+    with serve(says("[5, 5]", usage=None)) as endpoint:
+        first = judge_at(endpoint, **options)
+        first.judge([question(seed=i) for i in range(2)])
+        assert judge_at(endpoint, **options).ledger.spent_usd == pytest.approx(first.ledger.spent_usd) == 11.6
 
 
 def test_requests_under_way_count_against_the_limit():
@@ -288,9 +338,10 @@ def test_the_environment_alone_names_the_endpoint(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "words", "message"),
     [
-        ("gpt", (), "Expected a judge openai or hf:PATH but got 'gpt'"),
+        ("gpt", (), "Expected a judge none, measured, openai, openai:MODEL or hf:PATH.ID but got 'gpt'"),
+        ("hf:", (), "but got 'hf:'"),
         ("openai", ("--max-spend", "3"), "--max-spend needs --judge-price"),
-        ("openai", ("--judge-repeats", "0"), "expected 1 or more"),
+        ("openai", ("--judge-repeats", "0"), "expected 1 or more but got 0 and 4"),
         ("openai", ("--judge-max-failed", "2"), "expected a number from 0 to 1"),
         ("hf:x", ("--judge-repeats", "3"), "greedy"),
     ],
@@ -300,6 +351,42 @@ def test_a_wrong_set_up_is_one_line(spec, words, message, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     with pytest.raises(UserError, match=message):
         judges.make_judge(spec, arguments(*words))
+    with pytest.raises(UserError, match=message):
+        judges.resolve(given(spec, *words))
+
+
+def given(judge, *words, detector="icon", data=None):
+    return argparse.Namespace(**vars(arguments(*words)), judge=judge, detector=detector, data=data)
+
+
+@pytest.mark.parametrize("judge", ["none", "measured"])
+@pytest.mark.parametrize(
+    "words", ["--judge-repeats 0", "--judge-max-failed -1", "--max-spend 1", "--judge-concurrency 0"]
+)
+def test_flags_are_checked_for_judges_that_are_not_asked_too(judge, words):
+    with pytest.raises(UserError, match=words.split()[0]):
+        judges.resolve(given(judge, *words.split()))
+
+
+def test_what_measures_is_for_the_icon_world_and_a_model_must_be_named(monkeypatch):
+    for place in ({"data": "osunlp/MagicBrush"}, {"detector": "mask2former"}):
+        with pytest.raises(UserError, match="--judge measured is for the icon world"):
+            judges.resolve(given("measured", **place))
+    judges.resolve(args := given("measured"))
+    assert (args.judge_place, args.judge_prompts) == (None, None)
+    monkeypatch.delenv("JUDGE_MODEL", raising=False)
+    with pytest.raises(UserError, match="set JUDGE_MODEL"):
+        judges.resolve(given("openai"))
+
+
+@pytest.mark.parametrize("address", [None, "http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1/"])
+def test_a_run_knows_its_endpoint_by_the_hash_that_the_log_goes_by(address, monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    if address:
+        monkeypatch.setenv("OPENAI_BASE_URL", address)
+    judges.resolve(args := given("openai:m"))
+    assert args.judge_place == OpenAIBackend("m", address, KEY).secret_free_place
+    assert args.judge_prompts == make_protocol("got").prompt_hash
 
 
 def test_shipped_prompts_ask_for_what_the_parser_reads():

@@ -132,7 +132,7 @@ def oracle_geneval(detector: IconDetector, repeats: int = 1, every: int = 1) -> 
             cases[start : start + 50], scenes[start : start + 50], drawn, found, strict=True
         ):
             named = _true_colors(seen, scene, picture.boxes_xyxy_px)
-            correct[case.tag].append(geneval.verdict(case, named, geneval.Options()).correct)
+            correct[case.tag].append(bool(geneval.verdict(case, named, geneval.Options()).correct))
     scores = {task: float(np.mean(right)) for task, right in correct.items()}
     return {"overall": float(np.mean(list(scores.values()))), **scores}
 

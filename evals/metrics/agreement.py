@@ -6,11 +6,14 @@ signs of all pairwise differences, so one pass over pairs serves every resample,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
 
@@ -93,3 +96,119 @@ def krippendorff_alpha(ratings: ArrayLike, weights: ArrayLike | None = None) -> 
     alpha = np.full(len(n), np.nan)
     np.divide((n - 1) * observed, expected, out=alpha, where=expected > 0)
     return 1 - alpha
+
+
+def mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Mean without NaN; NaN where nothing is left, without a warning.
+
+    >>> mean(np.array([[1.0, np.nan], [2.0, np.nan]]), 0).tolist()
+    [1.5, nan]
+    """
+    there = ~np.isnan(values)
+    count = there.sum(axis)
+    total = np.where(there, values, 0.0).sum(axis)
+    found: NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return found
+
+
+def _interval(draws: NDArray[np.float64]) -> dict[str, float | None]:
+    """Point (first row), and 95 % interval of the others. Resamples without spread are left out."""
+    rest = draws[1:][~np.isnan(draws[1:])]
+    if np.isnan(draws[0]) or len(rest) == 0:
+        return {"value": None if np.isnan(draws[0]) else float(draws[0]), "low": None, "high": None}
+    low, high = np.quantile(rest, (0.025, 0.975))
+    return {"value": float(draws[0]), "low": float(low), "high": float(high)}
+
+
+def compare(x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[str, Any]:
+    """Rank correlations of two ``(items, models)`` arrays: per model, their mean, pooled, and by the models' means.
+
+    Args:
+        x: Scores of one; NaN is missing.
+        y: Scores of the other.
+        weights: ``(1 + resamples, items)``, the first row all ones.
+
+    >>> x = np.array([[0.0, 1.0], [0.5, 0.0], [1.0, np.nan]])
+    >>> found = compare(x, 2 * x, np.ones((1, 3)))
+    >>> [one["n"] for one in found["models"]], found["mean"]["spearman"]["value"], found["pooled"]["n"]
+    ([3, 2], 1.0, 5)
+    """
+    per_model, rhos, taus, counted = [], [], [], []
+    for j in range(x.shape[1]):
+        both = ~np.isnan(x[:, j]) & ~np.isnan(y[:, j])
+        counted.append(int(both.sum()))
+        rho, tau = rank_correlations(x[both, j], y[both, j], weights[:, both])
+        per_model.append({"n": counted[-1], "spearman": _interval(rho), "kendall": _interval(tau)})
+        rhos.append(rho)
+        taus.append(tau)
+    both = ~np.isnan(x) & ~np.isnan(y)
+    pooled = rank_correlations(x[both], y[both], np.repeat(weights, both.sum(1), axis=1))
+    means = [_model_means(scores, both, weights) for scores in (x, y)]
+    ranking = np.array([rank_correlations(*_both(a, b))[0][0] for a, b in zip(*means, strict=True)])
+    return {
+        "models": per_model,
+        "mean": {"spearman": _interval(mean(np.array(rhos), 0)), "kendall": _interval(mean(np.array(taus), 0))},
+        "pooled": {"n": int(both.sum()), "spearman": _interval(pooled[0]), "kendall": _interval(pooled[1])},
+        "ranking": {"spearman": _interval(ranking)},
+    }
+
+
+def _both(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    there = ~np.isnan(a) & ~np.isnan(b)
+    return a[there], b[there]
+
+
+def _model_means(
+    scores: NDArray[np.float64], both: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """``(1 + resamples, models)`` means over the items that both have."""
+    count = weights @ both
+    means: NDArray[np.float64] = np.divide(
+        weights @ np.where(both, scores, 0.0), count, out=np.full(count.shape, np.nan), where=count > 0
+    )
+    return means
+
+
+def ceiling(raters: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[str, Any]:
+    """How well people predict people: ``(raters, items, models)`` of one aspect.
+
+    Returns:
+        ``pairs``: mean over pairs of raters; ``rest``: mean over raters, each against the mean of the others, which is
+        what a judge is held against; ``alpha``: Krippendorff's, ordinal, over all cells.
+
+    >>> same = np.array([[[0.0], [0.5], [1.0]]] * 3)
+    >>> found = ceiling(same, np.ones((1, 3)))
+    >>> found["pairs"]["mean"]["spearman"], found["rest"]["models"], found["alpha"]["value"]
+    (1.0, [1.0], 1.0)
+    """
+    point = weights[:1]
+    pairs = [compare(a, b, point) for a, b in itertools.combinations(raters, 2)]
+    cells = raters.reshape(len(raters), -1)  # (raters, items * models)
+    alpha = krippendorff_alpha(cells, np.repeat(weights, raters.shape[2], axis=1))
+    return {"pairs": _average(pairs), "rest": against_the_rest(raters), "alpha": _interval(alpha)}
+
+
+def against_the_rest(raters: NDArray[np.float64]) -> dict[str, Any]:
+    """How well one rater predicts the mean of the others: ``(raters, items, models)`` of one aspect.
+
+    >>> people = np.array([[[0.0, 1.0], [0.5, 0.0], [1.0, 0.5]], [[0.0, 0.5], [0.5, 0.0], [1.0, 1.0]]])
+    >>> against_the_rest(people)["models"]
+    [1.0, 0.5]
+    """
+    point = np.ones((1, raters.shape[1]))
+    return _average([compare(raters[k], mean(np.delete(raters, k, 0), 0), point) for k in range(len(raters))])
+
+
+def _average(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean of several comparisons. No interval: pairs of three raters are too few to have one worth the name."""
+    averages: dict[str, Any] = {}
+    for kind in ("mean", "pooled"):
+        for name in ("spearman", "kendall"):
+            values = [one[kind][name]["value"] for one in found if one[kind][name]["value"] is not None]
+            averages.setdefault(kind, {})[name] = float(np.mean(values)) if values else None
+    per_model = [[m["spearman"]["value"] for m in one["models"]] for one in found]
+    averages["models"] = [
+        float(np.mean(seen)) if (seen := [v for v in column if v is not None]) else None
+        for column in zip(*per_model, strict=True)
+    ]
+    return averages

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.metrics.statistics import bounds, ratio
+from evals.records import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,8 @@ CAUSES = {
     "no image": "there is no picture to judge",
 }
 """Every way to have no judgement."""
+UNASKED = ("transport", "rate limit", "budget")
+"""Causes that say nothing of the picture: asked again at another time, the judge may well answer."""
 MAX_FAILED = 0.05
 """Share of failed judgements from which a mean is no headline any more."""
 
@@ -75,6 +78,9 @@ def summarize(
         (mean of each single score, 0 to 10), ``zeros`` (share of cases at 0), ``failed`` (by cause), ``judge_sd``
         (spread of the repeats of one case, None without repeats), ``calls``, ``tokens_in``, ``tokens_out``, ``usd``.
 
+    Raises:
+        UserError: There are two judges: one was exchanged while the run lasted.
+
     >>> from evals.records import Judgement
     >>> right = Judgement(judge="got@x", scores_0_10={"success": 8, "restraint": 6}, value=0.6)
     >>> wrong = Judgement(judge="got@x", failure="refusal")
@@ -85,7 +91,7 @@ def summarize(
     flat = [one for repeats in judgements for one in repeats]
     judges = {one.judge for one in flat}
     if len(judges) > 1:
-        raise ValueError(f"Expected the judgements of one judge but got {', '.join(sorted(judges))}")
+        raise UserError(f"the run holds judgements of {' and '.join(sorted(judges))}; --from observe asks one judge")
     failed = [one.failure for one in flat if one.failure is not None]
     values = [_mean([one.value for one in repeats if one.value is not None]) for repeats in judgements]
     names = sorted(set(groups))

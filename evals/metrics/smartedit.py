@@ -1,6 +1,7 @@
-"""Metrics of SmartEdit's public script, its quirks included, and the same without them.
+"""Metrics of SmartEdit's public script, its quirks included, and its foreground without them.
 
 Source: SmartEdit (arXiv 2312.06739), ``test/metrics_evaluation.py``. All at 256 px: pictures bicubic, masks nearest.
+Networks are the caller's: the script's LPIPS (squeeze) is one of a `hidden_pair`, its CLIP score one of a `foreground`.
 """
 
 from __future__ import annotations
@@ -28,11 +29,32 @@ def hidden(picture: images.Pixels, mask_levels: ArrayLike) -> images.Pixels:
     return picture * (1 - np.asarray(mask_levels, dtype=np.float64) / 255)[..., None]
 
 
-def background(source: Image.Image, result: Image.Image, mask_levels: ArrayLike) -> dict[str, images.Score]:
-    """PSNR, SSIM and L2 outside the mask exactly as SmartEdit's public script has them, hole and all: see `hidden`.
+def hidden_pair(
+    source: Image.Image, result: Image.Image, mask_levels: ArrayLike
+) -> tuple[images.Pixels, images.Pixels]:
+    """Both pictures as SmartEdit's script compares them: at 256 px, with the edit's place `hidden`.
 
-    Everything at 256 px: pictures bicubic, the mask nearest and with all its grey levels. A hidden hole counts as equal
-    pixels, so these do not compare with `images.pixel_scores`, and a report must say that they are SmartEdit's.
+    Pictures are bicubic, the mask is nearest and with all its grey levels.
+
+    >>> from PIL import Image
+    >>> a, b = hidden_pair(Image.new("RGB", (8, 8), "#fff"), Image.new("RGB", (9, 8)), np.full((8, 8), 51))
+    >>> a.shape, float(a.min().round(3)), float(b.max())
+    ((256, 256, 3), 0.8, 0.0)
+    """
+    from PIL import Image
+
+    frame = images.FRAMES["smartedit"]
+    assert frame.size_px is not None, "SmartEdit's frame has a size"
+    levels = Image.fromarray(np.asarray(mask_levels, dtype=np.uint8)).resize(frame.size_px, Image.Resampling.NEAREST)
+    a, b = (hidden(picture, np.asarray(levels)) for picture in images.pair(source, result, frame))
+    return a, b
+
+
+def background(source: Image.Image, result: Image.Image, mask_levels: ArrayLike) -> dict[str, images.Score]:
+    """PSNR, SSIM and L2 outside the mask exactly as SmartEdit's public script has them, of a `hidden_pair`.
+
+    A hidden hole counts as equal pixels, so these do not compare with `images.pixel_scores`, and a report must say that
+    they are SmartEdit's.
 
     >>> from PIL import Image
     >>> white, grey = Image.new("RGB", (8, 8), "#fff"), Image.new("RGB", (8, 8), "#808080")
@@ -41,12 +63,7 @@ def background(source: Image.Image, result: Image.Image, mask_levels: ArrayLike)
     >>> round(hole / plain, 3)
     0.5
     """
-    from PIL import Image
-
-    frame = images.FRAMES["smartedit"]
-    assert frame.size_px is not None, "SmartEdit's frame has a size"
-    levels = Image.fromarray(np.asarray(mask_levels, dtype=np.uint8)).resize(frame.size_px, Image.Resampling.NEAREST)
-    a, b = (hidden(picture, np.asarray(levels)) for picture in images.pair(source, result, frame))
+    a, b = hidden_pair(source, result, mask_levels)
     return {"psnr": images.psnr(a, b), "ssim": images.ssim(a, b), "l2": images.l2(a, b)}
 
 
