@@ -2,7 +2,6 @@
 
 Source: Ghosh, Hajishirzi, Schmidt, *GenEval: An Object-Focused Framework for Evaluating Text-to-Image Alignment*,
 arXiv 2310.11513; protocol and prompts of its public code (MIT), re-implemented from its described behaviour.
-
 Protocol: 553 prompts in six tasks, 4 images each. A detector finds the objects of 80 classes (score > 0.3, > 0.9
 for counting); a CLIP names the colour of an object's crop; rules compare both with the prompt. The overall score is
 the mean of the six task scores.
@@ -181,6 +180,13 @@ def _wrong_place(
 
 
 # ------------------------------------------------------------------------------------------------------------ observe
+def prepare(tools: Tools, args: argparse.Namespace) -> None:
+    """Refuse thresholds below what the detector returns."""
+    lowest, least = min(args.threshold, args.counting_threshold), tools.detector.min_score
+    if least > lowest:
+        raise UserError(f"a threshold of {lowest} is below {least}, the least that {tools.detector.name} returns")
+
+
 def observe(
     samples: list[Sample],
     images: list[Image.Image],
@@ -201,21 +207,15 @@ def observe(
         One JSON-able observation per image.
     """
     options = options_from(args)
-    if tools.detector.min_score > min(options.threshold, options.counting_threshold):
-        raise UserError(
-            f"--threshold {options.threshold} is below {tools.detector.min_score}, "
-            f"the lowest score that detector {tools.detector.name} returns"
-        )
     cases = [sample.case for sample in samples]
     observations = _look(cases, images, tools, options)
     doubtful = []
     for index, (chain, observation) in enumerate(zip(chains, observations, strict=True)):
         if chain is None:
             continue
-        planned = layout.parse_plan(chain)
-        observation["plan"] = {"objects": [item.as_dict() for item in planned], "oracle": None}
-        drawn_wrong = not verdict(cases[index], logged(observation), options).correct
-        if drawn_wrong and plan_verdict(cases[index], observation, options).correct:
+        observation["plan"] = {"objects": [item.as_dict() for item in layout.parse_plan(chain)], "oracle": None}
+        drawn_right = verdict(cases[index], logged(observation), options).correct
+        if not drawn_right and plan_verdict(cases[index], observation, options).correct:
             doubtful.append(index)
     if tools.oracle_render is not None and doubtful:
         renders = [tools.oracle_render(chains[i] or "", samples[i].seed) for i in doubtful]
@@ -383,6 +383,7 @@ SUITE = Suite(
     version=1,
     add_arguments=add_arguments,
     load_cases=load_cases,
+    prepare=prepare,
     observe=observe,
     verdict=observed_verdict,
     result=result,

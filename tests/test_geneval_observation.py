@@ -168,8 +168,8 @@ def test_a_box_without_area_still_gives_a_crop():
 def test_a_detector_that_hides_what_the_threshold_asks_for_is_refused():
     detector = PaintDetector()
     detector.min_score = 0.5
-    with pytest.raises(UserError, match=r"--threshold 0.3 is below 0.5, the lowest score"):
-        SUITE.observe([sample(DOG)], [paint()], [None], tools(detector), arguments())
+    with pytest.raises(UserError, match=r"a threshold of 0.3 is below 0.5, the least that paint returns"):
+        SUITE.prepare(tools(detector), arguments())
 
 
 @pytest.mark.parametrize(
