@@ -99,7 +99,7 @@ class Recipe:
         ]
         if (dropped := sum(share for _, share in self.drops)) > 1:
             found.append(
-                f"expected drop_layout, drop_layout_and_tokens and drop_all of at most 1 in all but got {dropped}"
+                f"expected drop_layout, drop_layout_and_tokens, drop_all to be at most 1 in all but got {dropped}"
             )
         if self.ema_decay >= 1:
             found.append(f"expected ema_decay to be below 1 but got {self.ema_decay}")
