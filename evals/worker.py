@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_HOPELESS = 8
-"""So many exceptions in a row in one stage are a broken set-up rather than hard samples."""
+_HOPELESS, _CASES = 8, 4
+"""So many exceptions in a row in one stage, on so many cases, are a broken set-up rather than hard samples."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ class Worker:
     ) -> None:
         self._generator, self._tools, self._suite, self._args = generator, tools, suite, args
         self._recorded = recorded
-        self._raised_in_a_row = {"generate": 0, "observe": 0}
+        self._raised_in_a_row: dict[str, list[str]] = {"generate": [], "observe": []}
 
     def __call__(self, batch: Sequence[Sample]) -> list[Outcome]:
         """One outcome per sample, in order."""
@@ -149,17 +149,18 @@ class Worker:
             if len(items) > 1:
                 return [one for item in items for one in self._each(stage, [item], compute)]
             return [self._failed(stage, items[0][0], error)]
-        self._raised_in_a_row[stage] = 0
+        self._raised_in_a_row[stage] = []
         return list(results)
 
     def _failed(self, stage: str, sample: Sample, error: Exception) -> Failed:
         why = describe_error(error)
         if _has_damaged_picture(sample):
             return Failed(stage=stage, error=why)
-        self._raised_in_a_row[stage] += 1
-        if self._raised_in_a_row[stage] >= _HOPELESS:
+        cases = self._raised_in_a_row[stage]
+        cases.append(sample.case.id)
+        if len(cases) >= _HOPELESS and len(set(cases)) >= _CASES:
             raise UserError(
-                f"{stage} failed on {_HOPELESS} samples in a row: {why}; once that is mended, the same command goes on"
+                f"{stage} failed on {len(cases)} samples in a row: {why}; once that is mended, the same command goes on"
             ) from error
         return Failed(stage=stage, error=why, raised=True)
 

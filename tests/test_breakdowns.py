@@ -68,6 +68,28 @@ def test_a_breakdown_ends_the_run_and_is_held_against_no_sample(reference, tmp_p
     assert contents(folder) == contents(reference)
 
 
+class Hard(OracleGenerator):
+    """Cannot draw some cases, ever."""
+
+    def __init__(self, cases):
+        self.cases = cases
+
+    def generate(self, samples):
+        if any(sample.case.id in self.cases for sample in samples):
+            raise ValueError("a prompt of 78 words")
+        return super().generate(samples)
+
+
+def test_hard_cases_in_a_row_are_failures_and_no_breakdown(tmp_path):
+    words = ("--limit", "6", "--images-per-prompt", "4", "--batch-size", "4")
+    cases = [case.id for case in make_plan(tmp_path / "run", *words).cases]
+    scores = run(make_plan(tmp_path / "run", *words, generator=Hard(cases[1:4])))
+    assert scores["missing"]["total"] == 12
+    assert [line["case"] for line in lines(tmp_path / "run" / "failures.jsonl")] == [
+        c for c in cases[1:4] for _ in "four"
+    ]
+
+
 @pytest.mark.parametrize("stage", ["generate", "observe"])
 def test_a_breakdown_within_a_batch_keeps_what_was_done_and_tries_the_rest_again(reference, tmp_path, stage):
     folder = tmp_path / "run"
