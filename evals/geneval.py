@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from evals import geneval_prompts, geneval_scores, geneval_tables, sheets
 from evals.metrics import boxes, layout
 from evals.protocols import Suite
-from evals.records import Detection, UserError, Verdict
+from evals.records import Detection, UserError, Verdict, world_of
 from evals.vocabulary import COLORS
 
 if TYPE_CHECKING:
@@ -365,7 +365,7 @@ def summarize(
         "model": args.model,
         "checkpoint": args.checkpoint if args.model == "got" else None,
         "detector": args.detector,
-        "world": geneval_scores.world(args.detector),
+        "world": world_of(args),
         "prompts": str(args.prompts or "geneval"),
         "options": settings,
         **geneval_scores.summarize(cases, outcomes, failures, args.images_per_prompt),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.metrics import statistics
-from evals.records import in_icon_world
 from evals.vocabulary import TASKS
 
 if TYPE_CHECKING:
@@ -75,15 +74,6 @@ class Outcome:
         if not self.plan_correct:
             return "plan_wrong"
         return {None: "unchecked", True: "drawing_wrong", False: "detector_doubt"}[self.oracle_correct]
-
-
-def world(detector: str) -> str:
-    """The domain of the scores: the icon world's numbers never share a column with those of photographs.
-
-    >>> world("icon"), world("mask2former")
-    ('icon world', 'photographs')
-    """
-    return "icon world" if in_icon_world(detector) else "photographs"
 
 
 def summarize(

@@ -63,14 +63,6 @@ class LazyEmbedder:
         """Unit vectors, float32 (n, d)."""
         return self.build().embed_texts(texts)
 
-    def truncated(self, texts: Sequence[str]) -> list[bool]:
-        """Whether each text is longer than the model reads; False where it does not tell."""
-        tell = getattr(self.build(), "truncated", None)
-        try:
-            return [False] * len(texts) if tell is None else list(tell(texts))
-        except NotImplementedError:
-            return [False] * len(texts)
-
     def build(self) -> Embedder:
         """The embedder itself."""
         if self._built is None:

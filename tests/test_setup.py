@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -51,24 +50,6 @@ def test_the_detector_of_a_published_set_is_built_when_it_is_asked(tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------------------- encoder
-class Silent:
-    """Cannot tell the length of a text."""
-
-    name = "silent"
-
-    def embed_images(self, images):
-        return np.zeros((len(images), 1), np.float32)
-
-    embed_texts = embed_images
-
-    def truncated(self, texts):
-        raise NotImplementedError("its tokenizer does not tell")
-
-
-def test_an_encoder_that_cannot_tell_cuts_no_text_off():
-    assert setup.LazyEmbedder("silent", Silent).truncated(["a", "b"]) == [False, False]
-
-
 @pytest.mark.parametrize("squash", ["", "+squash"])
 def test_an_encoders_weights_are_found_where_it_finds_them(tmp_path, squash):
     (tmp_path / "model").mkdir()
