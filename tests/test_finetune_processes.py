@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -94,6 +95,50 @@ def test_two_processes_give_the_losses_of_one(root, straight):
     expected, found = weights(root, "straight"), weights(root, "two")
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, atol=2e-4, rtol=1e-2, msg=name)
+
+
+def two_machines(*of_machines):
+    """Launch a training on two machines of one process each; gives how each ended and what it said."""
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2", "--num_processes", "2"]
+    launch += ["--main_process_ip", "127.0.0.1", "--main_process_port", "29613", "--machine_rank"]
+    machines = [
+        subprocess.Popen(
+            kit.command(*arguments, "--micro", 1, launcher=[*launch, str(rank)]),
+            env=kit.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, arguments in enumerate(of_machines)
+    ]
+    try:
+        said = [machine.communicate(timeout=300) for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+    return [(machine.returncode, *one) for machine, one in zip(machines, said, strict=True)]
+
+
+def test_two_machines_give_the_losses_of_one_and_go_on_from_a_checkpoint(root, straight):
+    """Two launchers and one disk."""
+    command = arguments(root, "machines")
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29614"]
+    killed_behind(3, root, "machines", kit.command(*command, "--micro", 1, launcher=launcher))
+    ended = two_machines(command, command)
+    assert [code for code, *_ in ended] == [0, 0], complaint(ended[0][2] + ended[1][2])
+    rows = folder.rows(root / "machines" / folder.LOG)
+    assert len(rows) == len(straight) == STEPS
+    for one, two in zip(straight, rows, strict=True):
+        assert two == pytest.approx(one, rel=1e-3)
+    assert json.loads(ended[0][1].splitlines()[-1])["step"] == STEPS  # the first machine alone gives the result
+    assert not ended[1][1]
+
+
+def test_machines_that_do_not_share_the_folder_are_told(root):
+    ended = two_machines(arguments(root, "here"), arguments(root, "there"))
+    assert all(code for code, *_ in ended)
+    for (_, _, said), name in zip(ended, ("here", "there"), strict=True):
+        assert f"error: Expected all machines to share {root / name} but they find different things there" in said
 
 
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="pip install deepspeed")

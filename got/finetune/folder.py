@@ -46,6 +46,18 @@ def latest(output: Path) -> Path | None:
     return max(output.glob("checkpoint-*"), default=None)
 
 
+def progress(output: Path) -> int:
+    """The step of the newest checkpoint; -1 if there is none, -2 if this is not the folder of a training.
+
+    >>> progress(Path("nowhere"))
+    -2
+    """
+    if not (output / RUN).exists():
+        return -2
+    checkpoint = latest(output)
+    return -1 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
+
+
 def counts(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `finish` was given."""
     content = json.loads((checkpoint / _COUNTS).read_text(encoding="utf-8"))

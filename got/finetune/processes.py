@@ -54,6 +54,12 @@ def accelerator_of(run: Run) -> tuple[Accelerator, Share]:
     return accelerator, dataclasses.replace(share, rank=accelerator.process_index)
 
 
+def agree(accelerator: Accelerator, number: int) -> bool:
+    """Whether all processes have the same number; all of them must ask."""
+    numbers = accelerator.gather(torch.tensor([number], device=accelerator.device))
+    return bool((numbers == number).all())
+
+
 @contextlib.contextmanager
 def seeded(device: torch.device, *key: object) -> Iterator[None]:
     """Dropout that depends on the key alone; the global random state is left as it was."""

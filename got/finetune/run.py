@@ -29,7 +29,7 @@ from got.finetune import folder as files
 from got.finetune.feed import Collator, Feed, Mixture, Prepared, Unusable
 from got.finetune.grid import draw_grid
 from got.finetune.joint import Joint, Noiser, token_rows
-from got.finetune.processes import accelerator_of, on_stop_signal, seeded
+from got.finetune.processes import accelerator_of, agree, on_stop_signal, seeded
 from got.speed import warn_if_imitated
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             files.claim(run.output, run.identity)
         self.accelerator.wait_for_everyone()
+        if not agree(self.accelerator, files.progress(run.output)):
+            raise TrainingError(f"Expected all machines to share {run.output} but they find different things there")
         self._resume()
 
     @property
