@@ -55,6 +55,9 @@ OBSERVE_OPTIONS = (
 """Arguments that decide what is observed."""
 VERDICT_OPTIONS = ("judge_max_failed",)
 
+_MAY_COME = ("transport", "rate limit", "budget")
+"""Causes of failed judgements that are not the judge's last word."""
+
 
 # ------------------------------------------------------------------------------------------------------------ arguments
 def add_shared_arguments(group: argparse._ArgumentGroup) -> None:
@@ -225,6 +228,11 @@ def _log(scores: dict[str, Score]) -> dict[str, Any]:
     return {name: score.undefined if score.value is None else score.value for name, score in sorted(scores.items())}
 
 
+def incomplete(observation: dict[str, Any]) -> bool:
+    """Whether a judge was not there, or not paid, for a picture."""
+    return any(one["failure"] in _MAY_COME for one in observation["judgements"])
+
+
 # -------------------------------------------------------------------------------------------------------------- verdict
 def verdict(case: Case, observation: dict[str, Any], args: argparse.Namespace) -> Verdict:
     """In the icon world, an edit is correct if it is done and the rest untouched.
@@ -323,4 +331,5 @@ def make_suite(
         verdict_options=VERDICT_OPTIONS,
         observe_options=(*OBSERVE_OPTIONS, *observe_options),
         prepare=prepare,
+        incomplete=incomplete,
     )

@@ -124,3 +124,6 @@ class Suite:
     prepare: Callable[[Tools, argparse.Namespace], None] | None = None
     """Builds what `observe` needs beside the tools; raises `UserError` where it cannot. Called before the first batch
     and before older results are replaced."""
+    incomplete: Callable[[dict[str, Any]], bool] | None = None
+    """Whether an observation lacks what another try may bring. A run that was interrupted makes it again; a finished
+    one is only read."""

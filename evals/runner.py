@@ -146,7 +146,7 @@ class _Logs:
     failures: Log
     """Of samples without an observation."""
     retried: set[Key]
-    """Those of the failures that this command tries again."""
+    """Samples that this command tries again: their failure may go away, or their observation lacks something."""
 
     @classmethod
     def read(cls, plan: Plan, directory: RunDirectory) -> _Logs:
@@ -154,6 +154,8 @@ class _Logs:
         seen = directory.load(directory.observations, keys)
         failed = {key: line for key, line in directory.load(directory.failures, keys).items() if key not in seen}
         again = {key for key, line in failed.items() if line.get("raised") and line["stage"] in _RETRIED[plan.start]}
+        if plan.suite.incomplete is not None and plan.start != "verdict" and directory.read_scores() is None:
+            again |= {key for key, line in seen.items() if plan.suite.incomplete(line)}
         return cls(chains=directory.load(directory.chains, keys), observations=seen, failures=failed, retried=again)
 
     def drawn(self, samples: Iterable[Sample]) -> bool:
@@ -279,7 +281,7 @@ def _compute(plan: Plan, directory: RunDirectory, logs: _Logs) -> None:
     """Draws and observes every batch that is not complete in the logs, or in which a sample is tried again."""
     samples = plan.samples
     batches = [samples[i : i + plan.batch_size] for i in range(0, len(samples), plan.batch_size)]
-    done = logs.observations.keys() | logs.failures.keys() - logs.retried
+    done = (logs.observations.keys() | logs.failures.keys()) - logs.retried
     pending = [batch for batch in batches if any(_key(sample) not in done for sample in batch)]
     if not pending:
         return

@@ -213,9 +213,11 @@ def text_of(scores):
     return console.export_text()
 
 
-def test_a_judge_that_goes_away_ends_the_run_and_the_same_command_goes_on(data, tmp_path, asked):
+@pytest.mark.parametrize("batch", ["6", "2"])
+def test_a_judge_that_goes_away_ends_the_run_and_the_same_command_goes_on(data, tmp_path, asked, batch):
+    """Also where batches with judgements that were not had are on record before it is clear that it has gone."""
     endpoint, words = asked
-    words += ["--judge-repeats", "2"]
+    words += ["--judge-repeats", "2", "--batch-size", batch]
     endpoint.script[:] = [*[says("[8, 6]")] * 2, fails(429, Retry_After="3600")]
     with pytest.raises(cli.UserError, match="the judge does not answer"):
         scores_of(data, tmp_path / "run", *words)
