@@ -251,7 +251,8 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
         own = case_scores(folder)
         both = sorted(base.keys() & own.keys())
         before, after = [base[case][1] for case in both], [own[case][1] for case in both]
-        strata = [base[case][0] for case in both]
+        # As the suite sums up: over tasks of one weight, or over edits.
+        strata = [base[case][0] if "tasks" in scores else "all" for case in both]
         rng = np.random.default_rng(_SEED)
         differences.append(statistics.paired_difference(before, after, rng, strata=strata) if both else None)
         overall, tasks = estimates(scores)
@@ -334,7 +335,7 @@ def _check(cells: Sequence[Cell], plans: Sequence[Plan]) -> None:
         if plan.output in folders:
             raise UserError(f"cells {folders[plan.output]!r} and {cell.name!r} would share the folder {plan.output}")
         folders[plan.output] = cell.name
-    if getattr(plans[0].args, "data", None) is not None:
+    if any(getattr(plan.args, "data", None) is not None for plan in plans):
         raise UserError("--data: nothing tells a right edit of a published set from a wrong one; cells have no scores")
 
 

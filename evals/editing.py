@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals import editing_metrics, editing_scores, editing_sheets, measured
 from evals.editing_data import ids_sha256
-from evals.metrics import images, layout
+from evals.metrics import images, judging, layout
 from evals.metrics.edits import EditTruth
 from evals.protocols import Suite
 from evals.records import Case, Judgement, JudgeQuestion, UserError, Verdict
@@ -54,9 +54,6 @@ OBSERVE_OPTIONS = (
 )
 """Arguments that decide what is observed."""
 VERDICT_OPTIONS = ("judge_max_failed",)
-
-_MAY_COME = ("transport", "rate limit", "budget")
-"""Causes of failed judgements that are not the judge's last word."""
 
 
 # ------------------------------------------------------------------------------------------------------------ arguments
@@ -230,7 +227,7 @@ def _log(scores: dict[str, Score]) -> dict[str, Any]:
 
 def incomplete(observation: dict[str, Any]) -> bool:
     """Whether a judge was not there, or not paid, for a picture."""
-    return any(one["failure"] in _MAY_COME for one in observation["judgements"])
+    return any(one["failure"] in judging.UNASKED for one in observation["judgements"])
 
 
 # -------------------------------------------------------------------------------------------------------------- verdict

@@ -102,12 +102,16 @@ class VlmJudge:
         self.name = f"{protocol.name}@{backend.id}#{protocol.prompt_hash}"
         replies = _read_log(log)
         price, max_tokens = settings.usd_per_million, settings.params.max_tokens
-        spent = _spent([one for one in replies if one.get("judge") == self.name], Ledger(price, None, max_tokens))
+        paid = [one for one in replies if one.get("judge") == self.name and "text" in one]
+        spent = _spent(paid, Ledger(price, None, max_tokens))
         self.ledger = Ledger(price, settings.max_usd, max_tokens, spent)
         self._protocol, self._backend, self._settings, self._log = protocol, backend, settings, log
         self._sleep, self._lock = sleep, threading.Lock()
         self._known = {one["key"]: one["text"] for one in replies if one.get("cause") is None and "key" in one}
-        self._answered, self._unanswered = False, 0
+        own = [one for one in replies if one.get("judge") == self.name]
+        self._hard = {(one.get("case"), one.get("repeat")) for one in own if one.get("call") is None}
+        self._suspects: list[dict[str, Any]] = []  # without an answer since the last one that had one
+        self._answered = any(one.get("call") is not None for one in own)
 
     def judge(self, questions: Sequence[JudgeQuestion]) -> list[Judgement]:
         """One judgement per question, in order, several asked at a time."""
@@ -126,25 +130,31 @@ class VlmJudge:
                 pair = self._answer(call, question, [files[name] for name in call.images], tally)
                 scores |= dict(zip(call.scores, pair, strict=True))
         except (AskFailed, BadReply) as error:
-            self._note(tally, error)
+            self._note(question, tally, error)
             return self._judgement(question, tally, failure=error.cause, detail=str(error))
-        self._note(tally)
+        self._note(question, tally)
         return self._judgement(question, tally, scores_0_10=scores, value=self._protocol.combine(scores))
 
-    def _note(self, tally: _Tally, error: AskFailed | BadReply | None = None) -> None:
+    def _note(self, question: JudgeQuestion, tally: _Tally, error: AskFailed | BadReply | None = None) -> None:
         """An endpoint that does not answer ends the run: the user hears of it now, and a later run asks again.
 
         A reply from the log says nothing about the endpoint. A request that is not accepted does so only if none ever
-        was: else it may be this one's own fault.
+        was: else it may be this one's own fault. So it is with a picture that went without an answer while others had
+        theirs; the log knows it, for a later run that may ask for nothing but such pictures.
         """
         with self._lock:
             if error is not None and error.cause in (_SILENT if self._answered else (*_SILENT, "rejected")):
-                self._unanswered += 1
-                if self._unanswered >= _HOPELESS:
+                if (question.case.id, question.repeat) in self._hard:
+                    return
+                about = {"judge": self.name, "case": question.case.id, "repeat": question.repeat}
+                self._suspects.append({**about, "cause": error.cause})
+                if len(self._suspects) >= _HOPELESS:
                     hint = "the same command goes on when it does"
                     raise UserError(f"the judge does not answer ({hint}): {error}") from error
             elif tally.calls and (error is None or error.cause != "budget"):
-                self._answered, self._unanswered = True, 0
+                if self._log is not None and self._suspects:
+                    append_lines(self._log, self._suspects)
+                self._answered, self._suspects = True, []
 
     def _judgement(self, question: JudgeQuestion, tally: _Tally, **outcome: Any) -> Judgement:
         return Judgement(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from evals import sheets
 from evals.progress import Progress
 from evals.records import Sample, UserError, sample_seed
-from evals.rundir import RunDirectory, append_lines, differences, read_lines, write_atomic, write_lines
+from evals.rundir import RunDirectory, append_lines, differences, key_of, read_lines, write_atomic, write_lines
 from evals.worker import Failed, RecordedImages, Worker
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ _RETRIED = {None: ("generate", "observe"), "generate": ("generate", "observe"), 
 
 # Parts of an identity that lie in files, not in arguments.
 _FILES = ("weights_sha256", "images_sha256")
+# ... or come from the environment as well.
+_PLACES = (*_FILES, "judge_place")
 
 Log = dict["Key", dict[str, Any]]
 
@@ -110,8 +112,8 @@ def run(plan: Plan) -> dict[str, Any]:
         finished = directory.read_scores()
         logs = _Logs.read(plan, directory)
         if finished is None or logs.retried:
-            _note_changes(plan, directory)
             try:
+                _note_changes(plan, directory)
                 _compute(plan, directory, logs)
             except UserError as error:
                 directory.forget_if_empty()
@@ -216,7 +218,9 @@ def _clear(directory: RunDirectory, spec: dict[str, Any]) -> dict[str, Any]:
     if spec["clearing"] in ("generate", "observe"):
         directory.observations.unlink(missing_ok=True)
         kept = read_lines(directory.failures)[0] if spec["clearing"] == "observe" else []
-        write_lines(directory.failures, [line for line in kept if line.get("stage") == "generate"])
+        drawn = {key_of(line) for line in read_lines(directory.chains)[0]}  # at another try, perhaps
+        left = [line for line in kept if line.get("stage") == "generate" and key_of(line) not in drawn]
+        write_lines(directory.failures, left)
     if spec["clearing"] == "generate":
         directory.chains.unlink(missing_ok=True)
         directory.times.unlink(missing_ok=True)
@@ -254,8 +258,8 @@ def _identity(plan: Plan, old: dict[str, Any], logs: _Logs) -> dict[str, dict[st
         stand = ("generate", "observe")
     identity = dict(plan.identity)
     for stage in stand:
-        arguments = {key: value for key, value in plan.identity[stage].items() if key not in _FILES}
-        identity[stage] = arguments | {key: old[stage][key] for key in _FILES if key in old[stage]}
+        arguments = {key: value for key, value in plan.identity[stage].items() if key not in _PLACES}
+        identity[stage] = arguments | {key: old[stage][key] for key in _PLACES if key in old[stage]}
     if plan.start != "generate" and "images_sha256" not in old.get("generate", {}):
         # Older runs do not say which images they were given.
         identity["generate"] = {key: value for key, value in identity["generate"].items() if key != "images_sha256"}
@@ -286,21 +290,27 @@ def _compute(plan: Plan, directory: RunDirectory, logs: _Logs) -> None:
     if not pending:
         return
     redo = (directory.read_spec() or {}).get("redo") == "observe"
-    drawn = [batch for batch in pending if logs.drawn(batch) and (redo or logs.logged(batch))]
-    undrawn = [batch for batch in pending if batch not in drawn]
+
+    def drawn(batch: Sequence[Sample]) -> bool:
+        return logs.drawn(batch) and (redo or logs.logged(batch))
 
     def observer() -> Worker:
         images = RecordedImages(directory, logs.chains)
-        return Worker(images, plan.make_tools(), plan.suite, plan.args, recorded=True)
+        return Worker(images, plan.make_tools(), plan.suite, plan.args, recorded=True, hard=logs.retried)
 
     def drawer() -> Worker:
-        return Worker(plan.make_generator(), plan.make_tools(), plan.suite, plan.args, recorded=False)
+        generator, tools = plan.make_generator(), plan.make_tools()
+        return Worker(generator, tools, plan.suite, plan.args, recorded=False, hard=logs.retried)
 
     with Progress(len(samples), done=len(samples) - sum(map(len, pending))) as bar:
-        again = [[sample for sample in batch if _key(sample) in logs.chains] for batch in drawn]
-        for make_worker, todo in ((observer, again), (drawer, undrawn)):
-            if todo:
-                _log_all(directory, plan.engine(make_worker, todo), bar)
+        # What has failed before waits until the rest is done.
+        for late in (False, True):
+            todo = [batch for batch in pending if any(_key(sample) in logs.retried for sample in batch) == late]
+            again = [[sample for sample in batch if _key(sample) in logs.chains] for batch in todo if drawn(batch)]
+            undrawn = [batch for batch in todo if not drawn(batch)]
+            for make_worker, batches in ((observer, again), (drawer, undrawn)):
+                if batches:
+                    _log_all(directory, plan.engine(make_worker, batches), bar)
 
 
 def _log_all(directory: RunDirectory, results: Iterable[list[Outcome]], bar: Progress) -> None:
@@ -325,7 +335,8 @@ def _key(sample: Sample) -> Key:
 
 
 def _log(directory: RunDirectory, outcomes: list[Outcome]) -> None:
-    """Writes a batch: files before the lines that speak of them."""
+    """Writes a batch: files before the lines that speak of them. What is added to is not finished any more."""
+    directory.scores.unlink(missing_ok=True)
     chains, observations, failures, times = [], [], [], []
     for each in outcomes:
         sample, key = each.sample, {"case": each.sample.case.id, "index": each.sample.index}

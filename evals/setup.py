@@ -113,7 +113,7 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
     """
     args = command.args
     name, argument = generators.parse_model(args.model)
-    _refuse_idle(name, command.given)
+    _refuse_idle(name, args, command.given)
     if args.embedder == "auto":
         args.embedder = ICON_EMBEDDER if world_of(args) == "icon world" else PHOTO_EMBEDDER
     cases = spread(suite.load_cases(args), args.limit)
@@ -146,11 +146,13 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
     )
 
 
-def _refuse_idle(model: str, given: set[str]) -> None:
+def _refuse_idle(model: str, args: argparse.Namespace, given: set[str]) -> None:
     """A flag that would change nothing is a misunderstanding: say so now rather than print a puzzling table."""
     idle = [f"--{name.replace('_', '-')}" for name in _WITHOUT_EFFECT[model] if name in given]
     if idle:
         raise UserError(f"{', '.join(idle)} has no effect with --model {model}")
+    if args.reference_compat and args.scheduler not in (None, "ddpm"):
+        raise UserError("--scheduler cannot be used with --reference-compat: the released code samples by DDPM only")
 
 
 def _identity(suite: Suite, args: argparse.Namespace, cases: list[Case]) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from evals.rundir import png_bytes
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from evals.protocols import Generator, Suite, Tools
     from evals.records import Sample
@@ -94,10 +94,27 @@ class Worker:
     """Draws and observes a batch; a batch that raises is tried again one sample at a time."""
 
     def __init__(
-        self, generator: Generator, tools: Tools, suite: Suite, args: argparse.Namespace, *, recorded: bool
+        self,
+        generator: Generator,
+        tools: Tools,
+        suite: Suite,
+        args: argparse.Namespace,
+        *,
+        recorded: bool,
+        hard: Collection[Key] = (),
     ) -> None:
+        """A worker of a run.
+
+        Args:
+            generator: Draws.
+            tools: What observes.
+            suite: The benchmark.
+            args: The run's arguments.
+            recorded: The pictures are on disk already.
+            hard: Samples that have failed before, among others that did not: of a breakdown they say nothing.
+        """
         self._generator, self._tools, self._suite, self._args = generator, tools, suite, args
-        self._recorded = recorded
+        self._recorded, self._hard = recorded, hard
         self._raised_in_a_row: dict[str, list[str]] = {"generate": [], "observe": []}
 
     def __call__(self, batch: Sequence[Sample]) -> list[Outcome]:
@@ -156,6 +173,8 @@ class Worker:
         why = describe_error(error)
         if _has_damaged_picture(sample):
             return Failed(stage=stage, error=why)
+        if (sample.case.id, sample.index) in self._hard:
+            return Failed(stage=stage, error=why, raised=True)
         cases = self._raised_in_a_row[stage]
         cases.append(sample.case.id)
         if len(cases) >= _HOPELESS and len(set(cases)) >= _CASES:

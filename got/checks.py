@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import operator
 import unicodedata
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 # The chat template, the image tokens and the source image's tokens (256 at the published scale).
 _RESERVED_TOKENS = 400
+_MOST = 65504  # float16's largest number
 
 
 def check_words(text: object, what: str, *, empty_ok: bool = False) -> None:
@@ -66,10 +66,11 @@ def finite(value: Any, name: str) -> float:
     1.5
 
     Raises:
-        ValueError: If it is NaN, infinite or no number.
+        ValueError: If it is NaN, more than weights in short floats can hold, or no number.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"Expected {name} to be a finite number but got {value!r}")
+    known = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not known or not -_MOST <= value <= _MOST:
+        raise ValueError(f"Expected {name} to be a finite number, at most {_MOST} in size, but got {value!r}")
     return float(value)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import numbers
 import os
 import uuid
 from pathlib import Path
@@ -26,6 +27,8 @@ from got.command import read_object
 from got.pictures import PictureError, as_rgb, open_picture
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from PIL import Image
 
     from got.pipeline import GoTPipeline
@@ -59,6 +62,8 @@ class Entry:
     """Arguments of the pipeline beside prompt, image, chain and generator."""
     warnings: tuple[str, ...]
     """What was odd about the request and its chain."""
+    names: tuple[str, ...] = ()
+    """What the regions of a given plan are called: of a name like "a cup with ice" the text alone gives the end."""
     image: Image.Image
     """The picture, RGB."""
 
@@ -82,6 +87,7 @@ class Conversation:
         self._past: list[int | None] = []
         self._future: list[int | None] = []
         self._id = uuid.uuid4().hex
+        self._saved: dict[Path, int] = {}  # so many entries are in this folder
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -101,7 +107,7 @@ class Conversation:
     @property
     def chain(self) -> Chain | None:
         """The plan of the picture that is looked at."""
-        return None if self.entry is None else Chain.parse(self.entry.chain)
+        return None if self.entry is None else _named(self.entry.chain, self.entry.names)
 
     def open(self, image: Image.Image) -> Entry:
         """Go on with a picture from elsewhere.
@@ -149,7 +155,8 @@ class Conversation:
         if last is None or last.kind == "opened":
             raise ConversationError("Expected a picture that was drawn, whose plan can be changed, but there is none")
         plan = chain if isinstance(chain, Chain) else Chain.parse(chain)  # read again, a long name loses its head
-        renamed = [r.text for r in plan.regions] != [r.text for r in Chain.parse(last.chain).regions]
+        before = (_named(last.chain, last.names), Chain.parse(last.chain))
+        renamed = all([r.text for r in plan.regions] != [r.text for r in one.regions] for one in before)
         asked = plan.caption() if renamed and last.kind == "drawn" and plan.regions else last.instruction
         once = {"max_turns": 1} if "max_turns" in last.options else {}  # a plan is one picture's
         noise = last.seed if seed is None else seed
@@ -196,12 +203,14 @@ class Conversation:
             _write(folder / STATE_FILE, json.dumps(self._state(entries=0)))
         for entry in self._entries:
             target = folder / _picture_name(entry.number)
-            if not target.exists():
+            # Another one may be there, of a save that was interrupted.
+            if entry.number >= self._saved.get(folder.resolve(), 0) or not target.exists():
                 unfinished = target.with_suffix(".part")
                 entry.image.save(unfinished, format="PNG")
                 unfinished.replace(target)
         _write(folder / ENTRIES_FILE, "".join(json.dumps(_as_json(entry)) + "\n" for entry in self._entries))
         _write(folder / STATE_FILE, json.dumps(self._state(entries=len(self._entries))))
+        self._saved[folder.resolve()] = len(self._entries)
         return folder
 
     @classmethod
@@ -225,6 +234,7 @@ class Conversation:
             talk._current = _number(state["current"], count)
             talk._past = [_number(place, count) for place in state["past"]]
             talk._future = [_number(place, count) for place in state["future"]]
+            talk._saved[folder.resolve()] = count
         except (KeyError, TypeError, IndexError) as error:
             raise ConversationError(f"{folder / STATE_FILE} is no saved conversation: {error!r}") from error
         return talk
@@ -245,7 +255,10 @@ class Conversation:
         )
         kind = "drawn" if source is None else "edited"
         for turn in output.turns[0]:
-            entry = self._add(kind, source, instruction, turn.chain, noise, used, turn.warnings, turn.image)
+            names: tuple[str, ...] = ()
+            if isinstance(chain, Chain) and turn.chain == chain.text:
+                names = tuple(region.text for region in chain.regions)
+            entry = self._add(kind, source, instruction, turn.chain, noise, used, turn.warnings, turn.image, names)
             kind, source = "edited", entry.number
         return entry
 
@@ -259,6 +272,7 @@ class Conversation:
         options: dict[str, Any],
         warnings: tuple[str, ...],
         image: Image.Image,
+        names: tuple[str, ...] = (),
     ) -> Entry:
         entry = Entry(
             number=len(self._entries),
@@ -269,6 +283,7 @@ class Conversation:
             seed=seed,
             options=options,
             warnings=tuple(warnings),
+            names=names,
             image=image,
         )
         self._entries.append(entry)
@@ -300,10 +315,28 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
     reserved = {"prompt", "image", "chain", "generator", "output_type"} & set(options)
     if reserved:
         raise ConversationError(f"Expected options of the pipeline but {min(reserved)} is the conversation's own")
+    plain: dict[str, Any] = {}
     for name, value in options.items():
-        if not (value is None or isinstance(value, bool | int | float | str)):
+        if value is None or isinstance(value, bool | int | float | str):
+            plain[name] = value
+        elif isinstance(value, numbers.Real):  # of numpy, for one
+            plain[name] = int(value) if isinstance(value, numbers.Integral) else float(value)
+        else:
             raise ConversationError(f"Expected {name} to be a number, a word or a switch but got {value!r}")
-    return dict(options)
+    return plain
+
+
+def _named(text: str, names: Sequence[str]) -> Chain:
+    """A chain whose regions have the names that they were given, as far as the text has these."""
+    chain = Chain.parse(text)
+    if len(names) != len(chain.regions):
+        return chain
+    both = list(zip(names, chain.spans, strict=True))
+    if any(not text[:end].endswith(name) for name, (_, end, *_) in both):
+        return chain
+    spans = tuple((end - len(name), end, box_start, box_end) for name, (_, end, box_start, box_end) in both)
+    regions = tuple(dataclasses.replace(one, text=name) for one, name in zip(chain.regions, names, strict=True))
+    return dataclasses.replace(chain, regions=regions, spans=spans)
 
 
 def _picture_name(number: int) -> str:
@@ -312,7 +345,8 @@ def _picture_name(number: int) -> str:
 
 def _as_json(entry: Entry) -> dict[str, Any]:
     record = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
-    return record | {"warnings": list(entry.warnings), "image": _picture_name(entry.number)}
+    lists = {"warnings": list(entry.warnings), "names": list(entry.names)}
+    return record | lists | {"image": _picture_name(entry.number)}
 
 
 def _write(path: Path, text: str) -> None:
@@ -334,7 +368,8 @@ def _read_entries(folder: Path) -> list[Entry]:
         try:
             record = json.loads(line)
             image = open_picture(folder / Path(record["image"]).name)
-            entry = Entry(**{**record, "warnings": tuple(record["warnings"]), "image": image})
+            lists = {name: tuple(record.get(name, ())) for name in ("warnings", "names")}  # older ones have no names
+            entry = Entry(**{**record, **lists, "image": image})
             in_order = entry.number == number and entry.kind in _KINDS
             if not in_order or (entry.source is not None and not 0 <= entry.source < number):
                 raise ConversationError(f"{path}, line {number + 1} does not belong here")

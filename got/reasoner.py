@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from got.chain import BOX_END, BOX_START
-from got.checks import unknown_words
+from got.checks import at_least_one, unknown_words
 from got.tokens import (
     EDIT_PREFIX,
     END_OF_TEXT,
@@ -121,6 +121,8 @@ class Reasoner:
         Raises:
             ValueError: If `generate` is asked for more than one chain per prompt, or for beams.
         """
+        if "generation_config" in generate_kwargs:
+            raise ValueError("Expected the options of `generate` one by one but got a generation_config")
         for name in ("num_beams", "num_return_sequences"):
             if generate_kwargs.get(name, 1) != 1:
                 raise ValueError(f"Expected {name} to be 1, one chain per prompt, but got {generate_kwargs[name]}")
@@ -224,10 +226,11 @@ class Reasoner:
     def generate(self, inputs: Inputs, stops: Sequence[int], max_new_tokens: int | None, **options: Any) -> Any:
         """The library's `generate`, greedy unless told otherwise, until one of the stop tokens."""
         vision = {} if inputs.vision is None else {**inputs.vision, "mm_token_type_ids": inputs.token_types}
+        usual = self.mllm.generation_config.max_new_tokens or _MAX_NEW_TOKENS
         return self.mllm.generate(
             input_ids=inputs.input_ids,
             attention_mask=inputs.attention_mask,
-            max_new_tokens=max_new_tokens or self.mllm.generation_config.max_new_tokens or _MAX_NEW_TOKENS,
+            max_new_tokens=at_least_one(max_new_tokens, usual, "max_new_tokens"),
             eos_token_id=list(stops),
             pad_token_id=self.tokenizer.pad_token_id,
             return_dict_in_generate=True,

@@ -114,7 +114,9 @@ def train_vae(plan: Plan, setup: Setup) -> None:
     teacher = None if setup.start is None else load(setup.start).vae.to(setup.device).requires_grad_(False)
     if teacher is not None:
         take_over(vae, teacher)
-        keep_moments(setup, torch.zeros(setup.config.latent_channels), torch.ones(setup.config.latent_channels))
+        note_normalised(setup)
+    elif not (setup.folder / "vae.pt").exists():
+        (setup.folder / MOMENTS).unlink(missing_ok=True)  # of an unpacked autoencoder, which this one replaces
     fit = Fit(plan, {"vae": vae}, setup.folder, setup.device)
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
@@ -216,25 +218,23 @@ def finished_vae(setup: Setup) -> AutoencoderKL:
     averaged(setup.folder, "vae", {"vae": vae})
     vae.to(setup.device)
     path, of = setup.folder / MOMENTS, fingerprint(vae)
-    if not path.exists() or torch.load(path, weights_only=True)["of"] not in ("", of):
+    state = torch.load(path, map_location=setup.device, weights_only=True) if path.exists() else None
+    if isinstance(state, tuple):  # as older versions kept them
+        state = {"of": "", "made": state}
+    if state is None or state["of"] not in ("", of):
         sample = encode_pictures(vae, setup.bank().images[:2048])
-        keep_moments(setup, sample.mean((0, 2, 3)), sample.std((0, 2, 3)), of)
-    fold_moments(vae, *torch.load(path, map_location=setup.device, weights_only=True)["made"])
+        state = {"of": of, "made": (sample.mean((0, 2, 3)), sample.std((0, 2, 3)))}
+        write_tensors(path, state)
+    fold_moments(vae, *state["made"])
     if (setup.folder / "decoder.pt").exists():  # of the last stage, which learned behind the folded encoder
         averaged(setup.folder, "decoder", {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
     return vae
 
 
-def keep_moments(setup: Setup, mean: torch.Tensor, std: torch.Tensor, of: str = "") -> None:
-    """Write down the latents' moments, (channels,) each, for `finished_vae`.
-
-    Args:
-        setup: Its folder gets them.
-        mean: Of the posterior means.
-        std: Likewise.
-        of: Fingerprint of the autoencoder that was measured; without, they hold for whatever becomes of it.
-    """
-    write_tensors(setup.folder / MOMENTS, {"of": of, "made": (mean, std)})
+def note_normalised(setup: Setup) -> None:
+    """Write down for `finished_vae` that the latents need no folding, whatever becomes of the autoencoder."""
+    state = (torch.zeros(setup.config.latent_channels), torch.ones(setup.config.latent_channels))
+    write_tensors(setup.folder / MOMENTS, {"of": "", "made": state})
 
 
 def fingerprint(*of: nn.Module | np.ndarray | Sequence[str]) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from got import models
 from got.checkpoint import load, save_fp16
 from got.pipeline import GoTPipeline
 from got.ssgm import time_ids
-from got.stages import MOMENTS, finished_vae, keep_moments
+from got.stages import MOMENTS, finished_vae, note_normalised
 from got.stages_reasoner import drawing_networks, reading_networks, warm_start
 from got.stages_unet import load_tokens, save_tokens
 from got.train import UNPACKED, averaged, keep_modules
@@ -90,7 +88,7 @@ def unpack(setup: Setup, start: Path) -> None:
     pipeline = load(start)
     tokens = load_tokens(setup.config, start)
     setup.folder.mkdir(parents=True, exist_ok=True)
-    keep_moments(setup, torch.zeros(setup.config.latent_channels), torch.ones(setup.config.latent_channels))
+    note_normalised(setup)
     tokenizer, networks = reading_networks(setup)
     warm_start(networks, tokenizer, start)
     visual = networks["mllm"].model.visual

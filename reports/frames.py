@@ -190,8 +190,10 @@ def provenance(run: Run) -> dict[str, str]:
     observe, generate = identity.get("observe", {}), identity.get("generate", {})
     commit = str(machine.get("commit") or "unknown")[:8]
     weights = observe.get("weights_sha256") or {}
+    # A run whose identity has none was looked at by none.
+    looked = observe.get("detector", "none") if observe else run.scores.get("detector")
     return {
-        "detector": _with_hash(observe.get("detector", run.scores.get("detector")), weights, "detector/"),
+        "detector": _with_hash(looked, weights, "detector/"),
         "encoder": _with_hash(observe.get("embedder"), weights, "embedder/"),
         "judge": str((run.scores.get("overall", {}).get("judge") or {}).get("judge") or "none"),
         "weights": digest(generate.get("weights_sha256") or {}) or "none",

@@ -3,6 +3,7 @@
 import collections
 import json
 import random
+import time
 
 import pytest
 from annotate_kit import (
@@ -260,11 +261,49 @@ def test_a_refusal_is_paid_on_record_and_not_paid_again(tmp_path):
         assert counts["usd"] == pytest.approx(4 * (1000 + 2 * 50) / 1e6)
 
 
-@pytest.mark.parametrize("answer", [fails(500), fails(429, "slow down"), fails(400, "no such option: response_format")])
-def test_an_endpoint_that_answers_nobody_ends_the_run(tmp_path, answer):
-    _, place = drawings(Truth("unit"), tmp_path / "in", 12)
+@pytest.mark.parametrize(
+    ("answer", "samples"), [(fails(500), 12), (fails(429, "slow down"), 12), (fails(400, "no such option"), 70)]
+)
+def test_an_endpoint_that_answers_nobody_ends_the_run(tmp_path, answer, samples):
+    _, place = drawings(Truth("unit"), tmp_path / "in", samples)
     with serve(answer) as endpoint, pytest.raises(SetupError, match="the model does not answer"):
         annotate(place, tmp_path / "out", endpoint, *FAST, "--retries", "0", "--attempts", "1")
+
+
+def test_a_question_that_is_not_accepted_is_its_samples_own_fault(tmp_path):
+    """Twelve of them, first in line and again in the next run, keep no other sample from an answer."""
+    truth = Truth("unit")
+    _, place = drawings(truth, tmp_path / "in", 16)
+    pictures = []
+
+    def answer(request):
+        for part in request["messages"][0]["content"]:
+            if "image_url" in part and part["image_url"]["url"] not in pictures:
+                pictures.append(part["image_url"]["url"])
+            if "image_url" in part and part["image_url"]["url"] in pictures[:12]:
+                return fails(400, "the context is too long")
+        return truth(request)
+
+    with serve(answer) as endpoint:
+        first, again = (annotate(place, tmp_path / "out", endpoint, *FAST, "--concurrency", "2") for _ in range(2))
+    assert first["accepted"] == again["accepted"] == 4
+    assert first["failed"] == again["failed"] == {"describe: rejected": 12}
+
+
+def test_a_model_with_another_word_for_the_length_is_asked_in_its_own(tmp_path):
+    """All questions under way are refused before the first answer comes."""
+    truth = Truth("unit")
+    _, place = drawings(truth, tmp_path / "in", 12)
+
+    def answer(request):
+        if "max_tokens" in request:
+            return fails(400, "Unsupported parameter: use max_completion_tokens instead")
+        time.sleep(0.5)
+        return truth(request)
+
+    with serve(answer) as endpoint:
+        counts = annotate(place, tmp_path / "out", endpoint, *FAST, "--concurrency", "16")
+    assert (counts["accepted"], counts["failed"]) == (12, {})
 
 
 def test_a_wrong_key_or_an_empty_account_ends_the_run(tmp_path):

@@ -110,7 +110,7 @@ def test_chains_that_are_none_are_refused(pipe, chain):
 
 # -------------------------------------------------------------------------------------------------------------- numbers
 @pytest.mark.parametrize("name", ["semantic_scale", "spatial_scale", "reference_scale"])
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "4", True])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "4", True, 10**400, 1e39, -1e6])
 def test_scales_that_are_no_numbers_are_refused(pipe, name, value):
     with pytest.raises(ValueError, match=f"{name} to be a finite number"):
         draw(pipe, **{name: value})

@@ -183,15 +183,49 @@ def test_observing_again_draws_nothing_again(reference, tmp_path):
     assert contents(folder) == before
 
 
-def test_a_finished_run_outlives_a_breakdown_while_failures_are_tried_again(reference, tmp_path):
+def test_what_always_fails_is_no_breakdown_when_only_that_is_tried_again(reference, tmp_path):
+    """Ten failures, never two in a row, until nothing but them is left."""
     folder = tmp_path / "run"
     words = ("--limit", "12", "--batch-size", "1")
     bad = some_keys(reference, *range(1, 21, 2))
-    run(make_plan(folder, *words, generator=Chokes(*bad)))
+    scores = run(make_plan(folder, *words, generator=Chokes(*bad)))
     before = contents(folder)
-    with pytest.raises(UserError, match=r"8 samples in a row.*\(--from verdict shows the run as it is\)"):
-        run(make_plan(folder, *words, generator=Breaks(0)))
+    assert scores["missing"]["total"] == 10
+    assert run(make_plan(folder, *words, generator=Chokes(*bad))) == scores
     assert contents(folder) == before
+    (folder / "scores.json").unlink()  # as a kill leaves it, with the last images to do
+    for name in ("chains.jsonl", "observations.jsonl"):
+        log = (folder / name).read_bytes().splitlines(keepends=True)
+        (folder / name).write_bytes(b"".join(log[:-3]))
+    assert run(make_plan(folder, *words, generator=Chokes(*bad))) == scores
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("what", ["machine", "make_generator"])
+def test_a_finished_run_outlives_a_device_that_is_not_there_when_failures_are_tried_again(reference, tmp_path, what):
+    def refuses():
+        raise UserError("--device cuda cannot be used")
+
+    folder = tmp_path / "run"
+    run(plan_like_reference(folder, generator=Chokes(*some_keys(reference, 3))))
+    before = contents(folder)
+    with pytest.raises(UserError, match=r"cuda cannot be used \(--from verdict shows the run as it is\)"):
+        run(dataclasses.replace(plan_like_reference(folder), **{what: refuses}))
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("words", [(), ("--from", "observe"), ("--from", "verdict")])
+def test_a_retry_that_is_killed_leaves_no_scores_that_say_less_than_the_logs(reference, tmp_path, monkeypatch, words):
+    folder = tmp_path / "run"
+    run(plan_like_reference(folder, generator=Chokes(*some_keys(reference, 3, 17))))
+    with monkeypatch.context() as patch:
+        patch.setattr("evals.runner._finish", lambda plan, directory: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(plan_like_reference(folder))
+    assert not (folder / "scores.json").exists()
+    plan = make_plan(folder, *words) if words else plan_like_reference(folder)
+    assert run(plan)["missing"]["total"] == 0
+    assert contents(folder) == contents(reference)
 
 
 def test_a_missing_picture_is_missing_for_good(reference, tmp_path):

@@ -92,6 +92,7 @@ def test_the_flags_that_other_tools_rely_on_exist():
         (["--spatial-scale", "nan"], "expected a number from 0 up but got nan"),
         (["--model", "oracle", "--spatial", "off", "--steps", "3"], "--steps, --spatial has no effect with"),
         (["--model", "oracle", "--reference-compat"], "--reference-compat has no effect with --model oracle"),
+        (["--model", "got", "--reference-compat", "--scheduler", "unipc"], "samples by DDPM only"),
         (
             ["--model", "folder:nowhere", "--checkpoint", "mini"],
             "--checkpoint has no effect with --model folder",

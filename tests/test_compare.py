@@ -188,6 +188,29 @@ def test_missing_images_do_not_pass_unless_they_may_be_wrong():
     assert compare.decide(before, none, 0.02, 0.05).answer == compare.UNDECIDED
 
 
+def test_one_missing_image_does_not_hide_a_regression():
+    before = outcomes("a", {str(i): [True] * 4 for i in range(50)})
+    after = dataclasses.replace(
+        before, right={**dict.fromkeys(before.right, (False,) * 4), "7": (False, None, False, False)}
+    )
+    decision = compare.decide(before, after, 0.02, 0.05)
+    assert decision.answer == compare.REGRESSION
+    assert "were they right: -0.995" in decision.why
+
+
+def test_edits_weigh_the_same_in_all_whatever_their_category(tmp_path):
+    """Nine of one kind that stay, one of another that is lost: a tenth, not a half."""
+    before = outcomes("a", {str(i): [True] for i in range(10)})
+    before = dataclasses.replace(before, tasks={case: "add" if case == "9" else "remove" for case in before.right})
+    after = dataclasses.replace(before, right={**before.right, "9": (False,)})
+    assert compare.compare(before, after)[0].difference.value == pytest.approx(-0.5)
+    pooled = dataclasses.replace(before, pooled=True)
+    assert compare.compare(pooled, after)[0].difference.value == pytest.approx(-0.1)
+    assert compare.compare(pooled, after)[0].after == pytest.approx(0.9)
+    (tmp_path / "b.json").write_text(json.dumps(pooled.as_dict()))
+    assert compare.of_baseline(tmp_path / "b.json") == pooled
+
+
 def test_images_are_paired_by_index():
     before, after = outcomes("a", {"0": [True, False, None, True]}), outcomes("b", {"0": [None, True, True, False]})
     assert compare.flips(before, after) == {"lost": [("0", 3)], "won": [("0", 1)]}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from got.chain import Chain
 from got.conversation import ENTRIES_FILE, STATE_FILE, Conversation, ConversationError
 from got.pictures import PictureError
 
@@ -109,6 +110,41 @@ def test_a_plan_keeps_the_names_that_it_was_given(talk):
     talk.say("a red apple", chain=got_kit.APPLE)
     replaced = talk.revise(talk.chain.replace(0, "a blue dog with a computer mouse"))
     assert replaced.instruction == "a photo of a blue dog with a computer mouse"
+
+
+def test_names_last_from_plan_to_plan_and_through_a_folder(talk, tmp_path):
+    plan = Chain.parse(got_kit.APPLE).replace(0, "a blue dog with a computer mouse")
+    talk.say("dogs on a mat", chain=plan)
+    assert talk.chain == plan
+    assert talk.revise(plan.move(0, (0, 0, 500, 500))).instruction == "dogs on a mat"
+    assert talk.revise(str(plan.move(0, (0, 0, 400, 500)))).instruction == "dogs on a mat"
+    again = Conversation.load(talk.save(tmp_path / "talk"), talk.pipeline)
+    added = again.revise(again.chain.add("a red dog", (500, 0, 900, 400)))
+    assert again.entries[0].names == ("a blue dog with a computer mouse",)
+    # The last plan was given as text, which tells of the name only its end.
+    assert added.instruction == "a photo of a computer mouse and a red dog"
+    again.undo()
+    again.undo()
+    assert again.revise(again.chain.add("a red dog", (500, 0, 900, 400))).instruction == (
+        "a photo of a blue dog with a computer mouse and a red dog"
+    )
+
+
+def test_numbers_of_numpy_are_kept_as_numbers(tmp_path):
+    talk = Conversation(got_kit.pipeline(), num_inference_steps=np.int64(1), spatial_scale=np.float32(2))
+    again = Conversation.load(talk.save(tmp_path / "talk"))
+    assert again.options == {"num_inference_steps": 1, "spatial_scale": 2.0}
+
+
+def test_a_picture_that_an_interrupted_save_left_gives_way(talk, tmp_path):
+    folder = tmp_path / "talk"
+    talk.say("a red apple", chain=got_kit.APPLE)
+    talk.save(folder)
+    Image.new("RGB", (48, 32), "green").save(folder / "0001.png")  # of an entry that the state does not have
+    again = Conversation.load(folder, talk.pipeline)
+    entry = again.say("a blue dog", chain=got_kit.BOTH)
+    again.save(folder)
+    assert (pixels(Conversation.load(folder).entries[1]) == pixels(entry)).all()
 
 
 def test_an_opened_picture_is_edited_and_has_no_plan_to_change(talk):

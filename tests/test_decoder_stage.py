@@ -118,6 +118,21 @@ def test_latents_are_made_again_when_what_they_show_has_changed(tmp_path):
     assert torch.allclose(Drawing.of(None, fewer, setup, vae).images[:, 0], drawing.images[:4, 0] + 1, atol=1e-5)
 
 
+def test_moments_are_measured_again_for_another_autoencoder_and_older_files_are_read(tmp_path):
+    """A file of before has two tensors and no name; an unpacked folder's hold for whatever comes of it."""
+    setup = Setup(config=CONFIG, folder=tmp_path, scenes=6, seed=1)
+    unpack(setup, MINI_PATH)
+    plain = finished_vae(setup).state_dict()
+    path = tmp_path / "moments.pt"
+    made = torch.load(path, weights_only=True)["made"]
+    torch.save(tuple(made), path)
+    assert all(torch.equal(weight, plain[name]) for name, weight in finished_vae(setup).state_dict().items())
+    torch.save({"of": "another one", "made": made}, path)
+    latents = encode_pictures(finished_vae(setup), setup.bank().images)
+    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(len(made[0])), atol=1e-4, rtol=0)
+    assert torch.load(path, weights_only=True)["of"] not in ("", "another one")
+
+
 @pytest.mark.slow
 def test_the_stage_changes_the_decoder_alone_and_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
     words = ["--folder", str(tmp_path), "--scenes", "16", "--batch", "8", "--threads", "1"]

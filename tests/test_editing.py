@@ -246,6 +246,11 @@ def test_another_endpoint_or_other_weights_are_another_run(data, tmp_path, asked
     monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url.replace("127.0.0.1", "localhost"))
     with pytest.raises(cli.UserError, match="judge_place: "):
         scores_of(data, tmp_path / "run", *words)
+    monkeypatch.delenv("OPENAI_BASE_URL")  # who only sums up again needs no endpoint
+    more = scores_of(data, tmp_path / "run", *words, "--judge-max-failed", "0.5", "--from", "verdict")
+    assert more["overall"]["judge"]["headline"] == pytest.approx(0.6)
+    monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+    assert scores_of(data, tmp_path / "run", *words, "--judge-max-failed", "0.5") == more
     (tmp_path / "vlm").mkdir()
     seen = []
     for content in (b"a", b"b"):

@@ -165,6 +165,30 @@ def test_an_unusable_example_is_left_out_and_an_empty_batch_gets_the_next_one(tm
     assert {key for batch in found for key, _ in batch.keys} <= set(usable)
 
 
+def test_an_unusable_example_is_on_one_list_whoever_else_met_it(tmp_path):
+    """The first two samples are bad: one process lacks a batch, looks on, and meets the other's."""
+    good = kit.examples(drawings=6)
+    with kit.Writer(tmp_path) as writer:
+        for one in good:
+            writer.add(one)
+    one_set = Mixture(sources=(Source(place=str(tmp_path), weight=1.0),), seed=0)
+    bad = [name for _, name in taken(one_set.examples(), 2)]
+    real = kit.collator(PIPELINE())
+
+    class Strict:
+        batch = staticmethod(real.batch)
+
+        @staticmethod
+        def prepare(sample, example):
+            if example.id in bad:
+                raise Unusable(example.id)
+            return real.prepare(sample, example)
+
+    shares = [Share(batch=2, micro=1, rank=rank, processes=2) for rank in (0, 1)]
+    noted = [next(iter(Feed(one_set, Strict, share))).skipped for share in shares]
+    assert sorted(itertools.chain(*noted)) == sorted(bad)
+
+
 def test_a_set_of_nothing_but_bad_examples_ends_the_training(tmp_path):
     with kit.Writer(tmp_path) as writer:
         writer.add(spoiled(kit.example(0, "text-to-image"), prompt="a dog " * 300))

@@ -134,6 +134,35 @@ def test_a_stopped_training_goes_on_exactly(places, tmp_path):
         assert torch.equal(one, other)
 
 
+def test_a_training_killed_before_its_first_checkpoint_begins_its_logs_anew(places, tmp_path):
+    recipe = dataclasses.replace(kit.RECIPE, steps=3)
+    fit = trainer(places, tmp_path / "out", recipe)
+    fit.save = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        fit.train()
+    assert [row["step"] for row in log(tmp_path / "out")] == [1, 2, 3]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    trainer(places, tmp_path / "out", recipe).train()
+    assert [row["step"] for row in log(tmp_path / "out")] == [1, 2, 3]
+
+
+def test_a_look_that_fails_costs_no_update_and_is_had_later(places, tmp_path):
+    recipe = dataclasses.replace(kit.RECIPE, steps=3)
+    fit = trainer(places, tmp_path / "out", recipe, save_every=2, look_every=2)
+    fit._look = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        fit.train()
+    assert folder.latest(tmp_path / "out").name == "checkpoint-00000002"
+    for _ in range(2):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        fit = trainer(places, tmp_path / "out", recipe, save_every=2, look_every=2)
+        fit.pipeline.mllm.generation_config.max_new_tokens = 8
+        fit.train()
+        assert [row["step"] for row in folder.rows(tmp_path / "out" / folder.HELD_OUT)] == [2, 3]
+
+
 def test_a_request_to_stop_ends_behind_an_update_with_a_checkpoint(places, tmp_path):
     fit = trainer(places, tmp_path / "out", dataclasses.replace(kit.RECIPE, steps=9))
     note = fit._note_skipped

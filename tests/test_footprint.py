@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
@@ -63,3 +64,15 @@ def test_the_command_counts_and_reads_no_checkpoint(capsys):
     assert counted["offload_sequential"] < counted["offload_model"] < counted["all_on_the_device"]
     assert command.main(["info", "--memory", "--size", "100"]) == 2
     assert "--size: expected a multiple of 64 but got 100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")])
+def test_too_little_memory_for_a_checkpoint_is_one_line(capsys, tmp_path, monkeypatch, error):
+    def load(*given, **options):
+        raise error
+
+    monkeypatch.setattr("got.checkpoint.load", load)
+    assert command.main(["generate", "dogs", "--output", str(tmp_path / "dogs.png")]) == 2
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert "--offload" in err

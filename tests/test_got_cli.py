@@ -264,6 +264,14 @@ def test_a_mistake_is_one_line_and_writes_nothing(capsys, tmp_path, monkeypatch,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_alone_minds_no_file_that_it_does_not_write(got):
+    for name in ("got-turn-0.png", "got-layout.png"):
+        Path(name).write_bytes(b"mine")
+    assert last(got("generate", "dogs", "--plan-only", "--save-layout"))["plan"] == "got.txt"
+    assert Path("got-layout.png").read_bytes() == b"mine"
+    assert got("generate", "dogs", "--plan-only")[0] == 2
+
+
 def test_an_unknown_checkpoint_is_one_line(capsys):
     assert command.main(["generate", "a red apple", "--checkpoint", "nowhere"]) == 2
     captured = capsys.readouterr()
@@ -347,11 +355,13 @@ def test_a_piped_conversation_draws_changes_the_plan_and_goes_back(got):
 
 def test_a_resumed_conversation_keeps_what_it_was_begun_with_but_for_what_is_given(got):
     told = ["--resume", "--spatial", "off", "--seed", 5, "--max-turns", 1]
-    expected = [(42, None, 4), (5, False, 1), (5, False, 1), (5, True, 1)]
+    expected = [(42, None, None), (5, False, 1), (5, False, 1), (5, True, 1)]
     for words, values in zip([[], told, told[:1], [*told[:2], "on"]], expected, strict=True):
         last(got("chat", "--output", "talk", *words, stdin="dogs\n"))
         kept = json.loads(Path("talk/conversation.json").read_text())
         assert (kept["seed"], kept["options"].get("spatial"), kept["options"].get("max_turns")) == values
+    entries = [json.loads(line) for line in Path("talk/entries.jsonl").read_text().splitlines()]
+    assert [entry["options"]["max_turns"] for entry in entries] == [4, 1, 1, 1]
 
 
 def test_a_conversation_can_begin_with_a_picture(got):

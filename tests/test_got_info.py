@@ -43,6 +43,21 @@ def test_a_missing_shard_is_noticed(saved, capsys, part, index):
     assert capsys.readouterr().err == f"error: {saved / part} has no file part-2.safetensors\n"
 
 
+@pytest.mark.parametrize("size", [None, [64], 0])
+def test_a_config_with_no_number_for_a_size_is_named(saved, capsys, size):
+    path = saved / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": size}))
+    assert command.main(["info", str(saved)]) == 2
+    assert capsys.readouterr().err == f"error: {path}: expected sample_size of type int but got {size!r}\n"
+
+
+def test_a_list_of_shards_that_lists_none_is_named(saved, capsys):
+    path = saved / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    path.write_text("{}")
+    assert command.main(["info", str(saved)]) == 2
+    assert capsys.readouterr().err == f"error: {path} has no weight_map\n"
+
+
 def test_a_config_without_a_size_is_named(saved, capsys):
     path = saved / "unet" / "config.json"
     config = json.loads(path.read_text())

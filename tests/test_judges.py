@@ -135,38 +135,6 @@ def test_a_wrong_key_or_model_ends_the_run_in_one_line_without_the_key(status):
     assert KEY not in str(caught.value)
 
 
-@pytest.mark.parametrize("script", [[fails(500)], [fails(400, "what?")], [GOOD, fails(500)], [GOOD, GOOD, fails(429)]])
-def test_an_endpoint_that_does_not_answer_any_more_ends_the_run(script):
-    with serve(*script) as endpoint:
-        with pytest.raises(UserError, match=r"the judge does not answer .*goes on when it does.*HTTP"):
-            judge_at(endpoint, attempts=1, concurrency=1).judge([question(seed=i) for i in range(20)])
-        assert len(endpoint.requests) - (len(script) - 1) in (8, 9)  # the next one may be under way
-
-
-@pytest.mark.parametrize("alive", [GOOD, says("hm"), says("", refusal="no"), fails(400, "content_filter")])
-def test_an_endpoint_that_answers_now_and_then_is_waited_for(alive):
-    script = [step for _ in range(4) for step in (*[fails(503)] * 7, alive)]
-    with serve(*script) as endpoint:
-        answers = judge_at(endpoint, attempts=1, concurrency=1).judge([question(seed=i) for i in range(32)])
-    assert [answer.failure for answer in answers].count("transport") == 28
-
-
-def test_pictures_that_are_not_accepted_do_not_end_a_run_that_had_answers():
-    with serve(GOOD, fails(400, "image too large")) as endpoint:
-        answers = judge_at(endpoint, attempts=1, concurrency=1).judge([question(seed=i) for i in range(12)])
-    assert [answer.failure for answer in answers] == [None] + ["rejected"] * 11
-
-
-def test_replies_from_the_log_do_not_hide_that_the_endpoint_is_gone(tmp_path):
-    log = tmp_path / "replies.jsonl"
-    with serve(GOOD) as endpoint:
-        judge_at(endpoint, log=log).judge([question(seed=i) for i in range(0, 40, 2)])
-        endpoint.script[:] = [fails(500)]
-        with pytest.raises(UserError, match="the judge does not answer"):
-            judge_at(endpoint, log=log, attempts=1, concurrency=1).judge([question(seed=i) for i in range(40)])
-        assert len(endpoint.requests) - 20 in (8, 9)
-
-
 # -------------------------------------------------------------------------------------------------------- cache and log
 def test_the_same_question_is_asked_once_and_again_after_any_change(tmp_path):
     log = tmp_path / "replies.jsonl"

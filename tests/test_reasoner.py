@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import GenerationConfig
 
 from got.models import seeded
 from got.reasoner import IMAGE_TOKENS, Reasoner, prompt_text
@@ -128,6 +129,17 @@ def test_sampled_chains_of_equal_prompts_differ(reasoner):
 def test_more_than_one_chain_for_a_prompt_is_refused(reasoner, name):
     with pytest.raises(ValueError, match=f"Expected {name} to be 1, one chain per prompt, but got 3"):
         reasoner.write(["dogs"], None, 8, do_sample=True, **{name: 3})
+
+
+def test_a_configuration_of_generate_is_refused_whole(reasoner):
+    with pytest.raises(ValueError, match="one by one but got a generation_config"):
+        reasoner.write(["dogs"], None, 8, generation_config=GenerationConfig(do_sample=True))
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, True])
+def test_a_longest_chain_that_is_none_is_refused(reasoner, value):
+    with pytest.raises(ValueError, match="max_new_tokens to be a whole number from 1 up but got"):
+        reasoner.write(["dogs"], None, value)
 
 
 @pytest.mark.parametrize("given", ["a <|image_pad|>", "<|im_gen_start|>", "<|im_gen_0007|>"])

@@ -42,8 +42,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         talk.seed = talk.seed if arguments.seed is None else arguments.seed
     else:
         seed = parser.SEED if arguments.seed is None else arguments.seed
-        usual = {} if arguments.reference_compat else {"max_turns": parser.MOST_TURNS}
-        talk = Conversation(pipeline, seed=seed, **usual | chosen)
+        talk = Conversation(pipeline, seed=seed, **chosen)
     chat = Chat(talk, arguments)
     if opened is not None:
         talk.open(opened)
@@ -75,9 +74,12 @@ class Chat:
         self.talk = talk
         self._arguments = arguments
         self._plan = talk.chain
+        alone = arguments.reference_compat or "max_turns" in talk.options
+        # Not kept with the conversation, which may go on as another kind of pipeline.
+        self._usual: dict[str, Any] = {} if alone else {"max_turns": parser.MOST_TURNS}
         self._commands: dict[str, Callable[[str], None]] = {
             "/open": lambda rest: self._show(self.talk.open(open_picture(rest))),
-            "/new": lambda rest: self._request(lambda: self.talk.draw(rest)),
+            "/new": lambda rest: self._request(lambda: self.talk.draw(rest, **self._usual)),
             "/chain": lambda rest: self._show_plan(),
             "/replace": self._replace,
             "/move": self._move,
@@ -100,7 +102,7 @@ class Chat:
         line = line.strip()
         if not line.startswith("/"):
             if line:
-                self._request(lambda: self.talk.say(line))
+                self._request(lambda: self.talk.say(line, **self._usual))
             return False
         word, _, rest = line.partition(" ")
         if word == "/quit":

@@ -59,21 +59,22 @@ def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
     Raises:
         ValueError: If the checkpoint or the device cannot be used.
     """
-    if arguments.reference_compat and arguments.scheduler is not None:
+    if arguments.reference_compat and arguments.scheduler not in (None, "ddpm"):
         raise CommandError("--scheduler cannot be used with --reference-compat: the released code samples by DDPM only")
     import torch  # heavy imports come after the arguments have been checked
 
     from got import checkpoint
     from got.schedulers import make_scheduler
 
-    pipeline = checkpoint.load(
-        arguments.checkpoint,
-        _device(arguments.device),
-        getattr(torch, arguments.dtype),
-        offload=arguments.offload,
-        compiled=arguments.compile,
-        reference_compat=arguments.reference_compat,
-    )
+    with memory_errors():
+        pipeline = checkpoint.load(
+            arguments.checkpoint,
+            _device(arguments.device),
+            getattr(torch, arguments.dtype),
+            offload=arguments.offload,
+            compiled=arguments.compile,
+            reference_compat=arguments.reference_compat,
+        )
     if arguments.vae_slicing:
         pipeline.vae.enable_slicing()
     if arguments.vae_tiling:
@@ -111,7 +112,10 @@ def memory_errors() -> Iterator[None]:
             words in str(error) for words in ("out of memory", "can't allocate memory")
         ):
             raise
-        raise CommandError("out of memory: a smaller --width, --height or --batch-size needs less") from error
+        raise CommandError(
+            "out of memory: a smaller --width and --height, fewer pictures at a time, --offload or --dtype float16 "
+            "(on a GPU) need less"
+        ) from error
 
 
 def table(chain: Chain) -> str:

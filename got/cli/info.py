@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import argparse
 
 _MINI = Path(__file__).parents[1] / "mini"
-_SIZES = ("vae", "block_out_channels"), ("unet", "sample_size")
+_SIZES = ("vae", "block_out_channels", list), ("unet", "sample_size", int)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     names = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
     parts = {name: _part(folder / name, index[name][1]) for name in sorted(names)}
     config = CONFIGS[scale]
-    channels, side = (_entry(folder / part / "config.json", name) for part, name in _SIZES)
+    channels, side = (_entry(folder / part / "config.json", name, kind) for part, name, kind in _SIZES)
     factor = 2 ** (len(channels) - 1)
     result = {
         "checkpoint": str(folder),
@@ -68,10 +68,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _entry(config: Path, name: str) -> Any:
+def _entry(config: Path, name: str, kind: type) -> Any:
     values = read_object(config, CommandError)
     if name not in values:
         raise CommandError(f"{config} has no {name}")
+    if not isinstance(values[name], kind) or not values[name]:
+        raise CommandError(f"{config}: expected {name} of type {kind.__name__} but got {values[name]!r}")
     return values[name]
 
 
@@ -91,7 +93,7 @@ def _part(folder: Path, kind: str) -> dict[str, Any]:
     weights = sorted(folder.glob("*.safetensors"))
     tensors = [tensor for path in weights for tensor in _tensors(path)]
     for shards in sorted(folder.glob("*.safetensors.index.json")):
-        named = set(read_object(shards, CommandError)["weight_map"].values())
+        named = set(_entry(shards, "weight_map", dict).values())
         missing = sorted(named - {path.name for path in weights})
         if missing:
             raise CommandError(f"{folder} has no file {missing[0]}")

@@ -96,6 +96,8 @@ def side_file(output: Path, kind: str, suffix: str = ".png") -> Path:
 
 def files_of(output: Path, arguments: argparse.Namespace) -> list[Path]:
     """Every file that a picture may bring along: those of known names, and masks and turns that are there already."""
+    if arguments.plan_only:
+        return [output]
     files = [output, *numbered_files(output, "turn")]
     if arguments.save_chain:
         files.append(side_file(output, "chain", ".txt"))

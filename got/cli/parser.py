@@ -246,7 +246,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model")
     add = group.add_argument
     add("--checkpoint", default="mini", metavar="mini|PATH|HUB_ID", help="weights (default: %(default)s, embedded)")
-    add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: cuda if there is one)")
     add(
         "--dtype",
         choices=DTYPES,

@@ -130,7 +130,7 @@ class Asker:
         spent = sum(self._recall(record, finished) for record in recorded(log))
         self._file = log.open("ab", buffering=0)
         self.ledger = Ledger(settings.usd_per_million, settings.max_usd, settings.params.max_tokens, spent)
-        self._unanswered, self._answered = 0, False
+        self._unanswered, self._answered = 0, self.calls > 0
 
     def _recall(self, record: dict[str, Any], finished: Collection[str]) -> float:
         self._count(record["tokens_in"], record["tokens_out"])
@@ -186,9 +186,16 @@ class Asker:
         raise StageFailed(stage, last.cause, shortened(str(last))) from last
 
     def _note(self, error: AskFailed) -> None:
-        """An endpoint that answers nobody: the user hears of it now, not after hours of failures."""
-        self._unanswered += error.cause in ("transport", "rate limit", "rejected")
-        if self._unanswered >= (_LOST if self._answered else _HOPELESS):
+        """An endpoint that answers nobody: the user hears of it now, not after hours of failures.
+
+        A request that is not accepted may be its sample's own fault, and one that is sent again in other words is none.
+        So these count only until the first answer, be it of an earlier run, and it takes many of them.
+        """
+        rejected = error.cause == "rejected"
+        if error.cause not in ("transport", "rate limit", "rejected") or (rejected and (error.retry or self._answered)):
+            return
+        self._unanswered += 1
+        if self._unanswered >= (_LOST if self._answered or rejected else _HOPELESS):
             raise SetupError(f"the model does not answer: {error}") from error
 
     async def _reply(self, sample: str, stage: str, words: str, images: Sequence[bytes], attempt: int) -> Reply:

@@ -334,7 +334,8 @@ class Feed(IterableDataset[Batch]):
                 try:
                     prepared = self.collator.prepare(sample, example)
                 except Unusable as error:
-                    skipped.append(str(error))
+                    if mine:  # else it is on its own process's or worker's list
+                        skipped.append(str(error))
                     bad += 1
                     if bad >= _MOST_BAD:
                         raise DataError(f"{bad} examples in a row cannot be used; the last: {error}") from error

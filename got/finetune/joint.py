@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from got import losses
+from got.data.records import TASKS
 from got.forcing import IGNORED_LABEL, TrainingBatch, teacher_forced
 from got.iconworld.scenes import stable_rng
 from got.models import SemanticProjector, seeded
@@ -280,3 +281,14 @@ def widened(unet: UNet2DConditionModel, inputs: int = 3) -> UNet2DConditionModel
     conv.weight.data, conv.bias.data = weight, old.bias.detach()
     unet.conv_in = conv
     return unet
+
+
+def means(sums: torch.Tensor) -> dict[str, float]:
+    """Means over everything and per task, of sums each followed by its number, (tasks, 4)."""
+    table = {"": sums.sum(0), **{f"/{task}": row for task, row in zip(TASKS, sums, strict=True)}}
+    found = {}
+    for suffix, row in table.items():
+        for name, total, count in (("cross_entropy", row[0], row[1]), ("noise", row[2], row[3])):
+            if count:
+                found[name + suffix] = float(total / count)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import os
 import signal
 from typing import TYPE_CHECKING, Any, cast
@@ -29,7 +30,8 @@ def accelerator_of(run: Run) -> tuple[Accelerator, Share]:
     """
     recipe = run.recipe
     # The accelerator needs the number of passes, which needs the number of processes.
-    processes = PartialState(cpu=run.device == "cpu").num_processes
+    # A look draws in the main process alone: the others must not take it for dead.
+    processes = PartialState(cpu=run.device == "cpu", timeout=datetime.timedelta(hours=2)).num_processes
     micro = run.micro or max(1, recipe.batch // processes)
     share = Share(batch=recipe.batch, micro=micro, rank=0, processes=processes)
     accelerator = Accelerator(

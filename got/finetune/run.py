@@ -28,7 +28,7 @@ from got.data.storage import read
 from got.finetune import folder as files
 from got.finetune.feed import Collator, Feed, Mixture, Prepared, Unusable
 from got.finetune.grid import draw_grid
-from got.finetune.joint import Joint, Noiser, token_rows
+from got.finetune.joint import Joint, Noiser, means, token_rows
 from got.finetune.processes import accelerator_of, agree, on_stop_signal, seeded
 from got.speed import warn_if_imitated
 
@@ -87,6 +87,7 @@ class Trainer:
         # What has been measured since the last line of the log.
         self.sums, self.norms = torch.zeros(len(TASKS), 4, dtype=torch.float64), list[float]()
         self.asked_to_stop = self.stopping = False  # this process; all of them
+        self.owes_look = False  # the last one was stopped
         self.logged_at = 0.0
         if self.accelerator.is_main_process:
             files.claim(run.output, run.identity)
@@ -124,15 +125,17 @@ class Trainer:
             self.accelerator.init_trackers("got")
         self.logged_at = time.monotonic()
         with on_stop_signal(self.ask_to_stop):
+            if self.owes_look:
+                self._look()
             while self.step < recipe.steps and not self.stopping:
                 self._update(batches)
                 done = self.step == recipe.steps
                 if self.step % run.log_every == 0 or done:
                     self._log()
-                if run.look_every and (self.step % run.look_every == 0 or done):
-                    self._look()
                 if self.step % run.save_every == 0 or done or self.stopping:
                     self.save()
+                if self._is_look() and not self.stopping:  # behind the save: a look may need more memory than there is
+                    self._look()
         last = files.rows(run.output / files.LOG)[-1:] or [{}]
         counts = {"step": self.step, "finished": self.step == recipe.steps, "skipped": self.skipped}
         return last[0] | counts | {"faults": self.faults}
@@ -210,7 +213,7 @@ class Trainer:
         """A line in the log, on standard error and in the tracker: what was measured since the last one."""
         norm = sum(self.norms) / max(1, len(self.norms))
         row = {"learning_rate": self.schedule.get_last_lr()[0], "gradient_norm": norm, "faults": self.faults}
-        row = {"step": self.step, **_means(self.sums), **row}
+        row = {"step": self.step, **means(self.sums), **row}
         if self.accelerator.is_main_process:
             files.append(self.run.output / files.LOG, row)
         now = time.monotonic()
@@ -232,7 +235,7 @@ class Trainer:
             self.model.eval()
             for start in range(0, len(examples), self.share.micro):
                 sums += self._losses(self.collator.batch(examples[start : start + self.share.micro]))[2]
-            row = {"step": self.step, **{f"held_out/{name}": value for name, value in _means(sums).items()}}
+            row = {"step": self.step, **{f"held_out/{name}": value for name, value in means(sums).items()}}
             drawing = self._gathered() if self.sharded else self.pipeline
             if drawing is not None and self.accelerator.is_main_process:
                 files.append(self.run.output / files.HELD_OUT, row)
@@ -244,6 +247,10 @@ class Trainer:
             self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=self.step)
             self.model.train()
         self.accelerator.wait_for_everyone()
+
+    def _is_look(self) -> bool:
+        every = self.run.look_every
+        return every > 0 and self.step > 0 and (self.step % every == 0 or self.step == self.run.recipe.steps)
 
     def _held_out(self) -> list[Prepared]:
         place = self.run.held_out or self.run.sources[0].place
@@ -307,6 +314,9 @@ class Trainer:
         """Go on from the last checkpoint, if there is one."""
         folder = files.latest(self.run.output)
         if folder is None:
+            if self.accelerator.is_main_process:
+                files.cut_logs(self.run.output, 0)
+            self.accelerator.wait_for_everyone()
             return
         counts, schedule = files.counts(folder)
         if counts.pop("sharded") != self.sharded:
@@ -331,6 +341,8 @@ class Trainer:
         self.schedule.load_state_dict(schedule)
         self.step, self.faults, self.skipped = counts["step"], counts["faults"], counts["skipped"]
         self.sums, self.norms = torch.tensor(counts["sums"], dtype=torch.float64), counts["norms"]
+        looks = [row["step"] for row in files.rows(self.run.output / files.HELD_OUT)]
+        self.owes_look = self._is_look() and self.step not in looks
         if self.accelerator.is_main_process:
             files.cut_logs(self.run.output, self.step)
         self.accelerator.wait_for_everyone()
@@ -377,14 +389,3 @@ def _as_trained(pipeline: GoTPipeline, recipe: Recipe) -> GoTPipeline:
     """A pipeline that draws as the recipe trains it: without chains or layouts where that has none."""
     pipeline.register_to_config(chains=recipe.chains, layout=recipe.layout)
     return pipeline
-
-
-def _means(sums: torch.Tensor) -> dict[str, float]:
-    """Means over everything and per task, of the sums and counts of `Trainer._losses`."""
-    table = {"": sums.sum(0), **{f"/{task}": row for task, row in zip(TASKS, sums, strict=True)}}
-    found = {}
-    for suffix, row in table.items():
-        for name, total, count in (("cross_entropy", row[0], row[1]), ("noise", row[2], row[3])):
-            if count:
-                found[name + suffix] = float(total / count)
-    return found
