@@ -3,13 +3,22 @@
 import os
 
 import hypothesis
+import pytest
 
 # Before any test imports a library that reads them: tests load weights from this repository only.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # with several processes, threads would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine must not fail a property test, and a failure in CI must come back on the next run.
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """A process holds some gigabytes of weights and libraries, so there are not more of them than eight."""
+    return min(8, len(os.sched_getaffinity(0)))

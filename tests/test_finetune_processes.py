@@ -19,6 +19,8 @@ from got.finetune import folder
 
 pytestmark = pytest.mark.slow
 STEPS = 6
+_FIRST_PORT = 29611 + 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+PORTS = [str(_FIRST_PORT + number) for number in range(4)]  # no other process of these tests has them
 SETTINGS = [
     "--set", f"steps={STEPS}", "batch=4", "warmup_steps=2", "lora_rank=4", "learning_rate=1e-3", "most_tokens=400",
     "--log-every", 1, "--save-every", 2, "--look-every", 0,
@@ -85,7 +87,7 @@ def test_after_kill_9_losses_and_weights_are_as_without(root, straight):
 
 
 def test_two_processes_give_the_losses_of_one(root, straight):
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", PORTS[0]]
     kit.train(*arguments(root, "two"), "--micro", 1, launcher=launcher)
     rows = folder.rows(root / "two" / folder.LOG)
     assert len(rows) == len(straight) == STEPS
@@ -100,7 +102,7 @@ def test_two_processes_give_the_losses_of_one(root, straight):
 def two_machines(*of_machines):
     """Launch a training on two machines of one process each; gives how each ended and what it said."""
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2", "--num_processes", "2"]
-    launch += ["--main_process_ip", "127.0.0.1", "--main_process_port", "29613", "--machine_rank"]
+    launch += ["--main_process_ip", "127.0.0.1", "--main_process_port", PORTS[2], "--machine_rank"]
     machines = [
         subprocess.Popen(
             kit.command(*arguments, "--micro", 1, launcher=[*launch, str(rank)]),
@@ -122,7 +124,7 @@ def two_machines(*of_machines):
 def test_two_machines_give_the_losses_of_one_and_go_on_from_a_checkpoint(root, straight):
     """Two launchers and one disk."""
     command = arguments(root, "machines")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29614"]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", PORTS[1]]
     killed_behind(3, root, "machines", kit.command(*command, "--micro", 1, launcher=launcher))
     ended = two_machines(command, command)
     assert [code for code, *_ in ended] == [0, 0], complaint(ended[0][2] + ended[1][2])
@@ -147,7 +149,7 @@ CONFIGS = ("fsdp", pytest.param("zero2", marks=needs_deepspeed))
 
 def sharded(config, *more):
     """Command of a training that two processes with shards share."""
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29612"]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", PORTS[3]]
     program = [kit.ROOT / "tests" / "sharded_finetune.py", kit.ROOT / "docs" / "training" / f"{config}.yaml"]
     device = ["--device", "cpu"] if config == "fsdp" else []  # asked for, it keeps accelerate from DeepSpeed
     return [sys.executable, *map(str, [*launcher, *program, *device, *more, "--micro", 1])]

@@ -13,7 +13,7 @@ from report_kit import BOTH, CHAIN, make_ablation, write_run
 
 from reports import __main__ as reports_main
 from reports import editing, formats, speed, tables
-from reports.frames import load, load_results, load_run
+from reports.frames import load, load_results, load_run, provenance
 from reports.published import published
 
 
@@ -32,6 +32,14 @@ def test_the_paper_table_has_its_thirteen_methods_and_no_invented_number():
     assert table.loc["Chameleon"].notna().tolist() == [True, *[False] * 6]
     assert published("editing").loc["IP2P", "emu_edit_clip_i"] == 0.834
     assert len(published("ablation")) == 4
+
+
+def test_a_footnote_names_no_detector_where_none_looked(run):
+    assert provenance(load_run(run))["detector"] == "icon"
+    spec = json.loads((run / "run.json").read_text())
+    spec["identity"]["observe"] = {"embedder": "openclip:ViT-L-14/openai"}  # as of a published set of edits
+    (run / "run.json").write_text(json.dumps(spec))
+    assert provenance(load_run(run))["detector"] == "none"
 
 
 def test_results_load_as_a_row_per_image(run):
