@@ -70,7 +70,21 @@ def test_a_crop_shows_the_box_and_a_little_more():
     assert crop.size == (120, 60)
     assert crop.getpixel((12, 7)) == (255, 0, 0)
     assert crop.getpixel((5, 30)) == (0, 0, 0)
-    assert cropped(picture, (0, 0, 5, 5)).size == (15, 15)  # a speck is shown with what is around it
+    assert cropped(picture, (0, 0, 5, 5)).size == (28, 28)  # a speck is shown with what is around it
+    assert cropped(picture, (998, 998, 999, 999)).size == (28, 28)
+    assert cropped(Image.new("RGB", (9, 300)), (0, 0, 999, 5)).size == (9, 28)
+
+
+@pytest.mark.parametrize(
+    ("size", "box_1000"),
+    [((6000, 4000), (0, 500, 999, 505)), ((4000, 3000), (0, 0, 999, 3)), ((9000, 600), (0, 960, 999, 999))],
+)
+def test_a_crop_is_no_strip_that_a_model_refuses(size, box_1000):
+    """A horizon, a cable: Qwen's own processor refuses what is 200 times as long as wide."""
+    crop = cropped(Image.new("RGB", size), box_1000)
+    assert max(crop.size) <= 20 * min(crop.size)
+    assert crop.width == size[0]
+    smart_resize(crop.height, crop.width)
 
 
 # -------------------------------------------------------------------------------------------------------------- replies

@@ -10,11 +10,12 @@ import time
 import pytest
 from annotate_kit import FAST, Truth, annotate, arguments, drawings, lines
 from judge_kit import fails, serve
+from PIL import Image
 
 from got.data import storage
 from got.data.__main__ import main
 from got.data.annotate_ask import PROMPTS, STAGES
-from got.data.annotate_run import run
+from got.data.annotate_run import examples_of, run
 from got.data.records import DataError
 from got.vlm import SetupError
 
@@ -167,3 +168,25 @@ def test_every_stage_has_a_prompt_that_treats_texts_as_data():
             [],
             ["{{ kind }}"],
         )
+
+
+def test_pictures_with_names_of_any_script_have_ids_of_their_own(tmp_path):
+    """Two animals; a blank beside an underscore is the one clash that is left, and is said before anything is asked."""
+    for name in ("犬1.png", "猫1.png", "plain name.png"):
+        Image.new("RGB", (32, 32)).save(tmp_path / name)
+    found = list(examples_of(tmp_path, pytest.fail))
+    assert len({example.id for example in found}) == 3
+    assert [example.provenance.origin for example in found] == ["plain name.png", "犬1.png", "猫1.png"]
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+", example.id) for example in found)
+    Image.new("RGB", (32, 32)).save(tmp_path / "plain_name.png")
+    with pytest.raises(DataError, match="expected another name"):
+        next(examples_of(tmp_path, pytest.fail))
+
+
+def test_an_output_is_checked_in_one_way(tmp_path):
+    truth = Truth("unit")
+    _, place = drawings(truth, tmp_path / "in", 2)
+    with serve(truth) as endpoint:
+        annotate(place, tmp_path / "out", endpoint, *FAST, "--min-iou", "0.5")
+        with pytest.raises(DataError, match=r"was begun with min_iou 0\.5 but this is 0\.6; choose another --output"):
+            annotate(place, tmp_path / "out", endpoint, *FAST, "--min-iou", "0.6")

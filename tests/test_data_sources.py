@@ -159,13 +159,17 @@ def test_seed_data_edit_is_sessions(tmp_path, place):
         ("Add a hat", folder / "1.jpg"),
         ("make it night.", folder / "2.jpg"),
     ]
-    assert (one.task, one.prompt, one.id) == ("edit", "remove it", "seed_000001")
+    assert (one.task, one.prompt, one.id) == ("edit", "remove it", "seed_split_0001_00000002")
     assert two.provenance.license == "CC-BY-NC-4.0"
 
 
 def test_a_session_can_be_taken_turn_by_turn(tmp_path):
     examples = list(open_source("seed-data-edit", seed_folder(tmp_path), options=Options(single_turn=True)))
-    assert [example.id for example in examples] == ["seed_000000_1", "seed_000000_2", "seed_000001"]
+    assert [example.id for example in examples] == [
+        "seed_split_0001_00000001_1",
+        "seed_split_0001_00000001_2",
+        "seed_split_0001_00000002",
+    ]
     assert {example.task for example in examples} == {"edit"}
     second = examples[1]
     assert second.prompt == "make it night."
@@ -196,7 +200,7 @@ def test_a_line_that_breaks_off_is_named(tmp_path):
     path = seed_folder(tmp_path) / "multi_turn_editing" / "annotations" / "split_0001.jsonl"
     path.write_text(path.read_text()[:-30])
     examples = open_source("seed-data-edit", tmp_path)
-    assert next(examples).id == "seed_000000"
+    assert next(examples).id == "seed_split_0001_00000001"
     with pytest.raises(DataError, match=r"split_0001.jsonl line 2: not JSON"):
         next(examples)
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -100,6 +101,22 @@ def test_the_webdataset_library_reads_our_shards_and_we_read_its(tmp_path):
         for sample in samples:
             sink.write({key: value for key, value in sample.items() if key in ("__key__",) or not key.startswith("_")})
     assert [contents(example) for example in read(tmp_path / "theirs")] == [contents(make_example(n)) for n in range(4)]
+
+
+def test_a_shard_that_was_packed_anew_is_added_to_without_doubles(tmp_path):
+    """tar puts "./" before every name."""
+    examples = [make_example(number) for number in range(3)]
+    with Writer(tmp_path / "set", "webdataset") as writer:
+        assert [writer.add(example) for example in examples] == [True] * 3
+    (shard,) = (tmp_path / "set").glob("*.tar")
+    with tarfile.open(shard) as tar:
+        tar.extractall(tmp_path / "there", filter="data")
+    with tarfile.open(shard, "w") as tar:
+        for path in sorted((tmp_path / "there").iterdir()):
+            tar.add(path, f"./{path.name}")
+    with Writer(tmp_path / "set", "webdataset") as writer:
+        assert [writer.add(example) for example in examples] == [False] * 3
+    assert ids(read(tmp_path / "set")) == [example.id for example in examples]
 
 
 # --- order -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from got.chain import MASK_COLORS, format_box
-from got.pictures import open_picture
+from got.pictures import MAX_ASPECT, open_picture
 from got.replies import BadReply
 
 if TYPE_CHECKING:
@@ -122,13 +122,22 @@ def frame_in_words(convention: str, size_px: tuple[int, int]) -> str:
 
 
 def cropped(picture: Image.Image, box_1000: Box1000) -> Image.Image:
-    """What a box shows, with a tenth of its sides around it, and 28 pixels wide and high at least."""
+    """What a box shows, with a tenth of its sides around it, and no strip: as wide and high as models take pictures.
+
+    That is 28 pixels and a twentieth of the other side at least, as far as the picture has them.
+    """
     (width, height), (x1, y1, x2, y2) = picture.size, box_1000
+    sides = ((x1, x2, width), (y1, y2, height))
+    halves = [(high - low) / 2000 * side * (1 + 2 * _CROP_MARGIN) for low, high, side in sides]
+    least = math.ceil(max(_SMALLEST_CROP_PX, 2 * max(halves) / MAX_ASPECT))
     spans = []
-    for low, high, side in ((x1, x2, width), (y1, y2, height)):
-        middle, half = (low + high) / 2000 * side, (high - low) / 2000 * side * (1 + 2 * _CROP_MARGIN)
-        half = max(half, _SMALLEST_CROP_PX / 2)
-        spans.append((max(0, math.floor(middle - half)), min(side, math.ceil(middle + half))))
+    for (low, high, side), half in zip(sides, halves, strict=True):
+        middle, reach = (low + high) / 2000 * side, max(half, least / 2)
+        start, end = max(0, math.floor(middle - reach)), min(side, math.ceil(middle + reach))
+        if end - start < least:  # at the picture's edge
+            start = max(0, min(start, side - least))
+            end = min(side, start + least)
+        spans.append((start, end))
     return picture.crop((spans[0][0], spans[1][0], spans[0][1], spans[1][1]))
 
 

@@ -32,6 +32,7 @@ from got.data.annotate import MAX_PIXELS, Annotator, View
 from got.data.annotate_ask import Asker, AskSettings, StageFailed, append, prompts_hash, recorded
 from got.data.annotate_boxes import CONVENTIONS, opened
 from got.data.records import DataError, Example, Provenance, Step
+from got.data.sources_files import safe_id
 from got.pictures import PictureError
 from got.vlm import AskParams, OpenAIBackend, SetupError, TransformersBackend
 
@@ -178,19 +179,22 @@ def examples_of(
         return
     ids: dict[str, Path] = {}
     for path in sorted(path for path in place.rglob("*") if path.suffix.lower() in _PICTURES):
-        name = str(path.relative_to(place))
-        id = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+        name = path.relative_to(place).as_posix()
+        plain = re.fullmatch(r"[A-Za-z0-9_./ -]{1,150}", name) is not None
+        id = re.sub(r"[^A-Za-z0-9_-]", "_", name) if plain else safe_id(name)
         if id in ids:
             raise DataError(f"{path}: expected another name, for {ids[id]} would have the same id {id!r}")
         ids[id] = path
+    if not ids:
+        raise DataError(f"{place}: expected a dataset or pictures but there are none")
+    for id, path in ids.items():
+        origin = path.relative_to(place).as_posix()
         yield Example(
             id=id,
             prompt="",
             steps=(Step(chain="", target=path),),
-            provenance=Provenance(dataset=dataset or place.resolve().name, license=license, origin=name),
+            provenance=Provenance(dataset=dataset or place.resolve().name, license=license, origin=origin),
         )
-    if not ids:
-        raise DataError(f"{place}: expected a dataset or pictures but there are none")
 
 
 # ------------------------------------------------------------------------------------------------------------------ run
@@ -214,7 +218,8 @@ class _Run:
         self._broke = False
         self._backend = _backend(arguments)
         view = View(convention=arguments.boxes, max_pixels=arguments.max_pixels)
-        _check_identity(folder, {"model": self._backend.id, "prompts": prompts_hash()}, view)
+        standards = {name: getattr(arguments, name) for name in ("check", "min_located", "min_iou")}
+        _check_identity(folder, {"model": self._backend.id, "prompts": prompts_hash(), **standards}, view)
         self._checker: quality.Checker | None = None
         if arguments.check not in ("none", "second-look"):
             self._checker = quality.Detector(arguments.check, arguments.device)
@@ -363,8 +368,8 @@ def _request(example: Example) -> str:
     return " / ".join([example.prompt, *(step.instruction for step in example.steps)])
 
 
-def _check_identity(folder: Path, made_by: dict[str, str], view: View) -> None:
-    """One output has chains of one model, asked in one way; until there is a reply it may be any."""
+def _check_identity(folder: Path, made_by: dict[str, Any], view: View) -> None:
+    """One output has chains of one model, asked and checked in one way; until there is a reply it may be any."""
     file, replies = folder / "annotate.json", folder / "replies.jsonl"
     wanted = {**made_by, "boxes": view.convention, "max_pixels": view.max_pixels}
     if not file.exists() or not replies.exists() or not replies.stat().st_size:
@@ -374,6 +379,6 @@ def _check_identity(folder: Path, made_by: dict[str, str], view: View) -> None:
         return
     begun = json.loads(file.read_text(encoding="utf-8"))
     for name, value in wanted.items():
-        if begun.get(name) != value:
+        if begun.get(name, value) != value:
             there = f"was begun with {name} {begun.get(name)!r} but this is {value!r}"
             raise DataError(f"{file}: {there}; choose another --output")

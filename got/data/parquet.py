@@ -75,14 +75,20 @@ class ParquetReader:
         """Wanted rows of the row groups."""
         for block, wanted in blocks:
             path, group, first = self._groups[block]
+            numbers = np.flatnonzero(wanted).tolist()
             with _opened(path) as file:
                 try:
                     table = file.read_row_group(group, columns=SCHEMA.names)
                     rows = table.filter(pa.array(wanted)).to_pylist()
                 except (pa.ArrowException, OSError, ValueError) as error:
-                    raise DataError(f"{path}: row {first}: the row group cannot be read: {error}") from error
-            for number, row in zip(np.flatnonzero(wanted).tolist(), rows, strict=True):
-                yield _entry(row, number, f"{path}: row {first + number}")
+                    why = f"row: its group cannot be read: {' '.join(str(error).split())[:120]}"
+                    rows = [None] * len(numbers)
+            for number, row in zip(numbers, rows, strict=True):
+                where = f"{path}: row {first + number}"
+                if row is None:
+                    yield Entry(number=number, where=where, row=None, picture=_picture, broken=why)
+                else:
+                    yield _entry(row, number, where)
 
 
 class ParquetWriter:

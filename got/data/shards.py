@@ -54,7 +54,8 @@ class ShardWriter:
     def __init__(self, folder: Path, per_file: int) -> None:
         self.folder, self.per_file = folder, per_file
         files = sorted(folder.glob("*.tar"))
-        self.known = {_key(member.name) for path in files for member in _members(path)}
+        # Of "./a.json", as a tar that was packed anew has it, the folder is no part of the id.
+        self.known = {_key(member.name).rpartition("/")[2] for path in files for member in _members(path)}
         numbers = [path.stem.rpartition("-")[2] for path in files]
         self._next = max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
         self._index = _read_index(folder)

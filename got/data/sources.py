@@ -28,6 +28,8 @@ from got.data.sources_request import FIELDS, Options, Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from got.data.storage import Writer
+
 _ANNOTATIONS = ("*.json", "*.jsonl", "*.parquet", "**/*.json", "**/*.jsonl", "**/*.parquet")
 _SHOWN_FAILURES = 5
 
@@ -228,7 +230,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     from got.data.storage import Writer
 
-    if arguments.max_boxes < 1 or not 0 <= arguments.min_area < 1 or (arguments.limit or 1) < 1:
+    if (
+        arguments.max_boxes < 1
+        or not 0 <= arguments.min_area < 1
+        or (arguments.limit is not None and arguments.limit < 1)
+    ):
         raise DataError("Expected --max-boxes and --limit of at least 1 and --min-area from 0 to below 1")
     failures: list[str] = []
     options = Options(
@@ -242,16 +248,39 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     examples = open_source(arguments.name, arguments.annotations, arguments.images, options)
     counts = {"examples": 0, "written": 0, "without_chain": 0}
+    ids: set[str] = set()
     with Writer(arguments.output, arguments.format) as writer, _progress() as update:
         there_before = len(writer.known_ids())
-        for example in itertools.islice(examples, arguments.limit):
-            counts["examples"] += 1
-            counts["written"] += writer.add(example)
-            counts["without_chain"] += not example.annotated
-            update(counts["examples"], len(failures))
+        try:
+            for example in itertools.islice(examples, arguments.limit):
+                counts["examples"] += 1
+                try:
+                    counts["written"] += _added(example, writer, ids)
+                    counts["without_chain"] += not example.annotated
+                except DataError as error:
+                    if options.on_error is None:
+                        raise
+                    options.on_error(error)
+                update(counts["examples"], len(failures))
+        except BaseException:
+            if failures:
+                _report(Path(arguments.output), failures, 0)
+            raise
     result = {"output": str(arguments.output), **counts, "there_before": there_before, "failed": len(failures)}
     _report(Path(arguments.output), failures, counts["without_chain"])
     return result
+
+
+def _added(example: Example, writer: Writer, ids: set[str]) -> bool:
+    """Write an example; whether it was not there before. An id that two rows have would lose one of them."""
+    where = f"{example.provenance.origin}: "
+    if example.id in ids:
+        raise DataError(f"{where}another row has its id, {example.id}, too; --field id=NAME names another field")
+    ids.add(example.id)
+    try:
+        return writer.add(example)
+    except DataError as error:
+        raise DataError(f"{where}{error}") from error
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from got.data.records import DataError, Example, Provenance, Step
-from got.data.sources_files import ParquetTable, data_files, parquet_rows, rows, safe_id
+from got.data.sources_files import ParquetTable, data_files, parquet_rows, safe_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,8 +63,8 @@ def read_omniedit(request: Request) -> Iterator[Example]:
     Raises:
         DataError: A file or a row cannot be used.
     """
-    found = rows(request.place, request.options.split)
-    yield from request.examples(found, lambda row, number: [omniedit_example(row, request)])
+    found = request.rows(request.place)
+    yield from request.examples(found, lambda row: [omniedit_example(row, request)])
 
 
 def omniedit_example(row: Row, request: Request, chain: str = "", prompt: str = "") -> Example:
@@ -203,12 +203,12 @@ def read_seed(request: Request) -> Iterator[Example]:
     elif request.images is None and (beside := request.place.parent / "images").is_dir():
         request = dataclasses.replace(request, images=beside)
 
-    def read(row: Row, number: int) -> Iterator[Example]:
+    def read(row: Row) -> Iterator[Example]:
         source = request.picture(row, "source", SOURCE_NAMES)
         turns = numbered_turns(row, request)
-        yield from session_examples(request, f"seed_{number:06d}", source, turns, origin=row.origin)
+        yield from session_examples(request, f"seed_{row.label}", source, turns, origin=row.origin)
 
-    yield from request.examples(rows(request.place, request.options.split), read)
+    yield from request.examples(request.rows(request.place), read)
 
 
 # ---------------------------------------------------------------------------------------------------------- MagicBrush

@@ -19,11 +19,11 @@ from got.data.records import DataError
 from got.data.sources_json import json_items
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _SUFFIXES = (".parquet", ".jsonl", ".json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}")
+_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}|(train|training|test|testing|val|valid|validation|dev)")
 _EXCERPT = 60
 
 
@@ -40,6 +40,15 @@ class Row:
     def origin(self) -> str:
         """File name and place, as provenance has them."""
         return f"{self.file.name} {self.place}"
+
+    @property
+    def label(self) -> str:
+        """File and place as a part of an id, the same whatever other files there are.
+
+        >>> Row(values={}, file=Path("split_1.jsonl"), place="line 3").label
+        'split_1_00000003'
+        """
+        return safe_id(f"{self.file.stem}_{int(re.findall(r'[0-9]+', self.place)[-1]):08d}")
 
     def error(self, field: str, message: str) -> DataError:
         """What is wrong with a field of this row."""
@@ -176,7 +185,7 @@ def data_files(place: Path, split: str = "", *, all_splits: bool = False) -> lis
             break
     else:
         raise DataError(f"{place}: expected files that end in {', '.join(_SUFFIXES)} but there are none")
-    splits = sorted({match[1] for path in paths if (match := _SHARD.match(path.stem))})
+    splits = sorted({match[1] or match[2] for path in paths if (match := _SHARD.fullmatch(path.stem))})
     if split:
         chosen = [path for path in paths if re.match(re.escape(split) + r"(?:[-_.]|$)", path.stem)]
         if not chosen:
@@ -188,24 +197,41 @@ def data_files(place: Path, split: str = "", *, all_splits: bool = False) -> lis
     return paths
 
 
-def rows(place: Path, split: str = "", *, all_splits: bool = False) -> Iterator[Row]:
+def rows(
+    place: Path, split: str = "", *, all_splits: bool = False, failed: Callable[[DataError], None] | None = None
+) -> Iterator[Row]:
     """All rows of a set, file by file.
+
+    Args:
+        place: File or folder.
+        split: As for `data_files`.
+        all_splits: As for `data_files`.
+        failed: Told of lines that are no rows, and of files that cannot be read to their end; without, they end it.
 
     Raises:
         DataError: There are no files, or one is damaged.
     """
     for path in data_files(place, split, all_splits=all_splits):
-        if path.suffix == ".parquet":
-            yield from parquet_rows(path)
-        elif path.suffix == ".jsonl":
-            yield from line_rows(path)
-        else:
-            yield from json_rows(path)
+        try:
+            if path.suffix == ".parquet":
+                yield from parquet_rows(path)
+            elif path.suffix == ".jsonl":
+                yield from line_rows(path, failed)
+            else:
+                yield from json_rows(path)
+        except DataError as error:
+            if failed is None:
+                raise
+            failed(error)
 
 
 # ----------------------------------------------------------------------------------------------------------------- JSON
-def line_rows(path: Path) -> Iterator[Row]:
+def line_rows(path: Path, failed: Callable[[DataError], None] | None = None) -> Iterator[Row]:
     """The rows of a file with a JSON object a line; empty lines are passed over.
+
+    Args:
+        path: The file.
+        failed: Told of lines that are none, which are passed over, too.
 
     Raises:
         DataError: A line is no JSON object.
@@ -215,12 +241,22 @@ def line_rows(path: Path) -> Iterator[Row]:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     try:
-                        value = json.loads(line)
-                    except ValueError as error:
-                        raise DataError(f"{path} line {number}: not JSON ({error})") from error
-                    yield _row(path, f"line {number}", value)
+                        row = _row(path, f"line {number}", _json(line, f"{path} line {number}"))
+                    except DataError as error:
+                        if failed is None:
+                            raise
+                        failed(error)
+                    else:
+                        yield row
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected UTF-8 text ({error})") from error
+
+
+def _json(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error})") from error
 
 
 def json_rows(path: Path) -> Iterator[Row]:

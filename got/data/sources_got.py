@@ -16,11 +16,12 @@ them by ``omni_edit_id``. The chains are then held in memory, about 2 GB for the
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from got.chain import BOX_END, BOX_START, MASK_COLORS, format_box, is_color
+from got.chain import BOX_END, BOX_START, MASK_COLORS, Chain, format_box, is_color
 from got.data.records import DataError, Example, Provenance, Step
 from got.data.sources_edits import (
     SOURCE_NAMES,
@@ -33,7 +34,7 @@ from got.data.sources_edits import (
 from got.data.sources_files import rows, safe_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from got.data.sources_files import Row
     from got.data.sources_request import Request
@@ -127,7 +128,16 @@ def with_boxes(texts: Sequence[str], boxes: Any) -> list[str]:
     written = [keys.sub(placed, text) for text in texts]
     if missing := [key for key in found if key not in seen]:
         raise ValueError(f"expected {missing[0]!r} in the chain but it is not there")
+    _refuse_unfilled(found, written)
     return written
+
+
+def _refuse_unfilled(keys: Iterable[str], texts: Sequence[str]) -> None:
+    """A placeholder like those that had boxes, of another number, has none."""
+    numbered = [key for key in keys if _is_placeholder(key) and re.search(r"\d", key)]
+    forms = "|".join(re.sub(r"\d+", r"\\d+", _whole(key)) for key in numbered)
+    if forms and (left := re.search(forms, " ".join(texts))):
+        raise ValueError(f"expected a box for {left[0]!r} of the chain but there is none")
 
 
 def _is_placeholder(key: str) -> bool:
@@ -185,9 +195,12 @@ def _chains(row: Row, request: Request, count: int) -> list[str]:
     except ValueError as error:
         raise row.error(field, str(error)) from error
     try:
-        return [normal_chain(text) for text in texts]
+        chains = [normal_chain(text) for text in texts]
     except ValueError as error:
         raise row.error(name, str(error)) from error
+    for warning in (warning for chain in chains for warning in Chain.parse(chain).warnings):
+        raise row.error(name, warning)
+    return chains
 
 
 # -------------------------------------------------------------------------------------------------------------- readers
@@ -198,18 +211,18 @@ def read_captions(request: Request) -> Iterator[Example]:
         DataError: A file or a row cannot be used.
     """
 
-    def read(row: Row, number: int) -> Iterator[Example]:
+    def read(row: Row) -> Iterator[Example]:
         prompt = request.text(row, "prompt", _NAMES["prompt"])
         chain = _chains(row, request, 1)[0]
         target = request.picture(row, "image", _NAMES["image"])
         yield Example(
-            id=_id(row, request, number),
+            id=_id(row, request),
             prompt=prompt,
             steps=(Step(chain=chain, target=target),),
             provenance=_provenance(row, request),
         )
 
-    yield from request.examples(rows(request.place, request.options.split), read)
+    yield from request.examples(request.rows(request.place), read)
 
 
 def read_edits(request: Request) -> Iterator[Example]:
@@ -222,38 +235,41 @@ def read_edits(request: Request) -> Iterator[Example]:
         yield from _joined(request)
         return
 
-    def read(row: Row, number: int) -> Iterator[Example]:
+    def read(row: Row) -> Iterator[Example]:
         yield Example(
-            id=_id(row, request, number),
+            id=_id(row, request),
             prompt=_prompt(row, request),
             source=request.picture(row, "source", _NAMES["source"]),
             steps=(Step(chain=_chains(row, request, 1)[0], target=request.picture(row, "target", _NAMES["target"])),),
             provenance=_provenance(row, request),
         )
 
-    yield from request.examples(rows(request.place, request.options.split), read)
+    yield from request.examples(request.rows(request.place), read)
 
 
 def _joined(request: Request) -> Iterator[Example]:
     """Chains joined to the pictures of OmniEdit's Parquet files, in the pictures' order."""
     chains: dict[str, tuple[str, str]] = {}
-    for row in rows(request.place, all_splits=True):
+    for row in rows(request.place, all_splits=True, failed=request.failed):
         try:
             prompt = _prompt(row, request) if row.find(request.names("prompt", _NAMES["instruction"]))[1] else ""
             chains[request.text(row, "id", ("omni_edit_id",))] = _chains(row, request, 1)[0], prompt
         except DataError as error:
             request.failed(error)
     assert request.images is not None
+    # Other names of fields are those of the chains' file, but for the pictures'.
+    fields = {name: other for name, other in request.options.fields.items() if name in ("source", "target")}
+    pictures = dataclasses.replace(request, options=dataclasses.replace(request.options, fields=fields))
     matched = 0
 
-    def read(row: Row, number: int) -> Iterator[Example]:
+    def read(row: Row) -> Iterator[Example]:
         nonlocal matched
         chain, prompt = chains.get(row.text(("omni_edit_id",)), ("", ""))
         if chain:
             matched += 1
-            yield omniedit_example(row, request, chain, prompt)
+            yield omniedit_example(row, pictures, chain, prompt)
 
-    yield from request.examples(rows(request.images, request.options.split, all_splits=True), read)
+    yield from request.examples(request.rows(request.images, all_splits=True), read)
     if not matched:
         raise DataError(f"{request.images}: none of its rows has a chain in {request.place} (by omni_edit_id)")
 
@@ -268,28 +284,28 @@ def read_sessions(request: Request) -> Iterator[Example]:
         DataError: A file or a row cannot be used.
     """
 
-    def read(row: Row, number: int) -> Iterator[Example]:
+    def read(row: Row) -> Iterator[Example]:
         turns = numbered_turns(row, request)
         yield from session_examples(
             request,
-            _id(row, request, number),
+            _id(row, request),
             request.picture(row, "source", _NAMES["source"]),
             turns,
             origin=row.origin,
             chains=_chains(row, request, len(turns)),
         )
 
-    yield from request.examples(rows(request.place, request.options.split), read)
+    yield from request.examples(request.rows(request.place), read)
 
 
 def _prompt(row: Row, request: Request) -> str:
     return instructions(row, request.names("prompt", _NAMES["instruction"]))[-1]
 
 
-def _id(row: Row, request: Request, number: int) -> str:
+def _id(row: Row, request: Request) -> str:
     name, value = row.find(request.names("id", _NAMES["id"]))
     if value is None:
-        return f"{safe_id(request.dataset)}_{number:08d}"
+        return f"{safe_id(request.dataset)}_{row.label}"
     if not isinstance(value, str | int) or not str(value):
         raise row.error(name, f"expected an id but got {value!r:.60}")
     return safe_id(str(value))

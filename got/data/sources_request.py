@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from got.data.records import DataError
+from got.data.sources_files import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -78,16 +79,20 @@ class Request:
             raise error
         self.options.on_error(error)
 
-    def examples(self, rows: Iterable[Row], read: Callable[[Row, int], Iterable[Example]]) -> Iterator[Example]:
+    def rows(self, place: Path, *, all_splits: bool = False) -> Iterator[Row]:
+        """The rows at a place; of what is no row `failed` is told."""
+        return rows(place, self.options.split, all_splits=all_splits, failed=self.failed)
+
+    def examples(self, rows: Iterable[Row], read: Callable[[Row], Iterable[Example]]) -> Iterator[Example]:
         """The examples of some rows.
 
         Args:
             rows: The rows.
-            read: Row and its number over all files, from 0 -> its examples.
+            read: Row -> its examples.
         """
-        for number, row in enumerate(rows):
+        for row in rows:
             try:
-                found = list(read(row, number))
+                found = list(read(row))
             except DataError as error:
                 self.failed(error)
                 continue

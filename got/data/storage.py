@@ -223,11 +223,15 @@ class Writer:
         self.folder, self.format = Path(folder), format
         self.folder.mkdir(parents=True, exist_ok=True)
         there = format_of(self.folder)
-        if there not in (None, format):
+        left = self.folder / _PATTERNS["folder"]  # empty where somebody began and had nothing to write
+        nothing = there == "folder" != format and not left.stat().st_size
+        if there not in (None, format) and not nothing:
             raise DataError(f"{folder}: expected an empty folder or one with {format} but it has {there}")
         self._lock: IO[bytes] = (self.folder / _LOCK).open("wb")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if nothing:
+                left.unlink()
             self._writer = _writer_of(format)(self.folder, per_file)
         except BlockingIOError as error:
             self._lock.close()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from got.command import answer
 from got.iconworld.glyphs import CLASSES, DRAWINGS, aspect
 from got.iconworld.render import render
 from got.iconworld.scenes import BACKGROUNDS, COLORS, Scene, SceneObject, sample_scene, stable_rng
@@ -58,10 +60,13 @@ def main() -> int:
     parser.add_argument("what", choices=["classes", "scenes"])
     parser.add_argument("output", type=Path, help="a .png file")
     options = parser.parse_args()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    (draw_classes() if options.what == "classes" else draw_scenes()).save(options.output)
-    print(options.output)
-    return 0
+
+    def draw() -> dict[str, Any]:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        (draw_classes() if options.what == "classes" else draw_scenes()).save(options.output)
+        return {"picture": str(options.output)}
+
+    return answer(draw)
 
 
 if __name__ == "__main__":
