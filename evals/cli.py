@@ -32,17 +32,19 @@ examples:
   python -m evals.{suite}                                   the embedded GoT, everything
   python -m evals.{suite} --model oracle --limit 12         two minutes' tour, no model
   python -m evals.{suite} --model got --spatial off         without one of the three guidances
-  python -m evals.{suite} --model folder:my_images --detector mask2former
+  python -m evals.{suite} --model folder:my_images{photographs}
   python -m evals.{suite} --model diffusers:my_pipeline --steps 25 --device cuda --dtype float16
-  python -m evals.{suite} --output runs/mine --from observe --detector mask2former
+  python -m evals.{suite} --output runs/mine --from {stage}
 
 The same command resumes after Ctrl-C, a crash or a full disk, and tries again what failed by an exception. A finished
 run is only printed again.
 --from observe and --from verdict redo the later stages of the run in --output; flags not given are that run's own.
-The last line on standard output is one JSON object with the headline numbers. Exit codes: 0 done, 2 a mistake in
-the command (one line says which), 130 interrupted.
+The last line on standard output is one JSON object with the headline numbers. Exit codes: 0 done, 1 --doctor found
+problems, 2 a mistake in the command (one line says which), 130 interrupted.
 """
 
+_OF_EDITS = {"photographs": "", "stage": "verdict"}
+_OF_GENEVAL = {"photographs": " --detector mask2former", "stage": "observe --detector mask2former"}
 
 _CHAINS = "own, none, oracle, jitter:X, drop:X or swap:X"
 
@@ -84,7 +86,8 @@ def build_parser(suite: Suite) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=f"python -m evals.{suite.name}",
         description="Generates images, observes them with a detector, judges and sums up; all in one run directory.",
-        epilog=_EXAMPLES.format(suite=suite.name),
+        # The editing suites look at photographs with no detector.
+        epilog=_EXAMPLES.format(suite=suite.name, **(_OF_GENEVAL if suite.name == "geneval" else _OF_EDITS)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -268,7 +271,7 @@ def _main(suite: Suite, words: Sequence[str]) -> int:
         return doctor.main(suite, command.args)
     plan = make_plan(suite, command, prepare=set_threads)
     if command.args.dry_run:
-        print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}, indent=2))
+        print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}))
         return 0
     _show(suite, run(plan), plan.output)
     return 0

@@ -73,7 +73,11 @@ def flat(scores: dict[str, Any], what: str) -> dict[str, Any]:
 
 def main() -> int:
     """Runs both and stores their scores."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m evals.geneval_reference",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--detector", default="icon", help="as in python -m evals.geneval (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("runs/reference"), help="(default: %(default)s)")
     args = parser.parse_args()

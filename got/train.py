@@ -315,7 +315,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
             stages_decoder.train_decoder,
         ),
     }
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m got.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stage", choices=[*runs, "export", "unpack", "variants"])
     parser.add_argument(
         "--folder", type=Path, help="checkpoints and curves (default: runs/mini; of variants, runs/variants)"
@@ -349,11 +351,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
         " what is unpacked, what all start from (default: the embedded one)",
     )
     parser.add_argument(
-        "--fixed-tokens",
-        action="store_true",
-        help="edits: the scene tokens stay as they are, so that a reasoner can be trained beside it",
+        "--fixed-tokens", action="store_true", help="edits: scene tokens stay, so a reasoner can be trained beside it"
     )
-    parser.add_argument("--output", type=Path, default=Path("got/mini"), help="export: where the finished model goes")
+    parser.add_argument(
+        "--output", type=Path, default=Path("got/mini"), help="export: where to (default: %(default)s, embedded)"
+    )
     parser.add_argument(
         "--mean-with", type=Path, help="export: an earlier pipeline; what is exported is half this training, half it"
     )

@@ -78,7 +78,11 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
 
 def main() -> int:
     """Train, export, measure; or only measure again."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m evals.assets.train_detector",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     training.add_arguments(parser, minutes=14, batch=BATCH)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -5,6 +5,7 @@
     python -m got.data stats icons
     python -m got.data show icons --index 3 --output example.png
     python -m got.data convert icons icons-shards --format webdataset
+    python -m got.data import coco --annotations coco/annotations --images coco --output data/coco
     python -m got.data annotate photos --output photos-got --model MODEL --endpoint URL --boxes pixels
 
 The last line of standard output is one JSON object; progress goes to standard error.

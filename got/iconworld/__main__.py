@@ -56,7 +56,9 @@ def draw_scenes(columns: int = 8, rows: int = 4, size_px: int = 128) -> Image.Im
 
 def main() -> int:
     """Entry point of `python -m got.iconworld`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m got.iconworld", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["classes", "scenes"])
     parser.add_argument("output", type=Path, help="a .png file")
     options = parser.parse_args()
