@@ -211,7 +211,7 @@ def observe(
     observations = _look(cases, images, tools, options)
     doubtful = []
     for index, (chain, observation) in enumerate(zip(chains, observations, strict=True)):
-        if chain is None:
+        if not chain:
             continue
         observation["plan"] = {"objects": [item.as_dict() for item in layout.parse_plan(chain)], "oracle": None}
         drawn_right = verdict(cases[index], logged(observation), options).correct

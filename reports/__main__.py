@@ -151,6 +151,7 @@ def _compare(args: argparse.Namespace) -> dict[str, object]:
     if args.output is not None:
         report.check(args.output)
     a, b = (compare.of_run(run) for run in runs)
+    compare.refuse_unlike(*runs)
     rows = compare.compare(a, b)
     sys.stdout.write(compare.markdown(rows, a, b))
     change = rows[0].difference

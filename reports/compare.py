@@ -192,6 +192,22 @@ def _mean_of_tasks(values: Sequence[float], strata: Sequence[str]) -> float:
     return float(np.mean([np.mean([v for v, s in zip(values, strata, strict=True) if s == t]) for t in set(strata)]))
 
 
+def refuse_unlike(before: Run, after: Run) -> None:
+    """Only what was asked the same way is compared: cases of other suites, or of own prompts, may share an id.
+
+    Raises:
+        UserError: The runs show photographs and icons, or a case that both have has another prompt in each.
+    """
+    worlds = [run.scores.get("world") for run in (before, after)]
+    if worlds[0] != worlds[1]:
+        raise UserError(f"{before.name} shows {worlds[0]} and {after.name} {worlds[1]}: their scores do not compare")
+    first, second = ({picture.case: picture.prompt for picture in load_pictures(run)} for run in (before, after))
+    for case in sorted(first.keys() & second.keys()):
+        if first[case] != second[case]:
+            words = f"case {case} is {first[case]!r} in {before.name} and {second[case]!r} in {after.name}"
+            raise UserError(f"the runs are of other prompts: {words}")
+
+
 def flips(a: Outcomes, b: Outcomes) -> dict[str, list[tuple[str, int]]]:
     """Images whose verdict changed, as (case, index): those that were lost, and those that were won."""
     changed: dict[str, list[tuple[str, int]]] = {"lost": [], "won": []}

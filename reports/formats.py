@@ -165,7 +165,8 @@ def to_csv(table: Table) -> str:
     spans = [any(row.cells[i].low is not None for row in table.rows) for i in range(len(table.columns))]
     header = ["method", "images", "reported"]
     for column, span in zip(table.columns, spans, strict=True):
-        header += [column.key, f"{column.key}_low", f"{column.key}_high"] if span else [column.key]
+        key = escape.csv_text(column.key)  # in an ablation the word of a user's own prompts
+        header += [key, f"{key}_low", f"{key}_high"] if span else [key]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(header)

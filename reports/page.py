@@ -28,7 +28,7 @@ WORDS = {
     "unchecked": "the plan is right, and no exact drawing of it was looked at",
     "no_plan": "there is no chain to look into",
     "failed": "the sample has no image, or nothing could be said of it",
-    "untraced": "this run does not record it; score the run again with --from verdict",
+    "untraced": "a plan that was given, or of several steps; or an older run, which --from verdict traces",
 }
 
 

@@ -112,6 +112,8 @@ def of_runs(
 
 
 def _lead(runs: Sequence[Run], ablations: Sequence[Ablation]) -> str:
+    if not runs and not ablations:
+        return "How fast the parts are, each measured against another way in the same run."
     every = [*runs, *(cell.run for ablation in ablations for cell in ablation.cells if cell.run is not None)]
     worlds = " and ".join(dict.fromkeys(str(run.scores.get("world")) for run in every)) or "unknown images"
     parts = [f"{len(runs)} run{'s' * (len(runs) != 1)}"] * bool(runs)

@@ -83,6 +83,7 @@ def _find(run: Path, case: str, index: int) -> Picture:
 
 def _draw_chain(panel: Axes, chain: str, planned: Sequence[PlannedObject]) -> None:
     """The layout as the model is given it, coloured boxes on black, and the chain's words below."""
+    from matplotlib.colors import is_color_like
     from matplotlib.patches import Rectangle
 
     colors = dict(enumerate(_MASK_COLOR.findall(chain)))
@@ -90,6 +91,7 @@ def _draw_chain(panel: Axes, chain: str, planned: Sequence[PlannedObject]) -> No
     for number, item in enumerate(planned):
         x1, y1, x2, y2 = (value / 1000 for value in item.box_1000)
         color = colors.get(number, "white")
+        color = color if is_color_like(color) else "white"  # a word that nobody can draw
         corner, size = (x1, y1), (x2 - x1, y2 - y1)
         panel.add_patch(Rectangle(corner, *size, facecolor=color, alpha=0.55, edgecolor="none"))
         panel.add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linestyle="--", linewidth=1.5))

@@ -103,6 +103,18 @@ def test_two_runs_are_compared_task_by_task(runs, capsys):
     assert json.loads(lines[-1])["verdict"] == "worse"
 
 
+@pytest.mark.slow
+def test_cases_of_one_id_and_two_prompts_are_not_compared(capsys, tmp_path):
+    for name, prompt in (("a", "a photo of a dog"), ("b", "a photo of a cat")):
+        line = {"tag": "single_object", "include": [{"class": prompt.split()[-1], "count": 1}], "prompt": prompt}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+        words = ["--model", "oracle", "--prompts", str(tmp_path / f"{name}.jsonl"), "--images-per-prompt", "1"]
+        assert cli.main(geneval.SUITE, [*words, "--output", str(tmp_path / name)]) == 0
+    code, _, err = call(capsys, "compare", tmp_path / "a", tmp_path / "b")
+    assert code == 2
+    assert "case 00000 is 'a photo of a dog' in a and 'a photo of a cat' in b" in err
+
+
 # --------------------------------------------------------------------------------------------------------------- small
 def test_a_baseline_keeps_every_verdict(tmp_path):
     made = outcomes("a", {"00000": [True, False, True, True], "00001": []})
