@@ -109,9 +109,11 @@ def test_a_chain_with_a_box_that_nobody_gave_is_refused(imported, changes, messa
     assert message in err
 
 
-def test_splits_of_any_name_are_not_mixed_unasked(imported, tmp_path, capsys):
+@pytest.mark.parametrize("end", ["", "-00000-of-00001", "-00000-of-00001-3b2e5a1c"])
+def test_splits_of_any_name_are_not_mixed_unasked(imported, tmp_path, capsys, end):
+    """The last end is how the hub has named converted files."""
     (tmp_path / "set").mkdir()
-    for number, split in enumerate(("train", "test")):
+    for number, split in enumerate((f"train{end}", f"test{end}")):
         imported([row(number)], file=f"set/{split}.jsonl", output=split)
     words = [
         "--annotations",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".parquet", ".jsonl", ".json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}|(train|training|test|testing|val|valid|validation|dev)")
+_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}.*|(train|training|test|testing|val|valid|validation|dev)")
 _EXCERPT = 60
 
 

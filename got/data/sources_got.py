@@ -198,8 +198,8 @@ def _chains(row: Row, request: Request, count: int) -> list[str]:
         chains = [normal_chain(text) for text in texts]
     except ValueError as error:
         raise row.error(name, str(error)) from error
-    for warning in (warning for chain in chains for warning in Chain.parse(chain).warnings):
-        raise row.error(name, warning)
+    if warnings := [warning for chain in chains for warning in Chain.parse(chain).warnings]:
+        raise row.error(name, warnings[0])
     return chains
 
 
