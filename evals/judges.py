@@ -102,13 +102,12 @@ class VlmJudge:
         self.name = f"{protocol.name}@{backend.id}#{protocol.prompt_hash}"
         replies = _read_log(log)
         price, max_tokens = settings.usd_per_million, settings.params.max_tokens
-        paid = [one for one in replies if one.get("judge") == self.name and "text" in one]
-        spent = _spent(paid, Ledger(price, None, max_tokens))
+        own = [one for one in replies if one.get("judge") == self.name]
+        spent = _spent([one for one in own if "text" in one], Ledger(price, None, max_tokens))
         self.ledger = Ledger(price, settings.max_usd, max_tokens, spent)
         self._protocol, self._backend, self._settings, self._log = protocol, backend, settings, log
         self._sleep, self._lock = sleep, threading.Lock()
         self._known = {one["key"]: one["text"] for one in replies if one.get("cause") is None and "key" in one}
-        own = [one for one in replies if one.get("judge") == self.name]
         self._hard = {(one.get("case"), one.get("repeat")) for one in own if one.get("call") is None}
         self._suspects: list[dict[str, Any]] = []  # without an answer since the last one that had one
         self._answered = any(one.get("call") is not None for one in own)
