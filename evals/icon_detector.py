@@ -1,16 +1,17 @@
-"""The icon world's detector: a small RTMDet of MMDetection, run on whole batches of images at once."""
+"""The icon world's detector: a small RTMDet in plain torch, run on whole batches of images at once."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from evals import mmcv_ops, weights
+from evals import weights
 from evals.records import Detection, UserError
 from evals.vocabulary import CLASSES
 
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from PIL import Image
 
+    from evals.icon_network import IconNetwork
     from evals.records import BoxPx
 
 ASSETS = Path(__file__).parent / "assets"
-CONFIG = ASSETS / "icon_detector.py"
+CONFIG = ASSETS / "icon_detector.json"
+"""In MMDetection's words, which builds the same network of it; its losses and `train_cfg` serve that library alone."""
 WEIGHTS = ASSETS / "icon_detector.safetensors"
 BATCH = 64
 """Images in one forward pass."""
@@ -61,29 +64,25 @@ class Calibration:
 UNCALIBRATED = Calibration(slope=1.0, bias=0.0)
 
 
-def config_sha256(config: Path = CONFIG) -> str:
-    """Hash of a config's content, whatever its formatting and comments."""
-    from hashlib import sha256
+def read_config() -> dict[str, Any]:
+    """`model` as MMDetection has it, and `image_size_px`, the side of the square that images are brought to.
 
-    return sha256(json.dumps(_read_config(config), sort_keys=True, default=list).encode()).hexdigest()
-
-
-def _read_config(config: Path) -> dict[str, Any]:
-    from mmengine.config import Config
-
-    read: dict[str, Any] = Config.fromfile(config).to_dict()
-    return read
+    64 px icon images are seen at twice their size, so that strides of 8, 16 and 32 fit icons of 12 to 45 px.
+    """
+    config: dict[str, Any] = json.loads(CONFIG.read_text(encoding="utf-8"))
+    return config
 
 
-def build(config: Path = CONFIG) -> torch.nn.Module:
-    """The network of a config, with arbitrary weights, in training mode."""
-    mmcv_ops.ensure_mmcv_ops()
-    from mmdet.registry import MODELS
-    from mmengine.registry import DefaultScope
+def config_sha256() -> str:
+    """Hash of the config's content, whatever its formatting; weights carry it, and a changed config refuses them."""
+    return sha256(json.dumps(read_config(), sort_keys=True).encode()).hexdigest()
 
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        network: torch.nn.Module = MODELS.build(_read_config(config)["model"])
-    return network
+
+def build() -> IconNetwork:
+    """The config's network, with arbitrary weights, in training mode."""
+    from evals.icon_network import IconNetwork
+
+    return IconNetwork(read_config()["model"])
 
 
 class IconDetector:
@@ -93,12 +92,11 @@ class IconDetector:
 
     def __init__(
         self,
-        network: torch.nn.Module,
+        network: IconNetwork,
         *,
         device: str,
         calibration: Calibration = UNCALIBRATED,
         min_score: float = 0.05,
-        image_size_px: int = 128,
     ) -> None:
         import torch
 
@@ -106,26 +104,24 @@ class IconDetector:
         self.calibration = calibration
         self.min_score = min_score
         self._device = device
-        self.image_size_px = image_size_px
-        self._head = cast("Any", network).bbox_head
-        sides = [image_size_px // stride[0] for stride in self._head.prior_generator.strides]
-        self._points, _ = points(sides, image_size_px, device)
+        config = read_config()
+        self.image_size_px = int(config["image_size_px"])
+        self._suppression = config["model"]["test_cfg"]
+        self._points, _ = points(network.strides, self.image_size_px, device)
 
     @classmethod
-    def load(cls, path: Path = WEIGHTS, *, device: str = "cpu", config: Path = CONFIG) -> IconDetector:
+    def load(cls, path: Path = WEIGHTS, *, device: str = "cpu") -> IconDetector:
         """The embedded detector, or another training of the same config.
 
         Raises:
             UserError: the weights are missing or belong to another config.
         """
-        network = build(config)
+        network = build()
         state, metadata = weights.read(path)
         weights.fit(network, state, str(path))
-        if metadata.get("config_sha256") != config_sha256(config):
-            raise UserError(f"{path} was trained with another version of {config.name}: train it again")
-        read = json.loads(metadata["calibration"])
-        size_px = int(_read_config(config)["image_size_px"])
-        return cls(network, device=device, calibration=Calibration(**read), image_size_px=size_px)
+        if metadata.get("config_sha256") != config_sha256():
+            raise UserError(f"{path} was trained with another version of {CONFIG.name}: train it again")
+        return cls(network, device=device, calibration=Calibration(**json.loads(metadata["calibration"])))
 
     def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
         """Detections of each RGB image, best first, boxes in that image's pixels."""
@@ -172,40 +168,38 @@ class IconDetector:
                 logits.sigmoid(),
                 boxes.clamp(0, self.image_size_px),
                 min_score=self.calibration.raw(self.min_score),
-                max_overlap=float(self._head.test_cfg["nms"]["iou_threshold"]),
-                candidates=int(self._head.test_cfg["nms_pre"]),
-                max_boxes=int(self._head.test_cfg["max_per_img"]),
+                max_overlap=self._suppression["nms"]["iou_threshold"],
+                candidates=self._suppression["nms_pre"],
+                max_boxes=self._suppression["max_per_img"],
             )
         return [tuple(part.cpu().numpy() for part in one) for one in kept]  # type: ignore[misc]
 
 
-def points(sides: Sequence[int], size_px: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centres (p, 2) and strides (p,) in pixels of all cells of square grids with the given sides, row by row."""
+def points(strides: Sequence[int], size_px: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centres (p, 2) and strides (p,) in pixels of all cells of square grids with the given strides, row by row."""
     import torch
 
-    centres, strides = [], []
-    for side in sides:
-        stride = size_px / side
+    centres, repeated = [], []
+    for stride in strides:
+        side = size_px // stride
         axis = (torch.arange(side, dtype=torch.float32, device=device) + 0.5) * stride
         y, x = torch.meshgrid(axis, axis, indexing="ij")
         centres.append(torch.stack([x, y], -1).reshape(-1, 2))
-        strides.append(torch.full((side * side,), stride, device=device))
-    return torch.cat(centres), torch.cat(strides)
+        repeated.append(torch.full((side * side,), float(stride), device=device))
+    return torch.cat(centres), torch.cat(repeated)
 
 
-def predict(network: Any, images: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def predict(network: IconNetwork, images: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Class logits (n, p, classes) and boxes (n, p, 4) in pixels at every grid point.
 
     Args:
-        network: An RTMDet.
+        network: The detector's.
         images: (n, 3, size, size) RGB in [0, 255].
         centres: (p, 2), see `points`.
     """
     import torch
 
-    processor = network.data_preprocessor
-    pixels = (images.float() - processor.mean) / processor.std
-    scores, distances = network(pixels.contiguous(memory_format=torch.channels_last), mode="tensor")
+    scores, distances = network(images)
     # each level: (n, c, side, side) -> (n, side * side, c)
     logits = torch.cat([level.flatten(2).transpose(1, 2) for level in scores], 1).float()
     left_top, right_bottom = torch.cat([d.flatten(2).transpose(1, 2) for d in distances], 1).float().split(2, -1)

@@ -113,7 +113,7 @@ def test_detections_are_sorted_and_inside_pictures_of_any_size(checkpoint):
 
 def test_a_prediction_does_not_depend_on_its_batch(network):
     network.eval()
-    centres, _ = icon_detector.points([16, 8, 4], 128, "cpu")
+    centres, _ = icon_detector.points([8, 16, 32], 128, "cpu")
     images = torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 255
     with torch.inference_mode():
         together = icon_detector.predict(network, images, centres)
@@ -147,7 +147,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(network, tmp_path, change, 
 
 def test_weights_of_another_config_are_refused(network, tmp_path):
     save(network.state_dict(), tmp_path / "w.safetensors", config_sha256="0" * 64)
-    with pytest.raises(UserError, match=r"another version of icon_detector\.py"):
+    with pytest.raises(UserError, match=r"another version of icon_detector\.json"):
         make_detector(f"icon:{tmp_path / 'w.safetensors'}")
 
 
@@ -188,7 +188,7 @@ def test_the_embedded_detector_is_silent_on_empty_pictures():
 
 # --------------------------------------------------------------------------------------------------- training, scores
 def test_every_icon_has_a_grid_point_that_answers_for_it():
-    centres, strides = icon_detector.points([16, 8, 4], 128, "cpu")
+    centres, strides = icon_detector.points([8, 16, 32], 128, "cpu")
     for batch in icon_scenes.held_out(100, 128, seed=0):
         chosen, positive = detector_loss.assign(batch.boxes, batch.labels, centres, strides)
         for labels, icons, answers in zip(batch.labels, chosen, positive, strict=True):
@@ -196,13 +196,13 @@ def test_every_icon_has_a_grid_point_that_answers_for_it():
 
 
 def test_points_of_an_empty_picture_answer_for_nothing():
-    centres, strides = icon_detector.points([16, 8, 4], 128, "cpu")
+    centres, strides = icon_detector.points([8, 16, 32], 128, "cpu")
     _, positive = detector_loss.assign(torch.zeros(1, 1, 4), torch.full((1, 1), -1), centres, strides)
     assert not positive.any()
 
 
 def test_a_perfect_prediction_has_almost_no_loss_and_a_wrong_class_much():
-    centres, strides = icon_detector.points([16, 8, 4], 128, "cpu")
+    centres, strides = icon_detector.points([8, 16, 32], 128, "cpu")
     boxes, labels = torch.tensor([[[16.0, 16, 48, 48]]]), torch.tensor([[3]])
     _, positive = detector_loss.assign(boxes, labels, centres, strides)
     logits = torch.full((1, len(centres), 80), -12.0)
@@ -216,7 +216,7 @@ def test_a_perfect_prediction_has_almost_no_loss_and_a_wrong_class_much():
 
 def test_every_weight_learns_from_the_loss(network):
     network.train()
-    centres, strides = icon_detector.points([16, 8, 4], 128, "cpu")
+    centres, strides = icon_detector.points([8, 16, 32], 128, "cpu")
     batch = icon_scenes.training_batch(16, 128, np.random.default_rng(0))
     logits, predicted = icon_detector.predict(network, batch.images, centres)
     losses = detector_loss.loss(logits, predicted, batch.boxes, batch.labels, centres, strides)

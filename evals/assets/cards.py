@@ -56,7 +56,7 @@ def detector_card(n: dict[str, Any]) -> str:
     tasks = [(task, f"{score:.3f}") for task, score in oracle.items()]
     return f"""# Icon detector
 
-A small RTMDet of MMDetection (`icon_detector.py`: ResNet-18 of half width, FPN, strides 8, 16, 32;
+A small RTMDet in plain torch (`icon_detector.json`: ResNet-18 of half width, FPN, strides 8, 16, 32;
 {n["parameters"] / 1e6:.1f} M parameters) that finds the 80 GenEval classes in pictures of the icon world. It knows
 nothing of photographs: use `--detector mask2former` or `--detector hf:ID` for those.
 

@@ -12,13 +12,13 @@ import argparse
 import functools
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from evals.assets import cards, detector_loss, detector_report, icon_scenes, training
-from evals.icon_detector import CONFIG, WEIGHTS, IconDetector, build, config_sha256, points, predict
+from evals.icon_detector import WEIGHTS, IconDetector, build, config_sha256, points, predict, read_config
+from evals.icon_network import IconNetwork
 
 BATCH = 32
 LR = 2e-3
@@ -27,25 +27,24 @@ PRIOR = 0.01
 """Probability of any class at any point before training."""
 
 
-def new_network(seed: int) -> torch.nn.Module:
+def new_network(seed: int) -> IconNetwork:
     """The config's network with weights fixed by a seed."""
-    network: Any = build()
+    network = build()
     training.initialize(network, torch.Generator().manual_seed(seed))
     head = network.bbox_head
     for classify, regress in zip(head.rtm_cls, head.rtm_reg, strict=True):
         torch.nn.init.normal_(classify.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
         torch.nn.init.constant_(classify.bias, float(np.log(PRIOR / (1 - PRIOR))))
         torch.nn.init.normal_(regress.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
-    return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+    return network.to(memory_format=torch.channels_last)
 
 
 def train(args: argparse.Namespace) -> training.Trainer:
     """Train for the given time, on scenes that are drawn as they are needed."""
-    network: Any = new_network(args.seed)
+    network = new_network(args.seed)
     trainer = training.Trainer(network, args, "icon_detector", lr=LR, ema_decay=EMA_DECAY)
-    size_px = IconDetector(build(), device="cpu").image_size_px
-    sides = [size_px // stride[0] for stride in network.bbox_head.prior_generator.strides]
-    centres, strides = points(sides, size_px, args.device)
+    size_px = read_config()["image_size_px"]
+    centres, strides = points(network.strides, size_px, args.device)
     short = training.multiplies_bf16(args.device)
     network.train()
     batches = training.stream(functools.partial(icon_scenes.training_batch, args.batch, size_px), trainer, args)
@@ -68,7 +67,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
     numbers = detector_report.report(IconDetector(network, device=args.device), args.scenes)
     metadata = {
         "format": "pt",
-        "config_sha256": config_sha256(CONFIG),
+        "config_sha256": config_sha256(),
         "calibration": json.dumps(numbers["calibration"]),
         "seed": str(args.seed),
     }
