@@ -180,7 +180,11 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     )
     add("--compile", action="store_true", help="torch compiles the model's UNet (minutes), which then runs faster")
     add("--dry-run", action="store_true", help="print what would be done, and stop")
-    add("--doctor", action="store_true", help="check the installation: versions, operators, a golden self-test")
+    add(
+        "--doctor",
+        action="store_true",
+        help="check the installation, and the model, detector and embedder that are given; draw nothing",
+    )
 
 
 def parse(suite: Suite, argv: Sequence[str]) -> CommandLine:
@@ -265,11 +269,11 @@ def main(suite: Suite, argv: Sequence[str] | None = None) -> int:
 
 def _main(suite: Suite, words: Sequence[str]) -> int:
     command = parse(suite, words)
+    plan = make_plan(suite, command, prepare=set_threads)
     if command.args.doctor:
         from evals import doctor
 
-        return doctor.main(suite, command.args)
-    plan = make_plan(suite, command, prepare=set_threads)
+        return doctor.main(plan)
     if command.args.dry_run:
         print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}))
         return 0

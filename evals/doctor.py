@@ -1,12 +1,13 @@
-"""Is this installation sound? Versions, operators, weights, and a self-test of detector, CLIP and scorer.
+"""Is this installation sound? Versions, weights, a self-test of detector, CLIP and scorer, and what a command names.
 
 A wrong pair of config and checkpoint, or libraries that do not fit each other, often show as nothing but zeros in a
-score. Here they show as a sentence.
+score. Here they show as a sentence. Model, detector, embedder and device of the command are loaded as a run loads them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import sys
@@ -16,18 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 from evals import generators, provenance
 from evals.protocols import Tools
-from evals.records import Case, Sample, UserError
+from evals.records import Case, Sample, UserError, world_of
+from evals.setup import is_detected
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterator, Sequence
 
+    from PIL import Image
     from rich.table import Table
 
-    from evals.protocols import Suite
+    from evals.runner import Plan
 
 ASSETS = Path(__file__).parent / "assets"
-LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "open_clip", "mmengine", "mmcv", "mmdet", "scipy")
+LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "open_clip", "scipy")
+"""What every run may import. MMDetection is left out: one detector of photographs alone needs it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,8 @@ class Check:
     """What is there."""
     problem: str | None = None
     """What is wrong and what to do, one sentence; None if all is well."""
+    note: str | None = None
+    """What some other use would lack, one sentence."""
 
 
 def _case(number: int, tag: str, prompt: str, *include: dict[str, Any], **exclude: Any) -> Case:
@@ -95,55 +100,97 @@ VERDICTS: tuple[tuple[str, Case, tuple[Any, ...], bool], ...] = (
 """Hand-made detections (class, score, box, colour) and whether they are right for a case."""
 
 
-def main(suite: Suite, args: argparse.Namespace) -> int:
+def main(plan: Plan) -> int:
     """Look at everything, print a table, and end with one line of JSON.
 
     Args:
-        suite: the benchmark whose scorer is tested.
-        args: its arguments, for its thresholds and the device.
+        plan: What the command would do.
 
     Returns:
         0 if all is well, else 1.
     """
     from rich.console import Console
 
-    checks = list(examine(suite, args))
-    problems = [check.problem for check in checks if check.problem]
+    checks = list(examine(plan))
+    problems = list(dict.fromkeys(check.problem for check in checks if check.problem))
+    notes = [check.note for check in checks if check.note]
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # paths and errors are no markup
     console.print(_table(checks))
-    for problem in problems:
-        console.print(f"problem: {problem}", style="red", soft_wrap=True)
+    for kind, style, lines in (("note", "yellow", notes), ("problem", "red", problems)):
+        for line in lines:
+            console.print(f"{kind}: {line}", style=style, soft_wrap=True, highlight=False)
     if not problems:
         console.print("This installation is sound.")
-    report = {"sound": not problems, "problems": problems, "found": {check.name: check.found for check in checks}}
-    sys.stdout.write(json.dumps(report) + "\n")
+    found = {check.name: check.found for check in checks}
+    sys.stdout.write(json.dumps({"sound": not problems, "problems": problems, "notes": notes, "found": found}) + "\n")
     return 1 if problems else 0
 
 
 def _table(checks: Sequence[Check]) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title="Doctor", title_justify="left")
     table.add_column("")
-    table.add_column("checked", no_wrap=True)
+    table.add_column("checked", overflow="fold")
     table.add_column("found", overflow="fold")
     for check in checks:
-        table.add_row("[red]✗[/]" if check.problem else "[green]✓[/]", check.name, check.found)
+        mark, color = ("✗", "red") if check.problem else ("!", "yellow") if check.note else ("✓", "green")
+        table.add_row(Text(mark, style=color), check.name, check.found)
     return table
 
 
-def examine(suite: Suite, args: argparse.Namespace) -> Iterator[Check]:
+def examine(plan: Plan) -> Iterator[Check]:
     """All checks, cheap ones first. One that fails does not stop the others."""
+    device = functools.cache(lambda: str(plan.machine()["device"]))
     yield from _libraries()
-    yield _guarded("device", _device)
-    yield _guarded("detector operators", _operators)
+    yield _guarded("MMDetection", _mmdetection)
+    yield _guarded("device", lambda: _device(device()))
     for place in ("icon_detector.safetensors", "icon_clip.safetensors"):
         yield _weights(place, ASSETS / place)
     mini = generators.weights_place("got", "", "mini")
     yield _weights("got mini", mini) if mini else Check(name="got mini", found="none", problem="got is not installed")
-    if suite.name == "geneval":
-        yield _guarded("scorer self-test", lambda: _scorer(suite, args))
-        yield _guarded("detector and CLIP self-test", lambda: _pictures(suite, args))
+    if plan.suite.name == "geneval":
+        yield _guarded("scorer self-test", lambda: _scorer(plan))
+        yield _guarded("detector and CLIP self-test", lambda: _pictures(plan))
+    yield from _given(plan, device)
+
+
+def _given(plan: Plan, device: Callable[[], str]) -> Iterator[Check]:
+    """What the command names, loaded and tried as a run would."""
+    from evals.detectors import make_detector
+    from evals.embedders import make_embedder
+
+    args = plan.args
+    pictures = _flawless()
+    model, detector, embedder = (f"--{role} {getattr(args, role)}" for role in ("model", "detector", "embedder"))
+    model += f" --checkpoint {args.checkpoint}" if args.model == "got" and args.checkpoint != "mini" else ""
+
+    def draws() -> Check:
+        return Check(name=model, found=f"{plan.make_generator().name} is ready")
+
+    def finds() -> Check:
+        found = make_detector(args.detector, device()).detect(pictures)
+        return Check(name=detector, found=f"finds {sum(map(len, found))} objects in {len(pictures)} pictures of icons")
+
+    def embeds() -> Check:
+        encoder = make_embedder(args.embedder, device())
+        vectors = encoder.embed_images(pictures)
+        fit = vectors.shape[1] == encoder.embed_texts([case.prompt for case in PICTURES]).shape[1]
+        problem = None if fit else f"{embedder}: its vectors of pictures and of texts differ in length"
+        return Check(name=embedder, found=f"vectors of {vectors.shape[1]} numbers", problem=problem)
+
+    def prepares() -> Check:
+        assert plan.suite.prepare is not None
+        plan.suite.prepare(plan.make_tools(), args)
+        return Check(name=f"{plan.suite.name}'s measures", found="ready")
+
+    checks = [_guarded(model, draws)]
+    checks += [_guarded(detector, finds)] if is_detected(args) else []
+    checks += [_guarded(embedder, embeds)]
+    yield from checks
+    if plan.suite.prepare is not None and not any(check.problem for check in checks):
+        yield _guarded(f"{plan.suite.name}'s measures", prepares)
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:
@@ -173,26 +220,23 @@ def _libraries() -> Iterator[Check]:
     yield Check(name="imports", found=f"{len(LIBRARIES) - len(broken)} of {len(LIBRARIES)} libraries", problem=problem)
 
 
-def _device() -> Check:
+def _device(name: str) -> Check:
     import torch
 
-    if torch.cuda.is_available():
-        return Check(name="device", found=f"cuda: {torch.cuda.get_device_name()}")
-    return Check(name="device", found=f"cpu, {torch.get_num_threads()} threads")
+    if torch.device(name).type == "cuda":
+        return Check(name="device", found=f"{name}: {torch.cuda.get_device_name(name)}")
+    return Check(name="device", found=f"{name}, {torch.get_num_threads()} threads")
 
 
-def _operators() -> Check:
-    from evals.mmcv_ops import ensure_mmcv_ops
+def _mmdetection() -> Check:
+    from evals.mmcv_ops import MMDetectionError, import_mmdet
 
-    source = ensure_mmcv_ops()
-    import torch
-    from mmcv.ops import nms
-
-    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30]])
-    _, kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)
-    found = "mmcv's own (compiled mmcv._ext)" if source == "mmcv" else "torchvision's (mmcv has no compiled mmcv._ext)"
-    problem = None if kept.tolist() == [0, 2] else f"mmcv.ops.nms kept boxes {kept.tolist()} instead of [0, 2]"
-    return Check(name="detector operators", found=found, problem=problem)
+    try:
+        operators = import_mmdet()
+    except MMDetectionError as error:
+        return Check(name="MMDetection", found="cannot be imported", note=str(error))
+    found = "mmcv's own operators (compiled mmcv._ext)" if operators == "mmcv" else "torch's operators (mmcv has none)"
+    return Check(name="MMDetection", found=found)
 
 
 def _weights(name: str, place: Path) -> Check:
@@ -204,7 +248,8 @@ def _weights(name: str, place: Path) -> Check:
     return Check(name=name, found="\n".join(parts))
 
 
-def _scorer(suite: Suite, args: argparse.Namespace) -> Check:
+def _scorer(plan: Plan) -> Check:
+    suite, args = plan.suite, plan.args
     wrong = []
     for name, case, detections, right in VERDICTS:
         keys = ("name", "score", "box_xyxy_px", "color")
@@ -218,14 +263,25 @@ def _scorer(suite: Suite, args: argparse.Namespace) -> Check:
     )
 
 
-def _pictures(suite: Suite, args: argparse.Namespace) -> Check:
-    """The embedded detector and CLIP on flawless pictures: each passes its own prompt and fails the next one's."""
+def _flawless() -> list[Image.Image]:
+    """The picture of each prompt in `PICTURES`."""
+    made = generators.OracleGenerator().generate(_samples())
+    return [one.image for one in made if one.image is not None]
+
+
+def _samples() -> list[Sample]:
+    return [Sample(case=case, index=0, seed=number) for number, case in enumerate(PICTURES)]
+
+
+def _pictures(plan: Plan) -> Check:
+    """Detector and CLIP of icons on flawless pictures: each passes its own prompt and fails the next one's."""
     from evals.detectors import make_detector
     from evals.embedders import make_embedder
 
-    tools = Tools(detector=make_detector("icon"), embedder=make_embedder("icon"), oracle_render=None)
-    samples = [Sample(case=case, index=0, seed=number) for number, case in enumerate(PICTURES)]
-    images = [made.image for made in generators.OracleGenerator().generate(samples) if made.image is not None]
+    suite, args = plan.suite, plan.args
+    detector = args.detector if world_of(args) == "icon world" else "icon"
+    tools = Tools(detector=make_detector(detector), embedder=make_embedder("icon"), oracle_render=None)
+    samples, images = _samples(), _flawless()
     wrong = []
     for shift, right in ((0, True), (1, False)):
         shown = [*images[shift:], *images[:shift]]
@@ -237,8 +293,8 @@ def _pictures(suite: Suite, args: argparse.Namespace) -> Check:
                 wrong.append(f"{sample.case.prompt!r} on {picture}: {judged.reason or 'passes'}")
     total = 2 * len(samples)
     problem = (
-        f"the embedded detector or CLIP misreads flawless pictures ({'; '.join(wrong)}): its weights do not fit its "
-        "config or the libraries are broken"
+        f"the detector {detector} or the embedded CLIP misreads flawless pictures ({'; '.join(wrong)}): "
+        "its weights do not fit its config or the libraries are broken"
     )
     name = "detector and CLIP self-test"
     return Check(name=name, found=f"{total - len(wrong)} of {total} pictures", problem=problem if wrong else None)

@@ -131,6 +131,8 @@ def make_got(options: GeneratorOptions) -> Generator:
             compiled=options.compiled,
             reference_compat=options.reference_compat,
         )
+    except checkpoint.PlaceError as error:
+        raise UserError(str(error)) from error
     except (OSError, ValueError) as error:
         raise UserError(f"--checkpoint {options.checkpoint} cannot be loaded: {_one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
@@ -309,12 +311,15 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
 
     loading = {"dtype": getattr(torch, options.dtype), "use_safetensors": True}
     try:
+        checkpoint.check_place(options.device, options.offload, compiled=options.compiled)
         try:
             pipe = AutoPipelineForText2Image.from_pretrained(options.argument, **loading)
         except ValueError:
             # Not among the families that diffusers files under text-to-image: take its own class.
             pipe = DiffusionPipeline.from_pretrained(options.argument, **loading)
         checkpoint.place(pipe, options.device, options.offload, compiled=options.compiled)
+    except checkpoint.PlaceError as error:
+        raise UserError(str(error)) from error
     except (OSError, ValueError) as error:
         raise UserError(f"--model diffusers:{options.argument} cannot be loaded: {_one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)

@@ -1,36 +1,51 @@
-"""MMDetection without a compiler: `mmcv._ext` made of torchvision's own operators.
+"""MMDetection without a compiler: `mmcv._ext` made of torch's own operators; and one line where it cannot be imported.
 
 mmcv installs as pure Python where no compiler meets it, and then lacks `mmcv._ext`, the module of its compiled
-operators; `import mmdet` fails on it. The models used here need exactly one of them at inference, NMS, which
-torchvision ships compiled; deformable attention has a pure torch form inside mmcv. `ensure_mmcv_ops` registers a
-stand-in built of these, unless a compiled `mmcv._ext` is there: then that one is used.
+operators; `import mmdet` fails on it. GenEval's detector needs exactly one of them, deformable attention on a GPU, of
+which mmcv has a pure torch form. `import_mmdet` registers a stand-in built of it, unless a compiled `mmcv._ext` is
+there: then that one is used.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
+import io
+import re
 import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from evals.records import UserError
+
 if TYPE_CHECKING:
     import torch
 
 EXTENSION = "mmcv._ext"
+_DISTRIBUTIONS = {
+    "mmdet": "onedl-mmdetection",
+    "mmcv": "onedl-mmcv",
+    "mmengine": "onedl-mmengine",
+    "cv2": "opencv-python-headless",
+}
+
+
+class MMDetectionError(UserError):
+    """MMDetection cannot be imported on this machine."""
 
 
 class MissingOperatorError(NotImplementedError):
-    """A compiled mmcv operator was called that torchvision has no counterpart for."""
+    """A compiled mmcv operator was called that has no counterpart here."""
 
 
-class TorchvisionOps(types.ModuleType):
+class TorchOps(types.ModuleType):
     """Stands in for `mmcv._ext`.
 
     mmcv checks at import that each operator's name exists, for all of its hundred operators. So every name exists here;
-    one without a torchvision counterpart says so when it is called.
+    one without a counterpart says so when it is called.
     """
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -41,28 +56,10 @@ class TorchvisionOps(types.ModuleType):
         def missing(*_args: object, **_kwargs: object) -> None:
             raise MissingOperatorError(
                 f"mmcv operator {name!r} needs mmcv's compiled extension: install mmcv built for your torch. "
-                "Without it only NMS and multi-scale deformable attention are available."
+                "Without it only multi-scale deformable attention is available."
             )
 
         return missing
-
-
-def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset: int = 0) -> torch.Tensor:
-    """Indices of the boxes that survive greedy suppression, best first.
-
-    Args:
-        boxes: (n, 4) x1, y1, x2, y2.
-        scores: (n,).
-        iou_threshold: boxes that overlap a better one by more than this are dropped, in [0, 1].
-        offset: 1 for the convention in which a box includes its last pixel (width = x2 - x1 + 1), else 0.
-    """
-    from torchvision.ops import nms as torchvision_nms
-
-    if offset:
-        # torchvision measures width as x2 - x1; moving x2, y2 by one gives the other convention's IoU.
-        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
-    kept: torch.Tensor = torchvision_nms(boxes.float(), scores.float(), iou_threshold)
-    return kept
 
 
 def ms_deform_attn_forward(
@@ -94,41 +91,67 @@ def ms_deform_attn_forward(
     return attended
 
 
-def operators_in_use() -> str:
-    """`"mmcv"` if mmcv's compiled operators are (or would be) used, else `"torchvision"`."""
-    registered = sys.modules.get(EXTENSION)
-    if registered is not None:
-        return "torchvision" if isinstance(registered, TorchvisionOps) else "mmcv"
-    return "mmcv" if importlib.util.find_spec(EXTENSION) is not None else "torchvision"
-
-
-def ensure_mmcv_ops() -> str:
-    """Make `import mmdet` work; call it before that import. Safe to call again.
+def import_mmdet() -> str:
+    """Import MMDetection; call it before any other import of its packages. Safe to call again.
 
     Returns:
-        which operators are in use: `"mmcv"` or `"torchvision"`.
+        which operators are in use: `"mmcv"`, its compiled ones, or `"torch"`.
+
+    Raises:
+        MMDetectionError: it or a library that it needs cannot be loaded; the message says how to mend that.
     """
-    if operators_in_use() == "torchvision" and EXTENSION not in sys.modules:
-        module = TorchvisionOps(EXTENSION)
-        module.nms = nms  # type: ignore[attr-defined]
-        module.ms_deform_attn_forward = ms_deform_attn_forward  # type: ignore[attr-defined]
-        # mmengine and mmcv probe with find_spec, which insists on a spec.
-        module.__spec__ = importlib.util.spec_from_loader(EXTENSION, loader=None)
-        sys.modules[EXTENSION] = module
-    _import_quietly()
-    return operators_in_use()
+    try:
+        if EXTENSION not in sys.modules and importlib.util.find_spec(EXTENSION) is None:
+            module = TorchOps(EXTENSION)
+            module.ms_deform_attn_forward = ms_deform_attn_forward  # type: ignore[attr-defined]
+            # mmengine and mmcv probe with find_spec, which insists on a spec.
+            module.__spec__ = importlib.util.spec_from_loader(EXTENSION, loader=None)
+            sys.modules[EXTENSION] = module
+        _import_quietly()
+    except Exception as error:  # packages that do not fit each other raise anything when they are imported
+        raise MMDetectionError(
+            "MMDetection (wanted by --detector mask2former alone) cannot be imported: "
+            f"{' '.join(str(error).split())[:200] or type(error).__name__}; this mends it: {_remedy(error)}"
+        ) from error
+    return "torch" if isinstance(sys.modules.get(EXTENSION), TorchOps) else "mmcv"
+
+
+def _remedy(error: Exception) -> str:
+    """The command that mends a failed import.
+
+    >>> _remedy(ModuleNotFoundError("No module named 'mmdet'", name="mmdet"))
+    'pip install onedl-mmdetection'
+    """
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        return f"pip install {_DISTRIBUTIONS.get(package, package)}"
+    if re.search(r"lib\S+\.so", str(error)):
+        # Both builds of OpenCV bring the same files; the headless one is linked with no library of the system's.
+        return (
+            f"pip install --force-reinstall --no-deps opencv-python-headless{_opencv_version()} "
+            "(or, on Debian, apt-get install libgl1 libglib2.0-0)"
+        )
+    return "install the project again in a fresh environment"
+
+
+def _opencv_version() -> str:
+    try:
+        return f"=={importlib.metadata.version('opencv-python')}"
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the notes that MMDetection's libraries give about their own code: no user can act on them."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
 
 def _import_quietly() -> None:
     with quiet():
+        import mmdet.datasets.transforms
         import mmdet.models  # noqa: F401
         import torch
 

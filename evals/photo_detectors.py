@@ -152,9 +152,6 @@ def _test_pipeline(config: Any, image_scale: tuple[int, int] | None) -> Any:
     """The config's steps from a picture in memory to the network's input; its files and annotations left out."""
     from mmcv.transforms import Compose
 
-    with mmcv_ops.quiet():
-        import mmdet.datasets.transforms  # noqa: F401
-
     steps: list[dict[str, Any]] = [{"type": "LoadImageFromNDArray"}]
     for step in config.test_dataloader.dataset.pipeline:
         if not step["type"].startswith("Load"):
@@ -166,7 +163,7 @@ def _test_pipeline(config: Any, image_scale: tuple[int, int] | None) -> Any:
 
 def mmdet_config(name: str) -> Any:
     """A config that MMDetection is installed with, by name, set to start from no other weights."""
-    mmcv_ops.ensure_mmcv_ops()
+    mmcv_ops.import_mmdet()
     import mmdet
     from mmengine.config import Config
 
@@ -198,11 +195,11 @@ def load_mask2former(
         image_scale: longest and shortest side of the network's input; None for the config's own 1333 x 800.
 
     Raises:
-        UserError: the weights cannot be read, downloaded, or do not fit.
+        UserError: MMDetection cannot be imported, or the weights cannot be read, downloaded, or do not fit.
     """
+    config = mmdet_config(MASK2FORMER)  # first: where MMDetection cannot be imported, nothing is downloaded for it
     path = checkpoint or _download(MASK2FORMER_URL)
     state = _read_checkpoint(path)
-    config = mmdet_config(MASK2FORMER)
     network = build_mmdet(config)
     weights.fit(network, state, str(path))
     return MMDetDetector("mask2former", network, config, device, image_scale)

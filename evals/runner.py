@@ -108,7 +108,11 @@ def run(plan: Plan) -> dict[str, Any]:
     """
     directory = RunDirectory(plan.output)
     with directory.locked():
-        plan = _prepare(_build_once(plan), directory)
+        try:
+            plan = _prepare(_build_once(plan), directory)
+        except UserError:
+            directory.forget_if_empty()
+            raise
         finished = directory.read_scores()
         logs = _Logs.read(plan, directory)
         if finished is None or logs.retried:

@@ -157,7 +157,7 @@ def _refuse_idle(model: str, args: argparse.Namespace, given: set[str]) -> None:
 
 def _identity(suite: Suite, args: argparse.Namespace, cases: list[Case]) -> dict[str, dict[str, Any]]:
     values = _jsonable(args)
-    roles = _OBSERVE if _is_detected(args) else ("embedder",)
+    roles = _OBSERVE if is_detected(args) else ("embedder",)
     prompts = hashlib.sha256(json.dumps([case.metadata for case in cases]).encode()).hexdigest()
     return {
         "generate": {
@@ -195,7 +195,7 @@ def _lasting(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _is_detected(args: argparse.Namespace) -> bool:
+def is_detected(args: argparse.Namespace) -> bool:
     """Whether a detector looks at the pictures: at those of a published set of edits none does."""
     return getattr(args, "data", None) is None
 
@@ -292,7 +292,7 @@ def _make_tools(args: argparse.Namespace, device: str) -> Tools:
         return make_detector(args.detector, device)
 
     # The type checker wants a min_score that could be set; nobody sets it.
-    detector: Detector = find() if _is_detected(args) else LazyDetector(args.detector, find)  # type: ignore[assignment]
+    detector: Detector = find() if is_detected(args) else LazyDetector(args.detector, find)  # type: ignore[assignment]
     embedder = LazyEmbedder(args.embedder, lambda: make_embedder(args.embedder, device))
     if args.start in ("generate", "observe"):  # older results are replaced: they stay if the encoder cannot be had
         embedder.build()

@@ -19,7 +19,7 @@ from got.command import read_object
 from got.models import SemanticProjector
 from got.pipeline import GoTPipeline
 from got.reference import ReferencePipeline
-from got.speed import warn_if_imitated
+from got.speed import missing_compiler, warn_if_imitated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +46,10 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message says which part of it and why, in one line."""
 
 
+class PlaceError(ValueError):
+    """A pipeline cannot be brought to where it should compute, whatever its weights."""
+
+
 def load(
     name: str | Path = "mini",
     device: str = "cpu",
@@ -68,9 +72,9 @@ def load(
 
     Raises:
         CheckpointError: If there is nothing under that name, a file is missing, or weights do not fit their config.
-        ValueError: As of `place`.
+        PlaceError: As of `check_place`, before anything is read.
     """
-    _check_place(device, offload, compiled=compiled)
+    check_place(device, offload, compiled=compiled)
     path = _locate(name)
     exact = _FLOAT32_PARTS.get(_read_index(path).get("scale", "mini"), ())
     pipeline_class = ReferencePipeline if reference_compat else GoTPipeline
@@ -98,9 +102,10 @@ def place(pipeline: DiffusionPipeline, device: str, offload: str | None = None, 
             faster from then on; numbers move by rounding.
 
     Raises:
-        ValueError: If `offload` is none of these, has no device to move networks to, or is to be compiled, too.
+        PlaceError: As of `check_place`.
+        ValueError: If it has no denoising network.
     """
-    _check_place(device, offload, compiled=compiled)
+    check_place(device, offload, compiled=compiled)
     denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     if denoiser is None:
         raise ValueError(f"Expected a pipeline with a unet or a transformer but {type(pipeline).__name__} has neither")
@@ -117,13 +122,21 @@ def place(pipeline: DiffusionPipeline, device: str, offload: str | None = None, 
         denoiser.compile()
 
 
-def _check_place(device: str, offload: str | None, *, compiled: bool) -> None:
+def check_place(device: str, offload: str | None, *, compiled: bool) -> None:
+    """Refuse what `place` cannot do.
+
+    Raises:
+        PlaceError: If `offload` is none of the known ways, has no device to move networks to, or is to be compiled,
+            too; or if torch finds no compiler to compile with.
+    """
     if offload not in (None, *OFFLOADS):
-        raise ValueError(f"Expected offload to be {', '.join(OFFLOADS)} or None but got {offload!r}")
+        raise PlaceError(f"Expected offload to be {', '.join(OFFLOADS)} or None but got {offload!r}")
     if offload is not None and device == "cpu":
-        raise ValueError("Expected a device other than cpu to move networks to, because offload keeps them on the cpu")
+        raise PlaceError("Expected a device other than cpu to move networks to, because offload keeps them on the cpu")
     if offload is not None and compiled:
-        raise ValueError("Expected offload or compiling but got both: weights would move inside a graph")
+        raise PlaceError("Expected offload or compiling but got both: weights would move inside a graph")
+    if compiled and (missing := missing_compiler(device)):
+        raise PlaceError(f"Expected a compiler, because compiling the UNet needs one, but {missing}")
 
 
 def save_fp16(pipeline: GoTPipeline, path: str | Path) -> None:

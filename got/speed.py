@@ -6,6 +6,9 @@ import contextlib
 import ctypes
 import itertools
 import logging
+import os
+import shlex
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +53,39 @@ def warn_if_imitated(dtype: torch.dtype, device: str | torch.device) -> None:
     if not multiplies(dtype, device):
         name = str(dtype).partition(".")[2]
         _LOG.warning("This %s only imitates %s: float32 is many times as fast", torch.device(device).type, name)
+
+
+def missing_compiler(device: str | torch.device) -> str | None:
+    """Why `torch.compile` finds no compiler: inductor wants one of C++ for a CPU, triton one of C for a GPU of NVIDIA.
+
+    Args:
+        device: Where the compiled network will run.
+
+    Returns:
+        A clause that names what was tried and what to do; None if there is one, or the device needs none.
+    """
+    kind = torch.device(device).type
+    if kind not in ("cpu", "cuda"):
+        return None
+    gnu = "clang++" if sys.platform == "darwin" else "g++"
+    variable, usual = ("CXX", (gnu,)) if kind == "cpu" else ("CC", ("gcc", "clang"))
+    named = os.environ.get(variable)
+    tried = usual if named is None else (named,)
+    if any(_runs(command) for command in tried):
+        return None
+    if named is not None:
+        return f"{variable} names {named!r}, which does not run"
+    return (
+        f"{' and '.join(usual)} cannot be run: install one (on Debian, apt-get install g++) or name one in {variable}"
+    )
+
+
+def _runs(command: str) -> bool:
+    try:
+        subprocess.run([*shlex.split(command), "--version"], capture_output=True, check=True)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

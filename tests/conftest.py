@@ -18,6 +18,17 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+@pytest.fixture(scope="session")
+def mmdet():
+    """MMDetection, where it can be imported; elsewhere the tests that need it are skipped, with what mends it."""
+    from evals import mmcv_ops
+
+    try:
+        return mmcv_ops.import_mmdet()
+    except mmcv_ops.MMDetectionError as error:
+        pytest.skip(str(error))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """A process holds some gigabytes of weights and libraries, so there are not more of them than eight."""

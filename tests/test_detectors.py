@@ -45,46 +45,17 @@ def noise_image(size, seed=0):
     return Image.fromarray(pixels)
 
 
-# ---------------------------------------------------------------------------------------------------------- operators
-def naive_nms(boxes, scores, threshold, offset):
-    kept = []
-    for i in np.argsort(-scores):
-        if all(iou_matrix([boxes[i]], [boxes[j]], pixel_inclusive=bool(offset))[0, 0] <= threshold for j in kept):
-            kept.append(int(i))
-    return kept
-
-
-@pytest.mark.parametrize("offset", [0, 1])
-def test_nms_equals_the_naive_one(offset):
-    rng = np.random.default_rng(0)
-    corner, side = rng.uniform(0, 30, (60, 2)), rng.uniform(2, 20, (60, 2))
-    boxes, scores = np.concatenate([corner, corner + side], 1).astype(np.float32), rng.random(60).astype(np.float32)
-    kept = mmcv_ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.4, offset)
-    assert kept.tolist() == naive_nms(boxes, scores, 0.4, offset)
-
-
-def test_mmcv_uses_the_operators_that_are_there():
-    source = mmcv_ops.ensure_mmcv_ops()
-    from mmcv.ops import batched_nms
-
-    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [1, 0, 11, 10]])
-    _, kept = batched_nms(
-        boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1]), {"type": "nms", "iou_threshold": 0.5}
-    )
-    assert kept.tolist() == [0, 2]
-    assert source == mmcv_ops.operators_in_use()
-
-
+# -------------------------------------------------------------------------------------------------------- mmdetection
 def test_a_missing_operator_says_so_when_called_not_before():
-    operators = mmcv_ops.TorchvisionOps("mmcv._ext")
+    operators = mmcv_ops.TorchOps("mmcv._ext")
     missing = operators.roi_align_forward
     with pytest.raises(mmcv_ops.MissingOperatorError, match="roi_align_forward"):
         missing()
     assert not hasattr(operators, "__path__")
 
 
+@pytest.mark.usefixtures("mmdet")
 def test_deformable_attention_has_the_shape_of_the_compiled_one():
-    mmcv_ops.ensure_mmcv_ops()
     shapes = torch.tensor([[4, 4], [2, 2]])
     out = mmcv_ops.ms_deform_attn_forward(
         torch.randn(2, 20, 3, 8),
@@ -95,6 +66,26 @@ def test_deformable_attention_has_the_shape_of_the_compiled_one():
         64,
     )
     assert out.shape == (2, 5, 24)
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (ImportError("libGL.so.1: cannot open shared object file"), r"libGL\.so\.1.*mends it: pip install .*headless"),
+        (OSError("libgthread-2.0.so.0: cannot open"), r"libgthread.*apt-get install libgl1 libglib2\.0-0"),
+        (ModuleNotFoundError("No module named 'mmengine'", name="mmengine"), "mends it: pip install onedl-mmengine$"),
+        (ModuleNotFoundError("No module named 'imaug.x'", name="imaug.x"), "mends it: pip install imaug$"),
+        (ValueError("numpy.dtype size changed"), r"numpy\.dtype size changed; .*fresh environment"),
+    ],
+)
+def test_where_mmdetection_cannot_be_imported_one_line_says_what_mends_it(monkeypatch, raised, said):
+    def fail():
+        raise raised
+
+    monkeypatch.setattr(mmcv_ops, "_import_quietly", fail)
+    with pytest.raises(mmcv_ops.MMDetectionError, match=said) as caught:
+        make_detector("mask2former")
+    assert "\n" not in str(caught.value)
 
 
 # ------------------------------------------------------------------------------------------------------ icon detector
@@ -120,6 +111,26 @@ def test_a_prediction_does_not_depend_on_its_batch(network):
         alone = icon_detector.predict(network, images[1:2], centres)
     for all_of_them, one in zip(together, alone, strict=True):
         assert torch.allclose(all_of_them[1], one[0], atol=1e-3)
+
+
+@pytest.mark.usefixtures("mmdet")
+def test_the_network_is_the_one_that_mmdetection_builds_of_the_config(network):
+    from mmdet.registry import MODELS
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        theirs = MODELS.build(icon_detector.read_config()["model"])
+    theirs.load_state_dict(network.state_dict())
+    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 255
+    processor = theirs.data_preprocessor
+    with torch.inference_mode():
+        ours = network.eval()(images)
+        for ours_of_kind, theirs_of_kind in zip(
+            ours, theirs.eval()((images - processor.mean) / processor.std), strict=True
+        ):
+            for one, other in zip(ours_of_kind, theirs_of_kind, strict=True):
+                assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+    assert [name for name, _ in network.named_parameters()] == [name for name, _ in theirs.named_parameters()]
 
 
 def test_no_images_no_detections(checkpoint):
@@ -366,7 +377,7 @@ def test_a_classifier_is_no_detector(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def mask2former_file(tmp_path_factory):
+def mask2former_file(mmdet, tmp_path_factory):
     """GenEval's detector at full size, untrained, as mmengine saves it."""
     path = tmp_path_factory.mktemp("mask2former") / "fresh.pth"
     network = photo_detectors.build_mmdet(photo_detectors.mmdet_config(photo_detectors.MASK2FORMER))
@@ -384,6 +395,7 @@ def test_full_size_mask2former_infers_boxes_and_masks(mask2former_file):
     assert [d.score for d in found] == sorted((d.score for d in found), reverse=True)
 
 
+@pytest.mark.usefixtures("mmdet")
 def test_mask2former_refuses_weights_of_another_model(network, tmp_path):
     torch.save({"state_dict": network.state_dict()}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"missing \(backbone\..*unexpected \("):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer
 
 from evals import photo_detectors
 
@@ -17,7 +16,10 @@ class Touch:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.usefixtures("mmdet")
 def test_a_checkpoint_is_read_and_what_else_is_pickled_in_it_is_not_run(tmp_path, zipped):
+    from mmengine.logging import HistoryBuffer
+
     state, path = torch.nn.Linear(2, 3).state_dict(), tmp_path / "published.pth"
     records = {"log": {"loss": HistoryBuffer([1.0], [1])}, "time": np.float64(3), "hook": Touch(tmp_path / "ran")}
     torch.save({"state_dict": state, "meta": records}, path, _use_new_zipfile_serialization=zipped)

@@ -4,7 +4,6 @@ import io
 import struct
 import zlib
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image, features
@@ -25,11 +24,14 @@ def ends(picture):
     return picture.getpixel((0, 0)), picture.getpixel((picture.width - 1, 0))
 
 
-def header_only_png(width, height):
-    """A PNG that claims a size and holds nothing: opening it must not allocate its pixels."""
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return start + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+def png(width, height, data=b"", *, bits=8, kind=2):
+    """A PNG byte by byte: Pillow writes no colours of 16 bits. Without data it claims a size and holds nothing."""
+    parts = {b"IHDR": struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0), b"IDAT": data, b"IEND": b""}
+    chunks = (
+        struct.pack(">I", len(data)) + (name + data) + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def test_plain_rgb_is_passed_through_as_the_same_object():
@@ -62,8 +64,9 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
 
 @pytest.mark.parametrize("alpha", [False, True])
 def test_colours_of_sixteen_bits_keep_their_upper_half(tmp_path, alpha):
-    deep = np.array([[[0x80FF, 0x4000, 0xFFFF, *([0xFFFF] if alpha else [])]]], np.uint16)  # blue first
-    assert cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    deep = np.array([0xFFFF, 0x4000, 0x80FF, *([0xFFFF] if alpha else [])], ">u2")
+    row = zlib.compress(b"\0" + deep.tobytes())  # no filter, then the only pixel
+    (tmp_path / "deep.png").write_bytes(png(1, 1, row, bits=16, kind=6 if alpha else 2))
     assert open_picture(tmp_path / "deep.png").getpixel((0, 0)) == (0xFF, 0x40, 0x80)
 
 
@@ -109,7 +112,7 @@ def test_a_single_pixel_is_a_picture(tmp_path):
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (10_000, 9_500)])
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, size):
-    (tmp_path / "bomb.png").write_bytes(header_only_png(*size))
+    (tmp_path / "bomb.png").write_bytes(png(*size))
     with pytest.raises(PictureError, match="at most 89 million pixels"):
         open_picture(tmp_path / "bomb.png")
 
