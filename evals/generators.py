@@ -6,7 +6,6 @@ The only file of the benchmarks that imports the model. Nothing heavy is importe
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import inspect
 import json
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.given import PICTURES, make_given
 from evals.records import Generated, UserError
+from got.hub import MINI_PATH, CheckpointError, local_folder
 from got.schedulers import SCHEDULERS, make_scheduler
 
 if TYPE_CHECKING:
@@ -309,6 +309,8 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
 
     from got import checkpoint
 
+    if _checkpoint_folder(options.argument) == MINI_PATH:
+        raise UserError(f"--model diffusers:{options.argument} is GoT's embedded checkpoint: use --model got")
     loading = {"dtype": getattr(torch, options.dtype), "use_safetensors": True}
     try:
         checkpoint.check_place(options.device, options.offload, compiled=options.compiled)
@@ -359,8 +361,9 @@ def batch_size(model: str, checkpoint: str) -> int:
     >>> batch_size("got", "mini"), batch_size("got", "owner/got-6b")
     (32, 4)
     """
-    index = Path(checkpoint) / "model_index.json"
-    small = checkpoint == "mini" or (index.is_file() and '"scale": "mini"' in index.read_text(errors="replace"))
+    folder = _checkpoint_folder(checkpoint) if model == "got" else None
+    index = None if folder is None else folder / "model_index.json"
+    small = index is not None and index.is_file() and '"scale": "mini"' in index.read_text(errors="replace")
     return BATCH_SIZES[model] if model != "got" or small else 4
 
 
@@ -396,9 +399,14 @@ def known_schedulers() -> tuple[str, ...]:
 
 def weights_place(model: str, argument: str, checkpoint: str) -> Path | None:
     """Where a generator's weights lie on this machine; None if it has none, or a hub id names them."""
-    if model == "got" and checkpoint == "mini":
-        spec = importlib.util.find_spec("got")
-        assert spec is not None, "got is not installed"
-        return Path((spec.submodule_search_locations or [""])[0]) / "mini"
-    place = Path({"got": checkpoint, "diffusers": argument}.get(model, ""))
-    return place if place.name and place.exists() else None
+    if model == "got":
+        return _checkpoint_folder(checkpoint)
+    place = Path(argument) if model == "diffusers" else None
+    return place if place is not None and place.exists() else None
+
+
+def _checkpoint_folder(checkpoint: str) -> Path | None:
+    try:
+        return local_folder(checkpoint)
+    except CheckpointError:  # gone since the run was made: `make_got` says so, where it is needed
+        return None

@@ -56,6 +56,8 @@ def commit() -> dict[str, Any]:
             return None
         return done.stdout.strip()
 
+    if git("rev-parse", "--show-prefix") != "":  # no checkout, or installed somewhere inside of another project's
+        return {"commit": None, "dirty": None}
     status = git("status", "--porcelain", "--untracked-files=no")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 

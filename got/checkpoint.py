@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +14,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from got.command import read_object
+from got.hub import CheckpointError, first_line, locate
 from got.models import SemanticProjector
 from got.pipeline import GoTPipeline
 from got.reference import ReferencePipeline
@@ -23,12 +22,11 @@ from got.speed import missing_compiler, warn_if_imitated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from diffusers import DiffusionPipeline
     from torch import nn
 
-MINI_PATH = Path(__file__).parent / "mini"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 OFFLOADS = ("model", "sequential")
 """Ways of keeping weights in main memory, see `place`."""
 _NETWORKS = {
@@ -40,10 +38,6 @@ _NETWORKS = {
 # Kept in float32 whatever is asked for: SDXL's autoencoder overflows in float16, and the embedded reasoner costs so
 # little next to the UNet that its chains need not depend on the precision.
 _FLOAT32_PARTS = {"mini": ("vae", "mllm", "projector"), "got-6b": ("vae",)}
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message says which part of it and why, in one line."""
 
 
 class PlaceError(ValueError):
@@ -62,8 +56,8 @@ def load(
     """Load a pipeline, whatever precision it is stored in.
 
     Args:
-        name: ``"mini"`` (the embedded weights), a folder written by `got.convert` or by `GoTPipeline.save_pretrained`,
-            or a hub id.
+        name: ``"mini"`` or ``"got/mini"`` (the embedded weights), a folder written by `got.convert` or by
+            `GoTPipeline.save_pretrained`, or a hub id.
         device: Where the networks go.
         dtype: Precision of the UNet and, at the published scale, of the reasoner. The VAE stays in float32.
         offload: As of `place`.
@@ -75,7 +69,7 @@ def load(
         PlaceError: As of `check_place`, before anything is read.
     """
     check_place(device, offload, compiled=compiled)
-    path = _locate(name)
+    path = locate(name)
     exact = _FLOAT32_PARTS.get(_read_index(path).get("scale", "mini"), ())
     pipeline_class = ReferencePipeline if reference_compat else GoTPipeline
     with quiet():
@@ -83,7 +77,7 @@ def load(
             part: load_network(path / part, torch.float32 if part in exact else dtype, part) for part in _NETWORKS
         }
         try:
-            pipeline = pipeline_class.from_pretrained(path, local_files_only=True, **networks)
+            pipeline = pipeline_class.from_pretrained(path, **networks)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             raise CheckpointError(f"Cannot load {path}: {first_line(error)}") from error
     place(pipeline, device, offload, compiled=compiled)
@@ -151,25 +145,6 @@ def save_fp16(pipeline: GoTPipeline, path: str | Path) -> None:
         GoTPipeline(**half, **kept).save_pretrained(path)
 
 
-def _locate(name: str | Path) -> Path:
-    """The folder of a checkpoint; downloads it if the name is a hub id."""
-    path = MINI_PATH if str(name) == "mini" else Path(name)
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise CheckpointError(f"Expected a folder but {path} is a file")
-    if str(name) == "mini":
-        raise CheckpointError(f"The embedded weights are missing: {path} does not exist (see got/train.py)")
-    if not _HUB_ID.fullmatch(str(name)):
-        raise CheckpointError(f"Expected mini, a folder or a hub id (owner/name) but {name} is none of these")
-    from huggingface_hub import snapshot_download  # here, because local checkpoints need no network code
-
-    try:
-        return Path(snapshot_download(str(name)))
-    except Exception as error:  # the client raises its own, requests' and httpx's errors: all mean "not there"
-        raise CheckpointError(f"No folder {name}, and no download from the hub: {first_line(error)}") from error
-
-
 def _read_index(path: Path) -> dict[str, Any]:
     """The index of a saved `GoTPipeline`, which must have a folder for each of its components."""
     index = path / "model_index.json"
@@ -221,9 +196,3 @@ def quiet() -> Iterator[None]:
     finally:
         for library in libraries:
             library.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    """An error's class and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -28,9 +28,10 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, GenerationConfig, Qwen2_5_VLConfig, Qwen2VLImageProcessor
 
 from got import released
-from got.checkpoint import CheckpointError, first_line, quiet
+from got.checkpoint import quiet
 from got.command import read_object
 from got.config import CONFIGS
+from got.hub import CheckpointError, first_line, locate
 from got.pipeline import GoTPipeline
 from got.tokens import IMAGE_END, IMAGE_START, image_token, token_id
 
@@ -82,9 +83,9 @@ def convert(
     output = Path(output)
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise CheckpointError(f"Expected a new or empty folder but {output} exists")
-    got = folder_of(got, ["*.bin", "*.bin.index.json"])
-    qwen = folder_of(qwen, ["*.json", "*.txt", "*.jinja"])
-    sdxl = folder_of(sdxl, ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"])
+    got = locate(got, allow_patterns=["*.bin", "*.bin.index.json"])
+    qwen = locate(qwen, allow_patterns=["*.json", "*.txt", "*.jinja"])
+    sdxl = locate(sdxl, allow_patterns=["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"])
     with quiet():
         parts, others = blueprint(qwen, sdxl)
         weights = _open(got)
@@ -104,18 +105,6 @@ def convert(
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
-
-
-def folder_of(name: str | Path, patterns: list[str]) -> Path:
-    """A local folder, or the named files of a repository on the hub."""
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download  # here, because local folders need no network code
-
-    try:
-        return Path(snapshot_download(str(name), allow_patterns=patterns))
-    except Exception as error:  # the client raises its own, requests' and httpx's errors: all mean "not there"
-        raise CheckpointError(f"No folder {name}, and no download from the hub: {first_line(error)}") from error
 
 
 def blueprint(qwen: Path, sdxl: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from got.chain import Chain
 from got.checks import at_least_one, check_length, check_words, finite, per_prompt, upright
 from got.config import CONFIGS, GoTConfig, GuidanceConfig
+from got.hub import locate
 from got.models import SemanticProjector
 from got.output import GoTOutput, Sampling, Turn, finish, fresh_generators, to_pil, together, unscale_latents
 from got.reasoner import Reasoner, Thoughts
@@ -24,9 +25,9 @@ from got.released import merge_adapter
 from got.ssgm import Conditions, Denoiser, Switches, at_once, picture_conditions, semantic_conditions, time_ids
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Sequence
 
+_DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
@@ -81,15 +82,21 @@ class GoTPipeline(DiffusionPipeline):
             raise ValueError(f"Expected scale to be one of {', '.join(CONFIGS)} but got {scale!r}")
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str], **options: Any) -> GoTPipeline:
+    def from_pretrained(cls, path: str | Path, **options: Any) -> GoTPipeline:
         """Load as any diffusers pipeline, and merge the reasoner's LoRA if it was kept apart.
 
-        All networks get one precision, float32 unless ``dtype`` says otherwise: left to themselves, those of
-        transformers would take the files'.
+        ``"mini"`` and ``"got/mini"`` are the embedded weights, in every working directory. All networks get one
+        precision, float32 unless ``dtype`` says otherwise: left to themselves, those of transformers would take the
+        files'.
+
+        Raises:
+            CheckpointError: If there is nothing under that name, or the hub cannot be reached; a `ValueError` of one
+                line.
         """
         if "torch_dtype" not in options:  # the name that older callers use
             options.setdefault("dtype", torch.float32)
-        pipeline = super().from_pretrained(path, **options)
+        download = {name: options.pop(name) for name in _DOWNLOAD_OPTIONS if name in options}
+        pipeline = super().from_pretrained(locate(path, **download), local_files_only=True, **options)
         if pipeline.config.adapter is not None:
             merge_adapter(pipeline.mllm, Path(pipeline.mllm.name_or_path).parent / pipeline.config.adapter)
             pipeline.register_to_config(adapter=None)

@@ -201,8 +201,12 @@ def _latent_shape(config: GoTConfig) -> tuple[int, int, int]:
 
 
 def encode_pictures(vae: AutoencoderKL, pictures: np.ndarray) -> torch.Tensor:
-    """Posterior means of uint8 pictures (n, h, w, 3), unscaled float32 (n, c, h', w'), on the VAE's device."""
-    with torch.inference_mode(), bf16(vae.device):
+    """Posterior means of uint8 pictures (n, h, w, 3), unscaled float32 (n, c, h', w'), on the VAE's device.
+
+    In float32 on every kind of processor, as the pipeline encodes: the latents are kept on disk and their moments are
+    folded into weights, so rounding to short floats would stay, and differ from machine to machine.
+    """
+    with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False):
         chunks = (torch.from_numpy(pictures[i : i + 128]).to(vae.device) for i in range(0, len(pictures), 128))
         parts = [vae.encode(to_pixels(chunk)).latent_dist.mode() for chunk in chunks]
     return torch.cat(parts).float().clone()

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from got import models
-from got.checkpoint import MINI_PATH, load, save_fp16
+from got.checkpoint import load, save_fp16
 from got.forcing import Conversation, TrainingBatch, encode_conversations
+from got.hub import MINI_PATH
 from got.iconworld.scenes import Scene, caption, chain_text, loosened, sample_scene, stable_rng
 from got.pipeline import GoTPipeline
 from got.speed import stream

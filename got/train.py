@@ -37,6 +37,7 @@ import torch
 from diffusers.training_utils import EMAModel
 
 from got.config import CONFIGS
+from got.hub import MINI_PATH, CheckpointError, locate
 from got.speed import reuse_memory
 
 if TYPE_CHECKING:
@@ -239,6 +240,13 @@ def keep_modules(path: Path, modules: dict[str, nn.Module]) -> None:
     path.with_suffix(".tmp").replace(path)
 
 
+def _checkpoint(name: str) -> Path:
+    try:
+        return locate(name)
+    except CheckpointError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def main(arguments: Iterable[str] | None = None) -> int:
     """Entry point of `python -m got.train`."""
     from got import (
@@ -252,7 +260,6 @@ def main(arguments: Iterable[str] | None = None) -> int:
         stages_variants,
         stages_vision,
     )
-    from got.checkpoint import MINI_PATH
 
     runs: dict[str, tuple[Plan, Callable[[Plan, stages.Setup], None]]] = {
         "vae": (
@@ -345,7 +352,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     )
     parser.add_argument(
         "--start",
-        type=Path,
+        type=_checkpoint,
         help="vae: a saved pipeline whose latents to learn; vision, grounding, reasoner: one to go on from (default:"
         " from nothing); unpack, variants:"
         " what is unpacked, what all start from (default: the embedded one)",
@@ -357,7 +364,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
         "--output", type=Path, default=Path("got/mini"), help="export: where to (default: %(default)s, embedded)"
     )
     parser.add_argument(
-        "--mean-with", type=Path, help="export: an earlier pipeline; what is exported is half this training, half it"
+        "--mean-with",
+        type=_checkpoint,
+        help="export: an earlier pipeline; what is exported is half this training, half it",
     )
     options = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(options.threads)

@@ -29,6 +29,20 @@ def mmdet():
         pytest.skip(str(error))
 
 
+@pytest.fixture(params=["bfloat16", "float32"])
+def precision(request, monkeypatch):
+    """Training as on both kinds of processor: those that multiply bfloat16, and those that only imitate it."""
+    import torch  # tests of what needs no torch share this file
+
+    from evals.assets import training
+    from got import speed
+
+    short = request.param == "bfloat16"
+    monkeypatch.setattr(speed, "multiplies", lambda dtype, device: short or dtype is torch.float32)
+    monkeypatch.setattr(training, "multiplies_bf16", lambda device: short)
+    return request.param
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """A process holds some gigabytes of weights and libraries, so there are not more of them than eight."""

@@ -12,6 +12,7 @@ from PIL import Image
 from got import checkpoint
 from got.chain import BOX_END, BOX_START, MASK_COLORS, Chain, format_box
 from got.checks import per_prompt
+from got.hub import CheckpointError
 from got.schedulers import SCHEDULERS, make_scheduler
 
 QUICK = {"num_inference_steps": 1, "max_new_tokens": 3, "output_type": "np"}
@@ -193,7 +194,7 @@ def test_a_checkpoint_cut_in_half_is_refused_in_one_line(saved, tmp_path, file):
     copy = shutil.copytree(saved, tmp_path / "copy")
     whole = (copy / file).read_bytes()
     (copy / file).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(checkpoint.CheckpointError) as raised:
+    with pytest.raises(CheckpointError) as raised:
         checkpoint.load(copy)
     assert "\n" not in str(raised.value)
     assert file.split("/")[0] in str(raised.value) or str(copy) in str(raised.value)

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from got import __main__ as command
 from got import checkpoint, released
-from got.checkpoint import CheckpointError
 from got.convert import convert
+from got.hub import CheckpointError
 from got.pipeline import GoTPipeline
 from got.reference import ReferencePipeline
 

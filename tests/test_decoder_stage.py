@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from got import losses, models, stages_decoder
-from got.checkpoint import MINI_PATH, load
+from got.checkpoint import load
 from got.config import CONFIGS
+from got.hub import MINI_PATH
 from got.iconworld.bank import make_bank, make_edit_bank
 from got.output import scale_latents
 from got.stages import Setup, encode_pictures, finished_vae, flat_pictures, to_pixels, to_uint8
@@ -101,6 +102,7 @@ def test_what_the_unet_draws_shows_its_scene_with_less_detail():
     assert (apart < 0.3 * (seen - seen.roll(1, 0)).square().mean((1, 2, 3))).all()
 
 
+@pytest.mark.usefixtures("precision")
 def test_latents_are_made_again_when_what_they_show_has_changed(tmp_path):
     """Another bank of the same folder, or an autoencoder that went on learning."""
     setup, vae = Setup(config=CONFIG, folder=tmp_path, scenes=6, seed=1), load(MINI_PATH).vae
@@ -118,6 +120,7 @@ def test_latents_are_made_again_when_what_they_show_has_changed(tmp_path):
     assert torch.allclose(Drawing.of(None, fewer, setup, vae).images[:, 0], drawing.images[:4, 0] + 1, atol=1e-5)
 
 
+@pytest.mark.usefixtures("precision")
 def test_moments_are_measured_again_for_another_autoencoder_and_older_files_are_read(tmp_path):
     """A file of before has two tensors and no name; an unpacked folder's hold for whatever comes of it."""
     setup = Setup(config=CONFIG, folder=tmp_path, scenes=6, seed=1)

@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from got import released
-from got.checkpoint import CheckpointError, load
+from got.checkpoint import load
 from got.data.storage import Writer
 from got.finetune import budget, folder
 from got.finetune.__main__ import main
@@ -29,6 +29,7 @@ from got.finetune.joint import Joint, Noiser, untied
 from got.finetune.recipes import RECIPES, Run, changed
 from got.finetune.run import Trainer, TrainingError
 from got.finetune.start import start
+from got.hub import CheckpointError
 from got.models import seeded
 
 DATA = golden_kit.DATA

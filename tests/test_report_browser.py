@@ -1,14 +1,18 @@
-"""The page as a person uses it: in headless Chromium, from disk. Skipped where playwright or a browser is missing."""
+"""The page as a person uses it: in headless Chromium, from disk. Skipped where playwright or a browser cannot start."""
 
 import os
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from report_kit import BOTH, CAT, CHAIN, GREEN_DOG, HOSTILE, NO_DOG, WRONG_CHAIN, change_lines, make_ablation, write_run
 
 from reports import __main__ as reports_main
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+playwright = pytest.importorskip("playwright.sync_api", exc_type=ImportError)
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +21,12 @@ def chromium():
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     # Chromium's sandbox does not start for root, as in a container.
     flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    # Apart from this process, because a driver that cannot start leaves an event loop behind and says nothing.
+    driver = subprocess.run(
+        [sys.executable, "-m", "playwright", "--version"], capture_output=True, text=True, check=False
+    )
+    if driver.returncode:
+        pytest.skip(f"playwright's driver cannot start: {driver.stderr.strip().splitlines()[-1]}")
     with playwright.sync_playwright() as run:
         try:
             browser = run.chromium.launch(executable_path=found, args=flags)
@@ -248,3 +258,35 @@ def test_paper_is_light_and_has_no_controls(opened):
     for part in ("#filters", "#theme", "nav"):
         assert not page.locator(part).is_visible()
     assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+_NO_DRIVER = """#!/bin/sh
+echo "node: error while loading shared libraries: libatomic.so.1: cannot open shared object file" >&2
+exit 127
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [
+        ("driver", "Cannot launch Node.js"),
+        ("driver's library", "playwright's driver cannot start: node: error .* libatomic"),
+        ("playwright's library", r"could not import 'playwright.sync_api': libstdc\+\+"),
+    ],
+)
+def test_these_tests_are_skipped_where_playwright_cannot_start(tmp_path, missing, reason):
+    environment, node = dict(os.environ, PLAYWRIGHT_NODEJS_PATH=str(tmp_path / "node")), tmp_path / "node"
+    if missing == "driver's library":
+        node.write_text(_NO_DRIVER)
+        node.chmod(0o755)
+    elif missing == "playwright's library":
+        (tmp_path / "greenlet.py").write_text("raise ImportError('libstdc++.so.6: cannot open shared object file')")
+        environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment.get("PYTHONPATH", "")])
+    words = ["-q", "-p", "no:cacheprovider", "-k", "test_boxes_can_be_hidden", __file__]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words],
+        cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, 5), done.stdout  # 5: not even collected
+    assert re.search(f"SKIPPED.*{reason}", done.stdout), done.stdout

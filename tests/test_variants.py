@@ -13,8 +13,9 @@ from PIL import ImageChops
 from evals import ablation
 from got import models, stages_variants, train
 from got.chain import BOX_START
-from got.checkpoint import MINI_PATH, load, save_fp16
+from got.checkpoint import load, save_fp16
 from got.config import CONFIGS
+from got.hub import MINI_PATH
 from got.iconworld.scenes import stable_rng, vocabulary
 from got.pipeline import GoTPipeline
 from got.stages import Setup

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from got.cli.parser import CommandError
 from got.command import read_object
 from got.config import CONFIGS
+from got.hub import locate
 
 if TYPE_CHECKING:
     import argparse
 
-_MINI = Path(__file__).parents[1] / "mini"
 _SIZES = ("vae", "block_out_channels", list), ("unet", "sample_size", int)
 
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return needed
     if arguments.batch_size or arguments.size:
         raise CommandError("--batch-size and --size have an effect with --memory only")
-    folder = _folder(arguments.checkpoint)
+    folder = locate(arguments.checkpoint)
     index = read_object(folder / "model_index.json", CommandError)
     if index.get("_class_name") != "GoTPipeline":
         raise CommandError(f"Expected a GoTPipeline in {folder} but found {index.get('_class_name')}")
@@ -75,15 +75,6 @@ def _entry(config: Path, name: str, kind: type) -> Any:
     if not isinstance(values[name], kind) or not values[name]:
         raise CommandError(f"{config}: expected {name} of type {kind.__name__} but got {values[name]!r}")
     return values[name]
-
-
-def _folder(name: str) -> Path:
-    folder = _MINI if name == "mini" else Path(name)
-    if folder.is_dir():
-        return folder
-    from got import checkpoint  # heavy: it knows how to ask the hub, and what to say if that fails
-
-    return checkpoint._locate(name)
 
 
 def _part(folder: Path, kind: str) -> dict[str, Any]:

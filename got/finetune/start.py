@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from got.checkpoint import CheckpointError, load_network, quiet
-from got.convert import aside, blueprint, folder_of, write_sums
+from got.checkpoint import load_network, quiet
+from got.convert import aside, blueprint, write_sums
 from got.finetune.joint import untied, widened
+from got.hub import CheckpointError, locate
 from got.models import SemanticProjector, seeded
 from got.pipeline import GoTPipeline
 
@@ -35,10 +36,9 @@ def start(qwen: str | Path, sdxl: str | Path, output: str | Path) -> Path:
     output = Path(output)
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise CheckpointError(f"Expected a new or empty folder but {output} exists")
-    qwen = folder_of(qwen, ["*.json", "*.txt", "*.jinja", "*.safetensors"])
-    sdxl = folder_of(
-        sdxl, ["scheduler/*", "unet/config.json", "vae/config.json", "unet/*.safetensors*", "vae/*.safetensors*"]
-    )
+    qwen = locate(qwen, allow_patterns=["*.json", "*.txt", "*.jinja", "*.safetensors"])
+    weights = ["unet/*.safetensors*", "vae/*.safetensors*"]
+    sdxl = locate(sdxl, allow_patterns=["scheduler/*", "unet/config.json", "vae/config.json", *weights])
     with quiet():
         empty, others = blueprint(qwen, sdxl)
         mllm = untied(load_network(qwen, torch.float32, "mllm"))
