@@ -151,7 +151,7 @@ def _read_record(line: str, where: str) -> dict[str, Any]:
         raise CommandError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
         raise CommandError(f'{where}: expected {{"prompt": "..."}} but got {line[:60]}')
-    slips = [key for key in sorted(record.keys() - _KEYS) if difflib.get_close_matches(key, _KEYS, cutoff=0.8)]
+    slips = [key for key in sorted(record.keys() - _KEYS) if difflib.get_close_matches(key.lower(), _KEYS, cutoff=0.8)]
     if slips:
         raise CommandError(f"{where}: expected {', '.join(sorted(_KEYS))} but got {slips[0]!r}")
     if not isinstance(record.get("chain", ""), str | None):
