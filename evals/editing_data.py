@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 import hashlib
 import json
 import posixpath
@@ -266,7 +267,9 @@ def parquet_splits(place: Path) -> dict[str, list[ParquetFile]]:
     Raises:
         UserError: There are none, or a split has a piece twice or lacks one (old revisions of a set did).
     """
-    paths = [place] if place.is_file() else sorted(place.rglob("*.parquet"))
+    # Path's own glob follows no links to folders.
+    found = () if place.is_file() else glob.glob("**/*.parquet", root_dir=place, recursive=True)  # noqa: PTH207
+    paths = [place] if place.is_file() else sorted(place / name for name in found)
     if not paths:
         raise UserError(f"{place}: no Parquet files there")
     splits: dict[str, dict[tuple[int, int], Path]] = {}

@@ -250,24 +250,24 @@ class _Report:
             yield f"its first number is {matcher.offset}: {matcher.offset} stands for case {matcher.by_number[0].id}"
         if moved := self.odd.get("moved"):
             yield (
-                f"{len(moved):,} sub-folders are matched by their {METADATA}, not by their number"
-                f" ({moved[0].name} is not the prompt of that number)"
+                f"sub-folders matched by their {METADATA}, not by their names: {len(moved):,}"
+                f" ({some([place.name for place in moved])})"
             )
         if foreign := self.odd.get("foreign"):
             names = some([place.name for place in foreign])
             yield (
-                f"{len(foreign):,} sub-folders are of other prompts by their {METADATA} ({names});"
+                f"sub-folders of other prompts by their {METADATA}: {len(foreign):,} ({names});"
                 f" --prompts folder scores each by its own"
             )
         for name, what in {
-            "unknown": "belong to no case",
-            "superfluous": f"are more than --images-per-prompt {self.images_per_prompt} asks for",
-            "duplicates": "have a number that another one has",
-            "unnumbered": "have names that are no number",
+            "unknown": "images of no case",
+            "superfluous": f"images beyond --images-per-prompt {self.images_per_prompt}",
+            "duplicates": "further images of a number that is taken",
+            "unnumbered": "images whose names are no number",
         }.items():
             paths: list[Path] = getattr(self, f"_{name}")()
             if paths and (counts["used"] or name != "unknown"):  # the first sentence has said it
-                yield f"{len(paths):,} images {what} and are left out ({some([self._short(path) for path in paths])})"
+                yield f"{what}, left out: {len(paths):,} ({some([self._short(path) for path in paths])})"
 
     def _of(self, kind: str) -> list[Path]:
         return [path for place in self.odd.get(kind, ()) for path in files_of(place)]

@@ -185,7 +185,7 @@ def from_folder(root: Path, max_objects: int = MAX_OBJECTS) -> list[Case]:
     if not found:
         raise UserError(f"--prompts folder: {root} has no {root / '00000' / METADATA} or the like")
     if silent := [place.name for place in places if place.metadata is None]:
-        note(f"--prompts folder: {len(silent):,} sub-folders have no {METADATA} ({some(silent)})")
+        note(f"--prompts folder: sub-folders without {METADATA}, left out: {len(silent):,} ({some(silent)})")
     _note_oddities(f"--prompts folder, {root}", lines, max_objects)
     return [found[number] for number in sorted(found)]
 
@@ -197,7 +197,7 @@ def _note_oddities(source: str, lines: Mapping[str, dict[str, Any]], max_objects
         note(f"{source}: keys that are kept but not used: {', '.join(map(repr, ignored))}")
     doubles = len(lines) - len({alike(line["prompt"], line) for line in lines.values()})
     if doubles:
-        note(f"{source}: {doubles:,} lines repeat an earlier one; their images count as images of that prompt")
+        note(f"{source}: lines that repeat an earlier one: {doubles:,}; for intervals they are one prompt with it")
     faults = {where: fault for where, line in lines.items() if (fault := impossible(line, max_objects))}
     if faults:
         shown = some([f"{where}: {fault}" for where, fault in faults.items()])
@@ -205,7 +205,7 @@ def _note_oddities(source: str, lines: Mapping[str, dict[str, Any]], max_objects
     twice = {where: names for where, line in lines.items() if where not in faults and (names := _named_twice(line))}
     if twice:
         shown = some([f"{where}: {names}" for where, names in twice.items()])
-        note(f"{source}: {len(twice):,} cases name a class twice, and the same objects answer both ({shown})")
+        note(f"{source}: cases that name a class twice, where the same objects answer both: {len(twice):,} ({shown})")
 
 
 def _named_twice(line: Mapping[str, Any]) -> str:

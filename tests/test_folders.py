@@ -126,9 +126,7 @@ def test_metadata_say_which_prompt_a_folder_is_of(tmp_path):
         {0: "12/samples/0.png"},
         {0: "8/samples/0.png"},
     ]
-    assert assigned.notes == (
-        "3 sub-folders are matched by their metadata.jsonl, not by their number (8 is not the prompt of that number)",
-    )
+    assert assigned.notes == ("sub-folders matched by their metadata.jsonl, not by their names: 3 (8, 12, 700)",)
     assert assigned.counts["folders_matched_by_metadata"] == 3
 
 
@@ -143,7 +141,7 @@ def test_editing_cases_are_found_flat_and_by_folder(tmp_path):
         {0: "local_7/samples/0000.PNG"},
         {0: "012.tif"},
     ]
-    assert assigned.notes == ("1 images belong to no case and are left out (nobody.png)",)
+    assert assigned.notes == ("images of no case, left out: 1 (nobody.png)",)
 
 
 # ---------------------------------------------------------------------------------------------------------------- notes
@@ -159,14 +157,14 @@ def test_what_is_odd_is_counted_and_said(tmp_path):
     assert names(assigned) == {index: f"00003/samples/{name}" for index, name in enumerate(found)}
     assert assigned.notes == (
         "4 of 8 images are missing; 1 of 2 prompts have none (00004)",
-        "2 images belong to no case and are left out (553/samples/0000.png, notes.png)",
-        "2 images have a number that another one has and are left out (00003/samples/0000.png, 3/samples/0000.png)",
-        "1 images have names that are no number and are left out (00003/samples/best.png)",
+        "images of no case, left out: 2 (553/samples/0000.png, notes.png)",
+        "further images of a number that is taken, left out: 2 (00003/samples/0000.png, 3/samples/0000.png)",
+        "images whose names are no number, left out: 1 (00003/samples/best.png)",
     )
     asked = {"used": 4, "missing": 4, "prompts_without_images": 1}
     assert assigned.counts == {"images": 9, **asked, "unknown": 2, "duplicates": 2, "unnumbered": 1}
     fewer = assign(tmp_path, images=2)
-    assert "2 images are more than --images-per-prompt 2 asks for and are left out" in " ".join(fewer.notes)
+    assert "images beyond --images-per-prompt 2, left out: 2" in " ".join(fewer.notes)
 
 
 def test_images_of_prompts_that_were_not_chosen_are_nothing_to_speak_of(tmp_path):
@@ -234,7 +232,7 @@ def test_no_bytes_bring_a_folder_down(folder, data):
 def test_images_of_another_prompt_are_not_judged(folder):
     tell(folder, "00003", {"prompt": "a photo of a kraken"})
     assert read(folder)[0].error == f"00003/metadata.jsonl is for 'a photo of a kraken', not {CASE.prompt!r}"
-    assert "1 sub-folders are of other prompts by their metadata.jsonl (00003)" in " ".join(assign(folder).notes)
+    assert "sub-folders of other prompts by their metadata.jsonl: 1 (00003)" in " ".join(assign(folder).notes)
     tell(folder, "00003", {"prompt": CASE.prompt})
     assert read(folder)[0].image is not None
     tell(folder, "00003", {**CASE.metadata, "include": [{"class": "dog", "count": 2}]})
