@@ -110,9 +110,10 @@ def test_keys_that_nobody_needs_are_kept_and_noted_once(tmp_path, capsys):
     lines = [{**GOOD, "index": number, "detailed_caption": "d", "seed": 1} for number in range(3)]
     (tmp_path / "own").write_text(geneval_prompts.as_text(lines))
     assert geneval_prompts.read(tmp_path / "own") == lines
-    assert capsys.readouterr().err.splitlines() == [
-        f"note: --prompts {tmp_path}/own: keys that are kept but not used: 'detailed_caption', 'index', 'seed'",
-        f"note: --prompts {tmp_path}/own: lines that repeat an earlier one: 2; for intervals they are one prompt with it",
+    noted = [line.removeprefix(f"note: --prompts {tmp_path}/own: ") for line in capsys.readouterr().err.splitlines()]
+    assert noted == [
+        "keys that are kept but not used: 'detailed_caption', 'index', 'seed'",
+        "lines that repeat an earlier one: 2; for intervals they are one prompt with it",
     ]
 
 
