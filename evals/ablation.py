@@ -41,7 +41,7 @@ import numpy as np
 from evals import cli
 from evals.metrics import statistics
 from evals.progress import clock
-from evals.records import UserError
+from evals.records import UserError, alike
 from evals.rundir import RunDirectory, read_lines, write_atomic
 from evals.runner import run
 from evals.setup import make_plan
@@ -145,7 +145,7 @@ def read_grid(text: str) -> list[Cell]:
     if not path.is_file():
         raise UserError(f"--grid {text} is neither a grid ({', '.join(GRIDS)}) nor a file")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from error
     cells, axes = content.pop("cells", {}), content.pop("axes", {})
@@ -214,10 +214,13 @@ def case_scores(folder: Path) -> dict[str, tuple[str, float]]:
     results, _ = read_lines(RunDirectory(folder).results)
     observations, _ = read_lines(RunDirectory(folder).observations)
     right: dict[str, list[bool]] = {}
-    tags = {}
+    tags, first = {}, {}
     for line, seen in zip(results, observations, strict=True):
-        right.setdefault(seen["case"], []).append(line["correct"])
-        tags[seen["case"]] = line["tag"] if "tag" in line else line["category"]
+        case = seen["case"]
+        if "prompt" in line:  # equal prompts under several ids are one case
+            case = first.setdefault(alike(line["prompt"], json.loads(line["metadata"])), case)
+        right.setdefault(case, []).append(line["correct"])
+        tags[case] = line["tag"] if "tag" in line else line["category"]
     return {case: (tags[case], float(np.mean(values))) for case, values in right.items()}
 
 

@@ -72,6 +72,10 @@ def _scale(text: str) -> float:
     return value
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(sorted({name.strip() for name in text.split(",") if name.strip()}))
+
+
 def _chain(text: str) -> str:
     how, colon, amount = text.partition(":")
     if how in ("own", "none", "oracle") and not colon:
@@ -107,6 +111,13 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         default="mini",
         metavar="mini|PATH|HUB_ID",
         help="GoT's weights (default: %(default)s, embedded)",
+    )
+    add(
+        "--tasks",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help="only prompts of these tasks (of edits: categories), which keep their ids (default: all)",
     )
     add("--limit", type=_count, metavar="N", help="only N prompts, spread evenly over the tasks (default: all)")
     add("--images-per-prompt", type=_count, default=4, metavar="N", help="(default: %(default)s)")

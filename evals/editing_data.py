@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 import hashlib
 import json
+import posixpath
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,16 +134,19 @@ def fetch(place: str, origin: Origin, patterns: Sequence[str] = ("*.parquet", "*
 
 
 def inside(root: Path, name: str) -> Path:
-    """A file that the data names, if it lies in the data's folder.
+    """A file that the data names, if its name stays in the data's folder.
+
+    The name alone is checked: where links in the folder lead is up to its owner, and a hub's cache is made of links.
 
     Raises:
-        UserError: It lies elsewhere, or there is no such file.
+        UserError: The name leads elsewhere, or there is no such file.
     """
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()):
+    lexical = posixpath.normpath(name.replace("\\", "/"))
+    if lexical.startswith(("/", "../")) or lexical in ("..", ".") or "\0" in name:
         raise UserError(f"{name!r} lies outside {root}")
+    path = root / lexical
     if not path.is_file():
-        raise UserError(f"{root / name}: no such file")
+        raise UserError(f"{path}: no such file")
     return path
 
 
@@ -157,7 +162,7 @@ def read_json(root: Path, name: str) -> Any:
         UserError: There is none, or it is damaged.
     """
     try:
-        return json.loads(inside(root, name).read_text(encoding="utf-8"))
+        return json.loads(inside(root, name).read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{root / name}: not JSON ({error})") from error
 
@@ -262,7 +267,9 @@ def parquet_splits(place: Path) -> dict[str, list[ParquetFile]]:
     Raises:
         UserError: There are none, or a split has a piece twice or lacks one (old revisions of a set did).
     """
-    paths = [place] if place.is_file() else sorted(place.rglob("*.parquet"))
+    # Path's own glob follows no links to folders.
+    found = () if place.is_file() else glob.glob("**/*.parquet", root_dir=place, recursive=True)  # noqa: PTH207
+    paths = [place] if place.is_file() else sorted(place / name for name in found)
     if not paths:
         raise UserError(f"{place}: no Parquet files there")
     splits: dict[str, dict[tuple[int, int], Path]] = {}

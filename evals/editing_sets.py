@@ -258,7 +258,7 @@ def _reason_edit_lines(folder: Path) -> list[tuple[str, str]]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error.reason})") from error
     pairs = []
-    for number, line in enumerate(text.rstrip().splitlines(), 1):
+    for number, line in enumerate(text.rstrip().split("\n"), 1):
         instruction, clip, edited = line.partition(_OBJECT)
         if not clip or not instruction.strip() or not edited.strip():
             raise UserError(f"{path} line {number}: expected INSTRUCTION{_OBJECT}OBJECT but got {line[:80]!r}")

@@ -225,7 +225,7 @@ def build_icon_clip(config: Path = CONFIG) -> tuple[torch.nn.Module, Callable[..
     import open_clip
     from open_clip.transform import image_transform
 
-    read = json.loads(config.read_text())
+    read = json.loads(config.read_bytes())
     tokenizer = WordTokenizer(read["vocabulary"], read["model"]["text_cfg"]["context_length"])
     model = {**read["model"], "text_cfg": {**read["model"]["text_cfg"], "vocab_size": tokenizer.vocab_size}}
     size_px = model["vision_cfg"]["image_size"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from evals.folder_images import Assignment
     from evals.protocols import Generator
-    from evals.records import Case, EditCase, Sample
-
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+    from evals.records import EditCase, Sample
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +51,8 @@ class GeneratorOptions:
     """Where weights wait, see `got.checkpoint.place`."""
     compiled: bool = False
     """Whether the denoising network is compiled."""
+    folder: Assignment | None = None
+    """Of ``--model folder:PATH``, which of its files is which image."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- GoT
@@ -196,16 +196,12 @@ def icon_world() -> Any:
 
 # ------------------------------------------------------------------------------------------------------------- folder
 class FolderGenerator:
-    """Images made elsewhere, in GenEval's layout: ``00042/samples/0000.png``, beside ``00042/metadata.jsonl``.
-
-    Or flat, as editing results often lie: ``CASE.png`` or ``CASE.jpg``, one per case.
-    """
+    """Images made elsewhere; `evals.folder_images` says which file is which image."""
 
     name = "folder"
 
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
-        self._files: dict[str, dict[int, Path]] = {}
+    def __init__(self, folder: Assignment) -> None:
+        self._folder = folder
 
     def generate(self, samples: Sequence[Sample]) -> list[Generated]:
         """The image of each sample; a missing, damaged or foreign one is an error of that sample only."""
@@ -215,14 +211,11 @@ class FolderGenerator:
         from PIL import Image
 
         place = f"{sample.case.id}/samples/{sample.index:04d}"
-        fault = self._foreign(sample.case)
-        if fault:
+        if fault := self._folder.faults.get(sample.case.id):
             return Generated(image=None, error=fault)
-        path = self._list(sample.case.id).get(sample.index)
+        path = self._folder.files.get(sample.case.id, {}).get(sample.index)
         if path is None:
             return Generated(image=None, error=f"{place}: no such image")
-        if not path.resolve().is_relative_to(self._root):
-            return Generated(image=None, error=f"{place}: lies outside the folder")
         try:
             with Image.open(path) as image:
                 image.load()
@@ -231,40 +224,11 @@ class FolderGenerator:
             return Generated(image=None, error=f"{place}: not a readable image ({_one_line(error)})")
         return Generated(image=image)
 
-    def _list(self, case_id: str) -> dict[int, Path]:
-        """Images of a prompt by number; names differ in their number of zeros between tools."""
-        if case_id not in self._files:
-            flat = [path for suffix in IMAGE_SUFFIXES if (path := self._root / f"{case_id}{suffix}").is_file()]
-            self._files = {case_id: {0: flat[0]} if flat else _numbered_images(self._root / case_id / "samples")}
-        return self._files[case_id]
-
-    def _foreign(self, case: Case) -> str | None:
-        """Why a prompt's folder belongs to another prompt; None if it does not, or does not say."""
-        try:
-            text = (self._root / case.id / "metadata.jsonl").read_text(encoding="utf-8")
-            prompt = json.loads(text)["prompt"]
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return f"{case.id}/metadata.jsonl: unreadable ({_one_line(error)})"
-        return None if prompt == case.prompt else f"{case.id}/metadata.jsonl is for {prompt!r}, not {case.prompt!r}"
-
-
-def _numbered_images(folder: Path) -> dict[int, Path]:
-    if not folder.is_dir():
-        return {}
-    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.isdecimal()]
-    return {int(path.stem): path for path in sorted(found, reverse=True)}
-
 
 def make_folder(options: GeneratorOptions) -> Generator:
-    """A folder in GenEval's layout; one without any image in it is a mistake."""
-    root = Path(options.argument)
-    if not root.is_dir():
-        raise UserError(f"--model folder:{root}: no such folder")
-    if not any((path / "samples").is_dir() or path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()):
-        raise UserError(f"--model folder:{root}: no images there; expected 00000/samples/0000.png, or CASE.png")
-    return FolderGenerator(root)
+    """A folder whose files have been matched with the suite's cases."""
+    assert options.folder is not None, "a folder's files are matched with the cases before the run"
+    return FolderGenerator(options.folder)
 
 
 # ---------------------------------------------------------------------------------------------------------- diffusers

@@ -70,7 +70,11 @@ class Options:
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     """GenEval's own flags."""
     group.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="own prompts, formatted as evaluation_metadata.jsonl"
+        "--prompts",
+        type=lambda text: text if text == geneval_prompts.FOLDER else Path(text),
+        metavar="FILE|folder",
+        help="own prompts, formatted as evaluation_metadata.jsonl; folder: those that the"
+        " metadata.jsonl files of --model folder:PATH hold",
     )
     for field in dataclasses.fields(Options):
         group.add_argument(
@@ -94,9 +98,14 @@ def options_from(args: argparse.Namespace) -> Options:
 
 def load_cases(args: argparse.Namespace) -> list[Case]:
     """The 553 prompts, or the user's own."""
-    options_from(args)
+    most = options_from(args).max_objects
+    if args.prompts == geneval_prompts.FOLDER:
+        kind, _, root = args.model.partition(":")
+        if kind != "folder":
+            raise UserError(f"--prompts folder is for --model folder:PATH, not for --model {args.model}")
+        return geneval_prompts.from_folder(Path(root), most)
     own = args.prompts
-    return geneval_prompts.cases(geneval_prompts.read(own) if own else geneval_prompts.generate())
+    return geneval_prompts.cases(geneval_prompts.read(own, most) if own else geneval_prompts.generate())
 
 
 # ------------------------------------------------------------------------------------------------------------ verdict
@@ -359,6 +368,8 @@ def summarize(
         "results and observations disagree: they are not of the same run"
     )
     settings = dataclasses.asdict(options)
+    wording = geneval_prompts.wording(cases)
+    reference = None if wording else geneval_scores.load_reference(args.detector, settings)
     return {
         "suite": SUITE.name,
         "version": SUITE.version,
@@ -367,6 +378,7 @@ def summarize(
         "detector": args.detector,
         "world": world_of(args),
         "prompts": str(args.prompts or "geneval"),
+        "wording": wording,
         "options": settings,
         **geneval_scores.summarize(cases, outcomes, failures, args.images_per_prompt),
         "faults": {
@@ -374,7 +386,7 @@ def summarize(
             for line, outcome in zip(observations, outcomes, strict=True)
             if outcome.fault
         },
-        "reference": None if args.prompts else geneval_scores.load_reference(args.detector, settings),
+        "reference": geneval_scores.reference_of(reference, {case.tag for case in cases}),
     }
 
 

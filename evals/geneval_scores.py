@@ -7,15 +7,16 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from evals.metrics import statistics
+from evals.records import alike
 from evals.vocabulary import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from evals.metrics.layout import LayoutFit
     from evals.metrics.statistics import Estimate
@@ -76,6 +77,10 @@ class Outcome:
         return {None: "unchecked", True: "drawing_wrong", False: "detector_doubt"}[self.oracle_correct]
 
 
+Group: TypeAlias = "tuple[str, list[Outcome]]"
+"""The images of a case, under a name that cases of equal content share: these are one cluster of the intervals."""
+
+
 def summarize(
     cases: Sequence[Case],
     outcomes: Sequence[Outcome],
@@ -100,7 +105,9 @@ def summarize(
         by_case[outcome.case].append(outcome)
     tags = {case.tag for case in cases}
     ordered = [tag for tag in TASKS if tag in tags] + sorted(tags - set(TASKS))
-    groups = {tag: [by_case[case.id] for case in cases if case.tag == tag] for tag in ordered}
+    groups: dict[str, list[Group]] = {tag: [] for tag in ordered}
+    for case in cases:
+        groups[case.tag].append((alike(case.prompt, case.metadata), by_case[case.id]))
     every = [group for tag in ordered for group in groups[tag]]
     tasks, estimates = {}, []
     for tag in ordered:
@@ -120,27 +127,34 @@ def summarize(
 
 
 def _estimate(
-    groups: Sequence[Sequence[Outcome]], values: Callable[[Outcome], Sequence[float]], rng: np.random.Generator
+    groups: Sequence[Group], values: Callable[[Outcome], Sequence[float]], rng: np.random.Generator
 ) -> Estimate:
     """Mean of ``values`` over all images, images grouped by prompt."""
-    items = [[value for outcome in group for value in values(outcome)] for group in groups]
-    return statistics.ratio([sum(group) for group in items], [len(group) for group in items], rng)
+    return _clustered([(name, [value for one in outcomes for value in values(one)]) for name, outcomes in groups], rng)
+
+
+def _clustered(groups: Sequence[tuple[str, Sequence[float]]], rng: np.random.Generator) -> Estimate:
+    """Mean of all values; those of equal names are one cluster."""
+    clusters: dict[str, list[float]] = {}
+    for name, values in groups:
+        clusters.setdefault(name, []).extend(values)
+    return statistics.ratio([sum(each) for each in clusters.values()], [len(each) for each in clusters.values()], rng)
 
 
 def _block(
-    groups: Sequence[Sequence[Outcome]], score: Estimate, images_per_prompt: int, rng: np.random.Generator
+    groups: Sequence[Group], score: Estimate, images_per_prompt: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """All numbers of one task, or of all of them."""
-    every = [outcome for group in groups for outcome in group]
+    every = [outcome for _, group in groups for outcome in group]
     missing = len(groups) * images_per_prompt - len(every)
     correct = sum(outcome.correct for outcome in every)
-    any_right = [float(any(outcome.correct for outcome in group)) for group in groups if group]
+    any_right = [(name, [float(any(outcome.correct for outcome in group))]) for name, group in groups if group]
     faults = collections.Counter(outcome.fault for outcome in every)
     return {
         "score": score.as_dict(),
         "bounds": list(statistics.bounds(correct, len(every), missing)) if missing > 0 else None,
         "missing": missing,
-        "prompts_any": statistics.ratio(any_right, [1.0] * len(any_right), rng).as_dict(),
+        "prompts_any": _clustered(any_right, rng).as_dict(),
         "plan": _estimate(groups, lambda o: [] if o.plan_correct is None else [float(o.plan_correct)], rng).as_dict(),
         "faults": {name: faults[name] for name in FAULTS},
         "right_despite_plan": sum(o.correct and o.plan_correct is False for o in every),
@@ -188,6 +202,7 @@ def headline(scores: dict[str, Any]) -> dict[str, Any]:
     score = scores["overall"]["score"]
     return {
         **{name: scores[name] for name in ("suite", "world", "model", "detector")},
+        **({"wording": scores["wording"]} if scores.get("wording") else {}),
         "overall": score["value"],
         "interval_95": [score["low"], score["high"]],
         "images": score["n"],
@@ -204,3 +219,19 @@ def load_reference(detector: str, options: dict[str, Any], path: Path = REFERENC
         return None
     reference: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get(detector, {})
     return reference if reference.get("options") == options else None
+
+
+def reference_of(reference: dict[str, Any] | None, tasks: Collection[str]) -> dict[str, Any] | None:
+    """A reference for a run of some tasks: the mean is that of these, and of all their images nobody knows it.
+
+    >>> ends = {end: {"what": end, "a": 0.5, "b": 1.0, "overall": 0.75, "images": 0.7} for end in ("floor", "ceiling")}
+    >>> reference_of(ends, {"b"})["floor"]["overall"], reference_of(ends, {"a", "b"})["floor"]["images"]
+    (1.0, 0.7)
+    """
+    if reference is None:
+        return None
+    ends = {end: reference[end] for end in ("floor", "ceiling")}
+    if all(ends[end].keys() - {"what", "overall", "images", "n"} == set(tasks) for end in ends):
+        return reference
+    means = {end: float(np.mean([values[task] for task in tasks])) for end, values in ends.items()}
+    return {**reference, **{end: {**ends[end], "overall": means[end], "images": None} for end in ends}}

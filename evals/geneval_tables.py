@@ -29,7 +29,8 @@ def _score_table(scores: dict[str, Any]) -> Table:
     columns = ["score ↑", "95 %\ninterval", "images", "prompts", "≥ 1\nright ↑"]
     columns += ["missing", "bounds"] if scores["missing"]["total"] else []
     columns += ["floor", "ceiling"] if scores["reference"] else []
-    title = f"GenEval, {scores['world']}: {scores['model']}{checkpoint}"
+    wording = f" · {scores['wording']}" if scores.get("wording") else ""
+    title = f"GenEval, {scores['world']}: {scores['model']}{checkpoint}{wording}"
     table = _table(title, columns, _score_caption(scores))
     for tag, block in scores["tasks"].items():
         table.add_row(_TITLES.get(tag, tag), *_score_cells(block, scores, tag))

@@ -110,8 +110,8 @@ def read_ratings(path: Path, *, human: bool) -> Ratings:
 
 def _read_rows(path: Path) -> list[list[str]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter="\t")]
+        text = path.read_text(encoding="utf-8-sig")
+        rows = [[cell.strip() for cell in row] for row in csv.reader(text.split("\n"), delimiter="\t")]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     rows = [row for row in rows if any(row)]

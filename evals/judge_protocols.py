@@ -97,7 +97,7 @@ def _shipped(name: str) -> str:
 
 def _own(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--judge-prompt {path}: cannot be read ({error})") from error
     if text.count(PLACE) != 1:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
+from typing import Any
 
 PACKAGES = (
     "got-bench",
@@ -31,7 +27,6 @@ PACKAGES = (
 )
 
 _WEIGHTS = {".safetensors", ".pth", ".pt", ".bin"}
-_WHERE_IMAGES_LIE = ("*", "*/samples/*", "*/metadata.jsonl")
 
 
 def package_versions() -> dict[str, str]:
@@ -68,20 +63,6 @@ def code_sha256() -> str:
     digest = hashlib.sha256()
     for path in sorted(path for package in ("got", "evals") for path in (root / package).rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def images_sha256(folder: Path, suffixes: Collection[str]) -> str:
-    """One hash of the images in a folder of GenEval's layout, or a flat one: of their names, sizes and times of change.
-
-    Thousands of images are not read for it, so a copy with other times counts as another folder.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in _WHERE_IMAGES_LIE for path in folder.glob(pattern)):
-        if (path.suffix.lower() in suffixes or path.name == "metadata.jsonl") and path.is_file():
-            status = path.stat()
-            name = os.fsencode(path.relative_to(folder).as_posix())
-            digest.update(name + f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
     return digest.hexdigest()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -21,6 +23,11 @@ BoxPx = tuple[float, float, float, float]
 
 class UserError(Exception):
     """A mistake of the person at the keyboard: one line with the value and what is allowed, shown without traceback."""
+
+
+def note(text: str) -> None:
+    """Tells the person at the keyboard, on stderr, something to know that stops nothing."""
+    sys.stderr.write(f"note: {text}\n")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +43,24 @@ class Case:
     """The case's own line of the benchmark file, unchanged."""
     edit: EditCase | None = dataclasses.field(default=None, compare=False)
     """Source picture and what is known of the outcome, where the case is an edit."""
+
+
+def describes(metadata: Mapping[str, Any]) -> str:
+    """What a case asks of its images, without its words: two cases with the same one differ in wording at most.
+
+    >>> describes({"tag": "t", "include": [], "prompt": "a"}) == describes({"prompt": "b", "include": [], "tag": "t"})
+    True
+    """
+    return json.dumps([metadata.get(key) or None for key in ("tag", "include", "exclude")], sort_keys=True)
+
+
+def alike(prompt: str, metadata: Mapping[str, Any]) -> str:
+    """The same for cases that are one case under several ids: their images are one cluster.
+
+    >>> alike("a", {"tag": "t", "seed": 1}) == alike("a", {"tag": "t", "seed": 2}) != alike("b", {"tag": "t"})
+    True
+    """
+    return json.dumps([prompt, describes(metadata)])
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,6 +153,8 @@ class RunDirectory:
         self.times = path / "times.jsonl"
         self.results = path / "results.jsonl"
         self.scores = path / "scores.json"
+        self.sources = path / "sources.jsonl"
+        """Of ``--model folder:PATH``, the file that each image is made of, with its hash."""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -232,8 +234,8 @@ class RunDirectory:
         One image or one empty log is a trace: without run.json nobody could go on there.
         """
         lock = self.path / ".lock"
-        if {entry.name for entry in self.path.iterdir()} <= {self.spec.name, lock.name}:
-            for path in (self.spec, lock):
+        if {entry.name for entry in self.path.iterdir()} <= {self.spec.name, self.sources.name, lock.name}:
+            for path in (self.spec, self.sources, lock):
                 path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 self.path.rmdir()

@@ -12,18 +12,20 @@ import functools
 import hashlib
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from evals import sheets
+from evals.folder_images import content
+from evals.folder_listing import some
 from evals.progress import Progress
-from evals.records import Sample, UserError, sample_seed
+from evals.records import Sample, UserError, note, sample_seed
 from evals.rundir import RunDirectory, append_lines, differences, key_of, read_lines, write_atomic, write_lines
 from evals.worker import Failed, RecordedImages, Worker
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from evals.protocols import Generator, Suite, Tools
     from evals.records import Case
@@ -39,7 +41,7 @@ _FIXED = {None: STAGES, "generate": ("generate",), "observe": ("generate",), "ve
 _RETRIED = {None: ("generate", "observe"), "generate": ("generate", "observe"), "observe": ("observe",), "verdict": ()}
 
 # Parts of an identity that lie in files, not in arguments.
-_FILES = ("weights_sha256", "images_sha256")
+_FILES = ("weights_sha256", "folder_sha256")
 # ... or come from the environment as well.
 _PLACES = (*_FILES, "judge_place")
 
@@ -66,6 +68,8 @@ class Plan:
     make_generator: Callable[[], Generator]
     make_tools: Callable[[], Tools]
     engine: Callable[[Callable[[], Worker], Iterable[Sequence[Sample]]], Iterable[list[Outcome]]]
+    sources: Sequence[dict[str, Any]] = ()
+    """Of ``--model folder:PATH``, what each sample is made of, as `evals.folder_images.fingerprints` has it."""
 
     @property
     def samples(self) -> list[Sample]:
@@ -75,6 +79,24 @@ class Plan:
             for case in self.cases
             for index in range(self.args.images_per_prompt)
         ]
+
+
+def of_tasks(cases: Sequence[Case], tasks: Sequence[str]) -> list[Case]:
+    """The cases of some tasks, which keep their ids; of all where none is named.
+
+    Raises:
+        UserError: There is no such task.
+
+    >>> from evals.records import Case
+    >>> cases = [Case(id=str(i), prompt="", tag="ab"[i > 3], metadata={}) for i in range(6)]
+    >>> [case.id for case in of_tasks(cases, ["b"])]
+    ['4', '5']
+    """
+    known = dict.fromkeys(case.tag for case in cases)
+    unknown = [name for name in tasks if name not in known]
+    if unknown:
+        raise UserError(f"--tasks: {', '.join(unknown)} is no task here; the tasks are {', '.join(known)}")
+    return [case for case in cases if not tasks or case.tag in tasks]
 
 
 def spread(cases: Sequence[Case], limit: int | None) -> list[Case]:
@@ -187,9 +209,12 @@ def _prepare(plan: Plan, directory: RunDirectory) -> Plan:
         spec = _clear(directory, spec)
     if spec is None or directory.is_empty():
         directory.write_json(directory.spec, _spec(plan, plan.machine(), redo=None))
+        _write_sources(plan, directory)
         return plan
+    spec["identity"] = _folder_as_now(spec["identity"])
     logs = _Logs.read(plan, directory)
     plan = dataclasses.replace(plan, identity=_identity(plan, spec["identity"], logs))
+    spec["identity"] = _redo_changed_images(plan, directory, spec)
     _check_identity(plan, spec["identity"], directory)
     goes_on = spec.get("redo") == plan.start and spec["identity"] == plan.identity and directory.read_scores() is None
     if plan.start is None or goes_on:
@@ -202,6 +227,8 @@ def _prepare(plan: Plan, directory: RunDirectory) -> Plan:
     spec = {**_spec(plan, machine, redo=redo), "clearing": plan.start}
     directory.write_json(directory.spec, spec)
     _clear(directory, spec)
+    if plan.start == "generate":
+        _write_sources(plan, directory)
     return plan
 
 
@@ -264,9 +291,57 @@ def _identity(plan: Plan, old: dict[str, Any], logs: _Logs) -> dict[str, dict[st
     for stage in stand:
         arguments = {key: value for key, value in plan.identity[stage].items() if key not in _PLACES}
         identity[stage] = arguments | {key: old[stage][key] for key in _PLACES if key in old[stage]}
-    if plan.start != "generate" and "images_sha256" not in old.get("generate", {}):
+    generate, before = identity["generate"], old.get("generate", {})
+    if plan.start != "generate" and "folder_sha256" not in before:
         # Older runs do not say which images they were given.
-        identity["generate"] = {key: value for key, value in identity["generate"].items() if key != "images_sha256"}
+        generate = {key: value for key, value in generate.items() if key != "folder_sha256"}
+    elif "folder_sha256" in generate and generate["folder_sha256"] == before["folder_sha256"]:
+        generate = {**generate, "model": before["model"]}  # the same images at another place
+    return {**identity, "generate": generate}
+
+
+def _folder_as_now(identity: dict[str, Any]) -> dict[str, Any]:
+    """An older run's identity without what was known of a folder then: its path as given, and its files' times."""
+    generate = {key: value for key, value in identity.get("generate", {}).items() if key != "images_sha256"}
+    kind, _, place = str(generate.get("model", "")).partition(":")
+    if kind == "folder":
+        generate["model"] = f"folder:{Path(place).resolve()}"
+    return {**identity, "generate": generate}
+
+
+def _write_sources(plan: Plan, directory: RunDirectory) -> None:
+    if plan.sources:
+        write_lines(directory.sources, plan.sources)
+
+
+def _redo_changed_images(plan: Plan, directory: RunDirectory, spec: dict[str, Any]) -> dict[str, Any]:
+    """Forgets the samples whose file in the user's folder has changed, so that they are done again, and says which.
+
+    Where most files have changed, it is another set of images: then nothing is done, and the run is refused later.
+
+    Returns:
+        The identity that the run now has.
+    """
+    before: Log = {key_of(line): line for line in read_lines(directory.sources)[0]}
+    now: Log = {key_of(line): line for line in plan.sources}
+    changed = [key for key in now if key not in before or content(now[key]) != content(before[key])]
+    replaced = [key for key in changed if before.get(key, {}).get("sha256")]
+    old, new = spec["identity"]["generate"], plan.identity["generate"]
+    same_otherwise = all(line.startswith("folder_sha256") for line in differences(old, new))
+    known = sum(bool(line["sha256"]) for line in before.values())
+    if plan.start is not None or not before or not changed or not same_otherwise or 2 * len(replaced) > known:
+        return cast("dict[str, Any]", spec["identity"])
+    names = [str(now[key]["file"] or before[key]["file"]) for key in changed]
+    note(f"{len(changed):,} of {len(now):,} images have changed since this run was made: done again ({some(names)})")
+    directory.scores.unlink(missing_ok=True)
+    for log in (directory.chains, directory.observations, directory.failures):
+        write_lines(log, [line for line in read_lines(log)[0] if key_of(line) not in set(changed)])
+    for sample in plan.samples:
+        if _key(sample) in changed:
+            (directory.path / directory.image_name(sample)).unlink(missing_ok=True)
+    identity = {**spec["identity"], "generate": new}
+    directory.write_json(directory.spec, {**spec, "identity": identity})
+    _write_sources(plan, directory)  # last: a kill before it leaves the same to the next command
     return identity
 
 

@@ -10,12 +10,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals import generators, provenance
+from evals import folder_images, folder_listing, generators, provenance
 from evals.engines import ENGINES
+from evals.folder_images import Assignment
 from evals.given import PICTURES
 from evals.protocols import Tools
-from evals.records import UserError, world_of
-from evals.runner import Plan, spread
+from evals.records import UserError, note, world_of
+from evals.runner import Plan, of_tasks, spread
 
 if TYPE_CHECKING:
     import argparse
@@ -116,8 +117,11 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
     _refuse_idle(name, args, command.given)
     if args.embedder == "auto":
         args.embedder = ICON_EMBEDDER if world_of(args) == "icon world" else PHOTO_EMBEDDER
-    cases = spread(suite.load_cases(args), args.limit)
-    identity = _identity(suite, args, cases)
+    every = suite.load_cases(args)
+    cases = spread(of_tasks(every, args.tasks), args.limit)
+    folder = _folder(args, argument, every, cases) if name == "folder" else None
+    sources = [] if folder is None else folder_images.fingerprints(folder, cases, args.images_per_prompt)
+    identity = _identity(suite, args, cases, sources)
     batch_size = args.batch_size or generators.batch_size(name, args.checkpoint)
 
     @functools.cache
@@ -133,14 +137,20 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
         batch_size=batch_size,
         start=args.start,
         identity=identity,
-        arguments={"given": _lasting(command.words), "resolved": _jsonable(args), "batch_size": batch_size},
+        arguments={
+            "given": _lasting(command.words),
+            "resolved": _jsonable(args),
+            "batch_size": batch_size,
+            **({} if folder is None else {"folder": folder.counts}),
+        },
+        sources=sources,
         machine=lambda: {
             **_machine(),
             "device": device(),
             "dtype": args.dtype,
             **({"compiled": True} if args.compile else {}),
         },
-        make_generator=lambda: generators.GENERATORS[name](_options(args, argument, device())),
+        make_generator=lambda: generators.GENERATORS[name](_options(args, argument, device(), folder)),
         make_tools=lambda: _make_tools(args, device()),
         engine=ENGINES[args.engine],
     )
@@ -155,7 +165,25 @@ def _refuse_idle(model: str, args: argparse.Namespace, given: set[str]) -> None:
         raise UserError("--scheduler cannot be used with --reference-compat: the released code samples by DDPM only")
 
 
-def _identity(suite: Suite, args: argparse.Namespace, cases: list[Case]) -> dict[str, dict[str, Any]]:
+def _folder(args: argparse.Namespace, argument: str, every: Sequence[Case], chosen: Sequence[Case]) -> Assignment:
+    """The files of a folder by case and index; what is odd about them is said at once."""
+    root = Path(argument)
+    try:
+        assignment = folder_images.assign(folder_listing.list_folder(root), every, chosen, args.images_per_prompt)
+    except UserError:
+        if args.start not in ("observe", "verdict"):
+            raise
+        # Later stages go by what the run has: the folder may be gone.
+        return Assignment(root=root, files={}, faults={}, notes=(), counts={})
+    if args.start not in ("observe", "verdict"):
+        for sentence in assignment.notes:
+            note(f"--model folder:{argument}: {sentence}")
+    return assignment
+
+
+def _identity(
+    suite: Suite, args: argparse.Namespace, cases: list[Case], sources: Sequence[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     values = _jsonable(args)
     roles = _OBSERVE if is_detected(args) else ("embedder",)
     prompts = hashlib.sha256(json.dumps([case.metadata for case in cases]).encode()).hexdigest()
@@ -164,8 +192,9 @@ def _identity(suite: Suite, args: argparse.Namespace, cases: list[Case]) -> dict
             "suite": suite.name,
             **{key: values[key] for key in _GENERATE},
             **({"reference_compat": True} if args.reference_compat else {}),
+            **({"tasks": list(args.tasks)} if args.tasks else {}),
             "prompts_sha256": prompts,
-            **_drawn_from(args),
+            **_drawn_from(args, sources),
         },
         "observe": {
             **{key: values[key] for key in (*roles, *suite.observe_options)},
@@ -200,13 +229,13 @@ def is_detected(args: argparse.Namespace) -> bool:
     return getattr(args, "data", None) is None
 
 
-def _drawn_from(args: argparse.Namespace) -> dict[str, Any]:
+def _drawn_from(args: argparse.Namespace, sources: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What a generator has on this machine: its weights, or the images of its folder."""
     name, argument = generators.parse_model(args.model)
     place = generators.weights_place(name, argument, args.checkpoint)
     found: dict[str, Any] = {"weights_sha256": {} if place is None else provenance.weights_sha256(place)}
-    if name == "folder":
-        found["images_sha256"] = provenance.images_sha256(Path(argument), generators.IMAGE_SUFFIXES)
+    if name == "folder":  # a relative and an absolute path are one folder
+        found |= {"model": f"folder:{Path(argument).resolve()}", "folder_sha256": folder_images.digest_of(sources)}
     return found
 
 
@@ -234,13 +263,15 @@ def _scorer_place(name: str) -> Path:
 def _default_output(suite: Suite, args: argparse.Namespace, model: str, identity: dict[str, Any]) -> Path:
     """A name that the same command finds again, and no other command that draws other images."""
     # Changed images of a folder are to be refused, so they must lead to the same run.
-    named = {key: value for key, value in identity.items() if key != "images_sha256"}
+    named = {key: value for key, value in identity.items() if key != "folder_sha256"}
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
     words = [suite.name, model, *([f"limit{args.limit}"] if args.limit else []), digest]
     return Path("runs") / "-".join(words)
 
 
-def _options(args: argparse.Namespace, argument: str, device: str) -> generators.GeneratorOptions:
+def _options(
+    args: argparse.Namespace, argument: str, device: str, folder: Assignment | None
+) -> generators.GeneratorOptions:
     return generators.GeneratorOptions(
         argument=argument,
         checkpoint=args.checkpoint,
@@ -258,6 +289,7 @@ def _options(args: argparse.Namespace, argument: str, device: str) -> generators
         reference_compat=args.reference_compat,
         offload=args.offload,
         compiled=args.compile,
+        folder=folder,
     )
 
 

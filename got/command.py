@@ -42,7 +42,7 @@ def read_object(path: Path, error: type[ValueError]) -> dict[str, Any]:
         ValueError: The given kind of it, if the file cannot be read, is damaged, or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as problem:
         raise error(f"Cannot read {path}: {problem.strerror}") from problem
     except ValueError as problem:

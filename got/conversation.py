@@ -361,7 +361,7 @@ def _write(path: Path, text: str) -> None:
 def _read_entries(folder: Path) -> list[Entry]:
     path, entries = folder / ENTRIES_FILE, []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
     except (OSError, UnicodeDecodeError) as error:
         raise ConversationError(f"Cannot read {path}: {error}") from error
     for number, line in enumerate(lines):

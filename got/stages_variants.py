@@ -298,7 +298,7 @@ class _Timer:
 def _last(folder: Path, stage: str) -> dict[str, Any]:
     """The last line of a stage's curve."""
     path = folder / f"{stage}.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return json.loads(lines[-1]) if lines else {"step": 0, "minutes": 0.0}
 
 

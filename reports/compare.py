@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from evals.metrics import statistics
-from evals.records import UserError
+from evals.records import UserError, alike
 from evals.rundir import differences
 from reports.samples import load_pictures
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reports.frames import Run
+    from reports.samples import Picture
 
 PASS, REGRESSION, UNDECIDED = "pass", "regression", "cannot decide"
 EXIT_CODES = {PASS: 0, REGRESSION: 1, UNDECIDED: 2}
@@ -49,6 +50,8 @@ class Outcomes:
     """Verdicts of each case's images."""
     pooled: bool = False
     """Overall all cases weigh the same, as with edits, and not all tasks, as in GenEval."""
+    first: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Of a case whose prompt an earlier one has, too, that one: both count as one case."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form: a string of 0, 1 and - per case, a letter per image."""
@@ -107,7 +110,15 @@ def of_run(run: Run) -> Outcomes:
         tasks=tasks,
         right={case: tuple(right[case]) for case in sorted(right)},
         pooled="tasks" not in run.scores,
+        first=_repeated(pictures) if "tasks" in run.scores else {},
     )
+
+
+def _repeated(pictures: Sequence[Picture]) -> dict[str, str]:
+    """Cases that ask for the same in the same words as an earlier one -> that one."""
+    names = {picture.case: alike(picture.prompt, picture.metadata) for picture in pictures}
+    first: dict[str, str] = {}
+    return {case: first[name] for case, name in sorted(names.items()) if first.setdefault(name, case) != case}
 
 
 def of_baseline(path: Path) -> Outcomes:
@@ -120,7 +131,7 @@ def of_baseline(path: Path) -> Outcomes:
         how = f"`python -m reports baseline {path} --output FILE`"
         raise UserError(f"{path} is a folder; of a run, {how} makes a baseline")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         if content.get("format", 1) not in (1, 2):
             raise ValueError(f"format {content['format']} is not known; 1 and 2 are")
         cases = {case: _verdicts(text) for case, text in content["cases"].items()}
@@ -158,6 +169,10 @@ def compare(a: Outcomes, b: Outcomes) -> list[Row]:
         UserError: The two have no image in common.
     """
     pairs = {case: _pair(a.right[case], b.right[case]) for case in sorted(a.right.keys() & b.right.keys())}
+    for case, other in {**a.first, **b.first}.items():
+        if case in pairs and other in pairs:
+            earlier, later = pairs[other], pairs.pop(case)
+            pairs[other] = (earlier[0] + later[0], earlier[1] + later[1])
     both = [case for case, (first, second) in pairs.items() if first and second]
     if not both:
         raise UserError(f"{a.name} and {b.name} have no case in common that has a verdict in both")

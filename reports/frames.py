@@ -40,6 +40,16 @@ class Run:
         return f"{kind}{colon}{place.rstrip('/').rpartition('/')[2]}"
 
     @property
+    def images(self) -> str:
+        """What its images show, and whether they were asked for in other words than the benchmark's.
+
+        >>> from pathlib import Path
+        >>> Run(path=Path("a"), spec={}, scores={"world": "photographs", "wording": "own prompts"}).images
+        'photographs, own prompts'
+        """
+        return ", ".join(str(self.scores[key]) for key in ("world", "wording") if self.scores.get(key))
+
+    @property
     def label(self) -> str:
         """Model and run, for the row of a table."""
         return f"{self.model} ({self.name or self.path.name})"

@@ -127,7 +127,7 @@ def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
         score = run.scores["overall"]["score"]
         if score["value"] is not None:
             ends = "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}, "
-            note = f"GenEval overall, {run.scores['world']}, {ends}{score['n']:,} images"
+            note = f"GenEval overall, {run.images}, {ends}{score['n']:,} images"
             facts.append(Fact(title=run.label, value=f"{score['value']:.3f}", note=note))
     for ablation in ablations:
         verdicts = [(cell.row["difference"] or {}).get("verdict") for cell in ablation.cells[1:]]

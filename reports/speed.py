@@ -37,7 +37,7 @@ def load(path: Path) -> Benchmarks:
         UserError: It is no such file.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         commit, machine = content["commit_info"], content["machine_info"]
         cpu = machine["cpu"]
         measured = content["benchmarks"]

@@ -182,7 +182,7 @@ def run_notes(runs: Sequence[Run]) -> list[str]:
             size = f"n = {overall['score']['n']:,} images of {overall['score']['clusters']:,} prompts, "
         else:
             size = f"n = {overall['images']:,} images of {overall['groups']:,} source pictures, "
-        facts = [f"{run.scores['world']}, {size}{_facts(run)}."]
+        facts = [f"{run.images}, {size}{_facts(run)}."]
         reference = run.scores.get("reference")
         if reference:
             ends = (f"{end} {reference[end]['overall']:.3f}: {reference[end]['what']}" for end in ("floor", "ceiling"))

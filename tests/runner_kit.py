@@ -22,7 +22,7 @@ LOGS = ("results.jsonl", "observations.jsonl", "chains.jsonl", "failures.jsonl",
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def contents(folder, names=LOGS):

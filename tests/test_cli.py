@@ -54,7 +54,10 @@ def test_help_teaches_in_groups_with_defaults_and_examples():
         assert word in " ".join(text.split())
 
 
-def test_the_examples_of_the_help_are_commands():
+def test_the_examples_of_the_help_are_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_images").mkdir()
+    (tmp_path / "my_images" / "00000.png").touch()
     text = cli.build_parser(geneval.SUITE).epilog
     commands = [line.strip() for line in text.splitlines() if line.strip().startswith("python -m evals.geneval")]
     assert len(commands) >= 5
@@ -194,7 +197,11 @@ def test_a_detector_brings_its_companion(detector, embedder):
     assert setup.make_plan(geneval.SUITE, command, prepare=lambda: None).args.embedder == embedder
 
 
-def test_the_default_directory_is_found_again_and_shared_with_no_other_images():
+def test_the_default_directory_is_found_again_and_shared_with_no_other_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "00000.png").touch()
+
     def output(*words):
         return setup.make_plan(geneval.SUITE, cli.parse(geneval.SUITE, words), prepare=lambda: None).output
 

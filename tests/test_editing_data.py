@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from edit_kit import encoded, pixels, turn_row, write
 
+from evals.editing_data import file_image, inside, read_json
 from evals.editing_sets import REASON_EDIT_FOLDERS, load_emu_edit, load_imagenhub, load_reason_edit
 from evals.records import UserError
 
@@ -148,6 +149,26 @@ def test_a_path_in_a_cell_does_not_leave_the_folder(tmp_path):
     for case in cases[1:]:
         with pytest.raises(ValueError, match="lies outside"):
             case.source.load()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/../../secret.png", "..\\secret.png", "/etc/passwd", "own\0.png"])
+def test_no_name_leads_out_of_a_folder(tmp_path, name):
+    (tmp_path / "secret.png").write_bytes(encoded(5))
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    with pytest.raises(UserError, match="lies outside"):
+        inside(tmp_path / "set", name)
+
+
+def test_links_of_a_hubs_cache_are_followed(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "0a1b").write_bytes(encoded(6))
+    (tmp_path / "blobs" / "2c3d").write_bytes(b"\xef\xbb\xbf" + b'{"a": 1}')
+    snapshot = tmp_path / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    (snapshot / "own.png").symlink_to("../../blobs/0a1b")
+    (snapshot / "meta.json").symlink_to("../../blobs/2c3d")
+    assert np.array_equal(np.asarray(file_image(snapshot, "own.png").load()), pixels(encoded(6)))
+    assert read_json(snapshot, "meta.json") == {"a": 1}, "which may begin with a BOM, too"
 
 
 # -------------------------------------------------------------------------------------------------------------- the hub

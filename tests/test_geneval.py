@@ -78,7 +78,10 @@ def _with_include(**changes):
         ("{", ["not JSON"]),
         ("[]", ["list", "JSON object"]),
         ({"tag": "x", "prompt": "p"}, ["prompt, tag", "include, prompt, tag"]),
-        ({**GOOD, "surprise": 1}, ["surprise", "optionally exclude"]),
+        ({**GOOD, "exlude": []}, ["'exlude'", "expected 'exclude'"]),
+        ({**GOOD, "Includes": []}, ["'Includes'", "expected 'include'"]),
+        (_with_include(region=[0, 0, 1, 1]), ["include[1] has the keys class, count, region", "color, position"]),
+        (_with_include(size="large"), ["include[1] has the keys class, count, size"]),
         ({**GOOD, "prompt": " "}, ["prompt", '" "', "non-empty"]),
         ({**GOOD, "include": []}, ["include is []"]),
         ({**GOOD, "include": ["dog"]}, ['include[0] is "dog"']),
@@ -101,6 +104,72 @@ def test_a_bad_prompt_line_is_one_clear_error(tmp_path, line, parts):
     assert "line 2" in message
     assert "\n" not in message
     assert [part for part in parts if part not in message] == []
+
+
+def test_keys_that_nobody_needs_are_kept_and_noted_once(tmp_path, capsys):
+    lines = [{**GOOD, "index": number, "detailed_caption": "d", "seed": 1} for number in range(3)]
+    (tmp_path / "own").write_text(geneval_prompts.as_text(lines))
+    assert geneval_prompts.read(tmp_path / "own") == lines
+    noted = [line.removeprefix(f"note: --prompts {tmp_path}/own: ") for line in capsys.readouterr().err.splitlines()]
+    assert noted == [
+        "keys that are kept but not used: 'detailed_caption', 'index', 'seed'",
+        "lines that repeat an earlier one: 2; for intervals they are one prompt with it",
+    ]
+
+
+def test_lines_end_at_a_line_feed_alone_and_may_begin_with_a_bom(tmp_path):
+    """The other line ends of Unicode stand in captions that models write."""
+    ends = "x\u2028\u2029\x85\x1c\x1d\x1e\x0b\x0c"
+    line = {**GOOD, "prompt": "a\u2028b\u2029c\x85d"}
+    texts = [json.dumps(line, ensure_ascii=False), json.dumps({**GOOD, "prompt": ends})]
+    (tmp_path / "own").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(texts).encode() + b"\n\n")
+    assert geneval_prompts.read(tmp_path / "own") == [line, {**GOOD, "prompt": ends}]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ({"include": [("dog", 1, "red"), ("cat", 1), ("dog", 2, "blue")]}, "dog is to be red and blue"),
+        ({"include": [("dog", 1), ("dog", 1, None, ["left of", 0])]}, "dog is to be left of itself"),
+        ({"include": [("dog", 2)], "exclude": [("dog", 2)]}, "2 dog are wanted, and fewer than 2 allowed"),
+        (
+            {"include": [("dog", 1), ("dog", 3)], "exclude": [("cat", 1), ("dog", 1)]},
+            "3 dog are wanted, and fewer than 1",
+        ),
+        ({"include": [("dog", 17)]}, "17 dog are wanted, and 16 counted at most (--max-objects)"),
+        (
+            {"include": [("cat", 1), ("dog", 1, None, ["above", 0]), ("dog", 1, None, ["below", 0])]},
+            "dog is to be below and above cat",
+        ),
+        (
+            {"include": [("cat", 1), ("dog", 1, None, ["above", 0]), ("cat", 1, None, ["above", 1])]},
+            "cat is to be above and below dog",
+        ),
+        ({"include": [("dog", 2)], "exclude": [("dog", 3)]}, None),
+        ({"include": [("cat", 1), ("dog", 1, None, ["above", 0]), ("dog", 1, None, ["left of", 0])]}, None),
+        ({"include": [("dog", 1, "red"), ("dog", 2)]}, None),
+    ],
+)
+def test_cases_that_can_never_be_right_are_warned_of(tmp_path, capsys, line, fault):
+    def item(name, count, color=None, position=None):
+        return {"class": name, "count": count} | ({"color": color} if color else {}) | (
+            {"position": position} if position else {}
+        )  # fmt: skip
+
+    told = {"tag": "t", "prompt": "p", **{key: [item(*one) for one in items] for key, items in line.items()}}
+    (tmp_path / "own").write_text(geneval_prompts.as_text([GOOD, told]))
+    geneval_prompts.read(tmp_path / "own")
+    noted = capsys.readouterr().err
+    if fault is None:
+        assert "can never be right" not in noted
+    else:
+        assert f"1 of 2 cases can never be right (line 2: {fault}" in noted
+    twice = "cases that name a class twice, where the same objects answer both: 1 (line 2: dog)"
+    assert (twice in noted) == (fault is None and len(line["include"]) > 1)
+
+
+def test_no_case_of_geneval_is_impossible():
+    assert [line for line in geneval_prompts.generate() if geneval_prompts.impossible(line)] == []
 
 
 def test_an_empty_or_unreadable_prompt_file_is_an_error(tmp_path):

@@ -23,8 +23,13 @@ def arguments(*words):
 
 
 def case(tag, include, exclude=(), number=0):
-    metadata = {"tag": tag, "include": include, **({"exclude": exclude} if exclude else {}), "prompt": "a photo"}
-    return Case(id=f"{number:05d}", prompt="a photo", tag=tag, metadata=metadata)
+    metadata = {
+        "tag": tag,
+        "include": include,
+        **({"exclude": exclude} if exclude else {}),
+        "prompt": f"photo {number}",
+    }
+    return Case(id=f"{number:05d}", prompt=f"photo {number}", tag=tag, metadata=metadata)
 
 
 def sample(of, index=0):

@@ -284,7 +284,7 @@ def test_an_unknown_checkpoint_is_one_line(capsys):
     [
         (b"{torn", "prompts.jsonl, line 1: not valid JSON"),
         (b'\n["dogs"]', "prompts.jsonl, line 2: expected"),
-        (b'{"prompt": "dogs", "sed": 3}', "prompts.jsonl, line 1: expected only chain, prompt, seed but got 'sed'"),
+        (b'{"prompt": "dogs", "sed": 3}', "prompts.jsonl, line 1: expected chain, prompt, seed but got 'sed'"),
         (b'{"prompt": "dogs", "seed": -1}', "seed to be a whole number"),
         (
             b'{"prompt": "dogs", "seed": 1180591620717411303424}',

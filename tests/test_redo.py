@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
-from runner_kit import TOOLS, contents, lines, make_plan
+from runner_kit import contents, lines, make_plan
 
 from evals import cli, emu_edit, geneval, setup
 from evals.records import UserError
@@ -206,40 +205,3 @@ def test_what_is_to_be_drawn_needs_the_weights_it_was_begun_with(tmp_path):
             run(make_plan(tmp_path / "run", *words, *again))
     run(make_plan(tmp_path / "run", *words, "--from", "generate"))
     assert len(lines(tmp_path / "run" / "results.jsonl")) == 12
-
-
-def test_changed_images_of_a_folder_are_noticed(finished, tmp_path):
-    images, folder = tmp_path / "images", tmp_path / "run"
-    shutil.copytree(finished / "images", images)
-    words = (*SMALL, "--model", f"folder:{images}")
-    run(make_plan(folder, *words))
-    changed = next(images.glob("*/samples/0000.png"))
-    os.utime(changed, ns=(1, 1))
-    (images / "00000" / "notes.txt").write_text("of no effect")
-    with pytest.raises(UserError, match=r"other files \(images_sha256.*choose another --output or .* --from generate"):
-        run(make_plan(folder, *words))
-    run(make_plan(folder, *words, "--from", "verdict"))
-    run(make_plan(folder, *words, "--from", "generate"))
-    run(dataclasses.replace(make_plan(folder, *words), make_generator=pytest.fail, make_tools=pytest.fail))
-
-
-def test_a_run_that_does_not_say_which_images_it_was_given_is_still_read(finished, tmp_path):
-    shutil.copytree(finished / "images", tmp_path / "images")
-    words = (*SMALL, "--model", f"folder:{tmp_path / 'images'}")
-    run(make_plan(tmp_path / "run", *words))
-    spec = json.loads((tmp_path / "run" / "run.json").read_text())
-    del spec["identity"]["generate"]["images_sha256"]
-    (tmp_path / "run" / "run.json").write_text(json.dumps(spec))
-    run(dataclasses.replace(make_plan(tmp_path / "run", *words), make_generator=pytest.fail, make_tools=pytest.fail))
-
-
-def test_a_folders_default_output_does_not_move_with_its_images(finished, tmp_path):
-    shutil.copytree(finished / "images", tmp_path / "images")
-
-    def output():
-        command = cli.parse(geneval.SUITE, ["--model", f"folder:{tmp_path / 'images'}", *TOOLS])
-        return setup.make_plan(geneval.SUITE, command, prepare=lambda: None).output
-
-    first = output()
-    next((tmp_path / "images").glob("*/samples/0000.png")).unlink()
-    assert output() == first

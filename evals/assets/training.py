@@ -170,7 +170,7 @@ class Trainer:
 
     def curves(self) -> list[dict[str, float]]:
         """The log so far."""
-        return [json.loads(line) for line in self._curves.read_text().splitlines()] if self._curves.exists() else []
+        return [json.loads(line) for line in self._curves.read_text().split("\n")[:-1]] if self._curves.exists() else []
 
     def _save(self) -> None:
         state = {

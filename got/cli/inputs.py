@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import re
 import sys
@@ -131,13 +132,16 @@ def read_chain(given: str) -> str:
 
 
 def _read_prompts(name: str) -> list[dict[str, Any]]:
-    text = sys.stdin.read() if name == "-" else _read_text(name, "--prompts")
+    text = sys.stdin.read().removeprefix("\ufeff") if name == "-" else _read_text(name, "--prompts")
     # Not `splitlines`: a prompt may hold characters that it takes for line ends.
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     # Standard input has no name to go by; no caption begins with a brace.
     if not name.endswith(".jsonl") and not (name == "-" and lines and lines[0][1].startswith("{")):
         return [{"prompt": line} for _, line in lines]
-    return [_read_record(line, f"{name}, line {number}") for number, line in lines]
+    records = [_read_record(line, f"{name}, line {number}") for number, line in lines]
+    if unused := sorted({key for record in records for key in record} - _KEYS):
+        sys.stderr.write(f"note: {name}: keys that are not used: {', '.join(map(repr, unused))}\n")
+    return [{key: value for key, value in record.items() if key in _KEYS} for record in records]
 
 
 def _read_record(line: str, where: str) -> dict[str, Any]:
@@ -147,9 +151,9 @@ def _read_record(line: str, where: str) -> dict[str, Any]:
         raise CommandError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
         raise CommandError(f'{where}: expected {{"prompt": "..."}} but got {line[:60]}')
-    unknown = sorted(record.keys() - _KEYS)
-    if unknown:
-        raise CommandError(f"{where}: expected only {', '.join(sorted(_KEYS))} but got {unknown[0]!r}")
+    slips = [key for key in sorted(record.keys() - _KEYS) if difflib.get_close_matches(key.lower(), _KEYS, cutoff=0.8)]
+    if slips:
+        raise CommandError(f"{where}: expected {', '.join(sorted(_KEYS))} but got {slips[0]!r}")
     if not isinstance(record.get("chain", ""), str | None):
         raise CommandError(f"{where}: expected the chain to be text but got {record['chain']!r}")
     seed = record.get("seed", 0)

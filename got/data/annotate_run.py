@@ -32,7 +32,7 @@ from got.data.annotate import MAX_PIXELS, Annotator, View
 from got.data.annotate_ask import Asker, AskSettings, StageFailed, append, prompts_hash, recorded
 from got.data.annotate_boxes import CONVENTIONS, opened
 from got.data.records import DataError, Example, Provenance, Step
-from got.data.sources_files import safe_id
+from got.data.sources_files import files_below, safe_id
 from got.pictures import PictureError
 from got.vlm import AskParams, OpenAIBackend, SetupError, TransformersBackend
 
@@ -178,7 +178,7 @@ def examples_of(
                 yield example
         return
     ids: dict[str, Path] = {}
-    for path in sorted(path for path in place.rglob("*") if path.suffix.lower() in _PICTURES):
+    for path in (path for path in files_below(place, "*") if path.suffix.lower() in _PICTURES):
         name = path.relative_to(place).as_posix()
         plain = re.fullmatch(r"[A-Za-z0-9_./ -]{1,150}", name) is not None
         id = re.sub(r"[^A-Za-z0-9_-]", "_", name) if plain else safe_id(name)

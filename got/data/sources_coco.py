@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from got.chain import MASK_COLORS, Box1000, format_box
 from got.data.records import DataError, Example, Provenance, Step
-from got.data.sources_files import Row
+from got.data.sources_files import Row, files_below
 from got.data.sources_json import json_items
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def read_coco(request: Request) -> Iterator[Example]:
 def _annotation_files(request: Request) -> tuple[Path, Path]:
     place, split = request.place, request.options.split
     if place.is_dir():
-        found = sorted(place.rglob(f"instances_{split or '*'}.json"))
+        found = files_below(place, f"instances_{split or '*'}.json")
         if len(found) != 1:
             there = ", ".join(path.name for path in found) or "none"
             raise DataError(f"{place}: expected one file instances_{split or 'SPLIT'}.json (--split) but got {there}")

@@ -8,6 +8,7 @@ the file, the line, item or row, and the field.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import json
 import posixpath
@@ -164,6 +165,16 @@ def fetch(place: str | Path, hub_id: str, patterns: Sequence[str]) -> Path:
     return Path(folder)
 
 
+def files_below(place: Path, pattern: str) -> list[Path]:
+    """Files of a folder and its sub-folders, sorted, hidden ones left out. Links to folders are followed, too.
+
+    >>> files_below(Path("nowhere"), "*.json")
+    []
+    """
+    names = glob.glob(f"**/{pattern}", root_dir=place, recursive=True)  # noqa: PTH207 - Path's own follows no links
+    return sorted(path for name in names if (path := place / name).is_file())
+
+
 def data_files(place: Path, split: str = "", *, all_splits: bool = False) -> list[Path]:
     """The files of a set, in order: a file itself, or of a folder its Parquet, else its JSON-lines, else its JSON.
 
@@ -180,7 +191,7 @@ def data_files(place: Path, split: str = "", *, all_splits: bool = False) -> lis
             raise DataError(f"{place}: expected a file that ends in {', '.join(_SUFFIXES)}")
         return [place]
     for suffix in _SUFFIXES:
-        paths = sorted(path for path in place.rglob(f"*{suffix}") if not path.name.startswith("."))
+        paths = files_below(place, f"*{suffix}")
         if paths:
             break
     else:

@@ -31,7 +31,7 @@ from got.data.sources_edits import (
     omniedit_example,
     session_examples,
 )
-from got.data.sources_files import rows, safe_id
+from got.data.sources_files import files_below, rows, safe_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -231,7 +231,7 @@ def read_edits(request: Request) -> Iterator[Example]:
     Raises:
         DataError: A file or a row cannot be used, or no chain belongs to any picture.
     """
-    if request.images is not None and request.images.is_dir() and any(request.images.rglob("*.parquet")):
+    if request.images is not None and request.images.is_dir() and files_below(request.images, "*.parquet"):
         yield from _joined(request)
         return
 
