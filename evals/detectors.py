@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from evals.protocols import Detector
 
 
+CHOICES = "mask2former[:WEIGHTS] or hf:ID|PATH for photographs, icon[:WEIGHTS] for the icon world"
+"""The values of ``--detector``, for people."""
+
+
 def make_detector(spec: str, device: str = "cpu") -> Detector:
     """A detector by name.
 
@@ -30,8 +34,7 @@ def make_detector(spec: str, device: str = "cpu") -> Detector:
         return DETECTORS[kind](argument, device)
     if spec.endswith(".safetensors"):
         return _icon(spec, device)
-    known = "icon, icon:WEIGHTS, mask2former, mask2former:WEIGHTS, hf:ID, hf:FOLDER"
-    raise UserError(f"Expected a detector among {known} but got {spec!r}")
+    raise UserError(f"Expected a detector among {CHOICES} but got {spec!r}")
 
 
 def _icon(argument: str, device: str) -> Detector:

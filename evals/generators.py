@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -354,9 +355,29 @@ def batch_size(model: str, checkpoint: str) -> int:
     >>> batch_size("got", "mini"), batch_size("got", "owner/got-6b")
     (32, 4)
     """
+    return BATCH_SIZES[model] if model != "got" or _is_mini(checkpoint) else 4
+
+
+def draws_icons(model: str, checkpoint: str) -> bool:
+    """Whether a generator draws the icon world: the renderer, and a GoT that is of mini's scale by its own index.
+
+    What can be no checkpoint at all passes: loading it says so.
+
+    >>> draws_icons("oracle", "mini"), draws_icons("got", "mini"), draws_icons("got", "no/such/folder")
+    (True, True, True)
+    >>> draws_icons("got", "owner/got-6b"), draws_icons("folder", "mini"), draws_icons("diffusers", "mini")
+    (False, False, False)
+    """
+    if model != "got":
+        return model not in WITH_ARGUMENT
+    may_be_other = (Path(checkpoint) / "model_index.json").is_file() or re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint)
+    return _is_mini(checkpoint) or not may_be_other
+
+
+def _is_mini(checkpoint: str) -> bool:
+    """Whether a checkpoint on this machine says that its scale is mini's."""
     index = Path(checkpoint) / "model_index.json"
-    small = checkpoint == "mini" or (index.is_file() and '"scale": "mini"' in index.read_text(errors="replace"))
-    return BATCH_SIZES[model] if model != "got" or small else 4
+    return checkpoint == "mini" or (index.is_file() and '"scale": "mini"' in index.read_text(errors="replace"))
 
 
 def known_models() -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.metrics import statistics
+from evals.records import counted_causes, unlabelled
 from evals.vocabulary import TASKS
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def _missing(
     causes = collections.Counter(last.values())
     if total > sum(causes.values()):
         causes["not made yet"] = total - sum(causes.values())
-    return {"total": total, "by_cause": dict(causes.most_common())}
+    return {"total": total, "by_cause": dict(causes.most_common()), **unlabelled(failures)}
 
 
 def _cause(error: str) -> str:
@@ -195,7 +196,16 @@ def headline(scores: dict[str, Any]) -> dict[str, Any]:
         "tasks": {tag: block["score"]["value"] for tag, block in scores["tasks"].items()},
         "missing": scores["missing"]["total"],
         "bounds": scores["overall"]["bounds"],
+        **({"missing_classes": scores["missing"]["classes"]} if "classes" in scores["missing"] else {}),
     }
+
+
+def nothing_scored(scores: dict[str, Any]) -> str | None:
+    """Why no image of a run has a score; None where one has."""
+    if scores["overall"]["score"]["n"]:
+        return None
+    missing = scores["missing"]
+    return f"{missing['total']} images were expected, and none has a score: {counted_causes(missing['by_cause'])}"
 
 
 def load_reference(detector: str, options: dict[str, Any], path: Path = REFERENCE) -> dict[str, Any] | None:

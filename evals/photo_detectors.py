@@ -103,6 +103,7 @@ class MMDetDetector:
     """A COCO model of MMDetection with that library's own test pipeline, as GenEval runs it."""
 
     min_score = MIN_SCORE
+    classes = frozenset(CLASSES)
 
     def __init__(
         self, name: str, network: torch.nn.Module, config: Any, device: str, image_scale: tuple[int, int] | None = None

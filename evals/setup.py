@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals import generators, provenance
+from evals.detectors import CHOICES
 from evals.engines import ENGINES
 from evals.given import PICTURES
 from evals.protocols import Tools
@@ -86,6 +87,11 @@ class LazyDetector:
         """Detections below this score are not returned."""
         return self._built.min_score
 
+    @functools.cached_property
+    def classes(self) -> frozenset[str]:
+        """The GenEval classes that it has a label for."""
+        return self._built.classes
+
     def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
         """Detections of each RGB image, best first, boxes in that image's pixels."""
         return self._built.detect(images)
@@ -117,6 +123,7 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
     if args.embedder == "auto":
         args.embedder = ICON_EMBEDDER if world_of(args) == "icon world" else PHOTO_EMBEDDER
     cases = spread(suite.load_cases(args), args.limit)
+    _refuse_unchosen_detector(command, name, cases)
     identity = _identity(suite, args, cases)
     batch_size = args.batch_size or generators.batch_size(name, args.checkpoint)
 
@@ -141,7 +148,7 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
             **({"compiled": True} if args.compile else {}),
         },
         make_generator=lambda: generators.GENERATORS[name](_options(args, argument, device())),
-        make_tools=lambda: _make_tools(args, device()),
+        make_tools=lambda: _make_tools(args, device(), needs_embedder=suite.needs_embedder(cases)),
         engine=ENGINES[args.engine],
     )
 
@@ -153,6 +160,19 @@ def _refuse_idle(model: str, args: argparse.Namespace, given: set[str]) -> None:
         raise UserError(f"{', '.join(idle)} has no effect with --model {model}")
     if args.reference_compat and args.scheduler not in (None, "ddpm"):
         raise UserError("--scheduler cannot be used with --reference-compat: the released code samples by DDPM only")
+
+
+def _refuse_unchosen_detector(command: CommandLine, model: str, cases: Sequence[Case]) -> None:
+    """Images of unknown origin have no default detector: photographs score 0 with that of the icon world.
+
+    The edits of a suite need none: without ``--data`` they are of the icon world, and with it no detector looks.
+    """
+    args = command.args
+    told = "detector" in command.given or args.start == "verdict"
+    if told or any(case.edit is not None for case in cases) or generators.draws_icons(model, args.checkpoint):
+        return
+    what = f"--checkpoint {args.checkpoint}" if model == "got" else f"--model {args.model}"
+    raise UserError(f"{what} needs --detector, which looks at its images: {CHOICES}")
 
 
 def _identity(suite: Suite, args: argparse.Namespace, cases: list[Case]) -> dict[str, dict[str, Any]]:
@@ -284,7 +304,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _make_tools(args: argparse.Namespace, device: str) -> Tools:
+def _make_tools(args: argparse.Namespace, device: str, *, needs_embedder: bool) -> Tools:
     from evals.detectors import make_detector
     from evals.embedders import make_embedder
 
@@ -294,7 +314,7 @@ def _make_tools(args: argparse.Namespace, device: str) -> Tools:
     # The type checker wants a min_score that could be set; nobody sets it.
     detector: Detector = find() if _is_detected(args) else LazyDetector(args.detector, find)  # type: ignore[assignment]
     embedder = LazyEmbedder(args.embedder, lambda: make_embedder(args.embedder, device))
-    if args.start in ("generate", "observe"):  # older results are replaced: they stay if the encoder cannot be had
+    if needs_embedder:  # that it cannot be had is better known before the first image than after the fortieth
         embedder.build()
     return Tools(
         detector=detector,
