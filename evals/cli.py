@@ -148,7 +148,10 @@ def _add_scorer(group: argparse._ArgumentGroup) -> None:
         "--detector",
         default="icon",
         metavar="NAME|PATH",
-        help=f"{detectors.CHOICES} (default: icon where the icon world is drawn; none for photographs)",
+        help=f"{detectors.CHOICES}; hf takes object detectors, instance segmenters and open-vocabulary detectors "
+        "(Grounding DINO, OWL-ViT, OWLv2) of transformers; the last are prompted with the 80 class names, and their "
+        "scores are lower, which asks for thresholds of their own (default: icon where the icon world is drawn; none "
+        "for photographs)",
     )
     group.add_argument(
         "--allow-missing-classes",

@@ -22,8 +22,8 @@ def make_detector(spec: str, device: str = "cpu") -> Detector:
 
     Args:
         spec: `icon` (embedded, icon world), `icon:WEIGHTS` or a path to a `.safetensors` file (another training of the
-            embedded config), `mask2former[:WEIGHTS]` (GenEval's own, photographs), `hf:ID` or `hf:FOLDER` (any object
-            detector or instance segmenter of transformers).
+            embedded config), `mask2former[:WEIGHTS]` (GenEval's own, photographs; of MMDetection 3 or 2), `hf:ID` or
+            `hf:FOLDER` (an object detector, instance segmenter or open-vocabulary detector of transformers).
         device: torch device.
 
     Raises:
@@ -50,7 +50,7 @@ def _mask2former(argument: str, device: str) -> Detector:
 
 
 def _transformers(argument: str, device: str) -> Detector:
-    from evals.photo_detectors import load_transformers
+    from evals.hub_detectors import load_transformers
 
     if not argument:
         raise UserError("Expected hf:ID or hf:FOLDER but got 'hf'")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.given import PICTURES, make_given
 from evals.records import Generated, UserError
+from got.files import why
 from got.schedulers import SCHEDULERS, make_scheduler
 
 if TYPE_CHECKING:
@@ -305,6 +306,7 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
     """A pipeline folder or hub id; safetensors only, and no code from the hub."""
     import torch
     from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+    from safetensors import SafetensorError
 
     from got import checkpoint
 
@@ -316,8 +318,10 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
             # Not among the families that diffusers files under text-to-image: take its own class.
             pipe = DiffusionPipeline.from_pretrained(options.argument, **loading)
         checkpoint.place(pipe, options.device, options.offload, compiled=options.compiled)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--model diffusers:{options.argument} cannot be loaded: {_one_line(error)}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(
+            f"--model diffusers:{options.argument} cannot be loaded: {why(options.argument, error)}"
+        ) from error
     pipe.set_progress_bar_config(disable=True)
     return DiffusersGenerator(pipe, options.steps)
 
