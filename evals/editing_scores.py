@@ -159,10 +159,10 @@ def nothing_scored(scores: dict[str, Any]) -> str | None:
     """Why no picture of a run has a score, or a judge that was asked gave none; None where there are scores."""
     overall, missing = scores["overall"], scores["missing"]
     if not overall["images"]:
-        return f"{missing['total']} pictures were expected, and none has a score: {counted_causes(missing['by_cause'])}"
+        return f"expected {missing['total']} images with a score, found none: {counted_causes(missing['by_cause'])}"
     judge = overall["judge"]
     if judge is not None and judge["judgements"] == sum(judge["failed"].values()):
-        return f"{judge['judgements']} judgements were asked for, and all failed: {counted_causes(judge['failed'])}"
+        return f"expected {judge['judgements']} judgements, and all failed: {counted_causes(judge['failed'])}"
     return None
 
 

@@ -205,7 +205,7 @@ def nothing_scored(scores: dict[str, Any]) -> str | None:
     if scores["overall"]["score"]["n"]:
         return None
     missing = scores["missing"]
-    return f"{missing['total']} images were expected, and none has a score: {counted_causes(missing['by_cause'])}"
+    return f"expected {missing['total']} images with a score, found none: {counted_causes(missing['by_cause'])}"
 
 
 def load_reference(detector: str, options: dict[str, Any], path: Path = REFERENCE) -> dict[str, Any] | None:

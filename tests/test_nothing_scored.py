@@ -57,7 +57,7 @@ def unscored(tmp_path_factory):
 def test_a_run_without_a_score_says_what_was_expected_and_found_whenever_it_is_printed(unscored, capsys):
     code, last, err = call(capsys, geneval.SUITE, *unscored[1])
     assert (code, last["overall"], last["images"], last["missing"]) == (1, None, 0, 1)
-    assert err.startswith("geneval: nothing was scored: 1 images were expected, and none has a score: 1 × generate: ")
+    assert err.startswith("geneval: nothing was scored: expected 1 images with a score, found none: 1 × generate: ")
     assert "not a readable image" in err
     again = call(capsys, geneval.SUITE, "--output", unscored[0], "--from", "verdict")
     assert again[0] == 1
@@ -86,7 +86,7 @@ def test_an_editing_suite_without_a_picture_ends_with_1(name, tmp_path, capsys):
     folder = damaged(tmp_path / "images", f"{case}.png")
     code, last, err = call(capsys, suite, "--model", f"folder:{folder}", *ONE, "--output", tmp_path / "run")
     assert (code, last["images"]) == (1, 0)
-    assert f"{name}: nothing was scored: 1 pictures were expected" in err
+    assert f"{name}: nothing was scored: expected 1 images with a score, found none: " in err
 
 
 def test_a_judge_that_gives_no_legal_answer_leaves_nothing(tmp_path, capsys, monkeypatch):
@@ -98,7 +98,7 @@ def test_a_judge_that_gives_no_legal_answer_leaves_nothing(tmp_path, capsys, mon
         words = ["--model", "target", "--judge", "openai", "--judge-log", tmp_path / "log.jsonl", *ONE]
         code, last, err = call(capsys, suite, *words, "--output", tmp_path / "run")
     assert (code, last["judge"]["score"]) == (1, None)
-    assert "1 judgements were asked for, and all failed: 1 × rejected" in err
+    assert "expected 1 judgements, and all failed: 1 × rejected" in err
 
 
 # ------------------------------------------------------------------------------------------------------- other commands
@@ -111,7 +111,7 @@ def test_a_cell_of_an_ablation_without_a_score_is_named(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert code == 1
     assert json.loads(out.splitlines()[-1])["overall"] == 1.0
-    assert "ablation: cell given: nothing was scored: 1 images were expected" in err
+    assert "ablation: cell given: nothing was scored: expected 1 images with a score, found none" in err
     assert "cell drawn: nothing" not in err
 
 
