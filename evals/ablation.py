@@ -231,19 +231,17 @@ def seconds_per_image(folder: Path) -> float | None:
     return float(np.mean(list(drawn.values()))) if drawn else None
 
 
-def estimates(scores: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The share of right images, overall and by task; of an editing suite, of edits done with the rest untouched.
+_NOTHING = {"value": None, "low": None, "high": None, "n": 0, "clusters": 0}
+"""The score of a cell without any image."""
 
-    Raises:
-        UserError: Nothing says of these edits whether they are right.
-    """
+
+def estimates(scores: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The share of right images, overall and by task; of an editing suite, of edits done with the rest untouched."""
     if "tasks" in scores:
         return scores["overall"]["score"], {tag: block["score"] for tag, block in scores["tasks"].items()}
     blocks = {tag: block["measured"] for tag, block in [("", scores["overall"]), *scores["categories"].items()]}
-    if blocks[""] is None:
-        raise UserError("an ablation of edits needs the icon world's edition: a detector says there what is right")
     both = {tag: block["shares"]["both"] for tag, block in blocks.items() if block is not None}
-    return both.pop(""), both
+    return both.pop("", _NOTHING), both
 
 
 def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -342,7 +340,7 @@ def _check(cells: Sequence[Cell], plans: Sequence[Plan]) -> None:
         raise UserError("--data: nothing tells a right edit of a published set from a wrong one; cells have no scores")
 
 
-def _main(words: Sequence[str]) -> None:
+def _main(words: Sequence[str]) -> int:
     options, shared = _parser().parse_known_args(words)
     if (options.grid is None) == (not options.axis):
         raise UserError("give --grid or --axis (--help explains)")
@@ -364,7 +362,7 @@ def _main(words: Sequence[str]) -> None:
     _check(cells, plans)
     _show_plan(cells, plans)
     if options.dry_run:
-        return
+        return 0
     finished, spent, drawn = [], 0.0, 0
     for number, (cell, plan) in enumerate(zip(cells, plans, strict=True), 1):
         left = sum(len(p.samples) for p in plans[number - 1 :] if not _is_done(p))
@@ -386,12 +384,16 @@ def _main(words: Sequence[str]) -> None:
     best = max(rows, key=lambda row: row["overall"]["value"] or 0.0)
     headline = {"cells": len(rows), "best": best["cell"], "overall": best["overall"]["value"], "output": str(output)}
     sys.stdout.write(f"{markdown(rows, note)}\n{json.dumps(headline)}\n")
+    empty = {cell.name: why for cell, _, scores in finished if (why := suite.nothing_scored(scores)) is not None}
+    for name, why in empty.items():
+        _say(f"ablation: cell {name}: nothing was scored: {why}")
+    return cli.NOTHING_SCORED if empty else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m evals.ablation`."""
     with cli.clear_errors("ablation") as end:
-        _main(list(sys.argv[1:] if argv is None else argv))
+        end.code = _main(list(sys.argv[1:] if argv is None else argv))
     return end.code
 
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from evals import generators
+from evals import detectors, generators
 from evals.engines import ENGINES
 from evals.records import UserError
 from evals.rundir import RunDirectory
@@ -33,18 +33,22 @@ examples:
   python -m evals.{suite} --model oracle --limit 12         two minutes' tour, no model
   python -m evals.{suite} --model got --spatial off         without one of the three guidances
   python -m evals.{suite} --model folder:my_images{photographs}
-  python -m evals.{suite} --model diffusers:my_pipeline --steps 25 --device cuda --dtype float16
+  python -m evals.{suite} --model diffusers:my_pipeline{photographs} --steps 25 --device cuda
   python -m evals.{suite} --output runs/mine --from {stage}
 
 The same command resumes after Ctrl-C, a crash or a full disk, and tries again what failed by an exception. A finished
 run is only printed again.
 --from observe and --from verdict redo the later stages of the run in --output; flags not given are that run's own.
-The last line on standard output is one JSON object with the headline numbers. Exit codes: 0 done, 1 --doctor found
-problems, 2 a mistake in the command (one line says which), 130 interrupted.
+The last line on standard output is one JSON object with the headline numbers. Exit codes: 0 done, also where some
+images are missing (they are counted, and the score has bounds); 1 nothing was scored, or --doctor found problems;
+2 a mistake in the command or a broken set-up; 130 interrupted. One line on standard error says what is wrong.
 """
 
 _OF_EDITS = {"photographs": "", "stage": "verdict"}
 _OF_GENEVAL = {"photographs": " --detector mask2former", "stage": "observe --detector mask2former"}
+
+NOTHING_SCORED = 1
+"""The exit code of a command that ends without any number."""
 
 _CHAINS = "own, none, oracle, jitter:X, drop:X or swap:X"
 
@@ -155,7 +159,15 @@ def _add_scorer(group: argparse._ArgumentGroup) -> None:
         "--detector",
         default="icon",
         metavar="NAME|PATH",
-        help="icon (embedded, icon world), mask2former[:WEIGHTS], hf:ID|PATH (photographs) (default: %(default)s)",
+        help=f"{detectors.CHOICES}; hf takes object detectors, instance segmenters and open-vocabulary detectors "
+        "(Grounding DINO, OWL-ViT, OWLv2) of transformers; the last are prompted with the 80 class names, and their "
+        "scores are lower, which asks for thresholds of their own (default: icon where the icon world is drawn; none "
+        "for photographs)",
+    )
+    group.add_argument(
+        "--allow-missing-classes",
+        action="store_true",
+        help="go on where the detector has no label for a class that a case needs; such cases are missing, not wrong",
     )
     group.add_argument(
         "--embedder",
@@ -204,14 +216,14 @@ def parse(suite: Suite, argv: Sequence[str]) -> CommandLine:
     Raises:
         UserError: Something on the command line is wrong.
     """
-    args, given = _parse(suite, argv)
     words = list(argv)
+    args, given = _parse(suite, words)
     if args.start is not None and args.output is not None:
         spec = RunDirectory(args.output).read_spec()
         if spec is None:
             raise UserError(f"--from {args.start} needs a run; {args.output} has no run.json")
         words = [*spec["arguments"]["given"], *argv]
-        args, _ = _parse(suite, words)
+        args, given = _parse(suite, words)
     return CommandLine(args=args, given=given, words=words)
 
 
@@ -288,8 +300,12 @@ def _main(suite: Suite, words: Sequence[str]) -> int:
     if command.args.dry_run:
         print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}))
         return 0
-    _show(suite, run(plan), plan.output)
-    return 0
+    scores = run(plan)
+    _show(suite, scores, plan.output)
+    why = suite.nothing_scored(scores)
+    if why is not None:
+        print(f"{suite.name}: nothing was scored: {why}", file=sys.stderr)
+    return NOTHING_SCORED if why is not None else 0
 
 
 def _show(suite: Suite, scores: dict[str, Any], output: Path) -> None:

@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from evals.protocols import Detector
 
 
+CHOICES = "mask2former[:WEIGHTS] or hf:ID|PATH for photographs, icon[:WEIGHTS] for the icon world"
+"""The values of ``--detector``, for people."""
+
+
 def make_detector(spec: str, device: str = "cpu") -> Detector:
     """A detector by name.
 
     Args:
         spec: `icon` (embedded, icon world), `icon:WEIGHTS` or a path to a `.safetensors` file (another training of the
-            embedded config), `mask2former[:WEIGHTS]` (GenEval's own, photographs), `hf:ID` or `hf:FOLDER` (any object
-            detector or instance segmenter of transformers).
+            embedded config), `mask2former[:WEIGHTS]` (GenEval's own, photographs; of MMDetection 3 or 2), `hf:ID` or
+            `hf:FOLDER` (an object detector, instance segmenter or open-vocabulary detector of transformers).
         device: torch device.
 
     Raises:
@@ -30,8 +34,7 @@ def make_detector(spec: str, device: str = "cpu") -> Detector:
         return DETECTORS[kind](argument, device)
     if spec.endswith(".safetensors"):
         return _icon(spec, device)
-    known = "icon, icon:WEIGHTS, mask2former, mask2former:WEIGHTS, hf:ID, hf:FOLDER"
-    raise UserError(f"Expected a detector among {known} but got {spec!r}")
+    raise UserError(f"Expected a detector among {CHOICES} but got {spec!r}")
 
 
 def _icon(argument: str, device: str) -> Detector:
@@ -47,7 +50,7 @@ def _mask2former(argument: str, device: str) -> Detector:
 
 
 def _transformers(argument: str, device: str) -> Detector:
-    from evals.photo_detectors import load_transformers
+    from evals.hub_detectors import load_transformers
 
     if not argument:
         raise UserError("Expected hf:ID or hf:FOLDER but got 'hf'")

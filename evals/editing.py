@@ -100,6 +100,15 @@ def as_case(edit: EditCase) -> Case:
     return Case(id=edit.id, prompt=edit.instruction, tag=edit.category, metadata=metadata, edit=edit)
 
 
+def classes(case: Case) -> frozenset[str]:
+    """The classes of all objects in the truth of an embedded case. Of a published set none is known, or looked for."""
+    truth = case.metadata.get("truth")
+    if truth is None:
+        return frozenset()
+    known = EditTruth.from_dict(truth)
+    return frozenset(thing.name for thing in (*known.kept, *known.erased, *known.drawn))
+
+
 # -------------------------------------------------------------------------------------------------------------- observe
 def prepare(tools: Tools, args: argparse.Namespace) -> None:
     """Builds the encoders, the LPIPS network and the judge that `observe` will use."""
@@ -324,6 +333,8 @@ def make_suite(
         summarize=summarize,
         tables=editing_scores.tables,
         headline=editing_scores.headline,
+        nothing_scored=editing_scores.nothing_scored,
+        classes=classes,
         sheets=lambda run, results, observations: editing_sheets.draw(run, known, results, observations),
         verdict_options=VERDICT_OPTIONS,
         observe_options=(*OBSERVE_OPTIONS, *observe_options),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from evals import measured
 from evals.metrics import images, judging
 from evals.metrics.edits import EditTruth
 from evals.metrics.images import HIGHER_IS_BETTER, Score
-from evals.records import Judgement, world_of
+from evals.records import Judgement, counted_causes, unlabelled, world_of
 
 if TYPE_CHECKING:
     import argparse
@@ -51,10 +52,7 @@ def summarize(
     for case in cases:
         wanted[case.tag] += args.images_per_prompt
     total = sum(wanted.values())
-    # An error begins with the name of its case or file, which would make each one a cause of its own.
-    causes = collections.Counter(
-        f"{line['stage']}: {line['error'].partition(': ')[2] or line['error']}" for line in failures
-    )
+    causes = collections.Counter(f"{line['stage']}: {_cause(line['error'])}" for line in failures)
     return {
         "model": args.model,
         "checkpoint": args.checkpoint if args.model == "got" else None,
@@ -70,9 +68,18 @@ def summarize(
             )
             for name, belongs in pools.items()
         },
-        "missing": {"total": total - len(observations), "by_cause": dict(causes.most_common())},
+        "missing": {"total": total - len(observations), "by_cause": dict(causes.most_common()), **unlabelled(failures)},
         "faults": _faults(observations),
     }
+
+
+def _cause(error: str) -> str:
+    """An error without the names that would make each one a cause of its own: those in front of it and in quotes.
+
+    >>> _cause("a/b.png: cut short"), _cause("the detector has no label for 'bear, zebra'")
+    ('cut short', 'the detector has no label for …')
+    """
+    return re.sub(r"'[^']*'", "…", error.partition(": ")[2] or error)
 
 
 def _faults(observations: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -139,12 +146,24 @@ def headline(scores: dict[str, Any]) -> dict[str, Any]:
         "cases": scores["data"]["cases"],
         "images": overall["images"],
         "missing": scores["missing"]["total"],
+        **({"missing_classes": scores["missing"]["classes"]} if "classes" in scores["missing"] else {}),
         "metrics": {name: block["value"] for name, block in overall["metrics"].items() if _is_short(name)},
         "judge": None if judge is None else {"name": judge["judge"], "score": judge["headline"]},
         "measured": None
         if overall["measured"] is None
         else {name: block["value"] for name, block in overall["measured"]["shares"].items()},
     }
+
+
+def nothing_scored(scores: dict[str, Any]) -> str | None:
+    """Why no picture of a run has a score, or a judge that was asked gave none; None where there are scores."""
+    overall, missing = scores["overall"], scores["missing"]
+    if not overall["images"]:
+        return f"expected {missing['total']} images with a score, found none: {counted_causes(missing['by_cause'])}"
+    judge = overall["judge"]
+    if judge is not None and judge["judgements"] == sum(judge["failed"].values()):
+        return f"expected {judge['judgements']} judgements, and all failed: {counted_causes(judge['failed'])}"
+    return None
 
 
 def _is_short(name: str) -> bool:
@@ -194,6 +213,7 @@ def _caption(scores: dict[str, Any], data: dict[str, Any], overall: dict[str, An
     lines += [f"cut captions: {label} does not tell" for label in overall.get("truncation_unknown", ())]
     lines += [f"black pictures: {overall['black']}"] if overall["black"] else []
     lines += [f"missing: {number} × {cause}" for cause, number in list(scores["missing"]["by_cause"].items())[:6]]
+    lines += [f"no label for {', '.join(scores['missing']['classes'])}"] if "classes" in scores["missing"] else []
     return "\n".join(lines)
 
 

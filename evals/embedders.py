@@ -270,12 +270,14 @@ def load_openclip(model: str, *, device: str = "cpu") -> OpenClipEmbedder:
             raise UserError(f"Expected {name}/PRETRAINED, a weights file or one of {tags}, but got {model!r}")
     # open_clip only warns where a tag's weights were trained with another activation than the model's own: OpenAI's.
     quick = bool(open_clip.get_pretrained_cfg(name, pretrained or "").get("quick_gelu", False))
+    if pretrained and Path(pretrained).is_file():
+        weights.refuse_file(Path(pretrained))
     try:
         network, _, transform = open_clip.create_model_and_transforms(
             name, pretrained=pretrained, device=device, force_quick_gelu=quick
         )
     except Exception as error:  # open_clip, hub and network each raise their own
-        raise UserError(f"openclip:{model} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"openclip:{model} cannot be loaded: {weights.why(model, error)}") from error
     return OpenClipEmbedder(f"openclip:{model}", network, transform, open_clip.get_tokenizer(name), device)
 
 
@@ -326,8 +328,10 @@ def load_dino(model: str, *, device: str = "cpu") -> DinoEmbedder:
             raise UserError(f"Expected a DINO or DINOv2 but {model} is a {kind}")
         # The pooling layer is no part of DINO, and its weights are in no checkpoint of it.
         network = AutoModel.from_pretrained(model, **({"add_pooling_layer": False} if kind == "vit" else {}))
-    except (OSError, ValueError) as error:
-        raise UserError(f"dino:{model} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    except UserError:
+        raise
+    except Exception as error:  # transformers, hub and safetensors each raise their own
+        raise UserError(f"dino:{model} cannot be loaded: {weights.why(model, error)}") from error
     return DinoEmbedder(f"dino:{model}", network, config.image_size if kind == "vit" else 224, device)
 
 

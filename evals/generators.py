@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.given import PICTURES, make_given
 from evals.records import Generated, UserError
+from got.files import why
 from got.hub import MINI_PATH, CheckpointError, local_folder
 from got.schedulers import SCHEDULERS, make_scheduler
 
@@ -270,6 +271,7 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
     """A pipeline folder or hub id; safetensors only, and no code from the hub."""
     import torch
     from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+    from safetensors import SafetensorError
 
     from got import checkpoint
 
@@ -286,8 +288,10 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
         checkpoint.place(pipe, options.device, options.offload, compiled=options.compiled)
     except checkpoint.PlaceError as error:
         raise UserError(str(error)) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"--model diffusers:{options.argument} cannot be loaded: {_one_line(error)}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(
+            f"--model diffusers:{options.argument} cannot be loaded: {why(options.argument, error)}"
+        ) from error
     pipe.set_progress_bar_config(disable=True)
     return DiffusersGenerator(pipe, options.steps)
 
@@ -325,10 +329,33 @@ def batch_size(model: str, checkpoint: str) -> int:
     >>> batch_size("got", "mini"), batch_size("got", "owner/got-6b")
     (32, 4)
     """
-    folder = _checkpoint_folder(checkpoint) if model == "got" else None
+    return BATCH_SIZES[model] if model != "got" or _is_mini(checkpoint) else 4
+
+
+def draws_icons(model: str, checkpoint: str) -> bool:
+    """Whether a generator draws the icon world: the renderer, and a GoT that is of mini's scale by its own index.
+
+    What can be no checkpoint at all passes: loading it says so.
+
+    >>> draws_icons("oracle", "mini"), draws_icons("got", "mini"), draws_icons("got", "no/such/folder")
+    (True, True, True)
+    >>> draws_icons("got", "owner/got-6b"), draws_icons("folder", "mini"), draws_icons("diffusers", "mini")
+    (False, False, False)
+    """
+    if model != "got":
+        return model not in WITH_ARGUMENT
+    try:
+        folder = local_folder(checkpoint)
+    except CheckpointError:
+        return True
+    return folder is not None and (_is_mini(checkpoint) or not (folder / "model_index.json").is_file())
+
+
+def _is_mini(checkpoint: str) -> bool:
+    """Whether a checkpoint on this machine says that its scale is mini's."""
+    folder = _checkpoint_folder(checkpoint)
     index = None if folder is None else folder / "model_index.json"
-    small = index is not None and index.is_file() and '"scale": "mini"' in index.read_text(errors="replace")
-    return BATCH_SIZES[model] if model != "got" or small else 4
+    return index is not None and index.is_file() and '"scale": "mini"' in index.read_text(errors="replace")
 
 
 def known_models() -> str:

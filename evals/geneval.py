@@ -109,6 +109,16 @@ def load_cases(args: argparse.Namespace) -> list[Case]:
 
 
 # ------------------------------------------------------------------------------------------------------------ verdict
+def classes(case: Case) -> frozenset[str]:
+    """All classes that a verdict counts: those that must be there, and those of which there must not be more."""
+    return frozenset(item["class"] for item in (*case.metadata["include"], *case.metadata.get("exclude", ())))
+
+
+def asks_for_colors(cases: Sequence[Case]) -> bool:
+    """Whether any case names a colour, which a CLIP must see."""
+    return any("color" in item for case in cases for item in case.metadata["include"])
+
+
 def keep(detections: Sequence[Detection], tag: str, options: Options) -> dict[str, tuple[Detection, ...]]:
     """Detections that count, by class, best first; those of equal score stay in the order given."""
     threshold = options.counting_threshold if tag == "counting" else options.threshold
@@ -402,7 +412,10 @@ SUITE = Suite(
     summarize=summarize,
     tables=geneval_tables.tables,
     headline=geneval_scores.headline,
+    nothing_scored=geneval_scores.nothing_scored,
     sheets=sheets.draw,
+    classes=classes,
+    needs_embedder=asks_for_colors,
     verdict_options=tuple(field.name for field in dataclasses.fields(Options)),
 )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from evals.metrics import statistics
-from evals.records import alike
+from evals.records import alike, counted_causes, unlabelled
 from evals.vocabulary import TASKS
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _missing(
     causes = collections.Counter(last.values())
     if total > sum(causes.values()):
         causes["not made yet"] = total - sum(causes.values())
-    return {"total": total, "by_cause": dict(causes.most_common())}
+    return {"total": total, "by_cause": dict(causes.most_common()), **unlabelled(failures)}
 
 
 def _cause(error: str) -> str:
@@ -210,7 +210,16 @@ def headline(scores: dict[str, Any]) -> dict[str, Any]:
         "tasks": {tag: block["score"]["value"] for tag, block in scores["tasks"].items()},
         "missing": scores["missing"]["total"],
         "bounds": scores["overall"]["bounds"],
+        **({"missing_classes": scores["missing"]["classes"]} if "classes" in scores["missing"] else {}),
     }
+
+
+def nothing_scored(scores: dict[str, Any]) -> str | None:
+    """Why no image of a run has a score; None where one has."""
+    if scores["overall"]["score"]["n"]:
+        return None
+    missing = scores["missing"]
+    return f"expected {missing['total']} images with a score, found none: {counted_causes(missing['by_cause'])}"
 
 
 def load_reference(detector: str, options: dict[str, Any], path: Path = REFERENCE) -> dict[str, Any] | None:

@@ -62,6 +62,7 @@ def _score_caption(scores: dict[str, Any]) -> str:
         lines.append("bounds: the score if all missing images were wrong, and if all were right; missing:")
         lines += [f"  {number} × {cause}" for cause, number in causes[:_SHOWN_CAUSES]]
         lines += [f"  and {len(causes) - _SHOWN_CAUSES} more causes"] if len(causes) > _SHOWN_CAUSES else []
+        lines += [f"no label for {', '.join(scores['missing']['classes'])}"] if "classes" in scores["missing"] else []
     return "\n".join(lines)
 
 

@@ -89,6 +89,7 @@ class IconDetector:
     """Finds the 80 classes as icons. Any image size: each is brought to the network's square."""
 
     name = "icon"
+    classes = frozenset(CLASSES)
 
     def __init__(
         self,

@@ -291,11 +291,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = analyse(raters, judges, args.seed)
         if args.output:
             write_atomic(args.output, (json.dumps(found, indent=2) + "\n").encode())
-        _show(found)
+        if not _show(found):
+            sys.stderr.write(f"judge_agreement: {_NO_CORRELATION}\n")
+            end.code = cli.NOTHING_SCORED
     return end.code
 
 
-def _show(found: dict[str, Any]) -> None:
+_NO_CORRELATION = (
+    "no correlation could be computed: it takes a model of which two items or more have scores of both sides, and "
+    "scores that vary"
+)
+
+
+def _show(found: dict[str, Any]) -> bool:
+    """Prints tables and the headline; returns whether that holds any number."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # names of models are no markup
@@ -310,6 +319,8 @@ def _show(found: dict[str, Any]) -> None:
     }
     line = {"items": found["items"], "unreadable": len(found["unreadable"]), "spearman": judge, "ceiling": headline}
     sys.stdout.write(json.dumps(line) + "\n")
+    values = headline.values() if judge is None else judge.values()
+    return any(value is not None for value in values)
 
 
 def tables(found: dict[str, Any]) -> list[Table]:

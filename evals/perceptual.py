@@ -103,7 +103,7 @@ def make_lpips(spec: str = "squeeze", device: str = "cpu") -> Lpips:
 
 def _load_backbone(backbone: torch.nn.Module, path: Path) -> None:
     """Fills torchmetrics' slices of a torchvision network from that network's own state dict."""
-    given = _read_state(path)
+    given = weights.read_checkpoint(path)
     # torchmetrics keeps torchvision's layer numbers as names: "slices.1.4.weight" is "features.4.weight".
     own = {name: "features." + name.split(".", 2 if name.startswith("slices.") else 1)[-1] for name in _names(backbone)}
     known = {key: value for key, value in given.items() if key.startswith("features.")}
@@ -113,22 +113,6 @@ def _load_backbone(backbone: torch.nn.Module, path: Path) -> None:
 
 def _names(module: torch.nn.Module) -> list[str]:
     return list(module.state_dict())
-
-
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix == ".safetensors":
-        return weights.read(path)[0]
-    import pickle
-
-    import torch
-
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
-    try:
-        state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: not a state dict ({' '.join(str(error).split())[:120]})") from error
-    return state
 
 
 def lpips_scores(network: Lpips, before: Pixels, after: Pixels, mask: Mask | None) -> dict[str, Score]:

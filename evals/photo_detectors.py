@@ -1,13 +1,11 @@
-"""Detectors for photographs: GenEval's own Mask2Former of MMDetection, and any detector of transformers."""
+"""GenEval's own detector for photographs, Mask2Former of MMDetection; names that others have for its classes."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import pickle
+import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -47,8 +45,6 @@ SYNONYMS = {
 }
 """Names that data sets give to GenEval's classes."""
 
-_LOG = logging.getLogger(__name__)
-
 
 def geneval_name(label: str) -> str | None:
     """GenEval's name of a detector's label; None for what is no GenEval class.
@@ -66,18 +62,13 @@ def geneval_name(label: str) -> str | None:
 def map_labels(labels: Mapping[int, str], detector: str) -> dict[int, str]:
     """Label number -> GenEval class, for the labels that name one.
 
-    Classes that no label names are never found, which looks like a bad model in every score: they are reported.
-
     Raises:
         UserError: no label names a GenEval class.
     """
     named = {number: name for number, label in labels.items() if (name := geneval_name(label)) is not None}
-    missing = [name for name in CLASSES if name not in set(named.values())]
     if not named:
         some = ", ".join(list(labels.values())[:5])
         raise UserError(f"{detector}: none of its {len(labels)} labels names a GenEval class ({some}, ...)")
-    if missing:
-        _LOG.warning("%s has no label for %d GenEval classes: %s", detector, len(missing), ", ".join(missing))
     return named
 
 
@@ -103,6 +94,7 @@ class MMDetDetector:
     """A COCO model of MMDetection with that library's own test pipeline, as GenEval runs it."""
 
     min_score = MIN_SCORE
+    classes = frozenset(CLASSES)
 
     def __init__(
         self, name: str, network: torch.nn.Module, config: Any, device: str, image_scale: tuple[int, int] | None = None
@@ -184,13 +176,37 @@ def build_mmdet(config: Any) -> torch.nn.Module:
     return network
 
 
+_MMDET_2 = tuple(
+    (re.compile(rf"^(panoptic_head\.{part}\.layers\.\d+)\.{old}\."), rf"\1.{new}.")
+    for part, old, new in (
+        (r"pixel_decoder\.encoder", r"attentions\.0", "self_attn"),
+        (r"pixel_decoder\.encoder", r"ffns\.0", "ffn"),
+        (r"transformer_decoder", r"attentions\.0", "cross_attn"),
+        (r"transformer_decoder", r"attentions\.1", "self_attn"),
+        (r"transformer_decoder", r"ffns\.0", "ffn"),
+    )
+)
+"""Names of MMDetection 2, which GenEval's own checkpoint has, and those that replace them."""
+
+
+def _today(key: str) -> str:
+    """A weight's name in MMDetection 3.
+
+    >>> _today("panoptic_head.transformer_decoder.layers.3.attentions.0.attn.in_proj_bias")
+    'panoptic_head.transformer_decoder.layers.3.cross_attn.attn.in_proj_bias'
+    """
+    for pattern, name in _MMDET_2:
+        key = pattern.sub(name, key)
+    return key
+
+
 def load_mask2former(
     checkpoint: Path | None = None, *, device: str = "cpu", image_scale: tuple[int, int] | None = None
 ) -> MMDetDetector:
     """GenEval's detector: Mask2Former with Swin-S, trained on COCO.
 
     Args:
-        checkpoint: `.pth` of MMDetection 3 or `.safetensors`; None downloads the published one, once.
+        checkpoint: `.pth` of MMDetection 3 or 2, or `.safetensors`; None downloads the published one, once.
         device: torch device.
         image_scale: longest and shortest side of the network's input; None for the config's own 1333 x 800.
 
@@ -199,7 +215,7 @@ def load_mask2former(
     """
     config = mmdet_config(MASK2FORMER)  # first: where MMDetection cannot be imported, nothing is downloaded for it
     path = checkpoint or _download(MASK2FORMER_URL)
-    state = _read_checkpoint(path)
+    state = {_today(key): value for key, value in weights.read_checkpoint(path).items()}
     network = build_mmdet(config)
     weights.fit(network, state, str(path))
     return MMDetDetector("mask2former", network, config, device, image_scale)
@@ -220,156 +236,3 @@ def _download(url: str) -> Path:
                 "--detector mask2former:FILE"
             ) from error
     return path
-
-
-class _Inert:
-    """Stands for everything in a pickle that is no weight: takes what is done to it, and does nothing."""
-
-    def __new__(cls, *_arguments: object, **_named: object) -> _Inert:
-        return object.__new__(cls)
-
-    def __init__(self, *_arguments: object, **_named: object) -> None: ...
-
-    def __call__(self, *_arguments: object, **_named: object) -> _Inert:
-        return self
-
-    def __setstate__(self, _state: object) -> None: ...
-
-    def __setitem__(self, _key: object, _value: object) -> None: ...
-
-    def append(self, _value: object) -> None:
-        """As a list's."""
-
-    def extend(self, _values: object) -> None:
-        """As a list's."""
-
-
-class _TensorsOnly(pickle.Unpickler):
-    """Builds tensors and plain containers, and nothing else: unpickling whatever is named would run its code."""
-
-    _KNOWN = frozenset(
-        {
-            ("collections", "OrderedDict"),
-            ("torch._utils", "_rebuild_tensor_v2"),
-            ("torch._utils", "_rebuild_parameter"),
-            ("torch.serialization", "_get_layout"),
-            ("torch", "Size"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._KNOWN or (module in ("torch", "torch.storage") and name.endswith("Storage")):
-            return super().find_class(module, name)
-        return _Inert
-
-
-def _load_tensors(file: IO[bytes], **options: Any) -> Any:
-    return _TensorsOnly(file, **options).load()
-
-
-def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """Weights of a `.safetensors` file or of a checkpoint as mmengine writes it."""
-    import torch
-
-    if path.suffix == ".safetensors":
-        return weights.read(path)[0]
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
-    # mmengine pickles training records beside the weights, which torch's own safe reading refuses.
-    readers = SimpleNamespace(__name__="pickle", Unpickler=_TensorsOnly, load=_load_tensors)
-    try:
-        read = torch.load(path, map_location="cpu", weights_only=False, pickle_module=readers)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(
-            f"{path}: not a checkpoint of plain tensors; save it again as safetensors ({str(error)[:80]})"
-        ) from error
-    state: dict[str, torch.Tensor] = read.get("state_dict", read)
-    return state
-
-
-# ------------------------------------------------------------------------------------------------------- transformers
-class TransformersDetector:
-    """An object detection or instance segmentation model of transformers."""
-
-    min_score = MIN_SCORE
-    batch = 8
-
-    def __init__(self, name: str, network: Any, processor: Any, device: str, *, masks: bool) -> None:
-        self.name = name
-        self.network = network.to(device).eval()
-        self._processor = processor
-        self._device = device
-        self._masks = masks
-        self._names = map_labels(network.config.id2label, name)
-
-    def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
-        """Detections of each RGB image, best first, boxes in that image's pixels."""
-        import torch
-
-        found: list[list[Detection]] = []
-        for start in range(0, len(images), self.batch):
-            chunk = [image.convert("RGB") for image in images[start : start + self.batch]]
-            inputs = self._processor(images=chunk, return_tensors="pt").to(self._device)
-            with torch.inference_mode():
-                outputs = self.network(**{key: inputs[key] for key in inputs if key in ("pixel_values", "pixel_mask")})
-            sizes = [(image.height, image.width) for image in chunk]
-            read = self._instances if self._masks else self._boxes
-            found += [best_first(detections) for detections in read(outputs, sizes)]
-        return found
-
-    def _boxes(self, outputs: Any, sizes: list[tuple[int, int]]) -> Iterator[list[Detection]]:
-        post = self._processor.post_process_object_detection
-        for one in post(outputs, threshold=self.min_score, target_sizes=sizes):
-            parts = zip(one["labels"].tolist(), one["scores"].tolist(), one["boxes"].tolist(), strict=True)
-            yield [
-                Detection(name=self._names[label], score=score, box_xyxy_px=tuple(box))
-                for label, score, box in parts
-                if label in self._names
-            ]
-
-    def _instances(self, outputs: Any, sizes: list[tuple[int, int]]) -> Iterator[list[Detection]]:
-        post = self._processor.post_process_instance_segmentation
-        for one in post(outputs, threshold=self.min_score, target_sizes=sizes, return_binary_maps=True):
-            found = []
-            for mask, info in zip(one["segmentation"], one["segments_info"], strict=False):
-                pixels = mask.cpu().numpy() > 0
-                box = mask_box(pixels)
-                if box is not None and info["label_id"] in self._names:
-                    name = self._names[info["label_id"]]
-                    found.append(Detection(name=name, score=float(info["score"]), box_xyxy_px=box, mask=pixels))
-            yield found
-
-
-def load_transformers(model: str, *, device: str = "cpu") -> TransformersDetector:
-    """Any detector of transformers by hub id or folder.
-
-    Raises:
-        UserError: it cannot be loaded, is no detector, or its weights leave parts of it untrained.
-    """
-    from transformers import (
-        AutoConfig,
-        AutoImageProcessor,
-        AutoModelForObjectDetection,
-        AutoModelForUniversalSegmentation,
-    )
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES,
-        MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES,
-    )
-
-    try:
-        config = AutoConfig.from_pretrained(model)
-        masks = config.model_type in MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES and not any(
-            "ObjectDetection" in name for name in config.architectures or ()
-        )
-        if not masks and config.model_type not in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
-            raise UserError(f"hf:{model}: a {config.model_type} model is no object detector")
-        family = AutoModelForUniversalSegmentation if masks else AutoModelForObjectDetection
-        network, report = family.from_pretrained(model, output_loading_info=True)
-        processor = AutoImageProcessor.from_pretrained(model)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"hf:{model} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-    unfit = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-    if unfit:
-        raise UserError(f"hf:{model}: its weights do not fit its config; missing or mis-shaped: {', '.join(unfit[:5])}")
-    return TransformersDetector(f"hf:{model}", network, processor, device, masks=masks)

@@ -33,6 +33,8 @@ class Detector(Protocol):
     name: str
     min_score: float
     """Detections below this score are not returned."""
+    classes: frozenset[str]
+    """The GenEval classes that it has a label for: any other is never found."""
 
     def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
         """Detections of each RGB image, best first, boxes in that image's pixels."""
@@ -115,8 +117,14 @@ class Suite:
     """Scores as tables for the terminal."""
     headline: Callable[[dict[str, Any]], dict[str, Any]]
     """The few numbers of the last stdout line."""
+    nothing_scored: Callable[[dict[str, Any]], str | None]
+    """Why scores hold no headline number at all, in words for a person; None where they hold one. Pure."""
     sheets: Callable[[Path, list[dict[str, Any]], list[dict[str, Any]]], list[Path]]
     """``(run directory, results, observations) -> pictures written``."""
+    classes: Callable[[Case], frozenset[str]]
+    """The GenEval classes that a verdict on this case asks of the detector; empty where it asks none. Pure."""
+    needs_embedder: Callable[[Sequence[Case]], bool] = lambda cases: True
+    """Whether an observation of these cases can ask the CLIP: then it is built before the first image is drawn."""
     verdict_options: tuple[str, ...] = ()
     """The suite's own arguments that change verdicts only; ``--from verdict`` may change them."""
     observe_options: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -279,6 +279,27 @@ def world_of(args: argparse.Namespace) -> str:
     """
     icons = getattr(args, "data", None) is None and in_icon_world(args.detector)
     return "icon world" if icons else "photographs"
+
+
+def counted_causes(by_cause: Mapping[str, int], shown: int = 3) -> str:
+    """The most frequent causes with their counts, in one line.
+
+    >>> counted_causes({"generate: no such image": 40, "observe: out of memory": 8})
+    '40 × generate: no such image; 8 × observe: out of memory'
+    """
+    causes = [f"{count} × {cause}" for cause, count in by_cause.items()]
+    more = [f"and {len(causes) - shown} more causes"] if len(causes) > shown else []
+    return "; ".join([*causes[:shown], *more])
+
+
+def unlabelled(failures: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Of log lines of failures, the classes that the detector has no label for; empty where none failed for that.
+
+    >>> unlabelled([{"error": "no such image"}, {"missing_classes": ["zebra", "bear"]}]), unlabelled([])
+    ({'classes': ['bear', 'zebra']}, {})
+    """
+    names = sorted({name for line in failures for name in line.get("missing_classes", ())})
+    return {"classes": names} if names else {}
 
 
 def sample_seed(suite: str, case_id: str, index: int, base_seed: int) -> int:

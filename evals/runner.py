@@ -21,7 +21,7 @@ from evals.folder_listing import some
 from evals.progress import Progress
 from evals.records import Sample, UserError, note, sample_seed
 from evals.rundir import RunDirectory, append_lines, differences, key_of, read_lines, write_atomic, write_lines
-from evals.worker import Failed, RecordedImages, Worker
+from evals.worker import Failed, RecordedImages, Worker, check_classes
 
 if TYPE_CHECKING:
     import argparse
@@ -157,6 +157,7 @@ def _build_once(plan: Plan) -> Plan:
     @functools.cache
     def make_tools() -> Tools:
         tools = plan.make_tools()
+        check_classes(plan.suite, plan.cases, tools, allowed=plan.args.allow_missing_classes)
         if plan.suite.prepare is not None:
             plan.suite.prepare(tools, plan.args)
         return tools
@@ -430,8 +431,10 @@ def _log(directory: RunDirectory, outcomes: list[Outcome]) -> None:
         drawn_in = {} if each.generate_s is None else {"generate_s": round(each.generate_s, 6)}
         times.append({**key, **drawn_in, "observe_s": round(each.observe_s, 6)})
         if isinstance(each.observation, Failed):
-            raised = {"raised": True} if each.observation.raised else {}
-            failures.append({**key, "stage": each.observation.stage, "error": each.observation.error, **raised})
+            failed = each.observation
+            raised = {"raised": True} if failed.raised else {}
+            lacking = {"missing_classes": list(failed.missing_classes)} if failed.missing_classes else {}
+            failures.append({**key, "stage": failed.stage, "error": failed.error, **raised, **lacking})
         else:
             observations.append({**key, **each.observation})
     append_lines(directory.times, times)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals import folder_images, folder_listing, generators, provenance
+from evals.detectors import CHOICES
 from evals.engines import ENGINES
 from evals.folder_images import Assignment
 from evals.given import PICTURES
@@ -87,6 +88,11 @@ class LazyDetector:
         """Detections below this score are not returned."""
         return self._built.min_score
 
+    @functools.cached_property
+    def classes(self) -> frozenset[str]:
+        """The GenEval classes that it has a label for."""
+        return self._built.classes
+
     def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
         """Detections of each RGB image, best first, boxes in that image's pixels."""
         return self._built.detect(images)
@@ -119,6 +125,7 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
         args.embedder = ICON_EMBEDDER if world_of(args) == "icon world" else PHOTO_EMBEDDER
     every = suite.load_cases(args)
     cases = spread(of_tasks(every, args.tasks), args.limit)
+    _refuse_unchosen_detector(command, name, cases)
     folder = _folder(args, argument, every, cases) if name == "folder" else None
     sources = [] if folder is None else folder_images.fingerprints(folder, cases, args.images_per_prompt)
     identity = _identity(suite, args, cases, sources)
@@ -151,7 +158,7 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
             **({"compiled": True} if args.compile else {}),
         },
         make_generator=lambda: generators.GENERATORS[name](_options(args, argument, device(), folder)),
-        make_tools=lambda: _make_tools(args, device()),
+        make_tools=lambda: _make_tools(args, device(), needs_embedder=suite.needs_embedder(cases)),
         engine=ENGINES[args.engine],
     )
 
@@ -179,6 +186,19 @@ def _folder(args: argparse.Namespace, argument: str, every: Sequence[Case], chos
         for sentence in assignment.notes:
             note(f"--model folder:{argument}: {sentence}")
     return assignment
+
+
+def _refuse_unchosen_detector(command: CommandLine, model: str, cases: Sequence[Case]) -> None:
+    """Images of unknown origin have no default detector: photographs score 0 with that of the icon world.
+
+    The edits of a suite need none: without ``--data`` they are of the icon world, and with it no detector looks.
+    """
+    args = command.args
+    told = "detector" in command.given or args.start == "verdict"
+    if told or any(case.edit is not None for case in cases) or generators.draws_icons(model, args.checkpoint):
+        return
+    what = f"--checkpoint {args.checkpoint}" if model == "got" else f"--model {args.model}"
+    raise UserError(f"{what} needs --detector, which looks at its images: {CHOICES}")
 
 
 def _identity(
@@ -316,7 +336,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _make_tools(args: argparse.Namespace, device: str) -> Tools:
+def _make_tools(args: argparse.Namespace, device: str, *, needs_embedder: bool) -> Tools:
     from evals.detectors import make_detector
     from evals.embedders import make_embedder
 
@@ -326,7 +346,7 @@ def _make_tools(args: argparse.Namespace, device: str) -> Tools:
     # The type checker wants a min_score that could be set; nobody sets it.
     detector: Detector = find() if is_detected(args) else LazyDetector(args.detector, find)  # type: ignore[assignment]
     embedder = LazyEmbedder(args.embedder, lambda: make_embedder(args.embedder, device))
-    if args.start in ("generate", "observe"):  # older results are replaced: they stay if the encoder cannot be had
+    if needs_embedder:  # that it cannot be had is better known before the first image than after the fortieth
         embedder.build()
     return Tools(
         detector=detector,

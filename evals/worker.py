@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from evals.protocols import Generator, Suite, Tools
-    from evals.records import Sample
+    from evals.records import Case, Sample
     from evals.rundir import Key, RunDirectory
 
 Item = TypeVar("Item")
@@ -36,6 +37,8 @@ class Failed:
     error: str
     raised: bool = False
     """Whether an exception says so, which may go away, rather than a picture that is missing or damaged."""
+    missing_classes: tuple[str, ...] = ()
+    """Classes that the case needs and the detector has no label for, if that is why."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,37 @@ class RecordedImages:
         return Generated(image=Image.open(io.BytesIO(data)), chain=record["chain"])
 
 
+def missing_classes(suite: Suite, case: Case, tools: Tools) -> tuple[str, ...]:
+    """The classes that a case needs and the detector has no label for. No detector is built where none is needed."""
+    needed = suite.classes(case)
+    return tuple(sorted(needed - tools.detector.classes)) if needed else ()
+
+
+def check_classes(suite: Suite, cases: Sequence[Case], tools: Tools, *, allowed: bool) -> None:
+    """Refuses a detector that can never find what some cases need: every image of them would count as wrong.
+
+    Args:
+        suite: The benchmark.
+        cases: All of the run.
+        tools: With the detector.
+        allowed: Go on, with these cases missing; it is only said.
+
+    Raises:
+        UserError: Classes are missing and that is not allowed, or no case is left.
+    """
+    lacking = [names for case in cases if (names := missing_classes(suite, case, tools))]
+    if not lacking:
+        return
+    classes = sorted({name for names in lacking for name in names})
+    said = f"{tools.detector.name} has no label for {len(classes)} of the classes that these cases need, which leaves "
+    said += f"{len(lacking)} of {len(cases)} cases without a score ({', '.join(classes)})"
+    if not allowed:
+        raise UserError(f"{said}; --allow-missing-classes goes on, and counts these cases as missing")
+    if len(lacking) == len(cases):
+        raise UserError(said)
+    sys.stderr.write(f"warning: {said}\n")
+
+
 class Worker:
     """Draws and observes a batch; a batch that raises is tried again one sample at a time."""
 
@@ -123,7 +157,12 @@ class Worker:
         drawn = self._each("generate", [(sample, sample) for sample in batch], self._draw)
         between = time.perf_counter()
         seen: list[dict[str, Any] | Failed] = [made if isinstance(made, Failed) else _failure(made) for made in drawn]
-        good = [i for i, made in enumerate(drawn) if isinstance(made, Generated) and made.image is not None]
+        good = []
+        for i, made in enumerate(drawn):
+            if isinstance(made, Generated) and made.image is not None:
+                names = missing_classes(self._suite, batch[i].case, self._tools)
+                seen[i] = _unlabelled(names) if names else seen[i]
+                good += [] if names else [i]
         found = self._each("observe", [(batch[i], (batch[i], drawn[i])) for i in good], self._observe)
         for i, observation in zip(good, found, strict=True):
             seen[i] = observation
@@ -198,6 +237,11 @@ def _has_damaged_picture(sample: Sample) -> bool:
     except ValueError:
         return True
     return False
+
+
+def _unlabelled(names: tuple[str, ...]) -> Failed:
+    words = f"the detector has no label for '{', '.join(names)}'"  # the quotes mark what differs between samples
+    return Failed(stage="observe", error=words, missing_classes=names)
 
 
 def _failure(made: Generated) -> Failed:

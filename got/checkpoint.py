@@ -14,6 +14,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from got.command import read_object
+from got.files import fault_in
 from got.hub import CheckpointError, first_line, locate
 from got.models import SemanticProjector
 from got.pipeline import GoTPipeline
@@ -178,7 +179,7 @@ def load_network(folder: Path, dtype: torch.dtype, part: str) -> nn.Module:
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"Cannot load {folder}: {first_line(error)}") from error
+        raise CheckpointError(f"Cannot load {folder}: {fault_in(folder) or first_line(error)}") from error
     for problem in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
         if info[problem]:
             raise CheckpointError(f"{folder} does not fit its config: {problem} {sorted(map(str, info[problem]))[0]}")

@@ -31,6 +31,7 @@ from got import released
 from got.checkpoint import quiet
 from got.command import read_object
 from got.config import CONFIGS
+from got.files import fault
 from got.hub import CheckpointError, first_line, locate
 from got.pipeline import GoTPipeline
 from got.tokens import IMAGE_END, IMAGE_START, image_token, token_id
@@ -175,8 +176,9 @@ def _open(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _open_file(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing")
+    what = fault(path)
+    if what is not None:
+        raise CheckpointError(f"{path} {what}")
     try:
         # weights_only: a pickle may run any code; this way it may build tensors and nothing else.
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

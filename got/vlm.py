@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from got import files
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_WEIGHTS = {".safetensors", ".pth", ".pt", ".bin"}
 
 
 REFUSED = "refusal"
@@ -300,14 +300,16 @@ class TransformersBackend:
             SetupError: If there is no such model.
         """
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         try:
             self._processor: Any = AutoProcessor.from_pretrained(place)
             model: Any = AutoModelForImageTextToText.from_pretrained(place, dtype=getattr(torch, dtype))
             self._model: Any = model.to(device).eval()
-        except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:  # the last two: no such device
-            raise SetupError(f"{place} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
+        # The last three: a damaged file, or no such device.
+        except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, AssertionError) as error:
+            raise SetupError(f"{place} cannot be loaded: {files.why(place, error)}") from error
         self._images_first, self._lock = images_first, threading.Lock()
         self.id = model_name(place)
 
@@ -349,9 +351,9 @@ class TransformersBackend:
 
 def model_name(place: str) -> str:
     """The last part of a folder's name with eight digits of its weights' content; a hub id as it is."""
-    files = sorted(path for path in Path(place).rglob("*") if path.suffix in _WEIGHTS and path.is_file())
+    found = sorted(path for path in Path(place).rglob("*") if path.suffix in files.SUFFIXES and path.is_file())
     digests = []
-    for path in files:
+    for path in found:
         with path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     content = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:8]

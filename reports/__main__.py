@@ -38,6 +38,9 @@ def main(words: list[str] | None = None) -> int:
         print(f"{parser.prog}: {escape.visible(said)}", file=sys.stderr)
         return 2
     print(json.dumps(headline))
+    if headline.get("scored") == 0:
+        print(f"{parser.prog}: no image of these runs has a score; see their failures.jsonl", file=sys.stderr)
+        return 1
     return compare.EXIT_CODES[str(headline["answer"])] if "answer" in headline else 0
 
 
@@ -55,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m reports", description="Reports, tables and pictures from run directories.",
         usage="%(prog)s RUN... --output DIR   or   %(prog)s COMMAND ...",
-        epilog="Without a command: report. Each has its own --help. A folder named like a command: ./table",
+        epilog="Without a command: report. Each has its own --help. A folder named like a command: ./table. "
+        "Exit codes: 0 done; 1 no image has a score, or gate found a regression; 2 a mistake, or gate cannot decide.",
     )  # fmt: skip
     commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="python -m reports")
     _add_report(commands)
@@ -133,7 +137,9 @@ def _report(args: argparse.Namespace) -> dict[str, object]:
     report.check(args.output)
     with style.sheet():
         made = report.of_runs(runs, ablations, args.title, every=args.samples == "all", benchmarks=measured)
-        return report.write(made, args.output, args.pictures)
+        written = report.write(made, args.output, args.pictures)
+    scored = [run for run in runs if run.is_scored] + [one for one in ablations if one.is_scored]
+    return {**written, **({} if measured else {"scored": len(scored)})}
 
 
 def _share(text: str) -> float:
@@ -173,6 +179,9 @@ def _runs(paths: list[Path]) -> list[Run]:
 
 def _baseline(args: argparse.Namespace) -> dict[str, object]:
     outcomes = compare.of_run(load_run(args.run_directory))
+    missing, total = outcomes.images()
+    if missing == total:
+        raise UserError(f"{args.run_directory} cannot be a baseline: none of its {total} images has a verdict")
     _write(args.output, (json.dumps(outcomes.as_dict(), indent=1) + "\n").encode())
     return {"cases": len(outcomes.right), "output": str(args.output)}
 
@@ -194,13 +203,15 @@ def _gate(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _table(args: argparse.Namespace) -> dict[str, object]:
-    table = tables.geneval_table(_runs(args.runs))
+    runs = _runs(args.runs)
+    table = tables.geneval_table(runs)
     text = formats.FORMATS[args.format](table)
     if args.output is None:
         sys.stdout.write(text)
     else:
         _write(args.output, text.encode())
-    return {"rows": len(table.rows), "runs": len(args.runs), "output": args.output and str(args.output)}
+    scored = sum(run.is_scored for run in runs)
+    return {"rows": len(table.rows), "runs": len(runs), "scored": scored, "output": args.output and str(args.output)}
 
 
 def _teaser(args: argparse.Namespace) -> dict[str, object]:

@@ -55,6 +55,12 @@ class Run:
         return f"{self.model} ({self.name or self.path.name})"
 
     @property
+    def is_scored(self) -> bool:
+        """Whether any image has a score."""
+        overall = self.scores["overall"]
+        return bool(overall["images"] if "categories" in self.scores else overall["score"]["n"])
+
+    @property
     def tells_right_from_wrong(self) -> bool:
         """False for edits that no detector measured: their verdicts say no more than that the picture is not black."""
         return "categories" not in self.scores or bool(self.scores["overall"].get("measured"))
@@ -82,6 +88,11 @@ class Ablation:
     suite: str
     command: str
     cells: tuple[Cell, ...]
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether any cell has a score."""
+        return any(cell.row["overall"]["value"] is not None for cell in self.cells)
 
 
 def load_run(path: Path) -> Run:

@@ -212,6 +212,8 @@ def _missing(run: Run) -> Iterator[str]:
         bounds = run.scores["overall"].get("bounds")
         between = f"; with them the score lies between {bounds[0]:.3f} and {bounds[1]:.3f}" if bounds else ""
         yield f"{missing:,} images have no score{between}."
+        if classes := run.scores["missing"].get("classes"):
+            yield f"The detector has no label for {', '.join(map(str, classes))}: cases that need them are missing."
 
 
 # ------------------------------------------------------------------------------------------------------------ ablation

@@ -17,6 +17,7 @@ from evals.generators import OracleGenerator
 from evals.protocols import Tools
 from evals.records import Detection
 from evals.runner import run
+from evals.vocabulary import CLASSES
 
 LOGS = ("results.jsonl", "observations.jsonl", "chains.jsonl", "failures.jsonl", "scores.json")
 
@@ -38,6 +39,7 @@ class ArithmeticDetector:
 
     name = "arithmetic"
     min_score = 0.05
+    classes = frozenset(CLASSES)
 
     def __init__(self, seconds=0.0):
         self.seconds = seconds

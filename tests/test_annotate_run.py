@@ -9,7 +9,7 @@ import time
 
 import pytest
 from annotate_kit import FAST, Truth, annotate, arguments, drawings, lines
-from judge_kit import fails, serve
+from judge_kit import fails, says, serve
 from PIL import Image
 
 from got.data import storage
@@ -84,6 +84,23 @@ def test_the_command_prints_counts_and_writes_a_dataset_that_passes_every_check(
         assert main([*words, "--boxes", "pixels"]) == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert main(["check", str(tmp_path / "out")]) == 0
+
+
+def test_annotation_without_an_accepted_example_ends_with_1(tmp_path, capsys):
+    _, place = drawings(Truth("unit"), tmp_path / "in", 1)
+    with serve(says("no idea")) as endpoint:
+        words = [
+            "annotate",
+            str(place),
+            "--output",
+            str(tmp_path / "out"),
+            "--model",
+            "vl-1",
+            "--endpoint",
+            endpoint.url,
+        ]
+        assert main([*words, *FAST, "--attempts", "1"]) == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["accepted"] == 0
 
 
 def test_tokens_and_money_are_counted_and_the_limit_holds_over_several_runs(tmp_path):

@@ -200,6 +200,24 @@ def test_a_checkpoint_cut_in_half_is_refused_in_one_line(saved, tmp_path, file):
     assert file.split("/")[0] in str(raised.value) or str(copy) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n",
+            "is a Git LFS pointer, not the weights",
+        ),
+        (b"<!DOCTYPE html><html></html>", "is a web page, not weights"),
+        (b"", "is empty"),
+    ],
+)
+def test_a_file_of_a_checkpoint_that_holds_no_weights_is_called_what_it_is(saved, tmp_path, content, what):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    (copy / "unet/diffusion_pytorch_model.safetensors").write_bytes(content)
+    with pytest.raises(checkpoint.CheckpointError, match=rf"diffusion_pytorch_model\.safetensors {what}"):
+        checkpoint.load(copy)
+
+
 # ----------------------------------------------------------------------------------------------------------- schedulers
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers: numpy of a tensor
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -137,7 +137,9 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_one_line_before_any_model_is_loaded(tmp_path, capsys):
-    code, out, err = call(capsys, "--model", f"folder:{tmp_path}/nowhere", "--output", tmp_path / "run")
+    code, out, err = call(
+        capsys, "--model", f"folder:{tmp_path}/nowhere", "--detector", "icon", "--output", tmp_path / "run"
+    )
     assert (code, out) == (2, [])
     assert err[-1] == f"geneval: error: --model folder:{tmp_path}/nowhere: no such folder"
     assert not (tmp_path / "run").exists()
@@ -209,7 +211,7 @@ def test_the_default_directory_is_found_again_and_shared_with_no_other_images(tm
     assert first == output(*ORACLE, "--batch-size", "3", "--device", "cpu", "--threshold", "0.4")
     assert first.parent == Path("runs")
     assert first.name.startswith("geneval-oracle-limit12-")
-    others = {output(*ORACLE, "--seed", "1"), output("--model", "oracle"), output("--model", "folder:a")}
+    others = {output(*ORACLE, "--seed", "1"), output("--model", "oracle"), output("--model", "folder:a", *TOOLS)}
     assert len(others | {first}) == 4
 
 

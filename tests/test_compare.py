@@ -44,7 +44,7 @@ def runs(tmp_path_factory):
         broken.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(path) as image:
             Image.fromarray(np.roll(np.asarray(image), 32, axis=(0, 1))).save(broken)
-    words = ["--model", f"folder:{root / 'broken-images'}", "--output", str(root / "bad"), *LIMIT]
+    words = ["--model", f"folder:{root / 'broken-images'}", "--detector", "icon", "--output", str(root / "bad"), *LIMIT]
     assert cli.main(geneval.SUITE, words) == 0
     words = ["--model", "oracle", "--seed", "7", "--output", str(root / "seed"), *LIMIT]
     assert cli.main(geneval.SUITE, words) == 0

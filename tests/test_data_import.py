@@ -61,7 +61,7 @@ def test_a_damaged_file_is_listed_and_the_next_one_read(tmp_path, imported):
     _, result, _ = imported([], "--keep-going", file="set/none.jsonl")
     assert result["failed"] == 0
     words = ["--images", str(tmp_path / "images"), "--output", str(tmp_path / "two"), "--keep-going"]
-    assert main(["import", "lahr-got", "--annotations", str(tmp_path / "set"), *words]) == 0
+    assert main(["import", "lahr-got", "--annotations", str(tmp_path / "set"), *words]) == 1  # not one example
     assert len((tmp_path / "two" / "failures.txt").read_text().splitlines()) == 2
 
 

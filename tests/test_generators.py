@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import diffusers_kit
@@ -83,6 +84,13 @@ def test_any_pipeline_of_diffusers_draws(stable_diffusion):
     generator = GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(stable_diffusion)))
     assert_same_whatever_the_batch(generator, tolerance=1)
     assert all(made.chain is None for made in generator.generate(samples(1)))
+
+
+def test_a_pipeline_whose_weights_are_a_pointer_says_so(stable_diffusion, tmp_path):
+    copy = shutil.copytree(stable_diffusion, tmp_path / "copy")
+    (copy / "vae/diffusion_pytorch_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"vae/diffusion_pytorch_model\.safetensors is a Git LFS pointer"):
+        GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(copy)))
 
 
 def test_a_diffusers_run_is_complete(stable_diffusion, tmp_path):

@@ -27,6 +27,7 @@ class PaintDetector:
 
     name = "paint"
     min_score = 0.01
+    classes = frozenset(CLASSES)
     paints: ClassVar = {"red": "dog", "blue": "cat", "white": "bird"}
 
     def __init__(self, score=0.95, *, masks=False):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from evals import photo_detectors
+from evals import weights
 
 
 class Touch:
@@ -23,6 +23,6 @@ def test_a_checkpoint_is_read_and_what_else_is_pickled_in_it_is_not_run(tmp_path
     state, path = torch.nn.Linear(2, 3).state_dict(), tmp_path / "published.pth"
     records = {"log": {"loss": HistoryBuffer([1.0], [1])}, "time": np.float64(3), "hook": Touch(tmp_path / "ran")}
     torch.save({"state_dict": state, "meta": records}, path, _use_new_zipfile_serialization=zipped)
-    read = photo_detectors._read_checkpoint(path)
+    read = weights.read_checkpoint(path)
     assert all(torch.equal(weight, read[name]) for name, weight in state.items())
     assert not (tmp_path / "ran").exists()

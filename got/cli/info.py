@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from got.cli.parser import CommandError
 from got.command import read_object
 from got.config import CONFIGS
+from got.files import fault
 from got.hub import locate
 
 if TYPE_CHECKING:
@@ -100,21 +101,13 @@ def _part(folder: Path, kind: str) -> dict[str, Any]:
 
 def _tensors(path: Path) -> list[dict[str, Any]]:
     """Shapes and dtypes from the header of a safetensors file, whose length must be what the header says."""
-    size = path.stat().st_size
+    what = fault(path)
+    if what is not None:
+        raise CommandError(f"{path} {what}")
     with path.open("rb") as file:
-        head = file.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
-        if 8 + length > size:
-            raise CommandError(f"{path} is cut short or no safetensors file")
-        try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
-            raise CommandError(f"{path} is no safetensors file: {error}") from error
-    tensors = [value for name, value in header.items() if name != "__metadata__"]
-    end = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors), default=0)
-    if end != size:
-        raise CommandError(f"{path} is cut short: expected {end} bytes but got {size}")
-    return tensors
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return [value for name, value in header.items() if name != "__metadata__"]
 
 
 def _sha256(path: Path) -> str:

@@ -41,7 +41,8 @@ An example in all of them:
 Text-to-image has no source and one step; a multi-turn edit has several steps, each upon the picture before it.
 
 `python -m got.data COMMAND --help` teaches a command.
-Exit codes: 0 done, 1 `check` found problems, 2 a mistake in the command (one line says which), 130 interrupted.
+Exit codes: 0 done, 1 `check` found problems, or `import` or `annotate` end without any example, 2 a mistake in the
+command (one line says which), 130 interrupted.
 """
 _MAKE = """\
 examples:

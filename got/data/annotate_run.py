@@ -349,6 +349,7 @@ class _Run:
         asker, known = self._asker, len(self._writer.known_ids())
         rejected = collections.Counter(_check_of(reasons) for reasons in self._rejected.values())
         return {
+            **({} if known else {"ok": False}),  # nothing came of it: exit code 1
             "accepted": known,
             "accepted_now": known - self._before,
             "rejected": dict(sorted(rejected.items())),

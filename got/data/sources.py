@@ -268,7 +268,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             raise
     result = {"output": str(arguments.output), **counts, "there_before": there_before, "failed": len(failures)}
     _report(Path(arguments.output), failures, counts["without_chain"])
-    return result
+    return result if counts["written"] + there_before else {**result, "ok": False}  # nothing came of it: exit code 1
 
 
 def _added(example: Example, writer: Writer, ids: set[str]) -> bool:
