@@ -10,7 +10,6 @@ from evals import icon_detector, mmcv_ops, photo_detectors, weights
 from evals.assets import detector_loss, detector_report, icon_scenes, training
 from evals.detectors import make_detector
 from evals.icon_detector import Calibration, IconDetector
-from evals.metrics.boxes import iou_matrix
 from evals.records import UserError
 from evals.vocabulary import CLASSES
 
