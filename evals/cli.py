@@ -201,7 +201,11 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         choices=("model", "sequential"),
         help="for a GPU smaller than the model: weights wait in main memory, network by network or layer by layer",
     )
-    add("--compile", action="store_true", help="torch compiles the model's UNet (minutes), which then runs faster")
+    add(
+        "--compile",
+        action="store_true",
+        help="torch compiles the model's UNet (minutes), which then runs faster; wants a compiler",
+    )
     add("--dry-run", action="store_true", help="print what would be done, and stop")
     add(
         "--doctor",

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class IconNetwork(nn.Module):
     """Class scores and box sides at every cell of square grids, one grid per stride."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, model: dict[str, Any]) -> None:
         """A network with arbitrary weights.
 

@@ -130,10 +130,12 @@ def run(plan: Plan) -> dict[str, Any]:
     """
     directory = RunDirectory(plan.output)
     with directory.locked():
+        begun = directory.spec.exists()
         try:
             plan = _prepare(_build_once(plan), directory)
         except UserError:
-            directory.forget_if_empty()
+            if not begun:
+                directory.forget_if_empty()
             raise
         finished = directory.read_scores()
         logs = _Logs.read(plan, directory)

@@ -134,6 +134,7 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path):
     )
     with pytest.raises(UserError, match="--device cuda:77 cannot be used"):
         run(plan)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_not_there_is_one_line_before_any_model_is_loaded(tmp_path, capsys):

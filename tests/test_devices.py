@@ -2,6 +2,8 @@
 
 None of it needs a GPU; where there is one, the last part runs there."""
 
+import sys
+
 import got_kit
 import numpy as np
 import pytest
@@ -66,6 +68,14 @@ def test_a_saved_pipeline_is_shared_out_over_devices_as_any_of_diffusers(pipe, t
     np.testing.assert_allclose(draw(shared), draw(checkpoint.load(tmp_path / "saved")), atol=atol)
 
 
+@pytest.fixture
+def compiler(monkeypatch):
+    """A compiler for what is compiled on a processor without one: not inductor's code, but the graph as it is."""
+    if DEVICE == "cpu":
+        monkeypatch.setenv("CXX", "true")
+
+
+@pytest.mark.usefixtures("compiler")
 def test_flags_of_the_command_line_save_memory_and_compile(pipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkpoint.save_fp16(pipe, "saved")
@@ -211,6 +221,7 @@ def test_mini_draws_and_edits_alike_with_offload(expected, offload):
     assert np.abs(images - expected[1]).mean() < 0.002
 
 
+@pytest.mark.usefixtures("compiler")
 def test_a_loaded_unet_is_compiled_when_it_is_asked_for(expected):
     """With inductor on a GPU; on a processor that takes minutes, so its graph is run as it is."""
     pipe = checkpoint.load("mini", DEVICE, compiled=True)
@@ -226,8 +237,37 @@ def test_a_loaded_unet_is_compiled_when_it_is_asked_for(expected):
 
 
 def test_weights_that_move_are_not_compiled():
-    with pytest.raises(ValueError, match="offload or compiling but got both"):
+    with pytest.raises(checkpoint.PlaceError, match="offload or compiling but got both"):
         checkpoint.load("nowhere", "cuda", offload="sequential", compiled=True)
+
+
+@pytest.mark.parametrize(
+    ("device", "variables", "said"),
+    [
+        ("cpu", {}, r"but g\+\+ cannot be run: install one .* or name one in CXX"),
+        ("cuda", {}, "but gcc and clang cannot be run: install one .* or name one in CC"),
+        ("cpu", {"CXX": "nowhere/c++ -O3"}, r"but CXX names 'nowhere/c\+\+ -O3', which does not run"),
+        ("cuda", {"CC": "'"}, r"""but CC names "'", which does not run"""),
+    ],
+)
+def test_compiling_without_a_compiler_is_refused_before_anything_is_read(
+    monkeypatch, tmp_path, device, variables, said
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(checkpoint.PlaceError, match=said):
+        checkpoint.load("nowhere", device, compiled=True)
+
+
+@pytest.mark.parametrize(("device", "variable"), [("cpu", "CXX"), ("cuda", "CC")])
+def test_a_compiler_that_runs_is_found_by_its_variable(monkeypatch, device, variable):
+    monkeypatch.setenv(variable, f"{sys.executable} -I")
+    assert speed.missing_compiler(device) is None
+    assert speed.missing_compiler("mps") is None
 
 
 def test_short_floats_that_are_only_imitated_are_warned_about(monkeypatch, caplog):

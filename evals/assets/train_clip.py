@@ -208,6 +208,7 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     path = (args.output or WEIGHTS.parent) / WEIGHTS.name
+    path.parent.mkdir(parents=True, exist_ok=True)
     if args.report_only:
         everything = json.loads(training.numbers_path(path).read_text())
         everything |= clip_report.report(load(path), args.scenes)

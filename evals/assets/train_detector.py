@@ -12,6 +12,7 @@ import argparse
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ def new_network(seed: int) -> IconNetwork:
     """The config's network with weights fixed by a seed."""
     network = build()
     training.initialize(network, torch.Generator().manual_seed(seed))
-    head = network.bbox_head
+    head: Any = network.bbox_head
     for classify, regress in zip(head.rtm_cls, head.rtm_reg, strict=True):
         torch.nn.init.normal_(classify.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
         torch.nn.init.constant_(classify.bias, float(np.log(PRIOR / (1 - PRIOR))))
@@ -86,6 +87,7 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     path = (args.output or WEIGHTS.parent) / WEIGHTS.name
+    path.parent.mkdir(parents=True, exist_ok=True)
     if args.report_only:
         everything = json.loads(training.numbers_path(path).read_text())
         everything |= detector_report.report(IconDetector.load(path), args.scenes)

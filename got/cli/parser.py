@@ -264,7 +264,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="draw as the released code does where this one differs on purpose (got/reference.py lists where); plans of"
         " --plan-only are written the usual way",
     )
-    add("--compile", action="store_true", help="torch compiles the UNet (minutes), which then runs faster")
+    add(
+        "--compile",
+        action="store_true",
+        help="torch compiles the UNet (minutes), which then runs faster; wants a compiler",
+    )
     add("--vae-slicing", action="store_true", help="pictures pass the autoencoder one by one, in less memory")
     add(
         "--vae-tiling", action="store_true", help="they pass it in tiles: large ones in less memory, perhaps with seams"
