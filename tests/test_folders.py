@@ -375,8 +375,12 @@ def test_other_images_altogether_are_another_run(scored):
     output, images, words = scored
     for number, path in enumerate(sorted(images.glob("*/samples/*.png"))):
         put(path, number)
+    with pytest.raises(UserError, match=r"other files \(12 of its 12 images have changed: .*/0000\.png, .* --from gen"):
+        run(make_plan(output, *words))
+    (output / "sources.jsonl").rename(output / "gone")
     with pytest.raises(UserError, match=r"other files \(folder_sha256.*choose another --output or .* --from generate"):
         run(make_plan(output, *words))
+    (output / "gone").rename(output / "sources.jsonl")
     run(make_plan(output, *words, "--from", "verdict"))
     run(folder_plan(output, *words, "--from", "generate"))
     run(refuse_all(make_plan(output, *words)))
@@ -462,8 +466,9 @@ def test_long_rewritten_prompts_are_one_error_that_names_the_way(drawn, tmp_path
     assert result["prompt"].startswith("A detailed scene:\u2028")
     assert json.loads(result["metadata"])["index"] == 7
     assert lines(tmp_path / "run/results.jsonl")[0]["filename"] == lines(drawn / "results.jsonl")[0]["filename"]
-    other = CASES[0].id
-    assert (tmp_path / "run" / "images" / other).is_dir()
+    shutil.rmtree(images)
+    again = run(make_plan(tmp_path / "run", *model, "--from", "verdict"))
+    assert again["images"] == scores["images"], "a run keeps what its folder said"
 
 
 def test_a_folders_own_prompts_may_be_anything(tmp_path):
@@ -502,6 +507,8 @@ def test_bad_metadata_are_one_line(tmp_path, text, message):
 
 
 def test_the_folders_prompts_need_a_folder(tmp_path):
+    with pytest.raises(UserError, match="--tasks: expected names with commas between them but got ','"):
+        make_plan(tmp_path / "run", "--tasks", ",")
     with pytest.raises(UserError, match="--prompts folder is for --model folder:PATH, not for --model oracle"):
         make_plan(tmp_path / "run", "--prompts", "folder")
     (tmp_path / "folder").write_text(json.dumps(CASE.metadata) + "\n")
