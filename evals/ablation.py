@@ -214,7 +214,8 @@ def case_scores(folder: Path) -> dict[str, tuple[str, float]]:
     results, _ = read_lines(RunDirectory(folder).results)
     observations, _ = read_lines(RunDirectory(folder).observations)
     right: dict[str, list[bool]] = {}
-    tags, first = {}, {}
+    tags: dict[str, str] = {}
+    first: dict[str, str] = {}
     for line, seen in zip(results, observations, strict=True):
         case = seen["case"]
         if "prompt" in line:  # equal prompts under several ids are one case

@@ -77,7 +77,10 @@ def _scale(text: str) -> float:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(sorted({name.strip() for name in text.split(",") if name.strip()}))
+    names = {name.strip() for name in text.split(",") if name.strip()}
+    if not names:
+        raise argparse.ArgumentTypeError(f"expected names with commas between them but got {text!r}")
+    return tuple(sorted(names))
 
 
 def _chain(text: str) -> str:

@@ -103,7 +103,10 @@ def load_cases(args: argparse.Namespace) -> list[Case]:
         kind, _, root = args.model.partition(":")
         if kind != "folder":
             raise UserError(f"--prompts folder is for --model folder:PATH, not for --model {args.model}")
-        return geneval_prompts.from_folder(Path(root), most)
+        drawn = None if args.start in (None, "generate") or args.output is None else args.output / "images"
+        # A run keeps the metadata of its cases: it can be scored again where the folder is gone.
+        gone = not Path(root).is_dir() and drawn is not None and drawn.is_dir()
+        return geneval_prompts.from_folder(drawn if gone and drawn is not None else Path(root), most)
     own = args.prompts
     return geneval_prompts.cases(geneval_prompts.read(own, most) if own else geneval_prompts.generate())
 

@@ -320,10 +320,11 @@ def _write_sources(plan: Plan, directory: RunDirectory) -> None:
 def _redo_changed_images(plan: Plan, directory: RunDirectory, spec: dict[str, Any]) -> dict[str, Any]:
     """Forgets the samples whose file in the user's folder has changed, so that they are done again, and says which.
 
-    Where most files have changed, it is another set of images: then nothing is done, and the run is refused later.
-
     Returns:
         The identity that the run now has.
+
+    Raises:
+        UserError: Most files have changed: these are other images, and the run's results would be lost.
     """
     before: Log = {key_of(line): line for line in read_lines(directory.sources)[0]}
     now: Log = {key_of(line): line for line in plan.sources}
@@ -332,9 +333,13 @@ def _redo_changed_images(plan: Plan, directory: RunDirectory, spec: dict[str, An
     old, new = spec["identity"]["generate"], plan.identity["generate"]
     same_otherwise = all(line.startswith("folder_sha256") for line in differences(old, new))
     known = sum(bool(line["sha256"]) for line in before.values())
-    if plan.start is not None or not before or not changed or not same_otherwise or 2 * len(replaced) > known:
+    if plan.start is not None or not before or not changed or not same_otherwise:
         return cast("dict[str, Any]", spec["identity"])
     names = [str(now[key]["file"] or before[key]["file"]) for key in changed]
+    if 2 * len(replaced) > known:
+        what = f"{len(replaced):,} of its {known:,} images have changed: {some(names)}"
+        advice = "choose another --output or redo this one with --from generate"
+        raise UserError(f"{directory.path} was made with other files ({what}); {advice}")
     note(f"{len(changed):,} of {len(now):,} images have changed since this run was made: done again ({some(names)})")
     directory.scores.unlink(missing_ok=True)
     for log in (directory.chains, directory.observations, directory.failures):
