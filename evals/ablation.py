@@ -10,6 +10,8 @@ Every flag that is not listed below goes to the suite, in all cells. A cell is a
 ``--output``: it can be resumed, scored again and reported alone. All cells have the same prompts and the same noise,
 and the same chains unless the cell changes them, so differences are paired.
 
+Exit codes: 0 done, 1 a cell scored nothing, 2 a mistake in the command, 130 interrupted.
+
 A grid file names its cells, or the axes whose combinations are the cells; the first one is what the others are compared
 with::
 

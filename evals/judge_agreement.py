@@ -270,6 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m evals.judge_agreement",
         description="Holds a judge against human ratings, and people against each other.",
+        epilog="Exit codes: 0 done, 1 no correlation could be computed, 2 a mistake in the command, 130 interrupted.",
         allow_abbrev=False,
     )
     parser.add_argument("--ratings", type=Path, nargs="+", required=True, metavar="TSV", help="one file per rater")

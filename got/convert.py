@@ -178,7 +178,7 @@ def _open(folder: Path) -> dict[str, torch.Tensor]:
 def _open_file(path: Path) -> dict[str, torch.Tensor]:
     what = fault(path)
     if what is not None:
-        raise CheckpointError(f"{path} {what}")
+        raise CheckpointError(f"Cannot read {path}: it {what}")
     try:
         # weights_only: a pickle may run any code; this way it may build tensors and nothing else.
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -114,7 +114,7 @@ def test_shards_convert_to_the_same_bytes(state, merged, tmp_path):
     converted = run(tmp_path, tmp_path / "out")
     assert (converted / "SHA256SUMS").read_text() == (merged / "SHA256SUMS").read_text()
     (tmp_path / names[1]).unlink()
-    with pytest.raises(CheckpointError, match=f"{names[1]} does not exist"):
+    with pytest.raises(CheckpointError, match=f"{names[1]}: it does not exist"):
         run(tmp_path, tmp_path / "again")
 
 

@@ -338,10 +338,10 @@ def test_lpips_names_what_does_not_fit(tmp_path, backbone):
     other = {"squeeze": "alex", "alex": "squeeze"}[net]
     with pytest.raises(UserError, match="does not fit"):
         make_lpips(f"{other}:{path}")
-    with pytest.raises(UserError, match="no such weights file"):
+    with pytest.raises(UserError, match="does not exist"):
         make_lpips(f"{net}:{tmp_path}/none.pth")
     (tmp_path / "bad.pth").write_bytes(b"not weights")
-    with pytest.raises(UserError, match="not a state dict"):
+    with pytest.raises(UserError, match="is no checkpoint of plain tensors"):
         make_lpips(f"{net}:{tmp_path}/bad.pth")
     with pytest.raises(UserError, match="Expected an LPIPS network"):
         make_lpips("resnet")
