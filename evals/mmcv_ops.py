@@ -101,12 +101,6 @@ def import_mmdet() -> str:
         MMDetectionError: it or a library that it needs cannot be loaded; the message says how to mend that.
     """
     try:
-        if EXTENSION not in sys.modules and importlib.util.find_spec(EXTENSION) is None:
-            module = TorchOps(EXTENSION)
-            module.ms_deform_attn_forward = ms_deform_attn_forward  # type: ignore[attr-defined]
-            # mmengine and mmcv probe with find_spec, which insists on a spec.
-            module.__spec__ = importlib.util.spec_from_loader(EXTENSION, loader=None)
-            sys.modules[EXTENSION] = module
         _import_quietly()
     except Exception as error:  # packages that do not fit each other raise anything when they are imported
         raise MMDetectionError(
@@ -150,6 +144,12 @@ def quiet() -> Iterator[None]:
 
 
 def _import_quietly() -> None:
+    if EXTENSION not in sys.modules and importlib.util.find_spec(EXTENSION) is None:
+        module = TorchOps(EXTENSION)
+        module.ms_deform_attn_forward = ms_deform_attn_forward  # type: ignore[attr-defined]
+        # mmengine and mmcv probe with find_spec, which insists on a spec.
+        module.__spec__ = importlib.util.spec_from_loader(EXTENSION, loader=None)
+        sys.modules[EXTENSION] = module
     with quiet():
         import mmdet.datasets.transforms
         import mmdet.models  # noqa: F401
