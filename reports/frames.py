@@ -57,8 +57,8 @@ class Run:
     @property
     def is_scored(self) -> bool:
         """Whether any image has a score."""
-        overall = self.scores["overall"]
-        return bool(overall["images"] if "categories" in self.scores else overall["score"]["n"])
+        overall = self.scores.get("overall") or {}
+        return bool(overall.get("images") or (overall.get("score") or {}).get("n"))
 
     @property
     def tells_right_from_wrong(self) -> bool:

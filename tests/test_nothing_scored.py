@@ -211,6 +211,17 @@ def test_a_clip_that_cannot_be_had_is_noticed_before_the_first_image(tmp_path, c
     assert call(capsys, geneval.SUITE, *words, "--limit", "1", "--output", tmp_path / "run")[0] == 0
 
 
+@pytest.mark.parametrize("flag", ["--embedder openclip:ViT-B-32/", "--clip openclip:ViT-B-32/", "--lpips squeeze:"])
+def test_an_instrument_of_edits_that_cannot_be_had_is_noticed_before_the_first_image(tmp_path, capsys, flag):
+    suite = importlib.import_module("evals.emu_edit").SUITE
+    (tmp_path / "empty.pth").write_bytes(b"")
+    words = ["--model", "target", *f"{flag}{tmp_path}/empty.pth".split(" "), *ONE, "--output", tmp_path / "run"]
+    code, _, err = call(capsys, suite, *words)
+    assert code == 2
+    assert "empty.pth is empty" in err
+    assert not (tmp_path / "run").exists()
+
+
 # ---------------------------------------------------------------------------------------------- classes without a label
 class Few(ArithmeticDetector):
     """Has labels for these classes only."""

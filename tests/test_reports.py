@@ -99,7 +99,12 @@ def test_csv_is_numbers(run, tmp_path, capsys):
     import pandas as pd
 
     assert pd.read_csv(target)["overall"].iloc[-1] == 0.5
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"rows": 14, "runs": 1, "output": str(target)}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {
+        "rows": 14,
+        "runs": 1,
+        "scored": 1,
+        "output": str(target),
+    }
 
 
 def test_footnotes_say_what_a_number_rests_on(run):
