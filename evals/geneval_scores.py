@@ -170,9 +170,7 @@ def _block(
         "bounds": list(statistics.bounds(correct, len(every), missing)) if missing > 0 else None,
         "missing": missing,
         "prompts_any": _share(_clustered(any_right)).as_dict(),
-        "plan": _share(
-            _clusters(groups, lambda o: [] if o.plan_correct is None else [o.plan_correct])
-        ).as_dict(),
+        "plan": _share(_clusters(groups, lambda o: [] if o.plan_correct is None else [o.plan_correct])).as_dict(),
         "faults": {name: faults[name] for name in FAULTS},
         "right_despite_plan": sum(o.correct and o.plan_correct is False for o in every),
         "layout": {

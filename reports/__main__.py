@@ -151,16 +151,16 @@ def _compare(args: argparse.Namespace) -> dict[str, object]:
     if args.output is not None:
         report.check(args.output)
     a, b = (compare.of_run(run) for run in runs)
-    compare.refuse_unlike(*runs)
+    note = compare.wordings(*runs)
     rows = compare.compare(a, b)
-    sys.stdout.write(compare.markdown(rows, a, b))
+    sys.stdout.write(compare.markdown(rows, a, b, note))
     change = rows[0].difference
     written: dict[str, object] = {}
     if args.output is not None:
         with style.sheet():
             written = {"output": report.write(changes.of_two(*runs), args.output, args.pictures)["output"]}
     return {"difference": change.value, "interval_95": [change.low, change.high], "p_value": change.p_value,
-            "cases": change.cases, "verdict": rows[0].words, **written}  # fmt: skip
+            "cases": change.cases, "verdict": rows[0].words, **({"note": note} if note else {}), **written}  # fmt: skip
 
 
 def _runs(paths: list[Path]) -> list[Run]:
@@ -172,13 +172,21 @@ def _runs(paths: list[Path]) -> list[Run]:
 
 
 def _baseline(args: argparse.Namespace) -> dict[str, object]:
-    outcomes = compare.of_run(load_run(args.run_directory))
+    outcomes = compare.of_run(_known(args.run_directory))
     _write(args.output, (json.dumps(outcomes.as_dict(), indent=1) + "\n").encode())
     return {"cases": len(outcomes.right), "output": str(args.output)}
 
 
+def _known(path: Path) -> Run:
+    """A run that says how it was made."""
+    run = load_run(path)
+    if run.public_scores is not None:
+        raise UserError(f"{run.public_scores} does not say how its images were made; a gate compares like with like")
+    return run
+
+
 def _gate(args: argparse.Namespace) -> dict[str, object]:
-    baseline, run = compare.of_baseline(args.baseline), compare.of_run(load_run(args.run_directory))
+    baseline, run = compare.of_baseline(args.baseline), compare.of_run(_known(args.run_directory))
     suite = str(run.made_by["generate"]["suite"])
     decision = compare.decide(baseline, run, args.max_drop, args.alpha)
     text = f"**{decision.answer}**: {decision.why}\n\n"

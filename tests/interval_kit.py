@@ -5,6 +5,7 @@ Two runs of the same prompts share their prompts' difficulty by a Gaussian copul
 """
 
 import dataclasses
+import functools
 import sys
 
 import numpy as np
@@ -46,13 +47,19 @@ DIFFERENCES = [
 ]  # fmt: skip
 
 
+GRID = np.linspace(-6, 6, 2001)
+
+
+@functools.cache
+def quantiles(share):
+    """Chances of prompts whose difficulty is at each point of the grid."""
+    strength = 1 / CORRELATION - 1
+    return stats.beta.ppf(stats.norm.cdf(GRID), share * strength, (1 - share) * strength)
+
+
 def chances(share, normal):
     """Each prompt's chance from standard normal numbers."""
-    if share in (0, 1):
-        return np.full(normal.shape, float(share))
-    strength = 1 / CORRELATION - 1
-    grid = np.linspace(-6, 6, 2001)
-    return np.interp(normal, grid, stats.beta.ppf(stats.norm.cdf(grid), share * strength, (1 - share) * strength))
+    return np.full(normal.shape, float(share)) if share in (0, 1) else np.interp(normal, GRID, quantiles(share))
 
 
 def drawn(rng, shares, prompts, normals):
@@ -81,20 +88,20 @@ class Coverage:
         return cls(1 - above - below, above, below, np.mean(high - low))
 
 
-def of_shares(prompts, shares, runs, seed=0):
-    """Coverage of the overall score, and of the six tasks."""
+def of_shares(prompts, shares, runs, seed=0, *, tasks=True):
+    """Coverage of the overall score, and of the six tasks if they are asked for."""
     rng = np.random.default_rng(seed)
     labels, images = tasks_of(prompts), np.full(prompts, IMAGES)
-    overall, tasks = [], {name: [] for name in np.unique(labels)}
+    overall, by_task = [], {name: [] for name in np.unique(labels) if tasks}
     for _ in range(runs):
         right = drawn(rng, shares, prompts, rng.standard_normal(prompts))
         found = statistics.share(right, images, labels)
         overall.append((found.low, found.high))
-        for name, ends in tasks.items():
+        for name, ends in by_task.items():
             part = statistics.share(right[labels == name], images[labels == name])
             ends.append((part.low, part.high))
-    by_task = [Coverage.of(ends, share) for ends, share in zip(tasks.values(), shares, strict=True)]
-    return Coverage.of(overall, np.mean(shares)), by_task
+    parts = [Coverage.of(ends, share) for ends, share in zip(by_task.values(), shares, strict=False)]
+    return Coverage.of(overall, np.mean(shares)), parts
 
 
 def of_difference(prompts, likeness, before, after, runs, seed=0):
