@@ -60,13 +60,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="python -m reports")
     _add_report(commands)
     table = commands.add_parser("table", help="runs beside the published rows")
-    table.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run")
+    table.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN",
+        help="directory of a finished run, or the results.jsonl of GenEval's public scorer",
+    )  # fmt: skip
     table.add_argument("--format", choices=formats.FORMATS, default="text", help="default: %(default)s")
     table.add_argument("--output", type=Path, metavar="FILE", help="write the table there instead of printing it")
     table.set_defaults(run=_table)
     both = commands.add_parser("compare", help="two runs, case by case")
-    both.add_argument("a", type=Path, metavar="A", help="directory of a finished run")
-    both.add_argument("b", type=Path, metavar="B", help="the same, with the same prompts")
+    both.add_argument("a", type=Path, metavar="A", help="a finished run, or a file of GenEval's public scorer")
+    both.add_argument("b", type=Path, metavar="B", help="the same, of the same cases")
     both.add_argument("--output", type=Path, metavar="DIR", help="write a page with the flipped images side by side")
     both.add_argument("--pictures", choices=report.PICTURES, default="auto", help="as in report (default: %(default)s)")
     both.set_defaults(run=_compare)

@@ -108,7 +108,7 @@ def share(right: ArrayLike, images: ArrayLike, tasks: Sequence[str] | None = Non
 
     >>> estimate = share([4, 0, 2, 2], [4, 4, 4, 4])
     >>> estimate.value, round(estimate.low, 3), round(estimate.high, 3), estimate.n, estimate.clusters
-    (0.5, 0.199, 0.801, 16, 4)
+    (0.5, 0.18, 0.82, 16, 4)
     >>> share([4] * 12, [4] * 12, ["a", "b"] * 6).low > share([4] * 11 + [3], [4] * 12, ["a", "b"] * 6).low
     True
     >>> share([], []).value is None
@@ -143,15 +143,20 @@ class _Share:
 
 def _share(total: NDArray[np.float64], size: NDArray[np.float64], labels: NDArray[np.str_]) -> _Share:
     """The interval of `share`; all clusters have images."""
-    from scipy.special import betaincinv
+    from scipy.special import betaincinv, stdtrit
 
     _, of = np.unique(labels, return_inverse=True)
     images, squares = np.bincount(of, size), np.bincount(of, size**2)  # (tasks,)
     part = np.bincount(of, total) / images
-    effects = _effects(images, squares, _likeness_of_images(total, size, of))
+    effects, least = (
+        _effects(images, squares, likeness) for likeness in (_likeness_of_images(total, size, of), _LIKENESS)
+    )
+    if (size > 1).any():  # an estimated correlation: Student's t instead of the normal distribution, as they do
+        freedom = len(size) - len(images) + _LIKENESS_WEIGHT
+        images = images * float(stdtrit(np.inf, _TAIL) / stdtrit(freedom, _TAIL)) ** 2
     effective = images / effects
     value, weight = float(part.mean()), 1 / len(part)
-    image = float((weight / images * np.maximum(effects, _effects(images, squares, _LIKENESS))).max())
+    image = float((weight / images * np.maximum(effects, least)).max())
     # T = 1 gives Jeffreys' own posterior, Beta(x + 1/2, n - x + 1/2) with n = 1 / image.
     variance = float(((weight**2) * part * (1 - part) / effective).sum()) + image**2 / 2 + image**3 / 4
     variance /= (1 + image) ** 2 * (1 + 2 * image)
@@ -165,7 +170,7 @@ def _share(total: NDArray[np.float64], size: NDArray[np.float64], labels: NDArra
     return _Share(value=value, low=low, high=high, image=image)
 
 
-def _effects(images: NDArray[np.float64], squares: NDArray[np.float64], likeness: float) -> NDArray[np.float64]:
+def _effects(images: NDArray[Any], squares: NDArray[Any], likeness: float) -> NDArray[np.float64]:
     """Kish's design effect: how many images of each task say as much as one independent image, ``(tasks,)``."""
     found: NDArray[np.float64] = 1 + np.maximum(squares / images - 1, 0) * likeness
     return found
