@@ -43,7 +43,7 @@ _TAIL = 0.025
 _LIKENESS = 0.3
 """Correlation of two images of one prompt where a run cannot tell: where none is wrong, say."""
 
-_LIKENESS_WEIGHT = 12.0
+_LIKENESS_WEIGHT = 16.0
 """So many wrong images of a run weigh as much as `_LIKENESS`. With fewer, the first one would raise the lower end."""
 
 
@@ -108,7 +108,7 @@ def share(right: ArrayLike, images: ArrayLike, tasks: Sequence[str] | None = Non
 
     >>> estimate = share([4, 0, 2, 2], [4, 4, 4, 4])
     >>> estimate.value, round(estimate.low, 3), round(estimate.high, 3), estimate.n, estimate.clusters
-    (0.5, 0.18, 0.82, 16, 4)
+    (0.5, 0.185, 0.815, 16, 4)
     >>> share([4] * 12, [4] * 12, ["a", "b"] * 6).low > share([4] * 11 + [3], [4] * 12, ["a", "b"] * 6).low
     True
     >>> share([], []).value is None
