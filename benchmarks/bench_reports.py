@@ -53,7 +53,7 @@ def write_run(folder: Path, samples: int) -> Path:
 
 def _scores(samples: int) -> dict[str, Any]:
     cases = samples // PER_PROMPT
-    half = statistics.ratio([PER_PROMPT / 2] * cases, [PER_PROMPT] * cases, np.random.default_rng(0)).as_dict()
+    half = statistics.share([PER_PROMPT / 2] * cases, [PER_PROMPT] * cases).as_dict()
     wrong = range(1, samples, 2)
     return {
         "suite": "geneval", "version": 1, "model": "got", "world": "icon world", "detector": "icon", "reference": None,

@@ -211,8 +211,8 @@ def plan_of(suite: Suite, cell: Cell, shared: Sequence[str], output: Path) -> Pl
         raise UserError(f"cell {cell.name}: {error}") from error
 
 
-def case_scores(folder: Path) -> dict[str, tuple[str, float]]:
-    """Of a finished run: task and share of right images by case."""
+def case_scores(folder: Path) -> dict[str, tuple[str, float, int]]:
+    """Of a finished run: task, share of right images and their number by case."""
     results, _ = read_lines(RunDirectory(folder).results)
     observations, _ = read_lines(RunDirectory(folder).observations)
     right: dict[str, list[bool]] = {}
@@ -224,7 +224,7 @@ def case_scores(folder: Path) -> dict[str, tuple[str, float]]:
             case = first.setdefault(alike(line["prompt"], json.loads(line["metadata"])), case)
         right.setdefault(case, []).append(line["correct"])
         tags[case] = line["tag"] if "tag" in line else line["category"]
-    return {case: (tags[case], float(np.mean(values))) for case, values in right.items()}
+    return {case: (tags[case], float(np.mean(values)), len(values)) for case, values in right.items()}
 
 
 def seconds_per_image(folder: Path) -> float | None:
@@ -257,8 +257,10 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
         before, after = [base[case][1] for case in both], [own[case][1] for case in both]
         # As the suite sums up: over tasks of one weight, or over edits.
         strata = [base[case][0] if "tasks" in scores else "all" for case in both]
+        images = [min(base[case][2], own[case][2]) for case in both]
         rng = np.random.default_rng(_SEED)
-        differences.append(statistics.paired_difference(before, after, rng, strata=strata) if both else None)
+        change = statistics.paired_difference(before, after, rng, images=images, strata=strata) if both else None
+        differences.append(change)
         overall, tasks = estimates(scores)
         rows.append({"cell": cell.name, "flags": list(cell.words), "run": folder.name,
                      "overall": overall, "tasks": tasks,
@@ -379,9 +381,10 @@ def _main(words: Sequence[str]) -> int:
     note = (
         f"{options.suite}, {finished[0][2]['world']}, {len(plans[0].cases)} cases, "
         f"{len(plans[0].samples)} images a cell. "
-        f"`python -m evals.ablation {shlex.join(words)}`. Differences are paired by case, to the first cell."
+        f"`python -m evals.ablation {shlex.join(words)}`. Differences are paired by case, to the first cell. "
+        f"Intervals: {statistics.INTERVALS}; of differences, of the two runs' own by MOVER."
     )
-    content = {"command": list(words), "suite": options.suite, "cells": rows}
+    content = {"command": list(words), "suite": options.suite, "intervals": statistics.INTERVALS, "cells": rows}
     write_atomic(output / "ablation.json", json.dumps(content, indent=2).encode())
     write_atomic(output / "ablation.md", markdown(rows, note).encode())
     best = max(rows, key=lambda row: row["overall"]["value"] or 0.0)

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from evals import measured
-from evals.metrics import images, judging
+from evals.metrics import images, judging, statistics
 from evals.metrics.edits import EditTruth
 from evals.metrics.images import HIGHER_IS_BETTER, Score
 from evals.records import Judgement, counted_causes, unlabelled, world_of
@@ -70,6 +70,7 @@ def summarize(
         },
         "missing": {"total": total - len(observations), "by_cause": dict(causes.most_common()), **unlabelled(failures)},
         "faults": _faults(observations),
+        "intervals": statistics.INTERVALS,
     }
 
 
@@ -123,7 +124,7 @@ def _block(lines: Sequence[dict[str, Any]], wanted: int, args: argparse.Namespac
         "truncation_unknown": sorted({label for line in lines for label in line.get("truncation_unknown", ())}),
         "metrics": metrics,
         "judge": judge,
-        "measured": measured.summarize(seen, rng) if (seen := [o for o in lines if "measured" in o]) else None,
+        "measured": measured.summarize(seen) if (seen := [o for o in lines if "measured" in o]) else None,
     }
 
 
@@ -272,7 +273,10 @@ def _measured_table(scores: dict[str, Any]) -> Table:
         ", ".join(f"{name} {block[side]:.3f}" for name, block in scores["overall"]["measured"]["shares"].items())
         for side in ("identity", "target")
     )
-    caption = f"measured by {scores['detector']}\nuntouched source: {floor}\ntrue target: {ceiling}"
+    caption = (
+        f"measured by {scores['detector']}; intervals: {statistics.method_of(scores)}, clustered by source picture\n"
+        f"untouched source: {floor}\ntrue target: {ceiling}"
+    )
     table = _table("Edits that a detector finds done, and the rest untouched", columns, caption, first="category")
     for tag, block in _rows(scores):
         found = block["measured"]

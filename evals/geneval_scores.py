@@ -80,6 +80,9 @@ class Outcome:
 Group: TypeAlias = "tuple[str, list[Outcome]]"
 """The images of a case, under a name that cases of equal content share: these are one cluster of the intervals."""
 
+Cluster: TypeAlias = "tuple[float, int]"
+"""Sum and number of the values of one cluster."""
+
 
 def summarize(
     cases: Sequence[Case],
@@ -109,36 +112,48 @@ def summarize(
     for case in cases:
         groups[case.tag].append((alike(case.prompt, case.metadata), by_case[case.id]))
     every = [group for tag in ordered for group in groups[tag]]
-    tasks, estimates = {}, []
-    for tag in ordered:
-        score = _estimate(groups[tag], lambda o: [float(o.correct)], rng)
-        estimates.append(score)
-        tasks[tag] = _block(groups[tag], score, images_per_prompt, rng)
+    right = {tag: _clusters(groups[tag], _right) for tag in ordered}
+    tasks = {tag: _block(groups[tag], _share(right[tag]), images_per_prompt, rng) for tag in ordered}
+    clusters = [(tag, cluster) for tag in ordered for cluster in right[tag]]
+    overall = _share([cluster for _, cluster in clusters], [tag for tag, _ in clusters])
     return {
         "overall": {
-            **_block(every, statistics.mean_of(estimates), images_per_prompt, rng),
+            **_block(every, overall, images_per_prompt, rng),
             **_overall_bounds(list(tasks.values())),
         },
-        "images": _estimate(every, lambda o: [float(o.correct)], rng).as_dict(),
+        "images": _share(_clusters(every, _right)).as_dict(),
         "tasks": tasks,
         "missing": _missing(failures, by_case, images_per_prompt),
         "directions": DIRECTIONS,
+        "intervals": statistics.INTERVALS,
     }
 
 
-def _estimate(
-    groups: Sequence[Group], values: Callable[[Outcome], Sequence[float]], rng: np.random.Generator
-) -> Estimate:
-    """Mean of ``values`` over all images, images grouped by prompt."""
-    return _clustered([(name, [value for one in outcomes for value in values(one)]) for name, outcomes in groups], rng)
+def _right(outcome: Outcome) -> Sequence[bool]:
+    return [outcome.correct]
 
 
-def _clustered(groups: Sequence[tuple[str, Sequence[float]]], rng: np.random.Generator) -> Estimate:
-    """Mean of all values; those of equal names are one cluster."""
+def _clusters(groups: Sequence[Group], values: Callable[[Outcome], Sequence[float]]) -> list[Cluster]:
+    """The images' values by prompt."""
+    return _clustered([(name, [value for one in outcomes for value in values(one)]) for name, outcomes in groups])
+
+
+def _clustered(groups: Sequence[tuple[str, Sequence[float]]]) -> list[Cluster]:
+    """Sum and number of the values; those of equal names are one cluster."""
     clusters: dict[str, list[float]] = {}
     for name, values in groups:
         clusters.setdefault(name, []).extend(values)
-    return statistics.ratio([sum(each) for each in clusters.values()], [len(each) for each in clusters.values()], rng)
+    return [(sum(each), len(each)) for each in clusters.values()]
+
+
+def _share(clusters: Sequence[Cluster], tasks: Sequence[str] | None = None) -> Estimate:
+    """Share of values that are true: of all, or the mean over tasks."""
+    return statistics.share([total for total, _ in clusters], [number for _, number in clusters], tasks)
+
+
+def _mean(clusters: Sequence[Cluster], rng: np.random.Generator) -> Estimate:
+    """Mean of measurements."""
+    return statistics.ratio([total for total, _ in clusters], [number for _, number in clusters], rng)
 
 
 def _block(
@@ -148,20 +163,20 @@ def _block(
     every = [outcome for _, group in groups for outcome in group]
     missing = len(groups) * images_per_prompt - len(every)
     correct = sum(outcome.correct for outcome in every)
-    any_right = [(name, [float(any(outcome.correct for outcome in group))]) for name, group in groups if group]
+    any_right = [(name, [any(outcome.correct for outcome in group)]) for name, group in groups if group]
     faults = collections.Counter(outcome.fault for outcome in every)
     return {
         "score": score.as_dict(),
         "bounds": list(statistics.bounds(correct, len(every), missing)) if missing > 0 else None,
         "missing": missing,
-        "prompts_any": _clustered(any_right, rng).as_dict(),
-        "plan": _estimate(groups, lambda o: [] if o.plan_correct is None else [float(o.plan_correct)], rng).as_dict(),
+        "prompts_any": _share(_clustered(any_right)).as_dict(),
+        "plan": _share(_clusters(groups, lambda o: [] if o.plan_correct is None else [o.plan_correct])).as_dict(),
         "faults": {name: faults[name] for name in FAULTS},
         "right_despite_plan": sum(o.correct and o.plan_correct is False for o in every),
         "layout": {
-            "iou": _estimate(groups, lambda o: o.fit.ious if o.fit else (), rng).as_dict(),
-            "recall": _estimate(groups, lambda o: o.fit.hits if o.fit else (), rng).as_dict(),
-            "offset": _estimate(groups, lambda o: o.fit.offsets if o.fit else (), rng).as_dict(),
+            "iou": _mean(_clusters(groups, lambda o: o.fit.ious if o.fit else ()), rng).as_dict(),
+            "recall": _share(_clusters(groups, lambda o: o.fit.hits if o.fit else ())).as_dict(),
+            "offset": _mean(_clusters(groups, lambda o: o.fit.offsets if o.fit else ()), rng).as_dict(),
         },
     }
 

@@ -7,6 +7,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from evals.metrics import statistics
+
 _TITLES = {
     "single_object": "single object",
     "two_object": "two objects",
@@ -53,7 +55,7 @@ def _score_cells(block: dict[str, Any], scores: dict[str, Any], key: str) -> lis
 
 
 def _score_caption(scores: dict[str, Any]) -> str:
-    lines = [f"detector: {scores['detector']}; intervals: bootstrap over prompts"]
+    lines = [f"detector: {scores['detector']}; intervals: {statistics.method_of(scores)}, clustered by prompt"]
     if scores["reference"]:
         floor, ceiling = (scores["reference"][end]["what"] for end in ("floor", "ceiling"))
         lines.append(f"floor: {floor}; ceiling: {ceiling}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals import generators
-from evals.metrics import images
+from evals.metrics import statistics
 from evals.metrics.boxes import iou_matrix, to_pixels
 from evals.metrics.edits import SAME_PLACE_IOU, EditChecks, EditTruth, Thing, check_edit, ground_color
 from evals.records import Detection, Judgement, UserError
@@ -162,12 +162,11 @@ def stage_of(truth: EditTruth, measured: dict[str, Any]) -> str | None:
     return "drawing" if plan.done and plan.untouched else "plan"
 
 
-def summarize(lines: Sequence[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+def summarize(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Shares of edits done, of rests untouched, and of both, with floor and ceiling; and where the others failed.
 
     Args:
         lines: Observations with ``measured``, ``truth`` and ``group``.
-        rng: Source of the resamples.
     """
     groups = [line["group"] for line in lines]
     found = {side: [checks(_truth(line), line["measured"][side]) for line in lines] for side in _SIDES}
@@ -175,7 +174,7 @@ def summarize(lines: Sequence[dict[str, Any]], rng: np.random.Generator) -> dict
     for name, holds in _SHARES.items():
         values = {side: [float(holds(one)) for one in found[side]] for side in _SIDES}
         shares[name] = {
-            **images.summarize([images.Score(value=value) for value in values["result"]], groups, rng),
+            **statistics.share(*statistics.by_cluster(values["result"], groups)).as_dict(),
             "identity": float(np.mean(values["source"])),
             "target": float(np.mean(values["target"])),
         }

@@ -64,13 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="python -m reports")
     _add_report(commands)
     table = commands.add_parser("table", help="runs beside the published rows")
-    table.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run")
+    table.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN",
+        help="directory of a finished run, or the results.jsonl of GenEval's public scorer",
+    )  # fmt: skip
     table.add_argument("--format", choices=formats.FORMATS, default="text", help="default: %(default)s")
     table.add_argument("--output", type=Path, metavar="FILE", help="write the table there instead of printing it")
     table.set_defaults(run=_table)
     both = commands.add_parser("compare", help="two runs, case by case")
-    both.add_argument("a", type=Path, metavar="A", help="directory of a finished run")
-    both.add_argument("b", type=Path, metavar="B", help="the same, with the same prompts")
+    both.add_argument("a", type=Path, metavar="A", help="a finished run, or a file of GenEval's public scorer")
+    both.add_argument("b", type=Path, metavar="B", help="the same, of the same cases")
     both.add_argument("--output", type=Path, metavar="DIR", help="write a page with the flipped images side by side")
     both.add_argument("--pictures", choices=report.PICTURES, default="auto", help="as in report (default: %(default)s)")
     both.set_defaults(run=_compare)
@@ -157,16 +160,16 @@ def _compare(args: argparse.Namespace) -> dict[str, object]:
     if args.output is not None:
         report.check(args.output)
     a, b = (compare.of_run(run) for run in runs)
-    compare.refuse_unlike(*runs)
+    note = compare.wordings(*runs)
     rows = compare.compare(a, b)
-    sys.stdout.write(compare.markdown(rows, a, b))
+    sys.stdout.write(compare.markdown(rows, a, b, note))
     change = rows[0].difference
     written: dict[str, object] = {}
     if args.output is not None:
         with style.sheet():
             written = {"output": report.write(changes.of_two(*runs), args.output, args.pictures)["output"]}
     return {"difference": change.value, "interval_95": [change.low, change.high], "p_value": change.p_value,
-            "cases": change.cases, "verdict": rows[0].words, **written}  # fmt: skip
+            "cases": change.cases, "verdict": rows[0].words, **({"note": note} if note else {}), **written}  # fmt: skip
 
 
 def _runs(paths: list[Path]) -> list[Run]:
@@ -178,7 +181,7 @@ def _runs(paths: list[Path]) -> list[Run]:
 
 
 def _baseline(args: argparse.Namespace) -> dict[str, object]:
-    outcomes = compare.of_run(load_run(args.run_directory))
+    outcomes = compare.of_run(_known(args.run_directory))
     missing, total = outcomes.images()
     if missing == total:
         raise UserError(f"{args.run_directory} cannot be a baseline: none of its {total} images has a verdict")
@@ -186,8 +189,16 @@ def _baseline(args: argparse.Namespace) -> dict[str, object]:
     return {"cases": len(outcomes.right), "output": str(args.output)}
 
 
+def _known(path: Path) -> Run:
+    """A run that says how it was made."""
+    run = load_run(path)
+    if run.public_scores is not None:
+        raise UserError(f"{run.public_scores} does not say how its images were made; a gate compares like with like")
+    return run
+
+
 def _gate(args: argparse.Namespace) -> dict[str, object]:
-    baseline, run = compare.of_baseline(args.baseline), compare.of_run(load_run(args.run_directory))
+    baseline, run = compare.of_baseline(args.baseline), compare.of_run(_known(args.run_directory))
     suite = str(run.made_by["generate"]["suite"])
     decision = compare.decide(baseline, run, args.max_drop, args.alpha)
     text = f"**{decision.answer}**: {decision.why}\n\n"

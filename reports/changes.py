@@ -31,6 +31,7 @@ def of_two(before: Run, after: Run) -> Report:
         UserError: One has no verdicts, or they have no case in common.
     """
     rows = compare.compare(compare.of_run(before), compare.of_run(after))
+    comparison = tables.comparison_table(rows, before, after, compare.wordings(before, after))
     first, second = ({picture.key: picture for picture in load_pictures(run)} for run in (before, after))
     flipped = flips(first, second)
     album = Album()
@@ -52,7 +53,7 @@ def of_two(before: Run, after: Run) -> Report:
             Fact(title="images won", value=f"{len(flipped['won']):,}", note="wrong before, right after"),
             Fact(title="images lost", value=f"{len(flipped['lost']):,}", note="right before, wrong after"),
         ),
-        sections=(Section(id="tasks", title="Task by task", tables=(tables.comparison_table(rows, before, after),)),),
+        sections=(Section(id="tasks", title="Task by task", tables=(comparison,)),),
         browser=Browser(
             title="Images whose verdict changed",
             lead="Before and after, with planned and detected boxes and the reason. Open one for its chain.",

@@ -19,8 +19,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from evals.metrics import statistics
-from evals.records import UserError, alike
+from evals.records import UserError, alike, describes
 from evals.rundir import differences
+from reports.public_scores import UNKNOWN_IMAGES
 from reports.samples import load_pictures
 
 if TYPE_CHECKING:
@@ -88,12 +89,7 @@ def of_run(run: Run) -> Outcomes:
     Raises:
         UserError: It does not say how it was made, or nothing tells right from wrong in it.
     """
-    try:
-        identity = {stage: run.spec["identity"][stage] for stage in ("generate", "observe", "verdict")}
-        generate = {key: identity["generate"][key] for key in ("suite", "images_per_prompt", "seed", "prompts_sha256")}
-        each = int(generate["images_per_prompt"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{run.path / 'run.json'} does not say how the run was made: {error} is missing") from None
+    made_by, each = ({}, 0) if run.public_scores is not None else _made_by(run)
     pictures = load_pictures(run)
     if not run.tells_right_from_wrong:
         raise UserError(f"{run.path} has no verdicts: nothing measured its edits, or could tell right from wrong")
@@ -106,12 +102,23 @@ def of_run(run: Run) -> Outcomes:
         values[picture.index] = {"right": True, "wrong": False}.get(picture.outcome)
     return Outcomes(
         name=run.name,
-        made_by={"generate": generate, "observe": identity["observe"], "verdict": identity["verdict"]},
+        made_by=made_by,
         tasks=tasks,
         right={case: tuple(right[case]) for case in sorted(right)},
         pooled="tasks" not in run.scores,
         first=_repeated(pictures) if "tasks" in run.scores else {},
     )
+
+
+def _made_by(run: Run) -> tuple[dict[str, Any], int]:
+    """How a run was made, as far as runs that are compared must agree; and images of each prompt."""
+    try:
+        identity = {stage: run.spec["identity"][stage] for stage in ("generate", "observe", "verdict")}
+        generate = {key: identity["generate"][key] for key in ("suite", "images_per_prompt", "seed", "prompts_sha256")}
+        each = int(generate["images_per_prompt"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{run.path / 'run.json'} does not say how the run was made: {error} is missing") from None
+    return {"generate": generate, "observe": identity["observe"], "verdict": identity["verdict"]}, each
 
 
 def _repeated(pictures: Sequence[Picture]) -> dict[str, str]:
@@ -182,7 +189,9 @@ def compare(a: Outcomes, b: Outcomes) -> list[Row]:
     for name, cases in groups.items():
         before, after = ([float(np.mean(pairs[case][side])) for case in cases] for side in (0, 1))
         strata = ["all" if a.pooled else a.tasks[case] for case in cases]
-        change = statistics.paired_difference(before, after, np.random.default_rng(_SEED), strata=strata)
+        images = [min(map(len, pairs[case])) for case in cases]
+        rng = np.random.default_rng(_SEED)
+        change = statistics.paired_difference(before, after, rng, images=images, strata=strata)
         rows.append(
             Row(
                 task=name,
@@ -207,20 +216,33 @@ def _mean_of_tasks(values: Sequence[float], strata: Sequence[str]) -> float:
     return float(np.mean([np.mean([v for v, s in zip(values, strata, strict=True) if s == t]) for t in set(strata)]))
 
 
-def refuse_unlike(before: Run, after: Run) -> None:
-    """Only what was asked the same way is compared: cases of other suites, or of own prompts, may share an id.
+def wordings(before: Run, after: Run) -> str:
+    """What to say of cases that are worded otherwise in the two runs; empty where none is.
+
+    Only what was asked the same way is compared: cases of other suites, or of own prompts, may share an id.
 
     Raises:
-        UserError: The runs show photographs and icons, or a case that both have has another prompt in each.
+        UserError: The runs show photographs and icons, or a case that both have asks for something else in each.
     """
     worlds = [run.scores.get("world") for run in (before, after)]
-    if worlds[0] != worlds[1]:
+    if worlds[0] != worlds[1] and UNKNOWN_IMAGES not in worlds:
         raise UserError(f"{before.name} shows {worlds[0]} and {after.name} {worlds[1]}: their scores do not compare")
-    first, second = ({picture.case: picture.prompt for picture in load_pictures(run)} for run in (before, after))
-    for case in sorted(first.keys() & second.keys()):
-        if first[case] != second[case]:
-            words = f"case {case} is {first[case]!r} in {before.name} and {second[case]!r} in {after.name}"
+    first, second = ({picture.case: picture for picture in load_pictures(run)} for run in (before, after))
+    both = sorted(first.keys() & second.keys())
+    other = [case for case in both if first[case].prompt != second[case].prompt]
+    for case in other:
+        words = f"case {case} is {first[case].prompt!r} in {before.name} and {second[case].prompt!r} in {after.name}"
+        if not _asks_the_same(first[case].metadata, second[case].metadata):
             raise UserError(f"the runs are of other prompts: {words}")
+    if not other:
+        return ""
+    example = f"{first[other[0]].prompt!r} and {second[other[0]].prompt!r}"
+    return f"{len(other):,} of {len(both):,} cases ask for the same in other words, case {other[0]} in {example}."
+
+
+def _asks_the_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two cases of GenEval have the same answer key. An edit has none: its words are what it asks for."""
+    return bool(one.get("include")) and describes(one) == describes(other)
 
 
 def flips(a: Outcomes, b: Outcomes) -> dict[str, list[tuple[str, int]]]:
@@ -235,8 +257,8 @@ def flips(a: Outcomes, b: Outcomes) -> dict[str, list[tuple[str, int]]]:
     return changed
 
 
-def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes) -> str:
-    """The comparison as a table, the images that changed, and how many are missing."""
+def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes, note: str = "") -> str:
+    """The comparison as a table, the images that changed, how many are missing, and what else must be said."""
     lines = [
         f"| task | {_cell(a.name)} | {_cell(b.name)} | difference | 95 % interval | p | cases | verdict |",
         "| --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
@@ -254,6 +276,7 @@ def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes) -> str:
     for one in (a, b):
         missing, total = one.images()
         lines += ["", f"{missing:,} of {total:,} images have no verdict in {_cell(one.name)}"] if missing else []
+    lines += ["", _cell(note)] if note else []
     return "\n".join(lines) + "\n"
 
 

@@ -46,7 +46,11 @@ def editing_table(runs: Sequence[Run]) -> tables.Table:
         caption="Image editing: CLIP similarities on Emu-Edit, and a judge's scores on ImagenHub and Reason-Edit.",
         columns=tuple(columns),
         rows=tuple(rows),
-        notes=(*tables.marks(rows, "Table 2", "source pictures"), *tables.run_notes(runs), *_editing_notes(runs)),
+        notes=(
+            *tables.marks(rows, "Table 2", tables.measured_note("source picture", [])),
+            *tables.run_notes(runs),
+            *_editing_notes(runs),
+        ),
     )
 
 
@@ -158,7 +162,7 @@ def measured_table(runs: Sequence[Run]) -> tables.Table:
             tables.Column(key=name.replace(" ", "_"), title=name, best=None) for name in (*_MEASURED, "plans right")
         ),
         rows=tuple(rows),
-        notes=(tables.measured_note("source pictures"), *notes, *tables.run_notes(runs)),
+        notes=(tables.measured_note("source picture", [run.scores for run in runs]), *notes, *tables.run_notes(runs)),
     )
 
 

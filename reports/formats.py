@@ -55,7 +55,7 @@ def _whole(cell: Cell, column: Column, row: Row) -> str:
 
 def to_text(table: Table) -> str:
     """For a terminal: aligned columns, a rule between rows that do not compare."""
-    header = ["", "images", *(column.title for column in table.columns)]
+    header = ["", "images", *(escape.visible(column.title) for column in table.columns)]
     blocks = [
         [
             [escape.visible(row.label), escape.visible(row.source),

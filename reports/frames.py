@@ -7,7 +7,10 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from evals.geneval_prompts import OWN_PROMPTS
+from evals.metrics.statistics import method_of
 from evals.records import UserError
+from reports import public_scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +30,8 @@ class Run:
     """scores.json."""
     name: str = ""
     """What it is called beside others: the folder's name, with as many parents as tell it from them."""
+    public_scores: Path | None = None
+    """The file of GenEval's public scorer, where that is all there is of the run."""
 
     @property
     def model(self) -> str:
@@ -40,6 +45,13 @@ class Run:
         return f"{kind}{colon}{place.rstrip('/').rpartition('/')[2]}"
 
     @property
+    def wording(self) -> str | None:
+        """Whose words its prompts are; None where they are the benchmark's. Older runs only say that they are not."""
+        if "wording" in self.scores:
+            return self.scores["wording"] and str(self.scores["wording"])
+        return OWN_PROMPTS if self.scores.get("prompts", "geneval") != "geneval" else None
+
+    @property
     def images(self) -> str:
         """What its images show, and whether they were asked for in other words than the benchmark's.
 
@@ -47,7 +59,7 @@ class Run:
         >>> Run(path=Path("a"), spec={}, scores={"world": "photographs", "wording": "own prompts"}).images
         'photographs, own prompts'
         """
-        return ", ".join(str(self.scores[key]) for key in ("world", "wording") if self.scores.get(key))
+        return ", ".join(words for words in (str(self.scores["world"]), self.wording) if words)
 
     @property
     def label(self) -> str:
@@ -88,6 +100,8 @@ class Ablation:
     suite: str
     command: str
     cells: tuple[Cell, ...]
+    intervals: str = "bootstrap"
+    """How those of the cells' shares were made."""
 
     @property
     def is_scored(self) -> bool:
@@ -96,11 +110,15 @@ class Ablation:
 
 
 def load_run(path: Path) -> Run:
-    """Reads what a run says about itself.
+    """Reads what a run says about itself, or what GenEval's public scorer says of one.
 
     Raises:
         UserError: The folder is no run directory, or the run is not finished.
     """
+    place = public_scores.place_of(path)
+    if place is not None:
+        scores = public_scores.scores_of(public_scores.checked(load_lines(place), place), place)
+        return Run(path=place.parent, spec={}, scores=scores, name=path.name, public_scores=place)
     return Run(path=path, spec=_read_json(path / "run.json"), scores=_read_json(path / "scores.json"), name=path.name)
 
 
@@ -156,6 +174,7 @@ def load_ablation(path: Path, name: str = "") -> Ablation:
             name=name.removeprefix("ablation-"),
             suite=str(content.get("suite", "geneval")),
             command=" ".join(["python -m evals.ablation", *content["command"]]),
+            intervals=method_of(content),
             cells=tuple(_cell(path, row, name) for row in content["cells"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -217,7 +236,7 @@ def provenance(run: Run) -> dict[str, str]:
         "detector": _with_hash(looked, weights, "detector/"),
         "encoder": _with_hash(observe.get("embedder"), weights, "embedder/"),
         "judge": str((run.scores.get("overall", {}).get("judge") or {}).get("judge") or "none"),
-        "weights": digest(generate.get("weights_sha256") or {}) or "none",
+        "weights": digest(generate.get("weights_sha256") or {}) or ("none" if generate else "unknown"),
         "commit": commit + (" with local changes" if machine.get("dirty") else ""),
         "scorer": f"version {run.scores.get('version', 'unknown')}",
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evals.metrics import layout
 from evals.records import Detection, UserError
 from evals.rundir import key_of
+from reports import public_scores
 from reports.frames import load_lines
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ def load_pictures(run: Run) -> list[Picture]:
 
 
 def _pictures(run: Run) -> list[Picture]:
+    if run.public_scores is not None:
+        lines = public_scores.checked(load_lines(run.public_scores), run.public_scores)
+        return [_public(run, key, line) for key, line in lines]
     results, observations = (load_lines(run.path / f"{name}.jsonl") for name in ("results", "observations"))
     if len(results) != len(observations):
         raise UserError(f"{run.path} has {len(results)} results but {len(observations)} observations; score it again")
@@ -110,6 +114,14 @@ def _pictures(run: Run) -> list[Picture]:
         if key not in judged:
             pictures.append(_failed(run.path, key, line, chains.get(key, {}), metadata.get(key[0])))
     return pictures
+
+
+def _public(run: Run, key: Key, line: dict[str, Any]) -> Picture:
+    """An image of which only the public scorer's verdict is known."""
+    seen = {"width": 0, "height": 0}
+    picture = _judged(run.path, key, {**line, "metadata": json.dumps(line["metadata"])}, seen, {}, run.scores["faults"])
+    there = picture.file is not None and picture.file.is_file()
+    return picture if there else dataclasses.replace(picture, file=None)
 
 
 def _lines_if_any(path: Path) -> list[dict[str, Any]]:

@@ -6,13 +6,16 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
+from evals.geneval_prompts import OWN_PROMPTS
+from evals.metrics.statistics import INTERVALS, method_of
 from evals.records import UserError
 from evals.vocabulary import TASKS
 from reports.frames import provenance
+from reports.public_scores import UNKNOWN_IMAGES
 from reports.published import published
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from reports.compare import Row as CompareRow
     from reports.frames import Ablation, Run
@@ -103,7 +106,6 @@ class Table:
 
 
 # ------------------------------------------------------------------------------------------------------------- GenEval
-GENEVAL = tuple(Column(key=name, title=name.replace("_", " ")) for name in ("overall", *TASKS))
 _IMAGES = Column(key="n", title="images", best=None, digits=0)
 
 
@@ -116,35 +118,51 @@ def geneval_table(runs: Sequence[Run]) -> Table:
     Raises:
         UserError: A run is of another suite.
     """
-    paper = published("geneval")
-    rows = [reported_row(str(method), line, [column.key for column in GENEVAL]) for method, line in paper.iterrows()]
     for run in runs:
         if run.scores.get("suite") != "geneval":
             raise UserError(f"{run.path} is a run of suite {run.scores.get('suite')!r}; this table shows 'geneval'")
-        rows.append(_geneval_row(run))
+    known = [run for run in runs if run.wording != OWN_PROMPTS]
+    columns = _geneval_columns(runs, known)
+    keys = [column.key for column in columns]
+    paper = published("geneval").iterrows() if known else ()
+    rows = [reported_row(str(method), line, keys) for method, line in paper]
+    rows += [_geneval_row(run, keys) for run in runs]
+    own = ", ".join(run.label for run in runs if run not in known)
     return Table(
         name="geneval",
-        caption="GenEval: share of images that show what their prompt names; overall is the mean of the six tasks.",
-        columns=(*GENEVAL, _IMAGES),
-        rows=tuple(rows),
-        notes=(*marks(rows, "Table 1"), *run_notes(runs)),
+        caption="GenEval: share of images that show what their prompt names; overall is the mean of the tasks.",
+        columns=(*columns, _IMAGES),
+        rows=tuple(dataclasses.replace(row, cells=(*row.cells, Cell())) if row.reported else row for row in rows),
+        notes=(
+            *([f"{own}: own prompts, whose scores do not compare with published ones."] if own else []),
+            *marks(rows, "Table 1", measured_note("prompt", [run.scores for run in runs])),
+            *run_notes(runs),
+        ),
     )
 
 
+def _geneval_columns(runs: Sequence[Run], known: Sequence[Run]) -> tuple[Column, ...]:
+    """Overall and every task: the benchmark's six, and those of own prompts."""
+    there = {task for run in runs for task in run.scores["tasks"]}
+    tasks = [task for task in TASKS if known or task in there] + sorted(there - set(TASKS))
+    return tuple(Column(key=name, title=name.replace("_", " ")) for name in ("overall", *tasks))
+
+
 def reported_row(label: str, line: Any, keys: Sequence[str]) -> Row:
-    """A published row."""
-    cells = [Cell(value=None if line[key] != line[key] else float(line[key])) for key in keys]
-    return Row(label=label, images=PHOTOGRAPHS, cells=(*cells, *[Cell()] * (len(keys) == len(GENEVAL))), reported=True)
+    """A published row; a dash where its source has no such number."""
+    values = [line.get(key) for key in keys]
+    cells = tuple(Cell(value=None if value is None or value != value else float(value)) for value in values)
+    return Row(label=label, images=PHOTOGRAPHS, cells=cells, reported=True)
 
 
-def _geneval_row(run: Run) -> Row:
-    blocks = {"overall": run.scores["overall"], **run.scores["tasks"]}
+def _geneval_row(run: Run, keys: Sequence[str]) -> Row:
+    blocks = {**run.scores["tasks"], "overall": run.scores["overall"]}
     identity = run.spec.get("identity", {})
     prompts = identity.get("generate", {}).get("prompts_sha256")
     basis = json.dumps([prompts, identity.get("observe"), identity.get("verdict")], sort_keys=True)
-    cells = [estimate(blocks.get(column.key, {}).get("score"), basis) for column in GENEVAL]
+    cells = [estimate(blocks.get(key, {}).get("score"), basis) for key in keys]
     n = run.scores["overall"]["score"]["n"]
-    return Row(label=run.label, images=str(run.scores["world"]), cells=(*cells, Cell(value=n)))
+    return Row(label=run.label, images=run.images, cells=(*cells, Cell(value=n)))
 
 
 def estimate(block: dict[str, Any] | None, basis: str = "") -> Cell:
@@ -158,19 +176,27 @@ def estimate(block: dict[str, Any] | None, basis: str = "") -> Cell:
     return Cell(value=block.get("value"), low=block.get("low"), high=block.get("high"), basis=basis)
 
 
-def marks(rows: Sequence[Row], table: str, clusters: str = "prompts") -> list[str]:
-    """What a table with published rows must say of its rows."""
-    notes = [f"† as reported in {table} of the GoT paper (arXiv 2503.10639), not measured here."]
-    worlds = {row.images for row in rows if not row.reported}
-    if worlds - {PHOTOGRAPHS}:
-        notes.append(f"{', '.join(sorted(worlds - {PHOTOGRAPHS}))}: a small drawn domain; its numbers do not compare "
+def marks(rows: Sequence[Row], table: str, measured: str = "") -> list[str]:
+    """What a table with published rows must say of its rows; `measured` of those that were measured here."""
+    notes = []
+    if any(row.reported for row in rows) or not rows:
+        notes.append(f"† as reported in {table} of the GoT paper (arXiv 2503.10639), not measured here.")
+    worlds = {row.images.partition(",")[0] for row in rows if not row.reported}
+    if drawn := worlds - {PHOTOGRAPHS, UNKNOWN_IMAGES}:
+        notes.append(f"{', '.join(sorted(drawn))}: a small drawn domain; its numbers do not compare "
                      "with those of photographs.")  # fmt: skip
-    return [*notes, measured_note(clusters)] if worlds else notes
+    return [*notes, measured] if worlds and measured else notes
 
 
-def measured_note(clusters: str) -> str:
-    """How intervals were made."""
-    return f"95 % intervals: bootstrap over {clusters}."
+def measured_note(cluster: str, scores: Sequence[Mapping[str, Any]]) -> str:
+    """How intervals were made.
+
+    Args:
+        cluster: What images are alike by, such as ``prompt``.
+        scores: What says of itself how, as `scores.json` does. None of them: they are means of measurements.
+    """
+    methods = " and ".join(dict.fromkeys(map(method_of, scores or [{}])))
+    return f"95 % intervals: {methods}, clustered by {cluster}."
 
 
 def run_notes(runs: Sequence[Run]) -> list[str]:
@@ -237,8 +263,9 @@ def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
         rows.append(Row(label=cell.name, images=world, cells=(estimate(cell.row["overall"]), *middle, *parts)))
     first = ablation.cells[0].row["overall"]
     notes = [
-        *(marks(rows, "Table 3")[:-1] if len(rows) > len(ablation.cells) else []),
-        f"{world}; n = {first['n']:,} images of {first['clusters']:,} prompts in each cell. {measured_note('prompts')}",
+        *(marks(rows, "Table 3") if len(rows) > len(ablation.cells) else []),
+        f"{world}; n = {first['n']:,} images of {first['clusters']:,} prompts in each cell. "
+        + measured_note("prompt", [{"intervals": ablation.intervals}]),
         "Differences to the first row are paired by prompt; p values are of a permutation test, corrected for their "
         "number by Holm's method.",
         f"Command: {ablation.command}.",
@@ -293,8 +320,15 @@ def published_ablation_table() -> Table:
 
 
 # ---------------------------------------------------------------------------------------------------------- comparison
-def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run) -> Table:
-    """Two runs task by task."""
+def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run, note: str = "") -> Table:
+    """Two runs task by task.
+
+    Args:
+        rows: Overall and by task.
+        before: The earlier run.
+        after: The later one.
+        note: What must be said of both, such as other wordings of their prompts.
+    """
     world = str(after.scores["world"])
     return Table(
         name="comparison",
@@ -322,6 +356,7 @@ def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run) -> Tab
             )
             for row in rows
         ),
-        notes=("95 % intervals: paired bootstrap over prompts; p: permutation test, not corrected for several tasks.",
-               *run_notes([before, after])),
+        notes=(f"95 % intervals: {INTERVALS}, of differences by MOVER, paired by prompt; p: permutation test, not "
+               "corrected for several tasks.",
+               *([note] if note else []), *run_notes([before, after])),
     )  # fmt: skip

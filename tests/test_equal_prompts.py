@@ -77,7 +77,7 @@ def test_equal_prompts_are_found_in_runs(tmp_path):
     scores = ablation.case_scores(tmp_path / "run")
     assert set(scores) == {"00000", "00001"}
     rights = [line["correct"] for line in load_lines(tmp_path / "run" / "results.jsonl")]
-    assert scores["00000"] == ("t", np.mean([*rights[:2], *rights[4:]]))
+    assert scores["00000"] == ("t", np.mean([*rights[:2], *rights[4:]]), 4)
 
 
 def test_reports_say_whose_words_the_prompts_are(tmp_path):

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,7 +93,7 @@ def test_floor_and_ceiling():
     targets = [case.target.load() for case in cases]
     found = measured.measure(cases, targets, ["a chain"] * 24, make_detector("icon"), make_embedder("icon"))
     lines = [{"measured": m, "truth": c.extra["truth"], "group": c.id} for m, c in zip(found, cases, strict=True)]
-    summed = measured.summarize(lines, np.random.default_rng(0))
+    summed = measured.summarize(lines)
     assert summed["plans_right"] is None, "the last of several plans says nothing of the others"
     assert summed["shares"]["both"]["target"] >= 0.9
     assert summed["shares"]["edit done"]["identity"] == 0

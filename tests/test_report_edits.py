@@ -44,7 +44,7 @@ def test_editing_runs_stand_below_the_papers_rows_by_encoder_and_judge(edited):
     assert {row.source for row in ours.values()} == {"icon world"}
     notes = " ".join(table.notes)
     assert "untouched source 1.000" in notes
-    assert "bootstrap over source pictures" in notes
+    assert "bootstrap, clustered by source picture" in notes
     assert "n = 4 images of" in notes
     data = runs[0].scores["data"]
     assert f"ids {data['ids_sha256'][:12]}." in notes

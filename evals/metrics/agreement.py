@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evals.metrics.statistics import percentiles
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -112,12 +114,11 @@ def mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
 
 
 def _interval(draws: NDArray[np.float64]) -> dict[str, float | None]:
-    """Point (first row), and 95 % interval of the others. Resamples without spread are left out."""
-    rest = draws[1:][~np.isnan(draws[1:])]
-    if np.isnan(draws[0]) or len(rest) == 0:
-        return {"value": None if np.isnan(draws[0]) else float(draws[0]), "low": None, "high": None}
-    low, high = np.quantile(rest, (0.025, 0.975))
-    return {"value": float(draws[0]), "low": float(low), "high": float(high)}
+    """Point (first row), and 95 % interval of the others. Resamples without a value are left out."""
+    if np.isnan(draws[0]):
+        return {"value": None, "low": None, "high": None}
+    low, high = percentiles(draws[1:][~np.isnan(draws[1:])])
+    return {"value": float(draws[0]), "low": low, "high": high}
 
 
 def compare(x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[str, Any]:

@@ -311,15 +311,9 @@ def summarize(
     >>> round(found["value"], 3), found["n"], found["clusters"], found["undefined"]
     (0.3, 2, 2, {'captions are equal': 1})
     """
-    from evals.metrics.statistics import ratio
+    from evals.metrics.statistics import by_cluster, ratio
 
-    names = sorted(set(groups))
-    sums, counts = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
-    for score, group in zip(scores, groups, strict=True):
-        if score.value is not None:
-            sums[group] += score.value
-            counts[group] += 1
-    estimate = ratio([sums[name] for name in names], [counts[name] for name in names], rng, resamples)
+    estimate = ratio(*by_cluster([score.value for score in scores], groups), rng, resamples)
     return {**estimate.as_dict(), "undefined": _counted(score.undefined for score in scores if score.undefined)}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.metrics.statistics import bounds, ratio
+from evals.metrics.statistics import bounds, by_cluster, ratio
 from evals.records import UserError
 
 if TYPE_CHECKING:
@@ -94,13 +94,7 @@ def summarize(
         raise UserError(f"the run holds judgements of {' and '.join(sorted(judges))}; --from observe asks one judge")
     failed = [one.failure for one in flat if one.failure is not None]
     values = [_mean([one.value for one in repeats if one.value is not None]) for repeats in judgements]
-    names = sorted(set(groups))
-    sums, counts = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
-    for value, group in zip(values, groups, strict=True):
-        if value is not None:
-            sums[group] += value
-            counts[group] += 1
-    estimate = ratio([sums[name] for name in names], [counts[name] for name in names], rng, resamples)
+    estimate = ratio(*by_cluster(values, groups), rng, resamples)
     scored = [one for one in flat if one.value is not None]
     total = sum(one.value or 0.0 for one in scored)
     share = len(failed) / len(flat) if flat else 0.0
