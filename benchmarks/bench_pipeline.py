@@ -22,12 +22,12 @@ import pytest
 import torch
 
 from got import checkpoint
-from got.chain import Chain
-from got.layout import black_image, draw_layout
-from got.reasoner import prompt_text
-from got.speed import multiplies
-from got.ssgm import Switches, branch_weights
-from got.tokens import END_OF_TEXT, IMAGE_START, image_token_ids, token_id
+from got.model.reasoner import prompt_text
+from got.model.ssgm import Switches, branch_weights
+from got.model.tokenizer import END_OF_TEXT, IMAGE_START, image_token_ids, token_id
+from got.plan.chain import Chain
+from got.plan.layout import black_image, draw_layout
+from got.util.precision import multiplies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evals.core.run_directory import png_bytes, write_atomic, write_lines
+from evals.core.vocabulary import CLASSES, TASKS
 from evals.metrics import statistics
-from evals.rundir import png_bytes, write_atomic, write_lines
-from evals.vocabulary import CLASSES, TASKS
 from reports import report, style
 from reports.frames import load
 

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from evals import cli, geneval, setup
-from evals.protocols import Tools
-from evals.records import Case, Detection
-from evals.runner import run
+from evals.core.protocols import Tools
+from evals.core.records import Case, Detection
+from evals.geneval import suite
+from evals.harness import cli
+from evals.harness import plan as setup
+from evals.harness.runner import run
 from got import checkpoint, iconworld
 
 if TYPE_CHECKING:
@@ -63,10 +65,10 @@ def bench_verdicts(measure: BenchmarkFixture) -> None:
             for d in golden["detections"]
         ]
         work.append((case, found, golden["expected"]["correct"]))
-    options = geneval.Options()
+    options = suite.Options()
 
     def judge() -> list[bool]:
-        return [geneval.verdict(case, found, options).correct for case, found, _ in work]
+        return [suite.verdict(case, found, options).correct for case, found, _ in work]
 
     assert len(measure.pedantic(judge, rounds=5, warmup_rounds=1)) == 2000
     note_rate(measure, "verdicts", len(work))
@@ -141,4 +143,4 @@ def bench_harness_overhead(measure: BenchmarkFixture, tmp_path: Path) -> None:
 
 def _plan(output: Path, prompts: int) -> Any:
     words = ["--model", "got", "--limit", str(prompts), "--output", str(output)]
-    return setup.make_plan(geneval.SUITE, cli.parse(geneval.SUITE, words), prepare=lambda: None)
+    return setup.make_plan(suite.SUITE, cli.parse(suite.SUITE, words), prepare=lambda: None)

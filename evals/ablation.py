@@ -40,20 +40,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals import cli
+from evals.core.progress import clock
+from evals.core.records import UserError, alike
+from evals.core.run_directory import RunDirectory, read_lines, write_atomic
+from evals.harness import cli
+from evals.harness.plan import make_plan
+from evals.harness.runner import run
+from evals.harness.worker import Worker
 from evals.metrics import statistics
-from evals.progress import clock
-from evals.records import UserError, alike
-from evals.rundir import RunDirectory, read_lines, write_atomic
-from evals.runner import run
-from evals.setup import make_plan
-from evals.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evals.protocols import Suite
-    from evals.runner import Plan
+    from evals.core.protocols import Suite
+    from evals.harness.runner import Plan
 
 SUITES = ("geneval", "emu_edit", "imagenhub", "reason_edit", "multi_turn", "interactive")
 _SEED = 0

@@ -12,26 +12,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evals import editing, editing_sets, icon_edits
+from evals.editing import icon_cases, published, suite
 
 if TYPE_CHECKING:
     import argparse
 
-    from evals.editing_data import EditSet
+    from evals.editing.datasets import EditSet
 
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     """Where the data are."""
-    editing.add_data_argument(group)
+    suite.add_data_argument(group)
     group.add_argument("--variant", choices=("all", "filtered"), default="all", help="filtered: without equal captions")
 
 
 def load(args: argparse.Namespace) -> EditSet:
     """The published set, or the icon world's edition."""
-    return icon_edits.icon_set("emu_edit") if args.data is None else editing_sets.load_emu_edit(args.data, args.variant)
+    return icon_cases.icon_set("emu_edit") if args.data is None else published.load_emu_edit(args.data, args.variant)
 
 
-SUITE = editing.make_suite(
+SUITE = suite.make_suite(
     name="emu_edit",
     version=4,
     protocol="emu-edit",
@@ -41,6 +41,6 @@ SUITE = editing.make_suite(
 )
 
 if __name__ == "__main__":
-    from evals import cli
+    from evals.harness import cli
 
     raise SystemExit(cli.main(SUITE))

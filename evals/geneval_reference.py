@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from evals import cli, geneval, geneval_prompts, geneval_scores
-from evals.records import sample_seed
-from evals.rundir import png_bytes, write_atomic
+from evals.core.records import sample_seed
+from evals.core.run_directory import png_bytes, write_atomic
+from evals.geneval import prompts, suite
+from evals.geneval import scores as geneval_scores
+from evals.harness import cli
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +55,7 @@ def empty_image(side_px: int, seed: int) -> NDArray[np.uint8]:
 
 def write_empty_images(folder: Path, side_px: int) -> None:
     """A complete set of images that show nothing, in GenEval's layout."""
-    for case in geneval_prompts.cases(geneval_prompts.generate()):
+    for case in prompts.cases(prompts.generate()):
         for index in range(_IMAGES_PER_PROMPT):
             image = Image.fromarray(empty_image(side_px, sample_seed("floor", case.id, index, 0)))
             write_atomic(folder / case.id / "samples" / f"{index:04d}.png", png_bytes(image))
@@ -83,12 +85,12 @@ def main() -> int:
     args = parser.parse_args()
     ceiling, floor, empty = (args.output / name for name in ("ceiling", "floor", "empty-images"))
     shared = ["--detector", args.detector, "--images-per-prompt", str(_IMAGES_PER_PROMPT)]
-    code = cli.main(geneval.SUITE, ["--model", "oracle", "--output", str(ceiling), *shared])
+    code = cli.main(suite.SUITE, ["--model", "oracle", "--output", str(ceiling), *shared])
     if code:
         return code
     with Image.open(ceiling / "images" / "00000" / "samples" / "0000.png") as image:
         write_empty_images(empty, image.width)
-    code = cli.main(geneval.SUITE, ["--model", f"folder:{empty}", "--output", str(floor), *shared])
+    code = cli.main(suite.SUITE, ["--model", f"folder:{empty}", "--output", str(floor), *shared])
     if code:
         return code
     runs = {path: json.loads((path / "scores.json").read_bytes()) for path in (floor, ceiling)}

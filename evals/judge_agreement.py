@@ -32,10 +32,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals import cli
+from evals.core.records import UserError
+from evals.core.run_directory import read_lines, write_atomic
+from evals.harness import cli
 from evals.metrics.agreement import against_the_rest, ceiling, compare, mean
-from evals.records import UserError
-from evals.rundir import read_lines, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -326,7 +326,7 @@ def _show(found: dict[str, Any]) -> bool:
 
 def tables(found: dict[str, Any]) -> list[Table]:
     """The judge against people, if there is one, and people among themselves."""
-    from evals.judge_agreement_tables import human_table, judge_table
+    from evals.judges.agreement_tables import human_table, judge_table
 
     return [*([judge_table(found)] if found["judge"] else []), human_table(found)]
 

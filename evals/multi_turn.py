@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evals import editing, icon_edits
+from evals.editing import icon_cases, suite
 
 if TYPE_CHECKING:
     import argparse
 
-    from evals.editing_data import EditSet
+    from evals.editing.datasets import EditSet
 
 CASES, MOST_TURNS = 200, 4
 
@@ -32,10 +32,10 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
 def load(args: argparse.Namespace) -> EditSet:
     """The instructions of two steps."""
     del args
-    return icon_edits.multi_turn_set(CASES, MOST_TURNS)
+    return icon_cases.multi_turn_set(CASES, MOST_TURNS)
 
 
-SUITE = editing.make_suite(
+SUITE = suite.make_suite(
     name="multi_turn",
     version=1,
     protocol="emu-edit",
@@ -45,6 +45,6 @@ SUITE = editing.make_suite(
 )
 
 if __name__ == "__main__":
-    from evals import cli
+    from evals.harness import cli
 
     raise SystemExit(cli.main(SUITE))

@@ -15,22 +15,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evals import editing, editing_sets, icon_edits
+from evals.editing import icon_cases, published, suite
 
 if TYPE_CHECKING:
     import argparse
 
-    from evals.editing_data import EditSet
+    from evals.editing.datasets import EditSet
 
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     """Where the data are."""
-    editing.add_data_argument(group)
+    suite.add_data_argument(group)
 
 
 def load(args: argparse.Namespace) -> EditSet:
     """The published set, or the icon world's edition."""
-    return icon_edits.icon_set("reason_edit") if args.data is None else editing_sets.load_reason_edit(args.data)
+    return icon_cases.icon_set("reason_edit") if args.data is None else published.load_reason_edit(args.data)
 
 
 def is_understanding(category: str) -> bool:
@@ -42,7 +42,7 @@ def is_understanding(category: str) -> bool:
     return "reasoning" not in category.lower()
 
 
-SUITE = editing.make_suite(
+SUITE = suite.make_suite(
     name="reason_edit",
     version=4,
     protocol="smartedit",
@@ -53,6 +53,6 @@ SUITE = editing.make_suite(
 )
 
 if __name__ == "__main__":
-    from evals import cli
+    from evals.harness import cli
 
     raise SystemExit(cli.main(SUITE))

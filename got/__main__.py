@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from got.cli.parser import build_parser
-from got.command import answer
+from got.util.cli import answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

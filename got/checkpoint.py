@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers import Qwen2_5_VLForConditionalGeneration
-from transformers.utils import logging as transformers_logging
 
-from got.command import read_object
-from got.files import fault_in
-from got.hub import CheckpointError, first_line, locate
-from got.models import SemanticProjector
+from got.model.networks import SemanticProjector
 from got.pipeline import GoTPipeline
-from got.reference import ReferencePipeline
-from got.speed import missing_compiler, warn_if_imitated
+from got.released.reference import ReferencePipeline
+from got.util.cli import read_object
+from got.util.hub import CheckpointError, first_line, locate
+from got.util.precision import missing_compiler, warn_if_imitated
+from got.util.quiet import quiet
+from got.util.weight_files import fault_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from diffusers import DiffusionPipeline
     from torch import nn
+
 
 OFFLOADS = ("model", "sequential")
 """Ways of keeping weights in main memory, see `place`."""
@@ -57,13 +55,14 @@ def load(
     """Load a pipeline, whatever precision it is stored in.
 
     Args:
-        name: ``"mini"`` or ``"got/mini"`` (the embedded weights), a folder written by `got.convert` or by
+        name: ``"mini"`` or ``"got/mini"`` (the embedded weights), a folder written by `got.released.convert` or by
             `GoTPipeline.save_pretrained`, or a hub id.
         device: Where the networks go.
         dtype: Precision of the UNet and, at the published scale, of the reasoner. The VAE stays in float32.
         offload: As of `place`.
         compiled: As of `place`.
-        reference_compat: Behave as the released code where ours differs on purpose; `got.reference` lists where.
+        reference_compat: Behave as the released code where ours differs on purpose; `got.released.reference`
+            lists where.
 
     Raises:
         CheckpointError: If there is nothing under that name, a file is missing, or weights do not fit their config.
@@ -184,16 +183,3 @@ def load_network(folder: Path, dtype: torch.dtype, part: str) -> nn.Module:
         if info[problem]:
             raise CheckpointError(f"{folder} does not fit its config: {problem} {sorted(map(str, info[problem]))[0]}")
     return network.eval()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Run without the libraries' own progress bars, which show one line per component; puts back what was set."""
-    libraries = [library for library in (transformers_logging, diffusers_logging) if library.is_progress_bar_enabled()]
-    for library in libraries:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in libraries:
-            library.enable_progress_bar()

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from got.chain import Chain
-from got.command import read_object
-from got.pictures import PictureError, as_rgb, open_picture
+from got.plan.chain import Chain
+from got.util.cli import read_object
+from got.util.images import PictureError, as_rgb, open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ class Conversation:
         """Go on with a picture from elsewhere.
 
         Raises:
-            got.pictures.PictureError: If it cannot be used.
+            got.util.images.PictureError: If it cannot be used.
         """
         picture = as_rgb(image)
         return self._add("opened", None, "", "", None, {}, (), picture.copy() if picture is image else picture)

@@ -14,15 +14,15 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
-from got.chain import Chain
-from got.checks import at_least_one, check_length, check_words, finite, per_prompt, upright
-from got.config import CONFIGS, GoTConfig, GuidanceConfig
-from got.hub import locate
-from got.models import SemanticProjector
-from got.output import GoTOutput, Sampling, Turn, finish, fresh_generators, to_pil, together, unscale_latents
-from got.reasoner import Reasoner, Thoughts
-from got.released import merge_adapter
-from got.ssgm import Conditions, Denoiser, Switches, at_once, picture_conditions, semantic_conditions, time_ids
+from got.model.adapter import merge_adapter
+from got.model.config import CONFIGS, GoTConfig, GuidanceConfig
+from got.model.networks import SemanticProjector
+from got.model.outputs import GoTOutput, Sampling, Turn, finish, fresh_generators, to_pil, together, unscale_latents
+from got.model.reasoner import Reasoner, Thoughts
+from got.model.ssgm import Conditions, Denoiser, Switches, at_once, picture_conditions, semantic_conditions, time_ids
+from got.model.validation import at_least_one, check_length, check_words, finite, per_prompt, upright
+from got.plan.chain import Chain
+from got.util.hub import locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,8 +42,8 @@ class GoTPipeline(DiffusionPipeline):
         tokenizer: Its tokenizer, with the image tokens.
         projector: From the reasoner's states to the UNet's conditioning.
         image_processor: For source images; may be missing in a text-to-image pipeline.
-        scale: Name of an entry of `got.config.CONFIGS`: sampling defaults and the size of source images.
-        adapter: Folder beside ``mllm`` with a LoRA that loading merges (see `got.convert`).
+        scale: Name of an entry of `got.model.config.CONFIGS`: sampling defaults and the size of source images.
+        adapter: Folder beside ``mllm`` with a LoRA that loading merges (see `got.released.convert`).
         chains: False if it was trained without chains: image tokens then follow a prompt at once, unless one is given.
         layout: False if its UNet was trained without the chain's boxes: spatial guidance is then always off.
     """

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from evals.records import UserError
+from evals.core.records import UserError
 from reports import changes, compare, escape, formats, report, speed, style, tables, teaser
 from reports.frames import Run, load, load_run
 

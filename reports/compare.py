@@ -18,9 +18,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from evals.core.records import UserError, alike, describes
+from evals.core.run_directory import differences
 from evals.metrics import statistics
-from evals.records import UserError, alike, describes
-from evals.rundir import differences
 from reports.public_scores import UNKNOWN_IMAGES
 from reports.samples import load_pictures
 

@@ -7,9 +7,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from evals.geneval_prompts import OWN_PROMPTS
+from evals.core.records import UserError
+from evals.geneval.prompts import OWN_PROMPTS
 from evals.metrics.statistics import method_of
-from evals.records import UserError
 from reports import public_scores
 
 if TYPE_CHECKING:

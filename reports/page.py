@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import jinja2
 
-    from evals.records import Detection
+    from evals.core.records import Detection
     from reports.pictures import Album
     from reports.samples import Picture
     from reports.tables import Table

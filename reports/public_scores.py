@@ -10,14 +10,14 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from evals import geneval_prompts, geneval_scores
-from evals.records import Case, UserError
+from evals.core.records import Case, UserError
+from evals.geneval import prompts, scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from evals.rundir import Key
+    from evals.core.run_directory import Key
 
 UNKNOWN = "unknown"
 UNKNOWN_IMAGES = "unknown images"
@@ -100,7 +100,7 @@ def scores_of(lines: Sequence[tuple[Key, dict[str, Any]]], place: Path) -> dict[
         if cases.setdefault(case, told).prompt != told.prompt:
             raise UserError(f"{place}: case {case} is {cases[case].prompt!r} and {told.prompt!r}")
         images[case] = max(images.get(case, 0), index + 1)
-    outcomes = [geneval_scores.Outcome(case=case, correct=line["correct"]) for (case, _), line in lines]
+    outcomes = [scores.Outcome(case=case, correct=line["correct"]) for (case, _), line in lines]
     ordered = [cases[case] for case in sorted(cases)]
     return {
         "suite": "geneval",
@@ -108,8 +108,8 @@ def scores_of(lines: Sequence[tuple[Key, dict[str, Any]]], place: Path) -> dict[
         "model": UNKNOWN,
         "detector": UNKNOWN,
         "world": UNKNOWN_IMAGES,
-        "wording": geneval_prompts.wording(ordered),
-        **geneval_scores.summarize(ordered, outcomes, [], max(images.values())),
+        "wording": prompts.wording(ordered),
+        **scores.summarize(ordered, outcomes, [], max(images.values())),
         "faults": {f"{case}/{index}": "untraced" for (case, index), line in lines if not line["correct"]},
         "reference": None,
     }

@@ -11,8 +11,8 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
-from evals.records import UserError
-from evals.rundir import write_atomic
+from evals.core.records import UserError
+from evals.core.run_directory import write_atomic
 from reports import ablation_figures, editing, escape, formats, run_figures, setting_figures, speed, style, tables
 from reports.frames import provenance
 from reports.page import Browser, Fact, Page, Section, Shown, record, render

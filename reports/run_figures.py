@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evals.core.vocabulary import COLORS
 from evals.metrics.boxes import iou_matrix
 from evals.metrics.layout import as_detections
-from evals.vocabulary import COLORS
 from reports import style
 from reports.samples import JUDGED, STAGES
 

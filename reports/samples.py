@@ -7,16 +7,16 @@ import json
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from evals.core.records import Detection, UserError
+from evals.core.run_directory import key_of
 from evals.metrics import layout
-from evals.records import Detection, UserError
-from evals.rundir import key_of
 from reports import public_scores
 from reports.frames import load_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from evals.rundir import Key
+    from evals.core.run_directory import Key
     from reports.frames import Run
 
 STAGES = {

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from evals.records import UserError
+from evals.core.records import UserError
 from reports.tables import Cell, Column, Row, Table
 
 if TYPE_CHECKING:

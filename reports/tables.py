@@ -6,10 +6,10 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from evals.geneval_prompts import OWN_PROMPTS
+from evals.core.records import UserError
+from evals.core.vocabulary import TASKS
+from evals.geneval.prompts import OWN_PROMPTS
 from evals.metrics.statistics import INTERVALS, method_of
-from evals.records import UserError
-from evals.vocabulary import TASKS
 from reports.frames import provenance
 from reports.public_scores import UNKNOWN_IMAGES
 from reports.published import published

@@ -7,7 +7,7 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from evals.records import UserError
+from evals.core.records import UserError
 from reports.frames import load_run
 from reports.samples import load_pictures
 

@@ -21,7 +21,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 @pytest.fixture(scope="session")
 def mmdet():
     """MMDetection, where it can be imported; elsewhere the tests that need it are skipped, with what mends it."""
-    from evals import mmcv_ops
+    from evals.detectors import mmcv_ops
 
     try:
         return mmcv_ops.import_mmdet()
@@ -34,12 +34,12 @@ def precision(request, monkeypatch):
     """Training as on both kinds of processor: those that multiply bfloat16, and those that only imitate it."""
     import torch  # tests of what needs no torch share this file
 
-    from evals.assets import training
-    from got import speed
+    from evals.assets.training import trainer
+    from got.util import precision as speed
 
     short = request.param == "bfloat16"
     monkeypatch.setattr(speed, "multiplies", lambda dtype, device: short or dtype is torch.float32)
-    monkeypatch.setattr(training, "multiplies_bf16", lambda device: short)
+    monkeypatch.setattr(trainer, "multiplies_bf16", lambda device: short)
     return request.param
 
 

@@ -41,7 +41,9 @@ def test_no_file_is_longer_than_500_lines():
     assert {name: lines for name, lines in lengths.items() if lines > 500} == {}
 
 
-@pytest.mark.parametrize("module", ["evals.geneval", "evals.cli", "evals.runner", "got.chain", "got.iconworld"])
+@pytest.mark.parametrize(
+    "module", ["evals.geneval", "evals.harness.cli", "evals.harness.runner", "got.plan.chain", "got.iconworld"]
+)
 def test_scoring_and_planning_import_no_heavy_library(module):
     code = f"import sys, {module}; print(*sorted(set({HEAVY}) & set(sys.modules)))"
     done = run_python("-c", code)
@@ -67,7 +69,7 @@ def test_every_dependency_says_the_oldest_version_that_works():
 
 
 def test_every_metric_shows_an_example():
-    files = [*sorted((ROOT / "evals/metrics").glob("*.py")), ROOT / "got/chain.py", ROOT / "got/layout.py"]
+    files = [*sorted((ROOT / "evals/metrics").glob("*.py")), ROOT / "got/plan/chain.py", ROOT / "got/plan/layout.py"]
     missing = [
         f"{path.relative_to(ROOT)}:{node.name}"
         for path in files

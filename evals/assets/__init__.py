@@ -1,1 +1,1 @@
-"""The icon world's detector and CLIP: configs, weights, model cards, and what trains them."""
+"""The icon world's detector and CLIP: weights, cards and figures. `training/` makes them."""

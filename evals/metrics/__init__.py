@@ -1,1 +1,1 @@
-"""Pure functions from boxes and outcomes to numbers: no model, no file, no global state."""
+"""Pure functions from numbers and boxes to scores and intervals. Knows no model and no file."""

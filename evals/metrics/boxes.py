@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from evals.records import BoxPx
+    from evals.core.records import BoxPx
 
 _NO_OFFSET = 1e-3
 """Offsets whose shrunk components are both below this (pixels) stand in no relation."""

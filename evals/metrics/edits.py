@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from evals.core.records import Detection
 from evals.metrics.boxes import iou_matrix, relations, to_pixels
-from evals.records import Detection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from evals.records import BoxPx
+    from evals.core.records import BoxPx
 
 SAME_PLACE_IOU = 0.5
 """From this overlap on, an object is where it was."""

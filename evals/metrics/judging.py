@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evals.core.records import UserError
 from evals.metrics.statistics import bounds, by_cluster, ratio
-from evals.records import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.records import Judgement
+    from evals.core.records import Judgement
 
 CAUSES = {
     "transport": "no connection, a time-out, a cut or broken answer, or an error of the server",
@@ -81,7 +81,7 @@ def summarize(
     Raises:
         UserError: There are two judges: one was exchanged while the run lasted.
 
-    >>> from evals.records import Judgement
+    >>> from evals.core.records import Judgement
     >>> right = Judgement(judge="got@x", scores_0_10={"success": 8, "restraint": 6}, value=0.6)
     >>> wrong = Judgement(judge="got@x", failure="refusal")
     >>> found = summarize([[right], [right], [wrong]], ["a", "b", "c"], np.random.default_rng(0))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from evals.core.records import Detection
+from evals.core.vocabulary import CLASSES, COLORS
 from evals.metrics.boxes import iou_matrix, to_pixels
-from evals.records import Detection
-from evals.vocabulary import CLASSES, COLORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,17 +6,17 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from got.chain import Chain
 from got.cli import parser
 from got.cli.draw import load_pipeline, memory_errors, options, table
-from got.pictures import open_picture
+from got.plan.chain import Chain
+from got.util.images import open_picture
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from got.chain import Box1000
     from got.conversation import Conversation, Entry
+    from got.plan.chain import Box1000
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from got.cli.parser import DTYPES
+from got.util.precision import DTYPES
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     import torch
 
-    converter = importlib.import_module("got.convert")
+    converter = importlib.import_module("got.released.convert")
     output = converter.convert(
         arguments.got,
         arguments.qwen,

@@ -6,10 +6,10 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from got.chain import Chain
 from got.cli.inputs import Request, numbered_files, read_requests, side_file
 from got.cli.parser import MOST_TURNS, CommandError
-from got.pictures import open_picture
+from got.plan.chain import Chain
+from got.util.images import open_picture
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from got.output import Turn
+    from got.model.outputs import Turn
     from got.pipeline import GoTPipeline
 
 # Pictures per batch; beyond a small scale memory is dearer than time.
@@ -64,7 +64,7 @@ def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
     import torch  # heavy imports come after the arguments have been checked
 
     from got import checkpoint
-    from got.schedulers import make_scheduler
+    from got.model.schedulers import make_scheduler
 
     with memory_errors():
         pipeline = checkpoint.load(
@@ -225,7 +225,7 @@ def _earlier_turns(turns: Sequence[Turn], output: Path) -> dict[str, list[dict[s
 def _side_files(
     text: str, size_px: tuple[int, int], output: Path, arguments: argparse.Namespace
 ) -> dict[str, str | list[str]]:
-    from got.layout import draw_layout, draw_overview
+    from got.plan.layout import draw_layout, draw_overview
 
     chain = Chain.parse(text)
     files: dict[str, str | list[str]] = {}

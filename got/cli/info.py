@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from got.cli.parser import CommandError
-from got.command import read_object
-from got.config import CONFIGS
-from got.files import fault
-from got.hub import locate
+from got.model.config import CONFIGS
+from got.util.cli import read_object
+from got.util.hub import locate
+from got.util.weight_files import fault
 
 if TYPE_CHECKING:
     import argparse
@@ -29,10 +29,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ValueError: If it is no checkpoint, or one of its files is damaged.
     """
     if arguments.memory:
-        from got import footprint  # here, because it builds networks
+        from got.released import memory  # here, because it builds networks
 
-        needed = footprint.summary(arguments.batch_size or 1, arguments.size or 1024)
-        sys.stdout.write(footprint.report(needed) + "\n")
+        needed = memory.summary(arguments.batch_size or 1, arguments.size or 1024)
+        sys.stdout.write(memory.report(needed) + "\n")
         return needed
     if arguments.batch_size or arguments.size:
         raise CommandError("--batch-size and --size have an effect with --memory only")

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from got.chain import BOX_START, Chain
-from got.checks import check_words
 from got.cli.parser import CommandError
+from got.model.validation import check_words
+from got.plan.chain import BOX_START, Chain
 
 if TYPE_CHECKING:
     import argparse

@@ -8,9 +8,9 @@ import math
 from pathlib import Path
 from typing import NoReturn
 
-from got.schedulers import SCHEDULERS
+from got.model.schedulers import SCHEDULERS
+from got.util.precision import DTYPES
 
-DTYPES = ("float32", "bfloat16", "float16")
 SEED, MOST_TURNS = 42, 4
 _GUIDANCES = {
     "semantic": "follow the chain's meaning",
@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_edit(_command(commands, "edit", "edit a picture", _EDIT))
     _add_chat(_command(commands, "chat", "draw and edit in a conversation", _CHAT))
     _add_info(_command(commands, "info", "say what a checkpoint is"))
-    if importlib.util.find_spec("got.convert") is not None:
+    if importlib.util.find_spec("got.released.convert") is not None:
         from got.cli import convert
 
         purpose = "turn the released checkpoint into a folder for --checkpoint"
@@ -261,8 +261,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add(
         "--reference-compat",
         action="store_true",
-        help="draw as the released code does where this one differs on purpose (got/reference.py lists where); plans of"
-        " --plan-only are written the usual way",
+        help="draw as the released code does where this one differs on purpose (got/released/reference.py lists"
+        " where); plans of --plan-only are written the usual way",
     )
     add(
         "--compile",

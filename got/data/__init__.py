@@ -1,1 +1,1 @@
-"""Chain datasets: what GoT is trained on, how it is kept on disk, where it comes from."""
+"""Chain datasets: public sets, images and the icon world come in, examples with chains go out. Knows no network."""

@@ -20,10 +20,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from got.command import answer
-from got.data import annotate_run, icon_set, sources
+from got.data import icon_set
+from got.data.annotate import command
+from got.data.importers import catalog
 from got.data.records import DataError
 from got.data.storage import FORMATS, PER_FILE, Writer, count, format_of, read
+from got.util.cli import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -112,8 +114,8 @@ def build_parser() -> argparse.ArgumentParser:
     stats.add_argument("place", metavar="PLACE", help="a folder, or one of its files")
     _add_convert(_command(commands, "convert", "write a dataset in another format", _CONVERT, _convert))
     _add_show(_command(commands, "show", "draw examples for people", _SHOW, _show))
-    sources.add_arguments(commands)
-    annotate_run.add_arguments(commands)
+    catalog.add_arguments(commands)
+    command.add_arguments(commands)
     return parser
 
 

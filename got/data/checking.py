@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from got.data.records import DataError
 from got.data.rows import decode, problems
 from got.data.storage import entries_of, files_of
-from got.pictures import PictureError, open_picture
+from got.util.images import PictureError, open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

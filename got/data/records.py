@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from got.chain import Chain
+from got.plan.chain import Chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

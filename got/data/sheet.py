@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from got.chain import Chain
 from got.data.records import DataError
-from got.layout import draw_overview
-from got.pictures import PictureError, open_picture
+from got.plan.chain import Chain
+from got.plan.layout import draw_overview
+from got.util.images import PictureError, open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from got.chain import Chain
 from got.data.records import TASKS
+from got.plan.chain import Chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

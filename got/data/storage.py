@@ -1,7 +1,8 @@
 """Chain datasets on disk: read in any order, one example at a time; written so that no crash can harm them.
 
-There are three formats, told apart by what is there: a folder with `examples.jsonl` and pictures (`got.data.folder`),
-Parquet files (`got.data.parquet`), and WebDataset shards (`got.data.shards`).
+There are three formats, told apart by what is there: a folder with `examples.jsonl` and pictures
+(`got.data.formats.folder`), Parquet files (`got.data.formats.parquet`), and WebDataset shards
+(`got.data.formats.shards`).
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from got.data.folder import LINES, FolderReader, FolderWriter
+from got.data.formats.folder import LINES, FolderReader, FolderWriter
+from got.data.formats.shards import ShardReader, ShardWriter
 from got.data.records import DataError, Example
-from got.data.shards import ShardReader, ShardWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -134,7 +135,7 @@ def reader_of(place: str | Path) -> Reader:
     if found == "folder":
         return FolderReader(files[0])
     if found == "parquet":
-        from got.data.parquet import ParquetReader  # pyarrow takes its time
+        from got.data.formats.parquet import ParquetReader  # pyarrow takes its time
 
         return ParquetReader(files)
     return ShardReader(files)
@@ -275,7 +276,7 @@ def _writer_of(format: str) -> Callable[[Path, int], _FormatWriter]:
     if format == "folder":
         return FolderWriter
     if format == "parquet":
-        from got.data.parquet import ParquetWriter
+        from got.data.formats.parquet import ParquetWriter
 
         return ParquetWriter
     return ShardWriter

@@ -101,7 +101,7 @@ def _train(recipe: Recipe, options: argparse.Namespace) -> dict[str, object] | N
             raise ValueError(f"Expected --{name.replace('_', '-')} to be at least 1 but got {value}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers are forked
     from got.finetune import folder
-    from got.finetune.feed import Source
+    from got.finetune.recipes import Source
     from got.finetune.run import Trainer
 
     trainer = Trainer(

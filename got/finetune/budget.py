@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from got import released
-from got.config import CONFIGS
+from got.model.config import CONFIGS
+from got.released import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,7 +55,7 @@ def weights(parts: Mapping[str, nn.Module], recipe: Recipe) -> Weights:
     lora = copies = 0
     if recipe.lora_rank:
         for name, weight in parts["mllm"].state_dict().items():
-            source = released.origin("mllm", name)
+            source = names.origin("mllm", name)
             lora += recipe.lora_rank * sum(weight.shape) if source.lora is not None else 0
             copies += weight.numel() if source.unused is not None else 0
     whole = sizes["unet"] + sizes["projector"] + (0 if recipe.lora_rank else sizes["mllm"])
@@ -108,7 +108,7 @@ def operations(parts: Mapping[str, nn.Module]) -> dict[str, float]:
 
 def summary(recipe: Recipe) -> dict[str, Any]:
     """Everything that `report` says, as numbers."""
-    parts = released.full_size()
+    parts = names.full_size()
     counted = weights(parts, recipe)
     forward = operations(parts)
     again = 1 if recipe.gradient_checkpointing else 0

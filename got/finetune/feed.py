@@ -16,14 +16,15 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from got.chain import Chain
 from got.data.records import TASKS, DataError, Example
 from got.data.storage import count, read
-from got.forcing import Conversation, TrainingBatch, encode_conversations, sequence
+from got.finetune.recipes import Source
 from got.iconworld.scenes import stable_rng
-from got.pictures import open_picture
-from got.reasoner import check_chain
-from got.transcript import Eye
+from got.model.reasoner import check_chain
+from got.model.teacher_forcing import Conversation, TrainingBatch, encode_conversations, sequence
+from got.model.transcript import Eye
+from got.plan.chain import Chain
+from got.util.images import open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,36 +35,10 @@ if TYPE_CHECKING:
     from got.finetune.recipes import Recipe
     from got.pipeline import GoTPipeline
 
+
 BLOCK = 1000
 """Samples in which the shares of the datasets are exact."""
 _MOST_BAD = 1000  # so many unusable examples in a row end a training
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A dataset and how often it is drawn from, relative to the others."""
-
-    place: str
-    weight: float
-
-    @classmethod
-    def parse(cls, text: str) -> Source:
-        """Read ``PLACE`` or ``PLACE:WEIGHT``.
-
-        Raises:
-            ValueError: If the weight is not positive.
-
-        >>> Source.parse("data/edits:0.5"), Source.parse("data")
-        (Source(place='data/edits', weight=0.5), Source(place='data', weight=1.0))
-        """
-        place, colon, number = text.rpartition(":")
-        try:
-            source = cls(place=place, weight=float(number)) if colon else cls(place=text, weight=1.0)
-        except ValueError:  # the colon belongs to the place
-            source = cls(place=text, weight=1.0)
-        if not source.place or not 0 < source.weight < float("inf"):
-            raise ValueError(f"Expected PLACE or PLACE:WEIGHT with a positive weight but got {text!r}")
-        return source
 
 
 def quotas(weights: Sequence[float], total: int = BLOCK) -> list[int]:

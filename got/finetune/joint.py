@@ -14,14 +14,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.nn import functional
 
-from got import losses
 from got.data.records import TASKS
-from got.forcing import IGNORED_LABEL, TrainingBatch, teacher_forced
 from got.iconworld.scenes import stable_rng
-from got.models import SemanticProjector, seeded
-from got.output import scale_latents
-from got.released import LORA_TARGETS, SAVED_IN_FULL
-from got.ssgm import Switches, picture_conditions, semantic_conditions, time_ids, vae_means
+from got.model.adapter import LORA_TARGETS, SAVED_IN_FULL
+from got.model.networks import SemanticProjector, seeded
+from got.model.outputs import scale_latents
+from got.model.ssgm import Switches, picture_conditions, semantic_conditions, time_ids, vae_means
+from got.model.teacher_forcing import IGNORED_LABEL, TrainingBatch, teacher_forced
+from got.train import losses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -202,7 +202,7 @@ class Joint(nn.Module):
         context, null_context, pooled = semantic_conditions(self.projector, hidden, Switches())
         semantic, spatial, reference = noised.keep[:, :, None, None, None].unbind(1)
         predicted = self.unet(
-            # The order of the channels is that of `got.ssgm.Denoiser`, and so are the null forms: zero latents.
+            # The order of the channels is that of `got.model.ssgm.Denoiser`, and so are the null forms: zero latents.
             torch.cat(
                 [noised.noisy, torch.where(reference, noised.reference, 0), torch.where(spatial, noised.spatial, 0)], 1
             ),

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from got.finetune.feed import Source
+    from got.finetune.recipes import Recipe
+
 
 Kept = tuple[bool, bool, bool]
-"""Which of (semantic, spatial, reference) a sample keeps, as the branches of `got.ssgm`."""
+"""Which of (semantic, spatial, reference) a sample keeps, as the branches of `got.model.ssgm`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,3 +240,30 @@ def _read(name: str, text: str, kind: type) -> object:
     except ValueError as error:
         what = "a whole number" if kind is int else "a number"
         raise ValueError(f"Expected {name} to be {what} but got {text!r}") from error
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A dataset and how often it is drawn from, relative to the others."""
+
+    place: str
+    weight: float
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """Read ``PLACE`` or ``PLACE:WEIGHT``.
+
+        Raises:
+            ValueError: If the weight is not positive.
+
+        >>> Source.parse("data/edits:0.5"), Source.parse("data")
+        (Source(place='data/edits', weight=0.5), Source(place='data', weight=1.0))
+        """
+        place, colon, number = text.rpartition(":")
+        try:
+            source = cls(place=place, weight=float(number)) if colon else cls(place=text, weight=1.0)
+        except ValueError:  # the colon belongs to the place
+            source = cls(place=text, weight=1.0)
+        if not source.place or not 0 < source.weight < float("inf"):
+            raise ValueError(f"Expected PLACE or PLACE:WEIGHT with a positive weight but got {text!r}")
+        return source

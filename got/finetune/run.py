@@ -22,7 +22,7 @@ from diffusers.training_utils import EMAModel
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from got.checkpoint import load, quiet
+from got.checkpoint import load
 from got.data.records import TASKS
 from got.data.storage import read
 from got.finetune import folder as files
@@ -30,7 +30,8 @@ from got.finetune.feed import Collator, Feed, Mixture, Prepared, Unusable
 from got.finetune.grid import draw_grid
 from got.finetune.joint import Joint, Noiser, means, token_rows
 from got.finetune.processes import accelerator_of, agree, on_stop_signal, seeded
-from got.speed import warn_if_imitated
+from got.util.precision import warn_if_imitated
+from got.util.quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

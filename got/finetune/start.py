@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
-from got.checkpoint import load_network, quiet
-from got.convert import aside, blueprint, write_sums
+from got.checkpoint import load_network
 from got.finetune.joint import untied, widened
-from got.hub import CheckpointError, locate
-from got.models import SemanticProjector, seeded
+from got.model.networks import SemanticProjector, seeded
 from got.pipeline import GoTPipeline
+from got.released.convert import aside, blueprint, write_sums
+from got.util.hub import CheckpointError, locate
+from got.util.quiet import quiet
 
 _SCALE = "got-6b"
 

@@ -1,8 +1,9 @@
 """The icon world: the 80 COCO classes as tinted icons, with scenes, captions, chains, boxes and masks by seed."""
 
+from got.iconworld.corrupt import SPOILS, spoil
 from got.iconworld.edits import KINDS as EDIT_KINDS
 from got.iconworld.edits import Edit, described, sample_edit
-from got.iconworld.glyphs import CLASSES, DRAWINGS, aspect, glyph
+from got.iconworld.glyphs import DRAWINGS, aspect, glyph
 from got.iconworld.interventions import INTERVENTIONS, sample_intervention
 from got.iconworld.multi_turn import sample_steps
 from got.iconworld.operations import Operation, read_operation
@@ -11,20 +12,17 @@ from got.iconworld.referring import sample_reasoning_edit
 from got.iconworld.render import PALETTE, Rendered, render
 from got.iconworld.scenes import (
     BACKGROUNDS,
-    COLORS,
     HELD_OUT_BACKGROUNDS,
     Scene,
     SceneObject,
     caption,
     chain_text,
-    parse_phrase,
     sample_scene,
     scene_from_chain,
     scene_from_include,
     stable_rng,
-    vocabulary,
 )
-from got.iconworld.spoil import SPOILS, spoil
+from got.iconworld.vocabulary import CLASSES, COLORS, parse_phrase, vocabulary
 
 __all__ = [
     "BACKGROUNDS",

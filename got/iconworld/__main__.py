@@ -12,10 +12,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from got.command import answer
-from got.iconworld.glyphs import CLASSES, DRAWINGS, aspect
+from got.iconworld.glyphs import DRAWINGS, aspect
 from got.iconworld.render import render
-from got.iconworld.scenes import BACKGROUNDS, COLORS, Scene, SceneObject, sample_scene, stable_rng
+from got.iconworld.scenes import BACKGROUNDS, Scene, SceneObject, sample_scene, stable_rng
+from got.iconworld.vocabulary import CLASSES, COLORS
+from got.util.cli import answer
 
 _ICON_PX = 72
 _LABEL_PX = 16

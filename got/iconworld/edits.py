@@ -5,43 +5,22 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from got.chain import MASK_COLORS, format_box, iou
-from got.iconworld.glyphs import CLASSES
 from got.iconworld.placing import fit_inside, overlaps, relation, sample_look
 from got.iconworld.render import sample_jitter
-from got.iconworld.scenes import (
-    BACKGROUNDS,
-    COLORS,
-    GROUND_COLORS,
-    NUMBERS,
-    Scene,
-    SceneObject,
-    assemble,
-    loosened,
-    plural,
-    with_article,
-)
+from got.iconworld.scenes import BACKGROUNDS, Scene, SceneObject, assemble, loosened
+from got.iconworld.vocabulary import CLASSES, COLORS, GROUND_COLORS, NUMBERS, PLACES, plural, with_article
+from got.plan.chain import MASK_COLORS, format_box, iou
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
 
-    from got.chain import Box1000
+    from got.plan.chain import Box1000
+
 
 KINDS = ("add", "remove", "replace", "recolor", "move", "background", "count", "global")
 """What an instruction can ask for; a global one recolours everything."""
-PLACES = {
-    "left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1),
-    "top left": (-1, -1), "top right": (1, -1), "bottom left": (-1, 1), "bottom right": (1, 1),
-}  # fmt: skip
-"""Where an object can be moved: the sign of its centre's offset from the middle of the picture, y pointing down."""
-EDIT_WORDS = (
-    "the image shows nothing now there is are add put remove delete take away erase from picture replace swap turn"
-    " with for into make change color of paint move to side background ground becomes number three be should have in"
-    " only it on then first next at a an and left right top bottom everything all objects mirror"
-)
-"""Words of instructions and chains beyond those of captions."""
 _MOST_OBJECTS = 4
 _TINTED_SHARE = 0.15  # of the sources have a tinted ground already
 _LOOSE_SHARE = 0.5  # of the scenes have boxes that are not on the grid of tens

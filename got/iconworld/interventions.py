@@ -7,9 +7,10 @@ import math
 from typing import TYPE_CHECKING
 
 from got.iconworld.edits import Edit
-from got.iconworld.glyphs import CLASSES, aspect
+from got.iconworld.glyphs import aspect
 from got.iconworld.placing import overlaps
-from got.iconworld.scenes import COLORS, Scene, SceneObject, caption, chain_text, sample_scene
+from got.iconworld.scenes import Scene, SceneObject, caption, chain_text, sample_scene
+from got.iconworld.vocabulary import CLASSES, COLORS
 
 if TYPE_CHECKING:
     import numpy as np

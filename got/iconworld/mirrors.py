@@ -6,15 +6,15 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from got.iconworld.edits import Edit, boxed, chain_of, one_of, pointed
-from got.iconworld.glyphs import CLASSES
 from got.iconworld.placing import fit_inside, sample_look
 from got.iconworld.render import sample_jitter
-from got.iconworld.scenes import BACKGROUNDS, COLORS, Scene, SceneObject, assemble, with_article
+from got.iconworld.scenes import BACKGROUNDS, Scene, SceneObject, assemble
+from got.iconworld.vocabulary import CLASSES, COLORS, with_article
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from got.chain import Box1000
+    from got.plan.chain import Box1000
 
 _KINDS = ("remove", "replace", "recolor")  # what can be done to a reflection
 _PANE_SHARE = 0.88

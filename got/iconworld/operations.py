@@ -6,15 +6,15 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
-from got.chain import Chain, iou
-from got.iconworld.edits import PLACES, Edit, side_of
+from got.iconworld.edits import Edit, side_of
 from got.iconworld.placing import overlaps
-from got.iconworld.scenes import COLORS, GROUND_COLORS, parse_phrase
+from got.iconworld.vocabulary import COLORS, GROUND_COLORS, PLACES, parse_phrase
+from got.plan.chain import Chain, iou
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from got.chain import Box1000
+    from got.plan.chain import Box1000
 
 _SAME_PLACE = 0.5  # intersection over union from which two boxes mean the same object
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from got.chain import Box1000
+    from got.plan.chain import Box1000
 
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 """Unit offset of A from B in "A is RELATION B", y pointing down."""

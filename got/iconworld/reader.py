@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from got.iconworld.glyphs import CLASSES, DRAWINGS, glyph
+from got.iconworld.glyphs import DRAWINGS, glyph
 from got.iconworld.placing import ANGLES
 from got.iconworld.render import PALETTE, edges_px
+from got.iconworld.vocabulary import CLASSES
 
 if TYPE_CHECKING:
     from got.iconworld.scenes import Scene

@@ -5,26 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from got.chain import MASK_COLORS, Chain
-from got.iconworld.glyphs import CLASSES, DRAWINGS, aspect
+from got.iconworld.glyphs import DRAWINGS, aspect
 from got.iconworld.placing import RELATIONS, place, place_related, relation, sample_look
+from got.iconworld.vocabulary import CLASSES, COLORS, NUMBERS, parse_phrase, plural, with_article
+from got.plan.chain import MASK_COLORS, Chain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-"""GenEval's ten colours, in its order."""
+
 BACKGROUNDS = ("plain", "gradient", "clouds", "stripes", "checks", "grain")
 HELD_OUT_BACKGROUNDS = ("rings", "dots")
 """Textures that no training scene shows; detectors are measured on them."""
-GROUND_COLORS = ("yellow", "green", "blue", "purple", "pink")
-"""Tints of a ground that an edit may ask for."""
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 MAX_OBJECTS = 6
 
 
@@ -57,53 +53,6 @@ class Scene:
     """One of `GROUND_COLORS`, or None for a ground that is nearly grey."""
     mirror_1000: tuple[int, int, int, int] | None = None
     """Where a mirror hangs, behind all objects."""
-
-
-def plural(name: str) -> str:
-    """GenEval's plural.
-
-    >>> plural("bus"), plural("dog")
-    ('buses', 'dogs')
-    """
-    return name + ("es" if name.endswith("s") else "s")
-
-
-def with_article(phrase: str) -> str:
-    """GenEval's article, chosen by the first letter.
-
-    >>> with_article("orange dog"), with_article("dog")
-    ('an orange dog', 'a dog')
-    """
-    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
-
-
-def vocabulary(*, edits: bool = False) -> list[str]:
-    """Every word that captions and chains of this world can contain, sorted; with `edits`, also those of editing."""
-    glue = "a an and of photo picture image icons the to is with in there left right above below next are on it one"
-    texts = [*CLASSES, *map(plural, CLASSES), *COLORS, *MASK_COLORS, *NUMBERS[2:], glue]
-    if edits:
-        from got.iconworld.edits import EDIT_WORDS  # edits are made of scenes
-        from got.iconworld.referring import reference_words
-
-        texts += [EDIT_WORDS, *reference_words()]
-    return sorted({word for text in texts for word in text.split()})
-
-
-def parse_phrase(text: str) -> tuple[str, str | None] | None:
-    """Class and colour named by the last words of a region's text; None if no class is named there.
-
-    >>> parse_phrase("three dogs : a red hot dog")
-    ('hot dog', 'red')
-    >>> parse_phrase("the bear")
-    ('bear', None)
-    """
-    words = re.findall(r"\w+", text.lower())
-    for length in (2, 1):
-        name = " ".join(words[-length:])
-        if len(words) >= length and name in DRAWINGS:
-            before = words[-length - 1] if len(words) > length else ""
-            return name, before if before in COLORS else None
-    return None
 
 
 def assemble(things: Sequence[tuple[str, str]], rng: np.random.Generator, wanted: str | None, background: str) -> Scene:

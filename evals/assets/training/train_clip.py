@@ -1,0 +1,228 @@
+"""Train the icon world's CLIP and write its weights, its numbers and its model card.
+
+    python -m evals.assets.training.train_clip
+
+It takes its `--minutes` and some more for the measurements; stopped, it goes on with the same command. On a GPU, let
+`--workers` draw the pictures: as many as there are cores to spare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from evals.assets.training import augment, cards, clip_report, icon_scenes
+from evals.assets.training import trainer as training
+from evals.core.vocabulary import CLASSES, COLORS
+from evals.core.weights import sha256
+from evals.embedders.clip import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip
+from evals.embedders.clip import load_icon_clip as load
+from evals.generators.oracle import icon_world
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+BATCH = 128
+CROP_SHARE = 4
+"""One picture in so many of a batch is a crop of one icon, the others are whole scenes."""
+LR = 2e-3
+EMA_DECAY = 0.998
+SIZE_PX = 64
+MEAN = STD = 127.5
+"""As in the config's preprocessing, in grey levels."""
+PAIRS = {pair: i for i, pair in enumerate(itertools.product(CLASSES, COLORS))}
+"""Number of each (class, colour)."""
+PAIR_SCALE = 20.0
+"""Inverse temperature of the training-time classifier of pairs."""
+TEMPLATES = (
+    ("a photo of a {color} {name}", True, True),
+    ("a photo of a {color}-colored {name}", True, True),
+    ("a photo of a {color} object", True, False),
+    ("a photo of a {name}", False, True),
+)
+"""Caption of a crop, and whether it names the colour, and the class."""
+
+
+def crop(picture: NDArray[Any], box: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """One icon, cut out as a detector would: each side is off by up to a tenth of the box.
+
+    Args:
+        picture: uint8 (h, w, 3)
+        box: x1, y1, x2, y2 in pixels
+        rng: fixes the cut.
+
+    Returns:
+        uint8 (SIZE_PX, SIZE_PX, 3)
+    """
+    height, width = picture.shape[:2]
+    sides = np.tile(box[2:] - box[:2], 2)
+    moved = np.clip(np.round(box + sides * rng.uniform(-0.1, 0.1, 4)), 0, [width, height] * 2)
+    x1, y1, x2, y2 = (int(v) for v in moved)
+    cut = Image.fromarray(picture).crop((x1, y1, max(x2, x1 + 2), max(y2, y1 + 2)))
+    return np.asarray(cut.resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC))
+
+
+def crop_batch(
+    batch: icon_scenes.Batch, count: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, list[str], torch.Tensor, list[Any]]:
+    """Crops of random icons of a batch, one caption each, and which caption is true of which crop.
+
+    Returns:
+        float (n, 3, size, size), n captions, bool (n, n), n scene objects
+    """
+    pictures = batch.images.round().byte().permute(0, 2, 3, 1).numpy()
+    where = [(i, k) for i, scene in enumerate(batch.scenes) for k in range(len(scene.objects))]
+    chosen = [where[j] for j in rng.choice(len(where), min(count, len(where)), replace=False)]
+    things = [batch.scenes[i].objects[k] for i, k in chosen]
+    crops = np.stack([crop(pictures[i], batch.boxes[i, k].numpy(), rng) for i, k in chosen])
+    kinds = [TEMPLATES[j] for j in rng.integers(len(TEMPLATES), size=len(things))]
+    texts = [text.format(color=t.color, name=t.name) for (text, _, _), t in zip(kinds, things, strict=True)]
+    colors, names = np.array([t.color for t in things]), np.array([t.name for t in things])
+    any_color = ~np.array([kind[1] for kind in kinds])
+    any_name = ~np.array([kind[2] for kind in kinds])
+    true = ((colors[:, None] == colors) | any_color) & ((names[:, None] == names) | any_name)
+    return augment.to_tensor(crops), texts, torch.from_numpy(true), things
+
+
+def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """CLIP's loss in both directions, where a picture may have several true captions and the other way round.
+
+    Args:
+        images: (n, d) unit vectors.
+        texts: (n, d) unit vectors.
+        scale: inverse temperature.
+        true: bool (n, n), whether caption j is true of picture i; the diagonal is.
+    """
+    logits = scale * images @ texts.T
+    target = true.float()
+    by_image = F.cross_entropy(logits, target / target.sum(1, keepdim=True))
+    by_text = F.cross_entropy(logits.T, target.T / target.sum(0)[:, None])
+    return (by_image + by_text) / 2
+
+
+def pair_shares(things: Sequence[Sequence[Any]]) -> torch.Tensor:
+    """Which (class, colour) the icons of each picture are: shares, (pictures, pairs)."""
+    target = torch.zeros(len(things), len(PAIRS))
+    for row, icons in zip(target, things, strict=True):
+        for icon in icons:
+            row[PAIRS[icon.name, icon.color]] += 1 / len(icons)
+    return target
+
+
+def name_all(images: torch.Tensor, classifier: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of naming class and colour of every icon in a picture.
+
+    Captions alone teach the classes slowly: count and colours often suffice to tell 96 captions apart.
+
+    Args:
+        images: (n, d) unit vectors.
+        classifier: (pairs, d), of use in training only.
+        target: (n, pairs), see `pair_shares`.
+    """
+    return F.cross_entropy(PAIR_SCALE * images @ F.normalize(classifier, dim=-1).T, target)
+
+
+def training_batch(count: int, tokenizer: WordTokenizer, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+    """Fresh scenes and crops with their captions.
+
+    Returns:
+        pixels (n, 3, size, size) in [0, 255], tokens (n, length), which crop caption is true of which crop, and the
+        shares of (class, colour) in each picture; scenes first, then crops.
+    """
+    world = icon_world()
+    crops_wanted = count // CROP_SHARE
+    scenes = [world.sample_scene(rng) for _ in range(count - crops_wanted)]
+    batch = icon_scenes.draw(scenes, int(rng.choice(icon_scenes.TRAIN_SIZES_PX)), SIZE_PX)
+    captions = [world.caption(scene, rng) for scene in scenes]
+    crops, crop_texts, true, things = crop_batch(batch, crops_wanted, rng)
+    pixels = augment.degrade(torch.cat([batch.images, crops]), rng, amount=0.7)
+    shares = pair_shares([*(scene.objects for scene in scenes), *([thing] for thing in things)])
+    return pixels, tokenizer([*captions, *crop_texts]), true, shares
+
+
+def losses(modules: Any, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """All losses of a batch that is on the network's device."""
+    network = modules["clip"]
+    pixels, tokens, true, shares = batch
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=training.multiplies_bf16(pixels.device)):
+        images, texts = network.encode_image((pixels - MEAN) / STD), network.encode_text(tokens)
+    images, texts = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
+    scale = network.logit_scale.exp().clamp(max=100)
+    scenes = len(pixels) - len(true)
+    own = torch.eye(scenes, dtype=torch.bool, device=pixels.device)
+    return {
+        "scenes": contrast(images[:scenes], texts[:scenes], scale, own),
+        "crops": contrast(images[scenes:], texts[scenes:], scale, true),
+        "names": name_all(images, modules["pairs"].weight, shares),
+    }
+
+
+def train(args: argparse.Namespace) -> training.Trainer:
+    """Train for the given time, on scenes that are drawn as they are needed."""
+    network: Any
+    network, _, tokenizer = build_icon_clip()
+    pairs = torch.nn.Linear(network.text_projection.shape[-1], len(PAIRS), bias=False)
+    modules = torch.nn.ModuleDict({"clip": network, "pairs": pairs})
+    training.initialize(modules, torch.Generator().manual_seed(args.seed))
+    trainer = training.Trainer(modules, args, "icon_clip", lr=LR, ema_decay=EMA_DECAY)
+    network.train()
+    batches = training.stream(functools.partial(training_batch, args.batch, tokenizer), trainer, args)
+    while trainer.running:
+        batch = [tensor.to(args.device) for tensor in next(batches)]
+        trainer.update(losses(modules, batch), len(batch[0]))
+    return trainer
+
+
+def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> None:
+    """Measure the averaged weights, then write them with their numbers."""
+    import safetensors.torch
+
+    own = {key.removeprefix("clip."): v for key, v in trainer.average.items() if key.startswith("clip.")}
+    state = training.half(own)
+    network, transform, tokenizer = build_icon_clip()
+    network.load_state_dict(state)
+    numbers = clip_report.report(OpenClipEmbedder("icon", network, transform, tokenizer, "cpu"), args.scenes)
+    metadata = {"format": "pt", "config_sha256": sha256(CONFIG), "seed": str(args.seed)}
+    safetensors.torch.save_file(state, path, metadata)
+    training.write_numbers(path, trainer, args, network, numbers)
+
+
+def main() -> int:
+    """Train, export, measure; or only measure again."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evals.assets.training.train_clip",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    training.add_arguments(parser, minutes=7, batch=BATCH)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    path = (args.output or WEIGHTS.parent) / WEIGHTS.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if args.report_only:
+        everything = json.loads(training.numbers_path(path).read_text())
+        everything |= clip_report.report(load(path), args.scenes)
+        training.write_json(training.numbers_path(path), everything)
+    else:
+        export(train(args), args, path)
+        everything = json.loads(training.numbers_path(path).read_text())
+    path.with_suffix(".md").write_text(cards.clip_card(everything))
+    training.say(f"wrote {path}")
+    shown = {key: everything[key] for key in ("color_accuracy", "color_accuracy_degraded", "retrieval")}
+    print(json.dumps(shown))  # noqa: T201 - the last line of a command is its result
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

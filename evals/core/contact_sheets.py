@@ -1,0 +1,235 @@
+"""Pictures of a run: GenEval's grid per prompt, and a contact sheet per task with planned and detected boxes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from evals.core.run_directory import png_bytes, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from PIL import Image, ImageDraw, ImageFont
+
+    from evals.core.records import Case
+
+    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+    Point = tuple[float, float]
+    Box = tuple[float, float, float, float]
+
+MAX_TILES = 100
+"""Images on a contact sheet: the first one of each prompt, up to this many."""
+
+_COLUMNS = 10
+_SIDE_PX = 192
+_PAD_PX = 8
+_LINE_PX = 15
+_TEXT_LINES = 5
+_TILE_PX = (_SIDE_PX + 2 * _PAD_PX, _SIDE_PX + 2 * _PAD_PX + _TEXT_LINES * _LINE_PX)
+_HEADER_PX = 56
+_CHARS = 33
+_GREY, _INK, _PAPER, _RIGHT, _WRONG = "#cccccc", "#202020", "#ffffff", "#1a7f37", "#c62828"
+# Bright, told apart from each other and, by a dark rim, from any background.
+_BOX_COLORS = ("#ffe119", "#42d4f4", "#f58231", "#f032e6", "#bfef45", "#fabed4", "#dcbeff", "#ffffff")
+
+
+# --------------------------------------------------------------------------------------------------------------- grids
+def write_grids(run: Path, cases: Sequence[Case], images_per_prompt: int) -> None:
+    """`grid.png` beside each prompt's samples. An image that is missing or damaged leaves a grey cell."""
+    for case in cases:
+        folder = run / "images" / case.id
+        images = [open_picture(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
+        if any(image is not None for image in images):
+            write_atomic(folder / "grid.png", png_bytes(grid(images)))
+
+
+def grid(images: Sequence[Image.Image | None], gap_px: int = 2) -> Image.Image:
+    """Images side by side in a near-square grid, row by row."""
+    from PIL import Image
+
+    sizes = [image.size for image in images if image is not None]
+    width, height = max(size[0] for size in sizes), max(size[1] for size in sizes)
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    sheet = Image.new("RGB", (columns * (width + gap_px) + gap_px, rows * (height + gap_px) + gap_px), "black")
+    for i, image in enumerate(images):
+        place = (gap_px + i % columns * (width + gap_px), gap_px + i // columns * (height + gap_px))
+        sheet.paste(image or Image.new("RGB", (width, height), _GREY), place)
+    return sheet
+
+
+def open_picture(path: Path) -> Image.Image | None:
+    """A picture of the run, RGB; None if it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+# ------------------------------------------------------------------------------------------------------ contact sheets
+def draw(run: Path, results: list[dict[str, Any]], observations: list[dict[str, Any]]) -> list[Path]:
+    """One sheet per task: `sheets/counting.png` and so on.
+
+    Args:
+        run: The run directory.
+        results: Lines of results.jsonl.
+        observations: The observation of each result.
+
+    Returns:
+        The files written.
+    """
+    tasks: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for result, observation in zip(results, observations, strict=True):
+        if observation["index"] == 0:
+            tasks.setdefault(result["tag"], []).append((result, observation))
+    written = []
+    for tag, pairs in tasks.items():
+        path = run / "sheets" / f"{safe(tag)}.png"
+        write_atomic(path, png_bytes(contact_sheet(run, tag, pairs[:MAX_TILES])))
+        written.append(path)
+    return written
+
+
+def safe(tag: str) -> str:
+    """A tag as a file name."""
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in tag) or "untitled"
+
+
+def contact_sheet(run: Path, tag: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Image.Image:
+    """The first image of each prompt of a task: boxes, verdict, prompt and reason."""
+    from PIL import Image, ImageDraw
+
+    columns = min(_COLUMNS, max(len(pairs), 3))
+    rows = math.ceil(len(pairs) / columns)
+    sheet = Image.new("RGB", (columns * _TILE_PX[0], _HEADER_PX + rows * _TILE_PX[1]), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    right = sum(result["correct"] for result, _ in pairs)
+    pen.text((_PAD_PX, 6), f"{tag.replace('_', ' ')}: {right} of {len(pairs)} right", _INK, font(20))
+    pen.text((_PAD_PX, 34), "first image of each prompt; dashed: planned, solid: detected and counted", _INK, font(13))
+    for i, (result, observation) in enumerate(pairs):
+        corner = (i % columns * _TILE_PX[0], _HEADER_PX + i // columns * _TILE_PX[1])
+        sheet.paste(_tile(run, result, observation), corner)
+    return sheet
+
+
+def _tile(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Image.Image:
+    from PIL import Image, ImageDraw
+
+    tile = Image.new("RGB", _TILE_PX, _PAPER)
+    tile.paste(_picture(run, result, observation), (_PAD_PX, _PAD_PX))
+    pen = ImageDraw.Draw(tile)
+    top = _SIDE_PX + 2 * _PAD_PX
+    mark(pen, (_PAD_PX, top), correct=result["correct"])
+    lines = [(line, _INK) for line in wrap(result["prompt"], 3, indent=4)]
+    lines += [(line, _WRONG) for line in wrap(result["reason"].replace("\n", "; "), _TEXT_LINES - len(lines))]
+    for row, (line, color) in enumerate(lines):
+        indent = 18 if row == 0 else 0
+        pen.text((_PAD_PX + indent, top + row * _LINE_PX), line, color, font(12))
+    return tile
+
+
+def wrap(text: str, lines: int, indent: int = 0, characters: int = _CHARS) -> list[str]:
+    """At most so many lines; the first one leaves room for `indent` characters."""
+    wrapped = textwrap.wrap(text, characters, max_lines=lines, placeholder=" …", initial_indent=" " * indent)
+    return [line.strip() for line in wrapped]
+
+
+def _picture(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Image.Image:
+    """The image at icon-friendly size with its boxes, on a square of `_SIDE_PX`."""
+    from PIL import Image, ImageDraw
+
+    square = Image.new("RGB", (_SIDE_PX, _SIDE_PX), _GREY)
+    image = open_picture(run / result["filename"])
+    if image is None:
+        ImageDraw.Draw(square).text((12, 12), "image unreadable", _WRONG, font(13))
+        return square
+    scale = _SIDE_PX / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    square.paste(image.resize(size, Image.Resampling.BICUBIC), (0, 0))
+    pen = ImageDraw.Draw(square)
+    planned = (observation.get("plan") or {}).get("objects", [])
+    kept = json.loads(result["details"])
+    names = [item["name"] for item in planned] + list(kept)
+    colors = {name: _BOX_COLORS[i % len(_BOX_COLORS)] for i, name in enumerate(dict.fromkeys(names))}
+    for item in planned:
+        x1, y1, x2, y2 = item["box_1000"]
+        corners = (x1 * size[0] / 1000, y1 * size[1] / 1000, x2 * size[0] / 1000, y2 * size[1] / 1000)
+        dashed(pen, corners, colors[item["name"]])
+    labels = {tuple(item["box_xyxy_px"]): item["color"] for item in observation["detections"]}
+    taken: list[Box] = []
+    for name, boxes in kept.items():
+        for *box, score in boxes:
+            color = labels.get(tuple(box))
+            corners = _solid(pen, [value * scale for value in box], colors[name])
+            _label(pen, corners, f"{color + ' ' if color else ''}{name} {score:.2f}", colors[name], taken)
+    return square
+
+
+def mark(pen: ImageDraw.ImageDraw, corner: Point, *, correct: bool) -> None:
+    """A tick or a cross, drawn: fonts do not always have them."""
+    x, y = corner
+    if correct:
+        pen.line([(x + 1, y + 8), (x + 5, y + 12), (x + 13, y + 2)], _RIGHT, 3, joint="curve")
+    else:
+        pen.line([(x + 2, y + 3), (x + 12, y + 13)], _WRONG, 3)
+        pen.line([(x + 12, y + 3), (x + 2, y + 13)], _WRONG, 3)
+
+
+def _solid(pen: ImageDraw.ImageDraw, box: Sequence[float], color: str) -> Box:
+    x1, y1, x2, y2 = (min(max(value, 0), _SIDE_PX - 1) for value in box)
+    pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline="black", width=3)
+    pen.rectangle((x1 + 1, y1 + 1, max(x1 + 1, x2 - 1), max(y1 + 1, y2 - 1)), outline=color)
+    return x1, y1, x2, y2
+
+
+def _label(pen: ImageDraw.ImageDraw, box: Box, text: str, color: str, taken: list[Box]) -> None:
+    """Writes a name above its box, or where there is still room: inside, below, at the lower edge."""
+    small = font(11)
+    left, top, right, bottom = pen.textbbox((0, 0), text, small)
+    x1, y1, _, y2 = box
+    x = max(min(x1, _SIDE_PX - right - 3), 0)
+    places = []
+    for wanted in (y1 - bottom - 1, y1 + 3, y2 + 1, y2 - bottom - 3):
+        y = max(min(wanted, _SIDE_PX - bottom - 2), 0)
+        places.append((x + left, y + top - 1, x + right + 3, y + bottom + 1))
+    place = next((place for place in places if not any(_touch(place, other) for other in taken)), places[0])
+    taken.append(place)
+    pen.rectangle(place, "black")
+    pen.text((x + 2, place[1] - top + 1), text, color, small)
+
+
+def _touch(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def dashed(pen: ImageDraw.ImageDraw, box: Box, color: str) -> None:
+    """A dashed box, as plans are drawn."""
+    x1, y1, x2, y2 = box
+    for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
+        for dash in _dashes(start, end):
+            pen.line(dash, "black", 3)
+            pen.line(dash, color, 1)
+
+
+def _dashes(start: Point, end: Point, dash_px: float = 6, gap_px: float = 5) -> Iterator[list[Point]]:
+    length = math.dist(start, end)
+    step = dash_px + gap_px
+    for i in range(math.ceil(length / step) if length else 0):
+        a, b = i * step / length, min((i * step + dash_px) / length, 1.0)
+        yield [(start[0] + (end[0] - start[0]) * t, start[1] + (end[1] - start[1]) * t) for t in (a, b)]
+
+
+@functools.cache
+def font(size: int) -> Font:
+    """Pillow's own font."""
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)

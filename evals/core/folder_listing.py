@@ -1,0 +1,184 @@
+"""What a folder of images made elsewhere holds, by name alone.
+
+Layouts, with any suffix of `SUFFIXES` in small or capital letters:
+
+- ``00042/samples/0000.png`` beside ``00042/metadata.jsonl`` (GenEval's), padded with zeros or not, or without
+  ``samples``;
+- ``CASE.png``, or ``CASE_0.png`` to ``CASE_3.png``, in one flat folder.
+
+Links inside the folder are followed wherever they lead: a hub's cache is made of them. No path is built from what a
+file says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from evals.core.records import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+SAMPLES, METADATA = "samples", "metadata.jsonl"
+_BESIDE = ("grid", "source", "target")
+"""Images that tools put beside the results."""
+_SHOWN = 3
+"""Names in a message."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a folder has under one name: a sub-folder, or the flat files that begin with it."""
+
+    name: str
+    images: dict[int, Path]
+    """By the number in their names, in order."""
+    duplicates: tuple[Path, ...] = ()
+    """More images with a number that another one has."""
+    unnumbered: tuple[Path, ...] = ()
+    """Images whose names are no number."""
+    metadata: dict[str, Any] | None = None
+    """What its ``metadata.jsonl`` says; None where there is none."""
+    broken: str | None = None
+    """Why its ``metadata.jsonl`` cannot be read; None if it can, or if there is none."""
+
+    @property
+    def number(self) -> int | None:
+        """The name as a number; None if it is none."""
+        return number_of(self.name)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a folder holds."""
+
+    root: Path
+    places: tuple[Place, ...]
+    """Its sub-folders with images or metadata, in order of their numbers, then of their names."""
+    flat: tuple[Path, ...]
+    """Images in the folder itself, in order."""
+
+    @property
+    def images(self) -> list[Path]:
+        """Every image file."""
+        inside = (path for place in self.places for path in files_of(place))
+        return [*inside, *self.flat]
+
+
+def files_of(place: Place) -> Iterator[Path]:
+    """Every image file of a place."""
+    yield from (*place.images.values(), *place.duplicates, *place.unnumbered)
+
+
+def number_of(text: str) -> int | None:
+    """A name of digits as a number; None for any other name.
+
+    >>> number_of("00042"), number_of("7"), number_of("-1"), number_of("²"), number_of("1_0")
+    (42, 7, None, None, None)
+    """
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def list_folder(root: Path) -> Listing:
+    """The images of a folder, by name.
+
+    Raises:
+        UserError: There is no such folder, it cannot be read, or it has no images; says where they may be.
+    """
+    if not root.is_dir():
+        raise UserError(f"--model folder:{root}: no such folder")
+    if (root / "run.json").is_file() and (root / "images").is_dir():
+        raise UserError(f"--model folder:{root} is a run's own folder; its images are in folder:{root / 'images'}")
+    try:
+        entries = sorted(root.iterdir())
+        listing = Listing(
+            root=root,
+            places=tuple(sorted(_places(entries), key=_order)),
+            flat=tuple(path for path in entries if is_image(path) and not path.is_dir()),
+        )
+    except OSError as error:
+        raise UserError(f"--model folder:{root}: cannot be read ({error.strerror}: {error.filename})") from error
+    if not listing.images:
+        raise UserError(f"--model folder:{root}: no images there; {_hint(root, entries)}")
+    return listing
+
+
+def is_image(path: Path) -> bool:
+    """Whether a name ends as an image's does, and is no hidden one."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _order(place: Place) -> tuple[bool, int, str]:
+    return place.number is None, place.number or 0, place.name
+
+
+def _places(entries: Iterable[Path]) -> Iterator[Place]:
+    for folder in entries:
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        samples = folder / SAMPLES
+        inner = sorted(path for path in (samples if samples.is_dir() else folder).iterdir() if is_image(path))
+        numbered = [(number, path) for path in inner if (number := number_of(path.stem)) is not None]
+        images, duplicates = by_number(numbered)
+        unnumbered = tuple(path for path in inner if number_of(path.stem) is None and path.stem not in _BESIDE)
+        metadata, broken = _read_metadata(folder / METADATA)
+        if images or unnumbered or metadata or broken:
+            yield Place(
+                name=folder.name,
+                images=images,
+                duplicates=duplicates,
+                unnumbered=unnumbered,
+                metadata=metadata,
+                broken=broken,
+            )
+
+
+def by_number(numbered: Iterable[tuple[int, Path]]) -> tuple[dict[int, Path], tuple[Path, ...]]:
+    """The first file of each number, in order of the numbers, and the others."""
+    images: dict[int, Path] = {}
+    duplicates = []
+    for number, path in sorted(numbered):
+        if images.setdefault(number, path) != path:
+            duplicates.append(path)
+    return images, tuple(duplicates)
+
+
+def _read_metadata(path: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """The content of a ``metadata.jsonl``, or why it cannot be read; neither if there is no such file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return None, None
+    except (OSError, ValueError) as error:
+        return None, " ".join(str(error).split())[:200]
+    if not isinstance(content, dict) or not isinstance(content.get("prompt"), str):
+        return None, "expected one JSON object with a prompt"
+    return content, None
+
+
+def _hint(root: Path, entries: Sequence[Path]) -> str:
+    """Where the images may lie that a folder does not have, or what is expected."""
+    for child in entries:
+        if child.is_dir() and any(is_image(path) for path in _shallow(child)):
+            return f"there are some in folder:{child}"
+    return f"expected {root / '00000' / SAMPLES / '0000.png'}, or {root / 'CASE.png'}"
+
+
+def _shallow(folder: Path) -> Iterator[Path]:
+    """Files of a folder, of its sub-folders, and of their ``samples``."""
+    for pattern in ("*", "*/*", f"*/{SAMPLES}/*"):
+        yield from folder.glob(pattern)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are.
+
+    >>> some(["a", "b", "c", "d"])
+    'a, b, c and 1 more'
+    """
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,236 @@
+"""The icon world's detector: a small RTMDet in plain torch, run on whole batches of images at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from evals.core import weights
+from evals.core.records import Detection, UserError
+from evals.core.vocabulary import CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from numpy.typing import ArrayLike, NDArray
+    from PIL import Image
+
+    from evals.core.records import BoxPx
+    from evals.detectors.icon_network import IconNetwork
+
+ASSETS = Path(__file__).parents[1] / "assets"
+CONFIG = ASSETS / "icon_detector.json"
+"""In MMDetection's words, which builds the same network of it; its losses and `train_cfg` serve that library alone."""
+WEIGHTS = ASSETS / "icon_detector.safetensors"
+BATCH = 64
+"""Images in one forward pass."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Turns a network's raw score into the probability that the detection is right: sigmoid(slope * logit + bias).
+
+    Monotone, so it changes no ranking; fitted on held-out icon scenes (see the model card).
+    """
+
+    slope: float
+    bias: float
+
+    def __call__(self, score: ArrayLike) -> NDArray[np.float64]:
+        """Calibrated scores in (0, 1).
+
+        >>> Calibration(slope=1.0, bias=0.0)([0.25, 0.5]).round(3).tolist()
+        [0.25, 0.5]
+        """
+        raw = np.clip(np.asarray(score, np.float64), 1e-7, 1 - 1e-7)
+        return 1 / (1 + np.exp(-(self.slope * np.log(raw / (1 - raw)) + self.bias)))
+
+    def raw(self, score: float) -> float:
+        """The raw score that calibrates to `score`.
+
+        >>> round(Calibration(slope=2.0, bias=1.0).raw(float(Calibration(slope=2.0, bias=1.0)(0.3))), 6)
+        0.3
+        """
+        return 1 / (1 + math.exp(-(math.log(score / (1 - score)) - self.bias) / self.slope))
+
+
+UNCALIBRATED = Calibration(slope=1.0, bias=0.0)
+
+
+def read_config() -> dict[str, Any]:
+    """`model` as MMDetection has it, and `image_size_px`, the side of the square that images are brought to.
+
+    64 px icon images are seen at twice their size, so that strides of 8, 16 and 32 fit icons of 12 to 45 px.
+    """
+    config: dict[str, Any] = json.loads(CONFIG.read_text(encoding="utf-8"))
+    return config
+
+
+def config_sha256() -> str:
+    """Hash of the config's content, whatever its formatting; weights carry it, and a changed config refuses them."""
+    return sha256(json.dumps(read_config(), sort_keys=True).encode()).hexdigest()
+
+
+def build() -> IconNetwork:
+    """The config's network, with arbitrary weights, in training mode."""
+    from evals.detectors.icon_network import IconNetwork
+
+    return IconNetwork(read_config()["model"])
+
+
+class IconDetector:
+    """Finds the 80 classes as icons. Any image size: each is brought to the network's square."""
+
+    name = "icon"
+    classes = frozenset(CLASSES)
+
+    def __init__(
+        self,
+        network: IconNetwork,
+        *,
+        device: str,
+        calibration: Calibration = UNCALIBRATED,
+        min_score: float = 0.05,
+    ) -> None:
+        import torch
+
+        self.network = network.to(device, torch.float32).to(memory_format=torch.channels_last).eval()
+        self.calibration = calibration
+        self.min_score = min_score
+        self._device = device
+        config = read_config()
+        self.image_size_px = int(config["image_size_px"])
+        self._suppression = config["model"]["test_cfg"]
+        self._points, _ = points(network.strides, self.image_size_px, device)
+
+    @classmethod
+    def load(cls, path: Path = WEIGHTS, *, device: str = "cpu") -> IconDetector:
+        """The embedded detector, or another training of the same config.
+
+        Raises:
+            UserError: the weights are missing or belong to another config.
+        """
+        network = build()
+        state, metadata = weights.read(path)
+        weights.fit(network, state, str(path))
+        if metadata.get("config_sha256") != config_sha256():
+            raise UserError(f"{path} was trained with another version of {CONFIG.name}: train it again")
+        return cls(network, device=device, calibration=Calibration(**json.loads(metadata["calibration"])))
+
+    def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
+        """Detections of each RGB image, best first, boxes in that image's pixels."""
+        found: list[list[Detection]] = []
+        for start in range(0, len(images), BATCH):
+            chunk = images[start : start + BATCH]
+            pixels = np.stack([self._squared(image) for image in chunk])
+            for image, (scores, labels, boxes) in zip(chunk, self.raw_detections(pixels), strict=True):
+                scale = np.array([image.width, image.height] * 2) / self.image_size_px
+                found.append(
+                    [
+                        Detection(
+                            name=CLASSES[label], score=float(score), box_xyxy_px=cast("BoxPx", tuple(map(float, box)))
+                        )
+                        for score, label, box in zip(self.calibration(scores), labels, boxes * scale, strict=True)
+                    ]
+                )
+        return found
+
+    def _squared(self, image: Image.Image) -> NDArray[np.uint8]:
+        from PIL import Image as PILImage
+
+        if image.size != (self.image_size_px, self.image_size_px):
+            image = image.resize((self.image_size_px, self.image_size_px), PILImage.Resampling.BILINEAR)
+        return np.asarray(image.convert("RGB"))
+
+    def raw_detections(
+        self, images: NDArray[np.uint8]
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]]:
+        """Uncalibrated detections of a batch, best first.
+
+        Args:
+            images: uint8 (n, size, size, 3) RGB.
+
+        Returns:
+            per image: scores (k,), labels (k,), boxes x1, y1, x2, y2 (k, 4) in the network's frame.
+        """
+        import torch
+
+        pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            logits, boxes = predict(self.network, pixels, self._points)
+            kept = _suppressed(
+                logits.sigmoid(),
+                boxes.clamp(0, self.image_size_px),
+                min_score=self.calibration.raw(self.min_score),
+                max_overlap=self._suppression["nms"]["iou_threshold"],
+                candidates=self._suppression["nms_pre"],
+                max_boxes=self._suppression["max_per_img"],
+            )
+        return [tuple(part.cpu().numpy() for part in one) for one in kept]  # type: ignore[misc]
+
+
+def points(strides: Sequence[int], size_px: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centres (p, 2) and strides (p,) in pixels of all cells of square grids with the given strides, row by row."""
+    import torch
+
+    centres, repeated = [], []
+    for stride in strides:
+        side = size_px // stride
+        axis = (torch.arange(side, dtype=torch.float32, device=device) + 0.5) * stride
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        centres.append(torch.stack([x, y], -1).reshape(-1, 2))
+        repeated.append(torch.full((side * side,), float(stride), device=device))
+    return torch.cat(centres), torch.cat(repeated)
+
+
+def predict(network: IconNetwork, images: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Class logits (n, p, classes) and boxes (n, p, 4) in pixels at every grid point.
+
+    Args:
+        network: The detector's.
+        images: (n, 3, size, size) RGB in [0, 255].
+        centres: (p, 2), see `points`.
+    """
+    import torch
+
+    scores, distances = network(images)
+    # each level: (n, c, side, side) -> (n, side * side, c)
+    logits = torch.cat([level.flatten(2).transpose(1, 2) for level in scores], 1).float()
+    left_top, right_bottom = torch.cat([d.flatten(2).transpose(1, 2) for d in distances], 1).float().split(2, -1)
+    return logits, torch.cat([centres - left_top, centres + right_bottom], -1)
+
+
+def _suppressed(
+    scores: torch.Tensor, boxes: torch.Tensor, *, min_score: float, max_overlap: float, candidates: int, max_boxes: int
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Per image the best boxes of each class, by one suppression over all images and classes.
+
+    Args:
+        scores: (n, p, classes)
+        boxes: (n, p, 4)
+        min_score: Lower scores are dropped.
+        max_overlap: IoU above which the lesser of two boxes of one class and image is dropped.
+        candidates: So many best (point, class) pairs of an image are looked at.
+        max_boxes: At most so many per image.
+    """
+    from torchvision.ops import batched_nms
+
+    classes = scores.shape[2]
+    best, pair = scores.flatten(1).topk(min(candidates, scores[0].numel()))
+    image, rank = (best >= min_score).nonzero(as_tuple=True)
+    score, label = best[image, rank], pair[image, rank] % classes
+    box = boxes[image, pair[image, rank] // classes]
+    order = batched_nms(box, score, image * classes + label, max_overlap)
+    image, score, label, box = image[order], score[order], label[order], box[order]
+    found = []
+    for index in range(len(scores)):
+        mine = (image == index).nonzero(as_tuple=True)[0][:max_boxes]
+        found.append((score[mine], label[mine], box[mine]))
+    return found

@@ -1,0 +1,330 @@
+"""Published editing data where it lies: hub id, folder or Parquet file. Pictures are read one by one, when asked for.
+
+Nothing is redistributed and nothing is copied: a set stays in the user's folder or in the hub's own cache. What the
+data says of paths never leads out of its folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import glob
+import hashlib
+import json
+import posixpath
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evals.core.records import EditCase, EncodedImage, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evals.core.records import Case
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a published set comes from."""
+
+    name: str
+    licence: str
+    """As the publisher states it, or that there is none."""
+    page: str
+    hub_id: str | None = None
+    """Data set on the Hugging Face hub; None if it is not there."""
+    revision: str | None = None
+    """First digits of the commit that the loader was written for."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EditSet:
+    """Cases of a set, and what a report must say of them."""
+
+    origin: Origin
+    variant: str
+    """Which part: a split, ``all`` or ``filtered``."""
+    cases: tuple[EditCase, ...]
+    revision: str | None = None
+    """Commit of the hub that was read; None for files that the user brought."""
+    dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Reason -> number of cases that this variant leaves out."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know of the data, a sentence each."""
+
+    @property
+    def ids_sha256(self) -> str:
+        """`ids_sha256` of all its cases."""
+        return ids_sha256(self.cases)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON form for run.json and tables, without the cases."""
+        return {
+            "name": self.origin.name,
+            "licence": self.origin.licence,
+            "page": self.origin.page,
+            "variant": self.variant,
+            "revision": self.revision,
+            "cases": len(self.cases),
+            "ids_sha256": self.ids_sha256,
+            "dropped": dict(self.dropped),
+            "notes": list(self.notes),
+        }
+
+
+def ids_sha256(cases: Sequence[Case | EditCase]) -> str:
+    """Hash of the sorted case ids: two reports with the same one speak of the same cases."""
+    return hashlib.sha256("\n".join(sorted(case.id for case in cases)).encode()).hexdigest()
+
+
+def unique(cases: Sequence[EditCase], what: str) -> tuple[EditCase, ...]:
+    """The cases, if no two have one id.
+
+    Raises:
+        UserError: Some have: the data was read twice, or holds rows twice.
+    """
+    seen: set[str] = set()
+    double = [case.id for case in cases if case.id in seen or seen.add(case.id)]  # type: ignore[func-returns-value]
+    if double:
+        raise UserError(f"{what}: {len(double)} cases occur twice, the first is {double[0]}")
+    return tuple(cases)
+
+
+# --------------------------------------------------------------------------------------------------------------- places
+def fetch(place: str, origin: Origin, patterns: Sequence[str] = ("*.parquet", "**/*.parquet")) -> tuple[Path, str]:
+    """A folder or file on this machine, and the revision behind it.
+
+    Args:
+        place: A path that exists, or the hub id of the set; `HUB_ID@REVISION` reads another commit than the pinned one.
+        origin: The set; its revision is what the hub must still have.
+        patterns: Files wanted from the hub.
+
+    Returns:
+        The path, and the full commit of the hub; empty for local files.
+
+    Raises:
+        UserError: No such path; the hub cannot be reached, or has changed.
+    """
+    if Path(place).exists():
+        return Path(place), ""
+    hub_id, at, revision = place.partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id) or place.startswith((".", "/")):
+        raise UserError(
+            f"{place}: no such file or folder" + (f"; the hub has {origin.hub_id}" if origin.hub_id else "")
+        )
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        # A full commit needs no question to the hub, so a set that is in its cache can be read without network.
+        full = re.fullmatch(r"[0-9a-f]{40}", revision)
+        commit = revision if full else HfApi().dataset_info(hub_id, revision=revision or None).sha or ""
+        changed = not at and hub_id == origin.hub_id and not commit.startswith(origin.revision or "")
+        folder = ""
+        if not changed:
+            folder = snapshot_download(hub_id, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
+    except Exception as error:  # the hub's client and the network each raise their own
+        raise UserError(f"{place} cannot be had from the hub: {' '.join(str(error).split())[:200]}") from error
+    if changed:
+        raise UserError(
+            f"{hub_id} has changed: its commit is {commit[:12]}, this loader was written for {origin.revision}; "
+            f"to take it all the same, say {hub_id}@{commit[:12]}"
+        )
+    return Path(folder), commit
+
+
+def inside(root: Path, name: str) -> Path:
+    """A file that the data names, if its name stays in the data's folder.
+
+    The name alone is checked: where links in the folder lead is up to its owner, and a hub's cache is made of links.
+
+    Raises:
+        UserError: The name leads elsewhere, or there is no such file.
+    """
+    lexical = posixpath.normpath(name.replace("\\", "/"))
+    if lexical.startswith(("/", "../")) or lexical in ("..", ".") or "\0" in name:
+        raise UserError(f"{name!r} lies outside {root}")
+    path = root / lexical
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    return path
+
+
+def file_image(root: Path, name: str) -> EncodedImage:
+    """A picture in a file of the data's folder."""
+    return EncodedImage(name=name, read=inside(root, name).read_bytes)
+
+
+def read_json(root: Path, name: str) -> Any:
+    """Content of a JSON file of the data's folder.
+
+    Raises:
+        UserError: There is none, or it is damaged.
+    """
+    try:
+        return json.loads(inside(root, name).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise UserError(f"{root / name}: not JSON ({error})") from error
+
+
+def safe_id(text: str) -> str:
+    """A case id that is also a file name.
+
+    >>> safe_id("local/7 .."), safe_id("sample_151_1")
+    ('local_7', 'sample_151_1')
+    """
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[:120] or "_"
+
+
+# -------------------------------------------------------------------------------------------------------------- Parquet
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Row:
+    """A row of a Parquet file: its words and numbers at hand, its pictures on demand."""
+
+    values: dict[str, Any]
+    table: ParquetFile
+    number: int
+    """Row number in its file."""
+
+    def image(self, column: str) -> EncodedImage:
+        """A picture of this row."""
+        return EncodedImage(
+            name=f"{self.table.path.name} row {self.number} {column}",
+            read=functools.partial(self.table.image_bytes, self.number, column),
+        )
+
+    def text(self, column: str) -> str:
+        """A text of this row, without spaces around it; None is empty."""
+        value = self.values[column]
+        return "" if value is None else str(value).strip()
+
+
+class ParquetFile:
+    """One Parquet file with pictures in the hub's form: ``{"bytes": ..., "path": ...}``.
+
+    Words and numbers are read at once, pictures a row group at a time; each column's last group is kept, because
+    cases are run in order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        self.path = path
+        try:
+            self._file = pyarrow.parquet.ParquetFile(path)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:120]})") from error
+        self.columns = set(self._file.schema_arrow.names)
+        self.number_of_rows: int = self._file.metadata.num_rows
+        self._kept: dict[str, tuple[int, Any]] = {}
+
+    def __reduce__(self) -> tuple[type[ParquetFile], tuple[Path]]:
+        """Travels to another process as its path."""
+        return ParquetFile, (self.path,)
+
+    def rows(self, words: Sequence[str], images: Sequence[str]) -> list[Row]:
+        """All rows.
+
+        Args:
+            words: Columns that must be there and are read now.
+            images: Columns that must be there and are read on demand.
+
+        Raises:
+            UserError: A column is missing.
+        """
+        missing = [name for name in (*words, *images) if name not in self.columns]
+        if missing:
+            raise UserError(f"{self.path}: no column {', '.join(missing)}; it has {', '.join(sorted(self.columns))}")
+        records = self._file.read(columns=list(words)).to_pylist()
+        return [Row(values=record, table=self, number=number) for number, record in enumerate(records)]
+
+    def image_bytes(self, row: int, column: str) -> bytes:
+        """The bytes of a picture.
+
+        Raises:
+            ValueError: The cell holds none.
+        """
+        group, start = 0, 0
+        while start + self._file.metadata.row_group(group).num_rows <= row:
+            start += self._file.metadata.row_group(group).num_rows
+            group += 1
+        if column not in self._kept or self._kept[column][0] != group:
+            self._kept[column] = (group, self._file.read_row_group(group, columns=[column]).column(column))
+        cell = self._kept[column][1][row - start].as_py()
+        if isinstance(cell, dict) and cell.get("bytes"):
+            return bytes(cell["bytes"])
+        if isinstance(cell, dict) and cell.get("path"):
+            return inside(self.path.parent, str(cell["path"])).read_bytes()
+        if isinstance(cell, bytes) and cell:
+            return cell
+        raise ValueError(f"{self.path.name} row {row}: no picture in column {column}")
+
+
+def parquet_splits(place: Path) -> dict[str, list[ParquetFile]]:
+    """Files of a folder by split, as the hub names them: ``data/test-00000-of-00005-*.parquet``; or one single file.
+
+    Raises:
+        UserError: There are none, or a split has a piece twice or lacks one (old revisions of a set did).
+    """
+    # Path's own glob follows no links to folders.
+    found = () if place.is_file() else glob.glob("**/*.parquet", root_dir=place, recursive=True)  # noqa: PTH207
+    paths = [place] if place.is_file() else sorted(place / name for name in found)
+    if not paths:
+        raise UserError(f"{place}: no Parquet files there")
+    splits: dict[str, dict[tuple[int, int], Path]] = {}
+    for path in paths:
+        match = re.match(r"(.+?)-(\d{5})-of-(\d{5})", path.stem)
+        split = match[1] if match else path.stem
+        piece = (int(match[2]), int(match[3])) if match else (0, 1)
+        other = splits.setdefault(split, {}).setdefault(piece, path)
+        if other != path:
+            raise UserError(f"{place}: split {split} has piece {piece[0]} twice: {other.name}, {path.name}")
+    for split, pieces in splits.items():
+        totals = {total for _, total in pieces}
+        if place.is_dir() and (len(totals) != 1 or len(pieces) != totals.pop()):
+            raise UserError(f"{place}: split {split} is not complete: {len(pieces)} pieces are there")
+    return {split: [ParquetFile(path) for _, path in sorted(pieces.items())] for split, pieces in splits.items()}
+
+
+def split_of_size(place: Path, rows: int) -> tuple[str, list[ParquetFile]]:
+    """The split with so many rows, whatever its name.
+
+    Raises:
+        UserError: None, or several, have that number.
+    """
+    splits = parquet_splits(place)
+    sizes = {name: sum(file.number_of_rows for file in files) for name, files in splits.items()}
+    right = [name for name, size in sizes.items() if size == rows]
+    if len(right) != 1:
+        found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise UserError(f"{place}: expected one split of {rows} rows but got {found}")
+    return right[0], splits[right[0]]
+
+
+# ---------------------------------------------------------------------------------------------------------------- rows
+def required(row: Row, column: str) -> str:
+    """A text that must be there.
+
+    Raises:
+        UserError: It is empty.
+    """
+    text = row.text(column)
+    if not text:
+        raise UserError(f"{row.table.path.name} row {row.number}: no {column}")
+    return text
+
+
+def turn_case(row: Row, name: str, captions: dict[str, str]) -> EditCase:
+    """A row in the form that MagicBrush and ImagenHub share, as a case."""
+    return EditCase(
+        id=safe_id(name),
+        instruction=required(row, "instruction"),
+        source=row.image("source_img"),
+        target=row.image("target_img"),
+        mask=row.image("mask_img"),
+        captions=captions,
+        category="text-guided",
+        group=row.text("img_id"),
+        extra={"turn_index": row.values["turn_index"]},
+    )

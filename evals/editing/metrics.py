@@ -1,0 +1,180 @@
+"""What the editing suites measure of one result: the instruments of a run, and every metric by its full name."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from evals.judges import measured
+from evals.metrics import embeddings, images, smartedit
+from evals.metrics.images import Score
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from PIL import Image
+
+    from evals.core.protocols import Embedder, ImageEmbedder, Judge, Tools
+    from evals.core.records import EditCase
+
+
+class Instruments:
+    """The encoders, LPIPS network and judge that a command line asks for, built once."""
+
+    def __init__(self, tools: Tools, args: argparse.Namespace) -> None:
+        from evals.embedders import lpips
+        from evals.embedders import registry as embedders
+        from evals.embedders.cache import EmbeddingCache
+        from evals.judges import vlm_judge
+
+        clips: list[Embedder] = [tools.embedder]
+        clips += [embedders.make_embedder(spec, tools.device) for spec in args.clip]
+        self.clips: dict[str, Embedder] = {embedders.label(clip.name): EmbeddingCache(clip) for clip in clips}
+        self.dinos: dict[str, ImageEmbedder] = {}
+        if args.dino != "none":
+            dino = embedders.make_image_embedder(args.dino, tools.device)
+            self.dinos[embedders.label(dino.name)] = EmbeddingCache(dino)
+        self.lpips = None if args.lpips == "none" else lpips.make_lpips(args.lpips, tools.device)
+        self.judge: Judge | None = None
+        if args.judge == "measured":
+            self.judge = measured.MeasuredJudge(tools.detector, tools.embedder)
+        elif args.judge != "none":
+            self.judge = vlm_judge.make_judge(args.judge, args, args.judge_log, tools.device)
+        self.repeats: int = args.judge_repeats
+
+
+_BUILT: dict[int, tuple[Any, Instruments]] = {}
+
+
+def instruments(tools: Tools, args: argparse.Namespace) -> Instruments:
+    """The instruments of a run; its tools are the same object in every batch."""
+    known = _BUILT.get(id(tools))
+    if known is None or known[0] is not tools:
+        _BUILT.clear()
+        _BUILT[id(tools)] = (tools, Instruments(tools, args))
+    return _BUILT[id(tools)][1]
+
+
+def embed(with_: Instruments, edits: Sequence[EditCase], pictures: Sequence[Image.Image]) -> None:
+    """Embeds everything that a batch needs in one go; what follows finds it in the caches."""
+    for encoder in (*with_.clips.values(), *with_.dinos.values()):
+        encoder.embed_images(pictures)
+    texts = [edit.captions[key] for edit in edits for key in ("source", "target", "object") if edit.captions.get(key)]
+    for clip in with_.clips.values():
+        clip.embed_texts(texts)
+
+
+class Comparison:
+    """Pixel metrics between the pictures of one edit, each pair once: of two, it does not matter which comes first.
+
+    Args:
+        edit: Whose pictures they are.
+        mask: Where the edit belongs, bool (height, width), if that is known.
+        frame: How two pictures come to one size.
+    """
+
+    def __init__(self, edit: EditCase, mask: Any, frame: images.Frame) -> None:
+        self.edit, self.mask, self.frame = edit, mask, frame
+        as_smartedit = edit.mask is not None and frame is images.FRAMES["smartedit"]
+        self.levels = edit.mask.load_levels() if edit.mask is not None and as_smartedit else None
+        """The mask as SmartEdit's script takes it, where its metrics are asked for."""
+        self._known: dict[tuple[int, ...], tuple[dict[str, Score], dict[str, Score]]] = {}
+
+    def __call__(self, a: Image.Image, b: Image.Image) -> tuple[dict[str, Score], dict[str, Score]]:
+        """`images.pixel_scores` of two pictures that stay in memory, and `smartedit.background`, if it is asked for."""
+        key = (id(a), id(b))
+        if a.size == b.size:
+            key = (min(key), max(key))
+        if key not in self._known:
+            scores = images.pixel_scores(*images.pair(a, b, self.frame), self.mask)
+            self._known[key] = scores, {} if self.levels is None else smartedit.background(a, b, self.levels)
+        return self._known[key]
+
+
+def compare(
+    comparisons: Sequence[Comparison],
+    sources: Sequence[Image.Image],
+    results: Sequence[Image.Image],
+    targets: Sequence[Image.Image | None],
+) -> None:
+    """Make the comparisons that `measure` will ask for, on all processors: SciPy lets other threads run meanwhile."""
+    pairs: list[tuple[Comparison, Image.Image, Image.Image]] = []
+    for one, source, result, target in zip(comparisons, sources, results, targets, strict=True):
+        pairs += [(one, source, source), (one, source, result)]
+        if target is not None:
+            pairs += [(one, target, target), (one, target, result), (one, source, target)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda pair: pair[0](*pair[1:]), pairs))
+
+
+def measure(
+    with_: Instruments,
+    compared: Comparison,
+    source: Image.Image,
+    result: Image.Image,
+    target: Image.Image | None,
+) -> dict[str, Score]:
+    """All metrics of one picture by full name."""
+    edit, mask = compared.edit, compared.mask
+    scores = {f"source/{name}": score for name, score in compared(source, result)[0].items()}
+    if target is not None:
+        scores |= {f"target/{name}": score for name, score in compared(target, result)[0].items()}
+    for label, encoder in [*with_.clips.items(), *with_.dinos.items()]:
+        kind = "dino" if label in with_.dinos else "clip_i"
+        pictures = encoder.embed_images([source, result, *([] if target is None else [target])])
+        scores[images.named(f"{kind}_source", label)] = embeddings.cosines(pictures[1:2], pictures[:1])[0]
+        if target is not None:
+            scores[images.named(f"{kind}_target", label)] = embeddings.cosines(pictures[1:2], pictures[2:3])[0]
+    for label, clip in with_.clips.items():
+        scores |= _text_scores(label, clip, edit, source, result)
+    if with_.lpips is not None:
+        from evals.embedders import lpips
+
+        scores |= lpips.lpips_scores(with_.lpips, *images.pair(source, result, compared.frame), mask)
+    if compared.levels is not None:
+        scores |= _as_smartedit(with_, compared, source, result)
+    return scores
+
+
+def _as_smartedit(
+    with_: Instruments, compared: Comparison, source: Image.Image, result: Image.Image
+) -> dict[str, Score]:
+    """What SmartEdit's public script measures, as it does; and its foreground score without the script's quirks.
+
+    With CLIP ViT-L-14 and LPIPS squeeze these are the script's own instruments; others are named like any other.
+    """
+    assert compared.levels is not None, "only asked where there is a mask"
+    wanted = compared.edit.captions.get("object") or ""
+    scores = {f"smartedit/{name}": score for name, score in compared(source, result)[1].items()}
+    if with_.lpips is not None:
+        first, second = smartedit.hidden_pair(source, result, compared.levels)
+        (distance,) = with_.lpips.distances([first], [second])
+        scores[f"smartedit/{images.named('lpips', with_.lpips.label)}"] = Score(value=distance)
+    parts = {
+        "": smartedit.foreground(result, compared.mask),
+        "smartedit/": smartedit.foreground(result, compared.levels, as_smartedit=True),
+    }
+    for label, clip in with_.clips.items() if wanted else ():
+        for prefix, part in parts.items():
+            score = Score(value=None, undefined=images.EMPTY_REGION)
+            if part is not None:
+                score = embeddings.cosines(clip.embed_images([part]), clip.embed_texts([wanted]))[0]
+            scores[prefix + images.named("clip_t_object", label)] = score
+    return scores
+
+
+def _text_scores(
+    label: str, clip: Embedder, edit: EditCase, source: Image.Image, result: Image.Image
+) -> dict[str, Score]:
+    """CLIP-T and CLIPdir, where the set has the captions for them."""
+    said = {key: edit.captions[key] for key in ("source", "target") if edit.captions.get(key)}
+    if "target" not in said:
+        return {}
+    pictures, texts = clip.embed_images([source, result]), clip.embed_texts(list(said.values()))
+    scores = {images.named("clip_t", label): embeddings.cosines(pictures[1:], texts[-1:])[0]}
+    if "source" in said:
+        direction = embeddings.clip_directions(pictures[:1], pictures[1:], texts[:1], texts[1:])[0]
+        scores[images.named("clip_direction", label)] = direction
+    return scores

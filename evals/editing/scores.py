@@ -1,0 +1,332 @@
+"""Logged edits -> scores.json -> tables, for all editing suites. Pure."""
+
+from __future__ import annotations
+
+import collections
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from evals.core.records import Judgement, counted_causes, unlabelled, world_of
+from evals.judges import measured
+from evals.metrics import images, judging, statistics
+from evals.metrics.edits import EditTruth
+from evals.metrics.images import HIGHER_IS_BETTER, Score
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping, Sequence
+
+    from evals.core.records import Case
+
+_SHORT = ("clip_i_source", "clip_i_target", "clip_t", "clip_direction", "dino_source", "source/l1", "target/l1")
+"""Metrics of the table by category."""
+
+_ASK_AGAIN = "--from observe asks again for what failed; legal replies come from --judge-log and are not paid twice"
+
+
+# -------------------------------------------------------------------------------------------------------------- scores
+def summarize(
+    cases: Sequence[Case],
+    observations: Sequence[dict[str, Any]],
+    failures: Sequence[dict[str, Any]],
+    args: argparse.Namespace,
+    pools: Mapping[str, Callable[[str], bool]],
+) -> dict[str, Any]:
+    """Everything but the suite's own name: metrics and judgements, overall and by category, with n and interval.
+
+    Args:
+        cases: All cases of the run.
+        observations: Those pictures that were observed, as `editing.observe` has them, with ``case`` and ``index``.
+        failures: Those that were not.
+        args: The run's arguments.
+        pools: Categories summed up together: name -> whether a category belongs to it.
+    """
+    by_category: dict[str, list[dict[str, Any]]] = {case.tag: [] for case in cases}
+    for line in observations:
+        by_category[line["category"]].append(line)
+    wanted = collections.Counter(dict.fromkeys(by_category, 0))
+    for case in cases:
+        wanted[case.tag] += args.images_per_prompt
+    total = sum(wanted.values())
+    causes = collections.Counter(f"{line['stage']}: {_cause(line['error'])}" for line in failures)
+    return {
+        "model": args.model,
+        "checkpoint": args.checkpoint if args.model == "got" else None,
+        "detector": args.detector,
+        "world": world_of(args),
+        "overall": _block(observations, total, args),
+        "categories": {tag: _block(lines, wanted[tag], args) for tag, lines in by_category.items()},
+        "pooled": {
+            name: _block(
+                [line for line in observations if belongs(line["category"])],
+                sum(count for tag, count in wanted.items() if belongs(tag)),
+                args,
+            )
+            for name, belongs in pools.items()
+        },
+        "missing": {"total": total - len(observations), "by_cause": dict(causes.most_common()), **unlabelled(failures)},
+        "faults": _faults(observations),
+        "intervals": statistics.INTERVALS,
+    }
+
+
+def _cause(error: str) -> str:
+    """An error without the names that would make each one a cause of its own: those in front of it and in quotes.
+
+    >>> _cause("a/b.png: cut short"), _cause("the detector has no label for 'bear, zebra'")
+    ('cut short', 'the detector has no label for …')
+    """
+    return re.sub(r"'[^']*'", "…", error.partition(": ")[2] or error)
+
+
+def _faults(observations: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Where each wrong result of the icon world went wrong, by case and index, in GenEval's words."""
+    faults = {}
+    for line in observations:
+        if "measured" in line:
+            stage = measured.stage_of(EditTruth.from_dict(line["truth"]), line["measured"])
+            if stage is not None:
+                faults[f"{line['case']}/{line['index']}"] = f"{stage}_wrong"
+    return faults
+
+
+def _block(lines: Sequence[dict[str, Any]], wanted: int, args: argparse.Namespace) -> dict[str, Any]:
+    rng = np.random.default_rng(args.seed)
+    groups = [line["group"] for line in lines]
+    names = sorted({name for line in lines for name in line["metrics"]})
+    metrics = {}
+    for name in names:
+        there = [line for line in lines if name in line["metrics"]]
+        scores = [_score(line["metrics"][name]) for line in there]
+        metrics[name] = {
+            **images.summarize(scores, [line["group"] for line in there], rng),
+            "identity": _plain_mean([line["identity"].get(name) for line in there]),
+            "target": _plain_mean([line["target"].get(name) for line in there]),
+        }
+    judgements = [[Judgement(**one) for one in line["judgements"]] for line in lines]
+    judge = None
+    if any(judgements):
+        name = next(one.judge for repeats in judgements for one in repeats)
+        lost = Judgement(judge=name, failure="no image")
+        every = [*judgements, *([[lost] * args.judge_repeats] * (wanted - len(lines)))]
+        unseen = [f"missing {i}" for i in range(wanted - len(lines))]
+        judge = judging.summarize(every, [*groups, *unseen], rng, max_failed=args.judge_max_failed)
+    return {
+        "images": len(lines),
+        "missing": wanted - len(lines),
+        "groups": len(set(groups)),
+        "black": sum(line["black"] for line in lines),
+        "truncated": dict(collections.Counter(label for line in lines for label in line["truncated"])),
+        "truncation_unknown": sorted({label for line in lines for label in line.get("truncation_unknown", ())}),
+        "metrics": metrics,
+        "judge": judge,
+        "measured": measured.summarize(seen) if (seen := [o for o in lines if "measured" in o]) else None,
+    }
+
+
+def _score(logged: float | str) -> Score:
+    return Score(value=None, undefined=logged) if isinstance(logged, str) else Score(value=logged)
+
+
+def _plain_mean(logged: Sequence[float | str | None]) -> float | None:
+    values = [value for value in logged if isinstance(value, float)]
+    return float(np.mean(values)) if values else None
+
+
+def headline(scores: dict[str, Any]) -> dict[str, Any]:
+    """The few numbers that end a run."""
+    overall = scores["overall"]
+    judge = overall["judge"]
+    return {
+        **{name: scores[name] for name in ("suite", "world", "model")},
+        "data": scores["data"]["name"],
+        "cases": scores["data"]["cases"],
+        "images": overall["images"],
+        "missing": scores["missing"]["total"],
+        **({"missing_classes": scores["missing"]["classes"]} if "classes" in scores["missing"] else {}),
+        "metrics": {name: block["value"] for name, block in overall["metrics"].items() if _is_short(name)},
+        "judge": None if judge is None else {"name": judge["judge"], "score": judge["headline"]},
+        "measured": None
+        if overall["measured"] is None
+        else {name: block["value"] for name, block in overall["measured"]["shares"].items()},
+    }
+
+
+def nothing_scored(scores: dict[str, Any]) -> str | None:
+    """Why no picture of a run has a score, or a judge that was asked gave none; None where there are scores."""
+    overall, missing = scores["overall"], scores["missing"]
+    if not overall["images"]:
+        return f"expected {missing['total']} images with a score, found none: {counted_causes(missing['by_cause'])}"
+    judge = overall["judge"]
+    if judge is not None and judge["judgements"] == sum(judge["failed"].values()):
+        return f"expected {judge['judgements']} judgements, and all failed: {counted_causes(judge['failed'])}"
+    return None
+
+
+def _is_short(name: str) -> bool:
+    return name.partition("@")[0] in _SHORT
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+def tables(scores: dict[str, Any]) -> list[Table]:
+    """All metrics with floor and ceiling; the main ones by category; the judge, if there was one."""
+    found = [_metric_table(scores), _category_table(scores)]
+    found += [_judge_table(scores)] if scores["overall"]["judge"] else []
+    return [*found, _measured_table(scores)] if scores["overall"]["measured"] else found
+
+
+def _metric_table(scores: dict[str, Any]) -> Table:
+    data, overall = scores["data"], scores["overall"]
+    checkpoint = f" ({scores['checkpoint']})" if scores["checkpoint"] else ""
+    table = _table(
+        f"{scores['title']}, {scores['world']}: {scores['model']}{checkpoint}",
+        ["mean", "95 %\ninterval", "images", "sources", "undefined", "untouched\nsource", "true\ntarget"],
+        _caption(scores, data, overall),
+        first="metric",
+    )
+    for name, block in overall["metrics"].items():
+        cells = [_number(block["value"]), _span(block), str(block["n"]), str(block["clusters"])]
+        cells += [str(sum(block["undefined"].values()) or "·"), _number(block["identity"]), _number(block["target"])]
+        table.add_row(f"{name} {_arrow(name)}", *cells)
+    return table
+
+
+def _caption(scores: dict[str, Any], data: dict[str, Any], overall: dict[str, Any]) -> str:
+    revision = f", revision {data['revision'][:12]}" if data["revision"] else ""
+    whole = data.get("of", data["cases"])
+    number = f"{data['cases']}" if whole == data["cases"] else f"{data['cases']} of {whole}"
+    lines = [
+        f"{data['name']}, {data['variant']}: {number} cases, ids {data['ids_sha256'][:12]}{revision}",
+        f"licence: {data['licence']}",
+        *data["notes"],
+        *(f"left out: {number} × {reason}" for reason, number in data["dropped"].items()),
+        f"pixels compared as {scores['protocol']} does; intervals: bootstrap over source pictures",
+    ]
+    reasons: collections.Counter[str] = collections.Counter()
+    for name, block in overall["metrics"].items():
+        reasons.update({f"{name.partition('@')[0]}: {reason}": n for reason, n in block["undefined"].items()})
+    lines += [f"undefined: {number} × {reason}" for reason, number in list(reasons.items())[:6]]
+    lines += [f"cut captions: {number} by {label}" for label, number in overall["truncated"].items()]
+    lines += [f"cut captions: {label} does not tell" for label in overall.get("truncation_unknown", ())]
+    lines += [f"black pictures: {overall['black']}"] if overall["black"] else []
+    lines += [f"missing: {number} × {cause}" for cause, number in list(scores["missing"]["by_cause"].items())[:6]]
+    lines += [f"no label for {', '.join(scores['missing']['classes'])}"] if "classes" in scores["missing"] else []
+    return "\n".join(lines)
+
+
+def _rows(scores: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What the tables by category have a line for. Runs of before have no pools."""
+    pooled = [(f"{name}, pooled", block) for name, block in scores.get("pooled", {}).items()]
+    return [*scores["categories"].items(), *pooled, ("all", scores["overall"])]
+
+
+def _category_table(scores: dict[str, Any]) -> Table:
+    names = [name for name in scores["overall"]["metrics"] if _is_short(name)]
+    columns = ["images", *(f"{name.replace('@', chr(10))} {_arrow(name)}" for name in names)]
+    table = _table("By category", columns, "", first="category")
+    for tag, block in _rows(scores):
+        values = [_number(block["metrics"].get(name, {}).get("value")) for name in names]
+        table.add_row(tag, str(block["images"]), *values, style="bold" if tag == "all" else None)
+    return table
+
+
+def _judge_table(scores: dict[str, Any]) -> Table:
+    overall = scores["overall"]["judge"]
+    parts = list(overall["parts"])
+    columns = [
+        "score ↑",
+        "95 %\ninterval",
+        "judged",
+        "failed",
+        "bounds",
+        "at 0 ↓",
+        *(f"{part}\n0–10 ↑" for part in parts),
+    ]
+    table = _table(f"Judge {overall['judge']}", columns, _judge_caption(overall), first="category")
+    for tag, block in _rows(scores):
+        judge = block["judge"]
+        if judge is None:
+            continue
+        failed = sum(judge["failed"].values())
+        cells = [
+            _number(judge["headline"]),
+            _span(judge["score"]),
+            str(judge["judgements"] - failed),
+            str(failed or "·"),
+        ]
+        cells += [_span(dict(zip(("low", "high"), judge["bounds"], strict=True))), _number(judge["zeros"], 2)]
+        cells += [_number(judge["parts"].get(part), 2) for part in parts]
+        table.add_row(tag, *cells, style="bold" if tag == "all" else None)
+    return table
+
+
+def _measured_table(scores: dict[str, Any]) -> Table:
+    """Edits done and rests untouched, from detections; the last table, because it is what the icon world is for."""
+    names = list(scores["overall"]["measured"]["shares"])
+    columns = ["images", *(f"{name} ↑{chr(10)}95 % interval" for name in names)]
+    columns += ["plans\nright ↑", "wrong:\nplan", "wrong:\ndrawing"]
+    floor, ceiling = (
+        ", ".join(f"{name} {block[side]:.3f}" for name, block in scores["overall"]["measured"]["shares"].items())
+        for side in ("identity", "target")
+    )
+    caption = (
+        f"measured by {scores['detector']}; intervals: {statistics.method_of(scores)}, clustered by source picture\n"
+        f"untouched source: {floor}\ntrue target: {ceiling}"
+    )
+    table = _table("Edits that a detector finds done, and the rest untouched", columns, caption, first="category")
+    for tag, block in _rows(scores):
+        found = block["measured"]
+        if found is None:
+            continue
+        shares = [f"{_number(found['shares'][name]['value'])} ({_span(found['shares'][name])})" for name in names]
+        wrong = [str(found["wrong_plan"]), str(found["wrong_drawing"])] if found["plans"] else ["–", "–"]
+        cells = [str(block["images"]), *shares, _number(found["plans_right"]), *wrong]
+        table.add_row(tag, *cells, style="bold" if tag == "all" else None)
+    return table
+
+
+def _judge_caption(judge: dict[str, Any]) -> str:
+    lines = ["score: mean of each case's own score; it is not the score of the mean parts"]
+    if judge["headline"] is None:
+        lines.append("too many judgements failed for a score; --judge-max-failed 1 shows it all the same")
+    lines += [f"failed: {number} × {cause} ({judging.CAUSES[cause]})" for cause, number in judge["failed"].items()]
+    if any(cause in judge["failed"] for cause in judging.UNASKED):
+        lines.append(_ASK_AGAIN)
+    if judge["judge_sd"] is not None:
+        lines.append(f"the judge's own spread over repeats of one case: {judge['judge_sd']:.3f}")
+    usd = "" if judge["usd"] is None else f", {judge['usd']:.2f} USD"
+    lines.append(f"{judge['calls']} requests, {judge['tokens_in']} tokens in, {judge['tokens_out']} out{usd}")
+    return "\n".join(lines)
+
+
+def _arrow(name: str) -> str:
+    """Which way is better.
+
+    >>> _arrow("clip_t@ViT-B-32"), _arrow("source/l1_outside"), _arrow("source/lpips_inside@lpips-alex")
+    ('↑', '↓', '↓')
+    """
+    plain = name.partition("@")[0].rpartition("/")[2]
+    metric = plain.removesuffix("_inside").removesuffix("_outside")
+    return "↑" if HIGHER_IS_BETTER[metric] else "↓"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:z.{digits}f}"
+
+
+def _span(block: dict[str, Any]) -> str:
+    return "–" if block["low"] is None else f"{block['low']:z.3f}–{block['high']:z.3f}"
+
+
+def _table(title: str, columns: list[str], caption: str, *, first: str) -> Table:
+    table = Table(title=title, caption=caption + "\n", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    table.title_justify = table.caption_justify = "left"
+    table.title_style, table.caption_style = "bold", "dim"
+    table.add_column(first, no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", style="dim" if name.startswith(("untouched", "true")) else None)
+    return table

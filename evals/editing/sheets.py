@@ -1,0 +1,188 @@
+"""Contact sheets of edits: source with the planned boxes, result, target, the mask's frame and what is wrong.
+
+And small copies of sources and targets in the run directory, so that reports can show them without the data set.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from evals.core import contact_sheets
+from evals.core.run_directory import png_bytes, write_atomic
+from evals.metrics.images import mask_box
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from PIL import Image, ImageDraw
+
+    from evals.core.records import EditCase
+
+MAX_EDITS = 30
+"""Edits on a sheet: the first of each category."""
+
+THUMBNAIL_PX = 256
+"""Longer side of the copies; smaller pictures keep their size."""
+
+_SIDE_PX, _PAD_PX, _LINE_PX, _HEADER_PX, _ACROSS = 160, 6, 15, 44, 3
+_CHARS = 78
+_TILE_PX = (3 * (_SIDE_PX + _PAD_PX) + 3 * _PAD_PX, _SIDE_PX + 3 * _LINE_PX + 3 * _PAD_PX)
+_PLAN_COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231")
+_INK, _PAPER, _GREY, _WRONG = "#202020", "#ffffff", "#cccccc", "#c62828"
+
+
+def draw(
+    run: Path, edits: Mapping[str, EditCase], results: Sequence[dict[str, Any]], observations: Sequence[dict[str, Any]]
+) -> list[Path]:
+    """One sheet per category, ``sheets/add.png`` and so on.
+
+    Args:
+        run: The run directory.
+        edits: Case id -> edit.
+        results: Lines of results.jsonl.
+        observations: The observation of each result.
+
+    Returns:
+        The files written.
+    """
+    categories: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for result, observation in zip(results, observations, strict=True):
+        if observation["index"] == 0 and result["case"] in edits:
+            categories.setdefault(result["category"], []).append((result, observation))
+    written = []
+    for category, pairs in categories.items():
+        for result, _ in pairs:
+            _keep_copies(run / "images" / result["case"], edits[result["case"]])
+        path = run / "sheets" / f"{contact_sheets.safe(category)}.png"
+        write_atomic(path, png_bytes(sheet(run, category, edits, pairs)))
+        written.append(path)
+    return written
+
+
+def _keep_copies(folder: Path, edit: EditCase) -> None:
+    """``source.webp`` and ``target.webp``, as far as the data have them; drawn once."""
+    from PIL import Image
+
+    for name, given in (("source", edit.source), ("target", edit.target)):
+        path = folder / f"{name}.webp"
+        picture = None if path.is_file() else _load(given)
+        if picture is not None:
+            small, buffer = picture.copy(), io.BytesIO()
+            small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+            small.save(buffer, "WEBP", quality=90)
+            write_atomic(path, buffer.getvalue())
+
+
+def sheet(
+    run: Path,
+    category: str,
+    edits: Mapping[str, EditCase],
+    pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+) -> Image.Image:
+    """The first edits of a category, three across."""
+    from PIL import Image, ImageDraw
+
+    shown = pairs[:MAX_EDITS]
+    across = min(_ACROSS, len(shown))
+    size = (across * _TILE_PX[0], _HEADER_PX + -(-len(shown) // across) * _TILE_PX[1])
+    page = Image.new("RGB", size, _PAPER)
+    pen = ImageDraw.Draw(page)
+    about = _about(category, [result for result, _ in shown])
+    about += f", {len(pairs)} in all" if len(pairs) > len(shown) else ""
+    pen.text((_PAD_PX, 4), about, _INK, contact_sheets.font(18))
+    legend = "source | result | target; dashed: planned, solid: the mask's frame"
+    pen.text((_PAD_PX, 26), legend, _INK, contact_sheets.font(12))
+    for i, (result, observation) in enumerate(shown):
+        corner = (i % across * _TILE_PX[0], _HEADER_PX + i // across * _TILE_PX[1])
+        page.paste(_tile(run, edits[result["case"]], result, observation), corner)
+    return page
+
+
+def _about(category: str, results: Sequence[dict[str, Any]]) -> str:
+    """A sheet's heading. What is right is only said where something tells right from wrong.
+
+    >>> _about("add", [{"correct": True}, {"correct": False}]), _about("add", [{"correct": None}, {"correct": False}])
+    ('add: 1 of 2 right', 'add: 2 edits')
+    """
+    known = [result["correct"] for result in results]
+    return f"{category}: {len(known)} edits" if None in known else f"{category}: {sum(known)} of {len(known)} right"
+
+
+def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: dict[str, Any]) -> Image.Image:
+    from PIL import Image, ImageDraw
+
+    tile = Image.new("RGB", _TILE_PX, _PAPER)
+    pen = ImageDraw.Draw(tile)
+    frame = _frame(edit)
+    pictures = (_load(edit.source), contact_sheets.open_picture(run / result["filename"]), _load(edit.target))
+    for i, picture in enumerate(pictures):
+        _place(tile, pen, picture, _PAD_PX + i * (_SIDE_PX + _PAD_PX), frame)
+    if pictures[0] is not None:
+        _plan(pen, observation, pictures[0])
+    font, top = contact_sheets.font(12), _SIDE_PX + 2 * _PAD_PX
+    if result["correct"] is not None:
+        contact_sheets.mark(pen, (_PAD_PX, top), correct=result["correct"])
+    for row, line in enumerate(contact_sheets.wrap(edit.instruction, 2, 4, _CHARS)):
+        pen.text((_PAD_PX + (0 if row else 18), top + row * _LINE_PX), line, _INK, font)
+    wrong = result["correct"] is False
+    words = [result["reason"]] if wrong else []
+    for one in observation["judgements"][:1]:
+        words.append(f"judge: {one['failure'] or format(one['value'], '.2f')}")
+    last = contact_sheets.wrap("; ".join(words), 1, 0, _CHARS)
+    pen.text((_PAD_PX, top + 2 * _LINE_PX), "".join(last), _WRONG if wrong else _INK, font)
+    return tile
+
+
+def _frame(edit: EditCase) -> tuple[float, float, float, float] | None:
+    """The box of the mask as shares of width and height."""
+    if edit.mask is None:
+        return None
+    try:
+        mask = edit.mask.load_mask()
+    except ValueError:
+        return None
+    box = mask_box(mask)
+    height, width = mask.shape
+    return None if box is None else (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+
+
+def _load(image: Any) -> Image.Image | None:
+    try:
+        picture: Image.Image | None = None if image is None else image.load()
+    except ValueError:
+        return None
+    return picture
+
+
+def _plan(pen: ImageDraw.ImageDraw, observation: dict[str, Any], source: Image.Image) -> None:
+    """The planned boxes over the source."""
+    scale = _SIDE_PX / max(source.size) / 1000
+    plan = observation.get("plan") or {"objects": []}
+    for i, item in enumerate(plan["objects"]):
+        x1, y1, x2, y2 = item["box_1000"]
+        wide, high = source.width * scale, source.height * scale
+        corners = (_PAD_PX + x1 * wide, _PAD_PX + y1 * high, _PAD_PX + x2 * wide, _PAD_PX + y2 * high)
+        contact_sheets.dashed(pen, corners, _PLAN_COLORS[i % len(_PLAN_COLORS)])
+
+
+def _place(
+    tile: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    picture: Image.Image | None,
+    left: int,
+    frame: tuple[float, float, float, float] | None,
+) -> None:
+    """A picture on a grey square, kept in proportion, with the mask's frame in black and white."""
+    pen.rectangle((left, _PAD_PX, left + _SIDE_PX - 1, _PAD_PX + _SIDE_PX - 1), _GREY)
+    if picture is None:
+        return
+    scale = _SIDE_PX / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    tile.paste(picture.resize(size), (left, _PAD_PX))
+    if frame is not None:
+        x1, y1 = left + frame[0] * size[0], _PAD_PX + frame[1] * size[1]
+        x2, y2 = left + frame[2] * size[0] - 1, _PAD_PX + frame[3] * size[1] - 1
+        for grow, color in ((2, "black"), (1, "white")):
+            pen.rectangle((x1 - grow, y1 - grow, x2 + grow, y2 + grow), outline=color)

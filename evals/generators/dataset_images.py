@@ -1,0 +1,45 @@
+"""Pictures that come with an editing set, in a model's place: its floor, its ceiling, and what others released."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evals.core.records import Generated, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from evals.core.protocols import Generator
+    from evals.core.records import Sample
+
+PICTURES = {"identity": "source", "target": "target", "released": "released"}
+"""Name of the model -> picture of an `EditCase`. `identity` is the source untouched, `target` the true outcome,
+`released` a published system's own result: it shows which encoder gives the published row."""
+
+
+class GivenGenerator:
+    """Hands out a picture that comes with an editing set: no model draws."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
+        """Each sample's picture; a set that has none for it is a mistake, a damaged file is an error of its sample."""
+        return [self._read(sample) for sample in samples]
+
+    def _read(self, sample: Sample) -> Generated:
+        edit = sample.case.edit
+        if edit is None:
+            raise UserError(f"--model {self.name} is for editing suites: case {sample.case.id} has no source picture")
+        picture = getattr(edit, PICTURES[self.name])
+        if picture is None:
+            raise UserError(f"--model {self.name}: the set has no such picture for case {sample.case.id}")
+        try:
+            return Generated(image=picture.load())
+        except ValueError as error:
+            return Generated(image=None, error=str(error))
+
+
+def make_given(name: str) -> Callable[[Any], Generator]:
+    """A factory as `evals.generators.GENERATORS` has them; there is nothing to set."""
+    return lambda options: GivenGenerator(name)

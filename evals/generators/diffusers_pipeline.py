@@ -1,0 +1,80 @@
+"""Any pipeline of diffusers."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from evals.core.records import Generated, UserError
+from evals.generators.options import GeneratorOptions, checkpoint_folder
+from got.util.hub import MINI_PATH
+from got.util.weight_files import why
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evals.core.protocols import Generator
+    from evals.core.records import Sample
+
+
+class DiffusersGenerator:
+    """Any text-to-image pipeline of diffusers; for editing suites any that edits by instruction."""
+
+    name = "diffusers"
+
+    def __init__(self, pipe: Any, steps: int | None) -> None:
+        self._pipe = pipe
+        self._arguments = {} if steps is None else {"num_inference_steps": steps}
+
+    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
+        """One image per sample; noise comes from one CPU generator per sample."""
+        import torch
+
+        edits = [sample.case.edit for sample in samples if sample.case.edit is not None]
+        if edits and "image" not in inspect.signature(self._pipe.__call__).parameters:
+            raise UserError(f"{type(self._pipe).__name__} does not edit pictures; give one that takes an image")
+        sources = [edit.source.load() for edit in edits]
+        if len({source.size for source in sources}) > 1:  # a pipeline's batch has one size
+            return [made for sample in samples for made in self.generate([sample])]
+        drawn = self._pipe(
+            prompt=[sample.case.prompt for sample in samples],
+            generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
+            output_type="pil",
+            **({"image": sources} if edits else {}),
+            **self._arguments,
+        )
+        # A safety checker replaces a picture by a black one: that is no image of the model.
+        blanked = getattr(drawn, "nsfw_content_detected", None) or [False] * len(samples)
+        return [
+            Generated(image=None, error="blanked by the pipeline's safety checker") if black else Generated(image=image)
+            for image, black in zip(drawn.images, blanked, strict=True)
+        ]
+
+
+def make_diffusers(options: GeneratorOptions) -> Generator:
+    """A pipeline folder or hub id; safetensors only, and no code from the hub."""
+    import torch
+    from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+    from safetensors import SafetensorError
+
+    from got import checkpoint
+
+    if checkpoint_folder(options.argument) == MINI_PATH:
+        raise UserError(f"--model diffusers:{options.argument} is GoT's embedded checkpoint: use --model got")
+    loading = {"dtype": getattr(torch, options.dtype), "use_safetensors": True}
+    try:
+        checkpoint.check_place(options.device, options.offload, compiled=options.compiled)
+        try:
+            pipe = AutoPipelineForText2Image.from_pretrained(options.argument, **loading)
+        except ValueError:
+            # Not among the families that diffusers files under text-to-image: take its own class.
+            pipe = DiffusionPipeline.from_pretrained(options.argument, **loading)
+        checkpoint.place(pipe, options.device, options.offload, compiled=options.compiled)
+    except checkpoint.PlaceError as error:
+        raise UserError(str(error)) from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(
+            f"--model diffusers:{options.argument} cannot be loaded: {why(options.argument, error)}"
+        ) from error
+    pipe.set_progress_bar_config(disable=True)
+    return DiffusersGenerator(pipe, options.steps)

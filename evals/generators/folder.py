@@ -1,0 +1,51 @@
+"""Images made elsewhere, read from a folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evals.core.records import Generated
+from evals.generators.options import GeneratorOptions, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evals.core.protocols import Generator
+    from evals.core.records import Sample
+    from evals.generators.folder_images import Assignment
+
+
+class FolderGenerator:
+    """Images made elsewhere; `evals.generators.folder_images` says which file is which image."""
+
+    name = "folder"
+
+    def __init__(self, folder: Assignment) -> None:
+        self._folder = folder
+
+    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
+        """The image of each sample; a missing, damaged or foreign one is an error of that sample only."""
+        return [self._read(sample) for sample in samples]
+
+    def _read(self, sample: Sample) -> Generated:
+        from PIL import Image
+
+        place = f"{sample.case.id}/samples/{sample.index:04d}"
+        if fault := self._folder.faults.get(sample.case.id):
+            return Generated(image=None, error=fault)
+        path = self._folder.files.get(sample.case.id, {}).get(sample.index)
+        if path is None:
+            return Generated(image=None, error=f"{place}: no such image")
+        try:
+            with Image.open(path) as image:
+                image.load()
+        # Pillow's decoders answer damaged files with many types, SyntaxError among them.
+        except Exception as error:
+            return Generated(image=None, error=f"{place}: not a readable image ({one_line(error)})")
+        return Generated(image=image)
+
+
+def make_folder(options: GeneratorOptions) -> Generator:
+    """A folder whose files have been matched with the suite's cases."""
+    assert options.folder is not None, "a folder's files are matched with the cases before the run"
+    return FolderGenerator(options.folder)

@@ -1,0 +1,100 @@
+"""GoT at any scale, through `got.pipeline.GoTPipeline`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evals.core.records import Generated, UserError
+from evals.generators.options import GeneratorOptions, one_line
+from got.model.schedulers import make_scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evals.core.protocols import Generator
+    from evals.core.records import Sample
+
+
+class GoTGenerator:
+    """Text to chain to image with a `got.pipeline.GoTPipeline`."""
+
+    name = "got"
+
+    def __init__(self, pipe: Any, options: GeneratorOptions) -> None:
+        self._pipe, self._options = pipe, options
+
+    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
+        """One image and its chain per sample; noise comes from one CPU generator per sample."""
+        import torch
+
+        options = self._options
+        edits = [sample.case.edit for sample in samples if sample.case.edit is not None]
+        given: list[str] | None = [edit.extra["given_chain"] for edit in edits if "given_chain" in edit.extra] or None
+        sources = [edit.source.load() for edit in edits] if edits and given is None else None
+        turns = max((edit.extra.get("turns", 1) for edit in edits), default=1)
+        if options.chain != "own" and turns > 1:
+            raise UserError(f"--chain {options.chain} has no plan for every step of an instruction; leave it out")
+        if options.chain != "own":
+            given = [given_chain(options.chain, sample) for sample in samples]
+        drawn = self._pipe(
+            [sample.case.prompt for sample in samples],
+            image=sources,
+            chain=given,
+            num_inference_steps=options.steps,
+            semantic=options.semantic,
+            spatial=options.spatial,
+            reference=options.reference,
+            semantic_scale=options.semantic_scale,
+            spatial_scale=options.spatial_scale,
+            reference_scale=options.reference_scale,
+            generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
+            output_type="pil",
+            max_turns=turns,
+        )
+        return [
+            Generated(image=image, chain=chain, warnings=tuple(warnings))
+            for image, chain, warnings in zip(drawn.images, drawn.chains, drawn.warnings, strict=True)
+        ]
+
+
+def given_chain(whose: str, sample: Sample) -> str:
+    """The plan that GoT is to draw instead of its own."""
+    from got import iconworld
+
+    if whose == "none":
+        return ""
+    if sample.case.edit is not None:
+        if "chain" not in sample.case.edit.extra:
+            raise UserError(f"--chain {whose} needs the icon world's edition; a published set has no chains")
+        chain = str(sample.case.edit.extra["chain"])
+    else:
+        chain = iconworld.chain_text(iconworld.scene_from_include(sample.case.metadata["include"], sample.seed))
+    how, _, amount = whose.partition(":")
+    if how == "oracle":
+        return chain
+    return iconworld.spoil(chain, how, float(amount), iconworld.stable_rng("spoil", sample.seed))
+
+
+def make_got(options: GeneratorOptions) -> Generator:
+    """GoT at any scale: the embedded mini, a folder, a hub id."""
+    import torch
+
+    from got import checkpoint
+
+    try:
+        pipe = checkpoint.load(
+            options.checkpoint,
+            device=options.device,
+            dtype=getattr(torch, options.dtype),
+            offload=options.offload,
+            compiled=options.compiled,
+            reference_compat=options.reference_compat,
+        )
+    except checkpoint.PlaceError as error:
+        raise UserError(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"--checkpoint {options.checkpoint} cannot be loaded: {one_line(error)}") from error
+    pipe.set_progress_bar_config(disable=True)
+    if options.scheduler is not None:
+        pipe.scheduler = make_scheduler(options.scheduler, pipe.scheduler)
+    return GoTGenerator(pipe, options)

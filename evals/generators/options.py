@@ -1,0 +1,55 @@
+"""What a generator is built with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from got.util.hub import CheckpointError, local_folder
+
+if TYPE_CHECKING:
+    from evals.generators.folder_images import Assignment
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorOptions:
+    """What a person may decide about a generator. None leaves a number to the model's own config."""
+
+    argument: str
+    """What stands behind the colon of ``--model folder:PATH``; empty elsewhere."""
+    checkpoint: str
+    steps: int | None
+    semantic: bool
+    spatial: bool
+    reference: bool
+    semantic_scale: float | None
+    spatial_scale: float | None
+    reference_scale: float | None
+    chain: str
+    """Whose plan is drawn: ``own``, ``none``, ``oracle``, or the oracle's made wrong, as in ``jitter:0.1``."""
+    device: str
+    dtype: str
+    scheduler: str | None = None
+    """GoT's sampler, one of `got.model.schedulers.SCHEDULERS`; None keeps the checkpoint's."""
+    reference_compat: bool = False
+    """Whether GoT does as its released code does, see `got.released.reference`."""
+    offload: str | None = None
+    """Where weights wait, see `got.checkpoint.place`."""
+    compiled: bool = False
+    """Whether the denoising network is compiled."""
+    folder: Assignment | None = None
+    """Of ``--model folder:PATH``, which of its files is which image."""
+
+
+def one_line(error: Exception) -> str:
+    """An error's message in one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def checkpoint_folder(checkpoint: str) -> Path | None:
+    """Where a checkpoint lies on this machine; None if it is a hub id, or gone."""
+    try:
+        return local_folder(checkpoint)
+    except CheckpointError:  # gone since the run was made: `make_got` says so, where it is needed
+        return None

@@ -1,0 +1,313 @@
+"""GenEval's 553 prompts, made by our own code, and the reader of prompt files in their format."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evals.core.folder_listing import METADATA, list_folder, some
+from evals.core.records import Case, UserError, alike, describes, note
+from evals.core.vocabulary import CLASSES, COLORS, RELATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+SHA256 = "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"
+"""Of the public ``evaluation_metadata.jsonl``, 553 lines."""
+
+_NUMBERS = {2: "two", 3: "three", 4: "four"}
+_SEED = 43
+FOLDER = "folder"
+"""The value of ``--prompts`` that takes the cases from the folder of images."""
+OWN_WORDING, OWN_PROMPTS = "own wording of GenEval's cases", "own prompts"
+MAX_OBJECTS = 16
+"""So many objects of a class the benchmark counts at most."""
+_KEYS = {"tag", "include", "exclude", "prompt"}
+_OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+_DRAWS = 100
+"""Prompts drawn for each task but the first, before duplicates are dropped."""
+
+
+def _a(words: str) -> str:
+    """The words with their article, chosen by the first letter.
+
+    >>> _a("orange cow"), _a("dog")
+    ('an orange cow', 'a dog')
+    """
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def _line(tag: str, include: list[dict[str, Any]], prompt: str, **exclude: Any) -> dict[str, Any]:
+    return {"tag": tag, "include": include, **exclude, "prompt": f"a photo of {prompt}"}
+
+
+def _two_object(rng: np.random.Generator) -> dict[str, Any]:
+    a, b = (CLASSES[i] for i in rng.choice(80, size=2, replace=False))
+    return _line("two_object", [{"class": a, "count": 1}, {"class": b, "count": 1}], f"{_a(a)} and {_a(b)}")
+
+
+def _counting(rng: np.random.Generator) -> dict[str, Any]:
+    name = CLASSES[rng.choice(80)]
+    count = int(rng.integers(2, 4, endpoint=True))
+    plural = name + ("es" if name.endswith("s") else "s")
+    exclude = [{"class": name, "count": count + 1}]
+    return _line("counting", [{"class": name, "count": count}], f"{_NUMBERS[count]} {plural}", exclude=exclude)
+
+
+def _colors(rng: np.random.Generator) -> dict[str, Any]:
+    name = CLASSES[rng.choice(79) + 1]  # never a person
+    color = COLORS[rng.choice(10)]
+    return _line("colors", [{"class": name, "count": 1, "color": color}], _a(f"{color} {name}"))
+
+
+def _position(rng: np.random.Generator) -> dict[str, Any]:
+    a, b = (CLASSES[i] for i in rng.choice(80, size=2, replace=False))
+    relation = RELATIONS[rng.choice(4)]
+    include = [{"class": b, "count": 1}, {"class": a, "count": 1, "position": [relation, 0]}]
+    return _line("position", include, f"{_a(a)} {relation} {_a(b)}")
+
+
+def _color_attr(rng: np.random.Generator) -> dict[str, Any]:
+    names = [CLASSES[i + 1] for i in rng.choice(79, size=2, replace=False)]  # never a person
+    colors = [COLORS[i] for i in rng.choice(10, size=2, replace=False)]
+    pairs = list(zip(names, colors, strict=True))
+    include = [{"class": name, "count": 1, "color": color} for name, color in pairs]
+    return _line("color_attr", include, " and ".join(_a(f"{color} {name}") for name, color in pairs))
+
+
+_DRAWN: tuple[Callable[[np.random.Generator], dict[str, Any]], ...] = (
+    *(_two_object, _counting, _colors, _position, _color_attr),
+)
+
+
+def generate() -> list[dict[str, Any]]:
+    """The benchmark's metadata lines, in order.
+
+    >>> lines = generate()
+    >>> len(lines), lines[0]["prompt"]
+    (553, 'a photo of a bench')
+    """
+    rng = np.random.default_rng(_SEED)
+    names = [CLASSES[i] for i in rng.choice(80, size=80, replace=False)]
+    lines = [_line("single_object", [{"class": name, "count": 1}], _a(name)) for name in names]
+    lines += [draw(rng) for draw in _DRAWN for _ in range(_DRAWS)]
+    return [json.loads(text) for text in dict.fromkeys(json.dumps(line) for line in lines)]
+
+
+def as_text(lines: Iterable[dict[str, Any]]) -> str:
+    """Metadata lines as the public file has them: one JSON object per line."""
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def cases(lines: Iterable[dict[str, Any]]) -> list[Case]:
+    """One case per metadata line; its id is the zero-padded line number."""
+    return [_case(index, line) for index, line in enumerate(lines)]
+
+
+def _case(number: int, line: dict[str, Any]) -> Case:
+    return Case(id=f"{number:05d}", prompt=line["prompt"], tag=line["tag"], metadata=line)
+
+
+def wording(cases: Sequence[Case]) -> str | None:
+    """What is to be said of a run's prompts beside its scores; None where they are GenEval's own.
+
+    >>> line = generate()[0]
+    >>> wording(cases([line])), wording(cases([{**line, "prompt": "A bench in a sunny park."}]))
+    (None, "own wording of GenEval's cases")
+    >>> wording(cases([{"tag": "t", "include": [{"class": "dog", "count": 9}], "prompt": "nine dogs"}]))
+    'own prompts'
+    """
+    known = {describes(line): line["prompt"] for line in generate()}
+    if any(describes(case.metadata) not in known for case in cases):
+        return OWN_PROMPTS
+    same = all(known[describes(case.metadata)] == case.prompt for case in cases)
+    return None if same else OWN_WORDING
+
+
+def read(path: Path, max_objects: int = MAX_OBJECTS) -> list[dict[str, Any]]:
+    r"""Metadata lines of a prompt file, each checked. What is odd about them is said on stderr.
+
+    Args:
+        path: The file. Its lines end at ``\n`` alone: the other line ends of Unicode may stand in a prompt.
+        max_objects: So many objects of a class are counted at most.
+
+    Raises:
+        UserError: The file cannot be read, is empty, or a line is not in the format of
+            ``evaluation_metadata.jsonl``; names the line, the value and what is allowed.
+    """
+    try:
+        texts = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--prompts {path}: cannot be read as UTF-8 text ({error})") from error
+    lines = {}
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            continue
+        try:
+            lines[f"line {number}"] = _checked(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise UserError(f"--prompts {path}: line {number}: not JSON ({error})") from error
+        except _BadLine as error:
+            raise UserError(f"--prompts {path}: line {number}: {error}") from error
+    if not lines:
+        raise UserError(f"--prompts {path}: no prompts in the file; expected one JSON object per line")
+    _note_oddities(f"--prompts {path}", lines, max_objects)
+    return list(lines.values())
+
+
+def from_folder(root: Path, max_objects: int = MAX_OBJECTS) -> list[Case]:
+    """The cases that a folder's own ``metadata.jsonl`` files describe, by the number of their sub-folders.
+
+    Args:
+        root: In GenEval's layout, see `evals.core.folder_listing`.
+        max_objects: As for `read`.
+
+    Raises:
+        UserError: The folder has none, or one is not in the format; names it.
+    """
+    places = [place for place in list_folder(root).places if place.number is not None]
+    lines: dict[str, dict[str, Any]] = {}
+    found: dict[int, Case] = {}
+    for place in places:
+        where = f"{place.name}/{METADATA}"
+        try:
+            if place.broken is not None:
+                raise _BadLine(place.broken)
+            if place.metadata is not None and place.number is not None:
+                lines[where] = _checked(place.metadata)
+                found.setdefault(place.number, _case(place.number, lines[where]))
+        except _BadLine as error:
+            raise UserError(f"--prompts folder: {root / where}: {error}") from error
+    if not found:
+        raise UserError(f"--prompts folder: {root} has no {root / '00000' / METADATA} or the like")
+    if silent := [place.name for place in places if place.metadata is None]:
+        note(f"--prompts folder: sub-folders without {METADATA}, left out: {len(silent):,} ({some(silent)})")
+    _note_oddities(f"--prompts folder, {root}", lines, max_objects)
+    return [found[number] for number in sorted(found)]
+
+
+def _note_oddities(source: str, lines: Mapping[str, dict[str, Any]], max_objects: int) -> None:
+    """Says on stderr which keys are ignored, which cases occur more than once, and which can never be right."""
+    ignored = sorted({key for line in lines.values() for key in line} - _KEYS)
+    if ignored:
+        note(f"{source}: keys that are kept but not used: {', '.join(map(repr, ignored))}")
+    doubles = len(lines) - len({alike(line["prompt"], line) for line in lines.values()})
+    if doubles:
+        note(f"{source}: lines that repeat an earlier one: {doubles:,}; for intervals they are one prompt with it")
+    faults = {where: fault for where, line in lines.items() if (fault := impossible(line, max_objects))}
+    if faults:
+        shown = some([f"{where}: {fault}" for where, fault in faults.items()])
+        note(f"{source}: {len(faults):,} of {len(lines):,} cases can never be right ({shown})")
+    twice = {where: names for where, line in lines.items() if where not in faults and (names := _named_twice(line))}
+    if twice:
+        shown = some([f"{where}: {names}" for where, names in twice.items()])
+        note(f"{source}: cases that name a class twice, where the same objects answer both: {len(twice):,} ({shown})")
+
+
+def _named_twice(line: Mapping[str, Any]) -> str:
+    names = [item["class"] for item in line["include"]]
+    return ", ".join(sorted({name for name in names if names.count(name) > 1}))
+
+
+def impossible(line: Mapping[str, Any], max_objects: int = MAX_OBJECTS) -> str | None:
+    """Why no image can satisfy a case; None if one can. The best objects of a class answer for each of its includes.
+
+    >>> impossible({"include": [{"class": "dog", "count": 2}], "exclude": [{"class": "dog", "count": 2}]})
+    '2 dog are wanted, and fewer than 2 allowed'
+    """
+    include = line["include"]
+    wanted: dict[str, int] = {}
+    colors: dict[str, str] = {}
+    places: set[tuple[str, str, str]] = set()
+    for item in include:
+        name, color = item["class"], item.get("color")
+        wanted[name] = max(wanted.get(name, 0), item["count"])
+        if color and colors.setdefault(name, color) != color:
+            return f"{name} is to be {colors[name]} and {color}"
+        if "position" in item:
+            relation, target = item["position"]
+            other = include[target]["class"]
+            if other == name:
+                return f"{name} is to be {relation} itself"
+            places |= {(name, relation, other), (other, _OPPOSITE[relation], name)}
+            if (name, _OPPOSITE[relation], other) in places:
+                return f"{name} is to be {relation} and {_OPPOSITE[relation]} {other}"
+    if over := next((name for name in wanted if wanted[name] > max_objects), None):
+        return f"{wanted[over]} {over} are wanted, and {max_objects} counted at most (--max-objects)"
+    for item in line.get("exclude", ()):
+        if wanted.get(item["class"], 0) >= item["count"]:
+            return f"{wanted[item['class']]} {item['class']} are wanted, and fewer than {item['count']} allowed"
+    return None
+
+
+class _BadLine(ValueError):
+    """A metadata line that is not in the format; the message has the value and what is allowed."""
+
+
+def _expect(good: bool, where: str, value: object, allowed: str) -> None:
+    if not good:
+        raise _BadLine(f"{where} is {json.dumps(value, default=str)}; expected {allowed}")
+
+
+def _is_int(value: object, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _check_keys(item: dict[str, Any], where: str, required: set[str], optional: set[str]) -> None:
+    allowed = ", ".join(sorted(required)) + (f" and optionally {', '.join(sorted(optional))}" if optional else "")
+    good = required <= set(item) <= required | optional
+    if not good:
+        raise _BadLine(f"{where} has the keys {', '.join(sorted(item)) or '(none)'}; expected {allowed}")
+
+
+def _checked(line: object) -> dict[str, Any]:
+    """The line itself, if it is one of ``evaluation_metadata.jsonl``."""
+    if not isinstance(line, dict):
+        raise _BadLine(f"a {type(line).__name__}; expected a JSON object")
+    _check_keys(line, "the line", {"tag", "include", "prompt"}, set(line))
+    for key in line.keys() - _KEYS:
+        if meant := difflib.get_close_matches(key.lower(), _KEYS, n=1, cutoff=0.8):
+            raise _BadLine(f"the line has the key {key!r}; expected {meant[0]!r}")
+    for key in ("tag", "prompt"):
+        _expect(isinstance(line[key], str) and bool(line[key].strip()), key, line[key], "a non-empty string")
+    include, exclude = line["include"], line.get("exclude", [])
+    _expect(isinstance(include, list) and bool(include), "include", include, "a non-empty list of objects")
+    _expect(isinstance(exclude, list), "exclude", exclude, "a list of objects")
+    for index, item in enumerate(include):
+        _check_item(item, f"include[{index}]", {"color", "position"})
+        _check_color_position(item, index)
+    for index, item in enumerate(exclude):
+        _check_item(item, f"exclude[{index}]", set())
+    return line
+
+
+def _check_item(item: object, where: str, optional: set[str]) -> None:
+    if not isinstance(item, dict):
+        raise _BadLine(f"{where} is {json.dumps(item)}; expected an object")
+    _check_keys(item, where, {"class", "count"}, optional)
+    _expect(item["class"] in CLASSES, f"{where}.class", item["class"], f"one of {', '.join(CLASSES)}")
+    _expect(_is_int(item["count"], 1), f"{where}.count", item["count"], "an integer of at least 1")
+
+
+def _check_color_position(item: dict[str, Any], index: int) -> None:
+    where = f"include[{index}]"
+    if "color" in item:
+        _expect(item["color"] in COLORS, f"{where}.color", item["color"], f"one of {', '.join(COLORS)}")
+    if "position" not in item:
+        return
+    position = item["position"]
+    _expect(
+        isinstance(position, list) and len(position) == 2, f"{where}.position", position, "[relation, include index]"
+    )
+    relation, target = position
+    _expect(relation in RELATIONS, f"{where}.position[0]", relation, f"one of {', '.join(RELATIONS)}")
+    _expect(
+        _is_int(target, 0) and target < index,
+        f"{where}.position[1]",
+        target,
+        f"the index of an earlier include (less than {index})",
+    )

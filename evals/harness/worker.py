@@ -1,0 +1,248 @@
+"""What computes a batch: draws its samples, observes the images, and never lets one bad sample take others with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from evals.core.records import Generated, UserError, upright_rgb
+from evals.core.run_directory import png_bytes
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Collection, Sequence
+
+    from evals.core.protocols import Generator, Suite, Tools
+    from evals.core.records import Case, Sample
+    from evals.core.run_directory import Key, RunDirectory
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_HOPELESS, _CASES = 8, 4
+"""So many exceptions in a row in one stage, on so many cases, are a broken set-up rather than hard samples."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Why a sample has no result."""
+
+    stage: str
+    """``"generate"`` or ``"observe"``."""
+    error: str
+    raised: bool = False
+    """Whether an exception says so, which may go away, rather than a picture that is missing or damaged."""
+    missing_classes: tuple[str, ...] = ()
+    """Classes that the case needs and the detector has no label for, if that is why."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one sample."""
+
+    sample: Sample
+    png: bytes | None
+    """The image file to write; None if it is on disk already or there is none."""
+    chain: str | None
+    warnings: tuple[str, ...]
+    observation: dict[str, Any] | Failed
+    generate_s: float | None = None
+    """Its share of the time in which its batch was drawn; None if it was not drawn now."""
+    observe_s: float = 0.0
+    """Its share of the time in which its batch was observed."""
+
+
+def describe_error(error: Exception) -> str:
+    r"""An exception in one line.
+
+    >>> describe_error(ValueError("two\nlines"))
+    'ValueError: two lines'
+    """
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+class RecordedImages:
+    """Plays the generator's part when a run is observed again: hands out the images and chains on disk."""
+
+    name = "recorded"
+
+    def __init__(self, run: RunDirectory, chains: dict[Key, dict[str, Any]]) -> None:
+        self._run, self._chains = run, chains
+
+    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
+        """The logged image of each sample, or why it cannot be used."""
+        return [self._read(sample) for sample in samples]
+
+    def _read(self, sample: Sample) -> Generated:
+        from PIL import Image
+
+        name = self._run.image_name(sample)
+        record = self._chains[(sample.case.id, sample.index)]
+        try:
+            data = (self._run.path / name).read_bytes()
+        except OSError as error:
+            return Generated(image=None, error=f"{name}: {error.strerror}")
+        if hashlib.sha256(data).hexdigest() != record["sha256"]:
+            return Generated(image=None, error=f"{name}: damaged or changed since it was drawn")
+        return Generated(image=Image.open(io.BytesIO(data)), chain=record["chain"])
+
+
+def missing_classes(suite: Suite, case: Case, tools: Tools) -> tuple[str, ...]:
+    """The classes that a case needs and the detector has no label for. No detector is built where none is needed."""
+    needed = suite.classes(case)
+    return tuple(sorted(needed - tools.detector.classes)) if needed else ()
+
+
+def check_classes(suite: Suite, cases: Sequence[Case], tools: Tools, *, allowed: bool) -> None:
+    """Refuses a detector that can never find what some cases need: every image of them would count as wrong.
+
+    Args:
+        suite: The benchmark.
+        cases: All of the run.
+        tools: With the detector.
+        allowed: Go on, with these cases missing; it is only said.
+
+    Raises:
+        UserError: Classes are missing and that is not allowed, or no case is left.
+    """
+    lacking = [names for case in cases if (names := missing_classes(suite, case, tools))]
+    if not lacking:
+        return
+    classes = sorted({name for names in lacking for name in names})
+    said = f"{tools.detector.name} has no label for {len(classes)} of the classes that these cases need, which leaves "
+    said += f"{len(lacking)} of {len(cases)} cases without a score ({', '.join(classes)})"
+    if not allowed:
+        raise UserError(f"{said}; --allow-missing-classes goes on, and counts these cases as missing")
+    if len(lacking) == len(cases):
+        raise UserError(said)
+    sys.stderr.write(f"warning: {said}\n")
+
+
+class Worker:
+    """Draws and observes a batch; a batch that raises is tried again one sample at a time."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        tools: Tools,
+        suite: Suite,
+        args: argparse.Namespace,
+        *,
+        recorded: bool,
+        hard: Collection[Key] = (),
+    ) -> None:
+        """A worker of a run.
+
+        Args:
+            generator: Draws.
+            tools: What observes.
+            suite: The benchmark.
+            args: The run's arguments.
+            recorded: The pictures are on disk already.
+            hard: Samples that have failed before, among others that did not: of a breakdown they say nothing.
+        """
+        self._generator, self._tools, self._suite, self._args = generator, tools, suite, args
+        self._recorded, self._hard = recorded, hard
+        self._raised_in_a_row: dict[str, list[str]] = {"generate": [], "observe": []}
+
+    def __call__(self, batch: Sequence[Sample]) -> list[Outcome]:
+        """One outcome per sample, in order."""
+        start = time.perf_counter()
+        drawn = self._each("generate", [(sample, sample) for sample in batch], self._draw)
+        between = time.perf_counter()
+        seen: list[dict[str, Any] | Failed] = [made if isinstance(made, Failed) else _failure(made) for made in drawn]
+        good = []
+        for i, made in enumerate(drawn):
+            if isinstance(made, Generated) and made.image is not None:
+                names = missing_classes(self._suite, batch[i].case, self._tools)
+                seen[i] = _unlabelled(names) if names else seen[i]
+                good += [] if names else [i]
+        found = self._each("observe", [(batch[i], (batch[i], drawn[i])) for i in good], self._observe)
+        for i, observation in zip(good, found, strict=True):
+            seen[i] = observation
+        generate_s = None if self._recorded else (between - start) / len(batch)
+        observe_s = (time.perf_counter() - between) / len(batch)
+        outcomes = [self._outcome(*each) for each in zip(batch, drawn, seen, strict=True)]
+        return [dataclasses.replace(one, generate_s=generate_s, observe_s=observe_s) for one in outcomes]
+
+    def _draw(self, samples: list[Sample]) -> list[Generated]:
+        made = self._generator.generate(samples)
+        return [one if one.image is None else dataclasses.replace(one, image=upright_rgb(one.image)) for one in made]
+
+    def _observe(self, pairs: list[tuple[Sample, Any]]) -> list[dict[str, Any]]:
+        samples = [sample for sample, _ in pairs]
+        images, chains = [made.image for _, made in pairs], [made.chain for _, made in pairs]
+        observations = self._suite.observe(samples, images, chains, self._tools, self._args)
+        # What goes on is what the log will hold: plain JSON, and no NaN.
+        return [json.loads(json.dumps(observation, allow_nan=False)) for observation in observations]
+
+    def _outcome(self, sample: Sample, made: Generated | Failed, observation: dict[str, Any] | Failed) -> Outcome:
+        if self._recorded and isinstance(observation, Failed):
+            observation = dataclasses.replace(observation, stage="observe")
+        if isinstance(made, Failed):
+            return Outcome(sample=sample, png=None, chain=None, warnings=(), observation=observation)
+        png = None if self._recorded or made.image is None else png_bytes(made.image)
+        return Outcome(sample=sample, png=png, chain=made.chain, warnings=tuple(made.warnings), observation=observation)
+
+    def _each(
+        self, stage: str, items: list[tuple[Sample, Item]], compute: Callable[[list[Item]], list[Result]]
+    ) -> list[Result | Failed]:
+        """`compute` of all items; where that raises, of each item by itself."""
+        if not items:
+            return []
+        try:
+            results: list[Result] = compute([item for _, item in items])
+            assert len(results) == len(items), f"{stage}: {len(results)} results for {len(items)} samples"
+        except UserError:
+            raise
+        except Exception as error:
+            if len(items) > 1:
+                return [one for item in items for one in self._each(stage, [item], compute)]
+            return [self._failed(stage, items[0][0], error)]
+        self._raised_in_a_row[stage] = []
+        return list(results)
+
+    def _failed(self, stage: str, sample: Sample, error: Exception) -> Failed:
+        why = describe_error(error)
+        if _has_damaged_picture(sample):
+            return Failed(stage=stage, error=why)
+        if (sample.case.id, sample.index) in self._hard:
+            return Failed(stage=stage, error=why, raised=True)
+        cases = self._raised_in_a_row[stage]
+        cases.append(sample.case.id)
+        if len(cases) >= _HOPELESS and len(set(cases)) >= _CASES:
+            raise UserError(
+                f"{stage} failed on {len(cases)} samples in a row: {why}; once that is mended, the same command goes on"
+            ) from error
+        return Failed(stage=stage, error=why, raised=True)
+
+
+def _has_damaged_picture(sample: Sample) -> bool:
+    """Whether a picture that comes with the sample's edit cannot be read: no later try will read it."""
+    edit = sample.case.edit
+    if edit is None:
+        return False
+    try:
+        for picture in (edit.source, edit.target):
+            if picture is not None:
+                picture.load()
+        if edit.mask is not None:
+            edit.mask.load_mask()
+    except ValueError:
+        return True
+    return False
+
+
+def _unlabelled(names: tuple[str, ...]) -> Failed:
+    words = f"the detector has no label for '{', '.join(names)}'"  # the quotes mark what differs between samples
+    return Failed(stage="observe", error=words, missing_classes=names)
+
+
+def _failure(made: Generated) -> Failed:
+    return Failed(stage="generate", error=made.error or "no image and no reason given")

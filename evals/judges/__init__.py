@@ -1,0 +1,1 @@
+"""An edit comes in, a judgement goes out: by a vision-language model or measured from detections. Knows no suite."""

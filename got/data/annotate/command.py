@@ -1,0 +1,385 @@
+"""`python -m got.data annotate`: a folder of examples without chains -> one with, and a record of how they came about.
+
+The output is a dataset, and beside it
+
+    annotate.json     model, prompts and convention of boxes: what all its chains have in common
+    replies.jsonl     every raw reply, with what was asked, its tokens and its price
+    rejected.jsonl    samples that did not pass quality control, whole, with the reasons
+    failures.jsonl    samples that got no chain, with stage and cause; the next run tries them again
+    pictures.jsonl    signatures of the pictures, by which duplicates are found
+
+A run may end at any time, by kill -9, too. The same command goes on with it and pays no reply twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import dataclasses
+import itertools
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from got.data import storage
+from got.data.annotate import quality
+from got.data.annotate.annotator import MAX_PIXELS, Annotator, View
+from got.data.annotate.asker import Asker, AskSettings, StageFailed, append, prompts_hash, recorded
+from got.data.annotate.boxes import CONVENTIONS, opened
+from got.data.importers.files import files_below, safe_id
+from got.data.records import DataError, Example, Provenance, Step
+from got.util.images import PictureError
+from got.vlm.clients import AskParams, OpenAIBackend, SetupError, TransformersBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_SECONDS_BETWEEN_LINES = 10.0
+_LEAST = {"limit": 1, "concurrency": 1, "attempts": 1, "retries": 0, "max_pixels": 1, "max_tokens": 1}
+_EPILOG = """\
+examples:
+  python -m got.data annotate photos --output photos-got --endpoint http://localhost:8000/v1 \\
+      --model Qwen/Qwen2.5-VL-72B-Instruct --boxes pixels
+  python -m got.data annotate edits --output edits-got --model hf:PATH --device cuda --dtype bfloat16 --boxes pixels
+
+The output is a dataset with replies.jsonl, rejected.jsonl and failures.jsonl beside it. The same command goes on after
+Ctrl-C or kill -9; no reply is paid twice, and what failed without a reply is tried again.
+"""
+
+
+# --------------------------------------------------------------------------------------------------------- command line
+def add_arguments(subparsers: Any) -> None:
+    """Adds the command to those of `python -m got.data`; its `run` is in the parsed arguments."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "annotate",
+        help="write chains for pictures and edits with a vision-language model",
+        description="Writes chains for examples that have none (or others).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    add = parser.add_argument
+    add("place", type=Path, metavar="PLACE", help="a dataset, its chains empty or not; or a folder of pictures")
+    add("--output", type=Path, required=True, metavar="DIR", help="where the dataset and the records go")
+    add("--format", choices=storage.FORMATS, default="folder", help="of the output (default: %(default)s)")
+    add("--limit", type=int, metavar="N", help="the first N examples only")
+    add("--dataset", metavar="NAME", help="name of a set that is a folder of pictures (default: the folder's)")
+    add("--license", default="unknown", metavar="NAME", help="of a folder of pictures (default: %(default)s)")
+    _add_model(parser.add_argument_group("model"))
+    group = parser.add_argument_group("quality")
+    group.add_argument(
+        "--check",
+        default="none",
+        metavar="none|second-look|PATH",
+        help="hold boxes against a second question to the model, or a detector of transformers (default: %(default)s)",
+    )
+    group.add_argument("--min-iou", type=float, default=0.5, metavar="X", help="overlap wanted (default: %(default)s)")
+    group.add_argument(
+        "--min-located",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="share of the named objects that must have a box (default: %(default)s)",
+    )
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--model", required=True, metavar="NAME|hf:PATH", help="the endpoint's name of it, or one of transformers")
+    add("--endpoint", metavar="URL", help="OpenAI-compatible address (default: OPENAI_BASE_URL); key: OPENAI_API_KEY")
+    add(
+        "--boxes",
+        choices=CONVENTIONS,
+        required=True,
+        help="what the model's boxes count: pixels (Qwen2.5-VL), thousandths (Qwen2-VL, Qwen3-VL) or parts of one",
+    )
+    size = "larger pictures are scaled down for the model (default: %(default)s)"
+    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=size)
+    add("--concurrency", type=int, default=16, metavar="N", help="samples at a time (default: %(default)s)")
+    add("--attempts", type=int, default=3, metavar="N", help="replies to one question at most (default: %(default)s)")
+    add("--retries", type=int, default=5, metavar="N", help="of a request without reply (default: %(default)s)")
+    add("--timeout", type=float, default=120.0, metavar="S", help="seconds for one reply (default: %(default)s)")
+    add("--max-tokens", type=int, default=1400, metavar="N", help="longest reply (default: %(default)s)")
+    add("--temperature", type=float, default=0.0, metavar="X", help="of first attempts (default: %(default)s)")
+    add("--json", action="store_true", help="ask for JSON by the endpoint's own means")
+    add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
+    add("--max-spend", type=float, metavar="USD", help="no request that could lead above this; needs --price")
+    add("--device", default="cpu", help="of a model or detector of transformers (default: %(default)s)")
+    dtypes = ("float32", "bfloat16", "float16")
+    add("--dtype", choices=dtypes, default="float32", help="of a model of transformers (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Annotates; returns the counts.
+
+    Raises:
+        DataError: If there is nothing to annotate, or the output was begun with another model or other prompts.
+        SetupError: If the model cannot be asked.
+    """
+    for name, least in _LEAST.items():
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise DataError(f"--{name.replace('_', '-')}: expected {least} or more but got {value}")
+    if arguments.max_spend is not None and arguments.price is None:
+        raise DataError("--max-spend needs --price")
+    if arguments.output.resolve().is_relative_to(arguments.place.resolve()):
+        raise DataError(f"--output: expected a folder outside {arguments.place} but got {arguments.output}")
+    with storage.Writer(arguments.output, format=arguments.format) as writer:
+        return asyncio.run(_Run(arguments, writer).all())
+
+
+def _backend(arguments: argparse.Namespace) -> OpenAIBackend | TransformersBackend:
+    kind, _, place = arguments.model.partition(":")
+    if kind == "hf":
+        return TransformersBackend(place, arguments.device, arguments.dtype, images_first=True)
+    key, url = os.environ.get("OPENAI_API_KEY", ""), arguments.endpoint or os.environ.get("OPENAI_BASE_URL") or None
+    if not key and url is None:
+        raise SetupError("--endpoint: expected an address, or OPENAI_API_KEY for OpenAI's own")
+    # A server of one's own often wants no key, but the client insists on one.
+    return OpenAIBackend(
+        arguments.model,
+        url,
+        key or "none",
+        timeout_seconds=arguments.timeout,
+        max_retries=arguments.retries,
+        images_first=True,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- input
+def examples_of(
+    place: Path, on_error: Callable[[str, DataError], None], dataset: str | None = None, license: str = "unknown"
+) -> Iterator[Example]:
+    """The examples of a dataset, or one for each picture of a folder and of the folders in it, in order of names.
+
+    Args:
+        place: Dataset or folder.
+        on_error: Called with file and line of what is no example, and reading goes on.
+        dataset: Name of a set that is a folder of pictures; the folder's if not given.
+        license: Licence of such a set.
+
+    Raises:
+        DataError: If there are none.
+    """
+    if not place.is_dir() or storage.format_of(place) is not None:
+        for entry in storage.entries_of(place):
+            try:
+                example = entry.example()
+            except DataError as error:
+                on_error(entry.where, error)
+            else:
+                yield example
+        return
+    ids: dict[str, Path] = {}
+    for path in (path for path in files_below(place, "*") if path.suffix.lower() in _PICTURES):
+        name = path.relative_to(place).as_posix()
+        plain = re.fullmatch(r"[A-Za-z0-9_./ -]{1,150}", name) is not None
+        id = re.sub(r"[^A-Za-z0-9_-]", "_", name) if plain else safe_id(name)
+        if id in ids:
+            raise DataError(f"{path}: expected another name, for {ids[id]} would have the same id {id!r}")
+        ids[id] = path
+    if not ids:
+        raise DataError(f"{place}: expected a dataset or pictures but there are none")
+    for id, path in ids.items():
+        origin = path.relative_to(place).as_posix()
+        yield Example(
+            id=id,
+            prompt="",
+            steps=(Step(chain="", target=path),),
+            provenance=Provenance(dataset=dataset or place.resolve().name, license=license, origin=origin),
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------------ run
+@dataclasses.dataclass(slots=True)
+class _Counts:
+    accepted: int = 0
+    rejected: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    @property
+    def done(self) -> int:
+        return self.accepted + self.rejected.total() + self.failed.total()
+
+
+class _Run:
+    """One process's work on an output folder, which it holds alone."""
+
+    def __init__(self, arguments: argparse.Namespace, writer: storage.Writer) -> None:
+        self._arguments, self._writer, folder = arguments, writer, arguments.output
+        self._counts, self._begun, self._told = _Counts(), time.monotonic(), 0.0
+        self._broke = False
+        self._backend = _backend(arguments)
+        view = View(convention=arguments.boxes, max_pixels=arguments.max_pixels)
+        standards = {name: getattr(arguments, name) for name in ("check", "min_located", "min_iou")}
+        _check_identity(folder, {"model": self._backend.id, "prompts": prompts_hash(), **standards}, view)
+        self._checker: quality.Checker | None = None
+        if arguments.check not in ("none", "second-look"):
+            self._checker = quality.Detector(arguments.check, arguments.device)
+        self._rejected = {record["id"]: record["reasons"] for record in recorded(folder / "rejected.jsonl")}
+        self._signatures = {r["id"]: r["signatures"] for r in recorded(folder / "pictures.jsonl")}
+        self._before = len(writer.known_ids())
+        settings = AskSettings(
+            params=AskParams(
+                temperature=arguments.temperature, max_tokens=arguments.max_tokens, json_mode=arguments.json
+            ),
+            # A greedy model on this machine has one reply to one question.
+            attempts=arguments.attempts if isinstance(self._backend, OpenAIBackend) else 1,
+            usd_per_million=None if arguments.price is None else (arguments.price[0], arguments.price[1]),
+            max_usd=arguments.max_spend,
+        )
+        finished = {*writer.known_ids(), *self._rejected}
+        self._asker = Asker(self._backend, settings, folder / "replies.jsonl", finished)
+        self._annotator = Annotator(self._asker, view)
+        self._standards = quality.Standards(min_located=arguments.min_located, min_iou=arguments.min_iou)
+        if arguments.check == "second-look":
+            self._checker = quality.SecondLook(self._asker, view)
+        self._duplicates = quality.Duplicates()
+        self._files: dict[str, IO[bytes]] = {
+            name: (folder / f"{name}.jsonl").open("wb" if name == "failures" else "ab", buffering=0)
+            for name in ("rejected", "failures", "pictures")
+        }
+
+    async def all(self) -> dict[str, Any]:
+        """Annotates what is not done yet; some samples at a time take their turn from one list."""
+        samples = self._open_samples()
+
+        async def work() -> None:
+            for example in samples:
+                await self._one(example)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._arguments.concurrency):
+                    group.create_task(work())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            samples.close()
+            await self._backend.close()
+            self._asker.close()
+            for file in self._files.values():
+                file.close()
+        return self._summary()
+
+    def _open_samples(self) -> Generator[Example]:
+        arguments = self._arguments
+
+        def unreadable(where: str, error: DataError) -> None:
+            self._fail(where, StageFailed("read", "no example", str(error)))
+
+        examples = examples_of(arguments.place, unreadable, arguments.dataset, arguments.license)
+        for example in itertools.islice(examples, arguments.limit):
+            if self._broke:
+                return
+            done = example.id in self._writer.known_ids() or example.id in self._rejected
+            try:
+                first = self._duplicates.first_of(example.id, _request(example), self._signed(example))
+            except (PictureError, DataError) as error:
+                if not done:
+                    self._fail(example.id, StageFailed("open", "picture", str(error)))
+                continue
+            if done:
+                continue
+            if first is None:
+                yield example
+            else:
+                self._reject(example, [f"duplicate: of {first}"])
+
+    def _signed(self, example: Example) -> list[str]:
+        if example.id not in self._signatures:
+            signatures = [quality.signature(opened(picture)) for _, picture in example.pictures()]
+            append(self._files["pictures"], {"id": example.id, "signatures": signatures})
+            self._signatures[example.id] = signatures
+        return self._signatures[example.id]
+
+    async def _one(self, example: Example) -> None:
+        try:
+            draft = await self._annotator.annotate(example)
+            reasons = await quality.reasons(draft, self._standards, self._checker)
+        except StageFailed as error:
+            self._fail(example.id, error)
+        else:
+            if reasons:
+                self._reject(draft.example, reasons)
+            else:
+                self._add(draft.example)
+        self._asker.forget(example.id)
+        self._tell()
+
+    def _add(self, example: Example) -> None:
+        try:
+            self._writer.add(example)
+        except DataError as error:
+            self._fail(example.id, StageFailed("write", "illegal example", str(error)))
+        else:
+            self._counts.accepted += 1
+
+    def _fail(self, id: str, error: StageFailed) -> None:
+        self._broke |= error.cause == "budget"
+        self._counts.failed[f"{error.stage}: {error.cause}"] += 1
+        record = {"id": id, "stage": error.stage, "cause": error.cause, "detail": error.detail}
+        append(self._files["failures"], record)
+
+    def _reject(self, example: Example, reasons: list[str]) -> None:
+        self._rejected[example.id] = reasons
+        self._counts.rejected[_check_of(reasons)] += 1
+        steps = [{"instruction": step.instruction, "chain": step.chain} for step in example.steps]
+        whole = {"prompt": example.prompt, "steps": steps, "provenance": dataclasses.asdict(example.provenance)}
+        append(self._files["rejected"], {"id": example.id, "reasons": reasons, **whole, "extra": dict(example.extra)})
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told, counts = now, self._counts
+            speed = counts.done / max(now - self._begun, 1e-9)
+            sys.stderr.write(
+                f"{counts.done} samples: {counts.accepted} accepted, {counts.rejected.total()} rejected,"
+                f" {counts.failed.total()} failed; {self._asker.calls} replies; {speed:.1f} samples/s\n"
+            )
+
+    def _summary(self) -> dict[str, Any]:
+        asker, known = self._asker, len(self._writer.known_ids())
+        rejected = collections.Counter(_check_of(reasons) for reasons in self._rejected.values())
+        return {
+            **({} if known else {"ok": False}),  # nothing came of it: exit code 1
+            "accepted": known,
+            "accepted_now": known - self._before,
+            "rejected": dict(sorted(rejected.items())),
+            "failed": dict(sorted(self._counts.failed.items())),
+            "replies": asker.calls,
+            "tokens_in": asker.tokens_in,
+            "tokens_out": asker.tokens_out,
+            "usd": None if self._arguments.price is None else round(asker.ledger.spent_usd, 6),
+        }
+
+
+def _check_of(reasons: list[str]) -> str:
+    return reasons[0].split(":")[0]
+
+
+def _request(example: Example) -> str:
+    return " / ".join([example.prompt, *(step.instruction for step in example.steps)])
+
+
+def _check_identity(folder: Path, made_by: dict[str, Any], view: View) -> None:
+    """One output has chains of one model, asked and checked in one way; until there is a reply it may be any."""
+    file, replies = folder / "annotate.json", folder / "replies.jsonl"
+    wanted = {**made_by, "boxes": view.convention, "max_pixels": view.max_pixels}
+    if not file.exists() or not replies.exists() or not replies.stat().st_size:
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(file)
+        return
+    begun = json.loads(file.read_text(encoding="utf-8"))
+    for name, value in wanted.items():
+        if begun.get(name, value) != value:
+            there = f"was begun with {name} {begun.get(name)!r} but this is {value!r}"
+            raise DataError(f"{file}: {there}; choose another --output")

@@ -1,0 +1,370 @@
+"""COCO as chains: captions that people wrote, with the boxes that people drew. Training data that anybody can get.
+
+The pictures and ``annotations_trainval2017.zip`` are at https://cocodataset.org/#download. Read are
+``instances_SPLIT.json`` (boxes ``[x, y, width, height]`` in pixels, categories, crowds) and ``captions_SPLIT.json``
+(five or so for each picture). The annotations are licensed CC-BY-4.0; the pictures belong to their photographers, and
+the licence that the file names for a picture goes with each example.
+
+An example is a picture with one of its captions as the prompt. Its chain is the caption, with a box behind a noun that
+can mean one annotated object only, and then a sentence with the other objects, largest first:
+
+    A dog <box> (red) lies on a sofa <box> (green). There are also a cup <box> (blue) and another cup <box> (yellow).
+
+A noun is given its box if the caption has one noun of that category, the picture one object of it (crowds and small
+ones count), and the next word shows that the noun is not part of a longer one ("train station"). What people wrote of
+objects nobody annotated stays without a box. Crowds, objects smaller than ``Options.min_area`` of the picture and those
+beyond ``Options.max_boxes`` get none; a picture of which nothing is left is passed over. There is no chance in any of
+this: the same files give the same chains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from got.data.importers.files import Row, files_below
+from got.data.importers.json_stream import json_items
+from got.data.records import DataError, Example, Provenance, Step
+from got.plan.chain import MASK_COLORS, Box1000, format_box
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from got.data.importers.request import Request
+
+MADE_BY = "got.data.importers.coco 1"
+"""Goes up when the same files would give other chains."""
+
+_PERSON = (
+    "man", "woman", "boy", "girl", "child", "kid", "toddler", "baby", "lady", "guy", "gentleman", "player", "skier",
+    "surfer", "snowboarder", "skateboarder", "rider", "batter", "cyclist", "motorcyclist",
+)  # fmt: skip
+_OTHER_WORDS = {
+    "person": _PERSON, "couch": ("sofa",), "tv": ("television",), "cell phone": ("cellphone", "mobile phone"),
+    "airplane": ("plane", "jet", "airliner"), "motorcycle": ("motorbike",), "bicycle": ("bike",),
+    "refrigerator": ("fridge",), "donut": ("doughnut",), "hair drier": ("hair dryer",), "dining table": ("table",),
+    "potted plant": ("plant",), "laptop": ("laptop computer",), "sports ball": ("ball", "soccer ball", "tennis ball"),
+    "cow": ("bull", "calf"), "cat": ("kitten",), "dog": ("puppy",),
+}  # fmt: skip
+"""What captions say where the category has another name."""
+_PAIRS = ("scissors", "skis")
+_FOLLOWS = re.compile(
+    "an?|about|across|after|against|along|alongside|among|and|are|around|as|at|away|before|behind|below|beneath|beside"
+    "|between|but|by|down|during|eats|flies|for|from|front|ha[ds]|have|heads|his|holds|in|inside|into|is|its|jumps|lays"
+    "|leans|lies|looks|near|next|off?|on|onto|or|out|outside|over|past|plays|rides|runs|sits|sleeps|stands|that|the"
+    "|their|through|to|towards|under|up|upon|walks|was|watches|wears|were|where|which|while|who|with"
+)
+_NO_VERBS = ("building", "ceiling", "clothing", "crossing", "evening", "painting", "railing", "string", "wedding")
+_SEVERAL = re.compile(r"\b(?:two|three|four|five|six|some|several|many|few|both)\s+(?:\w+\s+){0,2}$", re.IGNORECASE)
+_NEXT_WORD = re.compile(r"\s+([A-Za-z]+)")
+
+
+# --------------------------------------------------------------------------------------------------------------- chains
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    """An annotated object that may get a box."""
+
+    category: str
+    box_1000: Box1000
+    area: float
+    """Part of the picture that its box takes, in [0, 1]."""
+
+
+def box_to_1000(box_xywh_px: Sequence[float], width_px: int, height_px: int) -> Box1000 | None:
+    """A box in thousandths of the picture, from 0 to 999; None if nothing of it is inside.
+
+    >>> box_to_1000([64.0, 48.0, 320.0, 240.5], 640, 480)
+    (100, 100, 600, 601)
+    """
+    x, y, width, height = box_xywh_px
+    xs = [min(max(round(1000 * value / width_px), 0), 999) for value in (x, x + width)]
+    ys = [min(max(round(1000 * value / height_px), 0), 999) for value in (y, y + height)]
+    return (xs[0], ys[0], xs[1], ys[1]) if xs[0] < xs[1] and ys[0] < ys[1] else None
+
+
+def write_chain(caption: str, things: Sequence[Thing], counts: Mapping[str, int], max_boxes: int) -> str:
+    """The chain of a caption and the objects of its picture.
+
+    Args:
+        caption: One or more sentences.
+        things: Objects that may get a box, largest first.
+        counts: Category -> how many objects of it the picture has, those without a box too.
+        max_boxes: Most boxes; at least 1.
+
+    >>> dog = Thing(category="dog", box_1000=(0, 0, 500, 500), area=0.25)
+    >>> cup = Thing(category="cup", box_1000=(600, 600, 900, 900), area=0.09)
+    >>> write_chain("A dog sits", [dog, cup], {"dog": 1, "cup": 1}, 10)
+    'A dog <|box_start|>(0,0),(500,500)<|box_end|> (red) sits. There is also a cup
+    <|box_start|>(600,600),(900,900)<|box_end|> (green).'
+    """
+    caption = caption.rstrip(" .") + ("" if caption.rstrip().endswith(("!", "?")) else ".")
+    nouns = {category: end for category, end in _nouns(caption).items() if counts.get(category) == 1}
+    meant = [thing for thing in things if thing.category in nouns]
+    chosen = (meant + [thing for thing in things if thing.category not in nouns])[:max_boxes]
+    boxed = sorted((thing for thing in chosen if thing.category in nouns), key=lambda thing: nouns[thing.category])
+    text, end = "", 0
+    for number, thing in enumerate(boxed):
+        at = nouns[thing.category]
+        text += f"{caption[end:at]} {_box(thing, number)}"
+        end = at
+    text += caption[end:]
+    rest = [thing for thing in chosen if thing.category not in nouns]
+    return text + _sentence(rest, len(boxed), also=bool(boxed)) if rest else text
+
+
+def _box(thing: Thing, number: int) -> str:
+    return format_box(thing.box_1000, MASK_COLORS[number % len(MASK_COLORS)])
+
+
+def _sentence(things: Sequence[Thing], first: int, *, also: bool) -> str:
+    """Write ``There are also a cup <box> (blue) and another cup <box> (yellow).``."""
+    seen: Counter[str] = Counter()
+    items = []
+    for number, thing in enumerate(things):
+        items.append(f"{_named(thing.category, again=seen[thing.category] > 0)} {_box(thing, first + number)}")
+        seen[thing.category] += 1
+    listed = items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+    return f" There {'is' if len(items) == 1 else 'are'}{' also' if also else ''} {listed}."
+
+
+def _named(category: str, *, again: bool) -> str:
+    name = f"pair of {category}" if category in _PAIRS else category
+    if again:
+        return f"another {name}"
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _nouns(caption: str) -> dict[str, int]:
+    """Categories that a caption has one noun of -> where the noun ends."""
+    found: dict[str, list[int | None]] = {}
+    for match in _words().finditer(caption):
+        category = _CATEGORY_OF[match[0].lower()]
+        alone = not _SEVERAL.search(caption[: match.start()]) and _ends_noun(caption, match.end())
+        found.setdefault(category, []).append(match.end() if alone else None)
+    return {category: ends[0] for category, ends in found.items() if len(ends) == 1 and ends[0] is not None}
+
+
+def _ends_noun(caption: str, end: int) -> bool:
+    """Whether a noun that ends there is not the first part of a longer one."""
+    if end == len(caption) or caption[end] in ".,;:!?":
+        return True
+    following = _NEXT_WORD.match(caption, end)
+    if following is None:
+        return False
+    word = following[1].lower()
+    verb = len(word) > 4 and word.endswith(("ing", "ed")) and word not in _NO_VERBS
+    return verb or _FOLLOWS.fullmatch(word) is not None
+
+
+CATEGORIES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+"""COCO's names of its categories: nouns that captions are searched for. Boxes may be of any other category as well."""
+_CATEGORY_OF = {name: name for name in CATEGORIES} | {
+    word: name for name, words in _OTHER_WORDS.items() for word in words
+}
+
+
+@functools.cache
+def _words() -> re.Pattern[str]:
+    words = sorted(_CATEGORY_OF, key=len, reverse=True)
+    return re.compile(rf"\b(?:{'|'.join(words)})\b", re.IGNORECASE)
+
+
+# --------------------------------------------------------------------------------------------------------------- reader
+@dataclasses.dataclass(slots=True, kw_only=True)
+class _Picture:
+    """What the files say of a picture."""
+
+    row: Row
+    width_px: int
+    height_px: int
+    things: list[tuple[float, int, Thing]] = dataclasses.field(default_factory=list)
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+    captions: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+
+
+def read_coco(request: Request) -> Iterator[Example]:
+    """COCO's pictures with captions and chains, in the order of the instances file; an example for each caption.
+
+    What is kept of the files in memory is the boxes and the captions, some 300 MB for train2017.
+
+    Raises:
+        DataError: A file or an item cannot be used, or no picture has both captions and boxes.
+    """
+    instances, captions = _annotation_files(request)
+    pictures, licenses = _read_instances(instances, request)
+    for key, number, value in json_items(captions, objects=True):
+        if key == "annotations":
+            try:
+                _add_caption(_item(captions, key, number, value), pictures)
+            except DataError as error:
+                request.failed(error)
+    request = dataclasses.replace(request, images=_image_folder(request, instances))
+    count = 0
+    for picture in pictures.values():
+        try:
+            found = list(_examples(picture, licenses, request))
+        except DataError as error:
+            request.failed(error)
+            continue
+        count += len(found)
+        yield from found
+    if not count:
+        raise DataError(f"{instances}: no picture has both an object large enough and a caption in {captions.name}")
+
+
+def _annotation_files(request: Request) -> tuple[Path, Path]:
+    place, split = request.place, request.options.split
+    if place.is_dir():
+        found = files_below(place, f"instances_{split or '*'}.json")
+        if len(found) != 1:
+            there = ", ".join(path.name for path in found) or "none"
+            raise DataError(f"{place}: expected one file instances_{split or 'SPLIT'}.json (--split) but got {there}")
+        place = found[0]
+    captions = place.with_name(place.name.replace("instances_", "captions_", 1))
+    if captions == place or not captions.is_file():
+        raise DataError(f"{place}: expected a file instances_SPLIT.json with captions_SPLIT.json beside it")
+    return place, captions
+
+
+def _image_folder(request: Request, instances: Path) -> Path:
+    """The folder of the pictures: the one given, one in it named after the split, or COCO's own layout."""
+    split = instances.stem.removeprefix("instances_")
+    root = instances.parent.parent if request.images is None else request.images
+    return root / split if (root / split).is_dir() else root
+
+
+def _item(path: Path, key: str, number: int, value: Any) -> Row:
+    if not isinstance(value, dict):
+        raise DataError(f"{path} {key}[{number}]: expected an object but got {value!r:.60}")
+    return Row(values=value, file=path, place=f"{key}[{number}]")
+
+
+def _whole(row: Row, field: str, least: int = 0) -> int:
+    value = row.values.get(field)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise row.error(field, f"expected a whole number from {least} but got {value!r:.60}")
+    return value
+
+
+def _read_instances(path: Path, request: Request) -> tuple[dict[int, _Picture], dict[int, str]]:
+    """Pictures with their objects, and licences by number."""
+    pictures: dict[int, _Picture] = {}
+    categories: dict[int, str] = {}
+    licenses: dict[int, str] = {}
+    objects: list[_Object] = []
+    for key, number, value in json_items(path, objects=True):
+        try:
+            if key == "images":
+                row = _item(path, key, number, value)
+                width, height = _whole(row, "width", 1), _whole(row, "height", 1)
+                pictures[_whole(row, "id")] = _Picture(row=row, width_px=width, height_px=height)
+            elif key == "categories":
+                row = _item(path, key, number, value)
+                categories[_whole(row, "id")] = row.text(("name",))
+            elif key == "licenses":
+                row = _item(path, key, number, value)
+                licenses[_whole(row, "id")] = row.text(("name",))
+            elif key == "annotations":
+                objects.append(_object(_item(path, key, number, value), number))
+        except DataError as error:
+            request.failed(error)
+    for found in objects:
+        if found.image_id not in pictures:
+            continue  # a list of pictures that somebody cut short is no mistake
+        if found.category_id in categories:
+            _add_object(found, pictures[found.image_id], categories[found.category_id], request.options.min_area)
+        else:
+            there = f"expected one of the file's {len(categories)} categories but got {found.category_id}"
+            request.failed(DataError(f"{path} annotations[{found.number}], field category_id: {there}"))
+    return pictures, licenses
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Object:
+    """What is kept of an annotation: the outline is most of the file, and is not needed."""
+
+    number: int
+    id: int
+    image_id: int
+    category_id: int
+    crowd: bool
+    box_xywh_px: tuple[float, ...]
+
+
+def _object(row: Row, number: int) -> _Object:
+    box = row.values.get("bbox")
+    if not _is_box(box):
+        raise row.error("bbox", f"expected [x, y, width, height] in pixels but got {box!r:.60}")
+    return _Object(
+        number=number,
+        id=_whole(row, "id"),
+        image_id=_whole(row, "image_id"),
+        category_id=_whole(row, "category_id"),
+        crowd=bool(row.values.get("iscrowd")),
+        box_xywh_px=tuple(box or ()),
+    )
+
+
+def _add_object(found: _Object, picture: _Picture, category: str, min_area: float) -> None:
+    area = found.box_xywh_px[2] * found.box_xywh_px[3] / (picture.width_px * picture.height_px)
+    box_1000 = box_to_1000(found.box_xywh_px, picture.width_px, picture.height_px)
+    picture.counts[category] += 1 + found.crowd  # a crowd is never one object
+    if not found.crowd and area >= min_area and box_1000 is not None:
+        picture.things.append((-area, found.id, Thing(category=category, box_1000=box_1000, area=area)))
+
+
+def _is_box(box: Any) -> bool:
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in box)
+        and min(box[2:]) >= 0
+    )
+
+
+def _add_caption(row: Row, pictures: Mapping[int, _Picture]) -> None:
+    picture = pictures.get(_whole(row, "image_id"))
+    caption = " ".join(row.text(("caption",)).split())
+    if "<|" in caption:
+        raise row.error("caption", f"expected plain words but got {caption!r:.60}")
+    if picture is not None:
+        picture.captions.append((_whole(row, "id"), caption))
+
+
+def _examples(picture: _Picture, licenses: Mapping[int, str], request: Request) -> Iterator[Example]:
+    if not picture.things or not picture.captions:
+        return
+    row = picture.row
+    things = [thing for _, _, thing in sorted(picture.things, key=lambda entry: entry[:2])]
+    target = request.picture(row, "image", ("file_name",))
+    license_id = row.values.get("license")
+    photo = licenses.get(license_id, "unknown") if isinstance(license_id, int) else "unknown"
+    address = {key: row.values[key] for key in ("flickr_url", "coco_url") if isinstance(row.values.get(key), str)}
+    for number, caption in sorted(picture.captions):
+        chain = write_chain(caption, things, picture.counts, request.options.max_boxes)
+        yield Example(
+            id=f"coco_{row.values['id']}_{number}",
+            prompt=caption,
+            steps=(Step(chain=chain, target=target),),
+            provenance=Provenance(
+                dataset=request.dataset,
+                license=f"{request.license}; photo: {photo}",
+                origin=f"image {row.values['id']}, caption {number}",
+                made_by=MADE_BY,
+            ),
+            extra=address,
+        )

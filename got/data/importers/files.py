@@ -1,0 +1,355 @@
+"""Files of published data sets, row by row: JSON of any size, JSON lines, Parquet; and the pictures that rows name.
+
+Nothing is read before it is asked for, and no more than a piece at a time, so a file may be larger than memory. What a
+file says of paths never leads out of its folder of pictures. Whatever is wrong with a row is a `DataError` that names
+the file, the line, item or row, and the field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import json
+import posixpath
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from got.data.importers.json_stream import json_items
+from got.data.records import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+_SUFFIXES = (".parquet", ".jsonl", ".json")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}.*|(train|training|test|testing|val|valid|validation|dev)")
+_EXCERPT = 60
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of a set, and where it stands."""
+
+    values: Mapping[str, Any]
+    file: Path
+    place: str
+    """Where in the file, e.g. ``"line 3"``, ``"row 0"``, ``"annotations[7]"``."""
+
+    @property
+    def origin(self) -> str:
+        """File name and place, as provenance has them."""
+        return f"{self.file.name} {self.place}"
+
+    @property
+    def label(self) -> str:
+        """File and place as a part of an id, the same whatever other files there are.
+
+        >>> Row(values={}, file=Path("split_1.jsonl"), place="line 3").label
+        'split_1_00000003'
+        """
+        return safe_id(f"{self.file.stem}_{int(re.findall(r'[0-9]+', self.place)[-1]):08d}")
+
+    def error(self, field: str, message: str) -> DataError:
+        """What is wrong with a field of this row."""
+        return DataError(f"{self.file} {self.place}, field {field}: {message}")
+
+    def find(self, names: Sequence[str]) -> tuple[str, Any]:
+        """The first of some fields that has a value, and the value; the first name and None if there is none."""
+        for name in names:
+            if self.values.get(name) is not None:
+                return name, self.values[name]
+        return names[0], None
+
+    def text(self, names: Sequence[str], *, optional: bool = False) -> str:
+        """The first of some fields that is there, as words without spaces around them.
+
+        Raises:
+            DataError: None is there (unless that is optional), or it is no text, or empty.
+        """
+        name, value = self.find(names)
+        if value is None:
+            if optional:
+                return ""
+            there = ", ".join(sorted(map(str, self.values))) or "nothing"
+            raise self.error(name, f"expected {' or '.join(names)} but the row has {there}")
+        if not isinstance(value, str):
+            raise self.error(name, f"expected text but got {type(value).__name__} {_excerpt(value)}")
+        if not value.strip() and not optional:
+            raise self.error(name, "expected text but it is empty")
+        return value.strip()
+
+    def picture(self, names: Sequence[str], root: Path, strip_prefix: str = "") -> bytes | Path:
+        """The first of some fields that is there, as a picture: its bytes, or a file below a folder.
+
+        Args:
+            names: Fields. A field is a path, bytes, or the hub's ``{"bytes": ..., "path": ...}``.
+            root: Folder of the pictures.
+            strip_prefix: Beginning of paths to leave out, where a set was written with longer ones.
+
+        Raises:
+            DataError: There is none, its path leads out of the folder, or there is no such file.
+        """
+        name, value = self.find(names)
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes) and value:
+            return value
+        if value is None or value == "" or value == b"":
+            there = ", ".join(sorted(map(str, self.values))) or "nothing"
+            raise self.error(name, f"expected a picture in {' or '.join(names)} but there is none; the row has {there}")
+        if not isinstance(value, str):
+            raise self.error(name, f"expected a path or a picture but got {type(value).__name__} {_excerpt(value)}")
+        return self._inside(name, value.removeprefix(strip_prefix), root)
+
+    def _inside(self, field: str, name: str, root: Path) -> Path:
+        # Checked by its words alone: where the user's own links below the folder lead is the user's business.
+        lexical = posixpath.normpath(name.replace("\\", "/"))
+        if lexical.startswith(("/", "../")) or lexical in ("..", "."):
+            raise self.error(field, f"expected a path inside {root} but got {_excerpt(name)}")
+        path = root / lexical
+        try:
+            there = path.is_file()
+        except OSError as error:  # a name that no file system takes
+            raise self.error(field, f"{error.strerror}: {_excerpt(name)}") from error
+        if not there:
+            raise self.error(field, f"no such file: {path}")
+        return path
+
+
+def _excerpt(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _EXCERPT else text[:_EXCERPT] + "..."
+
+
+def safe_id(text: str) -> str:
+    """An id of ASCII letters, digits, ``-`` and ``_``; different texts get different ids.
+
+    >>> safe_id("task_obj_swap_7"), safe_id("7/a.png")
+    ('task_obj_swap_7', '7_a_png_60a93b2d')
+    """
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,100}", text):
+        return text
+    clean = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[:80]
+    return f"{clean}_{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}".lstrip("_")
+
+
+# --------------------------------------------------------------------------------------------------------------- places
+def fetch(place: str | Path, hub_id: str, patterns: Sequence[str]) -> Path:
+    """A file or folder on this machine, or the hub's copy of it in the hub's own cache.
+
+    Args:
+        place: A path that exists, or a hub id; ``OWNER/NAME@REVISION`` for a certain revision.
+        hub_id: Where the set lives on the hub, for the error message; empty if it does not.
+        patterns: Files wanted from the hub.
+
+    Raises:
+        DataError: There is no such path, or the hub cannot be reached or does not have it.
+    """
+    path = Path(place)
+    if path.exists():
+        return path
+    name, _, revision = str(place).partition("@")
+    if not _HUB_ID.fullmatch(name):
+        raise DataError(f"{place}: no such file or folder" + (f"; the hub has {hub_id}" if hub_id else ""))
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            name, repo_type="dataset", revision=revision or None, allow_patterns=list(patterns), tqdm_class=None
+        )
+    except Exception as error:  # the hub's client and the network each raise their own
+        why = " ".join(str(error).split())[:200]
+        raise DataError(f"{place}: no such file or folder, and the hub did not give it: {why}") from error
+    return Path(folder)
+
+
+def files_below(place: Path, pattern: str) -> list[Path]:
+    """Files of a folder and its sub-folders, sorted, hidden ones left out. Links to folders are followed, too.
+
+    >>> files_below(Path("nowhere"), "*.json")
+    []
+    """
+    names = glob.glob(f"**/{pattern}", root_dir=place, recursive=True)  # noqa: PTH207 - Path's own follows no links
+    return sorted(path for name in names if (path := place / name).is_file())
+
+
+def data_files(place: Path, split: str = "", *, all_splits: bool = False) -> list[Path]:
+    """The files of a set, in order: a file itself, or of a folder its Parquet, else its JSON-lines, else its JSON.
+
+    Args:
+        place: File or folder.
+        split: Beginning of the names wanted, as in ``train-00000-of-00005.parquet``.
+        all_splits: Take all splits where none is given.
+
+    Raises:
+        DataError: There are none, or there are several splits and none was chosen.
+    """
+    if place.is_file():
+        if place.suffix not in _SUFFIXES:
+            raise DataError(f"{place}: expected a file that ends in {', '.join(_SUFFIXES)}")
+        return [place]
+    for suffix in _SUFFIXES:
+        paths = files_below(place, f"*{suffix}")
+        if paths:
+            break
+    else:
+        raise DataError(f"{place}: expected files that end in {', '.join(_SUFFIXES)} but there are none")
+    splits = sorted({match[1] or match[2] for path in paths if (match := _SHARD.fullmatch(path.stem))})
+    if split:
+        chosen = [path for path in paths if re.match(re.escape(split) + r"(?:[-_.]|$)", path.stem)]
+        if not chosen:
+            there = ", ".join(splits or [path.name for path in paths[:5]])
+            raise DataError(f"{place}: expected files of split {split} but there are only {there}")
+        return chosen
+    if len(splits) > 1 and not all_splits:
+        raise DataError(f"{place}: expected a choice of one split (--split), of {', '.join(splits)}")
+    return paths
+
+
+def rows(
+    place: Path, split: str = "", *, all_splits: bool = False, failed: Callable[[DataError], None] | None = None
+) -> Iterator[Row]:
+    """All rows of a set, file by file.
+
+    Args:
+        place: File or folder.
+        split: As for `data_files`.
+        all_splits: As for `data_files`.
+        failed: Told of lines that are no rows, and of files that cannot be read to their end; without, they end it.
+
+    Raises:
+        DataError: There are no files, or one is damaged.
+    """
+    for path in data_files(place, split, all_splits=all_splits):
+        try:
+            if path.suffix == ".parquet":
+                yield from parquet_rows(path)
+            elif path.suffix == ".jsonl":
+                yield from line_rows(path, failed)
+            else:
+                yield from json_rows(path)
+        except DataError as error:
+            if failed is None:
+                raise
+            failed(error)
+
+
+# ----------------------------------------------------------------------------------------------------------------- JSON
+def line_rows(path: Path, failed: Callable[[DataError], None] | None = None) -> Iterator[Row]:
+    """The rows of a file with a JSON object a line; empty lines are passed over.
+
+    Args:
+        path: The file.
+        failed: Told of lines that are none, which are passed over, too.
+
+    Raises:
+        DataError: A line is no JSON object.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    try:
+                        row = _row(path, f"line {number}", _json(line, f"{path} line {number}"))
+                    except DataError as error:
+                        if failed is None:
+                            raise
+                        failed(error)
+                    else:
+                        yield row
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected UTF-8 text ({error})") from error
+
+
+def _json(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error})") from error
+
+
+def json_rows(path: Path) -> Iterator[Row]:
+    """The rows of a JSON file: an array of objects, or objects one after the other.
+
+    Raises:
+        DataError: It is not JSON, breaks off, or holds something else.
+    """
+    for key, number, value in json_items(path):
+        yield _row(path, f"{key}[{number}]" if key else f"item {number}", value)
+
+
+def _row(path: Path, place: str, value: Any) -> Row:
+    if not isinstance(value, dict):
+        raise DataError(f"{path} {place}: expected an object but got {type(value).__name__} {_excerpt(value)}")
+    return Row(values=value, file=path, place=place)
+
+
+# -------------------------------------------------------------------------------------------------------------- Parquet
+def parquet_rows(path: Path, columns: Sequence[str] | None = None, batch_size: int = 16) -> Iterator[Row]:
+    """The rows of a Parquet file, a few at a time.
+
+    Args:
+        path: The file.
+        columns: Columns to read; all if None.
+        batch_size: Rows held at once; rows with pictures are megabytes.
+
+    Raises:
+        DataError: The file is damaged, or lacks a column.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            missing = [name for name in columns or () if name not in file.schema_arrow.names]
+            if missing:
+                there = ", ".join(file.schema_arrow.names)
+                raise DataError(f"{path}: expected columns {', '.join(missing)} but it has only {there}")
+            for batch in file.iter_batches(batch_size=batch_size, columns=list(columns) if columns else None):
+                for values in batch.to_pylist():
+                    yield Row(values=values, file=path, place=f"row {number}")
+                    number += 1
+    except (OSError, pyarrow.ArrowException) as error:
+        why = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: not a readable Parquet file, from row {number} on ({why})") from error
+
+
+class ParquetTable:
+    """One Parquet file whose rows are asked for by number; the row group of the last one is kept."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path = path
+        self._columns = list(columns)
+        self._kept: tuple[int, int, Any] = (0, 0, None)
+
+    def row(self, number: int) -> Row:
+        """A row.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        start, stop, table = self._kept
+        if not start <= number < stop:
+            start, stop, table = self._kept = self._group_of(number)
+        return Row(values=table.slice(number - start, 1).to_pylist()[0], file=self.path, place=f"row {number}")
+
+    def _group_of(self, number: int) -> tuple[int, int, Any]:
+        """First row, row behind the last, and the columns of the group that a row is in."""
+        import pyarrow
+        import pyarrow.parquet
+
+        self._kept = (0, 0, None)  # two groups at once may be more than there is memory for
+        try:
+            with pyarrow.parquet.ParquetFile(self.path) as file:
+                start, group = 0, 0
+                while start + file.metadata.row_group(group).num_rows <= number:
+                    start += file.metadata.row_group(group).num_rows
+                    group += 1
+                rows = file.metadata.row_group(group).num_rows
+                return start, start + rows, file.read_row_group(group, columns=self._columns)
+        except (OSError, pyarrow.ArrowException) as error:
+            why = " ".join(str(error).split())[:120]
+            raise DataError(f"{self.path}: not a readable Parquet file, at row {number} ({why})") from error

@@ -1,0 +1,1 @@
+"""The networks and what goes through them: reasoner, conditions, guidance, outputs. Knows no dataset and no command."""

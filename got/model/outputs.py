@@ -1,0 +1,143 @@
+"""What a call of the pipeline is asked for and what it returns, and pictures in the forms it returns them in."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from diffusers import AutoencoderKL
+
+    from got.model.config import GuidanceConfig
+    from got.model.ssgm import Switches
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Turn:
+    """One picture of a conversation."""
+
+    image: Any
+    """A PIL image; or an array (height, width, 3) or a tensor (3, height, width) in [0, 1]; or latents."""
+    chain: str
+    """The chain that it was drawn from."""
+    warnings: tuple[str, ...]
+    """What was odd about the chain, or about how the conversation ended."""
+
+
+@dataclasses.dataclass
+class GoTOutput(BaseOutput):
+    """What a call returns: one entry per prompt in every field."""
+
+    images: Any
+    """PIL images; or an array (n, height, width, 3) or a tensor (n, 3, height, width) in [0, 1]; or latents."""
+    chains: list[str]
+    """The chains, exactly as written."""
+    warnings: list[tuple[str, ...]]
+    """What was odd about the chains of each prompt; empty if nothing was."""
+    turns: list[tuple[Turn, ...]]
+    """Every picture of each prompt, in order; the last one is the entry of the other fields."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sampling:
+    """How prompts are answered: the checked arguments of a call."""
+
+    size_px: tuple[int, int]
+    """Width and height."""
+    steps: int
+    scales: GuidanceConfig
+    switches: Switches
+    generators: torch.Generator | list[torch.Generator] | None
+    stretch: bool = True
+    """Whether PIL images take on the aspect ratio of their sources."""
+    output_type: str = "pil"
+    max_turns: int = 1
+    """Most pictures per prompt."""
+    max_new_tokens: int | None = None
+    """Longest chain."""
+    callback: Callable[..., dict[str, torch.Tensor]] | None = None
+
+    def rows(self, rows: Sequence[int]) -> Sampling:
+        """The same for some of the prompts."""
+        if not isinstance(self.generators, list):
+            return self
+        return dataclasses.replace(self, generators=[self.generators[row] for row in rows])
+
+    def noise_states(self) -> list[tuple[torch.Generator, torch.Tensor]]:
+        """Where the generators stand, so that every turn can start from the same noise."""
+        several = self.generators if isinstance(self.generators, list) else [self.generators]
+        return [(generator, generator.get_state()) for generator in several if generator is not None]
+
+
+def fresh_generators(count: int) -> list[torch.Generator]:
+    """Generators with seeds of the global random state's."""
+    return [torch.Generator().manual_seed(int(torch.randint(2**62, ()))) for _ in range(count)]
+
+
+def to_pil(decoded: torch.Tensor) -> list[Image.Image]:
+    """Pictures in [0, 1] as 8-bit images: truncated, not rounded, as in the released code."""
+    return [Image.fromarray(picture) for picture in (to_array(decoded) * 255).astype(np.uint8)]
+
+
+def to_array(decoded: torch.Tensor) -> np.ndarray:
+    """Pictures (batch, 3, height, width) as an array (batch, height, width, 3)."""
+    return decoded.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def together(images: list[Any]) -> Any:
+    """PIL images as a list, arrays and tensors as one."""
+    if isinstance(images[0], np.ndarray):
+        return np.stack(images)
+    return torch.stack(images) if isinstance(images[0], torch.Tensor) else images
+
+
+def with_aspect_of(size_px: tuple[int, int], picture: Image.Image) -> Image.Image:
+    """Stretch a picture to an aspect ratio (width, height); where it is a square, its shorter side keeps its length."""
+    width, height = picture.size
+    if size_px[0] < size_px[1]:
+        height = int(height * size_px[1] / size_px[0])
+    else:
+        width = int(width * size_px[0] / size_px[1])
+    return picture if picture.size == (width, height) else picture.resize((width, height))
+
+
+def scale_latents(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+    """From the VAE's latents (batch, channels, h, w) to the normalised ones that the UNet denoises."""
+    moments = _latent_moments(vae, latents)
+    return latents * vae.config.scaling_factor if moments is None else (latents - moments[0]) / moments[1]
+
+
+def unscale_latents(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+    """The inverse of `scale_latents`."""
+    moments = _latent_moments(vae, latents)
+    return latents / vae.config.scaling_factor if moments is None else latents * moments[1] + moments[0]
+
+
+def _latent_moments(vae: AutoencoderKL, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    mean, std = vae.config.latents_mean, vae.config.latents_std
+    if mean is None or std is None:
+        return None
+    return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)
+
+
+def finish(
+    latents: torch.Tensor, decoded: torch.Tensor | None, output_type: str, frames: Sequence[Image.Image] | None
+) -> Any:
+    """One result per picture; PIL images are stretched to the aspect of their frame, if there is one."""
+    if output_type == "latent" or decoded is None:
+        return latents
+    if output_type == "pt":
+        return decoded
+    if output_type == "np":
+        return to_array(decoded)
+    pictures = to_pil(decoded)
+    if frames is None:
+        return pictures
+    return [with_aspect_of(frame.size, picture) for frame, picture in zip(frames, pictures, strict=True)]

@@ -1,0 +1,251 @@
+"""Semantic-spatial guidance: the three conditions, their null forms, and how the branches are mixed.
+
+With (semantic, spatial, reference) as arguments of the denoiser e, and 0 for a condition's null form, the guided
+prediction is (GoT paper, section 5.2)
+
+    e(0,0,0) + a_t [e(t,0,r) - e(0,0,r)] + a_s [e(t,s,r) - e(t,0,r)] + a_r [e(0,0,r) - e(0,0,0)]
+
+A condition that is switched off takes its null form in every branch. Its own term then vanishes and branches that have
+become equal are run once; nothing else about the formula changes. Null forms: semantic, the projection of zeros (the
+bias), for the pooled embedding too when semantic is off (while it is on, all branches share the pooled embedding);
+spatial and reference, zero latents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from got.plan.layout import black_image, draw_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    from got.model.config import GuidanceConfig
+    from got.model.networks import SemanticProjector
+    from got.plan.chain import Chain
+
+Branch = tuple[bool, bool, bool]
+"""Which of (semantic, spatial, reference) a branch of the denoiser sees."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Switches:
+    """Which guidances take part."""
+
+    semantic: bool = True
+    spatial: bool = True
+    reference: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Conditions:
+    """Everything the denoiser is told about a batch of pictures; h and w are latent sizes."""
+
+    context: torch.Tensor
+    """(batch, tokens, cross_attention_dim)"""
+    null_context: torch.Tensor
+    """(1, tokens, cross_attention_dim)"""
+    pooled: torch.Tensor
+    """(batch, pooled_dim)"""
+    time_ids: torch.Tensor
+    """(6,): height, width, crop top and left, height, width, in pixels."""
+    spatial: torch.Tensor
+    """G_s, (batch, channels, h, w)"""
+    reference: torch.Tensor
+    """G_r, (batch, channels, h, w)"""
+
+
+def branch_weights(scales: GuidanceConfig, switches: Switches) -> dict[Branch, float]:
+    """Weight of every branch that has to be run; the weights sum to one.
+
+    >>> from got.model.config import GuidanceConfig
+    >>> scales = GuidanceConfig(semantic=7.5, spatial=4.0, reference=1.0)
+    >>> branch_weights(scales, Switches())
+    {(True, True, True): 4.0, (True, False, True): 3.5, (False, False, True): -6.5}
+    >>> branch_weights(scales, Switches(spatial=False))
+    {(True, False, True): 7.5, (False, False, True): -6.5}
+    >>> branch_weights(GuidanceConfig(semantic=2.5, spatial=2.5, reference=1.0), Switches())
+    {(True, True, True): 2.5, (False, False, True): -1.5}
+    """
+    a_t, a_s, a_r = scales.semantic, scales.spatial, scales.reference
+    formula: tuple[tuple[Branch, float], ...] = (
+        ((True, True, True), a_s),
+        ((True, False, True), a_t - a_s),
+        ((False, False, True), a_r - a_t),
+        ((False, False, False), 1 - a_r),
+    )
+    on = (switches.semantic, switches.spatial, switches.reference)
+    weights: dict[Branch, float] = {}
+    for (semantic, spatial, reference), weight in formula:
+        branch = (semantic and on[0], spatial and on[1], reference and on[2])
+        weights[branch] = weights.get(branch, 0.0) + weight
+    return {branch: weight for branch, weight in weights.items() if weight != 0}
+
+
+def semantic_conditions(
+    projector: SemanticProjector, hidden: torch.Tensor, switches: Switches
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Context, null context and pooled embedding of the image-token states (batch, tokens, hidden_dim)."""
+    context, pooled = projector(hidden if switches.semantic else torch.zeros_like(hidden))
+    # Through `forward`, and not from the bias: an offloaded projector has its weights elsewhere between calls.
+    null_context = projector(torch.zeros_like(hidden[:1]))[0]
+    return context, null_context, pooled
+
+
+def time_ids(height_px: int, width_px: int) -> torch.Tensor:
+    """SDXL's size conditioning for an uncropped picture, (6,)."""
+    return torch.tensor([height_px, width_px, 0, 0, height_px, width_px], dtype=torch.float32)
+
+
+def picture_conditions(
+    vae: AutoencoderKL,
+    chains: Sequence[Chain],
+    references: Sequence[Image.Image | None] | None,
+    size_px: tuple[int, int],
+    switches: Switches,
+    device: torch.device | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """G_s and G_r of a batch: every different picture passes the VAE once, as many as `at_once` in a call.
+
+    Args:
+        vae: Its posterior means are used as they are, without the scaling of the noise latents.
+        chains: One per picture; G_s is the mean over the masks of its regions.
+        references: Source images, resized to the picture (bicubic); None stands for a black one, or for black ones.
+        size_px: Width and height of the pictures.
+        switches: A condition that is off becomes zeros and costs nothing.
+        device: Where to compute, if the VAE is offloaded and cannot say it.
+
+    Returns:
+        Two tensors (batch, channels, h, w).
+    """
+    pictures: dict[Hashable, Image.Image | Callable[[], Image.Image]] = {}
+    mask_keys = [_add_masks(pictures, chain, size_px) if switches.spatial else [] for chain in chains]
+    sources: Sequence[Image.Image | None] = [None] * len(chains) if references is None else references
+    source_keys = [_add_reference(pictures, source, size_px) if switches.reference else None for source in sources]
+    device = device or vae.device
+    null = _null_latents(vae, size_px, device)
+    if not pictures:
+        zeros = null.expand(len(chains), -1, -1, -1)
+        return zeros, zeros
+    latents = dict(zip(pictures, vae_means(vae, list(pictures.values()), size_px, device), strict=True))
+    spatial = [torch.stack([latents[key] for key in keys]).mean(0) if keys else null[0] for keys in mask_keys]
+    reference = [null[0] if key is None else latents[key] for key in source_keys]
+    return torch.stack(spatial), torch.stack(reference)
+
+
+def vae_means(
+    vae: AutoencoderKL,
+    pictures: Sequence[Image.Image | Callable[[], Image.Image]],
+    size_px: tuple[int, int],
+    device: torch.device | None = None,
+) -> torch.Tensor:
+    """Posterior means of pictures, (n, channels, h, w), not scaled. Pictures of another size are resized (bicubic).
+
+    Those that are yet to be drawn are drawn when it is their turn.
+    """
+    means, together = [], at_once(size_px)
+    for start in range(0, len(pictures), together):  # part by part: as floats, large pictures are dearer than latents
+        part = [picture() if callable(picture) else picture for picture in pictures[start : start + together]]
+        pixels = pixels_of(part, size_px).to(device or vae.device).to(vae.dtype)
+        means.append(vae.encode((pixels / 255 - 0.5) / 0.5).latent_dist.mode())
+    return torch.cat(means)
+
+
+def at_once(size_px: tuple[int, int]) -> int:
+    """How many pictures of a size pass the VAE together: two of 1024 px, for which its encoder takes 5 GB.
+
+    >>> at_once((128, 128)), at_once((1024, 1024)), at_once((4096, 4096))
+    (128, 2, 1)
+    """
+    return max(1, 2 * 1024**2 // (size_px[0] * size_px[1]))
+
+
+def pixels_of(pictures: Sequence[Image.Image], size_px: tuple[int, int]) -> torch.Tensor:
+    """Pictures in one size, uint8 (n, 3, height, width)."""
+    resized = [
+        picture if picture.size == size_px else picture.resize(size_px, Image.Resampling.BICUBIC)
+        for picture in (picture.convert("RGB") for picture in pictures)
+    ]
+    # Contiguous, or convolutions add up in another order: on flat pictures, where the group norms divide by almost
+    # nothing, that moves latents by 1e-3.
+    channels_first = np.stack([np.asarray(picture) for picture in resized]).transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(channels_first))
+
+
+class Denoiser:
+    """The guided denoiser of one batch: all branches in one UNet call, mixed by the formula.
+
+    What does not change from step to step is laid out once, branch by branch.
+    """
+
+    def __init__(
+        self, unet: UNet2DConditionModel, conditions: Conditions, scales: GuidanceConfig, switches: Switches
+    ) -> None:
+        weights = branch_weights(scales, switches)
+        batch = len(conditions.context)
+        # Not the UNet's device: an offloaded one waits elsewhere for its call.
+        like = {"device": conditions.spatial.device, "dtype": unet.dtype}
+        null_context = conditions.null_context.expand(batch, -1, -1)
+        zeros = torch.zeros_like(conditions.spatial)
+        self._unet = unet
+        self._weights = torch.tensor(list(weights.values()), device=conditions.spatial.device)
+        self._context = torch.cat([conditions.context if branch[0] else null_context for branch in weights]).to(**like)
+        spatial = torch.cat([conditions.spatial if branch[1] else zeros for branch in weights])
+        reference = torch.cat([conditions.reference if branch[2] else zeros for branch in weights])
+        self._pictures = torch.cat([reference, spatial], dim=1).to(**like)
+        self._added = {
+            "text_embeds": conditions.pooled.to(**like).repeat(len(weights), 1),
+            "time_ids": conditions.time_ids.to(**like).expand(len(weights) * batch, -1),
+        }
+
+    def __call__(self, noisy: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """The guided prediction for noisy latents (batch, channels, h, w), in their dtype."""
+        branches = len(self._weights)
+        inputs = torch.cat([noisy.to(self._pictures.dtype).repeat(branches, 1, 1, 1), self._pictures], dim=1)
+        predicted = self._unet(
+            inputs,
+            timestep,
+            encoder_hidden_states=self._context,
+            added_cond_kwargs=self._added,
+            return_dict=False,
+        )[0]
+        # In the latents' precision: weights of opposite sign would magnify the rounding of a short float.
+        by_branch = predicted.to(noisy.dtype).unflatten(0, (branches, -1))
+        return torch.tensordot(self._weights.to(noisy.dtype), by_branch, dims=1)
+
+
+def _add_masks(
+    pictures: dict[Hashable, Image.Image | Callable[[], Image.Image]], chain: Chain, size_px: tuple[int, int]
+) -> list[Hashable]:
+    """Put a chain's masks among the pictures, each different one once; returns the key of each region's mask."""
+    keys: list[Hashable] = []
+    for region in chain.regions:
+        keys.append((region.box_1000, region.color.lower()))
+        if keys[-1] not in pictures:
+            pictures[keys[-1]] = functools.partial(draw_mask, region.box_1000, region.color, *size_px)
+    return keys or [_add_reference(pictures, None, size_px)]
+
+
+def _add_reference(
+    pictures: dict[Hashable, Image.Image | Callable[[], Image.Image]],
+    source: Image.Image | None,
+    size_px: tuple[int, int],
+) -> Hashable:
+    key: Hashable = "black" if source is None else id(source)
+    if key not in pictures:
+        pictures[key] = black_image(*size_px) if source is None else source
+    return key
+
+
+def _null_latents(vae: AutoencoderKL, size_px: tuple[int, int], device: torch.device) -> torch.Tensor:
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    width, height = (side // factor for side in size_px)
+    return torch.zeros(1, vae.config.latent_channels, height, width, device=device, dtype=vae.dtype)

@@ -1,0 +1,195 @@
+"""What drawing at full size needs of a device, counted on the meta device: no weight is held, and nothing is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from got.model.config import CONFIGS
+from got.model.ssgm import Switches, at_once, branch_weights
+from got.released import names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+
+_TOKENS, _MASKS = 500, 4  # of a typical picture: prompt, chain and 64 image tokens; boxes
+_GB = 1e9
+_CONFIG = CONFIGS["got-6b"]
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of what operations make for as long as it lives: what a device holds beside the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)}
+        for leaf in tree_leaves(result):
+            if torch.is_tensor(leaf) and leaf.untyped_storage()._cdata not in given | self._known:
+                self._watch(leaf.untyped_storage())
+        return result
+
+    def _watch(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention as GPUs' fused kernels compute it, which never hold its matrix of weights."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is functional.scaled_dot_product_attention:
+            return torch.empty_like(args[0] if args else (kwargs or {})["query"])
+        return func(*args, **(kwargs or {}))
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most that some work holds at a time, beside what is there before.
+
+    >>> x = torch.empty(1000, device="meta")  # 4,000 bytes
+    >>> peak_bytes(lambda: (x + 1).mul_(2) - 1)
+    8000
+    """
+    with LiveBytes() as live, _FusedAttention(), torch.no_grad():
+        work()
+    return live.peak
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One network at work."""
+
+    part: str
+    """Whose weights it needs."""
+    weights: int
+    """Bytes of these."""
+    beside: int
+    """Bytes of everything else at its peak."""
+
+
+def stages(
+    parts: Mapping[str, nn.Module], *, batch: int, size_px: int, edit: bool = False, sliced: bool = False
+) -> dict[str, Stage]:
+    """What each stage of drawing holds: the language model in bfloat16, UNet likewise, the autoencoder in float32.
+
+    A source picture's way through the vision tower is not counted; it is small beside the language model's weights.
+
+    Args:
+        parts: `got.released.full_size()`, or networks of other sizes on the meta device; their precision is changed.
+        batch: Pictures drawn together, each from a chain with four boxes.
+        size_px: Of a side.
+        edit: Whether there are source pictures, and a fourth branch.
+        sliced: Whether pictures pass the autoencoder one by one (``--vae-slicing``).
+    """
+    short: dict[str, Any] = {"device": "meta", "dtype": torch.bfloat16}
+    networks: dict[str, Any] = {
+        name: torch.nn.Module.to(part, torch.float32 if name == "vae" else torch.bfloat16)
+        for name, part in parts.items()
+    }
+    mllm, unet, vae = (networks[name] for name in ("mllm", "unet", "vae"))
+    text, latents = mllm.config.get_text_config(), size_px // 2 ** (len(vae.config.block_out_channels) - 1)
+    rows = batch * len(branch_weights(_CONFIG.edit if edit else _CONFIG.text_to_image, Switches()))
+    pictures = batch * (_MASKS + 1) if edit else batch * _MASKS + 1  # all drawings share one black reference
+    together = 1 if sliced else at_once((size_px, size_px))
+
+    def pixels(count: int) -> torch.Tensor:
+        return torch.empty(count, 3, size_px, size_px, device="meta")
+
+    calls: dict[tuple[str, str], Callable[[], object]] = {
+        ("chains", "mllm"): lambda: mllm.model.language_model(
+            inputs_embeds=torch.empty(batch, _TOKENS, text.hidden_size, **short),
+            position_ids=torch.empty(3, batch, _TOKENS, device="meta", dtype=torch.long),
+            attention_mask=None,
+            use_cache=True,
+        ),
+        ("layout and reference", "vae"): lambda: vae.encode(pixels(min(pictures, together))),
+        ("denoising", "unet"): lambda: unet(
+            torch.empty(rows, unet.config.in_channels, latents, latents, **short),
+            torch.empty(1, **short),
+            torch.empty(rows, _CONFIG.image_tokens, unet.config.cross_attention_dim, **short),
+            added_cond_kwargs={
+                "text_embeds": torch.empty(rows, networks["projector"].config.pooled_dim, **short),
+                "time_ids": torch.empty(rows, 6, **short),
+            },
+        ),
+        ("decoding", "vae"): lambda: vae.decode(
+            torch.empty(min(batch, together), vae.config.latent_channels, latents, latents, device="meta")
+        ),
+    }
+    sizes = {
+        name: sum(weight.numel() * weight.element_size() for weight in network.parameters())
+        for name, network in networks.items()
+    }
+    return {
+        name: Stage(part=part, weights=sizes[part], beside=peak_bytes(call)) for (name, part), call in calls.items()
+    }
+
+
+def summary(batch: int, size_px: int) -> dict[str, Any]:
+    """What GoT-6B needs to draw and to edit, in GB: by stage, and in all by where the weights wait."""
+    parts = names.full_size()
+    found = {}
+    for task, edit in (("drawing", False), ("editing", True)):
+        for sliced in (False, True):
+            counted = stages(parts, batch=batch, size_px=size_px, edit=edit, sliced=sliced)
+            weights = sum({stage.part: stage.weights for stage in counted.values()}.values())
+            found[f"{task}, vae slicing" if sliced else task] = {
+                "stages": {
+                    name: {"part": stage.part, "weights": _gb(stage.weights), "beside": _gb(stage.beside)}
+                    for name, stage in counted.items()
+                },
+                "all_on_the_device": _gb(weights + max(stage.beside for stage in counted.values())),
+                "offload_model": _gb(max(stage.weights + stage.beside for stage in counted.values())),
+                "offload_sequential": _gb(max(stage.beside for stage in counted.values())),
+            }
+    return {"batch": batch, "size_px": size_px, "gigabytes": found}
+
+
+def report(found: dict[str, Any]) -> str:
+    """A `summary` in words."""
+    drawing, sliced = (found["gigabytes"][name] for name in ("drawing", "drawing, vae slicing"))
+    lines = [
+        f"GoT-6B, {found['size_px']} px, {found['batch']} picture{'s' if found['batch'] > 1 else ''} at a time, "
+        f"{_MASKS} boxes each. Counted on the meta device, not run.",
+        "",
+        "GB, bfloat16 but for the autoencoder   weights  beside them",
+        *[f"  {name:<37}{stage['weights']:7.1f}  {stage['beside']:11.1f}" for name, stage in drawing["stages"].items()],
+        "",
+        "GB on the GPU                          drawing  editing  drawing, --vae-slicing",
+    ]
+    for words, name in (
+        ("all weights", "all_on_the_device"),
+        ("--offload model", "offload_model"),
+        ("--offload sequential, at least", "offload_sequential"),
+    ):
+        editing = found["gigabytes"]["editing"][name]
+        lines.append(f"  {words:<37}{drawing[name]:7.1f}  {editing:7.1f}  {sliced[name]:22.1f}")
+    return "\n".join(lines)
+
+
+def _gb(size: int) -> float:
+    return round(size / _GB, 1)

@@ -1,0 +1,259 @@
+"""The released inference code's behaviour where ours differs on purpose: for comparisons, and to port its callers.
+
+`ReferencePipeline` is a `GoTPipeline` with the released defaults; `ReferencePipeline.generate` takes the released
+arguments. It differs from `GoTPipeline` in this, and in nothing else:
+
+- One prompt at a time; up to 16 pictures per prompt, as many as the model starts.
+- 50 steps of DDPM, whatever scheduler and number of steps the checkpoint suggests, at the UNet's usual size.
+- Every picture, of text-to-image too, is drawn in the given frame and then stretched to the source's aspect (or to the
+  frame's own), so a frame that is not square is stretched twice: 128 x 64 pixels come out as 256 x 64.
+- A colour that is no colour, or swapped corners, end the call (`ValueError`) instead of leaving a warning.
+- Only what the model writes in the round that ends in a picture is searched for boxes. `got_input` stands for
+  everything up to there; what is searched then begins where the usual prompt would have ended, however long that is.
+- The model is asked for the end of the image tokens and of a shown picture, instead of being given them; one that wants
+  to see a picture before there is one gets an `IndexError`.
+- ``<|im_end|>`` and the longest chain end a round, but not the conversation. The released code may go on for ever; here
+  the conversation ends after 64 rounds with a `RuntimeError`.
+- A chain that does not end in ``<|im_gen_start|>`` is not drawn; a model that ends without one has drawn nothing.
+
+Not imitated, because it can only lose: in bfloat16 the released code has autoencoder, noise and latents in bfloat16,
+too; here the autoencoder stays in float32 (see `got.checkpoint.load`), and so do noise and latents. Pictures of other
+modes than RGB, which it hands on as they are, are converted.
+
+Not imitated, because no result shows it: masks pass the VAE together, and branches of weight zero are not run. The
+second pass over the whole sequence, which the states of every picture come from, is made here as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import DDPMScheduler
+
+from got.model.config import GuidanceConfig
+from got.model.outputs import Sampling, Turn, to_pil, with_aspect_of
+from got.model.reasoner import IMAGE_TOKENS
+from got.model.ssgm import Switches
+from got.model.tokenizer import (
+    END_OF_TEXT,
+    IMAGE_END,
+    IMAGE_PAD,
+    IMAGE_START,
+    VISION_END,
+    VISION_START,
+    image_token_ids,
+    token_id,
+)
+from got.model.transcript import Transcript
+from got.pipeline import GoTPipeline
+from got.plan.chain import Chain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import Image
+
+_STEPS = 50
+_MAX_ROUNDS = 64
+_MAX_PICTURES = 16
+_DROPPED = (END_OF_TEXT, IMAGE_END, VISION_START, VISION_END)
+_PROMPT_TYPES = ("t2i", "edit")
+_FATAL = ("corners in the wrong order", "unknown mask colour")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False)
+class _Story:
+    """A conversation under way."""
+
+    transcript: Transcript
+    text: str = ""
+    """All rounds, without the tokens that only steer."""
+    turns: list[Turn] = dataclasses.field(default_factory=list)
+    drawn: list[Image.Image] = dataclasses.field(default_factory=list)
+    """The pictures before their last stretching."""
+
+
+class ReferencePipeline(GoTPipeline):
+    """A `GoTPipeline` that does as the released code does; this module's text lists how."""
+
+    scheduler: Any
+    _usual_turns = _MAX_PICTURES
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        text_input: str,
+        image: Image.Image | None = None,
+        prompt_type: str = "t2i",
+        got_input: str | None = None,
+        only_return_got: bool = False,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = _STEPS,
+        guidance_scale: float = 7.5,
+        image_guidance_scale: float = 1.0,
+        cond_image_guidance_scale: float = 4.0,
+        do_classifier_free_guidance: bool = True,
+        random_seed: int = 42,
+        max_new_tokens: int = 1024,
+        **generate_kwargs: Any,
+    ) -> dict[str, Any]:
+        """Answer one prompt, with the released code's arguments and defaults.
+
+        Args:
+            text_input: A caption or an instruction.
+            image: Source image; where it is set, its aspect is that of the results.
+            prompt_type: ``"t2i"`` or ``"edit"``: which words go before the text.
+            got_input: A whole conversation to start from, instead of the prompt.
+            only_return_got: Stop after the first round and return its whole conversation as text.
+            height: Height of the frame in pixels.
+            width: Width of the frame.
+            num_inference_steps: Denoising steps.
+            guidance_scale: a_t.
+            image_guidance_scale: a_r.
+            cond_image_guidance_scale: a_s.
+            do_classifier_free_guidance: False draws with all conditions and no guidance.
+            random_seed: Of the noise, the same for every picture.
+            max_new_tokens: Longest round.
+            generate_kwargs: Passed on to `generate`.
+
+        Returns:
+            ``got_text`` and ``images``.
+
+        Raises:
+            ValueError: If an argument or a box cannot be used.
+            IndexError: If the model wants to see a picture before there is one.
+            RuntimeError: If the conversation has no end.
+        """
+        if prompt_type not in _PROMPT_TYPES:
+            raise ValueError(f"Expected prompt_type to be one of {', '.join(_PROMPT_TYPES)} but got {prompt_type!r}")
+        scales = GuidanceConfig(
+            semantic=guidance_scale, spatial=cond_image_guidance_scale, reference=image_guidance_scale
+        )
+        sampling = Sampling(
+            size_px=self.size_px(width, height),
+            steps=num_inference_steps,
+            scales=scales if do_classifier_free_guidance else GuidanceConfig(semantic=1, spatial=1, reference=1),
+            switches=Switches(),
+            generators=torch.Generator("cpu").manual_seed(random_seed),
+            max_turns=_MAX_PICTURES,
+            max_new_tokens=max_new_tokens,
+        )
+        prompt = self.reasoner.transcript(text_input, image, edit=prompt_type == "edit")
+        if only_return_got:
+            opening = self._open(prompt, got_input, sampling, generate_kwargs)
+            return {"got_text": self.tokenizer.decode(opening.ids), "images": []}
+        story = self._tell(prompt, got_input, sampling, generate_kwargs)
+        self.maybe_free_model_hooks()
+        return {"got_text": story.text, "images": [turn.image for turn in story.turns]}
+
+    @property
+    def _usual_steps(self) -> int:
+        return _STEPS
+
+    def _answer(
+        self,
+        prompts: list[str],
+        images: list[Image.Image] | None,
+        chains: list[str | Chain | None] | None,
+        sampling: Sampling,
+    ) -> list[list[Turn]]:
+        """Answer prompts one after the other; a given chain is the first round of its conversation."""
+        if sampling.output_type != "pil":
+            raise ValueError(f"Expected output_type to be pil in the reference's way but got {sampling.output_type!r}")
+        answers = []
+        for row, text in enumerate(prompts):
+            opening = self.reasoner.transcript(text, None if images is None else images[row])
+            given = None if chains is None else chains[row]
+            got_input = None if given is None else f"{self.tokenizer.decode(opening.ids)}{given}{IMAGE_START}"
+            story = self._tell(opening, got_input, sampling.rows([row]), {})
+            if not story.turns:
+                raise ValueError(f"The model ended without a picture for {text!r}; it wrote: {story.text!r}")
+            answers.append(story.turns)
+        return answers
+
+    def _open(
+        self, prompt: Transcript, got_input: str | None, sampling: Sampling, options: dict[str, Any]
+    ) -> Transcript:
+        """The conversation after the first round: given, or written."""
+        if got_input is None:
+            return self._round(prompt, sampling.max_new_tokens, options)
+        ids = self.tokenizer(got_input, add_special_tokens=False)["input_ids"]
+        return Transcript(ids=tuple(ids), pictures=prompt.pictures)
+
+    def _tell(self, prompt: Transcript, got_input: str | None, sampling: Sampling, options: dict[str, Any]) -> _Story:
+        """Round by round, until the model ends or has drawn enough."""
+        start, look, end = (token_id(self.tokenizer, token) for token in (IMAGE_START, VISION_START, END_OF_TEXT))
+        story, before, noise = _Story(transcript=prompt), len(prompt.ids), sampling.noise_states()
+        for number in range(_MAX_ROUNDS):
+            if number == 0:
+                story.transcript = self._open(prompt, got_input, sampling, options)
+            else:
+                story.transcript = self._round(story.transcript, sampling.max_new_tokens, options)
+            written = self.tokenizer.decode(story.transcript.ids[before:])
+            story.text += _without(written, _DROPPED)
+            last = story.transcript.ids[-1]
+            if last == start:
+                story.transcript = story.transcript.plus(image_token_ids(self.tokenizer, IMAGE_TOKENS))
+                for generator, state in noise:
+                    generator.set_state(state)
+                self._draw_turn(story, _strict(_without(written, (*_DROPPED, IMAGE_START))), prompt.pictures, sampling)
+            elif last == look and not story.drawn:
+                raise IndexError("Expected a picture to have been drawn before the model wants to see one")
+            elif last == look:
+                pads = [token_id(self.tokenizer, IMAGE_PAD)] * self.reasoner.pads
+                story.transcript = story.transcript.plus(pads, [story.drawn[-1]])
+            if last == end or len(story.turns) == sampling.max_turns:
+                return story
+            before = len(story.transcript.ids)
+        raise RuntimeError(f"The model did not end within {_MAX_ROUNDS} rounds; it wrote: {story.text[:200]!r}")
+
+    def _round(self, transcript: Transcript, max_new_tokens: int | None, options: dict[str, Any]) -> Transcript:
+        """Let the model write until one of its stops, or one of Qwen's."""
+        stops = [token_id(self.tokenizer, token) for token in (IMAGE_START, VISION_START, END_OF_TEXT)]
+        own = self.mllm.generation_config.eos_token_id
+        stops += own if isinstance(own, list) else [own] if own is not None else []
+        if transcript.ids[-1] == token_id(self.tokenizer, IMAGE_PAD):
+            # `generate` numbers what follows a picture wrongly unless at least one token follows it already.
+            transcript = self._add(transcript, stops, 1, options)
+            if transcript.ids[-1] in stops or max_new_tokens == 1:
+                return transcript
+        return self._add(transcript, stops, max_new_tokens, options)
+
+    def _add(
+        self, transcript: Transcript, stops: list[int], max_new_tokens: int | None, options: dict[str, Any]
+    ) -> Transcript:
+        inputs = self.reasoner.batch([transcript])
+        output = self.reasoner.generate(inputs, stops, max_new_tokens, **options)
+        return transcript.plus(output.sequences[0, len(transcript.ids) :].tolist())
+
+    def _draw_turn(self, story: _Story, chain: Chain, sources: tuple[Image.Image, ...], sampling: Sampling) -> None:
+        """Draw the picture whose image tokens end the conversation so far."""
+        hidden = self.reasoner.states(self.reasoner.batch([story.transcript]))[:, -IMAGE_TOKENS:]
+        references = [*sources, *story.drawn][-1:] or None
+        scheduler, self.scheduler = self.scheduler, DDPMScheduler.from_config(self.scheduler.config)
+        try:
+            latents = self.draw(hidden, [chain], references, sampling)
+        finally:
+            self.scheduler = scheduler
+        (picture,) = to_pil(self._decode(latents))
+        story.drawn.append(picture)
+        aspect = sources[0].size if sources else sampling.size_px
+        story.turns.append(Turn(image=with_aspect_of(aspect, picture), chain=chain.text, warnings=chain.warnings))
+
+
+def _strict(text: str) -> Chain:
+    """The chain of a round; what the released code cannot draw is an error."""
+    chain = Chain.parse(text)
+    fatal = [warning for warning in chain.warnings if warning.startswith(_FATAL)]
+    if fatal:
+        raise ValueError(f"The released code cannot draw this chain: {fatal[0]}")
+    return chain
+
+
+def _without(text: str, tokens: Sequence[str]) -> str:
+    for token in tokens:
+        text = text.replace(token, "")
+    return text

@@ -1,0 +1,192 @@
+"""Training of the embedded weights.
+
+One command per stage, in this order (see got/mini/README.md):
+
+    python -m got.train vae       --folder runs/mini    # the autoencoder of the icon world
+    python -m got.train unet      --folder runs/mini    # the UNet on true scene tokens: stands for SDXL's pretraining
+    python -m got.train edits     --folder runs/mini    # the UNet goes on with edits, still on true tokens
+    python -m got.train vision    --folder runs/mini    # the reasoner's eyes: what is where in a picture
+    python -m got.train grounding --folder runs/mini    # the reasoner says what it sees: with the last, for Qwen's own
+    python -m got.train reasoner  --folder runs/mini    # chains and image tokens: stands for Qwen's, and aligns both
+    python -m got.train joint     --folder runs/mini    # the paper's loss, end to end
+    python -m got.train decoder   --folder runs/mini    # sharper pictures of the same latents
+    python -m got.train export    --folder runs/mini --output got/mini
+
+    python -m got.train unpack    --folder runs/more --start got/mini    # a new folder to go on in, from any stage
+
+    python -m got.train variants  --folder runs/variants    # the rows of the paper's Table 3, all of them
+
+A stage is stopped by Ctrl-C at any time and goes on with the same command. It lasts `--minutes` of its own running
+time, and the learning rate follows that clock; variants are compared, so theirs are counted in steps. Curves are in
+`FOLDER/STAGE.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from got.model.config import CONFIGS
+from got.train.trainer import Plan, _checkpoint
+from got.util.hub import MINI_PATH
+from got.util.precision import reuse_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Entry point of `python -m got.train`."""
+    from got.train import decoder, edits, export, grounding, reasoner, unet, vae, vision
+    from got.train import variants as stages_variants
+
+    runs: dict[str, tuple[Plan, Callable[[Plan, vae.Setup], None]]] = {
+        "vae": (
+            Plan(stage="vae", minutes=27, batch=16, lr=2e-3, ema_decay=0.999, gates={"psnr_foreground": 25.0}),
+            vae.train_vae,
+        ),
+        "unet": (
+            Plan(stage="unet", minutes=45, batch=64, lr=2e-3, ema_decay=0.9995, gates={"class": 0.8, "color": 0.8}),
+            unet.train_unet,
+        ),
+        "edits": (
+            Plan(
+                stage="edits",
+                minutes=35,
+                batch=64,
+                lr=1e-3,
+                ema_decay=0.999,
+                gates={"new_class": 0.8, "new_color": 0.8},
+            ),
+            edits.train_edits,
+        ),
+        "vision": (
+            Plan(stage="vision", minutes=15, batch=64, lr=2e-3, ema_decay=0.999, gates={"held_out_right_class": 0.9}),
+            vision.train_vision,
+        ),
+        "grounding": (
+            Plan(
+                stage="grounding",
+                minutes=25,
+                batch=64,
+                lr=2e-3,
+                ema_decay=0.998,
+                gates={"told_class": 0.85, "told_box": 0.7},
+            ),
+            grounding.train_grounding,
+        ),
+        "reasoner": (
+            Plan(stage="reasoner", minutes=40, batch=16, lr=2e-3, ema_decay=0.998, gates={"chains_right": 0.9}),
+            reasoner.train_reasoner,
+        ),
+        "joint": (
+            Plan(
+                stage="joint", minutes=6, batch=32, lr=1e-4, ema_decay=0.995, gates={"class": 0.8, "chains_right": 0.85}
+            ),
+            reasoner.train_joint,
+        ),
+        "decoder": (
+            Plan(
+                stage="decoder",
+                minutes=40,
+                batch=16,
+                lr=1e-4,
+                lr_factors={"critic": decoder.CRITIC_LR},
+                ema_decay=0.998,
+                weight_decay=0.0,
+                warmup_steps=50,
+                betas=(0.5, 0.99),
+                gates={"psnr_foreground": 23.0, "class": 0.85},
+            ),
+            decoder.train_decoder,
+        ),
+    }
+    parser = argparse.ArgumentParser(
+        prog="python -m got.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stage", choices=[*runs, "export", "unpack", "variants"])
+    parser.add_argument(
+        "--folder", type=Path, help="checkpoints and curves (default: runs/mini; of variants, runs/variants)"
+    )
+    parser.add_argument("--minutes", type=float, help="length of the stage (default: a full training on two cores)")
+    parser.add_argument("--batch", type=int, help="scenes per step")
+    parser.add_argument("--lr", type=float, help="peak of the learning rate")
+    parser.add_argument(
+        "--scenes", type=int, help="size of the bank of rendered scenes (default: 24576; variants, 8192)"
+    )
+    usual = stages_variants.Amount()
+    parser.add_argument(
+        "--steps", type=int, default=usual.steps, help="variants: of each fresh reasoner (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--joint-steps", type=int, default=usual.joint_steps, help="variants: end to end, each (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that write captions and chains ahead (default: none)"
+    )
+    parser.add_argument(
+        "--start",
+        type=_checkpoint,
+        help="vae: a saved pipeline whose latents to learn; vision, grounding, reasoner: one to go on from (default:"
+        " from nothing); unpack, variants:"
+        " what is unpacked, what all start from (default: the embedded one)",
+    )
+    parser.add_argument(
+        "--fixed-tokens", action="store_true", help="edits: scene tokens stay, so a reasoner can be trained beside it"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("got/mini"), help="export: where to (default: %(default)s, embedded)"
+    )
+    parser.add_argument(
+        "--mean-with",
+        type=_checkpoint,
+        help="export: an earlier pipeline; what is exported is half this training, half it",
+    )
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    torch.set_num_threads(options.threads)
+    reuse_memory()
+    if options.mean_with and options.stage != "export":
+        parser.error("--mean-with has an effect on export alone")
+    variants = options.stage == "variants"
+    setup = vae.Setup(
+        config=CONFIGS["mini"],
+        folder=options.folder or Path("runs/variants" if variants else "runs/mini"),
+        scenes=options.scenes or (8_192 if variants else 24_576),
+        seed=options.seed,
+        device=options.device,
+        workers=options.workers,
+        start=options.start,
+        fixed_tokens=options.fixed_tokens,
+    )
+    if options.stage == "export":
+        export.export(setup, options.output, options.mean_with)
+        return 0
+    if options.stage == "unpack":
+        export.unpack(setup, options.start or MINI_PATH)
+        return 0
+    changes = {
+        k: v for k, v in (("minutes", options.minutes), ("batch", options.batch), ("lr", options.lr)) if v is not None
+    }
+    if variants:
+        if changes:
+            parser.error(f"--{next(iter(changes))} has no effect on variants; --steps and --joint-steps have")
+        amount = dataclasses.replace(usual, steps=options.steps, joint_steps=options.joint_steps)
+        stages_variants.train_variants(setup, setup.folder, amount)
+        return 0
+    plan, stage = runs[options.stage]
+    stage(dataclasses.replace(plan, **changes), setup)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,152 @@
+"""What makes training fast, above all on a CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import logging
+import os
+import shlex
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils.data import DataLoader, Dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+_LOG = logging.getLogger(__name__)
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+
+
+def multiplies(dtype: torch.dtype, device: str | torch.device) -> bool:
+    """Whether a device multiplies floats of a type. What cannot imitates it, which is much slower than float32.
+
+    For bfloat16, processors need AVX512 or better (AMX, Arm's BF16). With AVX2 alone a pass of mini's UNet takes 26
+    times as long as in float32.
+
+    Args:
+        dtype: float32, bfloat16 or float16.
+        device: Any; GPUs are taken to multiply what they can load, but for old ones and bfloat16.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return dtype is not torch.bfloat16 or torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind != "cpu" or dtype is torch.float32:
+        return True
+    if not torch.backends.mkldnn.is_available():
+        return False
+    asked = torch.ops.mkldnn
+    return bool(asked._is_mkldnn_bf16_supported() if dtype is torch.bfloat16 else asked._is_mkldnn_fp16_supported())
+
+
+def warn_if_imitated(dtype: torch.dtype, device: str | torch.device) -> None:
+    """Say in the log that a device only imitates floats of a type."""
+    if not multiplies(dtype, device):
+        name = str(dtype).partition(".")[2]
+        _LOG.warning("This %s only imitates %s: float32 is many times as fast", torch.device(device).type, name)
+
+
+def missing_compiler(device: str | torch.device) -> str | None:
+    """Why `torch.compile` finds no compiler: inductor wants one of C++ for a CPU, triton one of C for a GPU of NVIDIA.
+
+    Args:
+        device: Where the compiled network will run.
+
+    Returns:
+        A clause that names what was tried and what to do; None if there is one, or the device needs none.
+    """
+    kind = torch.device(device).type
+    if kind not in ("cpu", "cuda"):
+        return None
+    gnu = "clang++" if sys.platform == "darwin" else "g++"
+    variable, usual = ("CXX", (gnu,)) if kind == "cpu" else ("CC", ("gcc", "clang"))
+    named = os.environ.get(variable)
+    tried = usual if named is None else (named,)
+    if any(_runs(command) for command in tried):
+        return None
+    if named is not None:
+        return f"{variable} names {named!r}, which does not run"
+    return (
+        f"{' and '.join(usual)} cannot be run: install one (on Debian, apt-get install g++) or name one in {variable}"
+    )
+
+
+def _runs(command: str) -> bool:
+    try:
+        subprocess.run([*shlex.split(command), "--version"], capture_output=True, check=True)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def bf16(device: str | torch.device) -> Iterator[None]:
+    """Short floats for matrix products, where the device multiplies them.
+
+    Weights and losses stay in float32, and so does attention on a CPU.
+    """
+    kind = torch.device(device).type
+    if not multiplies(torch.bfloat16, device):
+        yield
+        return
+    with torch.autocast(kind, torch.bfloat16), _Float32Attention() if kind == "cpu" else contextlib.nullcontext():
+        yield
+
+
+class _Float32Attention(TorchFunctionMode):
+    """Attention in float32: on CPUs its backward pass in short floats takes three times as long."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **kwargs or {})
+        with torch.autocast("cpu", enabled=False):
+            named = {name: _long(value) for name, value in (kwargs or {}).items()}
+            return func(*map(_long, args), **named).to(args[0].dtype)
+
+
+def _long(value: Any) -> Any:
+    return value.float() if torch.is_tensor(value) and value.dtype is torch.bfloat16 else value
+
+
+def reuse_memory() -> None:
+    """Keep freed memory in this process: a step asks for the same blocks again, and fresh pages cost a third of it."""
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def stream(make: Callable[[int], list[Any]], start: int, size: int, workers: int) -> Iterator[Any]:
+    """What `make(0)`, `make(1)`, ... give, `size` items each, from item `start` on; made ahead by worker processes."""
+    loader = DataLoader(
+        _Made(make),
+        batch_size=None,
+        sampler=range(start // size, sys.maxsize),
+        num_workers=workers,
+        prefetch_factor=1 if workers else None,  # every tensor that waits holds a file open
+        collate_fn=list,
+    )
+    return itertools.islice(itertools.chain.from_iterable(loader), start % size, None)
+
+
+class _Made(Dataset[Any]):
+    def __init__(self, make: Callable[[int], list[Any]]) -> None:
+        self.make = make
+
+    def __getitem__(self, number: int) -> list[Any]:
+        return self.make(number)
+
+
+DTYPES = ("float32", "bfloat16", "float16")

@@ -1,0 +1,325 @@
+"""Runs over folders of images made elsewhere: when they go on, whose prompts they take, and which tasks."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import pytest
+from PIL import Image
+from runner_kit import TOOLS, ArithmeticDetector, contents, lines, make_plan
+
+from evals import emu_edit
+from evals.core.records import UserError
+from evals.geneval import prompts, suite
+from evals.harness import cli
+from evals.harness import plan as setup
+from evals.harness.runner import run
+
+CASES = prompts.cases(prompts.generate())
+CASE = CASES[3]
+
+
+def put(path, shade=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (shade, 0, 0)).save(path)
+    return path
+
+
+def tell(root, name, metadata):
+    (root / name).mkdir(parents=True, exist_ok=True)
+    (root / name / "metadata.jsonl").write_text(json.dumps(metadata))
+
+
+# ------------------------------------------------------------------------------------------------------------- identity
+SMALL = ("--limit", "6")
+
+
+class CountingDetector(ArithmeticDetector):
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+
+    def detect(self, images):
+        self.seen += len(images)
+        return super().detect(images)
+
+
+def folder_plan(output, *words, detector=None):
+    """A plan that draws from the folder itself, as the command line does."""
+    plan = make_plan(output, *words, detector=detector)
+    command = cli.parse(suite.SUITE, ["--images-per-prompt", "2", *TOOLS, "--output", str(output), *words])
+    real = setup.make_plan(suite.SUITE, command, prepare=lambda: None)
+    return dataclasses.replace(plan, make_generator=real.make_generator)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn") / "run"
+    run(make_plan(folder, *SMALL))
+    return folder
+
+
+@pytest.fixture
+def scored(drawn, tmp_path):
+    """A run over 12 images of a folder, and the words that made it."""
+    shutil.copytree(drawn / "images", tmp_path / "images")
+    words = (*SMALL, "--model", f"folder:{tmp_path / 'images'}", "--batch-size", "1")
+    run(folder_plan(tmp_path / "run", *words))
+    return tmp_path / "run", tmp_path / "images", words
+
+
+def refuse_all(plan):
+    return dataclasses.replace(plan, make_generator=pytest.fail, make_tools=pytest.fail)
+
+
+def test_times_places_and_ways_to_write_a_path_are_no_part_of_a_folders_identity(scored, monkeypatch, tmp_path):
+    output, images, words = scored
+    os.utime(next(images.glob("*/samples/0000.png")), ns=(1, 1))
+    (images / "00000" / "notes.txt").write_text("of no effect")
+    run(refuse_all(make_plan(output, *words)))
+    monkeypatch.chdir(tmp_path)
+    run(refuse_all(make_plan(output, *SMALL, "--model", "folder:images")))
+    shutil.copytree(images, tmp_path / "copy")
+    run(refuse_all(make_plan(output, *SMALL, "--model", "folder:copy")))
+
+
+def test_a_changed_image_alone_is_done_again_and_named(scored, capsys):
+    output, images, words = scored
+    before, log = contents(output), lines(output / "chains.jsonl")
+    changed = sorted(images.glob("*/samples/0001.png"))[1]
+    put(changed, 77)
+    capsys.readouterr()
+    detector = CountingDetector()
+    scores = run(folder_plan(output, *words, detector=detector))
+    assert detector.seen == 1
+    name = changed.relative_to(images).as_posix()
+    assert f"note: 1 of 12 images have changed since this run was made: done again ({name})" in capsys.readouterr().err
+    again = lines(output / "chains.jsonl")
+    assert [old["sha256"] != new["sha256"] for old, new in zip(log, again, strict=True)] == [i == 3 for i in range(12)]
+    assert scores["images"]["n"] == 12
+    run(refuse_all(make_plan(output, *words)))
+    fresh = output.parent / "fresh"
+    run(folder_plan(fresh, *words))
+    assert contents(fresh) == contents(output) != before, "as if it had been made so at once"
+
+
+def test_an_image_that_came_or_went_is_done_again(scored, capsys):
+    output, images, words = scored
+    gone = sorted(images.glob("*/samples/0001.png"))[1]
+    data = gone.read_bytes()
+    before = contents(output)
+    gone.unlink()
+    assert run(folder_plan(output, *words))["missing"]["total"] == 1
+    assert not (output / "images" / gone.relative_to(images)).exists(), "the old picture is not this run's any more"
+    gone.write_bytes(data)
+    assert run(folder_plan(output, *words))["missing"]["total"] == 0
+    assert contents(output) == before
+
+
+def test_a_folder_that_grows_is_gone_on_with(drawn, tmp_path):
+    """Most images are new here, but none of them replaces another one."""
+    images = tmp_path / "images"
+    shutil.copytree(drawn / "images", images)
+    late = sorted(images.glob("*/samples/*.png"))[2:]
+    kept = [path.read_bytes() for path in late]
+    for path in late:
+        path.unlink()
+    words = (*SMALL, "--model", f"folder:{images}")
+    assert run(folder_plan(tmp_path / "run", *words))["missing"]["total"] == 10
+    for path, data in zip(late, kept, strict=True):
+        path.write_bytes(data)
+    assert run(folder_plan(tmp_path / "run", *words))["missing"]["total"] == 0
+
+
+def test_other_images_altogether_are_another_run(scored):
+    output, images, words = scored
+    for number, path in enumerate(sorted(images.glob("*/samples/*.png"))):
+        put(path, number)
+    with pytest.raises(UserError, match=r"other files \(12 of its 12 images have changed: .*/0000\.png, .* --from gen"):
+        run(make_plan(output, *words))
+    (output / "sources.jsonl").rename(output / "gone")
+    with pytest.raises(UserError, match=r"other files \(folder_sha256.*choose another --output or .* --from generate"):
+        run(make_plan(output, *words))
+    (output / "gone").rename(output / "sources.jsonl")
+    run(make_plan(output, *words, "--from", "verdict"))
+    run(folder_plan(output, *words, "--from", "generate"))
+    run(refuse_all(make_plan(output, *words)))
+
+
+def test_another_folder_with_other_images_is_another_run(scored, tmp_path):
+    output, images, _ = scored
+    shutil.copytree(images, tmp_path / "other")
+    put(next((tmp_path / "other").glob("*/samples/0000.png")), 99)
+    with pytest.raises(UserError, match=r"other arguments \(folder_sha256.*model: "):
+        run(make_plan(output, *SMALL, "--model", f"folder:{tmp_path / 'other'}"))
+
+
+def test_a_kill_in_the_middle_of_forgetting_changes_nothing(scored, monkeypatch):
+    output, images, words = scored
+    put(sorted(images.glob("*/samples/0001.png"))[1], 77)
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("evals.harness.runner._write_sources", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder_plan(output, *words))
+    run(folder_plan(output, *words))
+    run(folder_plan(output.parent / "fresh", *words))
+    assert contents(output) == contents(output.parent / "fresh")
+
+
+def test_a_run_whose_folder_is_gone_can_be_scored_again(scored):
+    output, images, words = scored
+    shutil.rmtree(images)
+    assert run(make_plan(output, *words, "--from", "verdict", "--threshold", "0.5"))["images"]["n"] == 12
+
+
+@pytest.mark.parametrize("kept", [{}, {"images_sha256": "of names and times"}])
+def test_runs_of_earlier_versions_are_still_read(scored, kept, monkeypatch, tmp_path):
+    """These did not say what their images were, or only when they were written, and had the path as it was typed."""
+    output, _, words = scored
+    spec = json.loads((output / "run.json").read_text())
+    del spec["identity"]["generate"]["folder_sha256"]
+    spec["identity"]["generate"] |= {"model": "folder:images", **kept}
+    (output / "run.json").write_text(json.dumps(spec))
+    (output / "sources.jsonl").unlink()
+    monkeypatch.chdir(tmp_path)
+    run(refuse_all(make_plan(output, *words)))
+    run(refuse_all(make_plan(output, *SMALL, "--model", "folder:images")))
+
+
+def test_a_folders_default_output_does_not_move_with_its_images(scored, monkeypatch, tmp_path):
+    _, images, _ = scored
+
+    def output(place):
+        command = cli.parse(suite.SUITE, ["--model", f"folder:{place}", *TOOLS])
+        return setup.make_plan(suite.SUITE, command, prepare=lambda: None).output
+
+    first = output(images)
+    next(images.glob("*/samples/0000.png")).unlink()
+    monkeypatch.chdir(tmp_path)
+    assert output(images) == output("images") == first
+    shutil.copytree(images, tmp_path / "copy")
+    assert output("copy") != first
+
+
+# --------------------------------------------------------------------------------------------------------- own prompts
+def test_long_rewritten_prompts_are_one_error_that_names_the_way(drawn, tmp_path, capsys):
+    images = tmp_path / "images"
+    shutil.copytree(drawn / "images", images)
+    for path in images.glob("*/metadata.jsonl"):
+        metadata = json.loads(path.read_text())
+        long = {**metadata, "prompt": f"A detailed scene:\u2028{metadata['prompt']}, at dusk.", "index": 7}
+        path.write_bytes(b"\xef\xbb\xbf" + json.dumps(long, ensure_ascii=False).encode())
+    model = ("--model", f"folder:{images}")
+    with pytest.raises(UserError, match=r"6 of 6 prompts ask for the same .* in other words .*--prompts folder scores"):
+        make_plan(tmp_path / "run", *SMALL, *model)
+    scores = run(folder_plan(tmp_path / "run", *model, "--prompts", "folder"))
+    assert scores["images"]["n"] == 12
+    assert scores["wording"] == "own wording of GenEval's cases"
+    assert suite.SUITE.headline(scores)["wording"] == scores["wording"]
+    assert suite.SUITE.tables(scores)[0].title.endswith("own wording of GenEval's cases")
+    assert "keys that are kept but not used: 'index'" in capsys.readouterr().err
+    result = lines(tmp_path / "run/results.jsonl")[0]
+    assert result["prompt"].startswith("A detailed scene:\u2028")
+    assert json.loads(result["metadata"])["index"] == 7
+    assert lines(tmp_path / "run/results.jsonl")[0]["filename"] == lines(drawn / "results.jsonl")[0]["filename"]
+    shutil.rmtree(images)
+    again = run(make_plan(tmp_path / "run", *model, "--from", "verdict"))
+    assert again["images"] == scores["images"], "a run keeps what its folder said"
+
+
+def test_a_folders_own_prompts_may_be_anything(tmp_path):
+    line = {"tag": "zoo", "include": [{"class": "dog", "count": 1}], "prompt": "a dog", "exclude": []}
+    for name in ("7", "012"):
+        tell(tmp_path, name, line)
+        put(tmp_path / name / "samples" / "42.png")
+    (tmp_path / "8").mkdir()
+    put(tmp_path / "8" / "samples" / "42.png")
+    plan = make_plan(tmp_path / "run", "--model", f"folder:{tmp_path}", "--prompts", "folder")
+    assert [case.id for case in plan.cases] == ["00007", "00012"]
+    assert [one["file"] for one in plan.sources] == ["7/samples/42.png", None, "012/samples/42.png", None]
+    assert prompts.wording(plan.cases) == "own prompts"
+
+
+def test_genevals_own_prompts_from_a_folder_are_genevals(drawn, tmp_path):
+    plan = make_plan(tmp_path / "run", "--model", f"folder:{drawn / 'images'}", "--prompts", "folder")
+    assert prompts.wording(plan.cases) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"prompt": "x"}', r"0/metadata\.jsonl: the line has the keys prompt; expected include, prompt, tag"),
+        ("[1]", r"0/metadata\.jsonl: expected one JSON object with a prompt"),
+        ("{", r"0/metadata\.jsonl: Expecting"),
+        (None, r"has no .*00000/metadata\.jsonl"),
+    ],
+)
+def test_bad_metadata_are_one_line(tmp_path, text, message):
+    put(tmp_path / "0/samples/0.png")
+    if text is not None:
+        (tmp_path / "0/metadata.jsonl").write_text(text)
+    with pytest.raises(UserError, match=message):
+        make_plan(tmp_path / "run", "--model", f"folder:{tmp_path}", "--prompts", "folder")
+
+
+def test_the_folders_prompts_need_a_folder(tmp_path):
+    with pytest.raises(UserError, match="--tasks: expected names with commas between them but got ','"):
+        make_plan(tmp_path / "run", "--tasks", ",")
+    with pytest.raises(UserError, match="--prompts folder is for --model folder:PATH, not for --model oracle"):
+        make_plan(tmp_path / "run", "--prompts", "folder")
+    (tmp_path / "folder").write_text(json.dumps(CASE.metadata) + "\n")
+    assert len(make_plan(tmp_path / "run", "--prompts", str(tmp_path / "folder")).cases) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------- tasks
+def test_tasks_are_chosen_and_keep_their_ids(drawn, tmp_path):
+    plan = make_plan(tmp_path / "a", "--tasks", "position, counting")
+    assert {case.tag for case in plan.cases} == {"counting", "position"}
+    assert plan.cases == [case for case in CASES if case.tag in ("counting", "position")]
+    assert plan.identity == make_plan(tmp_path / "a", "--tasks", "counting,position").identity
+    assert plan.identity["generate"]["tasks"] == ["counting", "position"]
+    assert "tasks" not in make_plan(tmp_path / "a").identity["generate"]
+    few = make_plan(tmp_path / "a", "--tasks", "counting,position", "--limit", "4")
+    assert [case.tag for case in few.cases] == ["counting", "counting", "position", "position"]
+    of_folder = make_plan(tmp_path / "a", "--tasks", "counting", "--model", f"folder:{drawn / 'images'}")
+    assert sum(one["file"] is not None for one in of_folder.sources) == 2
+    scores = run(make_plan(tmp_path / "run", "--tasks", "counting", "--limit", "2"))
+    assert list(scores["tasks"]) == ["counting"]
+
+
+def test_an_unknown_task_is_answered_with_the_known_ones(tmp_path):
+    with pytest.raises(
+        UserError, match=r"--tasks: colour is no task here; the tasks are single_object, two_object, cou"
+    ):
+        make_plan(tmp_path, "--tasks", "counting,colour")
+
+
+def test_categories_of_edits_are_chosen_the_same_way(tmp_path):
+    words = ["--model", "oracle", "--output", str(tmp_path)]
+
+    def plan(*more):
+        command = cli.parse(emu_edit.SUITE, [*words, *more])
+        return setup.make_plan(emu_edit.SUITE, command, prepare=lambda: None)
+
+    every = plan()
+    tag = every.cases[-1].tag
+    assert plan("--tasks", tag).cases == [case for case in every.cases if case.tag == tag]
+
+
+def test_a_run_over_a_folder_counts_what_is_missing(tmp_path):
+    source = tmp_path / "source"
+    run(make_plan(source, "--limit", "6"))
+    images = sorted((source / "images").glob("*/samples/*.png"))
+    images[2].unlink()
+    images[7].write_bytes(b"junk")
+    words = ("--model", f"folder:{source / 'images'}", "--limit", "6", "--batch-size", "4")
+    scores = run(folder_plan(tmp_path / "run", *words))
+    assert scores["overall"]["missing"] == 2
+    assert [line["stage"] for line in lines(tmp_path / "run/failures.jsonl")] == ["generate", "generate"]
+    results = lines(source / "results.jsonl")
+    assert lines(tmp_path / "run/results.jsonl") == [line for i, line in enumerate(results) if i not in (2, 7)]

@@ -1,0 +1,265 @@
+"""Folders of images made elsewhere: the layouts that people bring, and what is said of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from runner_kit import make_plan
+
+from evals.core import folder_listing
+from evals.core.records import Case, Sample, UserError
+from evals.generators import folder_images
+from evals.generators import registry as generators
+from evals.generators.folder import FolderGenerator
+from evals.geneval import prompts
+from evals.harness.runner import run
+
+CASES = prompts.cases(prompts.generate())
+CASE = CASES[3]
+
+
+def put(path, shade=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (shade, 0, 0)).save(path)
+    return path
+
+
+def tell(root, name, metadata):
+    (root / name).mkdir(parents=True, exist_ok=True)
+    (root / name / "metadata.jsonl").write_text(json.dumps(metadata))
+
+
+def assign(root, cases=CASES, chosen=None, images=4):
+    listing = folder_listing.list_folder(root)
+    return folder_images.assign(listing, cases, [CASE] if chosen is None else chosen, images)
+
+
+def names(assignment, case=CASE):
+    """Its files by index, by their path in the folder."""
+    return {i: path.relative_to(assignment.root).as_posix() for i, path in assignment.files.get(case.id, {}).items()}
+
+
+def read(root, count=1):
+    generator = FolderGenerator(assign(root, images=count))
+    return generator.generate([Sample(case=CASE, index=i, seed=i) for i in range(count)])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "images"
+    for index in range(3):
+        put(root / "00003" / "samples" / f"{index:04d}.png", index * 40)
+    return root
+
+
+# -------------------------------------------------------------------------------------------------------------- layouts
+def test_a_folder_gives_its_images(folder):
+    assert [made.image.getpixel((0, 0)) for made in read(folder, 3)] == [(0, 0, 0), (40, 0, 0), (80, 0, 0)]
+
+
+@pytest.mark.parametrize("suffix", [".PNG", ".jpg", ".JPEG", ".webp", ".gif", ".bmp", ".TIF", ".tiff"])
+@pytest.mark.parametrize("stem", ["00003/samples/0000", "3/samples/0", "3/0", "00003", "3", "00003_0", "3_0000"])
+def test_images_are_found_under_all_usual_names(tmp_path, stem, suffix):
+    path = put(tmp_path / f"{stem}{suffix}", 90)
+    assigned = assign(tmp_path, images=1)
+    assert names(assigned) == {0: path.relative_to(tmp_path).as_posix()}
+    assert assigned.notes == ()
+    assert read(tmp_path)[0].image.size == (8, 6)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "found"),
+    [
+        ([0, 1, 2, 3], {0: 0, 1: 1, 2: 2, 3: 3}),
+        ([1, 2, 3, 4], {0: 1, 1: 2, 2: 3, 3: 4}),
+        ([42, 43, 44, 45], {0: 42, 1: 43, 2: 44, 3: 45}),
+        ([7, 100, 1234, 99999], {0: 7, 1: 100, 2: 1234, 3: 99999}),
+        ([0, 1, 3], {0: 0, 1: 1, 3: 3}),
+        ([9, 10, 11, 12, 13, 8], {0: 8, 1: 9, 2: 10, 3: 11}),
+    ],
+)
+def test_image_numbers_may_begin_anywhere_and_be_seeds(tmp_path, numbers, found):
+    for number in numbers:
+        put(tmp_path / f"3/samples/{number}.png")
+        put(tmp_path / "flat" / f"3_{number}.png")
+    assert names(assign(tmp_path)) == {index: f"3/samples/{number}.png" for index, number in found.items()}
+    assert names(assign(tmp_path / "flat")) == {index: f"3_{number}.png" for index, number in found.items()}
+
+
+def test_the_numbering_is_the_folders_not_the_prompts(tmp_path):
+    """One prompt that lacks its first image does not shift the others."""
+    for name, number in [("3", 2), ("4", 1), ("4", 2)]:
+        put(tmp_path / name / "samples" / f"{number}.png")
+    assert names(assign(tmp_path)) == {1: "3/samples/2.png"}
+
+
+@pytest.mark.parametrize("first", [1, 1000])
+def test_the_first_folder_may_have_any_number(tmp_path, first):
+    for case in CASES:
+        tell(tmp_path, str(int(case.id) + first), case.metadata)
+        put(tmp_path / str(int(case.id) + first) / "samples/0.png")
+    assigned = assign(tmp_path, images=1)
+    assert names(assigned) == {0: f"{3 + first}/samples/0.png"}
+    assert assigned.notes == (f"its first number is {first}: {first} stands for case 00000",)
+    for path in tmp_path.glob("*/metadata.jsonl"):
+        path.unlink()
+    assert names(assign(tmp_path, images=1)) == {0: f"{3 + first}/samples/0.png"}, (
+        "553 numbers in a row are the prompts"
+    )
+
+
+def test_flat_files_may_begin_at_one(tmp_path):
+    for number in range(1, 554):
+        (tmp_path / f"{number}.png").touch()
+    assert names(assign(tmp_path, images=1)) == {0: "4.png"}
+
+
+def test_metadata_say_which_prompt_a_folder_is_of(tmp_path):
+    """Where neither the number nor a shift of all numbers fits, the prompt itself does."""
+    for name, case in [("700", CASE), ("12", CASES[8]), ("8", CASES[500])]:
+        tell(tmp_path, name, case.metadata)
+        put(tmp_path / name / "samples/0.png")
+    assigned = assign(tmp_path, images=1, chosen=[CASE, CASES[8], CASES[500]])
+    assert [names(assigned, case) for case in (CASE, CASES[8], CASES[500])] == [
+        {0: "700/samples/0.png"},
+        {0: "12/samples/0.png"},
+        {0: "8/samples/0.png"},
+    ]
+    assert assigned.notes == ("sub-folders matched by their metadata.jsonl, not by their names: 3 (8, 12, 700)",)
+    assert assigned.counts["folders_matched_by_metadata"] == 3
+
+
+def test_editing_cases_are_found_flat_and_by_folder(tmp_path):
+    cases = [Case(id=id, prompt=id, tag="t", metadata={"prompt": id}) for id in ("add_12", "add", "local_7", "12")]
+    for name in ("add_12.jpg", "add_3.png", "local_7/samples/0000.PNG", "012.tif", "nobody.png"):
+        put(tmp_path / name)
+    assigned = assign(tmp_path, cases, cases, images=1)
+    assert [names(assigned, case) for case in cases] == [
+        {0: "add_12.jpg"},
+        {0: "add_3.png"},
+        {0: "local_7/samples/0000.PNG"},
+        {0: "012.tif"},
+    ]
+    assert assigned.notes == ("images of no case, left out: 1 (nobody.png)",)
+
+
+# ---------------------------------------------------------------------------------------------------------------- notes
+def test_what_is_odd_is_counted_and_said(tmp_path):
+    for name in (
+        *("00003/samples/0000.png", "00003/samples/0.jpg", "00003/samples/0001.png", "00003/samples/0003.png"),
+        *("00003/samples/0004.png", "00003/samples/best.png", "00003/grid.png"),
+        *("3/samples/0000.png", "553/samples/0000.png", "notes.png"),
+    ):
+        put(tmp_path / name)
+    assigned = assign(tmp_path, chosen=[CASE, CASES[4]])
+    found = ["0.jpg", "0001.png", "0003.png", "0004.png"]
+    assert names(assigned) == {index: f"00003/samples/{name}" for index, name in enumerate(found)}
+    assert assigned.notes == (
+        "4 of 8 images are missing; 1 of 2 prompts have none (00004)",
+        "images of no case, left out: 2 (553/samples/0000.png, notes.png)",
+        "further images of a number that is taken, left out: 2 (00003/samples/0000.png, 3/samples/0000.png)",
+        "images whose names are no number, left out: 1 (00003/samples/best.png)",
+    )
+    asked = {"used": 4, "missing": 4, "prompts_without_images": 1}
+    assert assigned.counts == {"images": 9, **asked, "unknown": 2, "duplicates": 2, "unnumbered": 1}
+    fewer = assign(tmp_path, images=2)
+    assert "images beyond --images-per-prompt 2, left out: 2" in " ".join(fewer.notes)
+
+
+def test_images_of_prompts_that_were_not_chosen_are_nothing_to_speak_of(tmp_path):
+    for case in CASES:
+        (tmp_path / case.id).mkdir()
+        (tmp_path / case.id / "0.png").touch()
+    assert assign(tmp_path, images=1).notes == ()
+
+
+def test_a_folder_of_fewer_images_a_prompt_says_which_flag_says_so(folder):
+    assert "no prompt has more than 3: --images-per-prompt 3 asks for so many" in assign(folder).notes[0]
+
+
+def test_where_every_image_is_missing_the_layout_is_shown(tmp_path):
+    put(tmp_path / "a photo of a bench.png")
+    (note,) = assign(tmp_path).notes
+    assert note == (
+        f"none of its 1 images is of a wanted prompt; there is {tmp_path}/a photo of a bench.png, "
+        f"expected {tmp_path}/00003/samples/0000.png, or {tmp_path}/00003.png, or {tmp_path}/00003_0.png"
+    )
+
+
+def test_a_folder_without_images_is_a_mistake_and_the_right_one_is_named(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        assign(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"no images there; expected .*/00000/samples/0000\.png, or .*/CASE\.png"):
+        assign(tmp_path)
+    put(tmp_path / "outputs/00003/samples/0000.png")
+    with pytest.raises(UserError, match=r"no images there; there are some in folder:.*/outputs"):
+        assign(tmp_path)
+
+
+def test_a_run_directory_hints_at_its_images(tmp_path):
+    run(make_plan(tmp_path / "run", "--limit", "2"))
+    with pytest.raises(UserError, match=rf"a run's own folder; its images are in folder:{tmp_path}/run/images"):
+        make_plan(tmp_path / "other", "--model", f"folder:{tmp_path / 'run'}")
+    assert make_plan(tmp_path / "other", "--limit", "2", "--model", f"folder:{tmp_path / 'run/images'}").sources
+
+
+def test_notes_and_counts_reach_the_person_and_the_run(folder, tmp_path, capsys):
+    run(make_plan(tmp_path / "run", "--limit", "6", "--model", f"folder:{folder}"))
+    assert f"note: --model folder:{folder}: none of its 3 images is of a wanted prompt" in capsys.readouterr().err
+    counts = json.loads((tmp_path / "run/run.json").read_text())["arguments"]["folder"]
+    assert counts == {"images": 3, "missing": 12, "prompts_without_images": 6}
+
+
+# --------------------------------------------------------------------------------------------------------------- faults
+def test_missing_and_damaged_images_are_errors_of_their_sample(folder):
+    (folder / "00003/samples/0000.png").unlink()
+    whole = (folder / "00003/samples/0001.png").read_bytes()
+    (folder / "00003/samples/0001.png").write_bytes(whole[:-30])
+    put(folder / "00004/samples/0000.png")
+    made = read(folder, 3)
+    assert made[0].error == "00003/samples/0000: no such image"
+    assert made[1].error.startswith("00003/samples/0001: not a readable image (")
+    assert made[2].image is not None
+
+
+@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"GIF89a" + b"\0" * 40, b"\xff\xd8\xff\xe0junk"])
+def test_no_bytes_bring_a_folder_down(folder, data):
+    (folder / "00003/samples/0000.png").write_bytes(data)
+    assert "not a readable image" in read(folder)[0].error
+
+
+def test_images_of_another_prompt_are_not_judged(folder):
+    tell(folder, "00003", {"prompt": "a photo of a kraken"})
+    assert read(folder)[0].error == f"00003/metadata.jsonl is for 'a photo of a kraken', not {CASE.prompt!r}"
+    assert "sub-folders of other prompts by their metadata.jsonl: 1 (00003)" in " ".join(assign(folder).notes)
+    tell(folder, "00003", {"prompt": CASE.prompt})
+    assert read(folder)[0].image is not None
+    tell(folder, "00003", {**CASE.metadata, "include": [{"class": "dog", "count": 2}]})
+    assert "is for" in read(folder)[0].error, "the prompt alone does not say what is asked for"
+    (folder / "00003/metadata.jsonl").write_text("{")
+    assert "metadata.jsonl: unreadable" in read(folder)[0].error
+    (folder / "00003/metadata.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(CASE.metadata).encode())
+    assert read(folder)[0].image is not None
+
+
+def test_links_are_followed_wherever_they_lead(folder, tmp_path):
+    """As in a hub's cache: names are links to blobs elsewhere, without a suffix."""
+    blob = put(tmp_path / "blobs/0a1b.png", 200).rename(tmp_path / "blobs/0a1b")
+    first = folder / "00003/samples/0000.png"
+    first.unlink()
+    first.symlink_to(blob)
+    assert read(folder)[0].image.getpixel((0, 0)) == (200, 0, 0)
+    (tmp_path / "linked").symlink_to(folder)
+    assert read(tmp_path / "linked")[0].image.getpixel((0, 0)) == (200, 0, 0)
+    blob.unlink()
+    assert "not a readable image (" in read(folder)[0].error
+
+
+def test_every_suffix_can_be_read():
+    Image.init()
+    assert set(Image.registered_extensions()) >= folder_listing.SUFFIXES
+    assert generators.known_models().count("folder:PATH") == 1
+    assert all(
+        Path("x" + suffix.upper()).suffix.lower() in folder_listing.SUFFIXES for suffix in folder_listing.SUFFIXES
+    )

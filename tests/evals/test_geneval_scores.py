@@ -1,0 +1,228 @@
+"""GenEval from outcomes to scores: means, missing images, tables, the public summary."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from evals import geneval_reference
+from evals.core.records import Case, Sample
+from evals.core.vocabulary import TASKS
+from evals.geneval import scores as geneval_scores
+from evals.geneval import tables
+from evals.geneval.scores import Outcome
+from evals.geneval.suite import SUITE
+from evals.harness import cli
+from evals.metrics.layout import LayoutFit
+
+
+def arguments(*words):
+    return cli.build_parser(SUITE).parse_args(words)
+
+
+def case(tag, include, exclude=(), number=0):
+    metadata = {
+        "tag": tag,
+        "include": include,
+        **({"exclude": exclude} if exclude else {}),
+        "prompt": f"photo {number}",
+    }
+    return Case(id=f"{number:05d}", prompt=f"photo {number}", tag=tag, metadata=metadata)
+
+
+def sample(of, index=0):
+    return Sample(case=of, index=index, seed=index)
+
+
+# -------------------------------------------------------------------------------------------------------------- scores
+def two_tasks():
+    cases = [case("single_object", [], number=0), case("single_object", [], number=1), case("counting", [], number=2)]
+    rights = {"00000": [1, 1], "00001": [0, 1], "00002": [0, 0]}
+    return cases, [Outcome(case=name, correct=bool(right)) for name, group in rights.items() for right in group]
+
+
+def test_the_overall_score_is_the_mean_of_the_tasks():
+    cases, outcomes = two_tasks()
+    scores = geneval_scores.summarize(cases, outcomes, [], 2)
+    assert scores["tasks"]["single_object"]["score"]["value"] == 0.75
+    assert scores["overall"]["score"]["value"] == 0.375
+    assert scores["images"]["value"] == 0.5
+    assert scores["overall"]["prompts_any"]["value"] == pytest.approx(2 / 3)
+    assert (scores["overall"]["score"]["n"], scores["overall"]["score"]["clusters"]) == (6, 3)
+    assert scores["overall"]["bounds"] is None
+    assert list(scores["tasks"]) == ["single_object", "counting"]
+
+
+def test_a_missing_image_is_missing_and_not_wrong():
+    cases, outcomes = two_tasks()
+    failures = [
+        {"case": "00002", "index": 0, "stage": "generate", "error": "images/00002/samples/0000.png: no such image"},
+        {"case": "00002", "index": 1, "stage": "generate", "error": "images/00002/samples/0001.png: no such image"},
+        {"case": "00001", "index": 0, "stage": "observe", "error": "ValueError: too odd"},
+        {"case": "00001", "index": 0, "stage": "observe", "error": "ValueError: too odd"},
+    ]
+    scores = geneval_scores.summarize(cases, outcomes[:2] + outcomes[3:4], failures, 2)
+    assert scores["missing"] == {
+        "total": 3,
+        "by_cause": {"generate: no such image": 2, "observe: ValueError: too odd": 1},
+    }
+    assert scores["tasks"]["counting"]["score"]["value"] is None
+    assert scores["tasks"]["counting"]["bounds"] == [0.0, 1.0]
+    assert scores["tasks"]["single_object"]["score"]["value"] == 1.0
+    assert scores["tasks"]["single_object"]["bounds"] == [0.75, 1.0]
+    assert scores["overall"]["score"]["value"] == 1.0
+    assert scores["overall"]["bounds"] == [0.375, 1.0]
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+
+
+def test_images_that_nobody_made_are_counted_too():
+    cases, outcomes = two_tasks()
+    assert geneval_scores.summarize(cases, outcomes, [], 4)["missing"]["by_cause"] == {"not made yet": 6}
+
+
+def test_the_faults_of_a_task_add_up_to_its_wrong_images():
+    cases = [case("position", [], number=0)]
+    fit = LayoutFit(ious=(1.0, 0.25), offsets=(0.0, 0.5))
+    outcomes = [
+        Outcome(case="00000", correct=True, plan_correct=False, fit=fit),
+        Outcome(case="00000", correct=False, plan_correct=False, fit=fit),
+        Outcome(case="00000", correct=False, plan_correct=True, oracle_correct=True, fit=fit),
+        Outcome(case="00000", correct=False),
+    ]
+    block = geneval_scores.summarize(cases, outcomes, [], 4)["tasks"]["position"]
+    assert block["faults"] == {
+        "plan_wrong": 1,
+        "drawing_wrong": 1,
+        "detector_doubt": 0,
+        "unchecked": 0,
+        "no_plan": 1,
+    }
+    assert block["right_despite_plan"] == 1
+    assert (block["plan"]["value"], block["plan"]["n"]) == (pytest.approx(1 / 3), 3)
+    measured = {name: (estimate["value"], estimate["n"]) for name, estimate in block["layout"].items()}
+    assert measured == {"iou": (0.625, 6), "recall": (0.5, 6), "offset": (0.25, 6)}
+
+
+def test_scores_are_the_same_every_time():
+    cases, outcomes = two_tasks()
+    first, second = (geneval_scores.summarize(cases, outcomes, [], 2) for _ in range(2))
+    assert first == second
+
+
+# -------------------------------------------------------------------------------------------- a whole run, in the small
+def small_run(*words):
+    """Twenty-four cases of all tasks with random pictures: what the runner would hand to the suite."""
+    rng = np.random.default_rng(0)
+    args = arguments("--images-per-prompt", "2", *words)
+    every = SUITE.load_cases(args)
+    cases = [c for tag in TASKS for c in [c for c in every if c.tag == tag][:4]]
+    observations, results = [], []
+    for number, of in enumerate(cases):
+        for index in range(2):
+            found = [
+                {
+                    "name": item["class"],
+                    "score": float(rng.uniform(0.2, 1.0)),
+                    "box_xyxy_px": [float(x), float(y), float(x + 12), float(y + 12)],
+                    "color": item.get("color", "black"),
+                }
+                for item in of.metadata["include"]
+                for x, y in rng.uniform(0, 48, (item["count"], 2))
+            ]
+            planned = [
+                {"text": "", "name": d["name"], "color": d["color"], "box_1000": [100, 100, 400, 400]} for d in found
+            ]
+            plan = {"objects": planned, "oracle": None} if number % 2 else None
+            observation = {"case": of.id, "index": index, "width": 60, "height": 60, "detections": found, "plan": plan}
+            filename = f"images/{of.id}/samples/{index:04d}.png"
+            judged = SUITE.verdict(of, observation, args)
+            results.append(SUITE.result(sample(of, index), filename, observation, judged))
+            observations.append(observation)
+    return results, SUITE.summarize(cases, results, observations, [], args)
+
+
+def test_the_public_summary_prints_the_same_numbers(tmp_path):
+    results, scores = small_run()
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in results))
+    frame = pd.read_json(path, orient="records", lines=True)
+    assert list(frame.columns) == ["filename", "tag", "prompt", "correct", "reason", "metadata", "details"]
+    assert scores["images"]["value"] == pytest.approx(frame["correct"].mean())
+    by_prompt = frame.groupby("metadata")["correct"].any().mean()
+    assert scores["overall"]["prompts_any"]["value"] == pytest.approx(by_prompt)
+    by_task = frame.groupby("tag", sort=False)["correct"].mean()
+    assert {tag: block["score"]["value"] for tag, block in scores["tasks"].items()} == pytest.approx(dict(by_task))
+    assert scores["overall"]["score"]["value"] == pytest.approx(by_task.mean())
+    assert 0 < by_task.mean() < 1
+
+
+def test_details_hold_the_boxes_that_counted():
+    results, _ = small_run()
+    for line in results:
+        metadata, details = json.loads(line["metadata"]), json.loads(line["details"])
+        assert metadata["prompt"] == line["prompt"]
+        threshold = 0.9 if line["tag"] == "counting" else 0.3
+        assert all(len(box) == 5 and box[4] > threshold for found in details.values() for box in found)
+
+
+def rendered(scores, width):
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    for table in tables.tables(scores):
+        console.print(table)
+    return console.file.getvalue()
+
+
+def test_the_tables_say_what_a_reader_needs():
+    text = rendered(small_run()[1], width=110)
+    assert "icon world" in text
+    for word in (*tables._TITLES.values(), "mean of tasks", "95 %", "score ↑", "offset ↓", "plan"):
+        assert word in text
+    assert "…" not in text
+    assert "missing" not in text
+    assert "photographs" in rendered(small_run("--detector", "mask2former")[1], width=100)
+
+
+def test_the_tables_own_up_to_missing_images():
+    cases, outcomes = two_tasks()
+    measured = geneval_scores.summarize(cases, outcomes, [], 4)
+    text = rendered({**small_run()[1], **measured}, width=110)
+    assert "6 × not made yet" in text
+    assert "0.38–0.88" in text
+
+
+def test_floor_and_ceiling_are_shown_only_for_the_options_they_were_measured_with(tmp_path):
+    _, scores = small_run()
+    stored = {
+        "options": scores["options"],
+        "floor": geneval_reference.flat({**scores, "images": {"value": 0.125, "n": 48}}, "nothing"),
+        "ceiling": geneval_reference.flat(scores, "everything"),
+    }
+    path = tmp_path / "reference_scores.json"
+    path.write_text(json.dumps({"icon": stored}))
+    assert geneval_scores.load_reference("icon", scores["options"], path) == stored
+    assert geneval_scores.load_reference("icon", {**scores["options"], "threshold": 0.5}, path) is None
+    assert geneval_scores.load_reference("mask2former", scores["options"], path) is None
+    assert geneval_scores.load_reference("icon", scores["options"], tmp_path / "absent.json") is None
+    text = rendered({**scores, "reference": stored}, width=110)
+    assert "floor: nothing; ceiling: everything" in text
+    assert "0.12" in text or "0.13" in text
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_empty_image_is_full_size_and_repeatable(seed):
+    image = geneval_reference.empty_image(32, seed)
+    assert (image.shape, image.dtype) == ((32, 32, 3), np.uint8)
+    assert (image == geneval_reference.empty_image(32, seed)).all()
+
+
+def test_the_headline_is_json():
+    _, scores = small_run()
+    headline = json.loads(json.dumps(SUITE.headline(scores)))
+    assert headline["overall"] == scores["overall"]["score"]["value"]
+    assert set(headline["tasks"]) == set(TASKS)
+    assert headline["world"] == "icon world"

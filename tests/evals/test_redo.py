@@ -1,0 +1,210 @@
+"""Doing a stage of a run again: nothing is lost before the rest is known to work, nor by a kill at any moment."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from runner_kit import contents, lines, make_plan
+
+from evals import emu_edit
+from evals.core.records import UserError
+from evals.geneval import suite as geneval
+from evals.harness import cli
+from evals.harness import plan as setup
+from evals.harness.runner import run
+
+SMALL = ("--limit", "6", "--batch-size", "5")
+ORACLE = ("--model", "oracle", "--limit", "2")
+
+
+def everything(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run(make_plan(folder, *SMALL))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("edited") / "run"
+    assert cli.main(emu_edit.SUITE, [*ORACLE, "--device", "cpu", "--output", str(folder)]) == 0
+    return folder
+
+
+def refuse(*_):
+    raise UserError("it cannot be had")
+
+
+# ------------------------------------------------------------------------------------------------ what cannot be used
+@pytest.mark.parametrize("start", ["generate", "observe"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device", "cuda:77"], "--device cuda:77 cannot be used"),
+        (["--detector", "mask3former"], "Expected a detector among"),
+        (["--detector", "icon", "--embedder", "clip"], "Expected an embedder among"),
+    ],
+)
+def test_what_cannot_be_built_costs_no_result(finished, start, words, message):
+    before = everything(finished)
+    command = cli.parse(geneval.SUITE, ["--device", "cpu", *words, "--from", start, "--output", str(finished)])
+    with pytest.raises(UserError, match=message):
+        run(setup.make_plan(geneval.SUITE, command, prepare=lambda: None))
+    assert everything(finished) == before
+
+
+@pytest.mark.parametrize("start", ["generate", "observe"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--judge", "openai"], "set JUDGE_MODEL"),
+        (["--clip", "open_clip:ViT-B-32"], "Expected an embedder among"),
+        (["--embedder", "clip"], "Expected an embedder among"),
+    ],
+)
+def test_a_suites_own_instruments_are_built_before_a_result_is_lost(edited, start, words, message, monkeypatch, capsys):
+    monkeypatch.delenv("JUDGE_MODEL", raising=False)
+    before = everything(edited)
+    assert cli.main(emu_edit.SUITE, ["--from", start, *words, "--output", str(edited)]) == 2
+    assert message in capsys.readouterr().err
+    assert everything(edited) == before
+
+
+def test_a_generator_that_cannot_be_built_costs_no_result(finished):
+    before = everything(finished)
+    with pytest.raises(UserError, match="it cannot be had"):
+        run(dataclasses.replace(make_plan(finished, "--from", "generate"), make_generator=refuse))
+    assert everything(finished) == before
+
+
+def test_an_unfinished_run_needs_its_generator_for_observing_again(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "scores.json").unlink()
+    (folder / "chains.jsonl").write_bytes((folder / "chains.jsonl").read_bytes()[:-9])
+    before = contents(folder, ["observations.jsonl", "run.json"])
+    with pytest.raises(UserError, match="it cannot be had"):
+        run(dataclasses.replace(make_plan(folder, "--from", "observe"), make_generator=refuse))
+    assert contents(folder, ["observations.jsonl", "run.json"]) == before
+
+
+def test_a_verdict_that_cannot_be_given_costs_no_score(finished):
+    before = everything(finished)
+    plan = make_plan(finished, "--from", "verdict", "--threshold", "0.9")
+    with pytest.raises(UserError, match="it cannot be had"):
+        run(dataclasses.replace(plan, suite=dataclasses.replace(plan.suite, verdict=refuse)))
+    assert everything(finished) == before
+
+
+def test_what_was_tried_out_is_what_is_used(tmp_path):
+    run(make_plan(tmp_path / "run", *SMALL))
+    plan = make_plan(tmp_path / "run", "--from", "generate")
+    asked = []
+
+    def counted(name):
+        make = getattr(plan, name)
+
+        def call():
+            asked.append(name)
+            return make()
+
+        return call
+
+    names = ("machine", "make_generator", "make_tools")
+    suite = dataclasses.replace(plan.suite, prepare=lambda tools, args: asked.append("prepare"))
+    run(dataclasses.replace(plan, suite=suite, **{name: counted(name) for name in names}))
+    assert sorted(asked) == [*sorted(names), "prepare"]
+
+
+# ---------------------------------------------------------------------------------------------------------------- kill
+class Killed(BaseException):
+    """Nothing after it is done."""
+
+
+def run_until(monkeypatch, count, plan):
+    """Kills a run at the `count`-th file that is put in place or taken away."""
+    left = [count]
+
+    def mortal(real):
+        def call(path, *arguments, **options):
+            if path.suffix in (".json", ".jsonl", ".tmp"):
+                left[0] -= 1
+                if left[0] == -1:
+                    raise Killed
+            return real(path, *arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("unlink", "replace"):
+            patched.setattr(Path, name, mortal(getattr(Path, name)))
+        with pytest.raises(Killed):
+            run(plan)
+
+
+@pytest.mark.parametrize("start", ["generate", "observe", "verdict"])
+@pytest.mark.parametrize("count", range(6))
+def test_a_kill_while_old_results_are_taken_away_loses_no_more_than_was_to_be_redone(
+    finished, tmp_path, monkeypatch, start, count
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    run_until(monkeypatch, count, make_plan(folder, "--from", start))
+    plan = make_plan(folder, *SMALL)
+    if start != "generate":
+        plan = dataclasses.replace(plan, make_generator=pytest.fail)
+    run(plan)
+    assert contents(folder) == contents(finished)
+    assert "clearing" not in json.loads((folder / "run.json").read_text())
+
+
+def test_after_a_kill_no_old_observation_goes_by_a_new_name(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    words = ("--detector", "hf:other")
+    # The new name is written, nothing is cleared.
+    run_until(monkeypatch, 1, make_plan(folder, "--from", "observe", *words))
+    with pytest.raises(UserError, match="hf:other"):
+        run(make_plan(folder, *SMALL))
+    assert not (folder / "observations.jsonl").exists()
+    run(make_plan(folder, *SMALL, *words))
+    assert contents(folder, ["observations.jsonl"]) == contents(finished, ["observations.jsonl"])
+
+
+# -------------------------------------------------------------------------------------------------------- other files
+def weights_words(tmp_path):
+    place = tmp_path / "pipe" / "unet.safetensors"
+    place.parent.mkdir()
+    place.write_bytes(b"abc")
+    return place, (*SMALL, "--model", f"diffusers:{place.parent}")
+
+
+@pytest.mark.parametrize("start", ["verdict", "observe"])
+def test_what_stands_needs_no_weights_and_keeps_their_name(tmp_path, start):
+    weights, words = weights_words(tmp_path)
+    run(make_plan(tmp_path / "run", *words))
+    before = contents(tmp_path / "run")
+    weights.unlink()
+    run(dataclasses.replace(make_plan(tmp_path / "run", *words, "--from", start), make_generator=pytest.fail))
+    assert contents(tmp_path / "run") == before
+    identity = json.loads((tmp_path / "run" / "run.json").read_text())["identity"]
+    assert set(identity["generate"]["weights_sha256"]) == {"unet.safetensors"}
+
+
+def test_what_is_to_be_drawn_needs_the_weights_it_was_begun_with(tmp_path):
+    weights, words = weights_words(tmp_path)
+    run(make_plan(tmp_path / "run", *words))
+    weights.write_bytes(b"abd")
+    (tmp_path / "run" / "scores.json").unlink()
+    (tmp_path / "run" / "chains.jsonl").unlink()
+    for again in ((), ("--from", "observe")):
+        with pytest.raises(UserError, match=r"other files \(weights_sha256.*--output or redo this one with --from gen"):
+            run(make_plan(tmp_path / "run", *words, *again))
+    run(make_plan(tmp_path / "run", *words, "--from", "generate"))
+    assert len(lines(tmp_path / "run" / "results.jsonl")) == 12

@@ -1,0 +1,67 @@
+"""What becomes of arguments: the world they speak of, what is built when, and whose weights name a run."""
+
+import dataclasses
+
+import pytest
+from PIL import Image
+
+from evals.core.records import UserError
+from evals.geneval import suite
+from evals.harness import cli
+from evals.harness import plan as setup
+
+
+def add_arguments(group):
+    suite.SUITE.add_arguments(group)
+    group.add_argument("--data")
+
+
+SUITE = dataclasses.replace(suite.SUITE, add_arguments=add_arguments)
+"""As the editing suites are: --data names a published set, which is of photographs."""
+
+
+def plan_of(*words):
+    command = cli.parse(SUITE, ["--model", "oracle", "--limit", "1", "--device", "cpu", *map(str, words)])
+    return setup.make_plan(SUITE, command, prepare=lambda: None)
+
+
+# --------------------------------------------------------------------------------------------------------------- worlds
+def test_a_published_set_is_measured_as_photographs_whatever_the_detector():
+    plan = plan_of("--data", "owner/set")
+    assert plan.args.embedder == setup.PHOTO_EMBEDDER
+    assert "detector" not in plan.identity["observe"]
+    assert plan.identity["observe"]["weights_sha256"] == {}
+    assert plan.make_tools().oracle_render is None
+    icons = plan_of()
+    assert icons.args.embedder == setup.ICON_EMBEDDER
+    assert icons.identity["observe"]["detector"] == "icon"
+    assert {name.partition("/")[0] for name in icons.identity["observe"]["weights_sha256"]} == {"detector", "embedder"}
+
+
+def test_the_detector_of_a_published_set_is_built_when_it_is_asked(tmp_path):
+    missing = f"icon:{tmp_path}/nowhere.safetensors"
+    with pytest.raises(UserError):
+        plan_of("--detector", missing).make_tools()
+    tools = plan_of("--data", "owner/set", "--detector", missing).make_tools()
+    assert tools.detector.name == missing
+    with pytest.raises(UserError):
+        tools.detector.detect([Image.new("RGB", (8, 8))])
+    tools = plan_of("--data", "owner/set", "--detector", "icon").make_tools()
+    assert 0 < tools.detector.min_score < 1
+    assert len(tools.detector.detect([Image.new("RGB", (64, 64))])) == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- encoder
+@pytest.mark.parametrize("squash", ["", "+squash"])
+def test_an_encoders_weights_are_found_where_it_finds_them(tmp_path, squash):
+    (tmp_path / "model").mkdir()
+    weights = tmp_path / "model" / "open_clip_model.safetensors"
+    weights.write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    for spec in (f"openclip:ViT-B-32/{weights}{squash}", f"openclip:{weights.parent}{squash}"):
+        found = plan_of("--data", "owner/set", "--embedder", spec).identity["observe"]["weights_sha256"]
+        assert found == {"embedder/open_clip_model.safetensors": digest}
+    icon = plan_of("--embedder", f"icon{squash}").identity["observe"]["weights_sha256"]
+    assert "embedder/icon_clip.safetensors" in icon
+    published = plan_of("--data", "owner/set", "--embedder", f"openclip:ViT-B-32/openai{squash}")
+    assert published.identity["observe"]["weights_sha256"] == {}

@@ -1,0 +1,159 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from got.plan.chain import BOX_END, BOX_START, MASK_COLORS, Chain, Region, format_box, is_color
+
+APPLE = Region(text="a red apple", box_1000=(120, 300, 480, 660), color="red")
+DOG = Region(text="a blue dog", box_1000=(520, 310, 900, 720), color="green")
+TWO = (
+    "a photo of a red apple <|box_start|>(120,300),(480,660)<|box_end|> (red) to the left of "
+    "a blue dog <|box_start|>(520,310),(900,720)<|box_end|> (green)"
+)
+
+names = st.builds(
+    " ".join,
+    st.tuples(
+        st.sampled_from(["a", "an", "the", "two"]), st.sampled_from(["red", "tiny"]), st.sampled_from(["dog", "cup"])
+    ),
+)
+spans = st.tuples(st.integers(0, 1000), st.integers(0, 1000)).map(sorted)
+regions = st.builds(
+    lambda text, x, y, color: Region(text=text, box_1000=(x[0], y[0], x[1], y[1]), color=color),
+    names,
+    spans,
+    spans,
+    st.sampled_from(MASK_COLORS),
+)
+prose = st.text(alphabet=st.characters(exclude_characters="<|>", codec="utf-8"), max_size=20)
+# What a broken model writes: pieces of the grammar in any order, between any characters.
+debris = st.sampled_from(
+    [BOX_START, BOX_END, "(", ")", "),(", ",", " ", "12", "007", "1000", "-3", "٣", "9" * 5000, " (red)", " (reddish)"]
+)
+nonsense = st.lists(st.one_of(debris, st.text(max_size=8)), max_size=30).map("".join)
+
+
+def test_reads_text_boxes_and_colors():
+    chain = Chain.parse(TWO)
+    assert chain.regions == (APPLE, DOG)
+    assert chain.warnings == ()
+
+
+@given(st.lists(st.tuples(prose, regions), max_size=6), prose)
+def test_written_chains_are_read_back_exactly(parts, tail):
+    chain = Chain.compose([piece for pair in parts for piece in pair] + [tail])
+    assert [(r.box_1000, r.color) for r in chain.regions] == [(r.box_1000, r.color) for _, r in parts]
+    assert all(r.text.endswith(written.text) for r, (_, written) in zip(chain.regions, parts, strict=True))
+    assert chain.warnings == ()
+    assert Chain.parse(chain.format()) == chain
+
+
+@given(nonsense)
+def test_anything_can_be_parsed_and_keeps_its_text(text):
+    chain = Chain.parse(text)
+    assert str(chain) == chain.format() == text
+    assert all(is_color(region.color) for region in chain.regions)
+    assert all(r.box_1000[0] <= r.box_1000[2] and r.box_1000[1] <= r.box_1000[3] for r in chain.regions)
+    assert len(chain.spans) == len(chain.regions)
+
+
+@given(nonsense)
+def test_every_box_token_is_read_or_warned_of(text):
+    chain = Chain.parse(text)
+    if BOX_START in text:
+        assert chain.regions or chain.warnings
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "<|box_start|>(10,10),(500,500)<|box_end|>(red)",
+        "<|box_start|>(10,10),(500,500)<|box_end|>  (red)",
+        "<|box_start|>(10, 20),(300,400)<|box_end|> (blue)",
+        "<|box_start|>(-1,20),(300,400)<|box_end|> (blue)",
+        "<|box_start|>(1.5,20),(300,400)<|box_end|> (blue)",
+        "<|box_start|>(0,0),(400,400)<|box_end|> (light blue)",
+        "<|box_start|>(0,0),(400,400)<|box_end|> (#ff0000)",
+        "<|box_start|>(0,0),(400,400)",
+        "(0,0),(400,400)<|box_end|> (red)",
+        f"<|box_start|>({'9' * 5000},0),(400,400)<|box_end|> (red)",
+    ],
+)
+def test_malformed_boxes_are_left_out_with_one_warning_and_the_rest_is_read(broken):
+    chain = Chain.parse(f"{broken} and {TWO}")
+    assert chain.regions == (APPLE, DOG)
+    assert len(chain.warnings) == 1
+    assert "left out" in chain.warnings[0]
+
+
+def test_unknown_colors_get_the_next_mask_color_and_a_warning():
+    chain = Chain.parse(TWO.replace("(green)", "(reddish)"))
+    assert chain.regions[1].color == MASK_COLORS[1]
+    assert chain.warnings == ("unknown mask colour 'reddish', drawn in green",)
+    assert "(reddish)" in str(chain)
+
+
+def test_colors_are_known_in_any_case_and_kept_as_written():
+    chain = Chain.parse("x <|box_start|>(100,150),(300,455)<|box_end|> (TOMATO)")
+    assert chain.regions[0].color == "TOMATO"
+    assert chain.warnings == ()
+
+
+def test_corners_in_the_wrong_order_are_sorted_with_a_warning():
+    chain = Chain.parse("a dog <|box_start|>(900,310),(520,720)<|box_end|> (red)")
+    assert chain.regions[0].box_1000 == (520, 310, 900, 720)
+    assert chain.warnings[0].startswith("corners in the wrong order, sorted")
+
+
+def test_boxes_outside_the_picture_are_kept_with_a_warning():
+    chain = Chain.parse("a dog <|box_start|>(900,310),(1200,720)<|box_end|> (red)")
+    assert chain.regions[0].box_1000 == (900, 310, 1200, 720)
+    assert "outside the picture" in chain.warnings[0]
+
+
+def test_a_chain_without_boxes_is_clean():
+    assert Chain.parse("only words") == Chain(text="only words", regions=(), warnings=(), spans=())
+
+
+@pytest.mark.parametrize(
+    ("before", "name"),
+    [
+        ("a photo of a red apple ", "a red apple"),
+        ("a photo of a red apple", "a red apple"),
+        ("On a wooden table, a bowl of soup ", "a bowl of soup"),
+        ("a photo of apples and pears ", "pears"),
+        ("a photo of pears ", "pears"),
+        ("two dogs: one dog ", "one dog"),
+        ("sunglasses ", "sunglasses"),
+        ("", ""),
+    ],
+)
+def test_the_name_of_a_region_is_the_phrase_just_before_its_box(before, name):
+    assert Chain.parse(before + format_box((1, 2, 3, 4), "red")).regions[0].text == name
+
+
+def test_editing_a_region_changes_nothing_else():
+    chain = Chain.parse(TWO)
+    moved = chain.edit(1, box_1000=(0, 0, 100, 100))
+    assert moved.regions == (APPLE, Region(text="a blue dog", box_1000=(0, 0, 100, 100), color="green"))
+    assert str(chain.edit(0, text="a green cup")) == TWO.replace("a red apple", "a green cup")
+    assert str(chain.edit(0, color="cyan")) == TWO.replace("(red)", "(cyan)")
+    assert str(chain.edit(0)) == TWO
+
+
+@pytest.mark.parametrize("change", [{"box_1000": (5, 0, 4, 9)}, {"box_1000": (0, 0, 1, 1001)}, {"color": "reddish"}])
+def test_an_edit_that_cannot_be_written_is_refused(change):
+    with pytest.raises(ValueError, match="Expected"):
+        Chain.parse(TWO).edit(0, **change)
+
+
+def test_editing_a_region_that_is_not_there_is_refused():
+    with pytest.raises(IndexError):
+        Chain.parse(TWO).edit(2, text="a cat")
+
+
+def test_mask_colors_are_distinct_and_in_the_agreed_order():
+    from PIL import ImageColor
+
+    assert MASK_COLORS[:6] == ("red", "green", "blue", "yellow", "magenta", "cyan")
+    assert len({ImageColor.getrgb(color) for color in MASK_COLORS}) == len(MASK_COLORS)

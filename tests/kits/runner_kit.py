@@ -1,0 +1,103 @@
+"""A run without a trained model, for tests: the real suite, the oracle generator, and a detector made of arithmetic.
+
+As a program it makes such a run in a process of its own, which a test can then kill.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+from evals.core.protocols import Tools
+from evals.core.records import Detection
+from evals.core.vocabulary import CLASSES
+from evals.generators.oracle import OracleGenerator
+from evals.geneval import suite as geneval
+from evals.harness import cli
+from evals.harness import plan as setup
+from evals.harness.engines import run_local
+from evals.harness.runner import run
+
+LOGS = ("results.jsonl", "observations.jsonl", "chains.jsonl", "failures.jsonl", "scores.json")
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def contents(folder, names=LOGS):
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+TOOLS = ["--detector", "hf:arithmetic", "--embedder", "openclip:none"]
+"""Names without weights on this machine: a run's identity must not depend on the weights that the repository holds."""
+
+
+class ArithmeticDetector:
+    """Answers from the pixels alone: one image, one answer, whatever the batch. It always finds one to four people."""
+
+    name = "arithmetic"
+    min_score = 0.05
+    classes = frozenset(CLASSES)
+
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+
+    def detect(self, images):
+        time.sleep(self.seconds)
+        return [self._look(image) for image in images]
+
+    def _look(self, image):
+        digest = hashlib.sha256(image.tobytes()).digest()
+        return [
+            Detection(name="person", score=0.95 - i / 10, box_xyxy_px=(digest[i] % 30, i, 33 + digest[i] / 9, 50.5))
+            for i in range(1 + digest[0] % 4)
+        ]
+
+
+class NoEmbedder:
+    """Nobody asks for the colour of a person."""
+
+    name = "none"
+
+    def embed_images(self, images):
+        raise AssertionError("no colour is asked for")
+
+    def embed_texts(self, texts):
+        raise AssertionError("no colour is asked for")
+
+
+def make_plan(output, *words, generator=None, detector=None, suite=geneval.SUITE):
+    """The plan of a command line, with other tools. Any seed, limit, batch size or stage goes in as words."""
+    shared = ["--model", "oracle", "--images-per-prompt", "2", *TOOLS]
+    command = cli.parse(suite, [*shared, "--output", str(output), *words])
+    plan = setup.make_plan(suite, command, prepare=lambda: None)
+    tools = Tools(detector=detector or ArithmeticDetector(), embedder=NoEmbedder(), oracle_render=None)
+    changes = {
+        "make_generator": lambda: generator or OracleGenerator(),
+        "make_tools": lambda: tools,
+        "machine": lambda: {"device": "cpu"},
+        "engine": run_local,
+    }
+    return dataclasses.replace(plan, **changes)
+
+
+def plan_like_reference(folder, *words, **tools):
+    return make_plan(folder, "--limit", "12", "--batch-size", "5", *words, **tools)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    known, words = parser.parse_known_args(arguments)
+    with cli.clear_errors("kit") as status:
+        run(make_plan(known.output, *words, detector=ArithmeticDetector(known.seconds)))
+    return status.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
