@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("got", "evals", "reports")
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT_SUFFIXES = {".cff", ".csv", ".ini", ".json", ".jsonl", ".md", ".py", ".toml", ".yaml", ".yml", ""}
 HEAVY = ("torch", "transformers", "diffusers", "open_clip", "mmdet", "mmcv", "matplotlib", "pandas")
 
@@ -81,7 +82,7 @@ def test_every_metric_shows_an_example():
 
 
 def readme_commands():
-    blocks = re.findall(r"```(?:bash|console|sh)\n(.*?)```", README, re.DOTALL)
+    blocks = [b for page in PAGES for b in re.findall(r"```(?:bash|console|sh)\n(.*?)```", page.read_text(), re.DOTALL)]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return sorted({line[line.index("python -m ") :].split(" #")[0] for line in lines if "python -m " in line})
 
@@ -106,8 +107,9 @@ def test_the_gate_runs_what_the_readme_says():
 
 
 def test_readme_links_and_pictures_exist():
-    targets = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+    links = [(page, target) for page in PAGES for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text())]
+    assert [(page.name, target) for page, target in links if not (page.parent / target).exists()] == []
+    assert len(README.splitlines()) <= 180
 
 
 def test_texts_name_no_machine_and_no_tracker():
