@@ -154,6 +154,10 @@ def gpu(request):
     """
     usual = torch.get_default_dtype()
     with FakeTensorMode(allow_non_fake_inputs=True):
+        try:
+            torch.empty(1, device="cuda").uniform_()
+        except RuntimeError as error:  # torch 2.6 and 2.7
+            pytest.skip(f"this torch asks the driver for random numbers without values: {str(error).splitlines()[0]}")
         with torch.device("cuda"):
             pipe = got_kit.make_pipeline()
             torch.set_default_dtype(request.param)
