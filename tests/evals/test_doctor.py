@@ -54,13 +54,12 @@ def broken(tmp_path):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("--detector", "icon:{}/broken.safetensors"), "broken.safetensors: not a safetensors file"),
+        (("--detector", "icon:{}/broken.safetensors"), "broken.safetensors is no safetensors file"),
         (("--detector", "hf:{}/folder", "--embedder", "icon"), "hf:{}/folder cannot be loaded"),
         (("--detector", "nothing", "--embedder", "icon"), "Expected a detector among"),
         (("--embedder", "openclip:ViT-B-32/{}/broken.pth"), "broken.pth"),
         (("--device", "nothing"), "--device nothing cannot be used"),
-        (("--model", "folder:{}/nowhere"), "folder:{}/nowhere: no such folder"),
-        (("--model", "diffusers:{}/folder"), "--model diffusers:{}/folder cannot be loaded"),
+        (("--model", "diffusers:{}/folder", "--detector", "icon"), "--model diffusers:{}/folder cannot be loaded"),
         (("--model", "got", "--checkpoint", "{}/folder"), "--checkpoint {}/folder cannot be loaded"),
     ],
 )
@@ -105,9 +104,16 @@ def test_every_suite_is_examined(capsys):
     assert {"--model oracle", "--detector icon", "--embedder icon"} <= set(report["found"])
 
 
-def test_flags_that_have_no_effect_are_refused_as_in_a_run(capsys):
-    assert cli.main(SUITE, ["--doctor", "--model", "oracle", "--compile"]) == 2
-    assert "--compile has no effect with --model oracle" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--model", "oracle", "--compile"), "--compile has no effect with --model oracle"),
+        (("--model", "folder:nowhere", "--detector", "icon"), "--model folder:nowhere: no such folder"),
+    ],
+)
+def test_mistakes_of_the_command_itself_are_refused_as_in_a_run(capsys, words, message):
+    assert cli.main(SUITE, ["--doctor", *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [RuntimeError("operator torchvision::nms does not exist"), ImportError("no scipy")])
