@@ -72,7 +72,7 @@ def given_chain(whose: str, sample: Sample) -> str:
     how, _, amount = whose.partition(":")
     if how == "oracle":
         return chain
-    return iconworld.spoil(chain, how, float(amount), iconworld.stable_rng("spoil", sample.seed))
+    return iconworld.corrupted(chain, how, float(amount), iconworld.stable_rng("spoil", sample.seed))
 
 
 def make_got(options: GeneratorOptions) -> Generator:

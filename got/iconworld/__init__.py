@@ -1,6 +1,6 @@
 """The icon world: the 80 COCO classes as tinted icons, with scenes, captions, chains, boxes and masks by seed."""
 
-from got.iconworld.corrupt import SPOILS, spoil
+from got.iconworld.corrupt import CORRUPTIONS, corrupted
 from got.iconworld.edits import KINDS as EDIT_KINDS
 from got.iconworld.edits import Edit, described, sample_edit
 from got.iconworld.glyphs import DRAWINGS, aspect, glyph
@@ -28,13 +28,13 @@ __all__ = [
     "BACKGROUNDS",
     "CLASSES",
     "COLORS",
+    "CORRUPTIONS",
     "DRAWINGS",
     "EDIT_KINDS",
     "HELD_OUT_BACKGROUNDS",
     "INTERVENTIONS",
     "PALETTE",
     "REASONING_CATEGORIES",
-    "SPOILS",
     "Edit",
     "Operation",
     "Rendered",
@@ -43,6 +43,7 @@ __all__ = [
     "aspect",
     "caption",
     "chain_text",
+    "corrupted",
     "described",
     "glyph",
     "parse_phrase",
@@ -55,7 +56,6 @@ __all__ = [
     "sample_steps",
     "scene_from_chain",
     "scene_from_include",
-    "spoil",
     "stable_rng",
     "vocabulary",
 ]

@@ -11,10 +11,10 @@ from got.plan.chain import Chain
 if TYPE_CHECKING:
     from got.plan.chain import Box1000
 
-SPOILS = ("jitter", "drop", "swap")
+CORRUPTIONS = ("jitter", "drop", "swap")
 
 
-def spoil(text: str, how: str, amount: float, rng: np.random.Generator) -> str:
+def corrupted(text: str, how: str, amount: float, rng: np.random.Generator) -> str:
     """A chain with some of its boxes or names made wrong.
 
     Args:
@@ -28,13 +28,13 @@ def spoil(text: str, how: str, amount: float, rng: np.random.Generator) -> str:
 
     >>> boxes = [f"<|box_start|>({x},0),({x + 300},300)<|box_end|> (red)" for x in (0, 500)]
     >>> chain, rng = f"a dog {boxes[0]} and a cat {boxes[1]}", np.random.default_rng(0)
-    >>> spoil(chain, "drop", 1.0, rng)
+    >>> corrupted(chain, "drop", 1.0, rng)
     'a dog and a cat'
-    >>> [region.text for region in Chain.parse(spoil(chain, "swap", 1.0, rng)).regions]
+    >>> [region.text for region in Chain.parse(corrupted(chain, "swap", 1.0, rng)).regions]
     ['a cat', 'a dog']
 
     Raises:
-        ValueError: If there is no such way to spoil a chain.
+        ValueError: If there is no such way to corrupt a chain.
     """
     chain = Chain.parse(text)
     if how == "jitter":
@@ -52,7 +52,7 @@ def spoil(text: str, how: str, amount: float, rng: np.random.Generator) -> str:
         for place, i in enumerate(chosen):
             chain = chain.edit(i, text=names[(place + 1) % len(names)])
         return chain.text
-    raise ValueError(f"Expected one of {', '.join(SPOILS)} but got {how!r}")
+    raise ValueError(f"Expected one of {', '.join(CORRUPTIONS)} but got {how!r}")
 
 
 def _moved(box: Box1000, shift: np.ndarray) -> Box1000:

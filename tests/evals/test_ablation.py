@@ -11,7 +11,7 @@ from evals import ablation
 from evals.core.records import UserError
 from evals.geneval import suite
 from evals.metrics import statistics
-from got.iconworld import SPOILS, chain_text, corrupt, sample_scene
+from got.iconworld import CORRUPTIONS, chain_text, corrupted, sample_scene
 from got.plan.chain import Chain
 from reports import tables
 from reports.frames import load_ablation
@@ -138,10 +138,10 @@ def test_holm_only_raises_and_keeps_the_order(p_values):
 
 
 # ---------------------------------------------------------------------------------------------------------------- plans
-@given(st.integers(0, 10_000), st.sampled_from(SPOILS), st.floats(0, 1))
-def test_a_spoiled_plan_is_a_plan(seed, how, amount):
+@given(st.integers(0, 10_000), st.sampled_from(CORRUPTIONS), st.floats(0, 1))
+def test_a_corrupted_plan_is_a_plan(seed, how, amount):
     text = chain_text(sample_scene(np.random.default_rng(seed)))
-    before, after = Chain.parse(text), Chain.parse(corrupt(text, how, amount, np.random.default_rng(seed)))
+    before, after = Chain.parse(text), Chain.parse(corrupted(text, how, amount, np.random.default_rng(seed)))
     assert not after.warnings
     if how == "drop":
         assert {region.box_1000 for region in after.regions} <= {region.box_1000 for region in before.regions}
@@ -156,12 +156,12 @@ def test_a_spoiled_plan_is_a_plan(seed, how, amount):
         assert all(0 <= value <= 999 for value in new.box_1000)
 
 
-def test_nothing_is_spoiled_by_nothing():
+def test_an_amount_of_zero_corrupts_nothing():
     text = chain_text(sample_scene(np.random.default_rng(3)))
-    for how in SPOILS:
-        assert corrupt(text, how, 0.0, np.random.default_rng(0)) == text
+    for how in CORRUPTIONS:
+        assert corrupted(text, how, 0.0, np.random.default_rng(0)) == text
     with pytest.raises(ValueError, match="jitter, drop, swap"):
-        corrupt(text, "burn", 1.0, np.random.default_rng(0))
+        corrupted(text, "burn", 1.0, np.random.default_rng(0))
 
 
 def test_a_faulty_word_for_a_chain_is_refused():
