@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-MINI_PATH = Path(__file__).parent / "mini"
+MINI_PATH = Path(__file__).parents[1] / "mini"
 """The embedded weights."""
 _EMBEDDED = ("mini", "got/mini")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -34,7 +34,7 @@ def local_folder(name: str | Path) -> Path | None:
     if path.is_dir():
         return path
     if path == MINI_PATH:
-        raise CheckpointError(f"The embedded weights are missing: {path} does not exist (see got/train/trainer.py)")
+        raise CheckpointError(f"The embedded weights are missing: {path} does not exist (see got/mini/README.md)")
     if path.exists():
         raise CheckpointError(f"Expected a folder but {path} is a file")
     if not _HUB_ID.fullmatch(text):
