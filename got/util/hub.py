@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-MINI_PATH = Path(__file__).parent / "mini"
+MINI_PATH = Path(__file__).parents[1] / "mini"
 """The embedded weights."""
 _EMBEDDED = ("mini", "got/mini")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
