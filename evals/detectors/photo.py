@@ -214,6 +214,8 @@ def load_mask2former(
     Raises:
         UserError: MMDetection cannot be imported, or the weights cannot be read, downloaded, or do not fit.
     """
+    if checkpoint is not None:  # a file that is none is said even where MMDetection cannot be imported
+        weights.refuse_file(checkpoint)
     config = mmdet_config(MASK2FORMER)  # first: where MMDetection cannot be imported, nothing is downloaded for it
     path = checkpoint or _download(MASK2FORMER_URL)
     state = {_today(key): value for key, value in weights.read_checkpoint(path).items()}

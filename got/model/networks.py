@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from got.model.config import GoTConfig
+
+# Checkpoints name a class by its module, and older ones by this name.
+sys.modules["got.models"] = sys.modules[__name__]
 
 # Vision tower of the embedded reasoner: 64 px in patches of 8, merged 2 x 2, are 16 tokens.
 _PATCH_PX = 8

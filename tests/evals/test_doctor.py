@@ -75,12 +75,11 @@ def test_what_the_command_names_is_tried(capsys, broken, words, problem):
     assert "│ ✗ │" in shown
 
 
-@pytest.mark.usefixtures("mmdet")
 def test_a_file_that_the_canonical_detector_cannot_read_is_found(capsys, broken):
     words = ("--model", "oracle", "--detector", f"mask2former:{broken}/broken.pth", "--embedder", "icon")
     code, _, report = run(dataclasses.replace(SUITE, name="quick"), capsys, *words)
     assert code == 1
-    assert any("broken.pth" in problem for problem in report["problems"])
+    assert any("broken.pth is a web page" in problem for problem in report["problems"])
 
 
 def test_a_lack_of_mmdetection_is_a_note_unless_the_detector_needs_it(capsys, monkeypatch):

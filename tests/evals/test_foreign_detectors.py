@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -107,7 +108,9 @@ WRONG = {
         (lambda path: make_lpips(f"squeeze:{path}"), ".pth"),
     ],
 )
-def test_a_file_that_holds_no_weights_is_called_what_it_is(tmp_path, what, make, suffix):
+def test_a_file_that_holds_no_weights_is_called_what_it_is(tmp_path, monkeypatch, what, make, suffix):
+    """Before the detector's libraries are imported: they may be missing, which is another matter."""
+    monkeypatch.setitem(sys.modules, "mmdet", None)
     path = tmp_path / f"weights{suffix}"
     WRONG[what](path)
     with pytest.raises(UserError, match=f"{path.name} {what}"):
@@ -171,6 +174,7 @@ def older(key):
     return key.replace(".ffn.", ".ffns.0.")
 
 
+@pytest.mark.usefixtures("mmdet")
 def test_both_generations_of_mask2former_load_and_see_the_same(tmp_path):
     network = photo.build_mmdet(photo.mmdet_config(photo.MASK2FORMER))
     state = network.state_dict()

@@ -12,6 +12,7 @@ from evals.generators.options import GeneratorOptions
 from got import __main__ as got_command
 from got import checkpoint
 from got.finetune import __main__ as finetune_command
+from got.model.networks import SemanticProjector
 from got.pipeline import GoTPipeline
 from got.released.reference import ReferencePipeline
 from got.train.__main__ import main
@@ -49,6 +50,15 @@ def test_a_folder_is_preferred_to_the_embedded_weights_where_its_path_was_given(
     assert local_folder("got/mini").samefile(elsewhere / "got/mini")
     shutil.rmtree(elsewhere / "got")
     assert local_folder("got/mini") == MINI_PATH
+
+
+@pytest.mark.parametrize("load", [GoTPipeline.from_pretrained, checkpoint.load])
+def test_a_checkpoint_that_was_saved_when_its_classes_lay_elsewhere_is_loaded(elsewhere, load):
+    older = shutil.copytree(MINI_PATH, elsewhere / "older")
+    index = (older / "model_index.json").read_text()
+    assert '"got.model.networks"' in index
+    (older / "model_index.json").write_text(index.replace("got.model.networks", "got.models"))
+    assert type(load(older).projector) is SemanticProjector
 
 
 @pytest.mark.parametrize(("name", "message"), UNKNOWN)
