@@ -332,6 +332,32 @@ def test_a_folders_own_prompts_may_be_anything(tmp_path):
     assert prompts.wording(plan.cases) == "own prompts"
 
 
+def test_one_number_with_two_prompts_is_a_mistake_that_names_both_folders(tmp_path, capsys):
+    line = {"tag": "zoo", "include": [{"class": "dog", "count": 1}], "prompt": "a dog"}
+    for name in ("007", "7", "12"):
+        tell(tmp_path, name, {**line, "seed": name})
+        put(tmp_path / name / "samples" / "0.png")
+    words = ("--model", f"folder:{tmp_path}", "--prompts", "folder")
+    assert len(make_plan(tmp_path / "run", *words).cases) == 2, "equal prompts are one"
+    assert "lines that repeat an earlier one: 1;" in capsys.readouterr().err, "12's, not 7's"
+    for other in ({"prompt": "a cat"}, {"include": [{"class": "cat", "count": 1}]}, {"tag": "pets"}):
+        tell(tmp_path, "7", {**line, **other})
+        with pytest.raises(UserError, match=r"/7/metadata\.jsonl: asks for .* 007/metadata\.jsonl has the same number"):
+            make_plan(tmp_path / "run", *words)
+
+
+def test_who_scores_a_folder_by_its_own_prompts_is_not_told_to(tmp_path, capsys):
+    line = {"tag": "zoo", "include": [{"class": "dog", "count": 1}], "prompt": "a dog"}
+    for name, prompt in (("7", "a dog"), ("extra", "a lonely dog"), ("more", "a dog")):
+        tell(tmp_path, name, {**line, "prompt": prompt})
+        put(tmp_path / name / "samples" / "0.png")
+    plan = make_plan(tmp_path / "run", "--model", f"folder:{tmp_path}", "--prompts", "folder")
+    assert [case.prompt for case in plan.cases] == ["a dog"]
+    said = capsys.readouterr().err
+    assert "left out: 1 (extra/samples/0.png)" in said
+    assert "--prompts folder scores" not in said
+
+
 def test_genevals_own_prompts_from_a_folder_are_genevals(drawn, tmp_path):
     plan = make_plan(tmp_path / "run", "--model", f"folder:{drawn / 'images'}", "--prompts", "folder")
     assert prompts.wording(plan.cases) is None
