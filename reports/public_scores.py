@@ -10,6 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from evals.core.folder_listing import indices
 from evals.core.records import Case, UserError
 from evals.geneval import prompts, scores
 
@@ -39,7 +40,7 @@ def place_of(path: Path) -> Path | None:
 
 
 def key_of_name(filename: str) -> Key:
-    """Case and index of an image by its place in GenEval's layout.
+    """Case and number of an image by its place in GenEval's layout.
 
     >>> key_of_name("/data/sdxl/00042/samples/0001.png"), key_of_name("7/samples/2.jpg")
     (('00042', 1), ('00007', 2))
@@ -51,7 +52,7 @@ def key_of_name(filename: str) -> Key:
 
 
 def checked(lines: Sequence[dict[str, Any]], place: Path) -> list[tuple[Key, dict[str, Any]]]:
-    """Each line with its case and index; metadata as a record.
+    """Each line with its case and index; metadata as a record. Numbers that are no indexes, as seeds, are ranks.
 
     Raises:
         UserError: A line has not what the public scorer writes, or an image stands in two.
@@ -68,7 +69,19 @@ def checked(lines: Sequence[dict[str, Any]], place: Path) -> list[tuple[Key, dic
         found[key] = read
     if not found:
         raise UserError(f"{place} has no lines; expected one per image, as GenEval's public scorer writes them")
-    return list(found.items())
+    return _indexed(found)
+
+
+def _indexed(found: dict[Key, dict[str, Any]]) -> list[tuple[Key, dict[str, Any]]]:
+    numbers: dict[str, list[int]] = {}
+    for case, number in sorted(found):
+        numbers.setdefault(case, []).append(number)
+    every, most = [number for _, number in found], max(map(len, numbers.values()))
+    index = {
+        case: dict(zip(each, indices(each, min(every), max(every), most), strict=True))
+        for case, each in numbers.items()
+    }
+    return [((case, index[case][number]), line) for (case, number), line in found.items()]
 
 
 def _line(line: dict[str, Any]) -> tuple[Key, dict[str, Any]]:
@@ -94,12 +107,10 @@ def scores_of(lines: Sequence[tuple[Key, dict[str, Any]]], place: Path) -> dict[
         place: The file, which names the model where nothing else does.
     """
     cases: dict[str, Case] = {}
-    images: dict[str, int] = {}
-    for (case, index), line in lines:
+    for (case, _), line in lines:
         told = Case(id=case, prompt=line["prompt"], tag=line["tag"], metadata={**line["metadata"], "tag": line["tag"]})
         if cases.setdefault(case, told).prompt != told.prompt:
             raise UserError(f"{place}: case {case} is {cases[case].prompt!r} and {told.prompt!r}")
-        images[case] = max(images.get(case, 0), index + 1)
     outcomes = [scores.Outcome(case=case, correct=line["correct"]) for (case, _), line in lines]
     ordered = [cases[case] for case in sorted(cases)]
     return {
@@ -109,7 +120,7 @@ def scores_of(lines: Sequence[tuple[Key, dict[str, Any]]], place: Path) -> dict[
         "detector": UNKNOWN,
         "world": UNKNOWN_IMAGES,
         "wording": prompts.wording(ordered),
-        **scores.summarize(ordered, outcomes, [], max(images.values())),
+        **scores.summarize(ordered, outcomes, [], max(index for (_, index), _ in lines) + 1),
         "faults": {f"{case}/{index}": "untraced" for (case, index), line in lines if not line["correct"]},
         "reference": None,
     }

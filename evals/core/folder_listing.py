@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -120,8 +120,7 @@ def _places(entries: Iterable[Path]) -> Iterator[Place]:
     for folder in entries:
         if not folder.is_dir() or folder.name.startswith("."):
             continue
-        samples = folder / SAMPLES
-        inner = sorted(path for path in (samples if samples.is_dir() else folder).iterdir() if is_image(path))
+        inner = _images(folder / SAMPLES) or _images(folder)
         numbered = [(number, path) for path in inner if (number := number_of(path.stem)) is not None]
         images, duplicates = by_number(numbered)
         unnumbered = tuple(path for path in inner if number_of(path.stem) is None and path.stem not in _BESIDE)
@@ -137,6 +136,10 @@ def _places(entries: Iterable[Path]) -> Iterator[Place]:
             )
 
 
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if is_image(path)) if folder.is_dir() else []
+
+
 def by_number(numbered: Iterable[tuple[int, Path]]) -> tuple[dict[int, Path], tuple[Path, ...]]:
     """The first file of each number, in order of the numbers, and the others."""
     images: dict[int, Path] = {}
@@ -145,6 +148,19 @@ def by_number(numbered: Iterable[tuple[int, Path]]) -> tuple[dict[int, Path], tu
         if images.setdefault(number, path) != path:
             duplicates.append(path)
     return images, tuple(duplicates)
+
+
+def indices(numbers: Collection[int], first: int, last: int, images_per_prompt: int) -> list[int]:
+    """The index of each of a prompt's images, by the numbers in their names, in order.
+
+    Where all numbers, from `first` to `last`, fit into 0 to ``images_per_prompt - 1``, counted from the first, they are
+    indexes. Any others, as seeds in names, are taken in order.
+
+    >>> indices([1, 3], 1, 4, 4), indices([42, 99], 42, 99, 4)
+    ([0, 2], [0, 1])
+    """
+    fits = last - first < images_per_prompt
+    return [number - first for number in numbers] if fits else list(range(len(numbers)))
 
 
 def _read_metadata(path: Path) -> tuple[dict[str, Any] | None, str | None]:

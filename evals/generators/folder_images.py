@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.core.folder_listing import METADATA, SAMPLES, Place, by_number, files_of, number_of, some
+from evals.core.folder_listing import METADATA, SAMPLES, Place, by_number, files_of, indices, number_of, some
 from evals.core.records import UserError, describes
 
 if TYPE_CHECKING:
@@ -59,64 +59,88 @@ def _asks_for_the_same(metadata: Mapping[str, Any], case: Case) -> bool:
     return describes({"tag": case.tag, **metadata}) == describes(case.metadata)
 
 
+_KINDS = ("confirmed", "moved", "silent", "reworded", "foreign", "broken")
+"""What a place's metadata say of its case, the surest first: of two places of one case the surer one is taken."""
+_FAULTY = {"foreign": "images_of_other_prompts", "broken": "images_with_damaged_metadata"}
+
+
 class _Matcher:
     """Finds the case of a place: by its name, by its number, by what its metadata say."""
 
-    def __init__(self, cases: Sequence[Case], listing: Listing) -> None:
+    def __init__(self, listing: Listing, cases: Sequence[Case], chosen: Sequence[Case]) -> None:
+        self.root = listing.root
         self.by_id = {case.id: case for case in cases}
-        self.by_number = {number: case for case in cases if (number := number_of(case.id)) is not None}
+        self.by_number = _numbered(cases)
         self.by_prompt: dict[str, list[Case]] = collections.defaultdict(list)
-        self.by_content: dict[str, list[Case]] = collections.defaultdict(list)
         for case in cases:
             self.by_prompt[case.prompt].append(case)
-            self.by_content[describes(case.metadata)].append(case)
-        self.offset = self._offset(listing)
+        self.contradictory = self.assumed = False
+        """Whether no shift fits all metadata; whether nothing tells where the numbers begin."""
+        self.offset = self._offset(listing, set(_numbered(chosen)))
+        self.places = [*listing.places, *self._flat_places(listing.flat)]
 
-    def _offset(self, listing: Listing) -> int:
-        """What is to be taken from a place's number to get its case's: not 0 where the first number is another."""
-        stems = [path.stem for path in listing.flat]
-        names = [*(place.name for place in listing.places), *stems, *(stem.rpartition("_")[0] for stem in stems)]
-        numbers = [number for name in names if (number := number_of(name)) is not None]
-        if not numbers or 0 not in self.by_number or min(numbers) == 0:
+    def _offset(self, listing: Listing, chosen: set[int]) -> int:
+        """What is to be taken from a place's number to get its case's: as metadata prove, or else as numbers tell."""
+        proofs = [shifts for place in listing.places if (shifts := self._shifts(place))]
+        if proofs:
+            common = set.intersection(*proofs)
+            self.contradictory = not common
+            return min(common, key=lambda shift: (abs(shift), shift), default=0)
+        names = [*(place.name for place in listing.places), *(path.stem for path in listing.flat)]
+        names += [path.stem.rpartition("_")[0] for path in listing.flat]
+        numbers = {number for name in names if (number := number_of(name)) is not None}
+        if not numbers or 0 not in self.by_number or numbers == chosen:
             return 0
-        told = [place for place in listing.places if place.metadata is not None and place.number is not None]
-        if told:
-            fits = [offset for offset in (0, min(numbers)) if all(self._fits(place, offset) for place in told)]
-            return fits[0] if fits else 0
-        # Without metadata only the range tells: 1 to 553 are the prompts 0 to 552.
-        whole = len(set(numbers)) == len(self.by_number) or min(numbers) == 1
-        return min(numbers) if whole and max(numbers) - min(numbers) == max(self.by_number) else 0
+        first, end = min(numbers), max(self.by_number) + 1
+        if numbers == {first + number for number in self.by_number}:
+            return first
+        if first == 0 and max(numbers) == end:
+            raise UserError(
+                f"--model folder:{self.root}: its numbers go from 0 to {end}, one more than there are prompts, so the "
+                f"first one may be 0 or 1; take away what is no prompt's, or add {METADATA} to its sub-folders"
+            )
+        if first and end in numbers:
+            return 1
+        self.assumed = first > 0 or end in numbers
+        return 0
 
-    def _fits(self, place: Place, offset: int) -> bool:
-        case = self.by_number.get((place.number or 0) - offset)
-        return case is not None and place.metadata is not None and is_same(place.metadata, case)
+    def _shifts(self, place: Place) -> set[int]:
+        """By how much a place's number may differ from its case's, by its metadata; none if they are of no case."""
+        if place.number is None or place.metadata is None:
+            return set()
+        return {place.number - number for number in _numbered(self._same(place.metadata))}
+
+    def _same(self, metadata: Mapping[str, Any]) -> list[Case]:
+        return [case for case in self.by_prompt.get(metadata["prompt"], ()) if is_same(metadata, case)]
 
     def by_name(self, name: str) -> Case | None:
         """The case that a name, or its number, stands for."""
         number = number_of(name)
-        if self.offset and number is not None:
-            return self.by_number.get(number - self.offset)
-        return self.by_id.get(name) or (None if number is None else self.by_number.get(number))
+        if number is None or (not self.offset and name in self.by_id):
+            return self.by_id.get(name)
+        return self.by_number.get(number - self.offset)
 
     def of(self, place: Place) -> tuple[Case | None, str]:
-        """A place's case, and what its metadata say of that: ``own``, ``moved``, ``reworded``, ``foreign``, ``broken``.
+        """A place's case, and what its metadata say of that, one of `_KINDS`.
 
         Of a place that is moved the number is another case's; of a foreign one its case is the one by name.
         """
         case = self.by_name(place.name)
         if place.broken is not None:
             return case, "broken"
-        if place.metadata is None or (case is not None and is_same(place.metadata, case)):
-            return case, "own"
-        same = [other for other in self.by_prompt[place.metadata["prompt"]] if is_same(place.metadata, other)]
+        if place.metadata is None:
+            return None if self._is_unsure(place) else case, "silent"
+        same = self._same(place.metadata)
+        if case in same:
+            return case, "confirmed"
         if len(same) == 1:
             return same[0], "moved"
-        if case is not None and is_reworded(place.metadata, case):
-            return case, "reworded"
-        alike = [other for other in self.by_content[describes(place.metadata)] if is_reworded(place.metadata, other)]
-        return (alike[0], "reworded") if len(alike) == 1 else (case, "foreign")
+        return case, "reworded" if case is not None and is_reworded(place.metadata, case) else "foreign"
 
-    def flat_places(self, paths: Sequence[Path]) -> list[Place]:
+    def _is_unsure(self, place: Place) -> bool:
+        return self.contradictory and place.number is not None and place.metadata is None and place.broken is None
+
+    def _flat_places(self, paths: Sequence[Path]) -> list[Place]:
         """Flat files as places. A stem that is a case's name is that case's first image, otherwise ``CASE_NUMBER``."""
         found: dict[str, list[tuple[int, Path]]] = collections.defaultdict(list)
         for path in paths:
@@ -131,12 +155,29 @@ class _Matcher:
             places.append(Place(name=name, images=images, duplicates=duplicates))
         return places
 
+    def notes(self) -> Iterator[str]:
+        """How numbers were read, where that is not plain."""
+        if self.offset:
+            number = min(number for number in (key + self.offset for key in self.by_number) if number >= 0)
+            yield f"its numbers are not the cases': {number} stands for case {self.by_number[number - self.offset].id}"
+        if self.assumed:
+            yield (
+                f"nothing tells whether its first number is 0 or 1: 0 is taken for case {self.by_number[0].id}; "
+                f"{METADATA} in its sub-folders, or an image for each prompt, makes it sure"
+            )
+        if unsure := [place.name for place in self.places if self._is_unsure(place)]:
+            yield (
+                f"the {METADATA} of its sub-folders do not go by their numbers, so those without one are of no case: "
+                f"{len(unsure):,} ({some(unsure)})"
+            )
+
+
+def _numbered(cases: Iterable[Case]) -> dict[int, Case]:
+    return {number: case for case in cases if (number := number_of(case.id)) is not None}
+
 
 def assign(listing: Listing, cases: Sequence[Case], chosen: Sequence[Case], images_per_prompt: int) -> Assignment:
     """The files of the chosen cases.
-
-    Numbers that fit into 0 to ``images_per_prompt - 1``, counted from the folder's first, are indexes; any others, as
-    seeds in names, are taken in order.
 
     Args:
         listing: What the folder holds.
@@ -145,40 +186,50 @@ def assign(listing: Listing, cases: Sequence[Case], chosen: Sequence[Case], imag
         images_per_prompt: Images each should have.
 
     Raises:
-        UserError: The folder's prompts are those of the suite in other words.
+        UserError: The folder's prompts are those of the suite in other words, or its numbers may begin with 0 or 1.
     """
-    matcher = _Matcher(cases, listing)
-    places = [*listing.places, *matcher.flat_places(listing.flat)]
-    told = [(place, *matcher.of(place)) for place in places]
+    matcher = _Matcher(listing, cases, chosen)
+    told = sorted(((place, *matcher.of(place)) for place in matcher.places), key=lambda one: _KINDS.index(one[2]))
     wanted = {case.id for case in chosen}
     own: dict[str, Place] = {}
     faults: dict[str, str] = {}
-    odd: dict[str, list[Place]] = collections.defaultdict(list)
-    # What is at its place goes before what only says whose it is.
-    for place, case, kind in sorted(told, key=lambda one: one[2] != "own"):
+    left: dict[str, list[Path]] = collections.defaultdict(list)
+    folders: dict[str, list[str]] = collections.defaultdict(list)
+    reworded = []
+    for place, case, kind in told:
+        taken = case is not None and kind not in _FAULTY and own.setdefault(case.id, place) is place
         if case is None:
-            odd["unknown"].append(place)
-        elif kind in ("broken", "foreign"):
-            faults.setdefault(case.id, _fault(place, case))
-        elif own.setdefault(case.id, place) is not place:
-            odd["double"].append(place)
-        if case is not None and case.id in wanted:
-            odd[kind].append(place)
-    if odd["reworded"]:
-        raise UserError(_reworded(listing.root, odd["reworded"], len(chosen)))
+            left["unknown"] += files_of(place)
+        elif case.id not in wanted:
+            left["not_chosen"] += files_of(place)
+        else:
+            folders[kind].append(place.name)
+            reworded += [place] * (kind == "reworded")
+            if kind in _FAULTY:
+                faults.setdefault(case.id, _fault(place, case))
+            if taken:
+                left["duplicates"] += place.duplicates
+                left["unnumbered"] += place.unnumbered
+            else:
+                left[_FAULTY.get(kind, "duplicates")] += files_of(place)
+    if reworded:
+        raise UserError(_reworded(listing.root, reworded, len(chosen)))
     numbers = [number for place in own.values() for number in place.images]
-    files = {
-        id: _indexed(place.images, min(numbers, default=0), max(numbers, default=0), images_per_prompt)
-        for id, place in own.items()
-        if id in wanted
-    }
-    faults = {id: fault for id, fault in faults.items() if id in wanted and id not in own}
-    report = _Report(listing=listing, chosen=chosen, files=files, own=own, odd=odd, images_per_prompt=images_per_prompt)
+    first, last = min(numbers, default=0), max(numbers, default=0)
+    files = {}
+    for id in [id for id in own if id in wanted]:
+        paths = own[id].images
+        indexed = zip(indices(paths, first, last, images_per_prompt), paths.values(), strict=True)
+        files[id] = {index: path for index, path in indexed if index < images_per_prompt}
+        left["superfluous"] += [*paths.values()][len(files[id]) :]
+    report = _Report(
+        listing=listing, chosen=chosen, files=files, left=left, folders=folders, images_per_prompt=images_per_prompt
+    )
     return Assignment(
         root=listing.root,
         files=files,
-        faults=faults,
-        notes=tuple(report.notes(matcher)),
+        faults={id: fault for id, fault in faults.items() if id not in own},
+        notes=(*report.amount(), *matcher.notes(), *report.oddities()),
         counts={name: number for name, number in report.counts().items() if number},
     )
 
@@ -187,18 +238,6 @@ def _fault(place: Place, case: Case) -> str:
     if place.metadata is None:
         return f"{place.name}/{METADATA}: unreadable ({place.broken})"
     return f"{place.name}/{METADATA} is for {place.metadata['prompt']!r}, not {case.prompt!r}"
-
-
-def _indexed(images: Mapping[int, Path], first: int, last: int, images_per_prompt: int) -> dict[int, Path]:
-    """Files by index, of a folder whose numbers go from `first` to `last`.
-
-    >>> a, b = Path("a.png"), Path("b.png")
-    >>> _indexed({1: a, 3: b}, 1, 4, 4) == {0: a, 2: b}, _indexed({42: a, 99: b}, 42, 99, 4) == {0: a, 1: b}
-    (True, True)
-    """
-    if last - first < images_per_prompt:
-        return {number - first: path for number, path in images.items()}
-    return dict(enumerate([*images.values()][:images_per_prompt]))
 
 
 def _reworded(root: Path, places: Sequence[Place], chosen: int) -> str:
@@ -218,72 +257,53 @@ class _Report:
     listing: Listing
     chosen: Sequence[Case]
     files: Mapping[str, Mapping[int, Path]]
-    own: Mapping[str, Place]
-    odd: Mapping[str, Sequence[Place]]
+    left: Mapping[str, Sequence[Path]]
+    """Every image that is not used, by the reason."""
+    folders: Mapping[str, Sequence[str]]
+    """Of chosen cases, by what their metadata say."""
     images_per_prompt: int
 
     def counts(self) -> dict[str, int]:
-        """Images in the folder, and how many of them are used, lacking or of no use, by the reason."""
+        """Images in the folder: how many are used, missing, and not used by the reason."""
         used = sum(map(len, self.files.values()))
         return {
             "images": len(self.listing.images),
             "used": used,
             "missing": len(self.chosen) * self.images_per_prompt - used,
             "prompts_without_images": sum(not self.files.get(case.id) for case in self.chosen),
-            "unknown": len(self._unknown()),
-            "superfluous": len(self._superfluous()),
-            "duplicates": len(self._duplicates()),
-            "unnumbered": len(self._unnumbered()),
-            "folders_matched_by_metadata": len(self.odd.get("moved", ())),
-            "folders_of_other_prompts": len(self.odd.get("foreign", ())),
-            "folders_with_damaged_metadata": len(self.odd.get("broken", ())),
+            **{reason: len(paths) for reason, paths in self.left.items()},
+            "folders_matched_by_metadata": len(self.folders.get("moved", ())),
+            "folders_of_other_prompts": len(self.folders.get("foreign", ())),
+            "folders_with_damaged_metadata": len(self.folders.get("broken", ())),
         }
 
-    def notes(self, matcher: _Matcher) -> Iterator[str]:
-        """A sentence for each oddity."""
+    def amount(self) -> Iterator[str]:
+        """How many images are missing, if any are."""
         counts = self.counts()
         if not counts["used"]:
             yield self._nothing()
         elif counts["missing"]:
             yield self._missing(counts["missing"], counts["prompts_without_images"])
-        if matcher.offset:
-            yield f"its first number is {matcher.offset}: {matcher.offset} stands for case {matcher.by_number[0].id}"
-        if moved := self.odd.get("moved"):
-            yield (
-                f"sub-folders matched by their {METADATA}, not by their names: {len(moved):,}"
-                f" ({some([place.name for place in moved])})"
-            )
-        if foreign := self.odd.get("foreign"):
-            names = some([place.name for place in foreign])
-            yield (
-                f"sub-folders of other prompts by their {METADATA}: {len(foreign):,} ({names});"
-                f" --prompts folder scores each by its own"
-            )
-        for name, what in {
+
+    def oddities(self) -> Iterator[str]:
+        """A sentence for each kind of folder or image that is not as usual."""
+        for kind, words in {
+            "moved": f"sub-folders matched by their {METADATA}, not by their names: {{}}",
+            "foreign": f"sub-folders of other prompts by their {METADATA}: {{}};"
+            " --prompts folder scores each by its own",
+            "broken": f"sub-folders whose {METADATA} cannot be read, left out: {{}}",
+        }.items():
+            if names := self.folders.get(kind):
+                yield words.format(f"{len(names):,} ({some(names)})")
+        for reason, what in {
             "unknown": "images of no case",
             "superfluous": f"images beyond --images-per-prompt {self.images_per_prompt}",
             "duplicates": "further images of a number that is taken",
             "unnumbered": "images whose names are no number",
         }.items():
-            paths: list[Path] = getattr(self, f"_{name}")()
-            if paths and (counts["used"] or name != "unknown"):  # the first sentence has said it
+            paths = self.left.get(reason)
+            if paths and (any(self.files.values()) or reason != "unknown"):  # the first sentence has said it
                 yield f"{what}, left out: {len(paths):,} ({some([self._short(path) for path in paths])})"
-
-    def _of(self, kind: str) -> list[Path]:
-        return [path for place in self.odd.get(kind, ()) for path in files_of(place)]
-
-    def _unknown(self) -> list[Path]:
-        return self._of("unknown")
-
-    def _superfluous(self) -> list[Path]:
-        used = {path for images in self.files.values() for path in images.values()}
-        return [path for id in self.files for path in self.own[id].images.values() if path not in used]
-
-    def _duplicates(self) -> list[Path]:
-        return [*(path for place in self.own.values() for path in place.duplicates), *self._of("double")]
-
-    def _unnumbered(self) -> list[Path]:
-        return [path for place in self.own.values() for path in place.unnumbered]
 
     def _missing(self, missing: int, without: int) -> str:
         total = len(self.chosen) * self.images_per_prompt

@@ -167,27 +167,36 @@ def from_folder(root: Path, max_objects: int = MAX_OBJECTS) -> list[Case]:
         max_objects: As for `read`.
 
     Raises:
-        UserError: The folder has none, or one is not in the format; names it.
+        UserError: The folder has none, one is not in the format, or two of one number differ; names them.
     """
     places = [place for place in list_folder(root).places if place.number is not None]
-    lines: dict[str, dict[str, Any]] = {}
-    found: dict[int, Case] = {}
+    found: dict[int, tuple[str, Case]] = {}
     for place in places:
         where = f"{place.name}/{METADATA}"
         try:
             if place.broken is not None:
                 raise _BadLine(place.broken)
             if place.metadata is not None and place.number is not None:
-                lines[where] = _checked(place.metadata)
-                found.setdefault(place.number, _case(place.number, lines[where]))
+                case = _case(place.number, _checked(place.metadata))
+                _check_same(case, *found.setdefault(place.number, (where, case)))
         except _BadLine as error:
             raise UserError(f"--prompts folder: {root / where}: {error}") from error
     if not found:
         raise UserError(f"--prompts folder: {root} has no {root / '00000' / METADATA} or the like")
     if silent := [place.name for place in places if place.metadata is None]:
         note(f"--prompts folder: sub-folders without {METADATA}, left out: {len(silent):,} ({some(silent)})")
+    lines = {where: case.metadata for where, case in found.values()}
     _note_oddities(f"--prompts folder, {root}", lines, max_objects)
-    return [found[number] for number in sorted(found)]
+    return [found[number][1] for number in sorted(found)]
+
+
+def _check_same(case: Case, where: str, first: Case) -> None:
+    """Sub-folders of one number, as ``007`` and ``7``, must be of one case."""
+    if alike(case.prompt, case.metadata) != alike(first.prompt, first.metadata):
+        raise _BadLine(
+            f"asks for {case.prompt!r} ({case.tag}), but {where} has the same number and asks for {first.prompt!r}"
+            f" ({first.tag})"
+        )
 
 
 def _note_oddities(source: str, lines: Mapping[str, dict[str, Any]], max_objects: int) -> None:
@@ -270,7 +279,7 @@ def _checked(line: object) -> dict[str, Any]:
         raise _BadLine(f"a {type(line).__name__}; expected a JSON object")
     _check_keys(line, "the line", {"tag", "include", "prompt"}, set(line))
     for key in line.keys() - _KEYS:
-        if meant := difflib.get_close_matches(key.lower(), _KEYS, n=1, cutoff=0.8):
+        if meant := difflib.get_close_matches(key.lower(), _KEYS - line.keys(), n=1, cutoff=0.8):
             raise _BadLine(f"the line has the key {key!r}; expected {meant[0]!r}")
     for key in ("tag", "prompt"):
         _expect(isinstance(line[key], str) and bool(line[key].strip()), key, line[key], "a non-empty string")

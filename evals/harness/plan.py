@@ -21,7 +21,7 @@ from evals.generators.folder_images import Assignment
 from evals.generators.options import GeneratorOptions
 from evals.generators.oracle import oracle_render
 from evals.harness.engines import ENGINES
-from evals.harness.runner import Plan, of_tasks, spread
+from evals.harness.runner import Plan
 
 if TYPE_CHECKING:
     import argparse
@@ -165,6 +165,45 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
         make_tools=lambda: _make_tools(args, device(), needs_embedder=suite.needs_embedder(cases)),
         engine=ENGINES[args.engine],
     )
+
+
+def of_tasks(cases: Sequence[Case], tasks: Sequence[str]) -> list[Case]:
+    """The cases of some tasks, which keep their ids; of all where none is named.
+
+    Raises:
+        UserError: There is no such task.
+
+    >>> from evals.core.records import Case
+    >>> cases = [Case(id=str(i), prompt="", tag="ab"[i > 3], metadata={}) for i in range(6)]
+    >>> [case.id for case in of_tasks(cases, ["b"])]
+    ['4', '5']
+    """
+    known = dict.fromkeys(case.tag for case in cases)
+    unknown = [name for name in tasks if name not in known]
+    if unknown:
+        raise UserError(f"--tasks: {', '.join(unknown)} is no task here; the tasks are {', '.join(known)}")
+    return [case for case in cases if not tasks or case.tag in tasks]
+
+
+def spread(cases: Sequence[Case], limit: int | None) -> list[Case]:
+    """`limit` cases, shared evenly by the tasks and evenly spaced inside each; order kept. None keeps all.
+
+    >>> from evals.core.records import Case
+    >>> cases = [Case(id=str(i), prompt="", tag="ab"[i > 3], metadata={}) for i in range(10)]
+    >>> [case.id for case in spread(cases, 4)]
+    ['0', '2', '4', '7']
+    """
+    if limit is None or limit >= len(cases):
+        return list(cases)
+    tasks: dict[str, list[Case]] = {}
+    for case in cases:
+        tasks.setdefault(case.tag, []).append(case)
+    quotas = dict.fromkeys(tasks, 0)
+    while (left := limit - sum(quotas.values())) > 0:
+        for tag in [tag for tag in tasks if quotas[tag] < len(tasks[tag])][:left]:
+            quotas[tag] += 1
+    kept = {members[i * len(members) // quotas[tag]].id for tag, members in tasks.items() for i in range(quotas[tag])}
+    return [case for case in cases if case.id in kept]
 
 
 def _refuse_idle(model: str, args: argparse.Namespace, given: set[str]) -> None:

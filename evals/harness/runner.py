@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from evals.core import contact_sheets
 from evals.core.folder_listing import some
@@ -87,45 +87,6 @@ class Plan:
             for case in self.cases
             for index in range(self.args.images_per_prompt)
         ]
-
-
-def of_tasks(cases: Sequence[Case], tasks: Sequence[str]) -> list[Case]:
-    """The cases of some tasks, which keep their ids; of all where none is named.
-
-    Raises:
-        UserError: There is no such task.
-
-    >>> from evals.core.records import Case
-    >>> cases = [Case(id=str(i), prompt="", tag="ab"[i > 3], metadata={}) for i in range(6)]
-    >>> [case.id for case in of_tasks(cases, ["b"])]
-    ['4', '5']
-    """
-    known = dict.fromkeys(case.tag for case in cases)
-    unknown = [name for name in tasks if name not in known]
-    if unknown:
-        raise UserError(f"--tasks: {', '.join(unknown)} is no task here; the tasks are {', '.join(known)}")
-    return [case for case in cases if not tasks or case.tag in tasks]
-
-
-def spread(cases: Sequence[Case], limit: int | None) -> list[Case]:
-    """`limit` cases, shared evenly by the tasks and evenly spaced inside each; order kept. None keeps all.
-
-    >>> from evals.core.records import Case
-    >>> cases = [Case(id=str(i), prompt="", tag="ab"[i > 3], metadata={}) for i in range(10)]
-    >>> [case.id for case in spread(cases, 4)]
-    ['0', '2', '4', '7']
-    """
-    if limit is None or limit >= len(cases):
-        return list(cases)
-    tasks: dict[str, list[Case]] = {}
-    for case in cases:
-        tasks.setdefault(case.tag, []).append(case)
-    quotas = dict.fromkeys(tasks, 0)
-    while (left := limit - sum(quotas.values())) > 0:
-        for tag in [tag for tag in tasks if quotas[tag] < len(tasks[tag])][:left]:
-            quotas[tag] += 1
-    kept = {members[i * len(members) // quotas[tag]].id for tag, members in tasks.items() for i in range(quotas[tag])}
-    return [case for case in cases if case.id in kept]
 
 
 def run(plan: Plan) -> dict[str, Any]:
@@ -222,11 +183,20 @@ def _prepare(plan: Plan, directory: RunDirectory) -> Plan:
         directory.write_json(directory.spec, _spec(plan, plan.machine(), redo=None))
         _write_sources(plan, directory)
         return plan
-    spec["identity"] = _folder_as_now(spec["identity"])
+    identity = spec["identity"]
+    spec["identity"] = _folder_as_now(plan, identity)
     logs = _Logs.read(plan, directory)
     plan = dataclasses.replace(plan, identity=_identity(plan, spec["identity"], logs))
-    spec["identity"] = _redo_changed_images(plan, directory, spec)
+    changed = _changed_images(plan, directory, spec["identity"]["generate"])
+    if changed:
+        spec["identity"] = {**spec["identity"], "generate": plan.identity["generate"]}
     _check_identity(plan, spec["identity"], directory)
+    if changed:
+        _redo_images(plan, directory, spec, changed)
+    elif "folder_sha256" in spec["identity"]["generate"].keys() - identity.get("generate", {}).keys():
+        note(f"{directory.path} does not say which images it was made of; not checked, taken to be those of now")
+        _write_sources(plan, directory)
+        _write_folder(plan, directory, spec)
     goes_on = spec.get("redo") == plan.start and spec["identity"] == plan.identity and directory.read_scores() is None
     if plan.start is None or goes_on:
         return plan
@@ -311,12 +281,18 @@ def _identity(plan: Plan, old: dict[str, Any], logs: _Logs) -> dict[str, dict[st
     return {**identity, "generate": generate}
 
 
-def _folder_as_now(identity: dict[str, Any]) -> dict[str, Any]:
-    """An older run's identity without what was known of a folder then: its path as given, and its files' times."""
+def _folder_as_now(plan: Plan, identity: dict[str, Any]) -> dict[str, Any]:
+    """An older run's identity as it would be now: its folder's path resolved, and its images taken to be as they are.
+
+    Later stages go by what the run has, whatever the folder holds.
+    """
     generate = {key: value for key, value in identity.get("generate", {}).items() if key != "images_sha256"}
     kind, _, place = str(generate.get("model", "")).partition(":")
     if kind == "folder":
         generate["model"] = f"folder:{Path(place).resolve()}"
+        now = plan.identity["generate"]
+        if plan.start is None and generate["model"] == now["model"]:
+            generate = {"folder_sha256": now["folder_sha256"], **generate}
     return {**identity, "generate": generate}
 
 
@@ -325,11 +301,19 @@ def _write_sources(plan: Plan, directory: RunDirectory) -> None:
         write_lines(directory.sources, plan.sources)
 
 
-def _redo_changed_images(plan: Plan, directory: RunDirectory, spec: dict[str, Any]) -> dict[str, Any]:
-    """Forgets the samples whose file in the user's folder has changed, so that they are done again, and says which.
+def _write_folder(plan: Plan, directory: RunDirectory, spec: dict[str, Any]) -> None:
+    """Writes run.json with what the folder holds now."""
+    arguments = {**spec["arguments"], "folder": plan.arguments["folder"]}
+    directory.write_json(directory.spec, {**spec, "arguments": arguments})
 
-    Returns:
-        The identity that the run now has.
+
+def _changed_images(plan: Plan, directory: RunDirectory, old: dict[str, Any]) -> dict[Key, str]:
+    """The samples whose file in the user's folder has changed, with its name.
+
+    Args:
+        plan: The command's plan.
+        directory: The run.
+        old: The generate part of its identity.
 
     Raises:
         UserError: Most files have changed: these are other images, and the run's results would be lost.
@@ -338,27 +322,34 @@ def _redo_changed_images(plan: Plan, directory: RunDirectory, spec: dict[str, An
     now: Log = {key_of(line): line for line in plan.sources}
     changed = [key for key in now if key not in before or content(now[key]) != content(before[key])]
     replaced = [key for key in changed if before.get(key, {}).get("sha256")]
-    old, new = spec["identity"]["generate"], plan.identity["generate"]
-    same_otherwise = all(line.startswith("folder_sha256") for line in differences(old, new))
+    same_otherwise = all(line.startswith("folder_sha256") for line in differences(old, plan.identity["generate"]))
     known = sum(bool(line["sha256"]) for line in before.values())
-    if plan.start is not None or not before or not changed or not same_otherwise:
-        return cast("dict[str, Any]", spec["identity"])
-    names = [str(now[key]["file"] or before[key]["file"]) for key in changed]
+    if plan.start is not None or not before or not same_otherwise:
+        return {}
+    names = {key: str(now[key]["file"] or before[key]["file"]) for key in changed}
     if 2 * len(replaced) > known:
-        what = f"{len(replaced):,} of its {known:,} images have changed: {some(names)}"
+        what = f"{len(replaced):,} of its {known:,} images have changed: {some([*names.values()])}"
         advice = "choose another --output or redo this one with --from generate"
         raise UserError(f"{directory.path} was made with other files ({what}); {advice}")
-    note(f"{len(changed):,} of {len(now):,} images have changed since this run was made: done again ({some(names)})")
+    return names
+
+
+def _redo_images(plan: Plan, directory: RunDirectory, spec: dict[str, Any], changed: dict[Key, str]) -> None:
+    """Forgets changed samples, so that they are done again, and says which; not before it is known that they can be."""
+    plan.machine()
+    plan.make_generator()
+    plan.make_tools()
+    names = some([*changed.values()])
+    total = len(plan.sources)
+    note(f"{len(changed):,} of {total:,} images have changed since this run was made: done again ({names})")
     directory.scores.unlink(missing_ok=True)
     for log in (directory.chains, directory.observations, directory.failures):
-        write_lines(log, [line for line in read_lines(log)[0] if key_of(line) not in set(changed)])
+        write_lines(log, [line for line in read_lines(log)[0] if key_of(line) not in changed])
     for sample in plan.samples:
         if _key(sample) in changed:
             (directory.path / directory.image_name(sample)).unlink(missing_ok=True)
-    identity = {**spec["identity"], "generate": new}
-    directory.write_json(directory.spec, {**spec, "identity": identity})
+    _write_folder(plan, directory, spec)
     _write_sources(plan, directory)  # last: a kill before it leaves the same to the next command
-    return identity
 
 
 def _check_identity(plan: Plan, old: dict[str, Any], directory: RunDirectory) -> None:

@@ -102,6 +102,45 @@ def test_a_changed_image_alone_is_done_again_and_named(scored, capsys):
     fresh = output.parent / "fresh"
     run(folder_plan(fresh, *words))
     assert contents(fresh) == contents(output) != before, "as if it had been made so at once"
+    assert held(output) == held(fresh) == {"images": 12, "used": 12}
+
+
+def whole(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def held(output):
+    """What run.json says of the folder."""
+    return json.loads((output / "run.json").read_text())["arguments"]["folder"]
+
+
+def test_a_refused_command_leaves_a_run_with_changed_images_as_it_was(scored):
+    output, images, words = scored
+    put(sorted(images.glob("*/samples/0001.png"))[1], 77)
+    before = whole(output)
+
+    def refuse():
+        raise UserError("no such weights")
+
+    class Blind(ArithmeticDetector):
+        classes = frozenset({"dog"})
+
+    plan = folder_plan(output, *words)
+    refused = [
+        (folder_plan(output, *words, "--threshold", "0.5"), "other arguments .*threshold: 0.3 -> 0.5.*--from verdict"),
+        (folder_plan(output, *words, "--embedder", "openclip:other"), "other arguments .*embedder"),
+        (folder_plan(output, *words, "--seed", "3"), "other arguments .*seed"),
+        (dataclasses.replace(plan, make_tools=refuse), "no such weights"),
+        (dataclasses.replace(plan, make_generator=refuse), "no such weights"),
+        (dataclasses.replace(plan, machine=refuse), "no such weights"),
+        (folder_plan(output, *words, detector=Blind()), "has no label for"),
+    ]
+    for other, message in refused:
+        with pytest.raises(UserError, match=message):
+            run(other)
+        assert whole(output) == before
+    run(plan)
+    assert whole(output) != before
 
 
 def test_an_image_that_came_or_went_is_done_again(scored, capsys):
@@ -111,10 +150,12 @@ def test_an_image_that_came_or_went_is_done_again(scored, capsys):
     before = contents(output)
     gone.unlink()
     assert run(folder_plan(output, *words))["missing"]["total"] == 1
+    assert held(output) == {"images": 11, "used": 11, "missing": 1}
     assert not (output / "images" / gone.relative_to(images)).exists(), "the old picture is not this run's any more"
     gone.write_bytes(data)
     assert run(folder_plan(output, *words))["missing"]["total"] == 0
     assert contents(output) == before
+    assert held(output) == {"images": 12, "used": 12}
 
 
 def test_a_folder_that_grows_is_gone_on_with(drawn, tmp_path):
@@ -177,18 +218,64 @@ def test_a_run_whose_folder_is_gone_can_be_scored_again(scored):
     assert run(make_plan(output, *words, "--from", "verdict", "--threshold", "0.5"))["images"]["n"] == 12
 
 
-@pytest.mark.parametrize("kept", [{}, {"images_sha256": "of names and times"}])
-def test_runs_of_earlier_versions_are_still_read(scored, kept, monkeypatch, tmp_path):
-    """These did not say what their images were, or only when they were written, and had the path as it was typed."""
-    output, _, words = scored
+@pytest.fixture(params=[{}, {"images_sha256": "of names and times"}])
+def older(scored, request, monkeypatch, tmp_path):
+    """A run that did not say what its images were, or only when they were written, and had the path as it was typed."""
+    output, images, words = scored
     spec = json.loads((output / "run.json").read_text())
     del spec["identity"]["generate"]["folder_sha256"]
-    spec["identity"]["generate"] |= {"model": "folder:images", **kept}
+    del spec["arguments"]["folder"]
+    spec["identity"]["generate"] |= {"model": "folder:images", **request.param}
     (output / "run.json").write_text(json.dumps(spec))
     (output / "sources.jsonl").unlink()
     monkeypatch.chdir(tmp_path)
-    run(refuse_all(make_plan(output, *words)))
+    return output, images, words
+
+
+def test_runs_of_earlier_versions_are_still_read_and_know_their_images_from_then_on(older, capsys):
+    output, images, words = older
+    before = contents(output)
+    capsys.readouterr()
+    said = f"note: {output} does not say which images it was made of; not checked, taken to be those of now"
     run(refuse_all(make_plan(output, *SMALL, "--model", "folder:images")))
+    assert said in capsys.readouterr().err
+    run(refuse_all(make_plan(output, *words)))
+    assert said not in capsys.readouterr().err
+    assert contents(output) == before
+    assert held(output) == {"images": 12, "used": 12}
+    put(sorted(images.glob("*/samples/0001.png"))[1], 77)
+    run(folder_plan(output, *words))
+    assert "1 of 12 images have changed" in capsys.readouterr().err
+    for number, path in enumerate(sorted(images.glob("*/samples/*.png"))):
+        put(path, number)
+    with pytest.raises(UserError, match="12 of its 12 images have changed"):
+        run(make_plan(output, *words))
+
+
+def test_an_unfinished_run_of_an_earlier_version_goes_on_and_says_that_its_images_were_not_checked(older, capsys):
+    output, _, words = older
+    whole_run = contents(output)
+    (output / "scores.json").unlink()
+    for log in ("chains.jsonl", "observations.jsonl"):
+        (output / log).write_bytes(b"".join((output / log).read_bytes().splitlines(keepends=True)[:5]))
+    capsys.readouterr()
+    run(folder_plan(output, *words))
+    assert "does not say which images it was made of" in capsys.readouterr().err
+    assert contents(output) == whole_run
+    assert len(lines(output / "sources.jsonl")) == 12
+
+
+def test_an_earlier_run_is_not_taken_for_one_of_another_folder_and_is_only_judged_by_what_it_has(older, tmp_path):
+    output, images, words = older
+    shutil.copytree(images, tmp_path / "copy")
+    before = whole(output)
+    with pytest.raises(UserError, match=r"other arguments .*model: "):
+        run(make_plan(output, *SMALL, "--model", "folder:copy"))
+    with pytest.raises(UserError, match=r"other arguments .*threshold"):
+        run(make_plan(output, *words, "--threshold", "0.5"))
+    assert whole(output) == before
+    run(make_plan(output, *words, "--from", "verdict", "--threshold", "0.5"))
+    assert not (output / "sources.jsonl").exists()
 
 
 def test_a_folders_default_output_does_not_move_with_its_images(scored, monkeypatch, tmp_path):
@@ -243,6 +330,32 @@ def test_a_folders_own_prompts_may_be_anything(tmp_path):
     assert [case.id for case in plan.cases] == ["00007", "00012"]
     assert [one["file"] for one in plan.sources] == ["7/samples/42.png", None, "012/samples/42.png", None]
     assert prompts.wording(plan.cases) == "own prompts"
+
+
+def test_one_number_with_two_prompts_is_a_mistake_that_names_both_folders(tmp_path, capsys):
+    line = {"tag": "zoo", "include": [{"class": "dog", "count": 1}], "prompt": "a dog"}
+    for name in ("007", "7", "12"):
+        tell(tmp_path, name, {**line, "seed": name})
+        put(tmp_path / name / "samples" / "0.png")
+    words = ("--model", f"folder:{tmp_path}", "--prompts", "folder")
+    assert len(make_plan(tmp_path / "run", *words).cases) == 2, "equal prompts are one"
+    assert "lines that repeat an earlier one: 1;" in capsys.readouterr().err, "12's, not 7's"
+    for other in ({"prompt": "a cat"}, {"include": [{"class": "cat", "count": 1}]}, {"tag": "pets"}):
+        tell(tmp_path, "7", {**line, **other})
+        with pytest.raises(UserError, match=r"/7/metadata\.jsonl: asks for .* 007/metadata\.jsonl has the same number"):
+            make_plan(tmp_path / "run", *words)
+
+
+def test_who_scores_a_folder_by_its_own_prompts_is_not_told_to(tmp_path, capsys):
+    line = {"tag": "zoo", "include": [{"class": "dog", "count": 1}], "prompt": "a dog"}
+    for name, prompt in (("7", "a dog"), ("extra", "a lonely dog"), ("more", "a dog")):
+        tell(tmp_path, name, {**line, "prompt": prompt})
+        put(tmp_path / name / "samples" / "0.png")
+    plan = make_plan(tmp_path / "run", "--model", f"folder:{tmp_path}", "--prompts", "folder")
+    assert [case.prompt for case in plan.cases] == ["a dog"]
+    said = capsys.readouterr().err
+    assert "left out: 1 (extra/samples/0.png)" in said
+    assert "--prompts folder scores" not in said
 
 
 def test_genevals_own_prompts_from_a_folder_are_genevals(drawn, tmp_path):

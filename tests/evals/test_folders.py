@@ -94,25 +94,101 @@ def test_the_numbering_is_the_folders_not_the_prompts(tmp_path):
     assert names(assign(tmp_path)) == {1: "3/samples/2.png"}
 
 
-@pytest.mark.parametrize("first", [1, 1000])
-def test_the_first_folder_may_have_any_number(tmp_path, first):
-    for case in CASES:
-        tell(tmp_path, str(int(case.id) + first), case.metadata)
-        put(tmp_path / str(int(case.id) + first) / "samples/0.png")
-    assigned = assign(tmp_path, images=1)
-    assert names(assigned) == {0: f"{3 + first}/samples/0.png"}
-    assert assigned.notes == (f"its first number is {first}: {first} stands for case 00000",)
-    for path in tmp_path.glob("*/metadata.jsonl"):
-        path.unlink()
-    assert names(assign(tmp_path, images=1)) == {0: f"{3 + first}/samples/0.png"}, (
-        "553 numbers in a row are the prompts"
-    )
+def fill(root, numbers, told=(), first=0):
+    """Sub-folders of one image, those of `told` with the metadata of the case whose number is less by `first`."""
+    for number in numbers:
+        (root / f"{number}/samples").mkdir(parents=True)
+        (root / f"{number}/samples/0.png").touch()
+        if number in told:
+            tell(root, str(number), CASES[number - first].metadata)
 
 
-def test_flat_files_may_begin_at_one(tmp_path):
+def places(assignment):
+    """The sub-folder's number of each case that has images, by the case's number."""
+    return {
+        int(id): int(path.relative_to(assignment.root).parts[0])
+        for id, files in assignment.files.items()
+        for path in files.values()
+    }
+
+
+def shifted(numbers, by):
+    return {number - by: number for number in numbers}
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 553), (1000, 1552), (2, 553), (1, 300), (-1, 551)])
+def test_metadata_prove_where_numbers_begin(tmp_path, first, last):
+    """Also where the first or the last folders are lost, one is of another prompt, and one says nothing."""
+    numbers, by = range(max(first, 0), last + 1), first if first < 2 or first == 1000 else 1
+    fill(tmp_path, numbers, told=set(numbers) - {last - 20}, first=by)
+    tell(tmp_path, str(last - 40), {"prompt": "a photo of a kraken"})
+    assigned = assign(tmp_path, chosen=CASES, images=1)
+    assert places(assigned) == shifted(set(numbers) - {last - 40}, by)
+    number = max(by, 0)
+    assert f"its numbers are not the cases': {number} stands for case {number - by:05d}" in assigned.notes
+    assert assigned.counts["folders_of_other_prompts"] == 1
+    assert "folders_matched_by_metadata" not in assigned.counts
+
+
+def test_metadata_go_before_a_number_that_says_nothing(tmp_path):
+    """Sub-folder 20 says that it is of case 50, sub-folder 50 says nothing."""
+    fill(tmp_path, range(60), told=set(range(60)) - {50})
+    tell(tmp_path, "20", CASES[50].metadata)
+    assigned = assign(tmp_path, chosen=CASES, images=1)
+    assert places(assigned) == {**shifted(set(range(60)) - {20}, 0), 50: 20}
+    assert (
+        "the metadata.jsonl of its sub-folders do not go by their numbers, so those without one are of no case: 1 (50)"
+    ) in assigned.notes
+    assert assigned.counts["unknown"] == 1
+
+
+@pytest.mark.parametrize(
+    ("numbers", "by"),
+    [(range(1, 554), 1), (range(1000, 1553), 1000), (range(2, 554), 1), ([1, 7, 553], 1), (range(551), 0), ([0, 9], 0)],
+)
+@pytest.mark.parametrize("flat", [False, True])
+def test_numbers_alone_tell_where_they_begin(tmp_path, numbers, by, flat):
+    for number in numbers:
+        (tmp_path / str(number)).mkdir(exist_ok=True)
+        (tmp_path / (f"{number}_0.png" if flat else f"{number}/0.png")).touch()
+    assigned = assign(tmp_path, chosen=CASES, images=1)
+    assert {int(id): int(path.stem.split("_")[0] if flat else path.parent.name)
+            for id, files in assigned.files.items() for path in files.values()} == shifted(numbers, by)  # fmt: skip
+    assert any(f"{by} stands for case 00000" in note for note in assigned.notes) == bool(by)
+    assert not any("nothing tells" in note for note in assigned.notes)
+
+
+@pytest.mark.parametrize("numbers", [range(1, 553), [7], [*range(1, 553), 600], [0, 553, 600]])
+def test_numbers_that_may_begin_with_0_or_1_are_said_to(tmp_path, numbers):
+    fill(tmp_path, numbers)
+    notes = assign(tmp_path, chosen=CASES, images=1).notes
+    said = "nothing tells whether its first number is 0 or 1: 0 is taken for case 00000; metadata.jsonl in its sub-fol"
+    assert sum(note.startswith(said) for note in notes) == 1
+    fill(tmp_path / "told", numbers, told=[numbers[0]], first=min(numbers[0], 1))
+    assigned = assign(tmp_path / "told", chosen=CASES, images=1)
+    assert not any(note.startswith(said) for note in assigned.notes), "one metadata.jsonl makes it sure"
+    assert places(assigned) == shifted([n for n in numbers if n - min(numbers[0], 1) < 553], min(numbers[0], 1))
+
+
+def test_one_number_too_many_is_not_guessed_about(tmp_path):
+    """As one stray 0.png beside 1 to 553: every score would be of the wrong prompt, or only one image superfluous."""
+    fill(tmp_path, range(1, 554))
+    (tmp_path / "0.png").touch()
+    with pytest.raises(
+        UserError, match=r"its numbers go from 0 to 553, one more .* add metadata\.jsonl to its sub-fol"
+    ):
+        assign(tmp_path)
     for number in range(1, 554):
-        (tmp_path / f"{number}.png").touch()
-    assert names(assign(tmp_path, images=1)) == {0: "4.png"}
+        tell(tmp_path, str(number), CASES[number - 1].metadata)
+    assert names(assign(tmp_path, images=1)) == {0: "4/samples/0.png"}
+
+
+def test_the_numbers_of_the_chosen_prompts_are_theirs(tmp_path):
+    chosen = [case for case in CASES if case.tag == "position"]
+    fill(tmp_path, [int(case.id) for case in chosen])
+    assigned = assign(tmp_path, chosen=chosen, images=1)
+    assert assigned.notes == ()
+    assert places(assigned) == {int(case.id): int(case.id) for case in chosen}
 
 
 def test_metadata_say_which_prompt_a_folder_is_of(tmp_path):
@@ -149,7 +225,7 @@ def test_what_is_odd_is_counted_and_said(tmp_path):
     for name in (
         *("00003/samples/0000.png", "00003/samples/0.jpg", "00003/samples/0001.png", "00003/samples/0003.png"),
         *("00003/samples/0004.png", "00003/samples/best.png", "00003/grid.png"),
-        *("3/samples/0000.png", "553/samples/0000.png", "notes.png"),
+        *("3/samples/0000.png", "700/samples/0000.png", "notes.png"),
     ):
         put(tmp_path / name)
     assigned = assign(tmp_path, chosen=[CASE, CASES[4]])
@@ -157,7 +233,9 @@ def test_what_is_odd_is_counted_and_said(tmp_path):
     assert names(assigned) == {index: f"00003/samples/{name}" for index, name in enumerate(found)}
     assert assigned.notes == (
         "4 of 8 images are missing; 1 of 2 prompts have none (00004)",
-        "images of no case, left out: 2 (553/samples/0000.png, notes.png)",
+        "nothing tells whether its first number is 0 or 1: 0 is taken for case 00000; metadata.jsonl in its "
+        "sub-folders, or an image for each prompt, makes it sure",
+        "images of no case, left out: 2 (700/samples/0000.png, notes.png)",
         "further images of a number that is taken, left out: 2 (00003/samples/0000.png, 3/samples/0000.png)",
         "images whose names are no number, left out: 1 (00003/samples/best.png)",
     )
@@ -165,6 +243,33 @@ def test_what_is_odd_is_counted_and_said(tmp_path):
     assert assigned.counts == {"images": 9, **asked, "unknown": 2, "duplicates": 2, "unnumbered": 1}
     fewer = assign(tmp_path, images=2)
     assert "images beyond --images-per-prompt 2, left out: 2" in " ".join(fewer.notes)
+
+
+@pytest.mark.parametrize("chosen", [CASES[:2], CASES[:5]])
+def test_every_image_is_used_or_counted_under_a_reason(tmp_path, chosen):
+    for name in ("0/samples/0", "1/1", "1/1a", "2/samples/0", "3/samples/0", "3/samples/1", "4/samples/0", "no/0"):
+        put(tmp_path / f"{name}.png")
+    for name in ("0/samples/00.png", "0/samples/9.png", "00000/samples/0.png", "2/samples/0.jpg", "2/samples/b.png"):
+        put(tmp_path / name)
+    for number in (0, 1, 2):
+        tell(tmp_path, str(number), CASES[number].metadata)
+    tell(tmp_path, "3", {"prompt": "a photo of a kraken"})
+    (tmp_path / "4/metadata.jsonl").write_text("{")
+    (tmp_path / "1/samples").mkdir()  # empty: its images are beside it
+    assigned = assign(tmp_path, chosen=chosen, images=1)
+    counts = assigned.counts
+    assert names(assigned, CASES[1]) == {0: "1/1.png"}
+    reasons = ("unknown", "not_chosen", "superfluous", "duplicates", "unnumbered", "images_of_other_prompts")
+    reasons += ("images_with_damaged_metadata",)
+    assert counts["images"] == counts["used"] + sum(counts.get(reason, 0) for reason in reasons) == 13
+    everything = {"images": 13, "used": 3, "missing": 2, "prompts_without_images": 2, "unknown": 1, "superfluous": 1}
+    everything |= {"duplicates": 3, "unnumbered": 2, "images_of_other_prompts": 2, "images_with_damaged_metadata": 1}
+    everything |= {"folders_of_other_prompts": 1, "folders_with_damaged_metadata": 1}
+    few = {"images": 13, "used": 2, "unknown": 1, "not_chosen": 6, "superfluous": 1, "duplicates": 2, "unnumbered": 1}
+    assert counts == (few if len(chosen) == 2 else everything)
+    said = " ".join(assigned.notes)
+    broken = "sub-folders whose metadata.jsonl cannot be read, left out: 1 (4)"
+    assert (broken in said, "left out: 2 (1/1a.png, 2/samples/b.png)" in said) == ((len(chosen) == 5,) * 2)
 
 
 def test_images_of_prompts_that_were_not_chosen_are_nothing_to_speak_of(tmp_path):
@@ -208,7 +313,7 @@ def test_notes_and_counts_reach_the_person_and_the_run(folder, tmp_path, capsys)
     run(make_plan(tmp_path / "run", "--limit", "6", "--model", f"folder:{folder}"))
     assert f"note: --model folder:{folder}: none of its 3 images is of a wanted prompt" in capsys.readouterr().err
     counts = json.loads((tmp_path / "run/run.json").read_text())["arguments"]["folder"]
-    assert counts == {"images": 3, "missing": 12, "prompts_without_images": 6}
+    assert counts == {"images": 3, "missing": 12, "prompts_without_images": 6, "not_chosen": 3}
 
 
 # --------------------------------------------------------------------------------------------------------------- faults

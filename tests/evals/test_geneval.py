@@ -79,7 +79,6 @@ def _with_include(**changes):
         ("[]", ["list", "JSON object"]),
         ({"tag": "x", "prompt": "p"}, ["prompt, tag", "include, prompt, tag"]),
         ({**GOOD, "exlude": []}, ["'exlude'", "expected 'exclude'"]),
-        ({**GOOD, "Includes": []}, ["'Includes'", "expected 'include'"]),
         (_with_include(region=[0, 0, 1, 1]), ["include[1] has the keys class, count, region", "color, position"]),
         (_with_include(size="large"), ["include[1] has the keys class, count, size"]),
         ({**GOOD, "prompt": " "}, ["prompt", '" "', "non-empty"]),
@@ -115,6 +114,21 @@ def test_keys_that_nobody_needs_are_kept_and_noted_once(tmp_path, capsys):
         "keys that are kept but not used: 'detailed_caption', 'index', 'seed'",
         "lines that repeat an earlier one: 2; for intervals they are one prompt with it",
     ]
+
+
+@pytest.mark.parametrize(
+    "key", ["prompt_id", "prompt_en", "prompts", "Prompt", "tags", "tag_id", "includes", "included"]
+)
+def test_keys_like_one_that_is_there_are_no_misspellings(tmp_path, key):
+    (tmp_path / "own").write_text(prompts.as_text([{**GOOD, key: "x", "exclude": []}]))
+    assert prompts.read(tmp_path / "own") == [{**GOOD, key: "x", "exclude": []}]
+
+
+@pytest.mark.parametrize("key", ["excludes", "Exclude", "exlude"])
+def test_keys_like_one_that_is_lacking_are_misspellings(tmp_path, key):
+    (tmp_path / "own").write_text(prompts.as_text([{**GOOD, key: []}]))
+    with pytest.raises(UserError, match=f"line 1: the line has the key '{key}'; expected 'exclude'"):
+        prompts.read(tmp_path / "own")
 
 
 def test_lines_end_at_a_line_feed_alone_and_may_begin_with_a_bom(tmp_path):

@@ -14,7 +14,8 @@ from evals.core.records import Case, Generated, Sample, UserError
 from evals.generators.oracle import OracleGenerator
 from evals.geneval import suite
 from evals.harness import worker
-from evals.harness.runner import run, spread
+from evals.harness.plan import spread
+from evals.harness.runner import run
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from evals.geneval import prompts as geneval_prompts
 from reports import __main__ as reports_main
 from reports import changes, compare, public_scores, style, tables
 from reports.frames import load, load_run, provenance
+from reports.samples import load_pictures
 
 
 def call(capsys, *words):
@@ -48,6 +49,40 @@ def test_a_public_scores_file_has_scores_with_intervals(capsys, tmp_path):
     run = load_run(folder)
     assert (run.wording, run.scores["detector"]) == (None, "unknown")
     assert provenance(run)["scorer"] == "version unknown"
+
+
+def named(folder, numbers, wrong=()):
+    """The same file with other numbers in the images' names: a list of them per prompt."""
+    folder = public(folder, ["1" * len(each) for each in numbers])
+    lines = runner_kit.lines(folder / "results.jsonl")
+    for line, (case, number) in zip(lines, [(c, n) for c, each in enumerate(numbers) for n in each], strict=True):
+        line["filename"] = f"/their/{case:05d}/samples/{number}.png"
+        line["correct"] = (case, number) not in wrong
+    write_lines(folder / "results.jsonl", lines)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("numbers", "indexes", "missing"),
+    [([[1, 2, 3, 4]] * 3, [[0, 1, 2, 3]] * 3, 0),
+     ([[42, 1234, 3000000]] * 3, [[0, 1, 2]] * 3, 0),
+     ([[3000000, 42, 1234], [7], [42, 50]], [[2, 0, 1], [0], [0, 1]], 3),
+     ([[1, 2, 3, 4], [1, 2, 4], [3]], [[0, 1, 2, 3], [0, 1, 3], [2]], 4),
+     ([[0, 1, 2, 3], [3]], [[0, 1, 2, 3], [3]], 3)],
+)  # fmt: skip
+def test_numbers_in_names_are_no_count_of_images(tmp_path, numbers, indexes, missing):
+    run = load_run(named(tmp_path / "theirs", numbers))
+    assert [(int(picture.case), picture.index) for picture in load_pictures(run)] == [
+        (case, index) for case, each in enumerate(indexes) for index in each
+    ]
+    overall = run.scores["overall"]
+    assert overall["missing"] == missing
+    assert (overall["bounds"] is None) == (missing == 0)
+
+
+def test_a_wrong_image_is_named_by_its_index(tmp_path):
+    run = load_run(named(tmp_path / "theirs", [[7, 99999, 5]] * 2, wrong={(1, 99999)}))
+    assert run.scores["faults"] == {"00001/2": "untraced"}
 
 
 def test_public_files_are_compared_with_each_other_and_with_runs(capsys, tmp_path):
