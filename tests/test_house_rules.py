@@ -16,7 +16,7 @@ PACKAGES = ("got", "evals", "reports")
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT_SUFFIXES = {".cff", ".csv", ".ini", ".json", ".jsonl", ".md", ".py", ".toml", ".yaml", ".yml", ""}
-HEAVY = ("torch", "transformers", "diffusers", "open_clip", "mmdet", "mmcv", "matplotlib", "pandas")
+HEAVY = ("torch", "transformers", "diffusers", "open_clip", "mmdet", "mmcv", "mmengine", "cv2", "matplotlib", "pandas")
 
 
 def tracked_files():

@@ -208,7 +208,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add(
         "--compile",
         action="store_true",
-        help="torch compiles the model's UNet (minutes), which then runs faster; wants a compiler",
+        help="torch compiles the model's UNet (minutes), which then runs faster; wants a compiler and Python's headers",
     )
     add("--dry-run", action="store_true", help="print what would be done, and stop")
     add(

@@ -38,6 +38,7 @@ def seeded(network):
 STATE = {"a.weight": torch.arange(3.0), "b": torch.zeros(2)}
 
 
+OTHER = {key: value + 1 for key, value in STATE.items()}
 PREFIXED = {f"_orig_mod.module.{key}": value for key, value in STATE.items()}
 AVERAGED = {"steps": torch.tensor(4), **{f"module.{key}": value for key, value in STATE.items()}}
 
@@ -50,11 +51,21 @@ AVERAGED = {"steps": torch.tensor(4), **{f"module.{key}": value for key, value i
         ({"state_dict": STATE, "meta": {"epoch": 3}}, ".pth"),
         ({"model": STATE, "optimizer": {"state": {0: torch.ones(1)}}}, ".pth"),
         ({"ema_state_dict": AVERAGED}, ".pth"),
-        ({"state_dict": STATE, "ema_state_dict": {key: value + 1 for key, value in AVERAGED.items()}}, ".pth"),
+        ({"state_dict": STATE, "ema_state_dict": OTHER}, ".pth"),
         (PREFIXED, ".pth"),
         (PREFIXED, ".safetensors"),
         ({"state_dict": {f"model.{key}": value for key, value in STATE.items()}, "epoch": 1}, ".pth"),
         ({"model": {"state_dict": STATE}}, ".pth"),
+        *(
+            ({kept: OTHER, averaged: AVERAGED}, ".pth")
+            for kept, averaged in (
+                ("model", "ema"),
+                ("model", "model_ema"),
+                ("model_state_dict", "ema_state_dict"),
+                ("state_dict", "state_dict_ema"),
+            )
+        ),
+        ({"model": OTHER, "ema": {"module": STATE, "updates": 7}}, ".pth"),
     ],
 )
 def test_weights_are_found_in_the_usual_wrappings(tmp_path, saved, suffix):
@@ -69,6 +80,26 @@ def test_a_checkpoint_without_weights_says_what_it_holds(tmp_path):
     torch.save({"optimizer": {"lr": 0.1}, "epoch": 3}, tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"holds no weights; a state dict was expected.*not optimizer, epoch"):
         weights.read_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_checkpoint_is_read_or_refused_but_never_ends_in_another_error(tmp_path, zipped):
+    """torch and pickle answer damage with errors of many kinds."""
+    path, rng = tmp_path / "a.pth", np.random.default_rng(0)
+    torch.save({"state_dict": STATE, "meta": {"epoch": 3}}, path, _use_new_zipfile_serialization=zipped)
+    whole, causes = path.read_bytes(), set()
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(int(rng.integers(1, 4))):
+            data[int(rng.integers(len(data)))] ^= int(rng.integers(1, 256))
+        path.write_bytes(data)
+        try:
+            weights.read_checkpoint(path)
+        except UserError as error:
+            assert "\n" not in str(error)
+            causes.add(type(error.__cause__).__name__)
+    assert "UnpicklingError" in causes
+    assert len(causes) > 4
 
 
 # -------------------------------------------------------------------------------------------------- files that are none
@@ -91,6 +122,8 @@ def cut(path):
 WRONG = {
     "is a Git LFS pointer, not the weights: `git lfs pull`": pointer,
     "is a web page, not weights": page,
+    "is text, not weights: Entry not found": lambda path: path.write_text("Entry not found\n"),
+    """is text, not weights: {"error": "Invalid name"}""": lambda path: path.write_text('{"error":\n"Invalid name"}'),
     "is empty": lambda path: path.write_bytes(b""),
     "is cut short": cut,
     "is a folder": lambda path: path.mkdir(),
