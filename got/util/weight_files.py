@@ -59,7 +59,7 @@ def fault(path: Path) -> str | None:
 def _text(head: bytes) -> str | None:
     """The beginning of a short file that holds nothing but words, in one line; None for any other file.
 
-    >>> _text(b"Entry not found\\n"), _text(b'{"error": "Invalid username"}')
+    >>> _text(b"Entry  not found"), _text(b'{"error": "Invalid username"}')
     ('Entry not found', '{"error": "Invalid username"}')
     """
     if len(head) > _LONGEST_TEXT:
