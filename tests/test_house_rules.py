@@ -106,6 +106,15 @@ def test_the_gate_runs_what_the_readme_says():
         assert step.replace("pip install", "pip install --quiet") in gate
 
 
+def test_files_that_the_gate_names_exist():
+    gate = (ROOT / ".ci" / "run").read_text()
+    words = re.findall(r"\b(?:tests|reports|benchmarks)(?:/[\w.{},-]+)+", gate)
+    assert words
+    script = f"printf '%s\\n' {' '.join(words)}"
+    listed = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [name for name in listed.stdout.split() if not (ROOT / name).exists()] == []
+
+
 def test_readme_links_and_pictures_exist():
     links = [(page, target) for page in PAGES for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text())]
     assert [(page.name, target) for page, target in links if not (page.parent / target).exists()] == []
