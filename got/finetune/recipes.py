@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from got.finetune.recipes import Recipe
-
-
 Kept = tuple[bool, bool, bool]
 """Which of (semantic, spatial, reference) a sample keeps, as the branches of `got.model.ssgm`."""
 
