@@ -238,7 +238,7 @@ class Harmful:
         (b"", "Cannot read"),
         (b"not a checkpoint", "Cannot read"),
         (pickle.dumps(Harmful()), "Cannot read"),
-        (b"PK\x03\x04" + b"\0" * 60 + b"PK\x05\x06" + b"\0" * 18, "Cannot read"),
+        (b"\x80\x02.", "Cannot read"),  # a pickle of nothing, at which torch raises IndexError
     ],
 )
 def test_files_that_are_no_checkpoint(tmp_path, monkeypatch, content, message):
