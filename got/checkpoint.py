@@ -15,7 +15,7 @@ from got.pipeline import GoTPipeline
 from got.released.reference import ReferencePipeline
 from got.util.cli import read_object
 from got.util.hub import CheckpointError, first_line, locate
-from got.util.precision import missing_compiler, warn_if_imitated
+from got.util.precision import missing_to_compile, warn_if_imitated
 from got.util.quiet import quiet
 from got.util.weight_files import fault_in
 
@@ -121,7 +121,7 @@ def check_place(device: str, offload: str | None, *, compiled: bool) -> None:
 
     Raises:
         PlaceError: If `offload` is none of the known ways, has no device to move networks to, or is to be compiled,
-            too; or if torch finds no compiler to compile with.
+            too; or if there is no compiler, or there are no headers of Python, to compile with.
     """
     if offload not in (None, *OFFLOADS):
         raise PlaceError(f"Expected offload to be {', '.join(OFFLOADS)} or None but got {offload!r}")
@@ -129,8 +129,10 @@ def check_place(device: str, offload: str | None, *, compiled: bool) -> None:
         raise PlaceError("Expected a device other than cpu to move networks to, because offload keeps them on the cpu")
     if offload is not None and compiled:
         raise PlaceError("Expected offload or compiling but got both: weights would move inside a graph")
-    if compiled and (missing := missing_compiler(device)):
-        raise PlaceError(f"Expected a compiler, because compiling the UNet needs one, but {missing}")
+    if compiled and (missing := missing_to_compile(device)):
+        raise PlaceError(
+            f"Expected a compiler and Python's headers, because torch compiles the UNet with them, but {missing}"
+        )
 
 
 def save_fp16(pipeline: GoTPipeline, path: str | Path) -> None:

@@ -16,7 +16,7 @@ PACKAGES = ("got", "evals", "reports")
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT_SUFFIXES = {".cff", ".csv", ".ini", ".json", ".jsonl", ".md", ".py", ".toml", ".yaml", ".yml", ""}
-HEAVY = ("torch", "transformers", "diffusers", "open_clip", "mmdet", "mmcv", "matplotlib", "pandas")
+HEAVY = ("torch", "transformers", "diffusers", "open_clip", "mmdet", "mmcv", "mmengine", "cv2", "matplotlib", "pandas")
 
 
 def tracked_files():
@@ -104,6 +104,15 @@ def test_the_gate_runs_what_the_readme_says():
     main_job, tests = commands
     for step in (*tests[2:], main_job[-1]):
         assert step.replace("pip install", "pip install --quiet") in gate
+
+
+def test_files_that_the_gate_names_exist():
+    gate = (ROOT / ".ci" / "run").read_text()
+    words = re.findall(r"\b(?:tests|reports|benchmarks)(?:/[\w.{},-]+)+", gate)
+    assert words
+    script = f"printf '%s\\n' {' '.join(words)}"
+    listed = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [name for name in listed.stdout.split() if not (ROOT / name).exists()] == []
 
 
 def test_readme_links_and_pictures_exist():

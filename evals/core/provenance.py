@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from got.util.weight_files import SUFFIXES
+
 PACKAGES = (
     "got-bench",
     "torch",
@@ -25,8 +27,6 @@ PACKAGES = (
     "safetensors",
     "torchmetrics",
 )
-
-_WEIGHTS = {".safetensors", ".pth", ".pt", ".bin"}
 
 
 def package_versions() -> dict[str, str]:
@@ -76,7 +76,7 @@ def weights_sha256(place: Path) -> dict[str, str]:
     if place.is_file():
         files = [place]
     else:
-        found = (path for path in place.rglob("*") if path.suffix in _WEIGHTS and path.is_file())
+        found = (path for path in place.rglob("*") if path.suffix in SUFFIXES and path.is_file())
         files = sorted(path for path in found if path.relative_to(place).parts[0] != "training")
     root = place.parent if place.is_file() else place
     hashes = {}

@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 """So many keys of a kind are named in an error."""
-_WRAPPINGS = ("state_dict", "model_state_dict", "model", "ema_state_dict", "model_ema", "ema", "network", "module")
-"""Under which trainers keep the weights beside their own records, the weights of inference first."""
+_WRAPPINGS = (
+    *("state_dict_ema", "state_dict", "model_ema", "ema", "ema_state_dict"),
+    *("model_state_dict", "model", "network", "module"),
+)
+"""Under which trainers keep the weights beside their own records, averages first: they are the weights of inference.
+
+Where MMDetection keeps two, `state_dict` holds the average already, and `ema_state_dict` what was averaged.
+"""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
 """Put before every key by wrappers: data parallel, torch.compile, a Lightning module."""
 _RECORDS = frozenset({"steps", "n_averaged"})
@@ -40,11 +46,6 @@ def refuse_file(path: Path) -> None:
     fault = weight_files.fault(path)
     if fault is not None:
         raise UserError(f"{path} {fault}")
-
-
-def why(place: str, error: Exception) -> str:
-    """Why a folder or hub id could not be loaded, in one line."""
-    return weight_files.why(place, error)
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -153,13 +154,13 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     readers = SimpleNamespace(__name__="pickle", Unpickler=_TensorsOnly, load=_load_tensors)
     try:
         found = torch.load(path, map_location="cpu", weights_only=False, pickle_module=readers)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # what is damaged may ask torch and pickle for anything
         words = " ".join(str(error).split())[:80]
         raise UserError(f"{path} is no checkpoint of plain tensors; save it again as safetensors ({words})") from error
     state = _unwrapped(found)
     if not state:
         held = ", ".join(map(str, list(found)[:_SHOWN])) if isinstance(found, Mapping) else type(found).__name__
-        raise UserError(f"{path} holds no weights; a state dict was expected, plain or as {_WRAPPINGS[0]}, not {held}")
+        raise UserError(f"{path} holds no weights; a state dict was expected, plain or as state_dict, not {held}")
     return _bare(state)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from evals.core import weights
 from evals.core.records import Detection, UserError
 from evals.detectors import open_vocabulary
 from evals.detectors.photo import MIN_SCORE, best_first, map_labels, mask_box
+from got.util.weight_files import why
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from evals.core.protocols import Detector
-
-_PICTURE = ("pixel_values", "pixel_mask")
-"""What a network is given of an image."""
 
 
 class TransformersDetector:
@@ -47,7 +44,7 @@ class TransformersDetector:
             chunk = [image.convert("RGB") for image in images[start : start + self.batch]]
             inputs = self._processor(images=chunk, return_tensors="pt").to(self._device)
             with torch.inference_mode():
-                outputs = self.network(**{key: inputs[key] for key in inputs if key in _PICTURE})
+                outputs = self.network(**{key: inputs[key] for key in inputs if key in open_vocabulary.IMAGE_INPUTS})
             sizes = [(image.height, image.width) for image in chunk]
             read = self._instances if self._masks else self._boxes
             found += [best_first(detections) for detections in read(outputs, sizes)]
@@ -97,7 +94,7 @@ def load_transformers(model: str, *, device: str = "cpu") -> Detector:
     except UserError:
         raise
     except Exception as error:  # transformers, hub, tokenizers and safetensors each raise their own
-        raise UserError(f"hf:{model} cannot be loaded: {weights.why(model, error)}") from error
+        raise UserError(f"hf:{model} cannot be loaded: {why(model, error)}") from error
     unfit = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if unfit:
         raise UserError(f"hf:{model}: its weights do not fit its config; missing or mis-shaped: {', '.join(unfit[:5])}")
@@ -127,7 +124,7 @@ def _family(model: str) -> tuple[Any, bool, tuple[str, ...]]:
     config = AutoConfig.from_pretrained(model)
     kind = config.model_type
     if kind in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES:
-        return AutoModelForZeroShotObjectDetection, False, open_vocabulary.INPUTS
+        return AutoModelForZeroShotObjectDetection, False, open_vocabulary.TEXT_INPUTS
     masks = kind in MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES and not any(
         "ObjectDetection" in name for name in config.architectures or ()
     )
@@ -140,7 +137,11 @@ def _refuse_more_inputs(model: str, network: Any, words: tuple[str, ...]) -> Non
     """Refuses a network that asks for what nobody gives it, as OneFormer for a task."""
     asked = inspect.signature(network.forward).parameters.values()
     named = [one for one in asked if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
-    more = [one.name for one in named if one.default is one.empty and one.name not in (*_PICTURE, *words)]
+    more = [
+        one.name
+        for one in named
+        if one.default is one.empty and one.name not in (*open_vocabulary.IMAGE_INPUTS, *words)
+    ]
     if more:
         kind = network.config.model_type
         raise UserError(f"hf:{model}: a {kind} model cannot be used here, because it needs more: {', '.join(more)}")

@@ -119,7 +119,7 @@ def _remedy(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         return f"pip install {_DISTRIBUTIONS.get(package, package)}"
-    if re.search(r"lib\S+\.so", str(error)):
+    if re.search(r"\blib(?:E?GL\w*|gthread|glib|SM|ICE|X11|Xext|Xrender|xcb)\b[\w.+-]*\.so", str(error)):
         # Both builds of OpenCV bring the same files; the headless one is linked with no library of the system's.
         return (
             f"pip install --force-reinstall --no-deps opencv-python-headless{_opencv_version()} "

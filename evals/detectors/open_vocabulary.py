@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _LOG = logging.getLogger(__name__)
-INPUTS = ("input_ids", "attention_mask")
-"""What the networks are given beside the image."""
+IMAGE_INPUTS = ("pixel_values", "pixel_mask")
+"""What a network is given of an image."""
+TEXT_INPUTS = ("input_ids", "attention_mask")
+"""What these networks are given beside the image."""
 TEMPLATE = "a photo of a {name}"
 """OWL-ViT's and OWLv2's own."""
 _GROUNDED, _MATCHED = ("grounding-dino", "mm-grounding-dino"), ("owlvit", "owlv2")
@@ -114,7 +116,7 @@ class OpenVocabularyDetector:
         for start in range(0, len(images), self.batch):
             chunk = [image.convert("RGB") for image in images[start : start + self.batch]]
             inputs = self._processor(images=chunk, return_tensors="pt").to(self._device)
-            picture = {key: inputs[key] for key in inputs if key in ("pixel_values", "pixel_mask")}
+            picture = {key: inputs[key] for key in inputs if key in IMAGE_INPUTS}
             sizes = [(image.height, image.width) for image in chunk]
             looks = [self._look(picture, prompt, sizes) for prompt in self._prompts]
             found += [best_first([each for look in looks for each in look[i]]) for i in range(len(chunk))]

@@ -11,6 +11,7 @@ import numpy as np
 
 from evals.core import weights
 from evals.core.records import UserError
+from got.util.weight_files import why
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -200,5 +201,5 @@ def load_openclip(model: str, *, device: str = "cpu") -> OpenClipEmbedder:
             name, pretrained=pretrained, device=device, force_quick_gelu=quick
         )
     except Exception as error:  # open_clip, hub and network each raise their own
-        raise UserError(f"openclip:{model} cannot be loaded: {weights.why(model, error)}") from error
+        raise UserError(f"openclip:{model} cannot be loaded: {why(model, error)}") from error
     return OpenClipEmbedder(f"openclip:{model}", network, transform, open_clip.get_tokenizer(name), device)

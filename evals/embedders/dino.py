@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.core import weights
 from evals.core.records import UserError
 from evals.embedders.clip import _batched
+from got.util.weight_files import why
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,5 +67,5 @@ def load_dino(model: str, *, device: str = "cpu") -> DinoEmbedder:
     except UserError:
         raise
     except Exception as error:  # transformers, hub and safetensors each raise their own
-        raise UserError(f"dino:{model} cannot be loaded: {weights.why(model, error)}") from error
+        raise UserError(f"dino:{model} cannot be loaded: {why(model, error)}") from error
     return DinoEmbedder(f"dino:{model}", network, config.image_size if kind == "vit" else 224, device)

@@ -165,8 +165,8 @@ def _add_scorer(group: argparse._ArgumentGroup) -> None:
         metavar="NAME|PATH",
         help=f"{detectors.CHOICES}; hf takes object detectors, instance segmenters and open-vocabulary detectors "
         "(Grounding DINO, OWL-ViT, OWLv2) of transformers; the last are prompted with the 80 class names, and their "
-        "scores are lower, which asks for thresholds of their own (default: icon where the icon world is drawn; none "
-        "for photographs)",
+        "scores are lower, which asks for thresholds of their own (default: icon; GenEval has none for a folder, a "
+        "diffusers pipeline and a GoT checkpoint larger than mini)",
     )
     group.add_argument(
         "--allow-missing-classes",
@@ -208,7 +208,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add(
         "--compile",
         action="store_true",
-        help="torch compiles the model's UNet (minutes), which then runs faster; wants a compiler",
+        help="torch compiles the model's UNet (minutes), which then runs faster; wants a compiler and Python's headers",
     )
     add("--dry-run", action="store_true", help="print what would be done, and stop")
     add(

@@ -146,7 +146,7 @@ def _share(total: NDArray[np.float64], size: NDArray[np.float64], labels: NDArra
     from scipy.special import betaincinv, stdtrit
 
     _, of = np.unique(labels, return_inverse=True)
-    images, squares = np.bincount(of, size), np.bincount(of, size**2)  # (tasks,)
+    images, squares = (np.bincount(of, each).astype(np.float64) for each in (size, size**2))  # (tasks,)
     part = np.bincount(of, total) / images
     effects, least = (
         _effects(images, squares, likeness) for likeness in (_likeness_of_images(total, size, of), _LIKENESS)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import struct
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from got.cli.parser import CommandError
 from got.model.config import CONFIGS
 from got.util.cli import read_object
 from got.util.hub import locate
-from got.util.weight_files import fault
+from got.util.weight_files import fault, read_header
 
 if TYPE_CHECKING:
     import argparse
@@ -100,14 +98,11 @@ def _part(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def _tensors(path: Path) -> list[dict[str, Any]]:
-    """Shapes and dtypes from the header of a safetensors file, whose length must be what the header says."""
+    """Shapes and dtypes of a safetensors file, whose length must be what its header says."""
     what = fault(path)
     if what is not None:
         raise CommandError(f"{path} {what}")
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    return [value for name, value in header.items() if name != "__metadata__"]
+    return list(read_header(path).values())
 
 
 def _sha256(path: Path) -> str:

@@ -267,7 +267,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add(
         "--compile",
         action="store_true",
-        help="torch compiles the UNet (minutes), which then runs faster; wants a compiler",
+        help="torch compiles the UNet (minutes), which then runs faster; wants a compiler and Python's headers",
     )
     add("--vae-slicing", action="store_true", help="pictures pass the autoencoder one by one, in less memory")
     add(

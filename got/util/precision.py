@@ -10,6 +10,8 @@ import os
 import shlex
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,14 +58,16 @@ def warn_if_imitated(dtype: torch.dtype, device: str | torch.device) -> None:
         _LOG.warning("This %s only imitates %s: float32 is many times as fast", torch.device(device).type, name)
 
 
-def missing_compiler(device: str | torch.device) -> str | None:
-    """Why `torch.compile` finds no compiler: inductor wants one of C++ for a CPU, triton one of C for a GPU of NVIDIA.
+def missing_to_compile(device: str | torch.device) -> str | None:
+    """What `torch.compile` lacks: inductor wants a C++ compiler for a CPU, triton one of C for a GPU of NVIDIA.
+
+    Both compile against Python's headers.
 
     Args:
         device: Where the compiled network will run.
 
     Returns:
-        A clause that names what was tried and what to do; None if there is one, or the device needs none.
+        A clause that names what is missing and what to do; None if nothing is, or the device needs nothing.
     """
     kind = torch.device(device).type
     if kind not in ("cpu", "cuda"):
@@ -72,13 +76,14 @@ def missing_compiler(device: str | torch.device) -> str | None:
     variable, usual = ("CXX", (gnu,)) if kind == "cpu" else ("CC", ("gcc", "clang"))
     named = os.environ.get(variable)
     tried = usual if named is None else (named,)
-    if any(_runs(command) for command in tried):
-        return None
-    if named is not None:
-        return f"{variable} names {named!r}, which does not run"
-    return (
-        f"{' and '.join(usual)} cannot be run: install one (on Debian, apt-get install g++) or name one in {variable}"
-    )
+    if not any(_runs(command) for command in tried):
+        if named is not None:
+            return f"{variable} names {named!r}, which does not run"
+        install = "install one (on Debian, apt-get install g++)"
+        return f"{' and '.join(usual)} cannot be run: {install} or name one in {variable}"
+    if sys.platform != "darwin" and not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "Python's headers are missing (on Debian, apt-get install python3-dev)"
+    return None
 
 
 def _runs(command: str) -> bool:

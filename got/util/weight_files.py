@@ -6,11 +6,14 @@ import json
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 """Of files that hold weights."""
 _LFS = b"version https://git-lfs.github.com/spec/"
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
+_LONGEST_TEXT = 512
+"""Bytes: a file of words alone that is no longer is an error message that a server sent in place of weights."""
 
 
 def fault(path: Path) -> str | None:
@@ -35,7 +38,7 @@ def fault(path: Path) -> str | None:
         return "does not exist"
     try:
         with path.open("rb") as file:
-            head = file.read(512)
+            head = file.read(_LONGEST_TEXT + 1)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if not head:
@@ -44,11 +47,37 @@ def fault(path: Path) -> str | None:
         return "is a Git LFS pointer, not the weights: `git lfs pull` fetches them"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_MARKUP):
         return "is a web page, not weights: download the file itself"
+    if (text := _text(head)) is not None:
+        return f"is text, not weights: {text}"
     if head.startswith(b"PK\x03\x04"):
-        return None if zipfile.is_zipfile(path) else "is cut short: its archive has no end; download it again"
+        return _archive_fault(path)
     if is_safetensors(path):
         return _cut_short(path)
     return "is no safetensors file" if path.suffix == ".safetensors" else None
+
+
+def _text(head: bytes) -> str | None:
+    """The beginning of a short file that holds nothing but words, in one line; None for any other file.
+
+    >>> _text(b"Entry  not found"), _text(b'{"error": "Invalid username"}')
+    ('Entry not found', '{"error": "Invalid username"}')
+    """
+    if len(head) > _LONGEST_TEXT:
+        return None
+    try:
+        words = " ".join(head.decode("utf-8-sig").split())
+    except UnicodeDecodeError:
+        return None
+    return words[:80] if words.isprintable() else None
+
+
+def _archive_fault(path: Path) -> str | None:
+    if path.suffix == ".safetensors":
+        return "is a zip archive, as torch saves one, not safetensors"
+    try:
+        return None if zipfile.is_zipfile(path) else "is cut short: its archive has no end; download it again"
+    except zipfile.BadZipFile as error:
+        return f"is a damaged archive ({error}); download it again"
 
 
 def fault_in(folder: Path) -> str | None:
@@ -76,17 +105,24 @@ def is_safetensors(path: Path) -> bool:
     return len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] < 100_000_000
 
 
+def read_header(path: Path) -> dict[str, dict[str, Any]]:
+    """The tensors of a safetensors file without `fault`, by name: dtype, shape and place, as its header says."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    keys = ("dtype", "shape", "data_offsets")
+    return {name: {key: tensor[key] for key in keys} for name, tensor in header.items() if name != "__metadata__"}
+
+
 def _cut_short(path: Path) -> str | None:
     """Whether a safetensors file is shorter or longer than its header says."""
     size = path.stat().st_size
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        if 8 + length > size:
-            return f"is cut short: {size} bytes are not even its header; download it again"
-        try:
-            header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            return "is no safetensors file: its header is damaged"
-    expected = 8 + length + max(ends, default=0)
+    if 8 + length > size:
+        return f"is cut short: {size} bytes are not even its header; download it again"
+    try:
+        expected = 8 + length + max((entry["data_offsets"][1] for entry in read_header(path).values()), default=0)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return "is no safetensors file: its header is damaged"
     return None if size == expected else f"is cut short: expected {expected} bytes but got {size}; download it again"

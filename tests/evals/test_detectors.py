@@ -75,6 +75,15 @@ def test_deformable_attention_has_the_shape_of_the_compiled_one():
         (OSError("libgthread-2.0.so.0: cannot open"), r"libgthread.*apt-get install libgl1 libglib2\.0-0"),
         (ModuleNotFoundError("No module named 'mmengine'", name="mmengine"), "mends it: pip install onedl-mmengine$"),
         (ModuleNotFoundError("No module named 'imaug.x'", name="imaug.x"), "mends it: pip install imaug$"),
+        (ImportError("libGLX.so.0: cannot open"), "pip install .*headless"),
+        (ImportError("libxcb-shm.so.0: cannot open"), "pip install .*headless"),
+        (ImportError("libcudart.so.12: cannot open shared object file"), "mends it: install the project again"),
+        (
+            ImportError(
+                "/v/lib/python3.11/site-packages/mmcv/_ext.cpython-311-x86_64-linux-gnu.so: undefined symbol: _ZN2at"
+            ),
+            "undefined symbol.*mends it: install the project again",
+        ),
         (ValueError("numpy.dtype size changed"), r"numpy\.dtype size changed; .*fresh environment"),
     ],
 )
@@ -177,7 +186,7 @@ def test_missing_weights_are_one_error(spec):
 def test_a_text_file_is_no_weights_file(tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_text("not weights")
-    with pytest.raises(UserError, match="is no safetensors file"):
+    with pytest.raises(UserError, match="is text, not weights: "):
         weights.read(path)
 
 

@@ -54,7 +54,7 @@ def broken(tmp_path):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("--detector", "icon:{}/broken.safetensors"), "broken.safetensors is no safetensors file"),
+        (("--detector", "icon:{}/broken.safetensors"), "broken.safetensors is text, not weights: not weights"),
         (("--detector", "hf:{}/folder", "--embedder", "icon"), "hf:{}/folder cannot be loaded"),
         (("--detector", "nothing", "--embedder", "icon"), "Expected a detector among"),
         (("--embedder", "openclip:ViT-B-32/{}/broken.pth"), "broken.pth"),

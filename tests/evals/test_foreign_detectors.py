@@ -38,6 +38,7 @@ def seeded(network):
 STATE = {"a.weight": torch.arange(3.0), "b": torch.zeros(2)}
 
 
+OTHER = {key: value + 1 for key, value in STATE.items()}
 PREFIXED = {f"_orig_mod.module.{key}": value for key, value in STATE.items()}
 AVERAGED = {"steps": torch.tensor(4), **{f"module.{key}": value for key, value in STATE.items()}}
 
@@ -50,11 +51,21 @@ AVERAGED = {"steps": torch.tensor(4), **{f"module.{key}": value for key, value i
         ({"state_dict": STATE, "meta": {"epoch": 3}}, ".pth"),
         ({"model": STATE, "optimizer": {"state": {0: torch.ones(1)}}}, ".pth"),
         ({"ema_state_dict": AVERAGED}, ".pth"),
-        ({"state_dict": STATE, "ema_state_dict": {key: value + 1 for key, value in AVERAGED.items()}}, ".pth"),
+        ({"state_dict": STATE, "ema_state_dict": OTHER}, ".pth"),
         (PREFIXED, ".pth"),
         (PREFIXED, ".safetensors"),
         ({"state_dict": {f"model.{key}": value for key, value in STATE.items()}, "epoch": 1}, ".pth"),
         ({"model": {"state_dict": STATE}}, ".pth"),
+        *(
+            ({kept: OTHER, averaged: AVERAGED}, ".pth")
+            for kept, averaged in (
+                ("model", "ema"),
+                ("model", "model_ema"),
+                ("model_state_dict", "ema_state_dict"),
+                ("state_dict", "state_dict_ema"),
+            )
+        ),
+        ({"model": OTHER, "ema": {"module": STATE, "updates": 7}}, ".pth"),
     ],
 )
 def test_weights_are_found_in_the_usual_wrappings(tmp_path, saved, suffix):
@@ -69,6 +80,25 @@ def test_a_checkpoint_without_weights_says_what_it_holds(tmp_path):
     torch.save({"optimizer": {"lr": 0.1}, "epoch": 3}, tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"holds no weights; a state dict was expected.*not optimizer, epoch"):
         weights.read_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_checkpoint_is_read_or_refused_but_never_ends_in_another_error(tmp_path, zipped):
+    """torch and pickle answer damage with errors of many kinds."""
+    path, rng = tmp_path / "a.pth", np.random.default_rng(0)
+    torch.save({"state_dict": STATE, "meta": {"epoch": 3}}, path, _use_new_zipfile_serialization=zipped)
+    whole, said = path.read_bytes(), set()
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(int(rng.integers(1, 4))):
+            data[int(rng.integers(len(data)))] ^= int(rng.integers(1, 256))
+        path.write_bytes(data)
+        try:
+            weights.read_checkpoint(path)
+        except UserError as error:
+            said.add((len(str(error).splitlines()), type(error.__cause__).__name__))
+    assert {lines for lines, _ in said} == {1}
+    assert len(said) > 4
 
 
 # -------------------------------------------------------------------------------------------------- files that are none
@@ -91,6 +121,8 @@ def cut(path):
 WRONG = {
     "is a Git LFS pointer, not the weights: `git lfs pull`": pointer,
     "is a web page, not weights": page,
+    "is text, not weights: Entry not found": lambda path: path.write_text("Entry not found\n"),
+    """is text, not weights: {"error": "Invalid name"}""": lambda path: path.write_text('{"error":\n"Invalid name"}'),
     "is empty": lambda path: path.write_bytes(b""),
     "is cut short": cut,
     "is a folder": lambda path: path.mkdir(),
@@ -425,6 +457,23 @@ def test_owl_has_a_text_for_each_class(tmp_path, kind):
     again = open_vocabulary.OpenVocabularyDetector("again", detector.network, detector._processor, [single], "cpu")
     again.min_score = 0.0
     assert best.score == pytest.approx(max(d.score for d in again.detect(images[:1])[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "box"), [("owlvit", (12, 8, 18, 12)), ("owlv2", (12, 12, 18, 18))])
+def test_owl_says_boxes_in_the_pixels_of_the_image(tmp_path, kind, box):
+    """OWL-ViT squeezes an image of 60 x 40 into a square, OWLv2 fills it up below."""
+    save_owl(tmp_path, kind)
+    detector = make_detector(f"hf:{tmp_path}")
+    detector.min_score = 0.0
+
+    def place(network, inputs, outputs):
+        outputs.pred_boxes[:] = torch.tensor([0.25, 0.25, 0.1, 0.1])
+        return outputs
+
+    detector.network.register_forward_hook(place)
+    found = detector.detect([picture((60, 40))])[0]
+    assert len(found) == 16
+    assert all(each.box_xyxy_px == pytest.approx(box, abs=1e-4) for each in found)
 
 
 def test_open_vocabulary_of_another_family_is_refused_by_name(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import pytest
 from judge_kit import KEY, fails, serve
@@ -157,8 +158,19 @@ def test_a_run_without_a_score_is_no_baseline(unscored, capsys, tmp_path):
     assert not (tmp_path / "base.json").exists()
 
 
-def test_the_help_and_the_readme_name_the_exit_code():
-    assert "1 nothing was scored" in cli.build_parser(geneval.SUITE).epilog
+def test_the_help_and_the_readme_name_the_exit_code(capsys):
+    suites = [geneval.SUITE, *(importlib.import_module(f"evals.{name}").SUITE for name in EDITING)]
+    helps = {suite.name: (cli.build_parser(suite).format_help(), "1 nothing was scored") for suite in suites}
+    for main, words in (
+        (ablation.main, "1 a cell scored nothing"),
+        (judge_agreement.main, "1 no correlation could be computed"),
+        (reports_main, "1 no image has a score"),
+    ):
+        with pytest.raises(SystemExit, match="0"):
+            main(["--help"])
+        helps[main.__module__] = capsys.readouterr().out, words
+    helps["README"] = (Path(__file__).parents[2] / "README.md").read_text(), "1 nothing was scored"
+    assert [name for name, (text, words) in helps.items() if words not in " ".join(text.split())] == []
 
 
 # ----------------------------------------------------------------------------------------------- before the first image

@@ -238,6 +238,7 @@ class Harmful:
         (b"", "Cannot read"),
         (b"not a checkpoint", "Cannot read"),
         (pickle.dumps(Harmful()), "Cannot read"),
+        (b"\x80\x02.", "Cannot read"),  # a pickle of nothing, at which torch raises IndexError
     ],
 )
 def test_files_that_are_no_checkpoint(tmp_path, monkeypatch, content, message):

@@ -71,10 +71,23 @@ def test_a_saved_pipeline_is_shared_out_over_devices_as_any_of_diffusers(pipe, t
 
 
 @pytest.fixture
-def compiler(monkeypatch):
-    """A compiler for what is compiled on a processor without one: not inductor's code, but the graph as it is."""
+def headers(monkeypatch, tmp_path_factory):
+    """The folder of Python's headers."""
+    folder = tmp_path_factory.mktemp("include")
+    (folder / "Python.h").touch()
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(folder))
+    monkeypatch.setattr("sys.platform", "linux")
+    return folder
+
+
+@pytest.fixture
+def compiler(request, monkeypatch):
+    """What compiling wants of a processor without it: not inductor's code is run, but the graph as it is."""
     if DEVICE == "cpu":
+        request.getfixturevalue("headers")
         monkeypatch.setenv("CXX", "true")
+    elif missing := precision.missing_to_compile(DEVICE):
+        pytest.skip(missing)
 
 
 @pytest.mark.usefixtures("compiler")
@@ -270,10 +283,15 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_read(
 
 
 @pytest.mark.parametrize(("device", "variable"), [("cpu", "CXX"), ("cuda", "CC")])
-def test_a_compiler_that_runs_is_found_by_its_variable(monkeypatch, device, variable):
+def test_a_compiler_that_runs_is_found_by_its_variable_and_is_not_enough_without_headers(
+    monkeypatch, headers, device, variable
+):
     monkeypatch.setenv(variable, f"{sys.executable} -I")
-    assert precision.missing_compiler(device) is None
-    assert precision.missing_compiler("mps") is None
+    assert precision.missing_to_compile(device) is None
+    (headers / "Python.h").unlink()
+    with pytest.raises(checkpoint.PlaceError, match=r"but Python's headers are missing .*apt-get install python3-dev"):
+        checkpoint.load("nowhere", device, compiled=True)
+    assert precision.missing_to_compile("mps") is None
 
 
 def test_short_floats_that_are_only_imitated_are_warned_about(monkeypatch, caplog):

@@ -4,6 +4,8 @@ import json
 
 import got_kit
 import pytest
+import safetensors.torch
+import torch
 
 from got import __main__ as command
 from got import checkpoint
@@ -41,6 +43,34 @@ def test_a_missing_shard_is_noticed(saved, capsys, part, index):
     (saved / part / index).write_text(json.dumps({"weight_map": {"a": "part-2.safetensors"}}))
     assert command.main(["info", str(saved)]) == 2
     assert capsys.readouterr().err == f"error: {saved / part} has no file part-2.safetensors\n"
+
+
+def archive(path):
+    torch.save({"a": torch.zeros(3)}, path)
+
+
+def no_shape(path):
+    safetensors.torch.save_file({"a": torch.zeros(3)}, path)
+    path.write_bytes(path.read_bytes().replace(b'"shape"', b'"shapf"'))
+
+
+def answer(path):
+    path.write_text('{"error": "Repository not found"}')
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (archive, "is a zip archive, as torch saves one, not safetensors"),
+        (no_shape, "is no safetensors file: its header is damaged"),
+        (answer, 'is text, not weights: {"error": "Repository not found"}'),
+    ],
+)
+def test_a_file_that_is_no_safetensors_is_called_what_it_is(saved, capsys, damage, said):
+    path = saved / "unet" / "diffusion_pytorch_model.safetensors"
+    damage(path)
+    assert command.main(["info", str(saved)]) == 2
+    assert capsys.readouterr().err == f"error: {path} {said}\n"
 
 
 @pytest.mark.parametrize("size", [None, [64], 0])

@@ -26,7 +26,8 @@ def chromium():
         [sys.executable, "-m", "playwright", "--version"], capture_output=True, text=True, check=False
     )
     if driver.returncode:
-        pytest.skip(f"playwright's driver cannot start: {driver.stderr.strip().splitlines()[-1]}")
+        said = driver.stderr.strip().splitlines() or [f"exit code {driver.returncode}"]
+        pytest.skip(f"playwright's driver cannot start: {said[-1]}")
     with playwright.sync_playwright() as run:
         try:
             browser = run.chromium.launch(executable_path=found, args=flags)
@@ -260,25 +261,29 @@ def test_paper_is_light_and_has_no_controls(opened):
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
-_NO_DRIVER = """#!/bin/sh
+_DRIVERS = {
+    "driver's library": """#!/bin/sh
 echo "node: error while loading shared libraries: libatomic.so.1: cannot open shared object file" >&2
 exit 127
-"""
+""",
+    "driver's last words": "#!/bin/sh\nexit 7\n",
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "reason"),
     [
-        ("driver", "Cannot launch Node.js"),
+        ("driver", "playwright's driver cannot start: "),
         ("driver's library", "playwright's driver cannot start: node: error .* libatomic"),
+        ("driver's last words", "playwright's driver cannot start: exit code 7"),
         ("playwright's library", r"could not import 'playwright.sync_api': libstdc\+\+"),
     ],
 )
 def test_these_tests_are_skipped_where_playwright_cannot_start(tmp_path, missing, reason):
     environment, node = dict(os.environ, PLAYWRIGHT_NODEJS_PATH=str(tmp_path / "node")), tmp_path / "node"
-    if missing == "driver's library":
-        node.write_text(_NO_DRIVER)
+    if missing in _DRIVERS:
+        node.write_text(_DRIVERS[missing])
         node.chmod(0o755)
     elif missing == "playwright's library":
         (tmp_path / "greenlet.py").write_text("raise ImportError('libstdc++.so.6: cannot open shared object file')")
