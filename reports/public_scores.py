@@ -14,7 +14,7 @@ from evals.core.records import Case, UserError
 from evals.geneval import prompts, scores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from evals.core.run_directory import Key
@@ -39,7 +39,7 @@ def place_of(path: Path) -> Path | None:
 
 
 def key_of_name(filename: str) -> Key:
-    """Case and index of an image by its place in GenEval's layout.
+    """Case and number of an image by its place in GenEval's layout.
 
     >>> key_of_name("/data/sdxl/00042/samples/0001.png"), key_of_name("7/samples/2.jpg")
     (('00042', 1), ('00007', 2))
@@ -52,6 +52,9 @@ def key_of_name(filename: str) -> Key:
 
 def checked(lines: Sequence[dict[str, Any]], place: Path) -> list[tuple[Key, dict[str, Any]]]:
     """Each line with its case and index; metadata as a record.
+
+    Images have any numbers, such as their seeds. The index is the number's rank: among all numbers of the file where
+    every prompt draws from as many as it has images, otherwise among its own prompt's.
 
     Raises:
         UserError: A line has not what the public scorer writes, or an image stands in two.
@@ -68,7 +71,26 @@ def checked(lines: Sequence[dict[str, Any]], place: Path) -> list[tuple[Key, dic
         found[key] = read
     if not found:
         raise UserError(f"{place} has no lines; expected one per image, as GenEval's public scorer writes them")
-    return list(found.items())
+    index = _indexes(found)
+    return [((case, index[case, number]), line) for (case, number), line in found.items()]
+
+
+def _indexes(keys: Iterable[Key]) -> dict[Key, int]:
+    """Index of each image by its case and number, from 0 and below the most images that a case has.
+
+    >>> _indexes([("00000", 1), ("00000", 2), ("00001", 2)])
+    {('00000', 1): 0, ('00000', 2): 1, ('00001', 2): 1}
+    >>> _indexes([("00000", 42), ("00000", 3000000), ("00001", 7)])
+    {('00000', 42): 0, ('00000', 3000000): 1, ('00001', 7): 0}
+    """
+    numbers: dict[str, set[int]] = {}
+    for case, number in keys:
+        numbers.setdefault(case, set()).add(number)
+    every = set().union(*numbers.values())
+    shared = len(every) == max(map(len, numbers.values()))
+    orders = {case: sorted(every if shared else own) for case, own in numbers.items()}
+    ranks = {case: {number: rank for rank, number in enumerate(order)} for case, order in orders.items()}
+    return {(case, number): ranks[case][number] for case in numbers for number in sorted(numbers[case])}
 
 
 def _line(line: dict[str, Any]) -> tuple[Key, dict[str, Any]]:
