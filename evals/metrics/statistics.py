@@ -65,7 +65,8 @@ class Estimate:
         return dataclasses.asdict(self)
 
 
-_NOTHING = Estimate(value=None, low=None, high=None, n=0, clusters=0)
+NOTHING = Estimate(value=None, low=None, high=None, n=0, clusters=0)
+"""Where nothing was scored."""
 
 
 def by_cluster(values: Iterable[float | None], clusters: Iterable[str]) -> tuple[list[float], list[int]]:
@@ -118,7 +119,7 @@ def share(right: ArrayLike, images: ArrayLike, tasks: Sequence[str] | None = Non
     labels = np.asarray(tasks if tasks is not None else ["all"] * len(size))
     total, size, labels = total[size > 0], size[size > 0], labels[size > 0]
     if len(size) == 0:
-        return _NOTHING
+        return NOTHING
     found = _share(total, size, labels)
     return Estimate(
         value=found.value, low=found.low, high=found.high, n=round(float(size.sum())), clusters=len(size)
@@ -221,7 +222,7 @@ def ratio(sums: ArrayLike, counts: ArrayLike, rng: np.random.Generator, resample
     total, size = total[size > 0], size[size > 0]
     clusters = len(size)
     if clusters == 0:
-        return _NOTHING
+        return NOTHING
     times_drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)  # (resamples, clusters)
     low, high = percentiles((times_drawn @ total) / (times_drawn @ size))
     return Estimate(value=float(total.sum() / size.sum()), low=low, high=high, n=int(size.sum()), clusters=clusters)
