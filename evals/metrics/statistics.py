@@ -105,7 +105,8 @@ def share(right: ArrayLike, images: ArrayLike, tasks: Sequence[str] | None = Non
 
     Returns:
         The share. The interval is never of width 0, and no run has a higher lower end than one of the same prompts
-        that is all right. How often it holds the truth is measured by ``python tests/kits/interval_kit.py``.
+        that is all right. How often it holds the truth, and in which runs one more wrong image may raise an end,
+        is in ``docs/protocol.md``.
 
     >>> estimate = share([4, 0, 2, 2], [4, 4, 4, 4])
     >>> estimate.value, round(estimate.low, 3), round(estimate.high, 3), estimate.n, estimate.clusters
