@@ -58,6 +58,12 @@ def test_any_numbers_of_images_are_their_order(tmp_path, names):
     assert run.scores["faults"] == {"00000/2": "untraced", "00002/1": "untraced"}
 
 
+def test_a_public_scores_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = public(tmp_path / "theirs", ["11"]) / "results.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_run(path).scores["overall"]["score"]["n"] == 2
+
+
 def test_an_image_that_a_prompt_lacks_is_missing_where_others_have_its_number(tmp_path):
     folder = public(tmp_path / "theirs", ["110", "111"], names=(1, 2, 3))
     write_lines(folder / "results.jsonl", runner_kit.lines(folder / "results.jsonl")[1:])
