@@ -212,16 +212,14 @@ def plan_of(suite: Suite, cell: Cell, shared: Sequence[str], output: Path) -> Pl
 
 
 def case_scores(folder: Path) -> dict[str, tuple[str, float, int]]:
-    """Of a finished run: task, share of right images and their number by case."""
+    """Of a finished run: task, share of right images and their number by case; equal prompts are one case."""
     results, _ = read_lines(RunDirectory(folder).results)
     observations, _ = read_lines(RunDirectory(folder).observations)
     right: dict[str, list[bool]] = {}
     tags: dict[str, str] = {}
-    first: dict[str, str] = {}
     for line, seen in zip(results, observations, strict=True):
-        case = seen["case"]
-        if "prompt" in line:  # equal prompts under several ids are one case
-            case = first.setdefault(alike(line["prompt"], json.loads(line["metadata"])), case)
+        # Not the first id of a prompt: its images may be missing in this cell alone.
+        case = alike(line["prompt"], json.loads(line["metadata"])) if "prompt" in line else seen["case"]
         right.setdefault(case, []).append(line["correct"])
         tags[case] = line["tag"] if "tag" in line else line["category"]
     return {case: (tags[case], float(np.mean(values)), len(values)) for case, values in right.items()}
@@ -234,17 +232,13 @@ def seconds_per_image(folder: Path) -> float | None:
     return float(np.mean(list(drawn.values()))) if drawn else None
 
 
-_NOTHING = {"value": None, "low": None, "high": None, "n": 0, "clusters": 0}
-"""The score of a cell without any image."""
-
-
 def estimates(scores: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The share of right images, overall and by task; of an editing suite, of edits done with the rest untouched."""
     if "tasks" in scores:
         return scores["overall"]["score"], {tag: block["score"] for tag, block in scores["tasks"].items()}
     blocks = {tag: block["measured"] for tag, block in [("", scores["overall"]), *scores["categories"].items()]}
     both = {tag: block["shares"]["both"] for tag, block in blocks.items() if block is not None}
-    return both.pop("", _NOTHING), both
+    return both.pop("", statistics.NOTHING.as_dict()), both
 
 
 def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -196,7 +196,7 @@ def load_lines(path: Path) -> list[dict[str, Any]]:
     """The records of one of a run's logs (results, observations, chains), in the file's order."""
     try:
         # Not splitlines(): JSON may hold other line ends, such as U+2028.
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run the benchmark with --output {path.parent} first") from None
     except ValueError as error:

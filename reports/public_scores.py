@@ -54,6 +54,9 @@ def key_of_name(filename: str) -> Key:
 def checked(lines: Sequence[dict[str, Any]], place: Path) -> list[tuple[Key, dict[str, Any]]]:
     """Each line with its case and index; metadata as a record. Numbers that are no indexes, as seeds, are ranks.
 
+    Images have any numbers, such as their seeds. The index is the number's rank: among all numbers of the file where
+    every prompt draws from as many as it has images, otherwise among its own prompt's.
+
     Raises:
         UserError: A line has not what the public scorer writes, or an image stands in two.
     """

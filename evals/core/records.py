@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import io
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -279,6 +281,25 @@ def world_of(args: argparse.Namespace) -> str:
     """
     icons = getattr(args, "data", None) is None and in_icon_world(args.detector)
     return "icon world" if icons else "photographs"
+
+
+_NAMED = re.compile(r"^(\w+: )?(?:(?:[^:]*\.\w{2,7}(?: row \d+)?|\S*/\S*): |(?:images/)?\d+/)")
+"""A kind of error, perhaps, and the file that it speaks of."""
+
+
+def causes_of(failures: Sequence[Mapping[str, Any]]) -> collections.Counter[str]:
+    """How often each stage failed for each cause: a sample's last failure counts, without the names of its own files.
+
+    >>> errors = ["ValueError: a/b.png: cut short", "7/metadata.jsonl is for 'a', not 'b'", "no label for 'bear'"]
+    >>> lines = [{"case": "0", "index": i, "stage": "generate", "error": words} for i, words in enumerate(errors)]
+    >>> list(causes_of(lines))
+    ['generate: ValueError: cut short', 'generate: metadata.jsonl is for …, not …', 'generate: no label for …']
+    >>> causes_of([{**lines[0], "error": "out of memory"}, {**lines[0], "error": "00042/samples/0001: no such image"}])
+    Counter({'generate: no such image': 1})
+    """
+    last = {(line["case"], line["index"]): line for line in failures}
+    words = ((line["stage"], re.sub(r"'[^']*'|\"[^\"]*\"", "…", line["error"])) for line in last.values())
+    return collections.Counter(f"{stage}: {_NAMED.sub(lambda found: found[1] or '', error)}" for stage, error in words)
 
 
 def counted_causes(by_cause: Mapping[str, int], shown: int = 3) -> str:

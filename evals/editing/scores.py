@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import collections
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
 from rich.table import Table
 
-from evals.core.records import Judgement, counted_causes, unlabelled, world_of
+from evals.core.records import Judgement, causes_of, counted_causes, unlabelled, world_of
 from evals.judges import measured
 from evals.metrics import images, judging, statistics
 from evals.metrics.edits import EditTruth
@@ -52,7 +51,6 @@ def summarize(
     for case in cases:
         wanted[case.tag] += args.images_per_prompt
     total = sum(wanted.values())
-    causes = collections.Counter(f"{line['stage']}: {_cause(line['error'])}" for line in failures)
     return {
         "model": args.model,
         "checkpoint": args.checkpoint if args.model == "got" else None,
@@ -68,19 +66,14 @@ def summarize(
             )
             for name, belongs in pools.items()
         },
-        "missing": {"total": total - len(observations), "by_cause": dict(causes.most_common()), **unlabelled(failures)},
+        "missing": {
+            "total": total - len(observations),
+            "by_cause": dict(causes_of(failures).most_common()),
+            **unlabelled(failures),
+        },
         "faults": _faults(observations),
         "intervals": statistics.INTERVALS,
     }
-
-
-def _cause(error: str) -> str:
-    """An error without the names that would make each one a cause of its own: those in front of it and in quotes.
-
-    >>> _cause("a/b.png: cut short"), _cause("the detector has no label for 'bear, zebra'")
-    ('cut short', 'the detector has no label for …')
-    """
-    return re.sub(r"'[^']*'", "…", error.partition(": ")[2] or error)
 
 
 def _faults(observations: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from evals.core.records import alike, counted_causes, unlabelled
+from evals.core.records import alike, causes_of, counted_causes, unlabelled
 from evals.core.vocabulary import TASKS
 from evals.metrics import statistics
 
@@ -80,8 +79,8 @@ class Outcome:
 Group: TypeAlias = "tuple[str, list[Outcome]]"
 """The images of a case, under a name that cases of equal content share: these are one cluster of the intervals."""
 
-Cluster: TypeAlias = "tuple[float, int]"
-"""Sum and number of the values of one cluster."""
+Clusters: TypeAlias = "tuple[list[float], list[int]]"
+"""Sum and number of the values of each cluster."""
 
 
 def summarize(
@@ -109,19 +108,21 @@ def summarize(
     tags = {case.tag for case in cases}
     ordered = [tag for tag in TASKS if tag in tags] + sorted(tags - set(TASKS))
     groups: dict[str, list[Group]] = {tag: [] for tag in ordered}
+    first: dict[str, str] = {}
     for case in cases:
-        groups[case.tag].append((alike(case.prompt, case.metadata), by_case[case.id]))
+        name = first.setdefault(alike(case.prompt, case.metadata), case.id)
+        groups[case.tag].append((name, by_case[case.id]))
     every = [group for tag in ordered for group in groups[tag]]
     right = {tag: _clusters(groups[tag], _right) for tag in ordered}
-    tasks = {tag: _block(groups[tag], _share(right[tag]), images_per_prompt, rng) for tag in ordered}
-    clusters = [(tag, cluster) for tag in ordered for cluster in right[tag]]
-    overall = _share([cluster for _, cluster in clusters], [tag for tag, _ in clusters])
+    tasks = {tag: _block(groups[tag], statistics.share(*right[tag]), images_per_prompt, rng) for tag in ordered}
+    totals, numbers = ([value for tag in ordered for value in right[tag][part]] for part in (0, 1))
+    overall = statistics.share(totals, numbers, [tag for tag in ordered for _ in right[tag][0]])
     return {
         "overall": {
             **_block(every, overall, images_per_prompt, rng),
             **_overall_bounds(list(tasks.values())),
         },
-        "images": _share(_clusters(every, _right)).as_dict(),
+        "images": statistics.share(*_clusters(every, _right)).as_dict(),
         "tasks": tasks,
         "missing": _missing(failures, by_case, images_per_prompt),
         "directions": DIRECTIONS,
@@ -133,27 +134,14 @@ def _right(outcome: Outcome) -> Sequence[bool]:
     return [outcome.correct]
 
 
-def _clusters(groups: Sequence[Group], values: Callable[[Outcome], Sequence[float]]) -> list[Cluster]:
+def _plan_right(outcome: Outcome) -> Sequence[bool]:
+    return [] if outcome.plan_correct is None else [outcome.plan_correct]
+
+
+def _clusters(groups: Sequence[Group], values: Callable[[Outcome], Sequence[float]]) -> Clusters:
     """The images' values by prompt."""
-    return _clustered([(name, [value for one in outcomes for value in values(one)]) for name, outcomes in groups])
-
-
-def _clustered(groups: Sequence[tuple[str, Sequence[float]]]) -> list[Cluster]:
-    """Sum and number of the values; those of equal names are one cluster."""
-    clusters: dict[str, list[float]] = {}
-    for name, values in groups:
-        clusters.setdefault(name, []).extend(values)
-    return [(sum(each), len(each)) for each in clusters.values()]
-
-
-def _share(clusters: Sequence[Cluster], tasks: Sequence[str] | None = None) -> Estimate:
-    """Share of values that are true: of all, or the mean over tasks."""
-    return statistics.share([total for total, _ in clusters], [number for _, number in clusters], tasks)
-
-
-def _mean(clusters: Sequence[Cluster], rng: np.random.Generator) -> Estimate:
-    """Mean of measurements."""
-    return statistics.ratio([total for total, _ in clusters], [number for _, number in clusters], rng)
+    named = [(value, name) for name, outcomes in groups for one in outcomes for value in values(one)]
+    return statistics.by_cluster([value for value, _ in named], [name for _, name in named])
 
 
 def _block(
@@ -163,20 +151,22 @@ def _block(
     every = [outcome for _, group in groups for outcome in group]
     missing = len(groups) * images_per_prompt - len(every)
     correct = sum(outcome.correct for outcome in every)
-    any_right = [(name, [any(outcome.correct for outcome in group)]) for name, group in groups if group]
+    any_right = [(name, any(outcome.correct for outcome in group)) for name, group in groups if group]
     faults = collections.Counter(outcome.fault for outcome in every)
     return {
         "score": score.as_dict(),
         "bounds": list(statistics.bounds(correct, len(every), missing)) if missing > 0 else None,
         "missing": missing,
-        "prompts_any": _share(_clustered(any_right)).as_dict(),
-        "plan": _share(_clusters(groups, lambda o: [] if o.plan_correct is None else [o.plan_correct])).as_dict(),
+        "prompts_any": statistics.share(
+            *statistics.by_cluster([right for _, right in any_right], [name for name, _ in any_right])
+        ).as_dict(),
+        "plan": statistics.share(*_clusters(groups, _plan_right)).as_dict(),
         "faults": {name: faults[name] for name in FAULTS},
         "right_despite_plan": sum(o.correct and o.plan_correct is False for o in every),
         "layout": {
-            "iou": _mean(_clusters(groups, lambda o: o.fit.ious if o.fit else ()), rng).as_dict(),
-            "recall": _share(_clusters(groups, lambda o: o.fit.hits if o.fit else ())).as_dict(),
-            "offset": _mean(_clusters(groups, lambda o: o.fit.offsets if o.fit else ()), rng).as_dict(),
+            "iou": statistics.ratio(*_clusters(groups, lambda o: o.fit.ious if o.fit else ()), rng).as_dict(),
+            "recall": statistics.share(*_clusters(groups, lambda o: o.fit.hits if o.fit else ())).as_dict(),
+            "offset": statistics.ratio(*_clusters(groups, lambda o: o.fit.offsets if o.fit else ()), rng).as_dict(),
         },
     }
 
@@ -194,22 +184,10 @@ def _missing(
 ) -> dict[str, Any]:
     """Images without a score, counted by cause."""
     total = sum(images_per_prompt - len(group) for group in by_case.values())
-    # A sample can fail more than once; its last failure counts.
-    last = {(line["case"], line["index"]): f"{line['stage']}: {_cause(line['error'])}" for line in failures}
-    causes = collections.Counter(last.values())
+    causes = causes_of(failures)
     if total > sum(causes.values()):
         causes["not made yet"] = total - sum(causes.values())
     return {"total": total, "by_cause": dict(causes.most_common()), **unlabelled(failures)}
-
-
-def _cause(error: str) -> str:
-    """An error without the names that make each one different.
-
-    >>> _cause("00042/samples/0001.png: no such image"), _cause("00042/metadata.jsonl is for 'a', not 'b'")
-    ('no such image', 'metadata.jsonl is for …, not …')
-    """
-    without_names = re.sub(r"'[^']*'|\"[^\"]*\"", "…", error)
-    return re.sub(r"^(images/)?\d+/(samples/\S+ )?", "", without_names)
 
 
 def headline(scores: dict[str, Any]) -> dict[str, Any]:

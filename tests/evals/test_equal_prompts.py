@@ -1,9 +1,10 @@
 """Prompts that stand in a file more than once: their images are one cluster, whatever their ids."""
 
 import json
+import shutil
 
 import numpy as np
-from report_kit import write_run
+from report_kit import write_lines, write_run
 from runner_kit import make_plan
 
 from evals import ablation
@@ -76,9 +77,23 @@ def test_equal_prompts_are_found_in_runs(tmp_path):
     (loaded,), _ = load([tmp_path / "run"])
     assert compare.of_run(loaded).first == {"00002": "00000"}
     scores = ablation.case_scores(tmp_path / "run")
-    assert set(scores) == {"00000", "00001"}
+    assert len(scores) == 2
     rights = [line["correct"] for line in load_lines(tmp_path / "run" / "results.jsonl")]
-    assert scores["00000"] == ("t", np.mean([*rights[:2], *rights[4:]]), 4)
+    assert scores[alike("two people", people)] == ("t", np.mean([*rights[:2], *rights[4:]]), 4)
+
+
+def test_an_ablation_compares_a_prompt_whose_first_line_failed_in_a_cell(tmp_path):
+    people = {"tag": "t", "include": [{"class": "person", "count": 2}], "prompt": "two people"}
+    lines = [people, {**people, "prompt": "three people"}, people]
+    (tmp_path / "own").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    scores = run(make_plan(whole, "--prompts", str(tmp_path / "own")))
+    shutil.copytree(whole, part)
+    for log in ("results.jsonl", "observations.jsonl"):
+        write_lines(part / log, load_lines(part / log)[2:])
+    cells = [(ablation.Cell(name=place.name, words=()), place, scores) for place in (whole, part)]
+    _, row = ablation.compare(cells)
+    assert row["difference"]["cases"] == 2
 
 
 def test_reports_say_whose_words_the_prompts_are(tmp_path):

@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pytest
-from PIL import Image
+from folder_kit import CASE, CASES, put, tell
 from runner_kit import TOOLS, ArithmeticDetector, contents, lines, make_plan
 
 from evals import emu_edit
@@ -15,21 +15,6 @@ from evals.geneval import prompts, suite
 from evals.harness import cli
 from evals.harness import plan as setup
 from evals.harness.runner import run
-
-CASES = prompts.cases(prompts.generate())
-CASE = CASES[3]
-
-
-def put(path, shade=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 6), (shade, 0, 0)).save(path)
-    return path
-
-
-def tell(root, name, metadata):
-    (root / name).mkdir(parents=True, exist_ok=True)
-    (root / name / "metadata.jsonl").write_text(json.dumps(metadata))
-
 
 # ------------------------------------------------------------------------------------------------------------- identity
 SMALL = ("--limit", "6")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from folder_kit import CASE, CASES, put, tell
 from PIL import Image
 from runner_kit import make_plan
 
@@ -12,22 +13,7 @@ from evals.core.records import Case, Sample, UserError
 from evals.generators import folder_images
 from evals.generators import registry as generators
 from evals.generators.folder import FolderGenerator
-from evals.geneval import prompts
 from evals.harness.runner import run
-
-CASES = prompts.cases(prompts.generate())
-CASE = CASES[3]
-
-
-def put(path, shade=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 6), (shade, 0, 0)).save(path)
-    return path
-
-
-def tell(root, name, metadata):
-    (root / name).mkdir(parents=True, exist_ok=True)
-    (root / name / "metadata.jsonl").write_text(json.dumps(metadata))
 
 
 def assign(root, cases=CASES, chosen=None, images=4):

@@ -1,5 +1,7 @@
 """Intervals of shares and of their differences: how often they hold the truth, and what they do at the edges."""
 
+import itertools
+
 import interval_kit
 import numpy as np
 import pytest
@@ -9,48 +11,62 @@ from scipy import stats
 
 from evals.metrics import statistics
 
-RUNS = 400
-SLACK = 0.022
-"""Two standard errors of a share of 95 % among so many runs."""
-TABLE = [(553, 0.64, "paper"), (553, 0.984, "mini"), (553, 0.995, "equal"), (60, 0.64, "equal"), (60, 0.95, "equal"),
-         (60, 0.95, "mini"), (60, 0.984, "mini"), (60, 0.995, "mini")]  # fmt: skip
+LEAST, MOST = 0.93, 0.975
+"""Between these, coverage is of 95 %: of runs from a fixed seed, so nothing is left to chance."""
+TABLE = {
+    (553, 0.64, "paper"): 0.0464, (553, 0.984, "mini"): 0.0149, (553, 0.995, "equal"): 0.0084,
+    (60, 0.64, "equal"): 0.1644, (60, 0.95, "equal"): 0.0752, (60, 0.95, "mini"): 0.0729, (60, 0.984, "mini"): 0.0453,
+    (60, 0.995, "mini"): 0.0298,
+}  # fmt: skip
+"""Prompts, overall score and profile -> mean width of the interval, measured in 1,000 other runs."""
+DIFFERENCES = {
+    (553, 0.5, 0.64, 0.66): 0.0648, (553, 0.5, 0.984, 0.984): 0.0194, (553, 0.9, 0.984, 0.995): 0.0141,
+    (553, 0.0, 0.995, 0.998): 0.0111, (60, 0.5, 0.64, 0.66): 0.1933, (60, 0.5, 0.95, 0.95): 0.0957,
+    (60, 0.9, 0.5, 0.8): 0.1561, (60, 0.0, 0.95, 0.97): 0.0988,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("prompts", "overall", "kind"), TABLE)
 def test_the_interval_of_a_score_holds_the_truth_as_often_as_it_says(prompts, overall, kind):
-    found, _ = interval_kit.of_shares(prompts, interval_kit.profile(overall, kind), RUNS, tasks=False)
+    found, _ = interval_kit.of_shares(prompts, interval_kit.profile(overall, kind), 800, tasks=False)
+    assert LEAST <= found.holds <= MOST
     # At 0.984 and above with 60 prompts a run that is all right always holds it: only its other end can miss.
-    assert 0.93 - SLACK <= found.holds <= 0.975 + SLACK
-    assert found.above <= 0.025 + SLACK
-    assert found.below <= 0.025 + SLACK
+    assert max(found.above, found.below) <= 0.042
+    assert found.width == pytest.approx(TABLE[prompts, overall, kind], rel=0.02)
 
 
 def test_the_intervals_of_tasks_hold_the_truth_as_often_as_they_say():
-    _, tasks = interval_kit.of_shares(553, interval_kit.PAPER, RUNS)
-    assert all(0.93 - SLACK <= task.holds <= 0.97 + SLACK for task in tasks)
+    _, tasks = interval_kit.of_shares(553, interval_kit.PAPER, 400)
+    assert all(LEAST <= task.holds <= 0.98 for task in tasks)
 
 
-@pytest.mark.parametrize(
-    ("prompts", "likeness", "before", "after"),
-    [(553, 0.5, 0.64, 0.66), (553, 0.5, 0.984, 0.984), (553, 0.9, 0.984, 0.995), (553, 0.0, 0.995, 0.998),
-     (60, 0.5, 0.64, 0.66), (60, 0.5, 0.95, 0.95), (60, 0.9, 0.5, 0.8), (60, 0.0, 0.95, 0.97)],
-)  # fmt: skip
+@pytest.mark.parametrize(("prompts", "likeness", "before", "after"), DIFFERENCES)
 def test_the_interval_of_a_difference_holds_it_as_often_as_it_says(prompts, likeness, before, after):
-    found, seen = interval_kit.of_difference(prompts, likeness, before, after, RUNS)
-    assert 0.93 - SLACK <= found.holds <= 0.975 + SLACK
-    assert before != after or seen <= 0.05 + SLACK
+    cell, equal = (prompts, likeness, before, after), before == after
+    found, seen = interval_kit.of_difference(*cell, 500, resamples=200 if equal else 0)
+    assert LEAST <= found.holds <= MOST
+    assert max(found.above, found.below) <= 0.042
+    assert found.width == pytest.approx(DIFFERENCES[cell], rel=0.02)
+    assert not equal or seen <= 0.05
 
 
 @pytest.mark.slow
 def test_the_whole_table_of_coverage():
-    for prompts, kind, overall in interval_kit.SHARES:
-        if prompts > 12:
-            found, _ = interval_kit.of_shares(prompts, interval_kit.profile(overall, kind), RUNS, tasks=False)
-            assert found.holds >= 0.93 - SLACK, (prompts, kind, overall)
-            assert overall > 0.98 or found.holds <= 0.97 + SLACK, (prompts, kind, overall)
-    for cell in interval_kit.DIFFERENCES:
-        if cell[0] > 12:
-            assert interval_kit.of_difference(*cell, RUNS)[0].holds >= 0.93 - SLACK, cell
+    shares = {
+        cell: interval_kit.of_shares(cell[0], interval_kit.profile(cell[2], cell[1]), 250, seed, tasks=False)[0].holds
+        for seed, cell in enumerate(interval_kit.SHARES)
+        if cell[0] > 12
+    }
+    differences = {
+        cell: interval_kit.of_difference(*cell, 250, seed, resamples=0)[0].holds
+        for seed, cell in enumerate(interval_kit.DIFFERENCES)
+        if cell[0] > 12
+    }
+    assert min(shares.values()) >= 0.912, shares
+    assert min(differences.values()) >= 0.912, differences
+    # Where either end can miss, and so many runs that chance is a third of this.
+    assert np.mean([held for cell, held in shares.items() if cell[2] < 0.96]) == pytest.approx(0.95, abs=0.01)
+    assert np.mean([held for cell, held in differences.items() if cell[0] == 553]) == pytest.approx(0.95, abs=0.008)
 
 
 # --------------------------------------------------------------------------------------------------------------- edges
@@ -59,7 +75,7 @@ def twelve(wrong):
     return statistics.share([4 - w for w in wrong], [4] * 12, [f"task {i // 2}" for i in range(12)])
 
 
-def test_one_image_wrong_does_not_have_the_higher_lower_end():
+def test_a_few_images_wrong_have_lower_ends():
     right, one, two = twelve([0] * 12), twelve([1, *[0] * 11]), twelve([1, 0, 1, *[0] * 9])
     assert right.low > 0.88
     assert right.low > one.low > two.low > twelve([4, *[0] * 11]).low > twelve([4, 1, *[0] * 10]).low
@@ -68,14 +84,40 @@ def test_one_image_wrong_does_not_have_the_higher_lower_end():
 
 
 @given(st.lists(st.integers(0, 4), min_size=12, max_size=12), st.data())
-def test_a_wrong_image_more_raises_no_end_and_all_right_has_the_highest(wrong, data):
+def test_a_wrong_image_more_raises_no_end_but_where_a_task_has_none_or_all_wrong(wrong, data):
     if min(wrong) < 4:
         at = data.draw(st.sampled_from([i for i, number in enumerate(wrong) if number < 4]))
         worse = [number + (i == at) for i, number in enumerate(wrong)]
-        # A task that loses its last right image has one variance less: the others' ends may then move in by so much.
-        assert twelve(worse).low <= twelve(wrong).low + 0.005
-        assert twelve(worse).high <= twelve(wrong).high + 0.005
+        of_task = sum(worse[at - at % 2 :][:2])
+        assert twelve(worse).low <= twelve(wrong).low + (0.003 if of_task == 8 else 1e-12)
+        assert twelve(worse).high <= twelve(wrong).high + (0.003 if of_task == 1 else 1e-12)
     assert twelve(wrong).low <= twelve([0] * 12).low
+    assert twelve(wrong).high >= twelve([4] * 12).high
+
+
+def test_a_task_that_loses_its_last_right_image_may_raise_the_lower_end():
+    """The exception that docs/protocol.md states: the variance of the task is lost with the image."""
+    before, after = twelve([*[0] * 10, 3, 4]), twelve([*[0] * 10, 4, 4])
+    assert before.value > after.value
+    assert after.low - before.low == pytest.approx(0.0026, abs=0.0001)
+
+
+@pytest.mark.slow
+def test_in_all_runs_of_12_prompts_four_wrong_images_more_raise_an_end():
+    tasks = list(itertools.combinations_with_replacement(range(5), 2))
+    ends = {}
+    for run in itertools.combinations_with_replacement(tasks, 6):
+        found = twelve([wrong for task in run for wrong in task])
+        ends[run] = np.array([found.low, found.high])
+    rises = [
+        np.max(ends[tuple(sorted((*run[:i], worse, *run[i + 1 :])))] - ends[run])
+        for run in ends
+        for i, (one, other) in enumerate(run)
+        for worse in {tuple(sorted(pair)) for pair in ((one + 1, other), (one, other + 1))}
+        if max(worse) <= 4 and run[i] not in run[:i]
+    ]
+    assert sum(rise > 1e-12 for rise in rises) == 4
+    assert max(rises) == pytest.approx(0.0026, abs=0.0001)
 
 
 @given(

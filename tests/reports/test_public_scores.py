@@ -20,14 +20,14 @@ def call(capsys, *words):
     return code, out, err
 
 
-def public(folder, right, root="/their/images", **changes):
-    """The public scorer's file: a line per image, `right` of each prompt's images as 0 and 1."""
+def public(folder, right, root="/their/images", names=range(100), **changes):
+    """The public scorer's file: a line per image, `right` of each prompt's images as 0 and 1, their numbers `names`."""
     folder.mkdir(parents=True)
     lines = []
     for case, images in enumerate(right):
         told = {**geneval_prompts.generate()[case], **changes}
-        for index, letter in enumerate(images):
-            line = {"filename": f"{root}/{case:05d}/samples/{index:05d}.png", "tag": told["tag"]}
+        for name, letter in zip(names, images, strict=False):
+            line = {"filename": f"{root}/{case:05d}/samples/{name:05d}.png", "tag": told["tag"]}
             line |= {"prompt": told["prompt"], "correct": letter == "1", "reason": "", "metadata": json.dumps(told)}
             lines.append({**line, "details": json.dumps({"bench": [[1, 2, 3, 4, 0.9]]})})
     write_lines(folder / "results.jsonl", lines)
@@ -83,6 +83,39 @@ def test_numbers_in_names_are_no_count_of_images(tmp_path, numbers, indexes, mis
 def test_a_wrong_image_is_named_by_its_index(tmp_path):
     run = load_run(named(tmp_path / "theirs", [[7, 99999, 5]] * 2, wrong={(1, 99999)}))
     assert run.scores["faults"] == {"00001/2": "untraced"}
+
+
+@pytest.mark.parametrize("names", [(0, 1, 2), (1, 2, 3), (42, 1234, 3_000_000)])
+def test_any_numbers_of_images_are_their_order(tmp_path, names):
+    run = load_run(public(tmp_path / "theirs", ["110", "111", "101"], names=names))
+    assert (run.scores["missing"]["total"], run.scores["overall"]["bounds"]) == (0, None)
+    assert compare.of_run(run).right["00000"] == (True, True, False)
+    assert run.scores["faults"] == {"00000/2": "untraced", "00002/1": "untraced"}
+
+
+def test_a_public_scores_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = public(tmp_path / "theirs", ["11"]) / "results.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_run(path).scores["overall"]["score"]["n"] == 2
+
+
+def test_an_image_that_a_prompt_lacks_is_missing_where_others_have_its_number(tmp_path):
+    folder = public(tmp_path / "theirs", ["110", "111"], names=(1, 2, 3))
+    write_lines(folder / "results.jsonl", runner_kit.lines(folder / "results.jsonl")[1:])
+    run = load_run(folder)
+    assert run.scores["missing"]["total"] == 1
+    assert compare.of_run(run).right["00000"] == (None, True, False)
+
+
+def test_images_that_are_numbered_otherwise_in_each_prompt_count_as_many_as_there_are(tmp_path):
+    folder = public(tmp_path / "theirs", ["11", "01"])
+    lines = runner_kit.lines(folder / "results.jsonl")
+    seeds = iter((5, 9_000_000, 7, 8))
+    named = [{**line, "filename": f"{line['filename'][:-9]}{next(seeds)}.png"} for line in lines]
+    write_lines(folder / "results.jsonl", named[::-1])
+    run = load_run(folder)
+    assert run.scores["missing"]["total"] == 0
+    assert compare.of_run(run).right == {"00000": (True, True), "00001": (False, True)}
 
 
 def test_public_files_are_compared_with_each_other_and_with_runs(capsys, tmp_path):
