@@ -211,18 +211,23 @@ def plan_of(suite: Suite, cell: Cell, shared: Sequence[str], output: Path) -> Pl
         raise UserError(f"cell {cell.name}: {error}") from error
 
 
-def case_scores(folder: Path) -> dict[str, tuple[str, float, int]]:
-    """Of a finished run: task, share of right images and their number by case; equal prompts are one case."""
+def case_scores(folder: Path) -> dict[str, tuple[str, float, int, str]]:
+    """Of a finished run by case: task, share of right images, their number, what cases share that are alike.
+
+    Equal prompts are one case; edits of one source picture are alike.
+    """
     results, _ = read_lines(RunDirectory(folder).results)
     observations, _ = read_lines(RunDirectory(folder).observations)
     right: dict[str, list[bool]] = {}
     tags: dict[str, str] = {}
+    groups: dict[str, str] = {}
     for line, seen in zip(results, observations, strict=True):
         # Not the first id of a prompt: its images may be missing in this cell alone.
         case = alike(line["prompt"], json.loads(line["metadata"])) if "prompt" in line else seen["case"]
         right.setdefault(case, []).append(line["correct"])
         tags[case] = line["tag"] if "tag" in line else line["category"]
-    return {case: (tags[case], float(np.mean(values)), len(values)) for case, values in right.items()}
+        groups[case] = seen.get("group", case)
+    return {case: (tags[case], float(np.mean(values)), len(values), groups[case]) for case, values in right.items()}
 
 
 def seconds_per_image(folder: Path) -> float | None:
@@ -253,7 +258,10 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
         strata = [base[case][0] if "tasks" in scores else "all" for case in both]
         images = [min(base[case][2], own[case][2]) for case in both]
         rng = np.random.default_rng(_SEED)
-        change = statistics.paired_difference(before, after, rng, images=images, strata=strata) if both else None
+        groups = [base[case][3] for case in both]
+        change = None
+        if both:
+            change = statistics.paired_difference(before, after, rng, images=images, strata=strata, clusters=groups)
         differences.append(change)
         overall, tasks = estimates(scores)
         rows.append({"cell": cell.name, "flags": list(cell.words), "run": folder.name,

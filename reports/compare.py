@@ -53,6 +53,8 @@ class Outcomes:
     """Overall all cases weigh the same, as with edits, and not all tasks, as in GenEval."""
     first: dict[str, str] = dataclasses.field(default_factory=dict)
     """Of a case whose prompt an earlier one has, too, that one: both count as one case."""
+    groups: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Source picture of each case that is an edit: edits of one are alike."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form: a string of 0, 1 and - per case, a letter per image."""
@@ -107,6 +109,7 @@ def of_run(run: Run) -> Outcomes:
         right={case: tuple(right[case]) for case in sorted(right)},
         pooled="tasks" not in run.scores,
         first=_repeated(pictures) if "tasks" in run.scores else {},
+        groups={picture.case: picture.group for picture in pictures if picture.group is not None},
     )
 
 
@@ -191,7 +194,8 @@ def compare(a: Outcomes, b: Outcomes) -> list[Row]:
         strata = ["all" if a.pooled else a.tasks[case] for case in cases]
         images = [min(map(len, pairs[case])) for case in cases]
         rng = np.random.default_rng(_SEED)
-        change = statistics.paired_difference(before, after, rng, images=images, strata=strata)
+        clusters = [a.groups.get(case, b.groups.get(case, case)) for case in cases]
+        change = statistics.paired_difference(before, after, rng, images=images, strata=strata, clusters=clusters)
         rows.append(
             Row(
                 task=name,

@@ -64,6 +64,8 @@ class Picture:
     """Copy of the picture that an edit starts from, where the run keeps one."""
     target: Path | None = None
     """Copy of the picture that it should lead to."""
+    group: str | None = None
+    """What it shares with other edits that are alike: their source picture."""
     judge_score: float | None = None
     """What a judge gave it, in [0, 1]: the mean over repeats; None without a judge."""
 
@@ -161,6 +163,7 @@ def _judged(
         has_plan=plan is not None,
         source=_copy(run, key[0], "source"),
         target=_copy(run, key[0], "target"),
+        group=seen.get("group"),
         judge_score=score,
     )  # fmt: skip
 

@@ -275,6 +275,7 @@ def paired_difference(
     *,
     images: ArrayLike = 1,
     strata: Sequence[str] | None = None,
+    clusters: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
 ) -> Difference:
     """Compare two runs case by case.
@@ -291,6 +292,8 @@ def paired_difference(
         images: Images that a case's score is the mean of, one number or ``(cases,)``.
         strata: Task of each case: the statistic is the unweighted mean of the tasks' mean differences, and
             correlations are those inside a task. By default all cases weigh the same.
+        clusters: Of each case, what it shares with others that are therefore alike, such as the source picture of
+            several edits. By default each case stands alone.
         resamples: Permutation draws.
 
     >>> rng = np.random.default_rng(0)
@@ -310,15 +313,33 @@ def paired_difference(
             f"Expected one or more paired cases, each with a stratum, but got {a.shape}, {b.shape}, {labels.shape}"
         )
     each = 1 / float(np.mean(1 / np.broadcast_to(np.asarray(images, dtype=np.float64), a.shape)))
-    first, second = (_share(scores * each, np.full(len(a), each), labels) for scores in (a, b))
+    of = _first_come(labels, np.asarray(clusters if clusters is not None else np.arange(len(a))))
+    size, task = _sums(of, np.full(len(a), each)), labels[np.unique(of, return_index=True)[1]]
+    first, second = (_share(_sums(of, scores * each), size, task) for scores in (a, b))
     value = second.value - first.value
-    correlation = _correlation(a, b, labels, first.image, second.image)
+    correlation = _correlation(a, b, labels, of, first.image, second.image)
     low = value - _joint(second.value - second.low, first.high - first.value, correlation)
     high = value + _joint(second.high - second.value, first.value - first.low, correlation)
     low, high = max(low, -1.0), min(high, 1.0)
-    p_value = _permutation_test(b - a, labels, rng, resamples)
+    p_value = _permutation_test(b - a, labels, of, rng, resamples)
     distinguishable = not low <= 0 <= high and p_value < 2 * _TAIL
     return Difference(value=value, low=low, high=high, p_value=p_value, cases=len(a), distinguishable=distinguishable)
+
+
+def _first_come(labels: NDArray[Any], clusters: NDArray[Any]) -> NDArray[np.int_]:
+    """Number of each case's cluster inside its task, in order of appearance.
+
+    >>> _first_come(np.array(["b", "a", "b", "b"]), np.array(["x", "x", "y", "x"])).tolist()
+    [0, 1, 2, 0]
+    """
+    pairs = np.unique(labels, return_inverse=True)[1] * len(clusters) + np.unique(clusters, return_inverse=True)[1]
+    _, first, of = np.unique(pairs, return_index=True, return_inverse=True)
+    numbers: NDArray[np.int_] = np.argsort(np.argsort(first))[of]
+    return numbers
+
+
+def _sums(of: NDArray[np.int_], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.bincount(of, values).astype(np.float64)
 
 
 def _joint(one: float, other: float, correlation: float) -> float:
@@ -327,27 +348,39 @@ def _joint(one: float, other: float, correlation: float) -> float:
 
 
 def _correlation(
-    a: NDArray[np.float64], b: NDArray[np.float64], labels: NDArray[np.str_], image_a: float, image_b: float
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    labels: NDArray[np.str_],
+    of: NDArray[np.int_],
+    image_a: float,
+    image_b: float,
 ) -> float:
     """Correlation of two runs' scores, if each varied by half of one of its images more, in (-1, 1)."""
-    names, of = np.unique(labels, return_inverse=True)
-    cases = np.bincount(of)
-    a, b = (scores - (np.bincount(of, scores) / cases)[of] for scores in (a, b))
-    scale = 1 / (cases * np.maximum(cases - 1, 1)) / len(names) ** 2
-    together, only_a, only_b = (float(np.bincount(of, product) @ scale) for product in (a * b, a * a, b * b))
+    names, task = np.unique(labels, return_inverse=True)
+    cases = np.bincount(task)
+    a, b = (_sums(of, scores - (np.bincount(task, scores) / cases)[task]) for scores in (a, b))
+    task = task[np.unique(of, return_index=True)[1]]
+    clusters = np.bincount(task)
+    scale = clusters / np.maximum(clusters - 1, 1) / cases**2 / len(names) ** 2
+    together, only_a, only_b = (float(np.bincount(task, product) @ scale) for product in (a * b, a * a, b * b))
     return together / float(np.sqrt((only_a + image_a**2 / 4) * (only_b + image_b**2 / 4)))
 
 
 def _permutation_test(
-    change: NDArray[np.float64], labels: NDArray[np.str_], rng: np.random.Generator, resamples: int
+    change: NDArray[np.float64],
+    labels: NDArray[np.str_],
+    of: NDArray[np.int_],
+    rng: np.random.Generator,
+    resamples: int,
 ) -> float:
-    """How often changes of random sign give a mean at least as far from 0."""
+    """How often changes of random sign, one for each cluster, give a mean at least as far from 0."""
     value, flipped = 0.0, np.zeros(resamples)
     names = np.unique(labels)
     for name in names:
         part = change[labels == name]
+        sums = np.bincount(np.unique(of[labels == name], return_inverse=True)[1], part)
         value += float(part.mean()) / len(names)
-        flipped += (rng.integers(0, 2, size=(resamples, len(part))) * 2 - 1) @ part / len(part) / len(names)
+        flipped += (rng.integers(0, 2, size=(resamples, len(sums))) * 2 - 1) @ sums / len(part) / len(names)
     # The observed signs are one of the possible assignments, hence the + 1.
     return (1 + int(np.sum(np.abs(flipped) >= abs(value) - 1e-12))) / (1 + resamples)
 

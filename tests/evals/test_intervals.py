@@ -180,6 +180,19 @@ def test_more_images_make_a_difference_surer():
     assert four.high - four.low < mixed.high - mixed.low < one.high - one.low
 
 
+def test_cases_that_say_the_same_are_no_surer_than_one():
+    a, b = [0, 1, 1, 0, 1] * 8, [1, 1, 0, 1, 1] * 8
+    names = [f"source {i}" for i in range(40)]
+    alone, known, twice, apart = (
+        statistics.paired_difference(a * n, b * n, np.random.default_rng(0), clusters=told)
+        for n, told in ((1, None), (1, names), (2, names * 2), (2, None))
+    )
+    assert alone == known
+    assert (twice.high - twice.low) / (alone.high - alone.low) == pytest.approx(1, abs=0.1)
+    assert (apart.high - apart.low) / (alone.high - alone.low) == pytest.approx(0.5**0.5, abs=0.03)
+    assert twice.p_value == pytest.approx(alone.p_value, abs=0.02)
+
+
 def test_a_measurement_has_no_interval_of_a_share():
     rng = np.random.default_rng(0)
     for value in (0.0, 1.0):  # a distance of 0, an overlap of 1

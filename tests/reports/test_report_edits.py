@@ -11,10 +11,10 @@ from PIL import Image
 from report_kit import CHAIN, change_lines, write_lines
 from test_report_page import call, page_data
 
-from evals import emu_edit, imagenhub, interactive
+from evals import ablation, emu_edit, imagenhub, interactive
 from evals.harness import cli
 from reports import __main__ as reports_main
-from reports import editing, style
+from reports import compare, editing, style
 from reports.frames import load, load_run
 from reports.samples import load_pictures
 
@@ -49,6 +49,12 @@ def test_editing_runs_stand_below_the_papers_rows_by_encoder_and_judge(edited):
     assert "n = 4 images of" in notes
     data = runs[0].scores["data"]
     assert f"ids {data['ids_sha256'][:12]}." in notes
+
+
+def test_a_comparison_knows_which_edits_have_one_source(edited):
+    groups = compare.of_run(load_run(edited / "emu_edit")).groups
+    assert {*groups} == {line["case"] for line in runner_kit.lines(edited / "emu_edit" / "observations.jsonl")}
+    assert ablation.case_scores(edited / "emu_edit")[next(iter(groups))][3] in groups.values()
 
 
 def test_a_judge_that_failed_too_often_has_no_score_in_the_table(edited):
