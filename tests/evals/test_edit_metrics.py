@@ -341,7 +341,7 @@ def test_lpips_names_what_does_not_fit(tmp_path, backbone):
     with pytest.raises(UserError, match="does not exist"):
         make_lpips(f"{net}:{tmp_path}/none.pth")
     (tmp_path / "bad.pth").write_bytes(b"not weights")
-    with pytest.raises(UserError, match="is no checkpoint of plain tensors"):
+    with pytest.raises(UserError, match="is text, not weights"):
         make_lpips(f"{net}:{tmp_path}/bad.pth")
     with pytest.raises(UserError, match="Expected an LPIPS network"):
         make_lpips("resnet")
