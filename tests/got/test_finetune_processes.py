@@ -150,7 +150,7 @@ CONFIGS = ("fsdp", pytest.param("zero2", marks=needs_deepspeed))
 def sharded(config, *more):
     """Command of a training that two processes with shards share."""
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", PORTS[3]]
-    program = [kit.ROOT / "tests" / "sharded_finetune.py", kit.ROOT / "docs" / "training" / f"{config}.yaml"]
+    program = [kit.ROOT / "tests" / "kits" / "sharded_finetune.py", kit.ROOT / "docs" / "training" / f"{config}.yaml"]
     device = ["--device", "cpu"] if config == "fsdp" else []  # asked for, it keeps accelerate from DeepSpeed
     return [sys.executable, *map(str, [*launcher, *program, *device, *more, "--micro", 1])]
 
