@@ -156,10 +156,16 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=False, pickle_module=readers)
     except Exception as error:  # what is damaged may ask torch and pickle for anything
         words = " ".join(str(error).split())[:80]
-        raise UserError(f"{path} is no checkpoint of plain tensors; save it again as safetensors ({words})") from error
+        raise UserError(
+            f"{path} is no checkpoint of plain tensors ({words}); if it is one, save it as safetensors"
+        ) from error
     state = _unwrapped(found)
     if not state:
-        held = ", ".join(map(str, list(found)[:_SHOWN])) if isinstance(found, Mapping) else type(found).__name__
+        held = (
+            ", ".join(map(str, list(found)[:_SHOWN])) or "an empty one"
+            if isinstance(found, Mapping)
+            else type(found).__name__
+        )
         raise UserError(f"{path} holds no weights; a state dict was expected, plain or as state_dict, not {held}")
     return _bare(state)
 

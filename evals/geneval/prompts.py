@@ -277,7 +277,8 @@ def _checked(line: object) -> dict[str, Any]:
     """The line itself, if it is one of ``evaluation_metadata.jsonl``."""
     if not isinstance(line, dict):
         raise _BadLine(f"a {type(line).__name__}; expected a JSON object")
-    _check_keys(line, "the line", {"tag", "include", "prompt"}, set(line))
+    if lacking := sorted({"tag", "include", "prompt"} - line.keys()):
+        raise _BadLine(f"the line has no {' and no '.join(lacking)}; expected tag, include and prompt")
     for key in line.keys() - _KEYS:
         if meant := difflib.get_close_matches(key.lower(), _KEYS - line.keys(), n=1, cutoff=0.8):
             raise _BadLine(f"the line has the key {key!r}; expected {meant[0]!r}")

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from got.util.precision import DTYPES
+from got.util.cli import DTYPES
 
 if TYPE_CHECKING:
     import argparse

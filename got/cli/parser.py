@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from got.model.schedulers import SCHEDULERS
-from got.util.precision import DTYPES
+from got.util.cli import DTYPES
 
 SEED, MOST_TURNS = 42, 4
 _GUIDANCES = {

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 def answer(work: Callable[[], dict[str, Any]], interrupted: str = "interrupted") -> int:
     """Do the work, print what it returns, and return the exit status.

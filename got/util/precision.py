@@ -152,6 +152,3 @@ class _Made(Dataset[Any]):
 
     def __getitem__(self, number: int) -> list[Any]:
         return self.make(number)
-
-
-DTYPES = ("float32", "bfloat16", "float16")

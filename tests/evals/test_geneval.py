@@ -77,7 +77,7 @@ def _with_include(**changes):
     [
         ("{", ["not JSON"]),
         ("[]", ["list", "JSON object"]),
-        ({"tag": "x", "prompt": "p"}, ["prompt, tag", "include, prompt, tag"]),
+        ({"tag": "x", "prompt": "p"}, ["the line has no include", "expected tag, include and prompt"]),
         ({**GOOD, "exlude": []}, ["'exlude'", "expected 'exclude'"]),
         (_with_include(region=[0, 0, 1, 1]), ["include[1] has the keys class, count, region", "color, position"]),
         (_with_include(size="large"), ["include[1] has the keys class, count, size"]),
