@@ -54,7 +54,9 @@ def test_a_run_stands_below_the_published_rows_under_its_own_label(run):
     cells = dict(zip((column.key for column in table.columns), ours.cells, strict=True))
     assert (ours.label, ours.images, ours.reported) == ("got (run)", "icon world", False)
     assert cells["overall"].value == cells["color_attr"].value == 0.5
-    assert cells["overall"].low is None, "of a single prompt no interval is known"
+    low, high = cells["overall"].low, cells["overall"].high
+    assert low == pytest.approx(1 - high)
+    assert high > 0.95, "of a single prompt next to nothing is known"
     assert cells["n"].value == 2
     # The run has no counting prompts: a dash, not a zero.
     assert cells["counting"].value is None
