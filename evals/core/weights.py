@@ -166,6 +166,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             if isinstance(found, Mapping)
             else type(found).__name__
         )
+        held = " ".join(held.split())  # names of a foreign file may have line ends
         raise UserError(f"{path} holds no weights; a state dict was expected, plain or as state_dict, not {held}")
     return _bare(state)
 

@@ -100,9 +100,13 @@ def import_mmdet() -> str:
     Raises:
         MMDetectionError: it or a library that it needs cannot be loaded; the message says how to mend that.
     """
+    path = list(sys.path)
     try:
         _import_quietly()
     except Exception as error:  # packages that do not fit each other raise anything when they are imported
+        sys.path[:] = (
+            path  # OpenCV leaves its own folder there, whose `typing` hides Python's in processes started later
+        )
         raise MMDetectionError(
             "MMDetection (wanted by --detector mask2former alone) cannot be imported: "
             f"{' '.join(str(error).split())[:200] or type(error).__name__}; this mends it: {_remedy(error)}"

@@ -123,7 +123,7 @@ def test_training_refuses_it_in_one_line(name, message, capsys):
     assert got_command  # the same weights, trained on
     from got.data import __main__ as data_command
 
-    assert data_command.main(["make", "--num", "8", "--output", "icons"]) == 0
+    assert data_command.main(["make", "--num", "8", "--workers", "1", "--output", "icons"]) == 0
     capsys.readouterr()
     assert finetune_command.main(["--data", "icons", "--model", name, "--output", "new", "--device", "cpu"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
