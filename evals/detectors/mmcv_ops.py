@@ -104,9 +104,8 @@ def import_mmdet() -> str:
     try:
         _import_quietly()
     except Exception as error:  # packages that do not fit each other raise anything when they are imported
-        sys.path[:] = (
-            path  # OpenCV leaves its own folder there, whose `typing` hides Python's in processes started later
-        )
+        # OpenCV leaves its own folder there, whose `typing` hides Python's in processes that are started later.
+        sys.path[:] = path
         raise MMDetectionError(
             "MMDetection (wanted by --detector mask2former alone) cannot be imported: "
             f"{' '.join(str(error).split())[:200] or type(error).__name__}; this mends it: {_remedy(error)}"
