@@ -1,6 +1,6 @@
 """Where images come from: GoT, the icon world's own renderer, a folder, or any diffusers pipeline.
 
-The only file of the benchmarks that imports the model. Nothing heavy is imported before a generator is made.
+Only this folder of the benchmarks imports the model. Nothing heavy is imported before a generator is made.
 """
 
 from __future__ import annotations
@@ -22,21 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from evals.core.protocols import Generator
-
-
-# ---------------------------------------------------------------------------------------------------------------- GoT
-
-
-# ------------------------------------------------------------------------------------------------------------- oracle
-
-
-# ------------------------------------------------------------------------------------------------------------- folder
-
-
-# ---------------------------------------------------------------------------------------------------------- diffusers
-
-
-# ----------------------------------------------------------------------------------------------------------- registry
 
 
 GENERATORS: dict[str, Callable[[GeneratorOptions], Generator]] = {
