@@ -351,7 +351,7 @@ def test_genevals_own_prompts_from_a_folder_are_genevals(drawn, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"prompt": "x"}', r"0/metadata\.jsonl: the line has the keys prompt; expected include, prompt, tag"),
+        ('{"prompt": "x"}', r"0/metadata\.jsonl: the line has no include and no tag; expected tag, include and prompt"),
         ("[1]", r"0/metadata\.jsonl: expected one JSON object with a prompt"),
         ("{", r"0/metadata\.jsonl: Expecting"),
         (None, r"has no .*00000/metadata\.jsonl"),
