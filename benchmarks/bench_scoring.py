@@ -18,8 +18,8 @@ from evals.core.vocabulary import COLORS
 from evals.detectors.registry import make_detector
 from evals.embedders.colors import classify_colors
 from evals.embedders.registry import make_embedder
-from evals.geneval import suite
 from evals.metrics import statistics
+from evals.suite import objects
 from got import iconworld
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def bench_color_check(measure: BenchmarkFixture, pictures: list[Image.Image]) ->
     groups = []
     for picture, detections in zip(pictures, found, strict=True):
         for name in dict.fromkeys(d.name for d in detections):
-            groups.append((name, [suite.crop(picture, d) for d in detections if d.name == name]))
+            groups.append((name, [objects.crop(picture, d) for d in detections if d.name == name]))
     crops = [crop for _, group in groups for crop in group]
     names = [name for name, group in groups for _ in group]
 

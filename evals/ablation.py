@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import itertools
 import json
 import re
@@ -44,18 +43,17 @@ from evals.core.progress import clock
 from evals.core.records import UserError, alike
 from evals.core.run_directory import RunDirectory, read_lines, write_atomic
 from evals.harness import cli
-from evals.harness.plan import make_plan
+from evals.harness.run_spec import find_suite, suite_names
 from evals.harness.runner import run
-from evals.harness.worker import Worker
+from evals.harness.worker import Job
 from evals.metrics import statistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evals.core.protocols import Suite
-    from evals.harness.runner import Plan
+    from evals.harness.plan import Plan
+    from evals.suite import Suite
 
-SUITES = ("geneval", "emu_edit", "imagenhub", "reason_edit", "multi_turn", "interactive")
 _SEED = 0
 
 
@@ -175,7 +173,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )  # fmt: skip
     parser.add_argument(
-        "--suite", choices=SUITES, default="geneval", help="editing suites on the icon world (default: %(default)s)"
+        "--suite",
+        choices=suite_names(),
+        default="geneval",
+        help="editing suites on the icon world (default: %(default)s)",
     )
     parser.add_argument("--grid", metavar="NAME|FILE", help=f"one of {', '.join(GRIDS)}, or a TOML file")
     parser.add_argument(
@@ -196,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def plan_of(suite: Suite, cell: Cell, shared: Sequence[str], output: Path) -> Plan:
+def plan_of(suite: Suite[Any], cell: Cell, shared: Sequence[str], output: Path) -> Plan:
     """The run of one cell.
 
     Raises:
@@ -204,9 +205,7 @@ def plan_of(suite: Suite, cell: Cell, shared: Sequence[str], output: Path) -> Pl
     """
     folder = output / (re.sub(r"[^a-z0-9.]+", "-", cell.name.lower()).strip("-") or "cell")
     try:
-        return make_plan(
-            suite, cli.parse(suite, [*shared, *cell.words, "--output", str(folder)]), prepare=cli.set_threads
-        )
+        return cli.make_plan(suite, [*shared, *cell.words, "--output", str(folder)])
     except UserError as error:
         raise UserError(f"cell {cell.name}: {error}") from error
 
@@ -315,7 +314,7 @@ def _is_done(plan: Plan) -> bool:
 
 def probe(plan: Plan) -> float:
     """Seconds per image of a cell: a batch is drawn, observed and thrown away, after a first image that warms up."""
-    worker = Worker(plan.make_generator(), plan.make_tools(), plan.suite, plan.args, recorded=False)
+    worker = Job(plan=plan).worker()
     batch = plan.samples[: plan.batch_size]
     worker(batch[:1])
     start = time.monotonic()
@@ -343,7 +342,7 @@ def _check(cells: Sequence[Cell], plans: Sequence[Plan]) -> None:
         if plan.output in folders:
             raise UserError(f"cells {folders[plan.output]!r} and {cell.name!r} would share the folder {plan.output}")
         folders[plan.output] = cell.name
-    if any(getattr(plan.args, "data", None) is not None for plan in plans):
+    if any(plan.suite.shows(plan.options) is not None for plan in plans):
         raise UserError("--data: nothing tells a right edit of a published set from a wrong one; cells have no scores")
 
 
@@ -362,7 +361,7 @@ def _main(words: Sequence[str]) -> int:
         cells = read_grid(options.grid) if options.grid else product(dict(options.axis))
     if len({cell.name for cell in cells}) < max(2, len(cells)):
         raise UserError("a grid needs two or more cells, each with its own name")
-    suite: Suite = importlib.import_module(f"evals.{options.suite}").SUITE
+    suite = find_suite(options.suite)
     name = re.sub(r"[^\w.-]+", "-", Path(options.grid).stem if options.grid else "-".join(n for n, _ in options.axis))
     output: Path = options.output or Path("runs") / f"ablation-{name}"
     plans = [plan_of(suite, cell, shared, output) for cell in cells]

@@ -85,12 +85,12 @@ def main() -> int:
     args = parser.parse_args()
     ceiling, floor, empty = (args.output / name for name in ("ceiling", "floor", "empty-images"))
     shared = ["--detector", args.detector, "--images-per-prompt", str(_IMAGES_PER_PROMPT)]
-    code = cli.main(suite.SUITE, ["--model", "oracle", "--output", str(ceiling), *shared])
+    code = cli.main(suite.GenEval, ["--model", "oracle", "--output", str(ceiling), *shared])
     if code:
         return code
     with Image.open(ceiling / "images" / "00000" / "samples" / "0000.png") as image:
         write_empty_images(empty, image.width)
-    code = cli.main(suite.SUITE, ["--model", f"folder:{empty}", "--output", str(floor), *shared])
+    code = cli.main(suite.GenEval, ["--model", f"folder:{empty}", "--output", str(floor), *shared])
     if code:
         return code
     runs = {path: json.loads((path / "scores.json").read_bytes()) for path in (floor, ceiling)}

@@ -12,7 +12,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
@@ -101,15 +100,48 @@ class Detection:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What an observation means for its case."""
+class Drawn:
+    """An image that is to be observed."""
 
-    correct: bool | None
+    sample: Sample
+    image: Image.Image
+    """RGB, EXIF orientation applied."""
+    chain: str | None = None
+    """The chain behind it, if its model wrote one."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What an observation means for its case. A suite that knows more adds fields."""
+
+    correct: bool | None = None
     """None where nothing tells right from wrong."""
-    reason: str
+    reason: str = ""
     """Empty if not wrong; else one line per thing that is wrong."""
     kept: dict[str, tuple[Detection, ...]] = dataclasses.field(default_factory=dict)
     """Class name -> detections that passed the thresholds, best first."""
+    values: dict[str, float] = dataclasses.field(default_factory=dict)
+    """What was measured, by name; empty where right or wrong is all."""
+
+    @property
+    def fault(self) -> str | None:
+        """Where a wrong image went wrong, such as ``plan_wrong``; None where that is not known."""
+        return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """An image with all that is known of it: what tables, sheets and reports are made of."""
+
+    sample: Sample
+    observation: Mapping[str, Any]
+    """As it was logged, with ``case`` and ``index``."""
+    score: Score
+
+    @property
+    def key(self) -> str:
+        """Case and index, as in ``00042/1``."""
+        return f"{self.sample.case.id}/{self.sample.index}"
 
 
 # --------------------------------------------------------------------------------------------------------------- edits
@@ -256,31 +288,6 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         # Pillow's own conversion cuts 16 bits off at 255 and would give a white image.
         image = image.point(lambda value: value / 257, "F").convert("L")
     return image.convert("RGB")
-
-
-def in_icon_world(detector: str) -> bool:
-    """Whether a `--detector` looks at icons rather than photographs.
-
-    >>> in_icon_world("icon"), in_icon_world("icon:mine.safetensors"), in_icon_world("mine.safetensors")
-    (True, True, True)
-    >>> in_icon_world("mask2former"), in_icon_world("mask2former:w.safetensors"), in_icon_world("hf:w.safetensors")
-    (False, False, False)
-    """
-    kind = detector.partition(":")[0]
-    return kind == "icon" or (kind not in ("mask2former", "hf") and detector.endswith(".safetensors"))
-
-
-def world_of(args: argparse.Namespace) -> str:
-    """``"icon world"`` or ``"photographs"``: what a run's pictures show.
-
-    A published set of edits (``--data``) is photographs, whatever its detector: none looks at it.
-
-    >>> import argparse
-    >>> world_of(argparse.Namespace(detector="icon")), world_of(argparse.Namespace(detector="icon", data="osunlp/MB"))
-    ('icon world', 'photographs')
-    """
-    icons = getattr(args, "data", None) is None and in_icon_world(args.detector)
-    return "icon world" if icons else "photographs"
 
 
 _NAMED = re.compile(r"^(\w+: )?(?:(?:[^:]*\.\w{2,7}(?: row \d+)?|\S*/\S*): |(?:images/)?\d+/)")

@@ -1,20 +1,62 @@
-"""Detectors by name: what finds the objects in a picture. Back-ends are imported when they are named."""
+"""Detectors by name: what finds the objects in an image. A factory is called with its argument and a torch device."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evals.core.records import UserError
+from evals.core.backends import ICON_WORLD, PHOTOGRAPHS, Backend, Registry, local_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from evals.core.protocols import Detector
-
 
 CHOICES = "mask2former[:WEIGHTS] or hf:ID|PATH for photographs, icon[:WEIGHTS] for the icon world"
 """The values of ``--detector``, for people."""
+
+_ICON = Path(__file__).parents[1] / "assets" / "icon_detector.safetensors"
+
+
+def _icon_weights(argument: str) -> Path:
+    return Path(argument) if argument else _ICON
+
+
+DETECTORS = Registry["Detector"](
+    "a detector",
+    "got_evals.detectors",
+    {
+        "icon": Backend(
+            factory="evals.detectors.icon:IconDetector.load",
+            argument="[WEIGHTS]",
+            world=ICON_WORLD,
+            embedder="icon",
+            weights=_icon_weights,
+        ),
+        "mask2former": Backend(
+            factory="evals.detectors.photo:load_mask2former",
+            argument="[WEIGHTS]",
+            world=PHOTOGRAPHS,
+            weights=local_place,
+        ),
+        "hf": Backend(
+            factory="evals.detectors.hub:load_transformers",
+            argument="ID|FOLDER",
+            world=PHOTOGRAPHS,
+            weights=local_place,
+        ),
+    },
+)
+
+
+def find_detector(spec: str) -> tuple[Backend[Detector], str]:
+    """The record that ``--detector`` names, and its argument. A weights file alone is one of the embedded config.
+
+    Raises:
+        UserError: There is none of the name.
+    """
+    if spec.endswith(".safetensors") and spec.partition(":")[0] not in DETECTORS:
+        return DETECTORS["icon"], spec
+    others = [name for name in DETECTORS.names() if name not in ("icon", "mask2former", "hf")]
+    return DETECTORS.find(spec, also=", ".join([CHOICES, *others]))
 
 
 def make_detector(spec: str, device: str = "cpu") -> Detector:
@@ -29,36 +71,19 @@ def make_detector(spec: str, device: str = "cpu") -> Detector:
     Raises:
         UserError: no such detector, or its weights are missing or do not fit its config.
     """
-    kind, _, argument = spec.partition(":")
+    record, argument = find_detector(spec)
+    return record.build(argument, device)
+
+
+def in_icon_world(spec: str) -> bool:
+    """Whether a `--detector` looks at icons rather than photographs.
+
+    >>> in_icon_world("icon"), in_icon_world("icon:mine.safetensors"), in_icon_world("mine.safetensors")
+    (True, True, True)
+    >>> in_icon_world("mask2former"), in_icon_world("mask2former:w.safetensors"), in_icon_world("hf:w.safetensors")
+    (False, False, False)
+    """
+    kind = spec.partition(":")[0]
     if kind in DETECTORS:
-        return DETECTORS[kind](argument, device)
-    if spec.endswith(".safetensors"):
-        return _icon(spec, device)
-    raise UserError(f"Expected a detector among {CHOICES} but got {spec!r}")
-
-
-def _icon(argument: str, device: str) -> Detector:
-    from evals.detectors.icon import WEIGHTS, IconDetector
-
-    return IconDetector.load(Path(argument) if argument else WEIGHTS, device=device)
-
-
-def _mask2former(argument: str, device: str) -> Detector:
-    from evals.detectors.photo import load_mask2former
-
-    return load_mask2former(Path(argument) if argument else None, device=device)
-
-
-def _transformers(argument: str, device: str) -> Detector:
-    from evals.detectors.hub import load_transformers
-
-    if not argument:
-        raise UserError("Expected hf:ID or hf:FOLDER but got 'hf'")
-    return load_transformers(argument, device=device)
-
-
-DETECTORS: dict[str, Callable[[str, str], Detector]] = {
-    "icon": _icon,
-    "mask2former": _mask2former,
-    "hf": _transformers,
-}
+        return DETECTORS[kind].world == ICON_WORLD
+    return spec.endswith(".safetensors")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from PIL import Image, ImageDraw
 
-    from evals.core.records import EditCase
+    from evals.core.records import EditCase, Scored
 
 MAX_EDITS = 30
 """Edits on a sheet: the first of each category."""
@@ -33,24 +33,22 @@ _PLAN_COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231")
 _INK, _PAPER, _GREY, _WRONG = "#202020", "#ffffff", "#cccccc", "#c62828"
 
 
-def draw(
-    run: Path, edits: Mapping[str, EditCase], results: Sequence[dict[str, Any]], observations: Sequence[dict[str, Any]]
-) -> list[Path]:
+def draw(run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored]) -> list[Path]:
     """One sheet per category, ``sheets/add.png`` and so on.
 
     Args:
         run: The run directory.
-        edits: Case id -> edit.
         results: Lines of results.jsonl.
-        observations: The observation of each result.
+        scored: The image of each.
 
     Returns:
         The files written.
     """
-    categories: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
-    for result, observation in zip(results, observations, strict=True):
-        if observation["index"] == 0 and result["case"] in edits:
-            categories.setdefault(result["category"], []).append((result, observation))
+    edits = {one.sample.case.id: one.sample.case.edit for one in scored if one.sample.case.edit is not None}
+    categories: dict[str, list[tuple[dict[str, Any], Mapping[str, Any]]]] = {}
+    for result, one in zip(results, scored, strict=True):
+        if one.sample.index == 0:
+            categories.setdefault(result["category"], []).append((result, one.observation))
     written = []
     for category, pairs in categories.items():
         for result, _ in pairs:
@@ -79,7 +77,7 @@ def sheet(
     run: Path,
     category: str,
     edits: Mapping[str, EditCase],
-    pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+    pairs: Sequence[tuple[dict[str, Any], Mapping[str, Any]]],
 ) -> Image.Image:
     """The first edits of a category, three across."""
     from PIL import Image, ImageDraw
@@ -110,7 +108,7 @@ def _about(category: str, results: Sequence[dict[str, Any]]) -> str:
     return f"{category}: {len(known)} edits" if None in known else f"{category}: {sum(known)} of {len(known)} right"
 
 
-def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: dict[str, Any]) -> Image.Image:
+def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: Mapping[str, Any]) -> Image.Image:
     from PIL import Image, ImageDraw
 
     tile = Image.new("RGB", _TILE_PX, _PAPER)
@@ -156,7 +154,7 @@ def _load(image: Any) -> Image.Image | None:
     return picture
 
 
-def _plan(pen: ImageDraw.ImageDraw, observation: dict[str, Any], source: Image.Image) -> None:
+def _plan(pen: ImageDraw.ImageDraw, observation: Mapping[str, Any], source: Image.Image) -> None:
     """The planned boxes over the source."""
     scale = _SIDE_PX / max(source.size) / 1000
     plan = observation.get("plan") or {"objects": []}

@@ -11,6 +11,7 @@ import numpy as np
 
 from evals.core import weights
 from evals.core.records import UserError
+from evals.embedders.registry import SQUASH
 from got.util.weight_files import why
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ WEIGHTS = ASSETS / "icon_clip.safetensors"
 
 
 PHOTO_MODEL = "ViT-L-14/openai"
-
-
-SQUASH = "+squash"
 
 
 BATCH = 64
@@ -172,14 +170,20 @@ def load_icon_clip(path: Path = WEIGHTS, *, device: str = "cpu", config: Path = 
     return OpenClipEmbedder("icon", network, transform, tokenizer, device)
 
 
-def load_openclip(model: str, *, device: str = "cpu") -> OpenClipEmbedder:
-    """A published model (`MODEL/PRETRAINED`, where PRETRAINED is a tag or a file), or a folder saved by open_clip.
+def make_icon_clip(_: str, device: str) -> OpenClipEmbedder:
+    """The embedded CLIP, which takes no argument."""
+    return load_icon_clip(device=device)
+
+
+def load_openclip(model: str, device: str = "cpu") -> OpenClipEmbedder:
+    """A published model (`MODEL/PRETRAINED`, a tag or a file; empty is OpenAI's ViT-L-14), or a folder of open_clip.
 
     Raises:
         UserError: unknown model or tag, or weights that cannot be read or downloaded.
     """
     import open_clip
 
+    model = model or PHOTO_MODEL
     folder = Path(model)
     if (folder / "open_clip_config.json").is_file():
         name, pretrained = f"local-dir:{folder}", None

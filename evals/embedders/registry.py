@@ -1,6 +1,6 @@
-"""CLIPs and DINOs: pictures (and a CLIP's texts) as unit vectors; GenEval's way of naming a colour with them.
+"""CLIPs and DINOs: images (and a CLIP's texts) as unit vectors; GenEval's way of naming a colour with them.
 
-`label` makes the encoder's part of a metric's name.
+A factory is called with its argument and a torch device. `label` makes the encoder's part of a metric's name.
 """
 
 from __future__ import annotations
@@ -10,14 +10,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evals.core import weights
+from evals.core.backends import ICON_WORLD, PHOTOGRAPHS, Backend, Registry, local_place
 from evals.core.records import UserError
-from evals.embedders.clip import PHOTO_MODEL, SQUASH, load_icon_clip, load_openclip
-from evals.embedders.dino import load_dino
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evals.core.protocols import Embedder, ImageEmbedder
+
+SQUASH = "+squash"
+"""Behind an encoder's name: images are squeezed to its square instead of cut to it."""
+ICON_EMBEDDER, PHOTO_EMBEDDER = "icon", "openclip:ViT-L-14/openai"
+"""The companions of detectors of either world."""
+
+
+def _openclip_weights(argument: str) -> Path | None:
+    """``FOLDER``, or the file of ``MODEL/FILE``."""
+    file = Path(argument.partition("/")[2])
+    return file if file.is_file() and not Path(argument).exists() else local_place(argument)
+
+
+EMBEDDERS = Registry["Embedder"](
+    "an embedder",
+    "got_evals.embedders",
+    {
+        "icon": Backend(
+            factory="evals.embedders.clip:make_icon_clip",
+            world=ICON_WORLD,
+            weights=lambda _: Path(__file__).parents[1] / "assets" / "icon_clip.safetensors",
+        ),
+        "openclip": Backend(
+            factory="evals.embedders.clip:load_openclip",
+            argument="[MODEL/PRETRAINED|FOLDER]",
+            world=PHOTOGRAPHS,
+            weights=_openclip_weights,
+        ),
+    },
+)
+IMAGE_EMBEDDERS = Registry["ImageEmbedder"](
+    "an image embedder",
+    "got_evals.image_embedders",
+    {
+        "dino": Backend(
+            factory="evals.embedders.dino:load_dino", argument="ID|FOLDER", world=PHOTOGRAPHS, weights=local_place
+        )
+    },
+)
+"""Those that read no text."""
 
 
 def make_embedder(spec: str, device: str = "cpu") -> Embedder:
@@ -34,14 +73,12 @@ def make_embedder(spec: str, device: str = "cpu") -> Embedder:
         UserError: no such model, or its weights cannot be had here.
     """
     plain = spec.removesuffix(SQUASH)
-    kind, _, model = plain.partition(":")
-    if kind == "icon" and not model:
-        embedder = load_icon_clip(device=device)
-    elif kind == "openclip":
-        embedder = load_openclip(model or PHOTO_MODEL, device=device)
-    else:
-        raise UserError(f"Expected an embedder among icon, openclip:MODEL/PRETRAINED, openclip:FOLDER but got {spec!r}")
+    others = [name for name in EMBEDDERS.names() if name not in ("icon", "openclip")]
+    record, argument = EMBEDDERS.find(plain, ", ".join(["icon, openclip:MODEL/PRETRAINED, openclip:FOLDER", *others]))
+    embedder = record.build(argument, device)
     if plain != spec:
+        if not hasattr(embedder, "squash"):
+            raise UserError(f"{spec}: {plain} cannot squash")
         embedder.squash()
     return embedder
 
@@ -57,12 +94,10 @@ def make_image_embedder(spec: str, device: str = "cpu") -> ImageEmbedder:
     Raises:
         UserError: no such model, or its weights cannot be had here.
     """
-    kind, _, model = spec.partition(":")
-    if kind != "dino":
+    if spec.partition(":")[0] not in IMAGE_EMBEDDERS:
         return make_embedder(spec, device)
-    if not model:
-        raise UserError("Expected dino:ID or dino:FOLDER but got 'dino'")
-    return load_dino(model, device=device)
+    record, argument = IMAGE_EMBEDDERS.find(spec)
+    return record.build(argument, device)
 
 
 def label(name: str) -> str:

@@ -7,7 +7,6 @@ score. Here they show as a sentence. Model, detector, embedder and device of the
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import json
 import sys
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.core import provenance
+from evals.core.backends import ICON_WORLD
 from evals.core.protocols import Tools
-from evals.core.records import Case, Sample, UserError, world_of
+from evals.core.records import Case, Drawn, Sample, UserError
 from evals.generators import registry as generators
 from evals.generators.oracle import OracleGenerator
-from evals.harness.plan import is_detected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.table import Table
 
-    from evals.harness.runner import Plan
+    from evals.harness.plan import Plan
 
 ASSETS = Path(__file__).parents[1] / "assets"
 LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "open_clip", "scipy")
@@ -144,54 +143,52 @@ def _table(checks: Sequence[Check]) -> Table:
 
 def examine(plan: Plan) -> Iterator[Check]:
     """All checks, cheap ones first. One that fails does not stop the others."""
-    device = functools.cache(lambda: str(plan.machine()["device"]))
     yield from _libraries()
     yield _guarded("MMDetection", _mmdetection)
-    yield _guarded("device", lambda: _device(device()))
+    yield _guarded("device", lambda: _device(plan.device))
     for place in ("icon_detector.safetensors", "icon_clip.safetensors"):
         yield _weights(place, ASSETS / place)
-    mini = generators.weights_place("got", "", "mini")
+    mini = generators.GENERATORS["got"].weights("mini")
     yield _weights("got mini", mini) if mini else Check(name="got mini", found="none", problem="got is not installed")
     if plan.suite.name == "geneval":
         yield _guarded("scorer self-test", lambda: _scorer(plan))
         yield _guarded("detector and CLIP self-test", lambda: _pictures(plan))
-    yield from _given(plan, device)
+    yield from _given(plan)
 
 
-def _given(plan: Plan, device: Callable[[], str]) -> Iterator[Check]:
+def _given(plan: Plan) -> Iterator[Check]:
     """What the command names, loaded and tried as a run would."""
     from evals.detectors.registry import make_detector
     from evals.embedders.registry import make_embedder
 
-    args = plan.args
+    named = plan.settings
     pictures = _flawless()
-    model, detector, embedder = (f"--{role} {getattr(args, role)}" for role in ("model", "detector", "embedder"))
-    model += f" --checkpoint {args.checkpoint}" if args.model == "got" and args.checkpoint != "mini" else ""
+    model, detector, embedder = (f"--{role} {getattr(named, role)}" for role in ("model", "detector", "embedder"))
+    model += f" --checkpoint {named.checkpoint}" if named.model == "got" and named.checkpoint != "mini" else ""
 
     def draws() -> Check:
-        return Check(name=model, found=f"{plan.make_generator().name} is ready")
+        return Check(name=model, found=f"{plan.generator.name} is ready")
 
     def finds() -> Check:
-        found = make_detector(args.detector, device()).detect(pictures)
+        found = make_detector(named.detector, plan.device).detect(pictures)
         return Check(name=detector, found=f"finds {sum(map(len, found))} objects in {len(pictures)} pictures of icons")
 
     def embeds() -> Check:
-        encoder = make_embedder(args.embedder, device())
+        encoder = make_embedder(named.embedder, plan.device)
         vectors = encoder.embed_images(pictures)
         fit = vectors.shape[1] == encoder.embed_texts([case.prompt for case in PICTURES]).shape[1]
         problem = None if fit else f"{embedder}: its vectors of pictures and of texts differ in length"
         return Check(name=embedder, found=f"vectors of {vectors.shape[1]} numbers", problem=problem)
 
     def prepares() -> Check:
-        assert plan.suite.prepare is not None
-        plan.suite.prepare(plan.make_tools(), args)
+        plan.suite.prepare(plan.tools, plan.options)
         return Check(name=f"{plan.suite.name}'s measures", found="ready")
 
     checks = [_guarded(model, draws)]
-    checks += [_guarded(detector, finds)] if is_detected(args) else []
+    checks += [_guarded(detector, finds)] if plan.suite.detects(plan.options) else []
     checks += [_guarded(embedder, embeds)]
     yield from checks
-    if plan.suite.prepare is not None and not any(check.problem for check in checks):
+    if not any(check.problem for check in checks):
         yield _guarded(f"{plan.suite.name}'s measures", prepares)
 
 
@@ -251,13 +248,12 @@ def _weights(name: str, place: Path) -> Check:
 
 
 def _scorer(plan: Plan) -> Check:
-    suite, args = plan.suite, plan.args
     wrong = []
     for name, case, detections, right in VERDICTS:
         keys = ("name", "score", "box_xyxy_px", "color")
         found = [dict(zip(keys, detection, strict=True)) for detection in detections]
         observation = {"width": 64, "height": 64, "detections": found, "plan": None}
-        if suite.verdict(case, observation, args).correct != right:
+        if plan.suite.score(case, observation, plan.options).correct != right:
             wrong.append(name)
     problem = f"the scorer says otherwise: {'; '.join(wrong)}" if wrong else None
     return Check(
@@ -280,16 +276,16 @@ def _pictures(plan: Plan) -> Check:
     from evals.detectors.registry import make_detector
     from evals.embedders.registry import make_embedder
 
-    suite, args = plan.suite, plan.args
-    detector = args.detector if world_of(args) == "icon world" else "icon"
-    tools = Tools(detector=make_detector(detector), embedder=make_embedder("icon"), oracle_render=None)
+    detector = plan.settings.detector if plan.context.world == ICON_WORLD else "icon"
+    tools = Tools(detector=lambda: make_detector(detector), embedder=lambda: make_embedder("icon"))
     samples, images = _samples(), _flawless()
     wrong = []
     for shift, right in ((0, True), (1, False)):
         shown = [*images[shift:], *images[:shift]]
-        observations = suite.observe(samples, shown, [None] * len(samples), tools, args)
+        batch = [Drawn(sample=sample, image=image) for sample, image in zip(samples, shown, strict=True)]
+        observations = plan.suite.observe(batch, tools, plan.options)
         for sample, observation in zip(samples, observations, strict=True):
-            judged = suite.verdict(sample.case, observation, args)
+            judged = plan.suite.score(sample.case, observation, plan.options)
             if judged.correct != right:
                 picture = "its own picture" if right else "another picture"
                 wrong.append(f"{sample.case.prompt!r} on {picture}: {judged.reason or 'passes'}")

@@ -50,7 +50,7 @@ def model_from_environment() -> str:
     return model
 
 
-def endpoint_hash() -> str:
+def endpoint_hash(_: str = "") -> str:
     """`OpenAIBackend.secret_free_place` of the endpoint that the environment names, without client and key."""
     address = os.environ.get("OPENAI_BASE_URL") or _OPENAI
     return hashlib.sha256((address if address.endswith("/") else f"{address}/").encode()).hexdigest()[:12]

@@ -14,31 +14,18 @@ import hashlib
 import json
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.core.records import Judgement, UserError, world_of
+from evals.core.records import Judgement, UserError
 from evals.core.run_directory import append_lines, png_bytes, read_lines, write_lines
-from evals.judges.backends import (
-    REFUSED,
-    AskFailed,
-    JudgeParams,
-    Ledger,
-    OpenAIBackend,
-    TransformersBackend,
-    endpoint_hash,
-    model_from_environment,
-    model_name,
-)
-from evals.judges.protocols import make_protocol, render
+from evals.judges.backends import REFUSED, AskFailed, JudgeParams, Ledger
+from evals.judges.protocols import render
 from evals.judges.replies import BadReply, parse_scores, shortened
-from evals.metrics.judging import MAX_FAILED
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from evals.core.protocols import Judge
     from evals.core.records import JudgeQuestion
     from evals.judges.backends import Backend, Reply
     from evals.judges.protocols import Call, JudgeProtocol
@@ -266,109 +253,3 @@ def _spent(replies: Sequence[dict[str, Any]], ledger: Ledger) -> float:
     aside = ledger.reserve() or 0.0
     costs = [ledger.cost(one.get("tokens_in"), one.get("tokens_out")) for one in replies]
     return sum(aside if usd is None else usd for usd in costs)
-
-
-# --------------------------------------------------------------------------------------------------------- command line
-def add_arguments(group: argparse._ArgumentGroup) -> None:
-    """The judge's flags, for the suites that have one."""
-    add = group.add_argument
-    add("--judge-protocol", choices=("got", "viescore"), default="got", help="what it is asked (default: %(default)s)")
-    add("--judge-prompt", type=Path, metavar="FILE", help="the paper's own prompt instead of ours, for protocol got")
-    add(
-        "--judge-temperature",
-        type=_temperature,
-        default=0.0,
-        metavar="X|none",
-        help="none leaves it to the endpoint (default: %(default)s)",
-    )
-    add("--judge-json", action="store_true", help="ask for JSON by the endpoint's own means")
-    add("--judge-repeats", type=int, default=1, metavar="N", help="ask each thing N times (default: %(default)s)")
-    add("--judge-concurrency", type=int, default=4, metavar="N", help="requests at a time (default: %(default)s)")
-    add("--judge-price", type=float, nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
-    add(
-        "--max-spend",
-        type=float,
-        metavar="USD",
-        help="no request that could lead above this, with what --judge-log holds of the judge; needs --judge-price",
-    )
-    add(
-        "--judge-max-failed",
-        type=float,
-        default=MAX_FAILED,
-        metavar="X",
-        help="share of failed judgements above which there is no headline; 1: always one (default: %(default)s)",
-    )
-
-
-def _temperature(text: str) -> float | None:
-    return None if text == "none" else float(text)
-
-
-def resolve(args: argparse.Namespace) -> None:
-    """Checks the flags, and writes into the arguments what the judge depends on beside them.
-
-    That is the endpoint's model, a hash of its address or the name of a local model with its weights' hash, and the
-    prompts' hash: a run whose identity holds them belongs to one judge, also when the environment or a file changes.
-
-    Raises:
-        UserError: No such judge, or not with these arguments.
-    """
-    args.judge_prompts = args.judge_place = None
-    kind, place = (args.judge, "") if args.judge in ("none", "measured") else _parsed(args.judge)
-    if kind == "openai":
-        place = place or model_from_environment()
-        args.judge = f"openai:{place}"
-    if kind == "measured" and world_of(args) != "icon world":
-        raise UserError("--judge measured is for the icon world: no --data, and a detector of icons")
-    _settings(kind, args)
-    if kind in ("openai", "hf"):
-        args.judge_prompts = make_protocol(args.judge_protocol, args.judge_prompt).prompt_hash
-        args.judge_place = endpoint_hash() if kind == "openai" else model_name(place)
-
-
-def _parsed(spec: str) -> tuple[str, str]:
-    """Kind and place of a judge that has to be asked."""
-    kind, _, place = spec.partition(":")
-    if kind != "openai" and not (kind == "hf" and place):
-        raise UserError(f"Expected a judge none, measured, openai, openai:MODEL or hf:PATH|ID but got {spec!r}")
-    return kind, place
-
-
-def _settings(kind: str, args: argparse.Namespace) -> JudgeSettings:
-    """The flags of `add_arguments`, checked."""
-    if args.judge_repeats < 1 or args.judge_concurrency < 1:
-        raise UserError(
-            "--judge-repeats and --judge-concurrency: expected 1 or more but got "
-            f"{args.judge_repeats} and {args.judge_concurrency}"
-        )
-    if not 0 <= args.judge_max_failed <= 1:
-        raise UserError(f"--judge-max-failed is {args.judge_max_failed}; expected a number from 0 to 1")
-    if args.max_spend is not None and args.judge_price is None:
-        raise UserError("--max-spend needs --judge-price")
-    if kind == "hf" and args.judge_repeats > 1:
-        raise UserError("--judge-repeats: a local judge is greedy and says the same every time")
-    return JudgeSettings(
-        params=JudgeParams(temperature=args.judge_temperature, json_mode=args.judge_json),
-        concurrency=args.judge_concurrency,
-        usd_per_million=None if args.judge_price is None else (args.judge_price[0], args.judge_price[1]),
-        max_usd=args.max_spend,
-    )
-
-
-def make_judge(spec: str, args: argparse.Namespace, log: Path | None = None, device: str = "cpu") -> Judge:
-    """A judge by name.
-
-    Args:
-        spec: `openai` (endpoint and model from the environment), `openai:MODEL` or `hf:PATH|ID`.
-        args: The flags of `add_arguments`.
-        log: Where replies are kept.
-        device: torch device of a local model.
-
-    Raises:
-        UserError: No such judge, or it cannot be had with these arguments.
-    """
-    kind, place = _parsed(spec)
-    settings, protocol = _settings(kind, args), make_protocol(args.judge_protocol, args.judge_prompt)
-    if kind == "openai":
-        return VlmJudge(protocol, OpenAIBackend.from_environment(place), settings, log)
-    return VlmJudge(protocol, TransformersBackend(place, device), settings, log)

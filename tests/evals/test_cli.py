@@ -13,7 +13,6 @@ from evals.core.records import UserError
 from evals.generators import registry as generators
 from evals.geneval import suite
 from evals.harness import cli
-from evals.harness import plan as setup
 from evals.harness.runner import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +67,7 @@ def test_the_examples_of_the_help_are_commands(tmp_path, monkeypatch):
     for command in commands:
         words = command.split("   ")[0].split()[3:]
         if "--from" not in words:  # that one needs the run it speaks of
-            setup.make_plan(suite.SUITE, cli.parse(suite.SUITE, words), prepare=lambda: None)
+            cli.make_plan(suite.SUITE, words)
 
 
 def test_every_flag_has_a_line_of_help():
@@ -77,7 +76,7 @@ def test_every_flag_has_a_line_of_help():
 
 
 def test_the_flags_that_other_tools_rely_on_exist():
-    args = cli.parse(suite.SUITE, []).args
+    args = cli.parse(suite.SUITE, []).settings
     fixed = "model checkpoint limit images_per_prompt seed steps batch_size output engine semantic spatial reference"
     fixed += " semantic_scale spatial_scale reference_scale detector device dtype start"
     assert set(fixed.split()) <= set(vars(args))
@@ -131,11 +130,7 @@ def test_a_mistake_about_a_run_changes_nothing_in_it(capsys, finished):
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path):
-    plan = setup.make_plan(
-        suite.SUITE,
-        cli.parse(suite.SUITE, [*ORACLE, "--device", "cuda:77", "--output", str(tmp_path / "run")]),
-        prepare=lambda: None,
-    )
+    plan = cli.make_plan(suite.SUITE, [*ORACLE, "--device", "cuda:77", "--output", str(tmp_path / "run")])
     with pytest.raises(UserError, match="--device cuda:77 cannot be used"):
         run(plan)
     assert not (tmp_path / "run").exists()
@@ -200,8 +195,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, monkeypa
     [("icon", "icon"), ("icon:mine.safetensors", "icon"), ("mask2former", "openclip:ViT-L-14/openai")],
 )
 def test_a_detector_brings_its_companion(detector, embedder):
-    command = cli.parse(suite.SUITE, ["--model", "oracle", "--detector", detector])
-    assert setup.make_plan(suite.SUITE, command, prepare=lambda: None).args.embedder == embedder
+    assert cli.parse(suite.SUITE, ["--model", "oracle", "--detector", detector]).settings.embedder == embedder
 
 
 def test_the_default_directory_is_found_again_and_shared_with_no_other_images(tmp_path, monkeypatch):
@@ -210,7 +204,7 @@ def test_the_default_directory_is_found_again_and_shared_with_no_other_images(tm
     (tmp_path / "a" / "00000.png").touch()
 
     def output(*words):
-        return setup.make_plan(suite.SUITE, cli.parse(suite.SUITE, words), prepare=lambda: None).output
+        return cli.make_plan(suite.SUITE, words).output
 
     first = output(*ORACLE)
     assert first == output(*ORACLE, "--batch-size", "3", "--device", "cpu", "--threshold", "0.4")

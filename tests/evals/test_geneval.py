@@ -16,6 +16,7 @@ from evals.core.records import Case, Detection, UserError
 from evals.core.vocabulary import RELATIONS, TASKS
 from evals.geneval import prompts, suite
 from evals.geneval.suite import Options, verdict
+from evals.suite.objects import as_log, from_log
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "geneval_cases.jsonl.gz"
 MIRROR = {"left of": "right of", "right of": "left of", "above": "above", "below": "below"}
@@ -335,6 +336,6 @@ def test_correct_means_no_reason(metadata, scene, options):
 
 @given(_metadata(), _scenes(), _options)
 def test_logging_and_reading_a_detection_changes_nothing(metadata, scene, options):
-    observation = json.loads(json.dumps({"detections": [suite._log(d, d.color) for d in scene]}))
-    here, there = (verdict(_case(metadata), found, options) for found in (scene, suite.logged(observation)))
+    observation = json.loads(json.dumps({"detections": as_log(scene)}))
+    here, there = (verdict(_case(metadata), found, options) for found in (scene, from_log(observation["detections"])))
     assert (here.correct, here.reason) == (there.correct, there.reason)

@@ -104,8 +104,9 @@ def test_every_command_knows_the_embedded_weights(name, elsewhere, capsys):
     assert main(["unpack", "--folder", "unpacked", "--start", name]) == 0
     assert (elsewhere / "unpacked").is_dir()
     assert generators.batch_size("got", name) == 32
-    assert generators.weights_place("got", "", name) == MINI_PATH
+    assert generators.GENERATORS["got"].weights(name) == MINI_PATH
     options = GeneratorOptions(
+        model="diffusers",
         argument=name, checkpoint="mini", steps=None, semantic=True, spatial=True, reference=True,
         semantic_scale=None, spatial_scale=None, reference_scale=None, chain="own", device="cpu", dtype="float32",
     )  # fmt: skip

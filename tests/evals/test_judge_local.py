@@ -7,11 +7,13 @@ from PIL import Image
 from transformers import Qwen2_5_VLForConditionalGeneration
 from vlm_kit import build
 
+from evals.core.protocols import Tools
 from evals.core.records import UserError
 from evals.core.run_directory import png_bytes
 from evals.judges.backends import JudgeParams, TransformersBackend
 from evals.judges.protocols import make_protocol
-from evals.judges.vlm_judge import JudgeSettings, VlmJudge, make_judge
+from evals.judges.registry import JudgeOptions, make_judge
+from evals.judges.vlm_judge import JudgeSettings, VlmJudge
 
 
 def test_a_local_model_judges_by_the_same_rules(tmp_path):
@@ -55,11 +57,6 @@ def test_other_weights_are_another_judge(tmp_path):
 
 
 def test_what_cannot_be_loaded_is_one_line(tmp_path):
-    import argparse
-
-    from evals.judges import vlm_judge
-
-    parser = argparse.ArgumentParser()
-    vlm_judge.add_arguments(parser.add_argument_group("judge"))
+    tools = Tools(detector=pytest.fail, embedder=pytest.fail)
     with pytest.raises(UserError, match=r"hf:.* cannot be loaded"):
-        make_judge(f"hf:{tmp_path}", parser.parse_args([]))
+        make_judge(JudgeOptions(judge=f"hf:{tmp_path}"), tools)

@@ -10,8 +10,11 @@ import pytest
 from judge_kit import KEY, Waits, fails, judge_at, question, says, serve
 from PIL import Image
 
+from evals.core import options as flags
+from evals.core.backends import ICON_WORLD, PHOTOGRAPHS
+from evals.core.protocols import Tools
 from evals.core.records import UserError
-from evals.judges import vlm_judge
+from evals.judges import registry, vlm_judge
 from evals.judges.backends import JudgeParams, OpenAIBackend
 from evals.judges.protocols import make_protocol
 
@@ -275,27 +278,31 @@ def test_a_prompt_that_does_not_fit_is_refused(tmp_path):
         make_protocol("elo")
 
 
-def arguments(*words):
+def given(judge, *words):
     parser = argparse.ArgumentParser()
-    vlm_judge.add_arguments(parser.add_argument_group("judge"))
-    return parser.parse_args(words)
+    flags.add_flags(parser, registry.JudgeOptions, {"judge": parser.add_argument_group("judge")}, "judge")
+    return flags.read(registry.JudgeOptions, parser.parse_args(["--judge", judge, *map(str, words)]))
+
+
+def make(judge, *words):
+    return registry.make_judge(given(judge, *words), Tools(detector=pytest.fail, embedder=pytest.fail))
 
 
 def test_the_environment_alone_names_the_endpoint(monkeypatch, tmp_path):
     for name in ("JUDGE_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="set JUDGE_MODEL"):
-        vlm_judge.make_judge("openai", arguments())
+        make("openai")
     monkeypatch.setenv("JUDGE_MODEL", "judge-1")
     with pytest.raises(UserError, match="set OPENAI_API_KEY"):
-        vlm_judge.make_judge("openai", arguments())
+        make("openai")
     with serve(GOOD) as endpoint:
         monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
-        judge = vlm_judge.make_judge("openai", arguments("--judge-price", "2.5", "10"), tmp_path / "log.jsonl")
+        judge = make("openai", "--judge-price", "2.5", "10", "--judge-log", tmp_path / "log.jsonl")
         (answer,) = judge.judge([question()])
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         words = ("--judge-temperature", "none", "--judge-json")
-        vlm_judge.make_judge("openai", arguments(*words)).judge([question()])
+        make("openai", *words, "--judge-log", tmp_path / "other.jsonl").judge([question()])
     assert "temperature" not in endpoint.requests[1]
     assert endpoint.requests[1]["response_format"] == {"type": "json_object"}
     assert answer.usd == pytest.approx((1000 * 2.5 + 50 * 10) / 1e6)
@@ -318,13 +325,9 @@ def test_a_wrong_set_up_is_one_line(spec, words, message, monkeypatch):
     monkeypatch.setenv("JUDGE_MODEL", "m")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     with pytest.raises(UserError, match=message):
-        vlm_judge.make_judge(spec, arguments(*words))
+        make(spec, *words)
     with pytest.raises(UserError, match=message):
-        vlm_judge.resolve(given(spec, *words))
-
-
-def given(judge, *words, detector="icon", data=None):
-    return argparse.Namespace(**vars(arguments(*words)), judge=judge, detector=detector, data=data)
+        registry.resolve(given(spec, *words), ICON_WORLD)
 
 
 @pytest.mark.parametrize("judge", ["none", "measured"])
@@ -333,18 +336,17 @@ def given(judge, *words, detector="icon", data=None):
 )
 def test_flags_are_checked_for_judges_that_are_not_asked_too(judge, words):
     with pytest.raises(UserError, match=words.split()[0]):
-        vlm_judge.resolve(given(judge, *words.split()))
+        registry.resolve(given(judge, *words.split()), ICON_WORLD)
 
 
 def test_what_measures_is_for_the_icon_world_and_a_model_must_be_named(monkeypatch):
-    for place in ({"data": "osunlp/MagicBrush"}, {"detector": "mask2former"}):
-        with pytest.raises(UserError, match="--judge measured is for the icon world"):
-            vlm_judge.resolve(given("measured", **place))
-    vlm_judge.resolve(args := given("measured"))
-    assert (args.judge_place, args.judge_prompts) == (None, None)
+    with pytest.raises(UserError, match="--judge measured is for the icon world"):
+        registry.resolve(given("measured"), PHOTOGRAPHS)
+    resolved = registry.resolve(given("measured"), ICON_WORLD)
+    assert (resolved.judge_place, resolved.judge_prompts) == (None, None)
     monkeypatch.delenv("JUDGE_MODEL", raising=False)
     with pytest.raises(UserError, match="set JUDGE_MODEL"):
-        vlm_judge.resolve(given("openai"))
+        registry.resolve(given("openai"), ICON_WORLD)
 
 
 @pytest.mark.parametrize("address", [None, "http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1/"])
@@ -352,9 +354,9 @@ def test_a_run_knows_its_endpoint_by_the_hash_that_the_log_goes_by(address, monk
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     if address:
         monkeypatch.setenv("OPENAI_BASE_URL", address)
-    vlm_judge.resolve(args := given("openai:m"))
-    assert args.judge_place == OpenAIBackend("m", address, KEY).secret_free_place
-    assert args.judge_prompts == make_protocol("got").prompt_hash
+    resolved = registry.resolve(given("openai:m"), PHOTOGRAPHS)
+    assert resolved.judge_place == OpenAIBackend("m", address, KEY).secret_free_place
+    assert resolved.judge_prompts == make_protocol("got").prompt_hash
 
 
 def test_shipped_prompts_ask_for_what_the_parser_reads():

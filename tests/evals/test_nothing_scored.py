@@ -10,6 +10,7 @@ from PIL import Image
 from runner_kit import ArithmeticDetector
 
 from evals import ablation, judge_agreement
+from evals.core.backends import Backend
 from evals.detectors import registry as detectors
 from evals.geneval import suite as geneval
 from evals.harness import cli
@@ -29,7 +30,9 @@ class Raising(ArithmeticDetector):
 @pytest.fixture
 def detector(monkeypatch):
     """Registers a detector under the name ``own``."""
-    return lambda made: monkeypatch.setitem(detectors.DETECTORS, "own", lambda argument, device: made)
+    return lambda made: monkeypatch.setitem(
+        detectors.DETECTORS.records, "own", Backend(factory=lambda argument, device: made, embedder="openclip:none")
+    )
 
 
 def call(capsys, suite, *words):
@@ -294,7 +297,7 @@ def test_a_detector_that_can_judge_no_case_is_refused_in_any_case(detector, tmp_
 
 def test_an_edit_of_a_class_without_a_label_is_missing_too(detector, tmp_path, capsys):
     suite = importlib.import_module("evals.emu_edit").SUITE
-    cases = suite.load_cases(cli.parse(suite, []).args)
+    cases = cli.make_plan(suite, []).cases
     some = [suite.classes(case) for case in cases[:2]]
     assert some[1] - some[0]
 

@@ -1,6 +1,5 @@
 """The run directory under every fault that a long run meets: kill, interrupt, full disk, damage, other processes."""
 
-import dataclasses
 import errno
 import functools
 import os
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runner_kit import LOGS, contents, lines, make_plan, plan_like_reference
+from runner_kit import LOGS, contents, lines, make_plan, plan_like_reference, refusing
 
 from evals.core import run_directory
 from evals.core.records import UserError
@@ -178,7 +177,7 @@ def test_scores_that_cannot_be_read_are_summed_up_again(reference, tmp_path, tex
     folder = tmp_path / "run"
     run(plan_like_reference(folder))
     (folder / "scores.json").write_text(text)
-    run(dataclasses.replace(plan_like_reference(folder), make_generator=pytest.fail, make_tools=pytest.fail))
+    run(refusing(plan_like_reference(folder), "generator", "tools"))
     assert contents(folder) == contents(reference)
 
 

@@ -1,0 +1,188 @@
+"""Judges by name, and their flags. A factory is called with its argument, `JudgeOptions` and the suite's tools."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from evals.core.backends import ICON_WORLD, Backend, Registry
+from evals.core.options import OBSERVE, RUN, VERDICT, option
+from evals.core.records import UserError
+from evals.judges.protocols import make_protocol
+from evals.metrics.judging import MAX_FAILED
+
+if TYPE_CHECKING:
+    from evals.core.protocols import Judge, Tools
+    from evals.judges.vlm_judge import JudgeSettings, VlmJudge
+
+
+def _temperature(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JudgeOptions:
+    """The flags of suites that have a judge."""
+
+    judge: str = option("none", "openai, hf:PATH|ID, measured (default: %(default)s)", stage=OBSERVE, metavar="NAME")
+    judge_log: Path = option(
+        Path("runs") / "judge_replies.jsonl",
+        "all replies of judges; the same is never asked twice (default: %(default)s)",
+        stage=RUN,
+        metavar="FILE",
+        parse=Path,
+    )
+    judge_protocol: str = option(
+        "got", "what it is asked (default: %(default)s)", stage=OBSERVE, choices=("got", "viescore")
+    )
+    judge_prompt: Path | None = option(
+        None, "the paper's own prompt instead of ours, for protocol got", stage=OBSERVE, metavar="FILE", parse=Path
+    )
+    judge_temperature: float | None = option(
+        0.0,
+        "none leaves it to the endpoint (default: %(default)s)",
+        stage=OBSERVE,
+        metavar="X|none",
+        parse=_temperature,
+    )
+    judge_json: bool = option(False, "ask for JSON by the endpoint's own means", stage=OBSERVE)
+    judge_repeats: int = option(1, "ask each thing N times (default: %(default)s)", stage=OBSERVE, metavar="N")
+    judge_concurrency: int = option(4, "requests at a time (default: %(default)s)", stage=RUN, metavar="N")
+    judge_price: tuple[float, float] | None = option(
+        None, "USD for a million tokens in and out", stage=RUN, metavar=("IN", "OUT"), parse=float, nargs=2
+    )
+    max_spend: float | None = option(
+        None,
+        "no request that could lead above this, with what --judge-log holds of the judge; needs --judge-price",
+        stage=RUN,
+        metavar="USD",
+        parse=float,
+    )
+    judge_max_failed: float = option(
+        MAX_FAILED,
+        "share of failed judgements above which there is no headline; 1: always one (default: %(default)s)",
+        stage=VERDICT,
+        metavar="X",
+    )
+    judge_prompts: str | None = option(None, "", stage=OBSERVE)
+    """Hash of the prompts of a judge that is asked; not a flag, see `resolve`."""
+    judge_place: str | None = option(None, "", stage=OBSERVE)
+    """A name of who answers, without secrets; not a flag, see `resolve`."""
+
+
+JUDGES = Registry["Judge"](
+    "a judge",
+    "got_evals.judges",
+    {
+        "measured": Backend(factory="evals.judges.measured:make_measured", world=ICON_WORLD),
+        "openai": Backend(
+            factory="evals.judges.registry:_openai", argument="[MODEL]", place="evals.judges.backends:endpoint_hash"
+        ),
+        "hf": Backend(
+            factory="evals.judges.registry:_transformers", argument="PATH|ID", place="got.vlm.clients:model_name"
+        ),
+    },
+)
+
+Options = TypeVar("Options", bound=JudgeOptions)
+
+
+def resolve(options: Options, world: str) -> Options:
+    """The options, checked, with what the judge depends on beside them.
+
+    That is the endpoint's model, a hash of its address or the name of a local model with its weights' hash, and the
+    prompts' hash: a run whose identity holds them belongs to one judge, also when the environment or a file changes.
+
+    Args:
+        options: As given.
+        world: What the run's images show.
+
+    Raises:
+        UserError: No such judge, or not with these options.
+    """
+    judge, prompts, place = options.judge, None, None
+    if judge == "none":
+        settings("none", options)
+        return dataclasses.replace(options, judge_prompts=None, judge_place=None)
+    record, argument = _find(judge)
+    kind = judge.partition(":")[0]
+    if kind == "openai" and not argument:
+        from evals.judges.backends import model_from_environment
+
+        argument = model_from_environment()
+        judge = f"openai:{argument}"
+    if record.world == ICON_WORLD != world:
+        raise UserError(f"--judge {kind} is for the icon world: no --data, and a detector of icons")
+    settings(kind, options)
+    if record.place is not None:
+        prompts = make_protocol(options.judge_protocol, options.judge_prompt).prompt_hash
+        place = record.named(argument)
+    return dataclasses.replace(options, judge=judge, judge_prompts=prompts, judge_place=place)
+
+
+def _find(spec: str) -> tuple[Backend[Judge], str]:
+    others = [name for name in JUDGES.names() if name not in ("measured", "openai", "hf")]
+    also = ", ".join(["none, measured, openai, openai:MODEL or hf:PATH|ID", *others])
+    try:
+        return JUDGES.find(spec, also=also)
+    except UserError as error:
+        raise UserError(f"Expected a judge {also} but got {spec!r}") from error
+
+
+def settings(kind: str, options: JudgeOptions) -> JudgeSettings:
+    """How a judge is asked.
+
+    Raises:
+        UserError: The options do not go together.
+    """
+    from evals.judges.vlm_judge import JudgeParams, JudgeSettings
+
+    if options.judge_repeats < 1 or options.judge_concurrency < 1:
+        raise UserError(
+            "--judge-repeats and --judge-concurrency: expected 1 or more but got "
+            f"{options.judge_repeats} and {options.judge_concurrency}"
+        )
+    if not 0 <= options.judge_max_failed <= 1:
+        raise UserError(f"--judge-max-failed is {options.judge_max_failed}; expected a number from 0 to 1")
+    if options.max_spend is not None and options.judge_price is None:
+        raise UserError("--max-spend needs --judge-price")
+    if kind == "hf" and options.judge_repeats > 1:
+        raise UserError("--judge-repeats: a local judge is greedy and says the same every time")
+    return JudgeSettings(
+        params=JudgeParams(temperature=options.judge_temperature, json_mode=options.judge_json),
+        concurrency=options.judge_concurrency,
+        usd_per_million=options.judge_price,
+        max_usd=options.max_spend,
+    )
+
+
+def make_judge(options: JudgeOptions, tools: Tools) -> Judge | None:
+    """The judge that the options name; None for ``none``.
+
+    Raises:
+        UserError: No such judge, or it cannot be had with these options.
+    """
+    if options.judge == "none":
+        return None
+    record, argument = _find(options.judge)
+    return record.build(argument, options, tools)
+
+
+def _openai(argument: str, options: JudgeOptions, _: Tools) -> VlmJudge:
+    from evals.judges.backends import OpenAIBackend
+
+    return _asked("openai", OpenAIBackend.from_environment(argument), options)
+
+
+def _transformers(argument: str, options: JudgeOptions, tools: Tools) -> VlmJudge:
+    from evals.judges.backends import TransformersBackend
+
+    return _asked("hf", TransformersBackend(argument, tools.device), options)
+
+
+def _asked(kind: str, backend: Any, options: JudgeOptions) -> VlmJudge:
+    from evals.judges.vlm_judge import VlmJudge
+
+    protocol = make_protocol(options.judge_protocol, options.judge_prompt)
+    return VlmJudge(protocol, backend, settings(kind, options), options.judge_log)
