@@ -155,7 +155,7 @@ def test_a_colour_that_was_not_named_is_asked_for_and_not_taken_for_a_wrong_one(
         for score, box in ((0.9, (5, 5, 30, 30)), (0.8, (5, 5, 30, 29)), (0.7, (35, 35, 60, 60)))
     ]
     colored = [dataclasses.replace(dog, color=color) for dog, color in zip(dogs, ("red", "red", None), strict=True)]
-    seen = {"width": SIDE_PX, "height": SIDE_PX, "detections": [*objects.as_log(colored)]}
+    seen = {"width": SIDE_PX, "height": SIDE_PX, "detections": objects.as_log(colored), "plan": None}
     assert SUITE.score(two, seen, arguments()).correct
     with pytest.raises(UserError, match="case 00000: a dog counts whose colour was not named"):
         SUITE.score(two, seen, arguments("--max-overlap", "0.5"))

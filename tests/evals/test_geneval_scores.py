@@ -118,8 +118,8 @@ def test_scores_are_the_same_every_time():
 def small_run(*words):
     """Twenty-four cases of all tasks with random pictures: what the runner would hand to the suite."""
     rng = np.random.default_rng(0)
-    plan = cli.make_plan(SUITE, ["--images-per-prompt", "2", *words])
-    every = plan.cases
+    made = cli.make_plan(SUITE, ["--images-per-prompt", "2", *words])
+    every = made.cases
     cases = [c for tag in TASKS for c in [c for c in every if c.tag == tag][:4]]
     scored, results = [], []
     for number, of in enumerate(cases):
@@ -140,10 +140,10 @@ def small_run(*words):
             plan = {"objects": planned, "oracle": None} if number % 2 else None
             observation = {"case": of.id, "index": index, "width": 60, "height": 60, "detections": found, "plan": plan}
             filename = f"images/{of.id}/samples/{index:04d}.png"
-            score = SUITE.score(of, observation, plan.options)
+            score = SUITE.score(of, observation, made.options)
             scored.append(Scored(sample=sample(of, index), observation=observation, score=score))
             results.append(SUITE.result(scored[-1], filename))
-    return results, SUITE.summarize(cases, scored, [], plan.options, plan.context)
+    return results, SUITE.summarize(cases, scored, [], made.options, made.context)
 
 
 def test_the_public_summary_prints_the_same_numbers(tmp_path):
