@@ -20,7 +20,7 @@ from got.model.networks import SemanticProjector
 from got.model.outputs import GoTOutput, Sampling, Turn, finish, fresh_generators, to_pil, together, unscale_latents
 from got.model.reasoner import Reasoner, Thoughts
 from got.model.ssgm import Conditions, Denoiser, Switches, at_once, picture_conditions, semantic_conditions, time_ids
-from got.model.validation import at_least_one, check_length, check_words, finite, per_prompt, upright
+from got.model.validation import at_least_one, check_length, check_words, finite, part_of_one, per_prompt, upright
 from got.plan.chain import Chain
 from got.util.hub import locate
 
@@ -174,6 +174,7 @@ class GoTPipeline(DiffusionPipeline):
         semantic_scale: float | None = None,
         spatial_scale: float | None = None,
         reference_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         semantic: bool = True,
         spatial: bool = True,
         reference: bool = True,
@@ -197,6 +198,8 @@ class GoTPipeline(DiffusionPipeline):
             semantic_scale: a_t of the guidance formula.
             spatial_scale: a_s.
             reference_scale: a_r. At 1 the fully unconditional branch is not run.
+            guidance_interval: Guide from this share of the steps to that, e.g. ``(0, 0.7)``; the other steps run the
+                branch with all conditions alone, which costs a half or less. All steps unless given.
             semantic: False takes the image tokens away: their null form in every branch.
             spatial: False takes the layout away.
             reference: False takes the reference latent away (the source image's, or black).
@@ -228,7 +231,9 @@ class GoTPipeline(DiffusionPipeline):
         sampling = Sampling(
             size_px=self.size_px(width, height),
             steps=at_least_one(num_inference_steps, self._usual_steps, "num_inference_steps"),
-            scales=self._scales(semantic_scale, spatial_scale, reference_scale, edit=images is not None),
+            scales=self._scales(
+                semantic_scale, spatial_scale, reference_scale, guidance_interval, edit=images is not None
+            ),
             switches=Switches(semantic=semantic, spatial=spatial and self.config.layout, reference=reference),
             generators=per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True),
             # The model was trained on squares. A picture of no given size is one, stretched to the source's aspect.
@@ -308,12 +313,19 @@ class GoTPipeline(DiffusionPipeline):
         return size
 
     def _scales(
-        self, semantic: float | None, spatial: float | None, reference: float | None, *, edit: bool
+        self,
+        semantic: float | None,
+        spatial: float | None,
+        reference: float | None,
+        interval: tuple[float, float] | None,
+        *,
+        edit: bool,
     ) -> GuidanceConfig:
         given = {"semantic": semantic, "spatial": spatial, "reference": reference}
         default = self.got_config.edit if edit else self.got_config.text_to_image
         checked = {name: finite(value, f"{name}_scale") for name, value in given.items() if value is not None}
-        return dataclasses.replace(default, **checked)
+        span = default.interval if interval is None else part_of_one(interval, "guidance_interval")
+        return dataclasses.replace(default, interval=span, **checked)
 
     def _think(
         self,
@@ -384,8 +396,9 @@ class GoTPipeline(DiffusionPipeline):
         latents = latents * self.scheduler.init_noise_sigma
         takes_noise = "generator" in inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generators} if takes_noise else {}
+        count = len(self.scheduler.timesteps)  # more than the steps where a scheduler is of second order
         for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            guided = denoiser(self.scheduler.scale_model_input(latents, timestep), timestep)
+            guided = denoiser(self.scheduler.scale_model_input(latents, timestep), timestep, step / count)
             latents = self.scheduler.step(guided, timestep, latents, return_dict=False, **extra)[0]
             if sampling.callback is not None:
                 replaced = sampling.callback(self, step, int(timestep), {"latents": latents}) or {}

@@ -173,7 +173,7 @@ class Recorded:
     def __init__(self, guided):
         self.guided = list(guided)
 
-    def __call__(self, noisy, timestep):
+    def __call__(self, noisy, timestep, done):
         return self.guided.pop(0)
 
 
