@@ -17,9 +17,17 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from got.model.adapter import merge_adapter
 from got.model.config import CONFIGS, GoTConfig, GuidanceConfig
 from got.model.networks import SemanticProjector
-from got.model.outputs import GoTOutput, Sampling, Turn, finish, fresh_generators, to_pil, together, unscale_latents
-from got.model.reasoner import Reasoner, Thoughts
-from got.model.ssgm import Conditions, Denoiser, Switches, at_once, picture_conditions, semantic_conditions, time_ids
+from got.model.outputs import GoTOutput, Sampling, Turn, finish, fresh_generators, stack_images, to_pil, unscale_latents
+from got.model.reasoner import Reasoner, ReasonerOutput
+from got.model.ssgm import (
+    Conditions,
+    Denoiser,
+    Switches,
+    picture_conditions,
+    semantic_conditions,
+    time_ids,
+    vae_batch_size,
+)
 from got.model.validation import at_least_one, check_length, check_words, finite, part_of_one, per_prompt, upright
 from got.plan.chain import Chain
 from got.util.hub import locate
@@ -247,7 +255,7 @@ class GoTPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         last = [row[-1] for row in turns]
         return GoTOutput(
-            images=together([turn.image for turn in last]),
+            images=stack_images([turn.image for turn in last]),
             chains=[turn.chain for turn in last],
             warnings=[tuple(dict.fromkeys(warning for turn in row for warning in turn.warnings)) for row in turns],
             turns=[tuple(row) for row in turns],
@@ -282,7 +290,9 @@ class GoTPipeline(DiffusionPipeline):
             if done or decoded is None:
                 return turns
             pictures = to_pil(decoded)
-            thoughts, going, ends = self.reasoner.go_on(thoughts.transcripts, pictures, sampling.max_new_tokens)
+            thoughts, going, ends = self.reasoner.continue_after_image(
+                thoughts.transcripts, pictures, sampling.max_new_tokens
+            )
             for row, why in zip(rows, ends, strict=True):
                 last = turns[row][-1]
                 turns[row][-1] = dataclasses.replace(last, warnings=(*last.warnings, *why))
@@ -333,7 +343,7 @@ class GoTPipeline(DiffusionPipeline):
         chains: list[str | Chain | None] | None,
         images: list[Image.Image] | None,
         max_new_tokens: int | None,
-    ) -> Thoughts:
+    ) -> ReasonerOutput:
         """Write the chains that are not given, read the ones that are, and put both in order."""
         usual = None if self.config.chains else ""
         given = [usual if chain is None else str(chain) for chain in chains or [None] * len(prompts)]
@@ -349,7 +359,7 @@ class GoTPipeline(DiffusionPipeline):
             parts.append(self.reasoner.read([prompts[i] for i in rows_to_read], texts, shown))
         order = rows_to_write + rows_to_read
         place = sorted(range(len(order)), key=order.__getitem__)
-        return Thoughts(
+        return ReasonerOutput(
             chains=[text for part in parts for text in part.chains],
             hidden=torch.cat([part.hidden for part in parts]),
             warnings=[warning for part in parts for warning in part.warnings],
@@ -408,7 +418,7 @@ class GoTPipeline(DiffusionPipeline):
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Pictures (batch, 3, height, width) in [0, 1]."""
         size_px = (latents.shape[-1] * self.vae_factor, latents.shape[-2] * self.vae_factor)
-        parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(at_once(size_px))
+        parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(vae_batch_size(size_px))
         decoded = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 

@@ -126,7 +126,7 @@ def picture_conditions(
     switches: Switches,
     device: torch.device | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """G_s and G_r of a batch: every different picture passes the VAE once, as many as `at_once` in a call.
+    """G_s and G_r of a batch: every different picture passes the VAE once, as many as `vae_batch_size` in a call.
 
     Args:
         vae: Its posterior means are used as they are, without the scaling of the noise latents.
@@ -164,18 +164,18 @@ def vae_means(
 
     Those that are yet to be drawn are drawn when it is their turn.
     """
-    means, together = [], at_once(size_px)
-    for start in range(0, len(pictures), together):  # part by part: as floats, large pictures are dearer than latents
-        part = [picture() if callable(picture) else picture for picture in pictures[start : start + together]]
+    means, at_a_time = [], vae_batch_size(size_px)
+    for start in range(0, len(pictures), at_a_time):  # part by part: as floats, large pictures are dearer than latents
+        part = [picture() if callable(picture) else picture for picture in pictures[start : start + at_a_time]]
         pixels = pixels_of(part, size_px).to(device or vae.device).to(vae.dtype)
         means.append(vae.encode((pixels / 255 - 0.5) / 0.5).latent_dist.mode())
     return torch.cat(means)
 
 
-def at_once(size_px: tuple[int, int]) -> int:
+def vae_batch_size(size_px: tuple[int, int]) -> int:
     """How many pictures of a size pass the VAE together: two of 1024 px, for which its encoder takes 5 GB.
 
-    >>> at_once((128, 128)), at_once((1024, 1024)), at_once((4096, 4096))
+    >>> vae_batch_size((128, 128)), vae_batch_size((1024, 1024)), vae_batch_size((4096, 4096))
     (128, 2, 1)
     """
     return max(1, 2 * 1024**2 // (size_px[0] * size_px[1]))
@@ -228,7 +228,7 @@ class Denoiser:
             added_cond_kwargs=mix.added,
             return_dict=False,
         )[0]
-        # In the latents' precision: weights of opposite sign would magnify the rounding of a short float.
+        # In the latents' precision: weights of opposite sign would magnify the rounding of half precision.
         by_branch = predicted.to(noisy.dtype).unflatten(0, (len(formula), -1))
         return torch.tensordot(mix.weights.to(noisy.dtype), by_branch, dims=1)
 

@@ -66,7 +66,7 @@ def finite(value: Any, name: str) -> float:
     1.5
 
     Raises:
-        ValueError: If it is NaN, more than weights in short floats can hold, or no number.
+        ValueError: If it is NaN, more than weights in half precision can hold, or no number.
     """
     known = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not known or not -_MOST <= value <= _MOST:
