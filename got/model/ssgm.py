@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -248,7 +248,7 @@ class _Mix:
     def of(cls, formula: tuple[tuple[Branch, float], ...], conditions: Conditions, dtype: torch.dtype) -> _Mix:
         branches, batch, device = [branch for branch, _ in formula], len(conditions.context), conditions.spatial.device
         # Not the UNet's device: an offloaded one waits elsewhere for its call.
-        like = {"device": device, "dtype": dtype}
+        like: dict[str, Any] = {"device": device, "dtype": dtype}
         null_context = conditions.null_context.expand(batch, -1, -1)
         zeros = torch.zeros_like(conditions.spatial)
         spatial = torch.cat([conditions.spatial if branch[1] else zeros for branch in branches])
