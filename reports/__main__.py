@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.core.records import UserError
-from reports import changes, compare, escape, formats, report, speed, style, tables, teaser
+from reports import changes, compare, escape, formats, plain, report, speed, style, teaser
 from reports.frames import Run, load, load_run
 
 COMMANDS = ("report", "table", "compare", "baseline", "gate", "teaser")
@@ -215,7 +215,7 @@ def _gate(args: argparse.Namespace) -> dict[str, object]:
 
 def _table(args: argparse.Namespace) -> dict[str, object]:
     runs = _runs(args.runs)
-    table = tables.geneval_table(runs)
+    table = plain.table_of(runs)
     text = formats.FORMATS[args.format](table)
     if args.output is None:
         sys.stdout.write(text)

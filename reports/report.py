@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.core.run_directory import write_atomic
-from reports import ablation_figures, editing, escape, formats, run_figures, setting_figures, speed, style, tables
+from reports import (
+    ablation_figures,
+    editing,
+    escape,
+    formats,
+    plain,
+    run_figures,
+    setting_figures,
+    speed,
+    style,
+    tables,
+)
 from reports.frames import provenance
 from reports.page import Browser, Fact, Page, Section, Shown, record, render
 from reports.pictures import Album
@@ -76,7 +87,8 @@ def of_runs(
         for run in runs
         if run.scores.get("suite") in (*editing.EDITING_SUITES, *editing.OWN_SUITES) and editing.is_measured(run)
     ]
-    others = [run for run in runs if run not in geneval and run not in published and run not in measured]
+    known_runs = [*geneval, *published, *measured]
+    others = [run for run in runs if run not in known_runs and not plain.is_plain(run)]
     if others:
         known = ", ".join(("geneval", *editing.EDITING_SUITES, *editing.OWN_SUITES))
         raise UserError(f"{others[0].path} is a run of suite {others[0].scores.get('suite')!r}; known: {known}")
@@ -84,6 +96,11 @@ def of_runs(
     if geneval:
         sections.append(Section(id="geneval", title="GenEval", tables=(tables.geneval_table(geneval),)))
         drawn += [("geneval", figure) for figure in _figures_of_runs(geneval, images, names)]
+    for suite in dict.fromkeys(str(run.scores["suite"]) for run in runs if run not in known_runs):
+        own = [run for run in runs if run.scores["suite"] == suite]
+        name = escape.file_name(suite, names)
+        sections.append(Section(id=name, title=plain.title_of(own[0]), tables=(plain.plain_table(own),)))
+        drawn += [(name, figure) for figure in _figures_of_runs(own, images, names)]
     made = [editing.editing_table(published)] if published else []
     made += [editing.measured_table(measured)] if measured else []
     if made:

@@ -111,8 +111,9 @@ def contact_sheet(run: Path, tag: str, pairs: Sequence[tuple[dict[str, Any], dic
     rows = math.ceil(len(pairs) / columns)
     sheet = Image.new("RGB", (columns * _TILE_PX[0], _HEADER_PX + rows * _TILE_PX[1]), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    right = sum(result["correct"] for result, _ in pairs)
-    pen.text((_PAD_PX, 6), f"{tag.replace('_', ' ')}: {right} of {len(pairs)} right", _INK, font(20))
+    known = [result["correct"] for result, _ in pairs]
+    right = f"{len(known)} images" if None in known else f"{sum(known)} of {len(known)} right"
+    pen.text((_PAD_PX, 6), f"{tag.replace('_', ' ')}: {right}", _INK, font(20))
     pen.text((_PAD_PX, 34), "first image of each prompt; dashed: planned, solid: detected and counted", _INK, font(13))
     for i, (result, observation) in enumerate(pairs):
         corner = (i % columns * _TILE_PX[0], _HEADER_PX + i // columns * _TILE_PX[1])
@@ -127,7 +128,8 @@ def _tile(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Ima
     tile.paste(_picture(run, result, observation), (_PAD_PX, _PAD_PX))
     pen = ImageDraw.Draw(tile)
     top = _SIDE_PX + 2 * _PAD_PX
-    mark(pen, (_PAD_PX, top), correct=result["correct"])
+    if result["correct"] is not None:
+        mark(pen, (_PAD_PX, top), correct=result["correct"])
     lines = [(line, _INK) for line in wrap(result["prompt"], 3, indent=4)]
     lines += [(line, _WRONG) for line in wrap(result["reason"].replace("\n", "; "), _TEXT_LINES - len(lines))]
     for row, (line, color) in enumerate(lines):
@@ -163,7 +165,7 @@ def _picture(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> 
         x1, y1, x2, y2 = item["box_1000"]
         corners = (x1 * size[0] / 1000, y1 * size[1] / 1000, x2 * size[0] / 1000, y2 * size[1] / 1000)
         dashed(pen, corners, colors[item["name"]])
-    labels = {tuple(item["box_xyxy_px"]): item["color"] for item in observation["detections"]}
+    labels = {tuple(item["box_xyxy_px"]): item["color"] for item in observation.get("detections", ())}
     taken: list[Box] = []
     for name, boxes in kept.items():
         for *box, score in boxes:

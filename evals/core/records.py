@@ -320,7 +320,7 @@ def counted_causes(by_cause: Mapping[str, int], shown: int = 3) -> str:
     return "; ".join([*causes[:shown], *more])
 
 
-def unlabelled(failures: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+def unlabelled(failures: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Of log lines of failures, the classes that the detector has no label for; empty where none failed for that.
 
     >>> unlabelled([{"error": "no such image"}, {"missing_classes": ["zebra", "bear"]}]), unlabelled([])

@@ -183,7 +183,7 @@ def _metric_table(scores: Mapping[str, Any]) -> Table:
     return table
 
 
-def _caption(scores: dict[str, Any], data: dict[str, Any], overall: dict[str, Any]) -> str:
+def _caption(scores: Mapping[str, Any], data: dict[str, Any], overall: dict[str, Any]) -> str:
     revision = f", revision {data['revision'][:12]}" if data["revision"] else ""
     whole = data.get("of", data["cases"])
     number = f"{data['cases']}" if whole == data["cases"] else f"{data['cases']} of {whole}"

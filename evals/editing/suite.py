@@ -107,7 +107,7 @@ class EditingSuite(Suite[EditOptions]):
 
         Of a published set no truth is known: a black picture is wrong, and of any other nothing is claimed.
         """
-        black = {"correct": False, "reason": "the picture is black"} if observation["black"] else {}
+        black: dict[str, Any] = {"correct": False, "reason": "the picture is black"} if observation["black"] else {}
         if "measured" not in observation:
             return Score(**black)
         found = measured.score(EditTruth.from_dict(observation["truth"]), observation["measured"])

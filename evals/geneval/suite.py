@@ -181,7 +181,7 @@ def _judged(case: Case, observation: Mapping[str, Any], options: Options) -> Sco
     return verdict(case, from_log(observation["detections"]), options)
 
 
-def _planned(observation: Mapping[str, Any]) -> list[Detection]:
+def _planned(observation: Mapping[str, Any]) -> Sequence[Detection]:
     """The chain's own boxes, taken as detections: the verdict on them is that on the plan itself."""
     objects = [layout.PlannedObject.from_dict(item) for item in observation["plan"]["objects"]]
     return layout.as_detections(objects, observation["width"], observation["height"])

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import Any, Protocol
-
-    Batch = TypeVar("Batch", bound="Sequence[Any]")
-    Result = TypeVar("Result", covariant=True)
-
-    class Job(Protocol[Batch, Result]):
-        """What is to be done. Picklable: any process makes a worker of it."""
-
-        def worker(self) -> Callable[[Batch], Result]:
-            """Loads what is needed, once; what it returns is called with one batch after the other."""
 
 
-def run_local(job: Job[Batch, Result], batches: Iterable[Batch]) -> Iterator[Result]:
+class Job(Protocol):
+    """What is to be done. Picklable: any process makes a worker of it."""
+
+    def worker(self) -> Callable[[Any], Any]:
+        """Loads what is needed, once; what it returns is called with one batch after the other."""
+
+
+def run_local(job: Job, batches: Iterable[Sequence[Any]]) -> Iterator[Any]:
     """One worker in this process, built before the first batch.
 
     >>> class Sum:

@@ -58,9 +58,9 @@ def made_with(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def left_over(spec: Mapping[str, Any]) -> str | None:
-    """The first stage whose files were not made with what run.json says; None if there is none."""
-    found, wanted = made_with(spec), hashes(spec["identity"])
-    return next((stage for stage in STAGES if found.get(stage) != wanted[stage]), None)
+    """The first stage of which no hash is kept: its files are of before a redo; None if there is none."""
+    found = made_with(spec)
+    return next((stage for stage in STAGES if stage not in found), None)
 
 
 def as_now(spec: Mapping[str, Any], plan: Plan) -> Identity:

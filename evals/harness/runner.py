@@ -177,7 +177,7 @@ class _Run:
             self._write_sources()
 
     def _clear(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """Takes away the files of stages that were not made with what run.json says; returns it as it then is."""
+        """Takes away what is left of stages that are to be made anew; returns run.json as it then is."""
         directory, first = self.directory, identities.left_over(spec)
         if first is None:
             return spec

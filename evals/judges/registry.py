@@ -136,7 +136,8 @@ def settings(kind: str, options: JudgeOptions) -> JudgeSettings:
     Raises:
         UserError: The options do not go together.
     """
-    from evals.judges.vlm_judge import JudgeParams, JudgeSettings
+    from evals.judges.backends import JudgeParams
+    from evals.judges.vlm_judge import JudgeSettings
 
     if options.judge_repeats < 1 or options.judge_concurrency < 1:
         raise UserError(
@@ -166,6 +167,7 @@ def make_judge(options: JudgeOptions, tools: Tools) -> Judge | None:
     if options.judge == "none":
         return None
     record, argument = _find(options.judge)
+    settings(options.judge.partition(":")[0], options)  # a mistake in the flags goes before one in the set-up
     return record.build(argument, options, tools)
 
 

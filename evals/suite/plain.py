@@ -95,13 +95,12 @@ def clusters(groups: Sequence[Group], values: Callable[[Any], Sequence[float]]) 
 def values_of(groups: Sequence[Group], rng: np.random.Generator) -> dict[str, Any]:
     """Means of what a suite measures by name, with intervals; nothing where it measures nothing."""
     names = dict.fromkeys(name for _, scores in groups for one in scores for name in one.values)
-    means = {
-        name: statistics.ratio(
-            *clusters(groups, lambda score, name=name: [score.values[name]] if name in score.values else []), rng
-        ).as_dict()
-        for name in names
-    }
-    return {"values": means} if means else {}
+
+    def mean(name: str) -> dict[str, Any]:
+        found = clusters(groups, lambda score: [score.values[name]] if name in score.values else [])
+        return statistics.ratio(*found, rng).as_dict()
+
+    return {"values": {name: mean(name) for name in names}} if names else {}
 
 
 def _block(groups: Sequence[Group], score: Estimate, images_per_prompt: int) -> dict[str, Any]:

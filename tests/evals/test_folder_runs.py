@@ -185,7 +185,7 @@ def test_a_kill_in_the_middle_of_forgetting_changes_nothing(scored, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("evals.harness.runner._write_sources", die)
+        patch.setattr("evals.harness.runner._Run._write_sources", die)
         with pytest.raises(KeyboardInterrupt):
             run(folder_plan(output, *words))
     run(folder_plan(output, *words))

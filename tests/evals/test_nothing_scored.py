@@ -89,7 +89,7 @@ def test_one_score_is_enough(tmp_path, capsys):
 @pytest.mark.parametrize("name", EDITING)
 def test_an_editing_suite_without_a_picture_ends_with_1(name, tmp_path, capsys):
     suite = importlib.import_module(f"evals.{name}").SUITE
-    case = suite.load_cases(cli.parse(suite, []).args)[0].id
+    case = cli.make_plan(suite, []).cases[0].id
     folder = damaged(tmp_path / "images", f"{case}.png")
     code, last, err = call(capsys, suite, "--model", f"folder:{folder}", *ONE, "--output", tmp_path / "run")
     assert (code, last["images"]) == (1, 0)
@@ -124,7 +124,7 @@ def test_a_cell_of_an_ablation_without_a_score_is_named(tmp_path, capsys):
 
 def test_an_ablation_of_edits_without_a_picture_has_its_table(tmp_path, capsys):
     suite = importlib.import_module("evals.emu_edit").SUITE
-    case = suite.load_cases(cli.parse(suite, []).args)[0].id
+    case = cli.make_plan(suite, []).cases[0].id
     words = ["--suite", "emu_edit", "--axis", "seed=1,2", "--model", f"folder:{damaged(tmp_path / 'x', f'{case}.png')}"]
     code = ablation.main([*words, *ONE, "--output", str(tmp_path / "out")])
     out, err = capsys.readouterr()
