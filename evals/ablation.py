@@ -223,6 +223,8 @@ def case_scores(folder: Path) -> dict[str, tuple[str, float, int, str]]:
     for line, seen in zip(results, observations, strict=True):
         # Not the first id of a prompt: its images may be missing in this cell alone.
         case = alike(line["prompt"], json.loads(line["metadata"])) if "prompt" in line else seen["case"]
+        if line["correct"] is None:
+            continue
         right.setdefault(case, []).append(line["correct"])
         tags[case] = line["tag"] if "tag" in line else line["category"]
         groups[case] = seen.get("group", case)

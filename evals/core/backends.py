@@ -90,24 +90,24 @@ class Registry(Generic[Role]):
     def __contains__(self, name: str) -> bool:
         return name in self.records or name in entry_points(self.group)
 
-    def written(self) -> str:
-        """How they are written on a command line, for people."""
-        return ", ".join(_written(name, self[name].argument) for name in self.names())
+    def written(self, worlds: tuple[str | None, ...] = (ICON_WORLD, PHOTOGRAPHS, None)) -> str:
+        """How those of some worlds are written on a command line, for people."""
+        return ", ".join(_written(name, self[name].argument) for name in self.names() if self[name].world in worlds)
 
-    def find(self, spec: str, also: str = "") -> tuple[Backend[Role], str]:
+    def find(self, spec: str, choices: str = "") -> tuple[Backend[Role], str]:
         """The record that ``NAME`` or ``NAME:ARGUMENT`` names, and the argument.
 
         Args:
             spec: As on the command line.
-            also: What a message says instead of the list of names.
+            choices: What a message lists, where that is more than `written`.
 
         Raises:
             UserError: There is none of the name, or its argument is missing or too much.
         """
         name, colon, argument = spec.partition(":")
-        if name not in self or (colon and not self[name].argument):
-            raise UserError(f"Expected {self.role} among {also or self.written()} but got {spec!r}")
-        wanted = self[name].argument
+        wanted = self[name].argument if name in self else ""
+        if name not in self or (colon and not wanted):
+            raise UserError(f"Expected {self.role} among {choices or self.written()} but got {spec!r}")
         if wanted and not wanted.startswith("[") and not argument:
             forms = " or ".join(f"{name}:{form}" for form in wanted.split("|"))
             raise UserError(f"Expected {forms} but got {spec!r}")

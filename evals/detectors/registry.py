@@ -10,9 +10,6 @@ from evals.core.backends import ICON_WORLD, PHOTOGRAPHS, Backend, Registry, loca
 if TYPE_CHECKING:
     from evals.core.protocols import Detector
 
-CHOICES = "mask2former[:WEIGHTS] or hf:ID|PATH for photographs, icon[:WEIGHTS] for the icon world"
-"""The values of ``--detector``, for people."""
-
 _ICON = Path(__file__).parents[1] / "assets" / "icon_detector.safetensors"
 
 
@@ -39,12 +36,23 @@ DETECTORS = Registry["Detector"](
         ),
         "hf": Backend(
             factory="evals.detectors.hub:load_transformers",
-            argument="ID|FOLDER",
+            argument="ID|PATH",
             world=PHOTOGRAPHS,
             weights=local_place,
         ),
     },
 )
+
+
+def choices() -> str:
+    """The values of ``--detector``, for people.
+
+    >>> choices()
+    'mask2former[:WEIGHTS], hf:ID|PATH for photographs, icon[:WEIGHTS] for the icon world'
+    """
+    found = [(DETECTORS.written((world,)), world) for world in (PHOTOGRAPHS, ICON_WORLD, None)]
+    articles = {PHOTOGRAPHS: " for photographs", ICON_WORLD: " for the icon world", None: ""}
+    return ", ".join(names + articles[world] for names, world in found if names)
 
 
 def find_detector(spec: str) -> tuple[Backend[Detector], str]:
@@ -55,8 +63,7 @@ def find_detector(spec: str) -> tuple[Backend[Detector], str]:
     """
     if spec.endswith(".safetensors") and spec.partition(":")[0] not in DETECTORS:
         return DETECTORS["icon"], spec
-    others = [name for name in DETECTORS.names() if name not in ("icon", "mask2former", "hf")]
-    return DETECTORS.find(spec, also=", ".join([CHOICES, *others]))
+    return DETECTORS.find(spec, choices())
 
 
 def make_detector(spec: str, device: str = "cpu") -> Detector:

@@ -73,8 +73,7 @@ def make_embedder(spec: str, device: str = "cpu") -> Embedder:
         UserError: no such model, or its weights cannot be had here.
     """
     plain = spec.removesuffix(SQUASH)
-    others = [name for name in EMBEDDERS.names() if name not in ("icon", "openclip")]
-    record, argument = EMBEDDERS.find(plain, ", ".join(["icon, openclip:MODEL/PRETRAINED, openclip:FOLDER", *others]))
+    record, argument = EMBEDDERS.find(plain)
     embedder = record.build(argument, device)
     if plain != spec:
         if not hasattr(embedder, "squash"):

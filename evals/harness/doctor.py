@@ -11,25 +11,28 @@ import importlib
 import json
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.core import provenance
 from evals.core.backends import ICON_WORLD
 from evals.core.protocols import Tools
 from evals.core.records import Case, Drawn, Sample, UserError
+from evals.detectors import registry as detectors
+from evals.embedders import registry as embedders
 from evals.generators import registry as generators
 from evals.generators.oracle import OracleGenerator
+from evals.harness.run_spec import suite_names
+from evals.judges.registry import JUDGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from PIL import Image
     from rich.table import Table
 
     from evals.harness.plan import Plan
 
-ASSETS = Path(__file__).parents[1] / "assets"
 LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "open_clip", "scipy")
 """What every run may import. MMDetection is left out: one detector of photographs alone needs it."""
 
@@ -146,21 +149,35 @@ def examine(plan: Plan) -> Iterator[Check]:
     yield from _libraries()
     yield _guarded("MMDetection", _mmdetection)
     yield _guarded("device", lambda: _device(plan.device))
-    for place in ("icon_detector.safetensors", "icon_clip.safetensors"):
-        yield _weights(place, ASSETS / place)
-    mini = generators.GENERATORS["got"].weights("mini")
-    yield _weights("got mini", mini) if mini else Check(name="got mini", found="none", problem="got is not installed")
+    for name, place in embedded():
+        yield _weights(name, place)
+    yield _guarded("installed", _installed)
     if plan.suite.name == "geneval":
         yield _guarded("scorer self-test", lambda: _scorer(plan))
         yield _guarded("detector and CLIP self-test", lambda: _pictures(plan))
     yield from _given(plan)
 
 
+def embedded() -> list[tuple[str, Path]]:
+    """What this package brings, by name: the weights that need no download."""
+    found = [
+        detectors.DETECTORS["icon"].weights(""),
+        embedders.EMBEDDERS["icon"].weights(""),
+        generators.GENERATORS["got"].weights("mini"),
+    ]
+    return [(place.name, place) for place in found if place is not None]
+
+
+def _installed() -> Check:
+    """Suites and back-ends by name, those of other packages too: a record that cannot be imported shows here."""
+    registries = (generators.GENERATORS, detectors.DETECTORS, embedders.EMBEDDERS, embedders.IMAGE_EMBEDDERS, JUDGES)
+    found = [f"suites: {', '.join(suite_names())}"]
+    found += [f"{registry.role.partition(' ')[2]}s: {registry.written()}" for registry in registries]
+    return Check(name="installed", found="\n".join(found))
+
+
 def _given(plan: Plan) -> Iterator[Check]:
     """What the command names, loaded and tried as a run would."""
-    from evals.detectors.registry import make_detector
-    from evals.embedders.registry import make_embedder
-
     named = plan.settings
     pictures = _flawless()
     model, detector, embedder = (f"--{role} {getattr(named, role)}" for role in ("model", "detector", "embedder"))
@@ -170,11 +187,11 @@ def _given(plan: Plan) -> Iterator[Check]:
         return Check(name=model, found=f"{plan.generator.name} is ready")
 
     def finds() -> Check:
-        found = make_detector(named.detector, plan.device).detect(pictures)
+        found = detectors.make_detector(named.detector, plan.device).detect(pictures)
         return Check(name=detector, found=f"finds {sum(map(len, found))} objects in {len(pictures)} pictures of icons")
 
     def embeds() -> Check:
-        encoder = make_embedder(named.embedder, plan.device)
+        encoder = embedders.make_embedder(named.embedder, plan.device)
         vectors = encoder.embed_images(pictures)
         fit = vectors.shape[1] == encoder.embed_texts([case.prompt for case in PICTURES]).shape[1]
         problem = None if fit else f"{embedder}: its vectors of pictures and of texts differ in length"
@@ -273,11 +290,8 @@ def _samples() -> list[Sample]:
 
 def _pictures(plan: Plan) -> Check:
     """Detector and CLIP of icons on flawless pictures: each passes its own prompt and fails the next one's."""
-    from evals.detectors.registry import make_detector
-    from evals.embedders.registry import make_embedder
-
     detector = plan.settings.detector if plan.context.world == ICON_WORLD else "icon"
-    tools = Tools(detector=lambda: make_detector(detector), embedder=lambda: make_embedder("icon"))
+    tools = Tools(detector=lambda: detectors.make_detector(detector), embedder=lambda: embedders.make_embedder("icon"))
     samples, images = _samples(), _flawless()
     wrong = []
     for shift, right in ((0, True), (1, False)):

@@ -193,7 +193,7 @@ class Plan:
         if generators.draws_icons(self.model, settings.checkpoint) or not self.suite.detects(self.options):
             return
         what = f"--checkpoint {settings.checkpoint}" if self.model == "got" else f"--model {settings.model}"
-        raise UserError(f"{what} needs --detector, which looks at its images: {detectors.CHOICES}")
+        raise UserError(f"{what} needs --detector, which looks at its images: {detectors.choices()}")
 
     # --------------------------------------------------------------------------------------------------------- who
     @functools.cached_property

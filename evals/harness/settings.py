@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import re
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from evals.harness.engines import ENGINES
 
 DRAWS, GUIDES, LOOKS, RUNS = "what draws", "GoT's three guidances", "what looks at the images", "the run"
 """Headings of the help."""
+_draws = functools.partial(option, stage=GENERATE, group=DRAWS)
+_guides = functools.partial(option, stage=GENERATE, group=GUIDES, heeded_by="model")
+_run = functools.partial(option, stage=RUN, group=RUNS)
 
 _CHAINS = "own, none, oracle, jitter:X, drop:X or swap:X"
-_MODEL = "model"
 
 
 def _chain(text: str) -> str:
@@ -30,149 +33,91 @@ def _chain(text: str) -> str:
     raise argparse.ArgumentTypeError(f"expected {_CHAINS}, X in [0, 1], but got {text}")
 
 
-def _on_off(purpose: str) -> str:
-    switch: str = option(
-        "on", f"{purpose} (default: on)", stage=GENERATE, group=GUIDES, choices=("on", "off"), heeded_by=_MODEL
-    )
-    return switch
+_on_off = functools.partial(_guides, "on", choices=("on", "off"))
+_strength = functools.partial(_guides, None, "its strength (default: the checkpoint's)", metavar="X", parse=scale)
 
 
-def _strength() -> float | None:
-    words = "its strength (default: the checkpoint's)"
-    found: float | None = option(None, words, stage=GENERATE, group=GUIDES, metavar="X", parse=scale, heeded_by=_MODEL)
-    return found
-
-
-def _detector_help() -> str:
-    known = [name for name in detectors.DETECTORS.names() if name not in ("icon", "mask2former", "hf")]
+def _detectors() -> str:
     return (
-        f"{', '.join([detectors.CHOICES, *known])}; hf takes object detectors, instance segmenters and open-vocabulary "
-        "detectors (Grounding DINO, OWL-ViT, OWLv2) of transformers; the last are prompted with the 80 class names, "
-        "and their scores are lower, which asks for thresholds of their own (default: icon; GenEval has none for a "
-        "folder, a diffusers pipeline and a GoT checkpoint larger than mini)"
+        f"{detectors.choices()}; hf takes object detectors, instance segmenters and open-vocabulary detectors"
+        " (Grounding DINO, OWL-ViT, OWLv2) of transformers; the last are prompted with the 80 class names, and their scores are"
+        " lower, which asks for thresholds of their own (default: icon; GenEval has none for a folder, a diffusers"
+        " pipeline and a GoT checkpoint larger than mini)"
     )
-
-
-def _embedder_help() -> str:
-    known = [name for name in EMBEDDERS.names() if name not in ("icon", "openclip")]
-    choices = ", ".join(["icon", "openclip:MODEL/PRETRAINED|PATH", *known])
-    return f"names colours: {choices} (default: the detector's companion)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """The harness's flags."""
 
-    model: str = option(
-        "got",
-        lambda: f"one of {generators.GENERATORS.written()} (default: %(default)s)",
-        stage=GENERATE,
-        group=DRAWS,
-        metavar="NAME",
+    model: str = _draws(
+        "got", lambda: f"one of {generators.GENERATORS.written()} (default: %(default)s)", metavar="NAME"
     )
-    checkpoint: str = option(
-        "mini",
-        "GoT's weights (default: %(default)s, embedded)",
-        stage=GENERATE,
-        group=DRAWS,
-        metavar="mini|PATH|HUB_ID",
-        heeded_by=_MODEL,
+    checkpoint: str = _draws(
+        "mini", "GoT's weights (default: %(default)s, embedded)", metavar="mini|PATH|HUB_ID", heeded_by="model"
     )
-    tasks: tuple[str, ...] = option(
+    tasks: tuple[str, ...] = _draws(
         (),
         "only prompts of these tasks (of edits: categories), which keep their ids (default: all)",
-        stage=GENERATE,
-        group=DRAWS,
         metavar="A,B",
         parse=names,
         silent=True,
     )
-    limit: int | None = option(
-        None,
-        "only N prompts, spread evenly over the tasks (default: all)",
-        stage=GENERATE,
-        group=DRAWS,
-        metavar="N",
-        parse=count,
+    limit: int | None = _draws(
+        None, "only N prompts, spread evenly over the tasks (default: all)", metavar="N", parse=count
     )
-    images_per_prompt: int = option(4, "(default: %(default)s)", stage=GENERATE, group=DRAWS, metavar="N", parse=count)
-    seed: int = option(
-        42, "base of every sample's own seed (default: %(default)s)", stage=GENERATE, group=DRAWS, metavar="N"
+    images_per_prompt: int = _draws(4, "(default: %(default)s)", metavar="N", parse=count)
+    seed: int = _draws(42, "base of every sample's own seed (default: %(default)s)", metavar="N")
+    steps: int | None = _draws(
+        None, "denoising steps (default: the checkpoint's)", metavar="N", parse=count, heeded_by="model"
     )
-    steps: int | None = option(
-        None,
-        "denoising steps (default: the checkpoint's)",
-        stage=GENERATE,
-        group=DRAWS,
-        metavar="N",
-        parse=count,
-        heeded_by=_MODEL,
+    scheduler: str | None = _draws(
+        None, "GoT's sampler (default: the checkpoint's)", choices=generators.known_schedulers(), heeded_by="model"
     )
-    scheduler: str | None = option(
-        None,
-        "GoT's sampler (default: the checkpoint's)",
-        stage=GENERATE,
-        group=DRAWS,
-        choices=generators.known_schedulers(),
-        heeded_by=_MODEL,
-    )
-    semantic: str = _on_off("follow the chain's meaning")
+    semantic: str = _on_off("follow the chain's meaning (default: on)")
     semantic_scale: float | None = _strength()
-    spatial: str = _on_off("follow the chain's boxes")
+    spatial: str = _on_off("follow the chain's boxes (default: on)")
     spatial_scale: float | None = _strength()
-    reference: str = _on_off("follow the source image; black for text-to-image")
+    reference: str = _on_off("follow the source image; black for text-to-image (default: on)")
     reference_scale: float | None = _strength()
-    chain: str = option(
+    chain: str = _guides(
         "own",
         f"whose plan is drawn: {_CHAINS}; the last three are the oracle's with moved boxes, a share X of boxes missing,"
         " or a share X of names exchanged (default: %(default)s)",
-        stage=GENERATE,
-        group=GUIDES,
         metavar="WHOSE",
         parse=_chain,
-        heeded_by=_MODEL,
     )
-    reference_compat: bool = option(
+    reference_compat: bool = _guides(
         False,
         "do as GoT's released code does where this one differs on purpose (got/released/reference.py lists where)",
-        stage=GENERATE,
-        group=GUIDES,
         silent=True,
-        heeded_by=_MODEL,
     )
-    detector: str = option("icon", _detector_help, stage=OBSERVE, group=LOOKS, metavar="NAME|PATH")
+    detector: str = option("icon", _detectors, stage=OBSERVE, group=LOOKS, metavar="NAME|PATH")
     allow_missing_classes: bool = option(
         False,
         "go on where the detector has no label for a class that a case needs; such cases are missing, not wrong",
         stage=RUN,
         group=LOOKS,
     )
-    embedder: str = option("auto", _embedder_help, stage=OBSERVE, group=LOOKS, metavar="NAME|PATH")
-    output: Path | None = option(
-        None,
-        "run directory (default: under runs/, named by model and arguments)",
-        stage=RUN,
-        group=RUNS,
-        metavar="DIR",
-        parse=Path,
+    embedder: str = option(
+        "auto",
+        lambda: f"names colours: {EMBEDDERS.written()} (default: the detector's companion)",
+        stage=OBSERVE,
+        group=LOOKS,
+        metavar="NAME|PATH",
     )
-    start: str | None = option(
-        None, "redo a finished stage and those after it", stage=RUN, group=RUNS, name="--from", choices=STAGES
+    output: Path | None = _run(  # noqa: RUF009  # a field
+        None, "run directory (default: under runs/, named by model and arguments)", metavar="DIR", parse=Path
     )
-    batch_size: int | None = option(
+    start: str | None = _run(None, "redo a finished stage and those after it", name="--from", choices=STAGES)
+    batch_size: int | None = _run(
         None,
         "images drawn and observed together; moves results by rounding errors at most (default: by model)",
-        stage=RUN,
-        group=RUNS,
         metavar="N",
         parse=count,
     )
-    engine: str = option(
-        "local", "where samples are computed (default: %(default)s)", stage=RUN, group=RUNS, choices=tuple(ENGINES)
-    )
-    device: str = option(
-        "auto", "cpu, cuda, cuda:1, mps (default: a GPU if there is one)", stage=RUN, group=RUNS, metavar="NAME"
-    )
+    engine: str = _run("local", "where samples are computed (default: %(default)s)", choices=tuple(ENGINES))
+    device: str = _run("auto", "cpu, cuda, cuda:1, mps (default: a GPU if there is one)", metavar="NAME")
     dtype: str = option(
         "float32",
         "of the model; bfloat16 is faster on GPUs and on processors that multiply it (AMX, AVX512-BF16), and many "
@@ -181,27 +126,20 @@ class Settings:
         group=RUNS,
         choices=("float32", "bfloat16", "float16"),
     )
-    offload: str | None = option(
+    offload: str | None = _run(
         None,
         "for a GPU smaller than the model: weights wait in main memory, network by network or layer by layer",
-        stage=RUN,
-        group=RUNS,
         choices=("model", "sequential"),
-        heeded_by=_MODEL,
+        heeded_by="model",
     )
-    compile: bool = option(
+    compile: bool = _run(
         False,
         "torch compiles the model's UNet (minutes), which then runs faster; wants a compiler and Python's headers",
-        stage=RUN,
-        group=RUNS,
-        heeded_by=_MODEL,
+        heeded_by="model",
     )
-    dry_run: bool = option(False, "print what would be done, and stop", stage=RUN, group=RUNS)
-    doctor: bool = option(
-        False,
-        "check the installation, and the model, detector and embedder that are given; draw nothing",
-        stage=RUN,
-        group=RUNS,
+    dry_run: bool = _run(False, "print what would be done, and stop")
+    doctor: bool = _run(
+        False, "check the installation, and the model, detector and embedder that are given; draw nothing"
     )
 
     def check(self, given: frozenset[str]) -> None:
@@ -215,7 +153,7 @@ class Settings:
         """
         model, _ = generators.parse_model(self.model)
         heeds = generators.GENERATORS[model].heeds
-        fields = [field for field in dataclasses.fields(self) if field.metadata["flag"].heeded_by == _MODEL]
+        fields = [field for field in dataclasses.fields(self) if field.metadata["flag"].heeded_by == "model"]
         idle = [f"--{field.name.replace('_', '-')}" for field in fields if field.name in given - set(heeds)]
         if idle:
             raise UserError(f"{', '.join(idle)} has no effect with --model {model}")

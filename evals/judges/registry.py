@@ -25,7 +25,7 @@ def _temperature(text: str) -> float | None:
 class JudgeOptions:
     """The flags of suites that have a judge."""
 
-    judge: str = option("none", "openai, hf:PATH|ID, measured (default: %(default)s)", stage=OBSERVE, metavar="NAME")
+    judge: str = option("none", lambda: f"{JUDGES.written()} (default: %(default)s)", stage=OBSERVE, metavar="NAME")
     judge_log: Path = option(
         Path("runs") / "judge_replies.jsonl",
         "all replies of judges; the same is never asked twice (default: %(default)s)",
@@ -122,12 +122,7 @@ def resolve(options: Options, world: str) -> Options:
 
 
 def _find(spec: str) -> tuple[Backend[Judge], str]:
-    others = [name for name in JUDGES.names() if name not in ("measured", "openai", "hf")]
-    also = ", ".join(["none, measured, openai, openai:MODEL or hf:PATH|ID", *others])
-    try:
-        return JUDGES.find(spec, also=also)
-    except UserError as error:
-        raise UserError(f"Expected a judge {also} but got {spec!r}") from error
+    return JUDGES.find(spec, choices=f"none, {JUDGES.written()}")
 
 
 def settings(kind: str, options: JudgeOptions) -> JudgeSettings:

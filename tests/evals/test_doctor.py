@@ -1,9 +1,11 @@
+import dataclasses
 import json
 
 import pytest
 
 from evals import emu_edit
 from evals.core.records import Score
+from evals.embedders.registry import EMBEDDERS
 from evals.geneval.suite import SUITE, GenEval
 from evals.harness import cli, doctor
 
@@ -32,7 +34,8 @@ def test_this_installation_is_sound(capsys):
 
 
 def test_missing_weights_are_a_sentence_and_an_exit_code(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "ASSETS", tmp_path)
+    broken = dataclasses.replace(EMBEDDERS["icon"], weights=lambda _: tmp_path / "icon_clip.safetensors")
+    monkeypatch.setitem(EMBEDDERS.records, "icon", broken)
     code, shown, report = run(SUITE, capsys)
     assert code == 1
     assert "no weights at" in shown

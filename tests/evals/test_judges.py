@@ -313,8 +313,8 @@ def test_the_environment_alone_names_the_endpoint(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "words", "message"),
     [
-        ("gpt", (), "Expected a judge none, measured, openai, openai:MODEL or hf:PATH.ID but got 'gpt'"),
-        ("hf:", (), "but got 'hf:'"),
+        ("gpt", (), r"Expected a judge among none, measured, openai\[:MODEL\], hf:PATH\|ID but got 'gpt'"),
+        ("hf:", (), "Expected hf:PATH or hf:ID but got 'hf:'"),
         ("openai", ("--max-spend", "3"), "--max-spend needs --judge-price"),
         ("openai", ("--judge-repeats", "0"), "expected 1 or more but got 0 and 4"),
         ("openai", ("--judge-max-failed", "2"), "expected a number from 0 to 1"),

@@ -190,7 +190,7 @@ def test_images_of_unknown_origin_have_no_default_detector(words, named, tmp_pat
     monkeypatch.chdir(tmp_path)
     code, last, err = call(capsys, geneval.SUITE, *words)
     assert (code, last) == (2, None)
-    assert err == f"geneval: error: {named} needs --detector, which looks at its images: {detectors.CHOICES}\n"
+    assert err == f"geneval: error: {named} needs --detector, which looks at its images: {detectors.choices()}\n"
     assert "mask2former" in err
     assert "icon" in err
     assert list(tmp_path.iterdir()) == []
