@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     from evals.judges.vlm_judge import JudgeSettings, VlmJudge
 
 
+JUDGES = Registry["Judge"](
+    "a judge",
+    "got_evals.judges",
+    {
+        "measured": Backend(factory="evals.judges.measured:make_measured", world=ICON_WORLD),
+        "openai": Backend(
+            factory="evals.judges.registry:_openai", argument="[MODEL]", place="evals.judges.backends:endpoint_hash"
+        ),
+        "hf": Backend(
+            factory="evals.judges.registry:_transformers", argument="PATH|ID", place="got.vlm.clients:model_name"
+        ),
+    },
+)
+
+
 def _temperature(text: str) -> float | None:
     return None if text == "none" else float(text)
 
@@ -70,20 +85,6 @@ class JudgeOptions:
     judge_place: str | None = option(None, "", stage=OBSERVE)
     """A name of who answers, without secrets; not a flag, see `resolve`."""
 
-
-JUDGES = Registry["Judge"](
-    "a judge",
-    "got_evals.judges",
-    {
-        "measured": Backend(factory="evals.judges.measured:make_measured", world=ICON_WORLD),
-        "openai": Backend(
-            factory="evals.judges.registry:_openai", argument="[MODEL]", place="evals.judges.backends:endpoint_hash"
-        ),
-        "hf": Backend(
-            factory="evals.judges.registry:_transformers", argument="PATH|ID", place="got.vlm.clients:model_name"
-        ),
-    },
-)
 
 Options = TypeVar("Options", bound=JudgeOptions)
 
