@@ -8,6 +8,7 @@ import functools
 import re
 from pathlib import Path
 
+from evals.core import options as flags
 from evals.core.options import GENERATE, OBSERVE, RUN, STAGES, count, names, option, scale
 from evals.core.records import UserError
 from evals.detectors import registry as detectors
@@ -153,8 +154,8 @@ class Settings:
         """
         model, _ = generators.parse_model(self.model)
         heeds = generators.GENERATORS[model].heeds
-        fields = [field for field in dataclasses.fields(self) if field.metadata["flag"].heeded_by == "model"]
-        idle = [f"--{field.name.replace('_', '-')}" for field in fields if field.name in given - set(heeds)]
+        some = [field for field, flag in flags.flags_of(self) if flag.heeded_by == "model"]
+        idle = [flags.flag_name(field) for field in some if field.name in given - set(heeds)]
         if idle:
             raise UserError(f"{', '.join(idle)} has no effect with --model {model}")
         if self.reference_compat and self.scheduler not in (None, "ddpm"):
