@@ -41,6 +41,8 @@ class Backend(Generic[Role]):
     """Of a generator: images drawn and observed together, unless told otherwise."""
     heeds: tuple[str, ...] = ()
     """Of a generator: the flags, as fields are called, that not all generators heed. Others are refused with it."""
+    fault: Callable[[str], str | None] = lambda argument: None
+    """Why an argument can stand for nothing here; None if it may. Loads nothing, asks no hub."""
     place: str | None = None
     """Of a judge that is asked: the function that names who answers, by the argument and without secrets."""
     weights: Callable[[str], Path | None] = lambda argument: None
@@ -102,7 +104,7 @@ class Registry(Generic[Role]):
             choices: What a message lists, where that is more than `written`.
 
         Raises:
-            UserError: There is none of the name, or its argument is missing or too much.
+            UserError: There is none of the name, or its argument is missing, too much, or can stand for nothing here.
         """
         name, colon, argument = spec.partition(":")
         wanted = self[name].argument if name in self else ""
@@ -111,6 +113,8 @@ class Registry(Generic[Role]):
         if wanted and not wanted.startswith("[") and not argument:
             forms = " or ".join(f"{name}:{form}" for form in wanted.split("|"))
             raise UserError(f"Expected {forms} but got {spec!r}")
+        if fault := self[name].fault(argument):
+            raise UserError(fault)
         return self[name], argument
 
 

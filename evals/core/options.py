@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -162,8 +163,17 @@ def scale(text: str) -> float:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Names with commas between them, sorted."""
-    found = {name.strip() for name in text.split(",") if name.strip()}
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected names with commas between them but got {text!r}")
-    return tuple(sorted(found))
+    """Names between commas, sorted; or of a JSON list, whose names may have commas.
+
+    >>> names("b, a"), names('["a, b", "c"]')
+    (('a', 'b'), ('a, b', 'c'))
+    """
+    found: list[object] = [name.strip() for name in text.split(",") if name.strip()]
+    if text.lstrip().startswith("["):
+        try:
+            found = list(json.loads(text))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f'expected a JSON list, as ["a, b"], but got {text} ({error})') from error
+    if not found or not all(isinstance(name, str) for name in found):
+        raise argparse.ArgumentTypeError(f"expected names with commas between them, or a JSON list, but got {text!r}")
+    return tuple(sorted({str(name) for name in found}))

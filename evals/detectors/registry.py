@@ -6,9 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evals.core.backends import ICON_WORLD, PHOTOGRAPHS, Backend, Registry, local_place
+from got.util.hub import missing_model
+from got.util.weight_files import fault as fault_of_file
 
 if TYPE_CHECKING:
     from evals.core.protocols import Detector
+
+
+def _file_fault(argument: str) -> str | None:
+    """Why a file that is named holds no weights."""
+    what = fault_of_file(Path(argument)) if argument else None
+    return f"{argument} {what}" if what else None
+
+
+def _model_fault(argument: str) -> str | None:
+    what = missing_model(argument)
+    return f"hf:{argument} cannot be loaded: {what}" if what else None
+
 
 _ICON = Path(__file__).parents[1] / "assets" / "icon_detector.safetensors"
 
@@ -27,18 +41,21 @@ DETECTORS = Registry["Detector"](
             world=ICON_WORLD,
             embedder="icon",
             weights=_icon_weights,
+            fault=_file_fault,
         ),
         "mask2former": Backend(
             factory="evals.detectors.photo:load_mask2former",
             argument="[WEIGHTS]",
             world=PHOTOGRAPHS,
             weights=local_place,
+            fault=_file_fault,
         ),
         "hf": Backend(
             factory="evals.detectors.hub:load_transformers",
             argument="ID|PATH",
             world=PHOTOGRAPHS,
             weights=local_place,
+            fault=_file_fault,
         ),
     },
 )
@@ -59,10 +76,13 @@ def find_detector(spec: str) -> tuple[Backend[Detector], str]:
     """The record that ``--detector`` names, and its argument. A weights file alone is one of the embedded config.
 
     Raises:
-        UserError: There is none of the name.
+        UserError: No such kind, a weights file that is missing or none, or a path to nothing.
+
+    >>> find_detector("icon")[1], find_detector("hf:owner/name")[1]
+    ('', 'owner/name')
     """
     if spec.endswith(".safetensors") and spec.partition(":")[0] not in DETECTORS:
-        return DETECTORS["icon"], spec
+        return DETECTORS.find(f"icon:{spec}")
     return DETECTORS.find(spec, choices())
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from evals.core import weights
 from evals.core.records import UserError
-from evals.embedders.registry import SQUASH
+from evals.embedders.registry import OPENCLIP_CONFIG, SQUASH, openclip_fault
 from got.util.weight_files import why
 
 if TYPE_CHECKING:
@@ -185,7 +185,9 @@ def load_openclip(model: str, device: str = "cpu") -> OpenClipEmbedder:
 
     model = model or PHOTO_MODEL
     folder = Path(model)
-    if (folder / "open_clip_config.json").is_file():
+    if fault := openclip_fault(model):
+        raise UserError(fault)
+    if (folder / OPENCLIP_CONFIG).is_file():
         name, pretrained = f"local-dir:{folder}", None
     else:
         name, _, tag = model.partition("/")
@@ -205,5 +207,6 @@ def load_openclip(model: str, device: str = "cpu") -> OpenClipEmbedder:
             name, pretrained=pretrained, device=device, force_quick_gelu=quick
         )
     except Exception as error:  # open_clip, hub and network each raise their own
-        raise UserError(f"openclip:{model} cannot be loaded: {why(model, error)}") from error
+        place = pretrained if pretrained and Path(pretrained).is_file() else model
+        raise UserError(f"openclip:{model} cannot be loaded: {why(place, error)}") from error
     return OpenClipEmbedder(f"openclip:{model}", network, transform, open_clip.get_tokenizer(name), device)

@@ -30,6 +30,29 @@ def _openclip_weights(argument: str) -> Path | None:
     return file if file.is_file() and not Path(argument).exists() else local_place(argument)
 
 
+OPENCLIP_CONFIG = "open_clip_config.json"
+
+
+def openclip_fault(model: str) -> str | None:
+    """Why what is behind ``openclip:`` is no folder that open_clip saved, where it can be nothing else; None if fine.
+
+    >>> openclip_fault("ViT-L-14/openai") is None
+    True
+    >>> openclip_fault("/no/such/folder")
+    'openclip:/no/such/folder: there is no folder /no/such/folder'
+    """
+    folder = Path(model)
+    if model and folder.is_dir() and not (folder / OPENCLIP_CONFIG).is_file():
+        return (
+            f"openclip:{model}: {folder} has no {OPENCLIP_CONFIG}; expected a folder that open_clip saved, with "
+            f"{OPENCLIP_CONFIG} and open_clip_model.safetensors (of weights alone: openclip:MODEL/FILE, such as "
+            "openclip:ViT-L-14/FILE)"
+        )
+    if model.startswith(("/", "./", "../", "~")) and not folder.is_dir():
+        return f"openclip:{model}: there is no folder {folder}"
+    return None
+
+
 EMBEDDERS = Registry["Embedder"](
     "an embedder",
     "got_evals.embedders",
@@ -44,6 +67,7 @@ EMBEDDERS = Registry["Embedder"](
             argument="[MODEL/PRETRAINED|FOLDER]",
             world=PHOTOGRAPHS,
             weights=_openclip_weights,
+            fault=openclip_fault,
         ),
     },
 )
@@ -57,6 +81,15 @@ IMAGE_EMBEDDERS = Registry["ImageEmbedder"](
     },
 )
 """Those that read no text."""
+
+
+def find_embedder(spec: str) -> tuple[Backend[Embedder], str]:
+    """The record that ``--embedder`` names, and its argument.
+
+    Raises:
+        UserError: No such kind, or a folder that open_clip did not save.
+    """
+    return EMBEDDERS.find(spec.removesuffix(SQUASH))
 
 
 def make_embedder(spec: str, device: str = "cpu") -> Embedder:
@@ -73,7 +106,7 @@ def make_embedder(spec: str, device: str = "cpu") -> Embedder:
         UserError: no such model, or its weights cannot be had here.
     """
     plain = spec.removesuffix(SQUASH)
-    record, argument = EMBEDDERS.find(plain)
+    record, argument = find_embedder(spec)
     embedder = record.build(argument, device)
     if plain != spec:
         if not hasattr(embedder, "squash"):

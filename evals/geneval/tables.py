@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evals.metrics import statements
 from evals.suite.tables import number, score_table, span, table
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def _layout_table(scores: Mapping[str, Any]) -> Table:
     caption = "detected against planned boxes, class by class\n"
     caption += "box IoU: 0 where nothing was found; recall: share of boxes with IoU ≥ 0.5\n"
     caption += "offset: distance of the centres as a share of the image's sides"
+    named = ((f"{name} ({title})", block["layout"][name]) for title, block in _rows(scores) for name in measures)
+    caption += "".join(f"\n{line}" for line in statements.no_intervals(named))
     made = table("How drawings keep to their plans", columns, caption)
     for title, block in _rows(scores):
         cells = [str(block["layout"]["iou"]["n"])]

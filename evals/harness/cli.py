@@ -16,6 +16,8 @@ from evals.core.run_directory import RunDirectory
 from evals.harness.plan import Plan
 from evals.harness.run_spec import SUITES, RunSpec, resolve
 from evals.harness.settings import DRAWS, GUIDES, LOOKS, RUNS, Settings
+from got.util.cli import console as make_console
+from got.util.cli import may_be_cut_off
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,7 +41,8 @@ run is only printed again.
 --from observe and --from verdict redo the later stages of the run in --output; flags not given are that run's own.
 The last line on standard output is one JSON object with the headline numbers. Exit codes: 0 done, also where some
 images are missing (they are counted, and the score has bounds); 1 nothing was scored, or --doctor found problems;
-2 a mistake in the command or a broken set-up; 130 interrupted. One line on standard error says what is wrong.
+2 a mistake in the command or a broken set-up; 130 interrupted; 141 nobody read the output on (| head). One line on
+standard error says what is wrong.
 """
 
 NOTHING_SCORED = 1
@@ -128,10 +131,14 @@ class Exit:
 
 @contextlib.contextmanager
 def clear_errors(name: str) -> Iterator[Exit]:
-    """Ends a command the way a person wants it: one line for their own mistakes and for Ctrl-C, no traceback."""
+    """Ends a command the way a person wants it: one line for their own mistakes and for Ctrl-C, no traceback.
+
+    Raises:
+        SystemExit: As of `got.util.cli.may_be_cut_off`.
+    """
     end = Exit()
     try:
-        with _stoppable():
+        with may_be_cut_off(), _stoppable():
             yield end
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
@@ -151,11 +158,12 @@ def main(suite: Suite[Any] | type[Suite[Any]], argv: Sequence[str] | None = None
 
 
 def _main(suite: Suite[Any], words: Sequence[str]) -> int:
-    plan = make_plan(suite, words)
+    plan = Plan(parse(suite, words), suite)
     if plan.settings.doctor:
         from evals.harness import doctor
 
         return doctor.main(plan)
+    plan.check()
     if plan.settings.dry_run:
         print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}))
         return 0
@@ -170,10 +178,7 @@ def _main(suite: Suite[Any], words: Sequence[str]) -> int:
 
 
 def _show(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
-    from rich.console import Console
-
-    # Without a terminal rich assumes 80 columns and would break the tables of a log file.
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # a run's words are no markup
+    console = make_console()
     for table in suite.tables(scores):
         console.print(table)
     print(json.dumps({**suite.headline(scores), "run": str(output)}), flush=True)

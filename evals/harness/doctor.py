@@ -23,6 +23,7 @@ from evals.generators import registry as generators
 from evals.generators.oracle import OracleGenerator
 from evals.harness.run_spec import suite_names
 from evals.judges.registry import JUDGES
+from got.util.cli import console as make_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -113,12 +114,10 @@ def main(plan: Plan) -> int:
     Returns:
         0 if all is well, else 1.
     """
-    from rich.console import Console
-
     checks = list(examine(plan))
     problems = list(dict.fromkeys(check.problem for check in checks if check.problem))
     notes = [check.note for check in checks if check.note]
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # paths and errors are no markup
+    console = make_console()
     console.print(_table(checks))
     for kind, style, lines in (("note", "yellow", notes), ("problem", "red", problems)):
         for line in lines:
@@ -184,7 +183,7 @@ def _given(plan: Plan) -> Iterator[Check]:
     model += f" --checkpoint {named.checkpoint}" if named.model == "got" and named.checkpoint != "mini" else ""
 
     def draws() -> Check:
-        return Check(name=model, found=f"{plan.generator.name} is ready")
+        return Check(name=model, found=f"{plan.check().generator.name} is ready")
 
     def finds() -> Check:
         found = detectors.make_detector(named.detector, plan.device).detect(pictures)

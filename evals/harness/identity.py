@@ -11,11 +11,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.core.folder_listing import some
 from evals.core.options import GENERATE, OBSERVE, STAGES, VERDICT
 from evals.core.records import UserError
 from evals.core.run_directory import differences, key_of, read_lines
-from evals.generators.folder_images import content
+from evals.generators.folder_images import change, content, counted_changes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,8 +128,10 @@ def check(start: str | None, old: Identity, new: Identity, place: Path) -> None:
     raise UserError(f"{place} was made with other {what} ({'; '.join(refused)}); {advice}")
 
 
-def changed_images(plan: Plan, directory: RunDirectory, old: dict[str, Any], new: dict[str, Any]) -> dict[Key, str]:
-    """The samples whose file in the user's folder has changed, with its name.
+def changed_images(
+    plan: Plan, directory: RunDirectory, old: dict[str, Any], new: dict[str, Any]
+) -> dict[Key, tuple[str, str]]:
+    """The samples whose file in the user's folder is another: ``changed``, ``added`` or ``deleted``, and its name.
 
     Args:
         plan: The command's plan.
@@ -149,9 +150,9 @@ def changed_images(plan: Plan, directory: RunDirectory, old: dict[str, Any], new
     changed = [key for key in now if key not in before or content(now[key]) != content(before[key])]
     replaced = [key for key in changed if before.get(key, {}).get("sha256")]
     known = sum(bool(line["sha256"]) for line in before.values())
-    names = {key: str(now[key]["file"] or before[key]["file"]) for key in changed}
+    found = {key: change(before.get(key), now[key]) for key in changed}
     if 2 * len(replaced) > known:
-        what = f"{len(replaced):,} of its {known:,} images have changed: {some([*names.values()])}"
+        what = f"of its {known:,} images {counted_changes([found[key] for key in replaced])}"
         advice = "choose another --output or redo this one with --from generate"
         raise UserError(f"{directory.path} was made with other files ({what}); {advice}")
-    return names
+    return found

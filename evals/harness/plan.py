@@ -56,6 +56,12 @@ class Plan:
         Raises:
             UserError: It cannot.
         """
+        self.settings.check(self.spec.given)
+        # The doctor tries each by itself; judging looks at nothing, and a run may outlive what looked at its images.
+        if not self.settings.doctor and self.settings.start != VERDICT:
+            if self.suite.detects(self.options):
+                detectors.find_detector(self.settings.detector)
+            embedders.find_embedder(self.settings.embedder)
         self._refuse_unchosen_detector()
         _ = self.identity
         if self.folder is not None and not self._later:
@@ -283,7 +289,9 @@ def of_tasks(cases: Sequence[Case], tasks: Sequence[str]) -> list[Case]:
     known = dict.fromkeys(case.tag for case in cases)
     unknown = [name for name in tasks if name not in known]
     if unknown:
-        raise UserError(f"--tasks: {', '.join(unknown)} is no task here; the tasks are {', '.join(known)}")
+        # A name with a comma is quoted: it is one name, and only a JSON list can give it.
+        said, tasks_are = (", ".join(json.dumps(x) if "," in x else x for x in some) for some in (unknown, known))
+        raise UserError(f"--tasks: {said} is no task here; the tasks are {tasks_are}")
     return [case for case in cases if not tasks or case.tag in tasks]
 
 

@@ -108,7 +108,6 @@ def resolve(
     Raises:
         UserError: Some of them do not go together.
     """
-    settings.check(frozenset(given))
     world = world_of(suite, settings, options)
     options = suite.resolve(options, world)
     if settings.embedder == "auto":

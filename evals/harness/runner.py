@@ -16,7 +16,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from evals.core import contact_sheets
-from evals.core.folder_listing import some
 from evals.core.options import GENERATE, OBSERVE, STAGES, VERDICT
 from evals.core.progress import Progress
 from evals.core.records import Scored, UserError, note
@@ -29,6 +28,7 @@ from evals.core.run_directory import (
     write_atomic,
     write_lines,
 )
+from evals.generators.folder_images import counted_changes
 from evals.harness import identity as identities
 from evals.harness.engines import ENGINES
 from evals.harness.worker import Failed, Job
@@ -216,12 +216,16 @@ class _Run:
         made_with = identities.hashes(spec["identity"])
         self.directory.write_json(self.directory.spec, {**spec, "arguments": arguments, "made_with": made_with})
 
-    def _redo_images(self, spec: dict[str, Any], changed: dict[Key, str]) -> None:
+    def _redo_images(self, spec: dict[str, Any], changed: dict[Key, tuple[str, str]]) -> None:
         """Forgets changed samples, so that they are done again, once it is known that they can be; and says which."""
         plan, directory = self.plan, self.directory
         _ = plan.machine, plan.generator, plan.instruments
-        names, total = some([*changed.values()]), len(plan.sources)
-        note(f"{len(changed):,} of {total:,} images have changed since this run was made: done again ({names})")
+        redone = [batch for batch in self._batches() if any(_key(sample) in changed for sample in batch)]
+        others = sum(map(len, redone)) - len(changed)
+        what = (
+            f"of {len(plan.sources):,} images {counted_changes(changed.values())} since this run was made: done again"
+        )
+        note(f"{what}, with {others:,} others of the same batches" if others else what)
         directory.scores.unlink(missing_ok=True)
         for log in (directory.chains, directory.observations, directory.failures):
             write_lines(log, [line for line in read_lines(log)[0] if key_of(line) not in changed])
@@ -248,10 +252,14 @@ class _Run:
         self.directory.write_json(self.directory.spec, {**spec, "resumed": [*spec.get("resumed", []), now]})
 
     # -------------------------------------------------------------------------------------------- draw and observe
+    def _batches(self) -> list[list[Sample]]:
+        """The samples in fixed slices, each drawn and observed as a whole."""
+        samples, size = self.plan.samples, self.plan.batch_size
+        return [samples[i : i + size] for i in range(0, len(samples), size)]
+
     def compute(self, logs: _Logs) -> None:
         """Draws and observes every batch that is not complete in the logs, or in which a sample is tried again."""
-        samples, size = self.plan.samples, self.plan.batch_size
-        batches = [samples[i : i + size] for i in range(0, len(samples), size)]
+        samples, batches = self.plan.samples, self._batches()
         done = (logs.observations.keys() | logs.failures.keys()) - logs.retried
         pending = [batch for batch in batches if any(_key(sample) not in done for sample in batch)]
         if not pending:

@@ -59,8 +59,9 @@ class Settings:
     )
     tasks: tuple[str, ...] = _draws(
         (),
-        "only prompts of these tasks (of edits: categories), which keep their ids (default: all)",
-        metavar="A,B",
+        "only prompts of these tasks (of edits: categories), which keep their ids; a JSON list where a name has a"
+        """ comma: '["left, right", "counting"]' (default: all)""",
+        metavar="A,B|LIST",
         parse=names,
         silent=True,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from evals.core.records import alike, causes_of, counted_causes, unlabelled
-from evals.metrics import statistics
+from evals.metrics import statements, statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -142,11 +142,13 @@ def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
     """The few numbers that end a run."""
     overall = scores["overall"]
     score, values = overall["score"], overall.get("values")
+    unknown = statements.why_no_interval(score)
     return {
         **{name: scores[name] for name in ("suite", "world", "model", "detector")},
         **({"wording": scores["wording"]} if scores.get("wording") else {}),
         "overall": score["value"],
         "interval_95": [score["low"], score["high"]],
+        **({"no_interval": unknown} if unknown else {}),
         "images": score["n"],
         "prompts": score["clusters"],
         "tasks": {tag: block["score"]["value"] for tag, block in scores["tasks"].items()},

@@ -33,6 +33,7 @@ import torch
 
 from got.model.config import CONFIGS
 from got.train.trainer import Plan, _checkpoint
+from got.util.cli import may_be_cut_off
 from got.util.hub import MINI_PATH
 from got.util.precision import reuse_memory
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
+@may_be_cut_off()
 def main(arguments: Iterable[str] | None = None) -> int:
     """Entry point of `python -m got.train`."""
     from got.train import decoder, edits, export, grounding, reasoner, unet, vae, vision
