@@ -12,8 +12,9 @@ from PIL import Image
 
 from evals.core.records import UserError
 from evals.judges import vlm_judge
-from evals.judges.backends import JudgeParams, OpenAIBackend
 from evals.judges.protocols import make_protocol
+from got.vlm.asker import AskSettings
+from got.vlm.clients import AskParams, OpenAIBackend
 
 GOOD = says('{"score": [8, 6], "reasoning": "the hat is there"}')
 
@@ -147,7 +148,7 @@ def test_the_same_question_is_asked_once_and_again_after_any_change(tmp_path):
         for count, other in enumerate(changed, 2):
             again.judge([other])
             assert len(endpoint.requests) == count
-        judge_at(endpoint, log=log, params=JudgeParams(temperature=0.5)).judge([question()])
+        judge_at(endpoint, log=log, params=AskParams(temperature=0.5)).judge([question()])
         judge_at(endpoint, "viescore", log=log).judge([question()])
         assert len(endpoint.requests) == 7
 
@@ -254,8 +255,8 @@ def test_a_judges_name_changes_with_model_protocol_and_prompt(tmp_path):
         for protocol in (make_protocol("got"), make_protocol("viescore"), make_protocol("got", own)):
             for model in ("a", "b"):
                 backend = OpenAIBackend(model, endpoint.url, KEY)
-                names.add(vlm_judge.VlmJudge(protocol, backend, vlm_judge.JudgeSettings()).name)
-        verbatim = vlm_judge.VlmJudge(make_protocol("got", own), backend, vlm_judge.JudgeSettings())
+                names.add(vlm_judge.VlmJudge(protocol, backend, AskSettings()).name)
+        verbatim = vlm_judge.VlmJudge(make_protocol("got", own), backend, AskSettings())
         verbatim.judge([question('add "x"')])
     assert len(names) == 6
     assert all("@" in name and "#" in name for name in names)

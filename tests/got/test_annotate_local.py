@@ -10,7 +10,7 @@ from vlm_kit import build
 
 from got.data import storage
 from got.data.annotate import command
-from got.data.annotate.asker import prompts_hash
+from got.data.annotate.prompts import prompts_hash
 from got.plan.chain import Chain
 from got.vlm.clients import SetupError, model_name
 

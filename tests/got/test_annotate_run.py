@@ -14,8 +14,8 @@ from PIL import Image
 
 from got.data import storage
 from got.data.__main__ import main
-from got.data.annotate.asker import PROMPTS, STAGES
 from got.data.annotate.command import examples_of, run
+from got.data.annotate.prompts import PROMPTS, STAGES
 from got.data.records import DataError
 from got.vlm.clients import SetupError
 
@@ -171,7 +171,7 @@ def test_the_convention_of_boxes_has_no_default_and_an_endpoint_must_be_named(tm
         assert "the following arguments are required: --boxes" in capsys.readouterr().err
         nowhere = arguments(tmp_path, tmp_path.with_name("out"), endpoint, *FAST)
     nowhere.endpoint = None
-    with pytest.raises(SetupError, match="--endpoint: expected an address, or OPENAI_API_KEY"):
+    with pytest.raises(SetupError, match="set OPENAI_API_KEY, or OPENAI_BASE_URL"):
         run(nowhere)
 
 

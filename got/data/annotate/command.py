@@ -19,22 +19,22 @@ import collections
 import dataclasses
 import itertools
 import json
-import os
 import re
 import sys
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from got.data import storage
 from got.data.annotate import quality
 from got.data.annotate.annotator import MAX_PIXELS, Annotator, View
-from got.data.annotate.asker import Asker, AskSettings, StageFailed, append, prompts_hash, recorded
 from got.data.annotate.boxes import CONVENTIONS, opened
+from got.data.annotate.prompts import StageFailed, prompts_hash
 from got.data.importers.files import files_below, safe_id
 from got.data.records import DataError, Example, Provenance, Step
 from got.util.images import PictureError
-from got.vlm.clients import AskParams, OpenAIBackend, SetupError, TransformersBackend
+from got.vlm.asker import Asker, AskSettings, append, recorded
+from got.vlm.clients import AskParams, OpenAIBackend, TransformersBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -139,14 +139,9 @@ def _backend(arguments: argparse.Namespace) -> OpenAIBackend | TransformersBacke
     kind, _, place = arguments.model.partition(":")
     if kind == "hf":
         return TransformersBackend(place, arguments.device, arguments.dtype, images_first=True)
-    key, url = os.environ.get("OPENAI_API_KEY", ""), arguments.endpoint or os.environ.get("OPENAI_BASE_URL") or None
-    if not key and url is None:
-        raise SetupError("--endpoint: expected an address, or OPENAI_API_KEY for OpenAI's own")
-    # A server of one's own often wants no key, but the client insists on one.
-    return OpenAIBackend(
+    return OpenAIBackend.from_environment(
         arguments.model,
-        url,
-        key or "none",
+        arguments.endpoint,
         timeout_seconds=arguments.timeout,
         max_retries=arguments.retries,
         images_first=True,
@@ -232,42 +227,40 @@ class _Run:
             ),
             # A greedy model on this machine has one reply to one question.
             attempts=arguments.attempts if isinstance(self._backend, OpenAIBackend) else 1,
+            retry_temperature=0.7,
+            concurrency=arguments.concurrency,
+            lost_after=64,  # samples at least that an endpoint may not accept, one after the other
             usd_per_million=None if arguments.price is None else (arguments.price[0], arguments.price[1]),
             max_usd=arguments.max_spend,
         )
-        finished = {*writer.known_ids(), *self._rejected}
-        self._asker = Asker(self._backend, settings, folder / "replies.jsonl", finished)
+        self._asker = Asker(
+            self._backend,
+            settings,
+            folder / "replies.jsonl",
+            subject=("sample",),
+            identity=(self._backend.id,),  # not the address, for a server of one's own moves
+            finished={(id,) for id in (*writer.known_ids(), *self._rejected)},
+        )
         self._annotator = Annotator(self._asker, view)
         self._standards = quality.Standards(min_located=arguments.min_located, min_iou=arguments.min_iou)
         if arguments.check == "second-look":
             self._checker = quality.SecondLook(self._asker, view)
         self._duplicates = quality.Duplicates()
-        self._files: dict[str, IO[bytes]] = {
-            name: (folder / f"{name}.jsonl").open("wb" if name == "failures" else "ab", buffering=0)
-            for name in ("rejected", "failures", "pictures")
-        }
+        for name in ("rejected", "pictures"):
+            (folder / f"{name}.jsonl").touch()
+        (folder / "failures.jsonl").write_bytes(b"")
 
     async def all(self) -> dict[str, Any]:
-        """Annotates what is not done yet; some samples at a time take their turn from one list."""
+        """Annotates what is not done yet."""
         samples = self._open_samples()
-
-        async def work() -> None:
-            for example in samples:
-                await self._one(example)
-
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._arguments.concurrency):
-                    group.create_task(work())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            await self._asker.each(samples, self._one)
         finally:
             samples.close()
-            await self._backend.close()
-            self._asker.close()
-            for file in self._files.values():
-                file.close()
         return self._summary()
+
+    def _log(self, name: str, record: dict[str, Any]) -> None:
+        append(self._arguments.output / f"{name}.jsonl", record)
 
     def _open_samples(self) -> Generator[Example]:
         arguments = self._arguments
@@ -296,7 +289,7 @@ class _Run:
     def _signed(self, example: Example) -> list[str]:
         if example.id not in self._signatures:
             signatures = [quality.signature(opened(picture)) for _, picture in example.pictures()]
-            append(self._files["pictures"], {"id": example.id, "signatures": signatures})
+            self._log("pictures", {"id": example.id, "signatures": signatures})
             self._signatures[example.id] = signatures
         return self._signatures[example.id]
 
@@ -311,7 +304,7 @@ class _Run:
                 self._reject(draft.example, reasons)
             else:
                 self._add(draft.example)
-        self._asker.forget(example.id)
+        self._asker.forget((example.id,))
         self._tell()
 
     def _add(self, example: Example) -> None:
@@ -326,14 +319,14 @@ class _Run:
         self._broke |= error.cause == "budget"
         self._counts.failed[f"{error.stage}: {error.cause}"] += 1
         record = {"id": id, "stage": error.stage, "cause": error.cause, "detail": error.detail}
-        append(self._files["failures"], record)
+        self._log("failures", record)
 
     def _reject(self, example: Example, reasons: list[str]) -> None:
         self._rejected[example.id] = reasons
         self._counts.rejected[_check_of(reasons)] += 1
         steps = [{"instruction": step.instruction, "chain": step.chain} for step in example.steps]
         whole = {"prompt": example.prompt, "steps": steps, "provenance": dataclasses.asdict(example.provenance)}
-        append(self._files["rejected"], {"id": example.id, "reasons": reasons, **whole, "extra": dict(example.extra)})
+        self._log("rejected", {"id": example.id, "reasons": reasons, **whole, "extra": dict(example.extra)})
 
     def _tell(self) -> None:
         now = time.monotonic()
@@ -342,7 +335,7 @@ class _Run:
             speed = counts.done / max(now - self._begun, 1e-9)
             sys.stderr.write(
                 f"{counts.done} samples: {counts.accepted} accepted, {counts.rejected.total()} rejected,"
-                f" {counts.failed.total()} failed; {self._asker.calls} replies; {speed:.1f} samples/s\n"
+                f" {counts.failed.total()} failed; {self._asker.replies} replies; {speed:.1f} samples/s\n"
             )
 
     def _summary(self) -> dict[str, Any]:
@@ -354,7 +347,7 @@ class _Run:
             "accepted_now": known - self._before,
             "rejected": dict(sorted(rejected.items())),
             "failed": dict(sorted(self._counts.failed.items())),
-            "replies": asker.calls,
+            "replies": asker.replies,
             "tokens_in": asker.tokens_in,
             "tokens_out": asker.tokens_out,
             "usd": None if self._arguments.price is None else round(asker.ledger.spent_usd, 6),
