@@ -151,7 +151,9 @@ def _read_index(path: Path) -> dict[str, Any]:
     """The index of a saved `GoTPipeline`, which must have a folder for each of its components."""
     index = path / "model_index.json"
     if not index.is_file():
-        raise CheckpointError(f"{path} has no model_index.json, so it is not a saved pipeline")
+        trained = path / "model"  # where `got.finetune` puts its pipeline
+        hint = f"; {trained} is one" if (trained / index.name).is_file() else ""
+        raise CheckpointError(f"{path} has no model_index.json, so it is not a saved pipeline{hint}")
     content = read_object(index, CheckpointError)
     if content.get("_class_name") != GoTPipeline.__name__:
         raise CheckpointError(f"Expected a {GoTPipeline.__name__} in {path} but found {content.get('_class_name')}")

@@ -91,6 +91,11 @@ class Trainer:
         self.owes_look = False  # the last one was stopped
         self.logged_at = 0.0
         if self.accelerator.is_main_process:
+            if recipe.steps <= recipe.warmup_steps:
+                sys.stderr.write(
+                    f"{recipe.steps} steps are no longer than the warm-up of {recipe.warmup_steps}: the learning rate "
+                    "never reaches its peak\n"
+                )
             files.claim(run.output, run.identity)
         self.accelerator.wait_for_everyone()
         if not agree(self.accelerator, files.progress(run.output)):
@@ -125,11 +130,15 @@ class Trainer:
         if run.tracker is not None:
             self.accelerator.init_trackers("got")
         self.logged_at = time.monotonic()
+        first = self.step + 1
         with on_stop_signal(self.ask_to_stop):
             if self.owes_look:
                 self._look()
             while self.step < recipe.steps and not self.stopping:
                 self._update(batches)
+                if self.step == first and self.accelerator.is_main_process:
+                    seconds = time.monotonic() - self.logged_at
+                    sys.stderr.write(f"step {first} of {recipe.steps} done, after {seconds:.1f} s\n")
                 done = self.step == recipe.steps
                 if self.step % run.log_every == 0 or done:
                     self._log()

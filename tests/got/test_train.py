@@ -142,6 +142,39 @@ def test_a_stage_that_is_killed_in_its_last_check_is_checked_when_it_goes_on(tmp
     assert json.loads((tmp_path / "toy.jsonl").read_text().splitlines()[-1])["right"] == 1.0
 
 
+def test_running_statistics_are_averaged_and_vectors_do_not_decay_where_the_plan_says_so(tmp_path):
+    module = torch.nn.BatchNorm1d(3)
+    plan = dataclasses.replace(PLAN, steps=40, average_buffers=True, decay_vectors=False)
+    fit = Fit(plan, {"toy": module}, tmp_path)
+    assert [group["weight_decay"] for group in fit.optimizer.param_groups] == [0.0]
+    seen, mean = [], torch.zeros(3)
+
+    def loss(step: int) -> dict[str, torch.Tensor]:
+        nonlocal mean
+        value = module(torch.from_numpy(stable_rng("toy", step).standard_normal((16, 3), np.float32) + step)).sum()
+        decay = fit.ema.get_decay(step + 1)
+        mean = decay * mean + (1 - decay) * module.running_mean
+        seen.append(module.running_mean.clone())
+        return {"loss": value}
+
+    fit.run(loss, None)
+    averaged_mean = fit.checked(lambda: module.running_mean.clone())
+    assert torch.allclose(averaged_mean, mean, rtol=1e-4)
+    assert not torch.allclose(averaged_mean, seen[-1], rtol=0.01)
+    assert torch.equal(module.running_mean, seen[-1])
+
+
+def test_the_first_step_is_told_and_so_is_a_run_that_is_all_warm_up(tmp_path, capsys):
+    fit = Fit(dataclasses.replace(PLAN, steps=5, warmup_steps=9), {"toy": toy()}, tmp_path)
+    fit.run(loss_of(fit.modules["toy"]), None)
+    said = capsys.readouterr().err.splitlines()
+    assert "5 steps are no longer than the warm-up of 9" in said[0]
+    assert [json.loads(line.removeprefix("toy "))["step"] for line in said[1:]] == [1, 5]
+    again = Fit(dataclasses.replace(PLAN, warmup_steps=9), {"toy": toy()}, tmp_path)
+    run_steps(again, loss_of(again.modules["toy"]), 2)
+    assert "ended in its warm-up, after 7 of 9 steps" in capsys.readouterr().err
+
+
 def test_a_stage_without_its_predecessor_says_what_to_run(tmp_path):
     with pytest.raises(SystemExit, match=r"vae\.pt is missing: run `python -m got\.train vae"):
         averaged(tmp_path, "vae", {})

@@ -86,7 +86,7 @@ of the generator or of its VAE.
 The loss (`detector_loss.py`) makes a score the probability of the class, not the overlap of its box; a cross-entropy
 between the classes speeds it up. {recipe["note"]}
 
-{curve(n["curves"], ["minutes", "samples", "class", "box"])}
+{curve(n["curves"], ["minutes", "step", "class", "box"])}
 
 ## Calibration
 
@@ -147,5 +147,5 @@ icon. {recipe["note"]}
 Robustness comes from generic degradations only (`augment.py`): the model has never seen a picture of the generator or
 of its VAE.
 
-{curve(n["curves"], ["minutes", "samples", "scenes", "crops"])}
+{curve(n["curves"], ["minutes", "step", "scenes", "crops"])}
 """
