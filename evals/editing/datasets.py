@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import EditCase, EncodedImage, UserError
+from got.util.parquet import ParquetTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,7 +183,7 @@ class Row:
     """A row of a Parquet file: its words and numbers at hand, its pictures on demand."""
 
     values: dict[str, Any]
-    table: ParquetFile
+    table: ParquetTable
     number: int
     """Row number in its file."""
 
@@ -190,7 +191,7 @@ class Row:
         """A picture of this row."""
         return EncodedImage(
             name=f"{self.table.path.name} row {self.number} {column}",
-            read=functools.partial(self.table.image_bytes, self.number, column),
+            read=functools.partial(_image_bytes, self.table, self.number, column),
         )
 
     def text(self, column: str) -> str:
@@ -199,69 +200,38 @@ class Row:
         return "" if value is None else str(value).strip()
 
 
-class ParquetFile:
-    """One Parquet file with pictures in the hub's form: ``{"bytes": ..., "path": ...}``.
+def rows_of(table: ParquetTable, words: Sequence[str], images: Sequence[str]) -> list[Row]:
+    """All rows of a file.
 
-    Words and numbers are read at once, pictures a row group at a time; each column's last group is kept, because
-    cases are run in order.
+    Args:
+        table: The file.
+        words: Columns that must be there and are read now.
+        images: Columns that must be there and are read on demand.
+
+    Raises:
+        UserError: A column is missing.
     """
-
-    def __init__(self, path: Path) -> None:
-        import pyarrow
-        import pyarrow.parquet
-
-        self.path = path
-        try:
-            self._file = pyarrow.parquet.ParquetFile(path)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:120]})") from error
-        self.columns = set(self._file.schema_arrow.names)
-        self.number_of_rows: int = self._file.metadata.num_rows
-        self._kept: dict[str, tuple[int, Any]] = {}
-
-    def __reduce__(self) -> tuple[type[ParquetFile], tuple[Path]]:
-        """Travels to another process as its path."""
-        return ParquetFile, (self.path,)
-
-    def rows(self, words: Sequence[str], images: Sequence[str]) -> list[Row]:
-        """All rows.
-
-        Args:
-            words: Columns that must be there and are read now.
-            images: Columns that must be there and are read on demand.
-
-        Raises:
-            UserError: A column is missing.
-        """
-        missing = [name for name in (*words, *images) if name not in self.columns]
-        if missing:
-            raise UserError(f"{self.path}: no column {', '.join(missing)}; it has {', '.join(sorted(self.columns))}")
-        records = self._file.read(columns=list(words)).to_pylist()
-        return [Row(values=record, table=self, number=number) for number, record in enumerate(records)]
-
-    def image_bytes(self, row: int, column: str) -> bytes:
-        """The bytes of a picture.
-
-        Raises:
-            ValueError: The cell holds none.
-        """
-        group, start = 0, 0
-        while start + self._file.metadata.row_group(group).num_rows <= row:
-            start += self._file.metadata.row_group(group).num_rows
-            group += 1
-        if column not in self._kept or self._kept[column][0] != group:
-            self._kept[column] = (group, self._file.read_row_group(group, columns=[column]).column(column))
-        cell = self._kept[column][1][row - start].as_py()
-        if isinstance(cell, dict) and cell.get("bytes"):
-            return bytes(cell["bytes"])
-        if isinstance(cell, dict) and cell.get("path"):
-            return inside(self.path.parent, str(cell["path"])).read_bytes()
-        if isinstance(cell, bytes) and cell:
-            return cell
-        raise ValueError(f"{self.path.name} row {row}: no picture in column {column}")
+    table.check([*words, *images])
+    return [Row(values=record, table=table, number=number) for number, record in enumerate(table.rows(words))]
 
 
-def parquet_splits(place: Path) -> dict[str, list[ParquetFile]]:
+def _image_bytes(table: ParquetTable, row: int, column: str) -> bytes:
+    """A picture in the hub's form, ``{"bytes": ..., "path": ...}``, or as bytes.
+
+    Raises:
+        ValueError: The cell holds none.
+    """
+    cell = table.row(row, [column])[column]
+    if isinstance(cell, dict) and cell.get("bytes"):
+        return bytes(cell["bytes"])
+    if isinstance(cell, dict) and cell.get("path"):
+        return inside(table.path.parent, str(cell["path"])).read_bytes()
+    if isinstance(cell, bytes) and cell:
+        return cell
+    raise ValueError(f"{table.path.name} row {row}: no picture in column {column}")
+
+
+def parquet_splits(place: Path) -> dict[str, list[ParquetTable]]:
     """Files of a folder by split, as the hub names them: ``data/test-00000-of-00005-*.parquet``; or one single file.
 
     Raises:
@@ -284,10 +254,12 @@ def parquet_splits(place: Path) -> dict[str, list[ParquetFile]]:
         totals = {total for _, total in pieces}
         if place.is_dir() and (len(totals) != 1 or len(pieces) != totals.pop()):
             raise UserError(f"{place}: split {split} is not complete: {len(pieces)} pieces are there")
-    return {split: [ParquetFile(path) for _, path in sorted(pieces.items())] for split, pieces in splits.items()}
+    return {
+        split: [ParquetTable(path, UserError) for _, path in sorted(pieces.items())] for split, pieces in splits.items()
+    }
 
 
-def split_of_size(place: Path, rows: int) -> tuple[str, list[ParquetFile]]:
+def split_of_size(place: Path, rows: int) -> tuple[str, list[ParquetTable]]:
     """The split with so many rows, whatever its name.
 
     Raises:

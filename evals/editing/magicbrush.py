@@ -12,6 +12,7 @@ from evals.editing.datasets import (
     file_image,
     parquet_splits,
     read_json,
+    rows_of,
     safe_id,
     turn_case,
     unique,
@@ -54,7 +55,7 @@ def load_magicbrush(place: str = "osunlp/MagicBrush", mode: str = "single", spli
         files = parquet_splits(path).get(split)
         if files is None:
             raise UserError(f"{place}: no Parquet files of split {split}, and no edit_sessions.json")
-        variant, sessions = split, _sessions_of_rows([r for f in files for r in f.rows(*_MAGICBRUSH_COLUMNS)])
+        variant, sessions = split, _sessions_of_rows([r for f in files for r in rows_of(f, *_MAGICBRUSH_COLUMNS)])
     cases = [turn for turns in sessions for turn in turns] if mode == "single" else [_last(t) for t in sessions]
     return EditSet(
         origin=MAGICBRUSH, variant=f"{variant}, {mode} turn", cases=unique(cases, str(place)), revision=commit or None

@@ -118,7 +118,7 @@ def test_what_is_no_parquet_or_lacks_a_column_is_refused(tmp_path):
     row = emu_row(0)
     del row["input_caption"]
     write(tmp_path / "x.parquet", [row])
-    with pytest.raises(UserError, match="no column input_caption; it has hash"):
+    with pytest.raises(UserError, match="expected columns input_caption but it has only hash"):
         load_emu_edit(str(tmp_path), rows=1)
     with pytest.raises(UserError, match="no such file or folder; the hub has facebook/emu_edit_test_set"):
         load_emu_edit(str(tmp_path / "none"))
