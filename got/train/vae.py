@@ -22,6 +22,7 @@ from got.plan.layout import draw_mask
 from got.train import losses
 from got.train.trainer import Fit, Plan, averaged
 from got.util.precision import bf16
+from got.util.sheets import laid_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -299,8 +300,5 @@ def fold_moments(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> N
 
 def contact_sheet(pictures: np.ndarray, columns: int) -> Image.Image:
     """Pictures (n, size, size, 3) side by side at twice their size."""
-    side = pictures.shape[1]
-    sheet = Image.new("RGB", (columns * side, -(-len(pictures) // columns) * side))
-    for i, picture in enumerate(pictures):
-        sheet.paste(Image.fromarray(picture), (i % columns * side, i // columns * side))
+    sheet = laid_out([Image.fromarray(picture) for picture in pictures], columns, paper="black")
     return sheet.resize((sheet.width * 2, sheet.height * 2))
