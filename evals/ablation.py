@@ -48,6 +48,7 @@ from evals.harness.plan import make_plan
 from evals.harness.runner import run
 from evals.harness.worker import Worker
 from evals.metrics import statistics
+from got.util import tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -281,23 +282,21 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
 def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
     """The ladder as a table for people."""
     tasks = list(rows[0]["tasks"])
-    lines = [
-        "| cell | overall | 95 % interval | difference | 95 % interval | p (Holm) | verdict | s/image | "
-        + " | ".join(tasks)
-        + " |",
-        "| --- " * (8 + len(tasks)) + "|",
-    ]
+    interval = "95 % interval"
+    header = ["cell", "overall", interval, "difference", interval, "p (Holm)", "verdict", "s/image", *tasks]
+    cells = []
     for row in rows:
         score, change = row["overall"], row["difference"]
         middle = ["", "", "", "baseline"]
         if change is not None:
-            interval = f"{change['low']:+.3f} to {change['high']:+.3f}"
-            middle = [f"{change['value']:+.3f}", interval, f"{change['p_holm']:.3f}", change["verdict"]]
+            middle = [f"{change['value']:+.3f}", f"{change['low']:+.3f} to {change['high']:+.3f}"]
+            middle += [f"{change['p_holm']:.3f}", change["verdict"]]
         own = [_number(score["value"]), f"{_number(score['low'])} to {_number(score['high'])}"]
         parts = [_number(row["tasks"][tag]["value"]) if tag in row["tasks"] else "" for tag in tasks]
         time_s = "" if row["seconds_per_image"] is None else f"{row['seconds_per_image']:.3f}"
-        lines.append("| " + " | ".join([row["cell"], *own, *middle, time_s, *parts]) + " |")
-    return "\n".join([*lines, "", note, ""])
+        cells.append([tables.escaped(row["cell"]), *own, *middle, time_s, *parts])
+    table = tables.markdown(list(map(tables.escaped, header)), cells, words=len(header))
+    return "\n".join([table, "", note, ""])
 
 
 def _number(value: float | None) -> str:

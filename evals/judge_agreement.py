@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from rich.table import Table
 
 ASPECTS = {"SC": "consistency", "PQ": "quality", "O": "overall"}
 LEVELS = (0.0, 0.5, 1.0)
@@ -308,6 +307,8 @@ def _show(found: dict[str, Any]) -> bool:
     """Prints tables and the headline; returns whether that holds any number."""
     from rich.console import Console
 
+    from evals.judges.agreement_tables import tables
+
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # names of models are no markup
     for table in tables(found):
         console.print(table)
@@ -322,13 +323,6 @@ def _show(found: dict[str, Any]) -> bool:
     sys.stdout.write(json.dumps(line) + "\n")
     values = headline.values() if judge is None else judge.values()
     return any(value is not None for value in values)
-
-
-def tables(found: dict[str, Any]) -> list[Table]:
-    """The judge against people, if there is one, and people among themselves."""
-    from evals.judges.agreement_tables import human_table, judge_table
-
-    return [*([judge_table(found)] if found["judge"] else []), human_table(found)]
 
 
 if __name__ == "__main__":

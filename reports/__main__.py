@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from evals.core.records import UserError
-from reports import changes, compare, escape, formats, report, speed, style, tables, teaser
+from got.util.tables import visible
+from reports import changes, compare, formats, report, speed, style, tables, teaser
 from reports.frames import Run, load, load_run
 
 COMMANDS = ("report", "table", "compare", "baseline", "gate", "teaser")
@@ -31,11 +32,11 @@ def main(words: list[str] | None = None) -> int:
     try:
         headline: dict[str, object] = args.run(args)
     except UserError as error:
-        print(f"{parser.prog}: {escape.visible(str(error))}", file=sys.stderr)
+        print(f"{parser.prog}: {visible(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:  # a file that may not be read, a folder in a file's place, a full disk
         said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"{parser.prog}: {escape.visible(said)}", file=sys.stderr)
+        print(f"{parser.prog}: {visible(said)}", file=sys.stderr)
         return 2
     print(json.dumps(headline))
     if headline.get("scored") == 0:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.core.run_directory import write_atomic
+from got.util.tables import escaped
 from reports import ablation_figures, editing, escape, formats, run_figures, setting_figures, speed, style, tables
 from reports.frames import provenance
 from reports.page import Browser, Fact, Page, Section, Shown, record, render
@@ -342,19 +343,19 @@ def _samples_csv(images: Sequence[tuple[str, Sequence[Picture]]]) -> str:
 
 def markdown(page: Page) -> str:
     """The page as Markdown: its tables, and its figures as links to PNG files."""
-    parts = [f"# {escape.markdown(page.title)}", escape.markdown(page.lead)]
+    parts = [f"# {escaped(page.title)}", escaped(page.lead)]
     for section in page.sections:
-        parts.append(f"## {escape.markdown(section.title)}")
+        parts.append(f"## {escaped(section.title)}")
         for table in section.tables:
-            parts += [f"**{escape.markdown(table.caption)}**", formats.to_markdown(table).rstrip()]
+            parts += [f"**{escaped(table.caption)}**", formats.to_markdown(table).rstrip()]
         for figure in section.figures:
-            parts.append(f"![{escape.markdown(f'{figure.title}. {figure.text}')}](figures/{figure.name}.png)")
+            parts.append(f"![{escaped(f'{figure.title}. {figure.text}')}](figures/{figure.name}.png)")
     counts: dict[str, int] = {}
     for each in page.browser.records:
         counts[each["stage"] or each["outcome"]] = counts.get(each["stage"] or each["outcome"], 0) + 1
     said = ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in counts.items())
-    parts += [f"## {escape.markdown(page.browser.title)}", escape.markdown(page.browser.lead)]
-    parts += [escape.markdown(said)] if said else []
+    parts += [f"## {escaped(page.browser.title)}", escaped(page.browser.lead)]
+    parts += [escaped(said)] if said else []
     return "\n\n".join(parts) + "\n"
 
 
