@@ -31,13 +31,13 @@ def mmdet():
 
 @pytest.fixture(params=["bfloat16", "float32"])
 def precision(request, monkeypatch):
-    """Training as on both kinds of processor: those that multiply bfloat16, and those that only imitate it."""
+    """Training as on both kinds of processor: those with bfloat16, and those that only emulate it."""
     import torch  # tests of what needs no torch share this file
 
     from got.util import precision as speed
 
     short = request.param == "bfloat16"
-    monkeypatch.setattr(speed, "multiplies", lambda dtype, device: short or dtype is torch.float32)
+    monkeypatch.setattr(speed, "has_native_dtype", lambda dtype, device: short or dtype is torch.float32)
     return request.param
 
 

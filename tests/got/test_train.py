@@ -393,7 +393,7 @@ def test_the_mean_with_an_earlier_pipeline_is_half_of_each(tmp_path):
 
 
 def test_short_floats_spare_attention(monkeypatch):
-    monkeypatch.setattr(precision, "multiplies", lambda dtype, device: True)
+    monkeypatch.setattr(precision, "has_native_dtype", lambda dtype, device: True)
     query, key, value = torch.randn(3, 1, 2, 8, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
     exact = functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), is_causal=True)
     with bf16("cpu"):
@@ -403,16 +403,16 @@ def test_short_floats_spare_attention(monkeypatch):
     assert product.dtype is torch.bfloat16
 
 
-def test_a_processor_that_only_imitates_short_floats_multiplies_long_ones(monkeypatch):
-    monkeypatch.setattr(precision, "multiplies", lambda dtype, device: False)
+def test_a_processor_that_emulates_half_precision_multiplies_float32(monkeypatch):
+    monkeypatch.setattr(precision, "has_native_dtype", lambda dtype, device: False)
     with bf16("cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float32
 
 
 def test_every_device_multiplies_long_floats():
-    assert all(precision.multiplies(torch.float32, device) for device in ("cpu", "cuda", "mps"))
-    assert isinstance(precision.multiplies(torch.bfloat16, "cpu"), bool)
-    assert isinstance(precision.multiplies(torch.float16, "cpu"), bool)
+    assert all(precision.has_native_dtype(torch.float32, device) for device in ("cpu", "cuda", "mps"))
+    assert isinstance(precision.has_native_dtype(torch.bfloat16, "cpu"), bool)
+    assert isinstance(precision.has_native_dtype(torch.float16, "cpu"), bool)
 
 
 def test_a_stage_can_be_told_its_length(tmp_path):

@@ -122,7 +122,7 @@ def _trained(asset: Asset, args: argparse.Namespace, path: Path) -> dict[str, An
     state = fit.checked(lambda: _half(asset.exported(module).state_dict()))
     numbers = asset.measure(state, args.scenes, args.device)
     safetensors.torch.save_file(state, path, {"format": "pt", "seed": str(args.seed), **asset.metadata(numbers)})
-    short = precision.multiplies(torch.bfloat16, args.device)
+    short = precision.has_native_dtype(torch.bfloat16, args.device)
     recipe = {
         "seed": args.seed,
         "minutes": round(fit.seconds / 60, 1),
