@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import pandas as pd
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -201,13 +199,6 @@ def load_lines(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} is missing; run the benchmark with --output {path.parent} first") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from None
-
-
-def load_results(path: Path) -> pd.DataFrame:
-    """results.jsonl as a table: a row per image, indexed by filename."""
-    import pandas as pd
-
-    return pd.DataFrame(load_lines(path / "results.jsonl")).set_index("filename")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -421,49 +421,6 @@ def wording(difference: Difference, p_value: float | None = None) -> str:
     return f"not distinguishable ({difference.cases} cases, interval {width:.2f} wide)"
 
 
-# ------------------------------------------------------------------------------------------------------------ planning
-def minimum_detectable_difference(changes: ArrayLike, power: float = 0.8) -> float:
-    """The smallest true mean change that a paired comparison of so many cases finds with probability `power`.
-
-    Normal approximation at the 5 % level, two-sided.
-
-    Args:
-        changes: ``(cases,)`` differences of a pilot: their spread is what matters, not their mean.
-        power: In (0, 1).
-
-    >>> round(minimum_detectable_difference([0.25, -0.25] * 50), 3)
-    0.07
-    """
-    from scipy.stats import norm
-
-    spread = np.asarray(changes, dtype=np.float64)
-    if spread.ndim != 1 or len(spread) < 2:
-        raise ValueError(f"Expected the changes of two cases or more but got {spread.shape}")
-    return float((norm.isf(_TAIL) + norm.ppf(power)) * spread.std(ddof=1) / np.sqrt(len(spread)))
-
-
-def images_per_prompt_for_width(share: float, correlation: float, prompts: int, width: float) -> int | None:
-    """Images of each prompt that make the 95 % interval of a score no wider than `width`; None if no number does.
-
-    Images of one prompt are alike, so more of them say less and less: Kish's design effect, normal approximation.
-
-    Args:
-        share: The score to be expected, in [0, 1].
-        correlation: Of two images of one prompt, in [0, 1].
-        prompts: How many.
-        width: Of the whole interval.
-
-    >>> images_per_prompt_for_width(0.6, 0.3, 553, 0.06), images_per_prompt_for_width(0.6, 0.3, 100, 0.06)
-    (3, None)
-    """
-    single = share * (1 - share) * (2 * 1.959964 / width) ** 2 / prompts  # images needed if none were alike
-    if single <= 1:
-        return 1
-    if single * correlation >= 1:
-        return None
-    return int(np.ceil(single * (1 - correlation) / (1 - single * correlation) - 1e-9))
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
     """Two judges of the same items."""

@@ -197,35 +197,6 @@ def test_unpaired_input_is_refused():
         statistics.paired_difference([1.0, 0.0], [1.0, 0.0], rng, strata=["one"])
 
 
-def test_the_detectable_difference_is_found_as_often_as_promised():
-    rng = np.random.default_rng(5)
-    spread, cases = 0.3, 120
-    reach = statistics.minimum_detectable_difference(_two_sided(cases, spread))
-    means = rng.normal(reach, spread, (4000, cases)).mean(1)
-    found = np.abs(means) > 1.959964 * spread / np.sqrt(cases)
-    assert 0.77 < found.mean() < 0.83
-
-
-def _two_sided(cases, spread):
-    """Values with exactly this standard deviation."""
-    values = np.tile([1.0, -1.0], cases // 2)
-    return values * spread / values.std(ddof=1)
-
-
-@given(st.floats(0.1, 0.9), st.floats(0, 0.9), st.integers(20, 600), st.floats(0.02, 0.3))
-def test_so_many_images_reach_the_width_and_one_fewer_does_not(share, correlation, prompts, width):
-    def reached(images):
-        effect = (1 + (images - 1) * correlation) / images
-        return 2 * 1.959964 * np.sqrt(share * (1 - share) * effect / prompts)
-
-    images = statistics.images_per_prompt_for_width(share, correlation, prompts, width)
-    if images is None:
-        assert reached(10**9) >= width * (1 - 1e-6)
-        return
-    assert reached(images) <= width * (1 + 1e-6)
-    assert images == 1 or reached(images - 1) > width * (1 - 1e-6)
-
-
 def test_agreement_is_mcnemars():
     rng = np.random.default_rng(1)
     a = rng.random(300) < 0.7
