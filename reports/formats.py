@@ -8,6 +8,7 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
+from got.util.errors import visible
 from reports import escape
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def number(cell: Cell, column: Column, *, reported: bool = False) -> str:
     ('+0.500', '0.64')
     """
     if cell.text:
-        return escape.visible(cell.text)
+        return visible(cell.text)
     if cell.value is None:
         return "-"
     digits = column.reported_digits if reported else column.digits
@@ -55,10 +56,10 @@ def _whole(cell: Cell, column: Column, row: Row) -> str:
 
 def to_text(table: Table) -> str:
     """For a terminal: aligned columns, a rule between rows that do not compare."""
-    header = ["", "images", *(escape.visible(column.title) for column in table.columns)]
+    header = ["", "images", *(visible(column.title) for column in table.columns)]
     blocks = [
         [
-            [escape.visible(row.label), escape.visible(row.source),
+            [visible(row.label), visible(row.source),
              *(_whole(cell, column, row) for cell, column in zip(row.cells, table.columns, strict=True))]
             for row in rows
         ]
@@ -155,7 +156,7 @@ def _stack(text: str, width: int, side: str) -> str:
     >>> print(_stack("single object", 8, "r"), _stack("a_b", 8, "r"))
     \shortstack[r]{single\\object} a\_b
     """
-    lines = textwrap.wrap(escape.visible(text), width, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(visible(text), width, break_long_words=False, break_on_hyphens=False)
     shown = r"\\".join(escape.latex(line) for line in lines)
     return rf"\shortstack[{side}]{{{shown}}}" if len(lines) > 1 else shown
 

@@ -8,7 +8,8 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from evals.core.run_directory import png_bytes, write_atomic
+from got.util.files import write_atomic
+from got.util.images import open_if_any, png_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +44,7 @@ def write_grids(run: Path, cases: Sequence[Case], images_per_prompt: int) -> Non
     """`grid.png` beside each prompt's samples. An image that is missing or damaged leaves a grey cell."""
     for case in cases:
         folder = run / "images" / case.id
-        images = [open_picture(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
+        images = [open_if_any(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
         if any(image is not None for image in images):
             write_atomic(folder / "grid.png", png_bytes(grid(images)))
 
@@ -61,17 +62,6 @@ def grid(images: Sequence[Image.Image | None], gap_px: int = 2) -> Image.Image:
         place = (gap_px + i % columns * (width + gap_px), gap_px + i // columns * (height + gap_px))
         sheet.paste(image or Image.new("RGB", (width, height), _GREY), place)
     return sheet
-
-
-def open_picture(path: Path) -> Image.Image | None:
-    """A picture of the run, RGB; None if it cannot be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError):
-        return None
 
 
 # ------------------------------------------------------------------------------------------------------ contact sheets
@@ -147,7 +137,7 @@ def _picture(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> 
     from PIL import Image, ImageDraw
 
     square = Image.new("RGB", (_SIDE_PX, _SIDE_PX), _GREY)
-    image = open_picture(run / result["filename"])
+    image = open_if_any(run / result["filename"])
     if image is None:
         ImageDraw.Draw(square).text((12, 12), "image unreadable", _WRONG, font(13))
         return square

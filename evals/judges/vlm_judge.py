@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Judgement, UserError, world_of
-from evals.core.run_directory import append_lines, png_bytes, read_lines, write_lines
 from evals.judges.backends import (
     REFUSED,
     AskFailed,
@@ -33,6 +32,9 @@ from evals.judges.backends import (
 from evals.judges.protocols import make_protocol, render
 from evals.judges.replies import BadReply, parse_scores, shortened
 from evals.metrics.judging import MAX_FAILED
+from got.util.cli import number, whole
+from got.util.files import append_lines, read_lines, write_lines
+from got.util.images import png_bytes
 
 if TYPE_CHECKING:
     import argparse
@@ -282,18 +284,18 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
         help="none leaves it to the endpoint (default: %(default)s)",
     )
     add("--judge-json", action="store_true", help="ask for JSON by the endpoint's own means")
-    add("--judge-repeats", type=int, default=1, metavar="N", help="ask each thing N times (default: %(default)s)")
-    add("--judge-concurrency", type=int, default=4, metavar="N", help="requests at a time (default: %(default)s)")
-    add("--judge-price", type=float, nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
+    add("--judge-repeats", type=whole(), default=1, metavar="N", help="ask each thing N times (default: %(default)s)")
+    add("--judge-concurrency", type=whole(), default=4, metavar="N", help="requests at a time (default: %(default)s)")
+    add("--judge-price", type=number(0), nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
     add(
         "--max-spend",
-        type=float,
+        type=number(0),
         metavar="USD",
         help="no request that could lead above this, with what --judge-log holds of the judge; needs --judge-price",
     )
     add(
         "--judge-max-failed",
-        type=float,
+        type=number(0, 1),
         default=MAX_FAILED,
         metavar="X",
         help="share of failed judgements above which there is no headline; 1: always one (default: %(default)s)",
@@ -301,7 +303,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _temperature(text: str) -> float | None:
-    return None if text == "none" else float(text)
+    return None if text == "none" else number(0)(text)
 
 
 def resolve(args: argparse.Namespace) -> None:
@@ -336,13 +338,6 @@ def _parsed(spec: str) -> tuple[str, str]:
 
 def _settings(kind: str, args: argparse.Namespace) -> JudgeSettings:
     """The flags of `add_arguments`, checked."""
-    if args.judge_repeats < 1 or args.judge_concurrency < 1:
-        raise UserError(
-            "--judge-repeats and --judge-concurrency: expected 1 or more but got "
-            f"{args.judge_repeats} and {args.judge_concurrency}"
-        )
-    if not 0 <= args.judge_max_failed <= 1:
-        raise UserError(f"--judge-max-failed is {args.judge_max_failed}; expected a number from 0 to 1")
     if args.max_spend is not None and args.judge_price is None:
         raise UserError("--max-spend needs --judge-price")
     if kind == "hf" and args.judge_repeats > 1:

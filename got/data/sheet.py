@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageColor, ImageDraw, ImageFont
@@ -144,7 +143,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _picture(example: Example, field: str, picture: bytes | Path) -> Image.Image:
     """The picture, as large as fits into a cell."""
     try:
-        opened = open_picture(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+        opened = open_picture(picture)
     except PictureError as error:
         raise DataError(f"example {example.id}: {field}: {error}") from error
     scale = _SIDE_PX / max(opened.size)

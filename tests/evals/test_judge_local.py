@@ -12,6 +12,7 @@ from evals.core.run_directory import png_bytes
 from evals.judges.backends import JudgeParams, TransformersBackend
 from evals.judges.protocols import make_protocol
 from evals.judges.vlm_judge import JudgeSettings, VlmJudge, make_judge
+from got.util.cli import Parser
 
 
 def test_a_local_model_judges_by_the_same_rules(tmp_path):
@@ -55,11 +56,10 @@ def test_other_weights_are_another_judge(tmp_path):
 
 
 def test_what_cannot_be_loaded_is_one_line(tmp_path):
-    import argparse
 
     from evals.judges import vlm_judge
 
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     vlm_judge.add_arguments(parser.add_argument_group("judge"))
     with pytest.raises(UserError, match=r"hf:.* cannot be loaded"):
         make_judge(f"hf:{tmp_path}", parser.parse_args([]))

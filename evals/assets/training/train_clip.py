@@ -23,10 +23,11 @@ from PIL import Image
 from evals.assets.training import augment, cards, clip_report, icon_scenes
 from evals.assets.training import trainer as training
 from evals.core.vocabulary import CLASSES, COLORS
-from evals.core.weights import sha256
 from evals.embedders.clip import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip
 from evals.embedders.clip import load_icon_clip as load
 from evals.generators.oracle import icon_world
+from got.util.cli import Parser
+from got.util.files import sha256, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,11 +201,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
 
 def main() -> int:
     """Train, export, measure; or only measure again."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evals.assets.training.train_clip",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m evals.assets.training.train_clip", description=__doc__)
     training.add_arguments(parser, minutes=7, batch=BATCH)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -213,7 +210,7 @@ def main() -> int:
     if args.report_only:
         everything = json.loads(training.numbers_path(path).read_text())
         everything |= clip_report.report(load(path), args.scenes)
-        training.write_json(training.numbers_path(path), everything)
+        write_json(training.numbers_path(path), everything, indent=1, allow_nan=True)
     else:
         export(train(args), args, path)
         everything = json.loads(training.numbers_path(path).read_text())

@@ -21,6 +21,8 @@ from evals.assets.training import cards, detector_loss, detector_report, icon_sc
 from evals.assets.training import trainer as training
 from evals.detectors.icon import WEIGHTS, IconDetector, build, config_sha256, points, predict, read_config
 from evals.detectors.icon_network import IconNetwork
+from got.util.cli import Parser
+from got.util.files import write_json
 
 BATCH = 32
 LR = 2e-3
@@ -79,11 +81,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
 
 def main() -> int:
     """Train, export, measure; or only measure again."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evals.assets.training.train_detector",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m evals.assets.training.train_detector", description=__doc__)
     training.add_arguments(parser, minutes=14, batch=BATCH)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -92,7 +90,7 @@ def main() -> int:
     if args.report_only:
         everything = json.loads(training.numbers_path(path).read_text())
         everything |= detector_report.report(IconDetector.load(path), args.scenes)
-        training.write_json(training.numbers_path(path), everything)
+        write_json(training.numbers_path(path), everything, indent=1, allow_nan=True)
     else:
         export(train(args), args, path)
         everything = json.loads(training.numbers_path(path).read_text())

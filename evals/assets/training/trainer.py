@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from got.util.files import append_lines, read_lines, replacing, write_json
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
@@ -164,13 +166,12 @@ class Trainer:
         rate = (self.samples - self._samples_logged) / max(now - self._logged, 1e-9)
         line = {"minutes": round(self.seconds / 60, 2), "step": self.step, "samples": self.samples, **means}
         say(json.dumps({**line, "samples_per_second": round(rate, 1)}))
-        with self._curves.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_lines(self._curves, [line], durable=False, allow_nan=True)
         self._losses, self._logged, self._samples_logged = [], now, self.samples
 
     def curves(self) -> list[dict[str, float]]:
         """The log so far."""
-        return [json.loads(line) for line in self._curves.read_text().split("\n")[:-1]] if self._curves.exists() else []
+        return read_lines(self._curves)[0]
 
     def _save(self) -> None:
         state = {
@@ -179,9 +180,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "clock": {"seconds": self.seconds, "step": self.step, "samples": self.samples},
         }
-        part = self._checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(self._checkpoint)
+        with replacing(self._checkpoint) as part:
+            torch.save(state, part)
 
     def _resume(self) -> None:
         state = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
@@ -222,7 +222,8 @@ def write_numbers(
         "note": args.note,
     }
     parameters = sum(p.numel() for p in network.parameters())
-    write_json(numbers_path(path), {"recipe": recipe, "parameters": parameters, "curves": trainer.curves(), **numbers})
+    content = {"recipe": recipe, "parameters": parameters, "curves": trainer.curves(), **numbers}
+    write_json(numbers_path(path), content, indent=1, allow_nan=True)
 
 
 def device_name(device: str) -> str:
@@ -243,8 +244,3 @@ def say(text: str) -> None:
     """A line of progress."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A file of numbers that a person can read."""
-    path.write_text(json.dumps(value, indent=1) + "\n")

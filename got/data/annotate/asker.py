@@ -7,19 +7,18 @@ is never asked again; so a run that was killed goes on where it was, and a sampl
 from __future__ import annotations
 
 import dataclasses
-import errno
 import functools
 import hashlib
 import json
-import os
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from got.util.files import append_lines, recorded
 from got.vlm.clients import REFUSED, AskFailed, AskParams, Ledger, Reply, SetupError
 from got.vlm.json_replies import BadReply, read_json, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import jinja2
 
@@ -91,27 +90,6 @@ class AskSettings:
     """No request is sent that could lead above this."""
 
 
-def append(file: IO[bytes], record: dict[str, Any]) -> None:
-    """Adds a line to an unbuffered log: in one write, so that it outlives this process from here on."""
-    line = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-    if file.write(line) < len(line):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
-
-
-def recorded(log: Path) -> Iterator[dict[str, Any]]:
-    """The lines of such a log; what a kill has cut off is taken out of the file."""
-    if not log.exists():
-        return
-    with log.open("r+b") as file:
-        end = 0
-        for line in file:
-            if not line.endswith(b"\n"):
-                file.truncate(end)
-                return
-            end += len(line)
-            yield json.loads(line)
-
-
 class Asker:
     """Puts questions to a back-end, and keeps what comes back."""
 
@@ -128,7 +106,8 @@ class Asker:
         self.calls = self.tokens_in = self.tokens_out = 0
         self._known: dict[str, dict[str, Reply]] = {}
         spent = sum(self._recall(record, finished) for record in recorded(log))
-        self._file = log.open("ab", buffering=0)
+        self._log = log
+        log.touch()
         self.ledger = Ledger(settings.usd_per_million, settings.max_usd, settings.params.max_tokens, spent)
         self._unanswered, self._answered = 0, self.calls > 0
 
@@ -223,7 +202,7 @@ class Asker:
         self._count(reply.tokens_in, reply.tokens_out)
         about = {"key": key, "sample": sample, "stage": stage, "attempt": attempt, "prompt": words}
         spent = reserved if usd is None else usd
-        append(self._file, {**about, "usd": spent, **dataclasses.asdict(reply)})
+        append_lines(self._log, [{**about, "usd": spent, **dataclasses.asdict(reply)}], durable=False)
         known[key] = reply
         return reply
 
@@ -232,7 +211,3 @@ class Asker:
         parts = [self.backend.id, words, dataclasses.asdict(params), seed]
         digests = [hashlib.sha256(data).hexdigest() for data in images]
         return hashlib.sha256(json.dumps([*parts, digests], sort_keys=True).encode()).hexdigest()
-
-    def close(self) -> None:
-        """Closes the log."""
-        self._file.close()
