@@ -34,7 +34,7 @@ from got.finetune.joint import Joint, Noiser, means, token_rows
 from got.finetune.processes import accelerator_of, agree, seeded
 from got.util.cli import on_signals
 from got.util.files import append_lines, read_lines, replacing_folder, write_json
-from got.util.precision import warn_if_imitated
+from got.util.precision import warn_if_emulated
 from got.util.quiet import quiet
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Trainer:
             there = ", ".join(trackers) or "none"
             raise TrainingError(f"Expected a tracker that is installed ({there}) but got {run.tracker!r}")
         self.accelerator, self.share = accelerator_of(run)
-        warn_if_imitated({"no": torch.float32, "bf16": torch.bfloat16}[recipe.precision], self.accelerator.device)
+        warn_if_emulated({"no": torch.float32, "bf16": torch.bfloat16}[recipe.precision], self.accelerator.device)
         self.mixture = Mixture(sources=run.sources, seed=run.seed)
         self.mixture.check()
         self.pipeline = _as_trained(load(run.model), run.recipe)
