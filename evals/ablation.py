@@ -40,15 +40,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.core.progress import clock
 from evals.core.records import UserError, alike
-from evals.core.run_directory import RunDirectory, read_lines, write_atomic
+from evals.core.run_directory import RunDirectory
 from evals.harness import cli
 from evals.harness.plan import make_plan
 from evals.harness.runner import run
 from evals.harness.worker import Worker
 from evals.metrics import statistics
 from got.util import tables
+from got.util.cli import Parser
+from got.util.files import read_lines, write_atomic, write_json
+from got.util.progress import clock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -171,10 +173,7 @@ def _axis(text: str) -> tuple[str, list[str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m evals.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )  # fmt: skip
+    parser = Parser(prog="python -m evals.ablation", description=__doc__)
     parser.add_argument(
         "--suite", choices=SUITES, default="geneval", help="editing suites on the icon world (default: %(default)s)"
     )
@@ -386,8 +385,8 @@ def _main(words: Sequence[str]) -> int:
         f"Intervals: {statistics.INTERVALS}; of differences, of the two runs' own by MOVER."
     )
     content = {"command": list(words), "suite": options.suite, "intervals": statistics.INTERVALS, "cells": rows}
-    write_atomic(output / "ablation.json", json.dumps(content, indent=2).encode())
-    write_atomic(output / "ablation.md", markdown(rows, note).encode())
+    write_json(output / "ablation.json", content)
+    write_atomic(output / "ablation.md", markdown(rows, note))
     best = max(rows, key=lambda row: row["overall"]["value"] or 0.0)
     headline = {"cells": len(rows), "best": best["cell"], "overall": best["overall"]["value"], "output": str(output)}
     sys.stdout.write(f"{markdown(rows, note)}\n{json.dumps(headline)}\n")
@@ -399,9 +398,7 @@ def _main(words: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m evals.ablation`."""
-    with cli.clear_errors("ablation") as end:
-        end.code = _main(list(sys.argv[1:] if argv is None else argv))
-    return end.code
+    return cli.run_as("ablation", lambda: _main(list(sys.argv[1:] if argv is None else argv)))
 
 
 if __name__ == "__main__":

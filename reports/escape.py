@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from got.util.tables import visible
+from got.util.errors import visible
 
 _LATEX = {
     "\\": r"\textbackslash{}",

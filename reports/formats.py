@@ -8,7 +8,8 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from got.util.tables import escaped, markdown, visible
+from got.util.errors import visible
+from got.util.tables import escaped, markdown
 from reports import escape
 
 if TYPE_CHECKING:

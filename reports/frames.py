@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.geneval.prompts import OWN_PROMPTS
 from evals.metrics.statistics import method_of
+from got.util.files import json_object, numbered_lines, read_object
 from reports import public_scores
 
 if TYPE_CHECKING:
@@ -192,27 +192,17 @@ def _cell(path: Path, row: dict[str, Any], ablation: str) -> Cell:
 
 def load_lines(path: Path) -> list[dict[str, Any]]:
     """The records of one of a run's logs (results, observations, chains), in the file's order."""
-    try:
-        # Not splitlines(): JSON may hold other line ends, such as U+2028.
-        return [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run the benchmark with --output {path.parent} first") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    if not path.exists():
+        raise UserError(f"{path} is missing; run the benchmark with --output {path.parent} first")
+    return [json_object(line, f"{path} line {number}", UserError) for number, line in numbered_lines(path, UserError)]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; is {path.parent} the --output of a finished run?") from None
-    except NotADirectoryError:
-        raise UserError(f"{path.parent} is a file; expected the --output of a finished run") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: expected an object but got {type(content).__name__}")
-    return content
+    if path.parent.is_file():
+        raise UserError(f"{path.parent} is a file; expected the --output of a finished run")
+    if not path.exists():
+        raise UserError(f"{path} is missing; is {path.parent} the --output of a finished run?")
+    return read_object(path, UserError)
 
 
 def provenance(run: Run) -> dict[str, str]:

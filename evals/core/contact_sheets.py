@@ -7,7 +7,8 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from evals.core.run_directory import png_bytes, write_atomic
+from got.util.files import write_atomic
+from got.util.images import open_if_any, png_bytes
 from got.util.sheets import GREY, INK, fitted, font, laid_out, written
 
 if TYPE_CHECKING:
@@ -42,21 +43,10 @@ def write_grids(run: Path, cases: Sequence[Case], images_per_prompt: int) -> Non
     """`grid.png` beside each prompt's samples. An image that is missing or damaged leaves a grey cell."""
     for case in cases:
         folder = run / "images" / case.id
-        images = [open_picture(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
+        images = [open_if_any(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
         if any(image is not None for image in images):
             grid = laid_out(images, math.ceil(math.sqrt(len(images))), gap_px=2, paper="black")
             write_atomic(folder / "grid.png", png_bytes(grid))
-
-
-def open_picture(path: Path) -> Image.Image | None:
-    """A picture of the run, RGB; None if it cannot be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError):
-        return None
 
 
 # ------------------------------------------------------------------------------------------------------ contact sheets
@@ -125,7 +115,7 @@ def _picture(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> 
     from PIL import Image, ImageDraw
 
     square = Image.new("RGB", (_SIDE_PX, _SIDE_PX), GREY)
-    image = open_picture(run / result["filename"])
+    image = open_if_any(run / result["filename"])
     if image is None:
         ImageDraw.Draw(square).text((12, 12), "image unreadable", _WRONG, font(13))
         return square

@@ -17,6 +17,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
+from got.util.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -170,7 +171,7 @@ def _read_metadata(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     except FileNotFoundError:
         return None, None
     except (OSError, ValueError) as error:
-        return None, " ".join(str(error).split())[:200]
+        return None, one_line(error)
     if not isinstance(content, dict) or not isinstance(content.get("prompt"), str):
         return None, "expected one JSON object with a prompt"
     return content, None

@@ -10,13 +10,13 @@ import dataclasses
 import functools
 import glob
 import hashlib
-import json
-import posixpath
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import EditCase, EncodedImage, UserError
+from got.util import files
+from got.util.hub import commit_of, download, on_hub
 from got.util.parquet import ParquetTable
 
 if TYPE_CHECKING:
@@ -109,43 +109,31 @@ def fetch(place: str, origin: Origin, patterns: Sequence[str] = ("*.parquet", "*
     """
     if Path(place).exists():
         return Path(place), ""
-    hub_id, at, revision = place.partition("@")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id) or place.startswith((".", "/")):
+    found = on_hub(place)
+    if found is None:
         raise UserError(
             f"{place}: no such file or folder" + (f"; the hub has {origin.hub_id}" if origin.hub_id else "")
         )
-    from huggingface_hub import HfApi, snapshot_download
-
-    try:
-        # A full commit needs no question to the hub, so a set that is in its cache can be read without network.
-        full = re.fullmatch(r"[0-9a-f]{40}", revision)
-        commit = revision if full else HfApi().dataset_info(hub_id, revision=revision or None).sha or ""
-        changed = not at and hub_id == origin.hub_id and not commit.startswith(origin.revision or "")
-        folder = ""
-        if not changed:
-            folder = snapshot_download(hub_id, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
-    except Exception as error:  # the hub's client and the network each raise their own
-        raise UserError(f"{place} cannot be had from the hub: {' '.join(str(error).split())[:200]}") from error
-    if changed:
+    hub_id, revision = found
+    commit = commit_of(hub_id, revision, UserError)
+    if revision is None and hub_id == origin.hub_id and not commit.startswith(origin.revision or ""):
         raise UserError(
             f"{hub_id} has changed: its commit is {commit[:12]}, this loader was written for {origin.revision}; "
             f"to take it all the same, say {hub_id}@{commit[:12]}"
         )
-    return Path(folder), commit
+    wanted = list(patterns)
+    return download(hub_id, UserError, repo_type="dataset", revision=commit, allow_patterns=wanted), commit
 
 
 def inside(root: Path, name: str) -> Path:
     """A file that the data names, if its name stays in the data's folder.
 
-    The name alone is checked: where links in the folder lead is up to its owner, and a hub's cache is made of links.
-
     Raises:
         UserError: The name leads elsewhere, or there is no such file.
     """
-    lexical = posixpath.normpath(name.replace("\\", "/"))
-    if lexical.startswith(("/", "../")) or lexical in ("..", ".") or "\0" in name:
+    path = files.inside(root, name)
+    if path is None:
         raise UserError(f"{name!r} lies outside {root}")
-    path = root / lexical
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     return path
@@ -154,18 +142,6 @@ def inside(root: Path, name: str) -> Path:
 def file_image(root: Path, name: str) -> EncodedImage:
     """A picture in a file of the data's folder."""
     return EncodedImage(name=name, read=inside(root, name).read_bytes)
-
-
-def read_json(root: Path, name: str) -> Any:
-    """Content of a JSON file of the data's folder.
-
-    Raises:
-        UserError: There is none, or it is damaged.
-    """
-    try:
-        return json.loads(inside(root, name).read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{root / name}: not JSON ({error})") from error
 
 
 def safe_id(text: str) -> str:

@@ -9,8 +9,9 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from evals.core import contact_sheets
-from evals.core.run_directory import png_bytes, write_atomic
 from evals.metrics.images import mask_box
+from got.util.files import write_atomic
+from got.util.images import open_if_any, png_bytes
 from got.util.sheets import GREY, INK, fitted, laid_out, written
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: dict[s
     tile = written(_TILE_PX, lines)
     pen = ImageDraw.Draw(tile)
     frame = _frame(edit)
-    pictures = (_load(edit.source), contact_sheets.open_picture(run / result["filename"]), _load(edit.target))
+    pictures = (_load(edit.source), open_if_any(run / result["filename"]), _load(edit.target))
     for i, picture in enumerate(pictures):
         _place(tile, pen, picture, _PAD_PX + i * (_SIDE_PX + _PAD_PX), frame)
     if pictures[0] is not None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
 import json
 import os
 import re
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.core.run_directory import RunDirectory
@@ -20,9 +17,10 @@ from evals.generators import registry as generators
 from evals.harness.engines import ENGINES
 from evals.harness.plan import CommandLine, make_plan
 from evals.harness.runner import STAGES, run
+from got.util.cli import DTYPES, Parser, console, number, run_command, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from evals.core.protocols import Suite
 
@@ -54,29 +52,6 @@ NOTHING_SCORED = 1
 _CHAINS = "own, none, oracle, jitter:X, drop:X or swap:X"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; argparse's own habit is the whole usage first."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help explains)")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up but got {text}")
-    return int(text)
-
-
-def _scale(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number from 0 up but got {text}")
-    return value
-
-
 def _names(text: str) -> tuple[str, ...]:
     names = {name.strip() for name in text.split(",") if name.strip()}
     if not names:
@@ -95,13 +70,11 @@ def _chain(text: str) -> str:
 
 def build_parser(suite: Suite) -> argparse.ArgumentParser:
     """The shared flags, in groups, then the suite's own."""
-    parser = _Parser(
+    parser = Parser(
         prog=f"python -m evals.{suite.name}",
         description="Generates images, observes them with a detector, judges and sums up; all in one run directory.",
         # The editing suites look at photographs with no detector.
         epilog=_EXAMPLES.format(suite=suite.name, **(_OF_GENEVAL if suite.name == "geneval" else _OF_EDITS)),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     _add_model(parser.add_argument_group("what draws"))
     _add_guidance(parser.add_argument_group("GoT's three guidances"))
@@ -127,10 +100,10 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         metavar="A,B",
         help="only prompts of these tasks (of edits: categories), which keep their ids (default: all)",
     )
-    add("--limit", type=_count, metavar="N", help="only N prompts, spread evenly over the tasks (default: all)")
-    add("--images-per-prompt", type=_count, default=4, metavar="N", help="(default: %(default)s)")
+    add("--limit", type=whole(), metavar="N", help="only N prompts, spread evenly over the tasks (default: all)")
+    add("--images-per-prompt", type=whole(), default=4, metavar="N", help="(default: %(default)s)")
     add("--seed", type=int, default=42, metavar="N", help="base of every sample's own seed (default: %(default)s)")
-    add("--steps", type=_count, metavar="N", help="denoising steps (default: the checkpoint's)")
+    add("--steps", type=whole(), metavar="N", help="denoising steps (default: the checkpoint's)")
     add("--scheduler", choices=generators.known_schedulers(), help="GoT's sampler (default: the checkpoint's)")
 
 
@@ -142,7 +115,9 @@ def _add_guidance(group: argparse._ArgumentGroup) -> None:
     }
     for name, purpose in parts.items():
         group.add_argument(f"--{name}", choices=("on", "off"), default="on", help=f"{purpose} (default: on)")
-        group.add_argument(f"--{name}-scale", type=_scale, metavar="X", help="its strength (default: the checkpoint's)")
+        group.add_argument(
+            f"--{name}-scale", type=number(0), metavar="X", help="its strength (default: the checkpoint's)"
+        )
     group.add_argument(
         "--chain",
         type=_chain,
@@ -187,7 +162,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add("--from", dest="start", choices=STAGES, help="redo a finished stage and those after it")
     add(
         "--batch-size",
-        type=_count,
+        type=whole(),
         metavar="N",
         help="images drawn and observed together; moves results by rounding errors at most (default: by model)",
     )
@@ -195,7 +170,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add(
         "--dtype",
-        choices=("float32", "bfloat16", "float16"),
+        choices=DTYPES,
         default="float32",
         help="of the model; bfloat16 is faster on GPUs and on processors that multiply it (AMX, AVX512-BF16), and many "
         "times slower on others (default: %(default)s)",
@@ -244,20 +219,6 @@ def _parse(suite: Suite, argv: Sequence[str]) -> tuple[argparse.Namespace, set[s
     return args, {name for name, value in vars(again).items() if value is not unset}
 
 
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Ends on SIGTERM as on Ctrl-C: clusters ask before they kill."""
-
-    def stop(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def set_threads() -> None:
     """Decides the number of torch's threads, here and nowhere else: OMP_NUM_THREADS, or the cores we may use."""
     import torch
@@ -268,34 +229,14 @@ def set_threads() -> None:
     torch.set_num_threads(int(wanted) if wanted.isdecimal() and int(wanted) else cores)
 
 
-@dataclasses.dataclass
-class Exit:
-    """How a command ends."""
-
-    code: int = 0
-
-
-@contextlib.contextmanager
-def clear_errors(name: str) -> Iterator[Exit]:
-    """Ends a command the way a person wants it: one line for their own mistakes and for Ctrl-C, no traceback."""
-    end = Exit()
-    try:
-        with _stoppable():
-            yield end
-    except UserError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        end.code = 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; the same command resumes", file=sys.stderr)
-        end.code = 130
-
-
 def main(suite: Suite, argv: Sequence[str] | None = None) -> int:
     """Runs a suite's command line; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    with clear_errors(suite.name) as end:
-        end.code = _main(suite, words)
-    return end.code
+    return run_as(suite.name, lambda: _main(suite, list(sys.argv[1:] if argv is None else argv)))
+
+
+def run_as(name: str, work: Callable[[], int]) -> int:
+    """Does the work of a command that resumes; any error but a person's own mistake is a bug, with a traceback."""
+    return run_command(work, name, mistakes=(UserError,), interrupted="interrupted; the same command resumes")
 
 
 def _main(suite: Suite, words: Sequence[str]) -> int:
@@ -317,10 +258,6 @@ def _main(suite: Suite, words: Sequence[str]) -> int:
 
 
 def _show(suite: Suite, scores: dict[str, Any], output: Path) -> None:
-    from rich.console import Console
-
-    # Without a terminal rich assumes 80 columns and would break the tables of a log file.
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # a run's words are no markup
     for table in suite.tables(scores):
-        console.print(table)
+        console().print(table)
     print(json.dumps({**suite.headline(scores), "run": str(output)}), flush=True)

@@ -21,6 +21,7 @@ from evals.core.records import Case, Sample, UserError, world_of
 from evals.generators import registry as generators
 from evals.generators.oracle import OracleGenerator
 from evals.harness.plan import is_detected
+from got.util.cli import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -111,18 +112,16 @@ def main(plan: Plan) -> int:
     Returns:
         0 if all is well, else 1.
     """
-    from rich.console import Console
-
     checks = list(examine(plan))
     problems = list(dict.fromkeys(check.problem for check in checks if check.problem))
     notes = [check.note for check in checks if check.note]
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # paths and errors are no markup
-    console.print(_table(checks))
+    out = console()
+    out.print(_table(checks))
     for kind, style, lines in (("note", "yellow", notes), ("problem", "red", problems)):
         for line in lines:
-            console.print(f"{kind}: {line}", style=style, soft_wrap=True, highlight=False)
+            out.print(f"{kind}: {line}", style=style, soft_wrap=True, highlight=False)
     if not problems:
-        console.print("This installation is sound.")
+        out.print("This installation is sound.")
     found = {check.name: check.found for check in checks}
     sys.stdout.write(json.dumps({"sound": not problems, "problems": problems, "notes": notes, "found": found}) + "\n")
     return 1 if problems else 0

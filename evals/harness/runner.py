@@ -17,19 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core import contact_sheets
 from evals.core.folder_listing import some
-from evals.core.progress import Progress
 from evals.core.records import Sample, UserError, note, sample_seed
-from evals.core.run_directory import (
-    RunDirectory,
-    append_lines,
-    differences,
-    key_of,
-    read_lines,
-    write_atomic,
-    write_lines,
-)
+from evals.core.run_directory import RunDirectory, differences, key_of
 from evals.generators.folder_images import content
 from evals.harness.worker import Failed, RecordedImages, Worker, check_classes
+from got.util.files import append_lines, read_lines, write_atomic, write_json, write_lines
+from got.util.progress import Progress
 
 if TYPE_CHECKING:
     import argparse
@@ -180,7 +173,7 @@ def _prepare(plan: Plan, directory: RunDirectory) -> Plan:
     if spec is not None and spec.get("clearing"):  # as a kill has left it
         spec = _clear(directory, spec)
     if spec is None or directory.is_empty():
-        directory.write_json(directory.spec, _spec(plan, plan.machine(), redo=None))
+        write_json(directory.spec, _spec(plan, plan.machine(), redo=None))
         _write_sources(plan, directory)
         return plan
     identity = spec["identity"]
@@ -206,7 +199,7 @@ def _prepare(plan: Plan, directory: RunDirectory) -> Plan:
     machine = spec["machine"] if plan.start == "verdict" else plan.machine()
     # From here on the run is the new one: a kill leaves the rest of the clearing to the next command.
     spec = {**_spec(plan, machine, redo=redo), "clearing": plan.start}
-    directory.write_json(directory.spec, spec)
+    write_json(directory.spec, spec)
     _clear(directory, spec)
     if plan.start == "generate":
         _write_sources(plan, directory)
@@ -237,7 +230,7 @@ def _clear(directory: RunDirectory, spec: dict[str, Any]) -> dict[str, Any]:
         directory.chains.unlink(missing_ok=True)
         directory.times.unlink(missing_ok=True)
     cleared = {key: value for key, value in spec.items() if key != "clearing"}
-    directory.write_json(directory.spec, cleared)
+    write_json(directory.spec, cleared)
     return cleared
 
 
@@ -254,7 +247,7 @@ def _note_changes(plan: Plan, directory: RunDirectory) -> None:
     if not changed or spec.get("resumed", [])[-1:] == [now]:
         return
     sys.stderr.write(f"warning: this run began elsewhere ({'; '.join(changed)}); its images may be of two kinds\n")
-    directory.write_json(directory.spec, {**spec, "resumed": [*spec.get("resumed", []), now]})
+    write_json(directory.spec, {**spec, "resumed": [*spec.get("resumed", []), now]})
 
 
 def _spec(plan: Plan, machine: dict[str, Any], *, redo: str | None) -> dict[str, Any]:
@@ -304,7 +297,7 @@ def _write_sources(plan: Plan, directory: RunDirectory) -> None:
 def _write_folder(plan: Plan, directory: RunDirectory, spec: dict[str, Any]) -> None:
     """Writes run.json with what the folder holds now."""
     arguments = {**spec["arguments"], "folder": plan.arguments["folder"]}
-    directory.write_json(directory.spec, {**spec, "arguments": arguments})
+    write_json(directory.spec, {**spec, "arguments": arguments})
 
 
 def _changed_images(plan: Plan, directory: RunDirectory, old: dict[str, Any]) -> dict[Key, str]:
@@ -388,7 +381,7 @@ def _compute(plan: Plan, directory: RunDirectory, logs: _Logs) -> None:
         generator, tools = plan.make_generator(), plan.make_tools()
         return Worker(generator, tools, plan.suite, plan.args, recorded=False, hard=logs.retried)
 
-    with Progress(len(samples), done=len(samples) - sum(map(len, pending))) as bar:
+    with Progress("images", len(samples), done=len(samples) - sum(map(len, pending))) as bar:
         # What has failed before waits until the rest is done.
         for late in (False, True):
             todo = [batch for batch in pending if any(_key(sample) in logs.retried for sample in batch) == late]
@@ -462,10 +455,10 @@ def _finish(plan: Plan, directory: RunDirectory) -> None:
     scores = plan.suite.summarize(plan.cases, results, observations, failures, plan.args)
     contact_sheets.write_grids(directory.path, plan.cases, plan.args.images_per_prompt)
     plan.suite.sheets(directory.path, results, observations)
-    directory.write_json(directory.scores, scores)
+    write_json(directory.scores, scores)
     spec = directory.read_spec()
     if spec is not None and spec["redo"]:
-        directory.write_json(directory.spec, {**spec, "redo": None})
+        write_json(directory.spec, {**spec, "redo": None})
 
 
 def _judge(plan: Plan, directory: RunDirectory, logs: _Logs) -> list[dict[str, Any]]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from evals.core.records import Generated, UserError, upright_rgb
-from evals.core.run_directory import png_bytes
+from evals.core.records import Generated, UserError
+from got.util.images import as_rgb, open_picture, png_bytes
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Collection, Sequence
+
+    from PIL import Image
 
     from evals.core.protocols import Generator, Suite, Tools
     from evals.core.records import Case, Sample
@@ -80,8 +82,6 @@ class RecordedImages:
         return [self._read(sample) for sample in samples]
 
     def _read(self, sample: Sample) -> Generated:
-        from PIL import Image
-
         name = self._run.image_name(sample)
         record = self._chains[(sample.case.id, sample.index)]
         try:
@@ -90,7 +90,7 @@ class RecordedImages:
             return Generated(image=None, error=f"{name}: {error.strerror}")
         if hashlib.sha256(data).hexdigest() != record["sha256"]:
             return Generated(image=None, error=f"{name}: damaged or changed since it was drawn")
-        return Generated(image=Image.open(io.BytesIO(data)), chain=record["chain"])
+        return Generated(image=open_picture(data, name, max_aspect=math.inf), chain=record["chain"])
 
 
 def missing_classes(suite: Suite, case: Case, tools: Tools) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ class Worker:
 
     def _draw(self, samples: list[Sample]) -> list[Generated]:
         made = self._generator.generate(samples)
-        return [one if one.image is None else dataclasses.replace(one, image=upright_rgb(one.image)) for one in made]
+        return [one if one.image is None else dataclasses.replace(one, image=_rgb(one.image)) for one in made]
 
     def _observe(self, pairs: list[tuple[Sample, Any]]) -> list[dict[str, Any]]:
         samples = [sample for sample, _ in pairs]
@@ -237,6 +237,10 @@ def _has_damaged_picture(sample: Sample) -> bool:
     except ValueError:
         return True
     return False
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return as_rgb(image, "the image", max_aspect=math.inf)
 
 
 def _unlabelled(names: tuple[str, ...]) -> Failed:

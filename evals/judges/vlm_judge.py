@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evals.core.records import Judgement, UserError, world_of
-from evals.core.run_directory import clear_disk_errors, png_bytes
 from evals.judges.protocols import make_protocol, render
 from evals.judges.replies import parse_scores
 from evals.metrics.judging import MAX_FAILED
+from got.util.cli import number, whole
+from got.util.images import png_bytes
 from got.vlm.asker import Asker, AskSettings, Question, Tally
 from got.vlm.clients import (
     AskFailed,
@@ -65,19 +66,18 @@ class VlmJudge:
             sleep: Waits some seconds.
         """
         self.name = f"{protocol.name}@{backend.id}#{protocol.prompt_hash}"
-        self._protocol, self._priced, self._log = protocol, settings.usd_per_million is not None, log
-        with clear_disk_errors(log or Path()):
-            self._asker = Asker(
-                backend,
-                settings,
-                log,
-                subject=("case", "repeat"),
-                identity=(backend.id, backend.secret_free_place),
-                stamp={"judge": self.name},
-                log_silence=True,
-                who="the judge",
-                sleep=sleep,
-            )
+        self._protocol, self._priced = protocol, settings.usd_per_million is not None
+        self._asker = Asker(
+            backend,
+            settings,
+            log,
+            subject=("case", "repeat"),
+            identity=(backend.id, backend.secret_free_place),
+            stamp={"judge": self.name},
+            log_silence=True,
+            who="the judge",
+            sleep=sleep,
+        )
         self.ledger = self._asker.ledger
 
     def judge(self, questions: Sequence[JudgeQuestion]) -> list[Judgement]:
@@ -92,8 +92,7 @@ class VlmJudge:
             judged[numbered[0]] = await self._judge(numbered[1])
 
         try:
-            with clear_disk_errors(self._log or Path()):
-                asyncio.run(self._asker.each(enumerate(questions), work))
+            asyncio.run(self._asker.each(enumerate(questions), work))
         except SetupError as error:
             raise UserError(f"--judge, {self.name}: {error}") from error
         return [judged[number] for number in range(len(questions))]
@@ -139,18 +138,18 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
         help="none leaves it to the endpoint (default: %(default)s)",
     )
     add("--judge-json", action="store_true", help="ask for JSON by the endpoint's own means")
-    add("--judge-repeats", type=int, default=1, metavar="N", help="ask each thing N times (default: %(default)s)")
-    add("--judge-concurrency", type=int, default=4, metavar="N", help="requests at a time (default: %(default)s)")
-    add("--judge-price", type=float, nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
+    add("--judge-repeats", type=whole(), default=1, metavar="N", help="ask each thing N times (default: %(default)s)")
+    add("--judge-concurrency", type=whole(), default=4, metavar="N", help="requests at a time (default: %(default)s)")
+    add("--judge-price", type=number(0), nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
     add(
         "--max-spend",
-        type=float,
+        type=number(0),
         metavar="USD",
         help="no request that could lead above this, with what --judge-log holds of the judge; needs --judge-price",
     )
     add(
         "--judge-max-failed",
-        type=float,
+        type=number(0, 1),
         default=MAX_FAILED,
         metavar="X",
         help="share of failed judgements above which there is no headline; 1: always one (default: %(default)s)",
@@ -158,7 +157,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _temperature(text: str) -> float | None:
-    return None if text == "none" else float(text)
+    return None if text == "none" else number(0)(text)
 
 
 def resolve(args: argparse.Namespace) -> None:
@@ -200,13 +199,6 @@ def _model_from_environment() -> str:
 
 def _settings(kind: str, args: argparse.Namespace) -> AskSettings:
     """The flags of `add_arguments`, checked."""
-    if args.judge_repeats < 1 or args.judge_concurrency < 1:
-        raise UserError(
-            "--judge-repeats and --judge-concurrency: expected 1 or more but got "
-            f"{args.judge_repeats} and {args.judge_concurrency}"
-        )
-    if not 0 <= args.judge_max_failed <= 1:
-        raise UserError(f"--judge-max-failed is {args.judge_max_failed}; expected a number from 0 to 1")
     if args.max_spend is not None and args.judge_price is None:
         raise UserError("--max-spend needs --judge-price")
     if kind == "hf" and args.judge_repeats > 1:

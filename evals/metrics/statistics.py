@@ -419,36 +419,3 @@ def wording(difference: Difference, p_value: float | None = None) -> str:
         return "better" if difference.value > 0 else "worse"
     width = difference.high - difference.low
     return f"not distinguishable ({difference.cases} cases, interval {width:.2f} wide)"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """Two judges of the same items."""
-
-    share: float
-    """Of the items on which they agree."""
-    only_a: int
-    """Items that only the first finds right."""
-    only_b: int
-    p_value: float
-    """McNemar's exact test: could the disagreements be balanced?"""
-
-
-def agreement(right_a: ArrayLike, right_b: ArrayLike) -> Agreement:
-    """How far two detectors (or scorers) agree on the same images, and whether one is more lenient.
-
-    Args:
-        right_a: ``(items,)`` bool, the first one's verdicts.
-        right_b: ``(items,)`` bool, the second one's.
-
-    >>> agreement([True] * 9 + [False], [True] * 2 + [False] * 8)
-    Agreement(share=0.3, only_a=7, only_b=0, p_value=0.015625)
-    """
-    from scipy.stats import binomtest
-
-    a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
-    if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
-        raise ValueError(f"Expected the same items, one or more, but got {a.shape} and {b.shape}")
-    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-    p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-    return Agreement(share=float(np.mean(a == b)), only_a=only_a, only_b=only_b, p_value=p_value)

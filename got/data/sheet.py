@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageColor, ImageDraw
@@ -135,7 +134,7 @@ def _wrapped(words: Sequence[str], size: int, joint: str = " ") -> list[str]:
 def _picture(example: Example, field: str, picture: bytes | Path) -> Image.Image:
     """The picture, as large as fits into a cell."""
     try:
-        opened = open_picture(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+        opened = open_picture(picture)
     except PictureError as error:
         raise DataError(f"example {example.id}: {field}: {error}") from error
     enlarged = 2 * max(opened.size) <= _SIDE_PX

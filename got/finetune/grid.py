@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
+from got.util.files import write_atomic
+from got.util.images import png_bytes
 from got.util.sheets import PAPER, laid_out, written
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ _TITLES = ("source", "target", "from the true chain", "from its own chain")
 def draw_grid(pipeline: GoTPipeline, examples: Sequence[Prepared], seed: int, path: Path) -> None:
     """Draw the first step of each example with the pipeline's defaults, and save a sheet: a row per example."""
     pipeline.set_progress_bar_config(disable=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for one in examples:
         edit = one.example.source is not None
@@ -40,9 +41,7 @@ def draw_grid(pipeline: GoTPipeline, examples: Sequence[Prepared], seed: int, pa
             for chain in (one.example.chains[0], None)
         ]
         rows.append((one.example.prompt, [source, one.pictures[int(edit)], *drawn]))
-    unfinished = path.with_suffix(".part")
-    sheet(rows).save(unfinished, format="PNG")
-    unfinished.replace(path)
+    write_atomic(path, png_bytes(sheet(rows)))
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[Image.Image | None]]]) -> Image.Image:

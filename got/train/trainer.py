@@ -5,7 +5,6 @@ The embedded model's stages run this way, and so do the trainings of the benchma
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from diffusers.training_utils import EMAModel
 
-from got.util.hub import CheckpointError, locate
+from got.util.errors import UserError
+from got.util.files import append_lines, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,8 +152,8 @@ class Fit:
             "step": self.step,
             "seconds": self.seconds,
         }
-        torch.save(state, self.path.with_suffix(".tmp"))
-        self.path.with_suffix(".tmp").replace(self.path)
+        with replacing(self.path) as part:
+            torch.save(state, part)
 
     @property
     def progress(self) -> float:
@@ -213,8 +213,7 @@ class Fit:
     def log(self, values: dict[str, float]) -> None:
         """One line on the curve and on standard error."""
         row = {"step": self.step, "minutes": round(self.seconds / 60, 2), **{k: round(v, 5) for k, v in values.items()}}
-        with self.curve.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_lines(self.curve, [row], durable=False, allow_nan=True)
         self._say(json.dumps(row))
 
     def _say(self, text: str) -> None:
@@ -234,7 +233,7 @@ def averaged(folder: Path, stage: str, modules: dict[str, Any]) -> dict[str, Any
                 module.load_state_dict(state[name])
             return modules
     if not path.exists():
-        raise SystemExit(f"{path} is missing: run `python -m got.train {stage} --folder {folder}` first")
+        raise UserError(f"{path} is missing: run `python -m got.train {stage} --folder {folder}` first")
     state = torch.load(path, map_location="cpu", weights_only=True)
     for name, module in modules.items():
         module.load_state_dict(state["modules"][name])
@@ -246,12 +245,5 @@ def averaged(folder: Path, stage: str, modules: dict[str, Any]) -> dict[str, Any
 
 def keep_modules(path: Path, modules: dict[str, nn.Module]) -> None:
     """Write weights for `averaged`, in one move."""
-    torch.save({name: module.state_dict() for name, module in modules.items()}, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
-
-
-def _checkpoint(name: str) -> Path:
-    try:
-        return locate(name)
-    except CheckpointError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    with replacing(path) as part:
+        torch.save({name: module.state_dict() for name, module in modules.items()}, part)

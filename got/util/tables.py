@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
+
+from got.util.errors import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -11,17 +12,6 @@ if TYPE_CHECKING:
     import rich.table
 
 _MARKDOWN = {"<": "&lt;", ">": "&gt;", "&": "&amp;", **{letter: f"\\{letter}" for letter in "\\`*_[]|!#~$"}}
-# Unicode's controls, among them those that turn the reading direction around.
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-
-
-def visible(text: str) -> str:
-    r"""The text on one line, without control characters.
-
-    >>> visible("a\nb\x00\u202ec")
-    'a bc'
-    """
-    return _CONTROLS.sub("", " ".join(text.split()))
 
 
 def escaped(text: str) -> str:

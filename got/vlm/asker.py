@@ -7,19 +7,17 @@ asked again, so a run that was killed resumes where it was.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
-import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from got.util.files import append_lines, clear_disk_errors, recorded
 from got.vlm.clients import REFUSED, AskFailed, AskParams, Reply, SetupError
 from got.vlm.json_replies import BadReply, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from got.vlm.clients import Backend
@@ -169,8 +167,9 @@ class Asker:
         self._silent: list[dict[str, Any]] = []  # without an answer since the last one that had one
         self._answered = False
         if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.touch()
+            with clear_disk_errors(log):
+                log.parent.mkdir(parents=True, exist_ok=True)
+                log.touch()
             for record in recorded(log):
                 if all(record.get(name) == value for name, value in self._stamp.items()):
                     self._recall(record, finished)
@@ -340,36 +339,10 @@ class Asker:
 
     def _write(self, record: dict[str, Any]) -> None:
         if self._log is not None:
-            append(self._log, record)
+            append_lines(self._log, [record], durable=False)
 
 
 def _legal(reply: Reply, read: Callable[[Reply], _T]) -> _T:
     if reply.finish == REFUSED:
         raise BadReply("refusal", shortened(reply.text))
     return read(reply)
-
-
-# ------------------------------------------------------------------------------------------------------------------ log
-def append(log: Path, record: dict[str, Any]) -> None:
-    """Adds a line to a log, from here on safe from this process's end; if that fails, the file is as it was."""
-    line = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-    with log.open("ab", buffering=0) as file:
-        before = file.seek(0, os.SEEK_END)
-        if file.write(line) < len(line):
-            with contextlib.suppress(OSError):
-                file.truncate(before)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log))
-
-
-def recorded(log: Path) -> Iterator[dict[str, Any]]:
-    """The lines of such a log, which may be missing; what a kill has cut off is taken out of the file."""
-    if not log.exists():
-        return
-    with log.open("r+b") as file:
-        end = 0
-        for line in file:
-            if not line.endswith(b"\n"):
-                file.truncate(end)
-                return
-            end += len(line)
-            yield json.loads(line)

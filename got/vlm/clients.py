@@ -12,7 +12,6 @@ import dataclasses
 import email.utils
 import functools
 import hashlib
-import io
 import os
 import threading
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from got.util import weight_files
+from got.util.images import open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -290,7 +290,6 @@ class TransformersBackend:
 
     def _ask(self, prompt: str, images: Sequence[bytes], params: AskParams) -> Reply:
         import torch
-        from PIL import Image
 
         words, marks = [{"type": "text", "text": prompt}], [{"type": "image"} for _ in images]
         text = self._processor.apply_chat_template(
@@ -298,7 +297,7 @@ class TransformersBackend:
             add_generation_prompt=True,
             tokenize=False,
         )
-        pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in images]
+        pictures = [open_picture(data) for data in images]
         with self._lock, torch.inference_mode():
             inputs = self._processor(text=[text], images=pictures or None, return_tensors="pt").to(self._model.device)
             length = int(inputs["input_ids"].shape[1])
@@ -320,10 +319,5 @@ class TransformersBackend:
 
 def model_name(place: str) -> str:
     """The last part of a folder's name with eight digits of its weights' content; a hub id as it is."""
-    found = sorted(path for path in Path(place).rglob("*") if path.suffix in weight_files.SUFFIXES and path.is_file())
-    digests = []
-    for path in found:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    content = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:8]
-    return f"{Path(place).resolve().name}-{content}" if digests else place
+    found = weight_files.below(Path(place))
+    return f"{Path(place).resolve().name}-{weight_files.digest_of(found)}" if found else place

@@ -10,10 +10,10 @@ from PIL import Image
 from evals.assets.training import clip_report, command, train_clip
 from evals.core.records import UserError
 from evals.core.vocabulary import CLASSES, COLORS
-from evals.core.weights import sha256
 from evals.embedders.clip import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip, load_icon_clip
 from evals.embedders.colors import TEMPLATES, classify_colors
 from evals.embedders.registry import make_embedder
+from got.util.files import sha256
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from vlm_kit import build
 
 from evals.core.records import UserError
-from evals.core.run_directory import png_bytes
 from evals.judges.protocols import make_protocol
 from evals.judges.vlm_judge import VlmJudge, make_judge
+from got.util.cli import Parser
+from got.util.images import png_bytes
 from got.vlm.asker import AskSettings
 from got.vlm.clients import AskParams, TransformersBackend
 
@@ -58,11 +59,10 @@ def test_other_weights_are_another_judge(tmp_path):
 
 
 def test_what_cannot_be_loaded_is_one_line(tmp_path):
-    import argparse
 
     from evals.judges import vlm_judge
 
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     vlm_judge.add_arguments(parser.add_argument_group("judge"))
     with pytest.raises(UserError, match=r"hf:.* cannot be loaded"):
         make_judge(f"hf:{tmp_path}", parser.parse_args([]))

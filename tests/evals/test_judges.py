@@ -13,6 +13,7 @@ from PIL import Image
 from evals.core.records import UserError
 from evals.judges import vlm_judge
 from evals.judges.protocols import make_protocol
+from got.util.cli import Parser
 from got.vlm.asker import AskSettings
 from got.vlm.clients import AskParams, OpenAIBackend
 
@@ -277,7 +278,7 @@ def test_a_prompt_that_does_not_fit_is_refused(tmp_path):
 
 
 def arguments(*words):
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     vlm_judge.add_arguments(parser.add_argument_group("judge"))
     return parser.parse_args(words)
 
@@ -310,7 +311,7 @@ def test_the_environment_alone_names_the_endpoint(monkeypatch, tmp_path):
         ("gpt", (), "Expected a judge none, measured, openai, openai:MODEL or hf:PATH.ID but got 'gpt'"),
         ("hf:", (), "but got 'hf:'"),
         ("openai", ("--max-spend", "3"), "--max-spend needs --judge-price"),
-        ("openai", ("--judge-repeats", "0"), "expected 1 or more but got 0 and 4"),
+        ("openai", ("--judge-repeats", "0"), "expected a whole number from 1 up but got 0"),
         ("openai", ("--judge-max-failed", "2"), "expected a number from 0 to 1"),
         ("hf:x", ("--judge-repeats", "3"), "greedy"),
     ],

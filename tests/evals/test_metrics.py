@@ -195,18 +195,3 @@ def test_unpaired_input_is_refused():
         statistics.paired_difference([], [], rng)
     with pytest.raises(ValueError, match="stratum"):
         statistics.paired_difference([1.0, 0.0], [1.0, 0.0], rng, strata=["one"])
-
-
-def test_agreement_is_mcnemars():
-    rng = np.random.default_rng(1)
-    a = rng.random(300) < 0.7
-    b = np.where(rng.random(300) < 0.2, ~a, a)
-    found = statistics.agreement(a, b)
-    assert found.share == pytest.approx(np.mean(a == b))
-    flips = found.only_a + found.only_b
-    balanced = rng.binomial(flips, 0.5, 200_000)
-    extreme = np.abs(balanced - flips / 2) >= abs(found.only_a - flips / 2) - 1e-9
-    assert found.p_value == pytest.approx(extreme.mean(), abs=0.01)
-    assert statistics.agreement(a, a).p_value == 1.0
-    with pytest.raises(ValueError, match="same items"):
-        statistics.agreement([True], [True, False])

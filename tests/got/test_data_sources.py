@@ -1,6 +1,5 @@
 """Public data sets read from small files of their schemas: editing sets without chains, and what all sets share."""
 
-import argparse
 import dataclasses
 import json
 import subprocess
@@ -16,6 +15,8 @@ from got.data.importers.files import json_items
 from got.data.importers.request import Options
 from got.data.records import DataError
 from got.data.storage import read
+from got.util.cli import Parser
+from got.util.errors import UserError
 
 
 def omniedit_row(name="task_obj_swap_1", seed=0):
@@ -201,7 +202,7 @@ def test_a_line_that_breaks_off_is_named(tmp_path):
     path.write_text(path.read_text()[:-30])
     examples = open_source("seed-data-edit", tmp_path)
     assert next(examples).id == "seed_split_0001_00000001"
-    with pytest.raises(DataError, match=r"split_0001.jsonl line 2: not JSON"):
+    with pytest.raises(DataError, match=r"split_0001.jsonl line 2 is not valid JSON"):
         next(examples)
 
 
@@ -259,7 +260,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        DataError, match=r"^LucasFang/OmniEdit-GoT: no such file or folder, and the hub did not give it: "
+        DataError, match=r"^LucasFang/OmniEdit-GoT: no such file or folder, and it cannot be had from the hub: "
     ):
         open_source("omniedit-got")
     with pytest.raises(DataError, match=r"OmniEdit: expected a split"):
@@ -301,7 +302,7 @@ def test_long_json_is_read_as_the_library_reads_it(tmp_path):
 
 
 def parse(*words):
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     catalog.add_arguments(parser.add_subparsers())
     return parser.parse_args(["import", *map(str, words)])
 
@@ -343,9 +344,8 @@ def test_help_names_every_set_and_wrong_fields_are_refused(capsys):
         parse("--help")
     text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in SOURCES)
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="expected OURS=THEIRS"):
         parse("coco", "--output", "x", "--field", "colour=x")
-    assert "expected OURS=THEIRS" in capsys.readouterr().err
 
 
 def test_reading_sources_imports_no_heavy_library():

@@ -15,7 +15,8 @@ from torch import nn
 
 from got.train.trainer import Fit, Plan
 from got.util import precision
-from got.util.cli import answer
+from got.util.cli import Parser, number, run_command, whole
+from got.util.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,22 +52,19 @@ class Asset:
 
 
 def _parser(asset: Asset) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m evals.assets.training.train_{asset.name.removeprefix('icon_')}",
-        description=asset.about,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    prog = f"python -m evals.assets.training.train_{asset.name.removeprefix('icon_')}"
+    parser = Parser(prog=prog, description=asset.about)
     add = parser.add_argument
-    add("--minutes", type=float, default=asset.minutes, help="training time (default: %(default)s)")
-    add("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    add("--minutes", type=number(0), default=asset.minutes, help="training time (default: %(default)s)")
+    add("--threads", type=whole(), default=2, help="CPU threads (default: %(default)s)")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", default=device, help="where to train (default: %(default)s)")
-    add("--workers", type=int, default=0, help="processes that draw pictures ahead (default: none, draw in turn)")
-    add("--batch", type=int, default=asset.batch, help="pictures per step (default: %(default)s)")
-    add("--seed", type=int, default=1, help="scenes and initial weights (default: %(default)s)")
+    add("--workers", type=whole(0), default=0, help="processes that draw pictures ahead (default: none, draw in turn)")
+    add("--batch", type=whole(), default=asset.batch, help="pictures per step (default: %(default)s)")
+    add("--seed", type=whole(0), default=1, help="scenes and initial weights (default: %(default)s)")
     add("--folder", type=Path, default=Path("runs/assets"), help="checkpoints (default: %(default)s)")
     add("--report-only", action="store_true", help="only measure the weights again")
-    add("--scenes", type=int, default=1500, help="held-out scenes to measure on (default: %(default)s)")
+    add("--scenes", type=whole(), default=1500, help="held-out scenes to measure on (default: %(default)s)")
     add("--note", default="", help="a sentence for the card, e.g. what changed while it was trained")
     add("--output", type=Path, help="where weights, numbers and card go (default: beside this script)")
     return parser
@@ -74,11 +72,11 @@ def _parser(asset: Asset) -> argparse.ArgumentParser:
 
 def main(asset: Asset) -> int:
     """Trains, exports, measures; or only measures again."""
+    return run_command(lambda: _run(asset), interrupted="interrupted; the same command resumes")
+
+
+def _run(asset: Asset) -> dict[str, Any]:
     args = _parser(asset).parse_args()
-    return answer(lambda: _run(asset, args), "interrupted; the same command resumes")
-
-
-def _run(asset: Asset, args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     path = (args.output or asset.weights.parent) / asset.weights.name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +84,7 @@ def _run(asset: Asset, args: argparse.Namespace) -> dict[str, Any]:
         numbers = json.loads(numbers_path(path).read_text()) | asset.measure(path, args.scenes, args.device)
     else:
         numbers = _trained(asset, args, path)
-    numbers_path(path).write_text(json.dumps(numbers, indent=1) + "\n")
+    write_json(numbers_path(path), numbers, indent=1, allow_nan=True)
     path.with_suffix(".md").write_text(asset.card(numbers))
     return {"output": str(path), **{key: numbers[key] for key in asset.shown}}
 

@@ -20,9 +20,9 @@ from PIL import Image
 
 from evals.assets.training import augment, cards, clip_report, command, icon_scenes
 from evals.core.vocabulary import CLASSES, COLORS
-from evals.core.weights import sha256
 from evals.embedders.clip import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip, load_icon_clip
 from evals.generators.oracle import icon_world
+from got.util.files import sha256
 from got.util.precision import bf16
 
 if TYPE_CHECKING:

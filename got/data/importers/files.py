@@ -11,8 +11,6 @@ import codecs
 import dataclasses
 import glob
 import hashlib
-import json
-import posixpath
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import ijson
 
 from got.data.records import DataError
+from got.util.files import inside, json_object, numbered_lines
+from got.util.hub import download, on_hub
 from got.util.parquet import ParquetTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _SUFFIXES = (".parquet", ".jsonl", ".json")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}.*|(train|training|test|testing|val|valid|validation|dev)")
 _EXCERPT = 60
 
@@ -107,11 +106,9 @@ class Row:
         return self._inside(name, value.removeprefix(strip_prefix), root)
 
     def _inside(self, field: str, name: str, root: Path) -> Path:
-        # Checked by its words alone: where the user's own links below the folder lead is the user's business.
-        lexical = posixpath.normpath(name.replace("\\", "/"))
-        if lexical.startswith(("/", "../")) or lexical in ("..", "."):
+        path = inside(root, name)
+        if path is None:
             raise self.error(field, f"expected a path inside {root} but got {_excerpt(name)}")
-        path = root / lexical
         try:
             there = path.is_file()
         except OSError as error:  # a name that no file system takes
@@ -153,19 +150,11 @@ def fetch(place: str | Path, hub_id: str, patterns: Sequence[str]) -> Path:
     path = Path(place)
     if path.exists():
         return path
-    name, _, revision = str(place).partition("@")
-    if not _HUB_ID.fullmatch(name):
+    found = on_hub(str(place))
+    if found is None:
         raise DataError(f"{place}: no such file or folder" + (f"; the hub has {hub_id}" if hub_id else ""))
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            name, repo_type="dataset", revision=revision or None, allow_patterns=list(patterns), tqdm_class=None
-        )
-    except Exception as error:  # the hub's client and the network each raise their own
-        why = " ".join(str(error).split())[:200]
-        raise DataError(f"{place}: no such file or folder, and the hub did not give it: {why}") from error
-    return Path(folder)
+    name, revision = found
+    return download(name, DataError, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
 
 
 def files_below(place: Path, pattern: str) -> list[Path]:
@@ -250,27 +239,16 @@ def line_rows(path: Path, failed: Callable[[DataError], None] | None = None) -> 
     Raises:
         DataError: A line is no JSON object.
     """
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    try:
-                        row = row_of(path, f"line {number}", _json(line, f"{path} line {number}"))
-                    except DataError as error:
-                        if failed is None:
-                            raise
-                        failed(error)
-                    else:
-                        yield row
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected UTF-8 text ({error})") from error
-
-
-def _json(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
+    for number, line in numbered_lines(path, DataError):
+        place = f"line {number}"
+        try:
+            row = Row(values=json_object(line, f"{path} {place}", DataError), file=path, place=place)
+        except DataError as error:
+            if failed is None:
+                raise
+            failed(error)
+        else:
+            yield row
 
 
 def json_rows(path: Path) -> Iterator[Row]:
