@@ -8,11 +8,11 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from vlm_kit import build
 
 from evals.core.records import UserError
-from evals.core.run_directory import png_bytes
 from evals.judges.backends import JudgeParams, TransformersBackend
 from evals.judges.protocols import make_protocol
 from evals.judges.vlm_judge import JudgeSettings, VlmJudge, make_judge
 from got.util.cli import Parser
+from got.util.images import png_bytes
 
 
 def test_a_local_model_judges_by_the_same_rules(tmp_path):
