@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from evals.core.run_directory import append_lines, read_lines
 from evals.core.vocabulary import COLORS
 from evals.detectors.registry import make_detector
 from evals.embedders.colors import classify_colors
@@ -21,6 +20,7 @@ from evals.embedders.registry import make_embedder
 from evals.metrics import statistics
 from evals.suite import objects
 from got import iconworld
+from got.util.files import append_lines, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable

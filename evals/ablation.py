@@ -39,14 +39,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.core.progress import clock
 from evals.core.records import UserError, alike
-from evals.core.run_directory import RunDirectory, read_lines, write_atomic
+from evals.core.run_directory import RunDirectory
 from evals.harness import cli
 from evals.harness.run_spec import find_suite, suite_names
 from evals.harness.runner import run
 from evals.harness.worker import Job
 from evals.metrics import statements, statistics
+from got.util import tables
+from got.util.cli import Parser
+from got.util.files import read_lines, write_atomic, write_json
+from got.util.progress import clock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -168,10 +171,7 @@ def _axis(text: str) -> tuple[str, list[str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m evals.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )  # fmt: skip
+    parser = Parser(prog="python -m evals.ablation", description=__doc__)
     parser.add_argument(
         "--suite",
         choices=suite_names(),
@@ -282,24 +282,22 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
 def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
     """The ladder as a table for people."""
     tasks = list(rows[0]["tasks"])
-    lines = [
-        "| cell | overall | 95 % interval | difference | 95 % interval | p (Holm) | verdict | s/image | "
-        + " | ".join(tasks)
-        + " |",
-        "| --- " * (8 + len(tasks)) + "|",
-    ]
+    interval = "95 % interval"
+    header = ["cell", "overall", interval, "difference", interval, "p (Holm)", "verdict", "s/image", *tasks]
+    cells = []
     for row in rows:
         score, change = row["overall"], row["difference"]
         middle = ["", "", "", "baseline"]
         if change is not None:
-            interval = f"{change['low']:+.3f} to {change['high']:+.3f}"
-            middle = [f"{change['value']:+.3f}", interval, f"{change['p_holm']:.3f}", change["verdict"]]
+            middle = [f"{change['value']:+.3f}", f"{change['low']:+.3f} to {change['high']:+.3f}"]
+            middle += [f"{change['p_holm']:.3f}", change["verdict"]]
         unknown = statements.why_no_interval(score)
         own = [_number(score["value"]), unknown or f"{_number(score['low'])} to {_number(score['high'])}"]
         parts = [_number(row["tasks"][tag]["value"]) if tag in row["tasks"] else "" for tag in tasks]
         time_s = "" if row["seconds_per_image"] is None else f"{row['seconds_per_image']:.3f}"
-        lines.append("| " + " | ".join([row["cell"], *own, *middle, time_s, *parts]) + " |")
-    return "\n".join([*lines, "", note, ""])
+        cells.append([tables.escaped(row["cell"]), *own, *middle, time_s, *parts])
+    table = tables.markdown(list(map(tables.escaped, header)), cells, words=len(header))
+    return "\n".join([table, "", note, ""])
 
 
 def _number(value: float | None) -> str:
@@ -389,8 +387,8 @@ def _main(words: Sequence[str]) -> int:
         f"Intervals: {statistics.INTERVALS}; of differences, of the two runs' own by MOVER."
     )
     content = {"command": list(words), "suite": options.suite, "intervals": statistics.INTERVALS, "cells": rows}
-    write_atomic(output / "ablation.json", json.dumps(content, indent=2).encode())
-    write_atomic(output / "ablation.md", markdown(rows, note).encode())
+    write_json(output / "ablation.json", content)
+    write_atomic(output / "ablation.md", markdown(rows, note))
     best = max(rows, key=lambda row: row["overall"]["value"] or 0.0)
     headline = {"cells": len(rows), "best": best["cell"], "overall": best["overall"]["value"], "output": str(output)}
     sys.stdout.write(f"{markdown(rows, note)}\n{json.dumps(headline)}\n")
@@ -402,9 +400,7 @@ def _main(words: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m evals.ablation`."""
-    with cli.clear_errors("ablation") as end:
-        end.code = _main(list(sys.argv[1:] if argv is None else argv))
-    return end.code
+    return cli.run_as("ablation", lambda: _main(list(sys.argv[1:] if argv is None else argv)))
 
 
 if __name__ == "__main__":

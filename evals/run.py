@@ -26,11 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] in (["-h"], ["--help"]):
         sys.stdout.write(f"{usage}\n")
         return 0
-    with cli.clear_errors("run") as end:
+
+    def run() -> int:
         if not words or words[0].startswith("-"):
             raise UserError(usage)
-        end.code = cli.main(find_suite(words[0]), words[1:])
-    return end.code
+        return cli.main(find_suite(words[0]), words[1:])
+
+    return cli.run_as("run", run)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import io
 import json
+import math
 import re
 import sys
 from typing import TYPE_CHECKING, Any
+
+from got.util.errors import UserError as UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +22,6 @@ if TYPE_CHECKING:
 
 BoxPx = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the image, origin at the top left."""
-
-
-class UserError(Exception):
-    """A mistake of the person at the keyboard: one line with the value and what is allowed, shown without traceback."""
 
 
 def note(text: str) -> None:
@@ -164,7 +162,9 @@ class EncodedImage:
         Raises:
             ValueError: The bytes are no readable picture.
         """
-        return upright_rgb(self._decode())
+        from got.util.images import open_picture
+
+        return open_picture(self.read(), self.name, max_aspect=math.inf)
 
     def load_mask(self) -> NDArray[np.bool_]:
         """The picture as a mask, bool (height, width): True where it is transparent, or white in black and white.
@@ -176,13 +176,15 @@ class EncodedImage:
         """
         import numpy as np
 
+        from got.util.images import as_rgb
+
         image = self._decode()
         if "A" in image.getbands() or "transparency" in image.info:
             alpha = np.asarray(image.convert("RGBA"))[..., 3]
             if (alpha < 128).any():
                 clear: NDArray[np.bool_] = alpha < 128
                 return clear
-        levels = np.asarray(upright_rgb(image).convert("L"))
+        levels = np.asarray(as_rgb(image, self.name, max_aspect=math.inf).convert("L"))
         if np.mean((levels > 63) & (levels < 192)) > 0.05:
             raise ValueError(f"{self.name}: expected a mask with transparency or in black and white but got a picture")
         white: NDArray[np.bool_] = levels > 127
@@ -200,15 +202,9 @@ class EncodedImage:
         return levels
 
     def _decode(self) -> Image.Image:
-        from PIL import Image
+        from got.util.images import decode  # a case can be counted and named without Pillow
 
-        try:
-            with Image.open(io.BytesIO(self.read())) as image:
-                image.load()
-                return image
-        # Pillow's decoders answer damaged files with many types, SyntaxError among them.
-        except Exception as error:
-            raise ValueError(f"{self.name}: not a readable image ({' '.join(str(error).split())[:200]})") from error
+        return decode(self.read(), self.name)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -277,17 +273,6 @@ class Judgement:
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
         return dataclasses.asdict(self)
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """The image as a person sees it: EXIF orientation applied, three channels of 8 bits."""
-    from PIL import ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion cuts 16 bits off at 255 and would give a white image.
-        image = image.point(lambda value: value / 257, "F").convert("L")
-    return image.convert("RGB")
 
 
 _NAMED = re.compile(r"^(\w+: )?(?:(?:[^:]*\.\w{2,7}(?: row \d+)?|\S*/\S*): |(?:images/)?\d+/)")

@@ -12,6 +12,7 @@ import numpy as np
 from evals.core import weights
 from evals.core.records import UserError
 from evals.embedders.registry import OPENCLIP_CONFIG, SQUASH, openclip_fault
+from got.util.files import sha256
 from got.util.weight_files import why
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def load_icon_clip(path: Path = WEIGHTS, *, device: str = "cpu", config: Path = 
     network, transform, tokenizer = build_icon_clip(config)
     state, metadata = weights.read(path)
     weights.fit(network, state, str(path))
-    if metadata.get("config_sha256") != weights.sha256(config):
+    if metadata.get("config_sha256") != sha256(config):
         raise UserError(f"{path} was trained with another version of {config.name}: train it again")
     return OpenClipEmbedder("icon", network, transform, tokenizer, device)
 

@@ -5,17 +5,14 @@ A factory is called with its argument and a torch device. `label` makes the enco
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evals.core import weights
 from evals.core.backends import ICON_WORLD, PHOTOGRAPHS, Backend, Registry, local_place
 from evals.core.records import UserError
+from got.util import weight_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from evals.core.protocols import Embedder, ImageEmbedder
 
 SQUASH = "+squash"
@@ -145,17 +142,9 @@ def label(name: str) -> str:
     suffix = model[len(plain) :]
     head, _, tail = plain.partition("/")
     if plain and Path(plain).is_dir():
-        return f"{Path(plain).resolve().name}#{_digest(_weight_files(Path(plain)))}{suffix}"
+        return f"{Path(plain).resolve().name}#{weight_files.digest_of(weight_files.below(Path(plain)))}{suffix}"
     if tail and Path(tail).is_file():
-        return f"{head}#{_digest([Path(tail)])}{suffix}"
+        return f"{head}#{weight_files.digest_of([Path(tail)])}{suffix}"
     if kind == "dino":
         return plain.rpartition("/")[2]
     return (plain.removesuffix("/openai") or kind) + suffix
-
-
-def _digest(files: Sequence[Path]) -> str:
-    return hashlib.sha256("".join(sorted(map(weights.sha256, files))).encode()).hexdigest()[:8]
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.suffix in {".safetensors", ".bin", ".pt", ".pth"}]

@@ -48,11 +48,6 @@ class GeneratorOptions:
     """Of ``--model folder:PATH``, which of its files is which image."""
 
 
-def one_line(error: Exception) -> str:
-    """An error's message in one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 def checkpoint_folder(checkpoint: str) -> Path | None:
     """Where a checkpoint lies on this machine; None if it is a hub id, or gone."""
     try:

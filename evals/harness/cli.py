@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
 import json
-import signal
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from evals.core import options as flags
 from evals.core.records import UserError
@@ -16,11 +13,10 @@ from evals.core.run_directory import RunDirectory
 from evals.harness.plan import Plan
 from evals.harness.run_spec import SUITES, RunSpec, resolve
 from evals.harness.settings import DRAWS, GUIDES, LOOKS, RUNS, Settings
-from got.util.cli import console as make_console
-from got.util.cli import may_be_cut_off
+from got.util.cli import Parser, console, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from evals.suite import Suite
@@ -49,20 +45,11 @@ NOTHING_SCORED = 1
 """The exit code of a command that ends without any number."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; argparse's own habit is the whole usage first."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help explains)")
-
-
 def build_parser(suite: Suite[Any]) -> argparse.ArgumentParser:
     """The shared flags, in groups, then the suite's own."""
-    parser = _Parser(
+    parser = Parser(
         prog=f"python -m evals.{suite.name}" if suite.name in SUITES else f"python -m evals.run {suite.name}",
         description="Generates images, observes them with a detector, judges and sums up; all in one run directory.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.epilog = _EXAMPLES.format(prog=parser.prog, **suite.examples)
     groups = {name: parser.add_argument_group(name) for name in (DRAWS, GUIDES, LOOKS, suite.name, RUNS)}
@@ -108,53 +95,15 @@ def make_plan(suite: Suite[Any], argv: Sequence[str]) -> Plan:
     return Plan(parse(suite, argv), suite).check()
 
 
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Ends on SIGTERM as on Ctrl-C: clusters ask before they kill."""
-
-    def stop(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@dataclasses.dataclass
-class Exit:
-    """How a command ends."""
-
-    code: int = 0
-
-
-@contextlib.contextmanager
-def clear_errors(name: str) -> Iterator[Exit]:
-    """Ends a command the way a person wants it: one line for their own mistakes and for Ctrl-C, no traceback.
-
-    Raises:
-        SystemExit: As of `got.util.cli.may_be_cut_off`.
-    """
-    end = Exit()
-    try:
-        with may_be_cut_off(), _stoppable():
-            yield end
-    except UserError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        end.code = 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; the same command resumes", file=sys.stderr)
-        end.code = 130
-
-
 def main(suite: Suite[Any] | type[Suite[Any]], argv: Sequence[str] | None = None) -> int:
     """Runs a suite's command line; returns the exit code."""
     made = suite() if isinstance(suite, type) else suite
-    words = list(sys.argv[1:] if argv is None else argv)
-    with clear_errors(made.name) as end:
-        end.code = _main(made, words)
-    return end.code
+    return run_as(made.name, lambda: _main(made, list(sys.argv[1:] if argv is None else argv)))
+
+
+def run_as(name: str, work: Callable[[], int]) -> int:
+    """Does the work of a command that resumes; any error but a person's own mistake is a bug, with a traceback."""
+    return run_command(work, name, mistakes=(UserError,), interrupted="interrupted; the same command resumes")
 
 
 def _main(suite: Suite[Any], words: Sequence[str]) -> int:
@@ -178,7 +127,6 @@ def _main(suite: Suite[Any], words: Sequence[str]) -> int:
 
 
 def _show(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
-    console = make_console()
     for table in suite.tables(scores):
-        console.print(table)
+        console().print(table)
     print(json.dumps({**suite.headline(scores), "run": str(output)}), flush=True)

@@ -23,7 +23,7 @@ from evals.generators import registry as generators
 from evals.generators.oracle import OracleGenerator
 from evals.harness.run_spec import suite_names
 from evals.judges.registry import JUDGES
-from got.util.cli import console as make_console
+from got.util.cli import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -117,13 +117,13 @@ def main(plan: Plan) -> int:
     checks = list(examine(plan))
     problems = list(dict.fromkeys(check.problem for check in checks if check.problem))
     notes = [check.note for check in checks if check.note]
-    console = make_console()
-    console.print(_table(checks))
+    out = console()
+    out.print(_table(checks))
     for kind, style, lines in (("note", "yellow", notes), ("problem", "red", problems)):
         for line in lines:
-            console.print(f"{kind}: {line}", style=style, soft_wrap=True, highlight=False)
+            out.print(f"{kind}: {line}", style=style, soft_wrap=True, highlight=False)
     if not problems:
-        console.print("This installation is sound.")
+        out.print("This installation is sound.")
     found = {check.name: check.found for check in checks}
     sys.stdout.write(json.dumps({"sound": not problems, "problems": problems, "notes": notes, "found": found}) + "\n")
     return 1 if problems else 0

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.options import GENERATE, OBSERVE, STAGES, VERDICT
 from evals.core.records import UserError
-from evals.core.run_directory import differences, key_of, read_lines
+from evals.core.run_directory import differences, key_of
 from evals.generators.folder_images import change, content, counted_changes
+from got.util.files import read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

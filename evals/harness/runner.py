@@ -17,21 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core import contact_sheets
 from evals.core.options import GENERATE, OBSERVE, STAGES, VERDICT
-from evals.core.progress import Progress
 from evals.core.records import Scored, UserError, note
-from evals.core.run_directory import (
-    RunDirectory,
-    append_lines,
-    differences,
-    key_of,
-    read_lines,
-    write_atomic,
-    write_lines,
-)
+from evals.core.run_directory import RunDirectory, differences, key_of
 from evals.generators.folder_images import counted_changes
 from evals.harness import identity as identities
 from evals.harness.engines import ENGINES
 from evals.harness.worker import Failed, Job
+from got.util.files import append_lines, read_lines, write_atomic, write_json, write_lines
+from got.util.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -130,7 +123,7 @@ class _Run:
         if spec is not None:
             spec = self._clear(spec)  # as a kill has left it
         if spec is None or directory.is_empty():
-            directory.write_json(directory.spec, self._spec(plan.identity, plan.machine, redo=None))
+            write_json(directory.spec, self._spec(plan.identity, plan.machine, redo=None))
             self._write_sources()
             return
         old = identities.as_now(spec, plan)
@@ -171,7 +164,7 @@ class _Run:
         stand = STAGES[: STAGES.index(self.start)]
         known = identities.hashes(identity)
         spec = {**self._spec(identity, machine, redo=redo), "made_with": {stage: known[stage] for stage in stand}}
-        self.directory.write_json(self.directory.spec, spec)
+        write_json(self.directory.spec, spec)
         self._clear(spec)
         if self.start == GENERATE:
             self._write_sources()
@@ -193,7 +186,7 @@ class _Run:
             directory.times.unlink(missing_ok=True)
         cleared = {key: value for key, value in spec.items() if key != "clearing"}
         cleared["made_with"] = identities.hashes(spec["identity"])
-        directory.write_json(directory.spec, cleared)
+        write_json(directory.spec, cleared)
         return cleared
 
     def _spec(self, identity: identities.Identity, machine: dict[str, Any], *, redo: str | None) -> dict[str, Any]:
@@ -214,7 +207,7 @@ class _Run:
         """Writes run.json with what the folder holds now."""
         arguments = {**spec["arguments"], "folder": self.plan.arguments["folder"]}
         made_with = identities.hashes(spec["identity"])
-        self.directory.write_json(self.directory.spec, {**spec, "arguments": arguments, "made_with": made_with})
+        write_json(self.directory.spec, {**spec, "arguments": arguments, "made_with": made_with})
 
     def _redo_images(self, spec: dict[str, Any], changed: dict[Key, tuple[str, str]]) -> None:
         """Forgets changed samples, so that they are done again, once it is known that they can be; and says which."""
@@ -249,7 +242,7 @@ class _Run:
         if not changed or spec.get("resumed", [])[-1:] == [now]:
             return
         sys.stderr.write(f"warning: this run began elsewhere ({'; '.join(changed)}); its images may be of two kinds\n")
-        self.directory.write_json(self.directory.spec, {**spec, "resumed": [*spec.get("resumed", []), now]})
+        write_json(self.directory.spec, {**spec, "resumed": [*spec.get("resumed", []), now]})
 
     # -------------------------------------------------------------------------------------------- draw and observe
     def _batches(self) -> list[list[Sample]]:
@@ -271,7 +264,7 @@ class _Run:
         def drawn(batch: Sequence[Sample]) -> bool:
             return logs.drawn(batch) and (redo or logs.logged(batch))
 
-        with Progress(len(samples), done=len(samples) - sum(map(len, pending))) as bar:
+        with Progress("images", len(samples), done=len(samples) - sum(map(len, pending))) as bar:
             # What has failed before waits until the rest is done.
             for late in (False, True):
                 todo = [batch for batch in pending if any(_key(sample) in logs.retried for sample in batch) == late]
@@ -323,10 +316,10 @@ class _Run:
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)
         contact_sheets.write_grids(directory.path, plan.cases, plan.settings.images_per_prompt)
         plan.suite.sheets(directory.path, results, self._scored)
-        directory.write_json(directory.scores, scores)
+        write_json(directory.scores, scores)
         spec = directory.read_spec()
         if spec is not None and spec["redo"]:
-            directory.write_json(directory.spec, {**spec, "redo": None})
+            write_json(directory.spec, {**spec, "redo": None})
 
 
 def _key(sample: Sample) -> Key:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
+import math
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from evals.core.records import Drawn, Generated, UserError, upright_rgb
-from evals.core.run_directory import RunDirectory, key_of, png_bytes, read_lines
+from evals.core.records import Drawn, Generated, UserError
+from evals.core.run_directory import RunDirectory, key_of
 from evals.harness.plan import missing_classes
+from got.util.files import read_lines
+from got.util.images import as_rgb, open_picture, png_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from PIL import Image
 
     from evals.core.records import Sample
     from evals.core.run_directory import Key
@@ -80,8 +84,6 @@ class RecordedImages:
         return [self._read(sample) for sample in samples]
 
     def _read(self, sample: Sample) -> Generated:
-        from PIL import Image
-
         name = self._run.image_name(sample)
         record = self._chains[(sample.case.id, sample.index)]
         try:
@@ -90,7 +92,7 @@ class RecordedImages:
             return Generated(image=None, error=f"{name}: {error.strerror}")
         if hashlib.sha256(data).hexdigest() != record["sha256"]:
             return Generated(image=None, error=f"{name}: damaged or changed since it was drawn")
-        return Generated(image=Image.open(io.BytesIO(data)), chain=record["chain"])
+        return Generated(image=open_picture(data, name, max_aspect=math.inf), chain=record["chain"])
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +142,7 @@ class Worker:
 
     def _draw(self, samples: list[Sample]) -> list[Generated]:
         made = self._generator.generate(samples)
-        return [one if one.image is None else dataclasses.replace(one, image=upright_rgb(one.image)) for one in made]
+        return [one if one.image is None else dataclasses.replace(one, image=_rgb(one.image)) for one in made]
 
     def _observe(self, pairs: list[tuple[Sample, Any]]) -> list[dict[str, Any]]:
         batch = [Drawn(sample=sample, image=made.image, chain=made.chain) for sample, made in pairs]
@@ -203,6 +205,10 @@ def _has_damaged_picture(sample: Sample) -> bool:
     except ValueError:
         return True
     return False
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return as_rgb(image, "the image", max_aspect=math.inf)
 
 
 def _unlabelled(names: tuple[str, ...]) -> Failed:

@@ -1,10 +1,15 @@
-"""Judges by name, and their flags. A factory is called with its argument, `JudgeOptions` and the suite's tools."""
+"""Judges by name, and their flags. A factory is called with its argument, `JudgeOptions` and the suite's tools.
+
+An endpoint is named by the environment alone: ``JUDGE_MODEL``, ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``. The key is
+never written anywhere; of the address only a hash.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from evals.core.backends import ICON_WORLD, Backend, Registry
 from evals.core.options import OBSERVE, RUN, VERDICT, option
@@ -13,8 +18,12 @@ from evals.judges.protocols import make_protocol
 from evals.metrics.judging import MAX_FAILED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from evals.core.protocols import Judge, Tools
-    from evals.judges.vlm_judge import JudgeSettings, VlmJudge
+    from evals.judges.vlm_judge import VlmJudge
+    from got.vlm.asker import AskSettings
+    from got.vlm.clients import Backend as Answerer
 
 
 JUDGES = Registry["Judge"](
@@ -23,7 +32,7 @@ JUDGES = Registry["Judge"](
     {
         "measured": Backend(factory="evals.judges.measured:make_measured", world=ICON_WORLD),
         "openai": Backend(
-            factory="evals.judges.registry:_openai", argument="[MODEL]", place="evals.judges.backends:endpoint_hash"
+            factory="evals.judges.registry:_openai", argument="[MODEL]", place="evals.judges.registry:_endpoint"
         ),
         "hf": Backend(
             factory="evals.judges.registry:_transformers", argument="PATH|ID", place="got.vlm.clients:model_name"
@@ -109,9 +118,7 @@ def resolve(options: Options, world: str) -> Options:
     record, argument = _find(judge)
     kind = judge.partition(":")[0]
     if kind == "openai" and not argument:
-        from evals.judges.backends import model_from_environment
-
-        argument = model_from_environment()
+        argument = _model_from_environment()
         judge = f"openai:{argument}"
     if record.world == ICON_WORLD != world:
         raise UserError(f"--judge {kind} is for the icon world: no --data, and a detector of icons")
@@ -126,14 +133,14 @@ def _find(spec: str) -> tuple[Backend[Judge], str]:
     return JUDGES.find(spec, choices=f"none, {JUDGES.written()}")
 
 
-def settings(kind: str, options: JudgeOptions) -> JudgeSettings:
+def settings(kind: str, options: JudgeOptions) -> AskSettings:
     """How a judge is asked.
 
     Raises:
         UserError: The options do not go together.
     """
-    from evals.judges.backends import JudgeParams
-    from evals.judges.vlm_judge import JudgeSettings
+    from got.vlm.asker import AskSettings
+    from got.vlm.clients import AskParams
 
     if options.judge_repeats < 1 or options.judge_concurrency < 1:
         raise UserError(
@@ -146,8 +153,8 @@ def settings(kind: str, options: JudgeOptions) -> JudgeSettings:
         raise UserError("--max-spend needs --judge-price")
     if kind == "hf" and options.judge_repeats > 1:
         raise UserError("--judge-repeats: a local judge is greedy and says the same every time")
-    return JudgeSettings(
-        params=JudgeParams(temperature=options.judge_temperature, json_mode=options.judge_json),
+    return AskSettings(
+        params=AskParams(temperature=options.judge_temperature, json_mode=options.judge_json),
         concurrency=options.judge_concurrency,
         usd_per_million=options.judge_price,
         max_usd=options.max_spend,
@@ -168,19 +175,36 @@ def make_judge(options: JudgeOptions, tools: Tools) -> Judge | None:
 
 
 def _openai(argument: str, options: JudgeOptions, _: Tools) -> VlmJudge:
-    from evals.judges.backends import OpenAIBackend
+    from got.vlm.clients import OpenAIBackend
 
-    return _asked("openai", OpenAIBackend.from_environment(argument), options)
+    return _asked("openai", lambda: OpenAIBackend.from_environment(argument or _model_from_environment()), options)
 
 
 def _transformers(argument: str, options: JudgeOptions, tools: Tools) -> VlmJudge:
-    from evals.judges.backends import TransformersBackend
+    from got.vlm.clients import TransformersBackend
 
-    return _asked("hf", TransformersBackend(argument, tools.device), options)
+    return _asked("hf", lambda: TransformersBackend(argument, tools.device), options)
 
 
-def _asked(kind: str, backend: Any, options: JudgeOptions) -> VlmJudge:
+def _asked(kind: str, answerer: Callable[[], Answerer], options: JudgeOptions) -> VlmJudge:
     from evals.judges.vlm_judge import VlmJudge
+    from got.vlm.clients import SetupError
 
     protocol = make_protocol(options.judge_protocol, options.judge_prompt)
-    return VlmJudge(protocol, backend, settings(kind, options), options.judge_log)
+    try:
+        return VlmJudge(protocol, answerer(), settings(kind, options), options.judge_log)
+    except SetupError as error:
+        raise UserError(f"--judge {kind}: {error}") from error
+
+
+def _model_from_environment() -> str:
+    model = os.environ.get("JUDGE_MODEL", "")
+    if not model:
+        raise UserError("--judge openai: set JUDGE_MODEL to the model's name")
+    return model
+
+
+def _endpoint(_: str) -> str:
+    from got.vlm.clients import endpoint_hash
+
+    return endpoint_hash(None)

@@ -1,6 +1,5 @@
 """The judge's contract against a real HTTP server with scripted faults."""
 
-import argparse
 import base64
 import io
 import json
@@ -14,9 +13,12 @@ from evals.core import options as flags
 from evals.core.backends import ICON_WORLD, PHOTOGRAPHS
 from evals.core.protocols import Tools
 from evals.core.records import UserError
-from evals.judges import registry, vlm_judge
-from evals.judges.backends import JudgeParams, OpenAIBackend
+from evals.judges import registry
 from evals.judges.protocols import make_protocol
+from evals.judges.vlm_judge import VlmJudge
+from got.util.cli import Parser
+from got.vlm.asker import AskSettings
+from got.vlm.clients import AskParams, OpenAIBackend
 
 GOOD = says('{"score": [8, 6], "reasoning": "the hat is there"}')
 
@@ -150,7 +152,7 @@ def test_the_same_question_is_asked_once_and_again_after_any_change(tmp_path):
         for count, other in enumerate(changed, 2):
             again.judge([other])
             assert len(endpoint.requests) == count
-        judge_at(endpoint, log=log, params=JudgeParams(temperature=0.5)).judge([question()])
+        judge_at(endpoint, log=log, params=AskParams(temperature=0.5)).judge([question()])
         judge_at(endpoint, "viescore", log=log).judge([question()])
         assert len(endpoint.requests) == 7
 
@@ -257,8 +259,8 @@ def test_a_judges_name_changes_with_model_protocol_and_prompt(tmp_path):
         for protocol in (make_protocol("got"), make_protocol("viescore"), make_protocol("got", own)):
             for model in ("a", "b"):
                 backend = OpenAIBackend(model, endpoint.url, KEY)
-                names.add(vlm_judge.VlmJudge(protocol, backend, vlm_judge.JudgeSettings()).name)
-        verbatim = vlm_judge.VlmJudge(make_protocol("got", own), backend, vlm_judge.JudgeSettings())
+                names.add(VlmJudge(protocol, backend, AskSettings()).name)
+        verbatim = VlmJudge(make_protocol("got", own), backend, AskSettings())
         verbatim.judge([question('add "x"')])
     assert len(names) == 6
     assert all("@" in name and "#" in name for name in names)
@@ -279,7 +281,7 @@ def test_a_prompt_that_does_not_fit_is_refused(tmp_path):
 
 
 def given(judge, *words):
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     flags.add_flags(parser, registry.JudgeOptions, {"judge": parser.add_argument_group("judge")}, "judge")
     return flags.read(registry.JudgeOptions, parser.parse_args(["--judge", judge, *map(str, words)]))
 
@@ -316,7 +318,7 @@ def test_the_environment_alone_names_the_endpoint(monkeypatch, tmp_path):
         ("gpt", (), r"Expected a judge among none, measured, openai\[:MODEL\], hf:PATH\|ID but got 'gpt'"),
         ("hf:", (), "Expected hf:PATH or hf:ID but got 'hf:'"),
         ("openai", ("--max-spend", "3"), "--max-spend needs --judge-price"),
-        ("openai", ("--judge-repeats", "0"), "expected 1 or more but got 0 and 4"),
+        ("openai", ("--judge-repeats", "0"), "expected a whole number from 1 up but got 0"),
         ("openai", ("--judge-max-failed", "2"), "expected a number from 0 to 1"),
         ("hf:x", ("--judge-repeats", "3"), "greedy"),
     ],

@@ -144,7 +144,7 @@ def run_until(monkeypatch, count, plan):
 
     def mortal(real):
         def call(path, *arguments, **options):
-            if path.suffix in (".json", ".jsonl", ".tmp"):
+            if path.suffix in (".json", ".jsonl", ".part"):
                 left[0] -= 1
                 if left[0] == -1:
                     raise Killed

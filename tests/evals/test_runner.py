@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 from runner_kit import LOGS, ArithmeticDetector, contents, lines, make_plan, plan_like_reference, refusing, worker_of
 
-from evals.core import progress, run_directory
 from evals.core.records import Case, Generated, Sample, UserError
 from evals.generators.oracle import OracleGenerator
 from evals.geneval import prompts, suite
 from evals.harness import worker
 from evals.harness.plan import spread
 from evals.harness.runner import run
+from got.util import images, progress
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_a_run_leaves_the_whole_directory(reference):
         assert json.loads((folder / "metadata.jsonl").read_text())["prompt"] == line["prompt"]
         assert (folder / "grid.png").is_file()
     assert {path.stem for path in (reference / "sheets").iterdir()} == {line["tag"] for line in results}
-    assert not list(reference.rglob("*.tmp"))
+    assert not list(reference.rglob("*.part"))
 
 
 def test_run_json_says_what_was_given_resolved_and_used(tmp_path):
@@ -130,7 +130,7 @@ class FaultyDetector(ArithmeticDetector):
         self.bad = bad
 
     def detect(self, images):
-        if any(hashlib.sha256(run_directory.png_bytes(image)).hexdigest() == self.bad for image in images):
+        if any(hashlib.sha256(images.png_bytes(image)).hexdigest() == self.bad for image in images):
             raise ValueError("cannot look at this")
         return super().detect(images)
 
@@ -159,15 +159,15 @@ def test_a_generator_that_never_works_stops_the_run_and_leaves_nothing(tmp_path)
 
 def test_an_image_of_any_mode_is_observed_as_it_is_stored():
     for mode in ("L", "RGBA", "P", "I;16", "CMYK", "1"):
-        assert worker.upright_rgb(Image.new(mode, (4, 4))).mode == "RGB"
+        assert images.as_rgb(Image.new(mode, (4, 4))).mode == "RGB"
     grey = Image.new("I;16", (1, 1), 65535 // 2)
-    assert worker.upright_rgb(grey).getpixel((0, 0)) == (127, 127, 127)
+    assert images.as_rgb(grey).getpixel((0, 0)) == (127, 127, 127)
 
 
 def test_exif_orientation_is_applied():
     image = Image.new("RGB", (4, 2))
     image.getexif()[0x0112] = 6
-    assert worker.upright_rgb(image).size == (2, 4)
+    assert images.as_rgb(image).size == (2, 4)
 
 
 class NotJson(suite.GenEval):
@@ -284,7 +284,7 @@ def test_an_unfinished_run_is_drawn_to_its_end_by_from_observe(reference, tmp_pa
 
 # ------------------------------------------------------------------------------------------------------------ progress
 def test_progress_without_a_terminal_speaks_seldom(capsys):
-    with progress.Progress(100, done=40) as bar:
+    with progress.Progress("images", 100, done=40) as bar:
         for _ in range(60):
             bar.advance(1, 0)
     err = capsys.readouterr().err.splitlines()
@@ -294,7 +294,7 @@ def test_progress_without_a_terminal_speaks_seldom(capsys):
 
 
 def test_progress_tells_failures_and_time_left():
-    bar = progress.Progress(10)
+    bar = progress.Progress("images", 10)
     bar.advance(5, 2)
     assert "5/10 images" in bar.line()
     assert "left, 2 failed" in bar.line()
@@ -315,7 +315,7 @@ def test_progress_on_a_terminal_shows_a_bar():
             pass
 
     terminal = Terminal()
-    with progress.Progress(3, stream=terminal) as bar:
+    with progress.Progress("images", 3, stream=terminal) as bar:
         bar.advance(3, 1)
     assert "3/3" in terminal.text
     assert "1 failed" in terminal.text

@@ -16,6 +16,7 @@ import torch
 
 from got.checkpoint import load
 from got.finetune import folder
+from got.util.files import read_lines
 
 pytestmark = pytest.mark.slow
 STEPS = 6
@@ -42,7 +43,7 @@ def arguments(root, name):
 @pytest.fixture(scope="module")
 def straight(root):
     kit.train(*arguments(root, "straight"))
-    return folder.rows(root / "straight" / folder.LOG)
+    return read_lines(root / "straight" / folder.LOG)[0]
 
 
 def weights(root, name):
@@ -65,7 +66,7 @@ def killed_behind(step, root, name, command=None):
         start_new_session=True,
     )
     try:
-        while len(folder.rows(root / name / folder.LOG)) < step:
+        while len(read_lines(root / name / folder.LOG)[0]) < step:
             assert process.poll() is None, complaint(process.stderr.read().decode())
             time.sleep(0.01)
     finally:
@@ -80,7 +81,7 @@ def test_after_kill_9_losses_and_weights_are_as_without(root, straight):
     assert not (root / "killed" / "model").exists()
     result = kit.train(*arguments(root, "killed"))
     assert result["step"] == STEPS
-    assert folder.rows(root / "killed" / folder.LOG) == straight
+    assert read_lines(root / "killed" / folder.LOG)[0] == straight
     expected, found = weights(root, "straight"), weights(root, "killed")
     assert expected.keys() == found.keys()
     assert all(torch.equal(weight, found[name]) for name, weight in expected.items())
@@ -89,7 +90,7 @@ def test_after_kill_9_losses_and_weights_are_as_without(root, straight):
 def test_two_processes_give_the_losses_of_one(root, straight):
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", PORTS[0]]
     kit.train(*arguments(root, "two"), "--micro", 1, launcher=launcher)
-    rows = folder.rows(root / "two" / folder.LOG)
+    rows = read_lines(root / "two" / folder.LOG)[0]
     assert len(rows) == len(straight) == STEPS
     for one, two in zip(straight, rows, strict=True):
         assert one.keys() == two.keys()
@@ -128,7 +129,7 @@ def test_two_machines_give_the_losses_of_one_and_go_on_from_a_checkpoint(root, s
     killed_behind(3, root, "machines", kit.command(*command, "--micro", 1, launcher=launcher))
     ended = two_machines(command, command)
     assert [code for code, *_ in ended] == [0, 0], complaint(ended[0][2] + ended[1][2])
-    rows = folder.rows(root / "machines" / folder.LOG)
+    rows = read_lines(root / "machines" / folder.LOG)[0]
     assert len(rows) == len(straight) == STEPS
     for one, two in zip(straight, rows, strict=True):
         assert two == pytest.approx(one, rel=1e-3)
@@ -182,7 +183,7 @@ def test_shards_that_were_killed_and_resumed_give_the_losses_and_the_model_of_on
         assert alone.returncode != 0
         assert "saved in shards by 2 processes and can only be resumed by as many, but there are 1" in alone.stderr
     run(command)
-    rows = folder.rows(root / config / folder.LOG)
+    rows = read_lines(root / config / folder.LOG)[0]
     assert len(rows) == len(straight) == STEPS
     for one, two in zip(straight, rows, strict=True):
         assert two == pytest.approx(one, rel=1e-5)
@@ -202,7 +203,7 @@ def test_shards_go_on_with_other_passes(config, root, straight):
         shutil.rmtree(root / name / f"checkpoint-{number:08d}", ignore_errors=True)
     assert folder.latest(root / name).name == "checkpoint-00000003"
     run(command)
-    rows = folder.rows(root / name / folder.LOG)
+    rows = read_lines(root / name / folder.LOG)[0]
     assert len(rows) == STEPS
     for one, two in zip(straight, rows, strict=True):
         assert two == pytest.approx(one, rel=1e-4)
@@ -214,10 +215,10 @@ def test_shards_in_short_floats_with_looks(config, root, straight):
     settings = [*SETTINGS[: SETTINGS.index("--log-every")], "precision=bf16", "gradient_checkpointing=true"]
     more = ["--look-every", 3, "--log-every", 1]
     run(sharded(config, "--model", root / "model", "--data", root / "data", "--output", root / name, *settings, *more))
-    rows = folder.rows(root / name / folder.LOG)
+    rows = read_lines(root / name / folder.LOG)[0]
     assert [row["noise"] for row in rows] == pytest.approx([row["noise"] for row in straight], rel=0.01)
     assert [row["cross_entropy"] for row in rows] == pytest.approx([row["cross_entropy"] for row in straight], rel=0.01)
-    looks = folder.rows(root / name / folder.HELD_OUT)
+    looks = read_lines(root / name / folder.HELD_OUT)[0]
     assert [row["step"] for row in looks] == [3, 6]
     assert sorted(grid.name for grid in (root / name / "grids").iterdir()) == ["00000003.png", "00000006.png"]
     assert looks[1]["held_out/cross_entropy"] < looks[0]["held_out/cross_entropy"]

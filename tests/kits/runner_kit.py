@@ -106,9 +106,12 @@ def main(arguments=None):
     parser.add_argument("output", type=Path)
     parser.add_argument("--seconds", type=float, default=0.0)
     known, words = parser.parse_known_args(arguments)
-    with cli.clear_errors("kit") as status:
+
+    def work():
         run(make_plan(known.output, *words, detector=ArithmeticDetector(known.seconds)))
-    return status.code
+        return 0
+
+    return cli.run_as("kit", work)
 
 
 if __name__ == "__main__":
