@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from got.util.errors import UserError as UserError
+from got.util.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -162,9 +163,9 @@ class EncodedImage:
         Raises:
             ValueError: The bytes are no readable picture.
         """
-        from got.util.images import open_picture
+        from got.util.images import as_rgb
 
-        return open_picture(self.read(), self.name, max_aspect=math.inf)
+        return as_rgb(self._decode(), self.name, max_aspect=math.inf)
 
     def load_mask(self) -> NDArray[np.bool_]:
         """The picture as a mask, bool (height, width): True where it is transparent, or white in black and white.
@@ -204,7 +205,10 @@ class EncodedImage:
     def _decode(self) -> Image.Image:
         from got.util.images import decode  # a case can be counted and named without Pillow
 
-        return decode(self.read(), self.name)
+        try:
+            return decode(self.read(), "the file")
+        except Exception as error:  # of the picture, of Parquet, of the file system, of a path that leads out
+            raise ValueError(f"{self.name}: {one_line(error)}") from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -250,4 +250,4 @@ def test_a_damaged_source_is_a_failure_for_good_and_no_breakdown():
     samples = [Sample(case=case, index=i, seed=i) for i in range(20)]
     outcomes = worker_of(Edits())(samples)
     assert {one.observation.raised for one in outcomes} == {False}
-    assert outcomes[0].observation.error.startswith("ValueError: row 3: not a readable image")
+    assert outcomes[0].observation.error.startswith("ValueError: row 3: Expected a picture but the file is none")

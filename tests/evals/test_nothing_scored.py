@@ -65,7 +65,7 @@ def test_a_run_without_a_score_says_what_was_expected_and_found_whenever_it_is_p
     code, last, err = call(capsys, geneval.SUITE, *unscored[1])
     assert (code, last["overall"], last["images"], last["missing"]) == (1, None, 0, 1)
     assert err.startswith("geneval: nothing was scored: expected 1 images with a score, found none: 1 × generate: ")
-    assert "not a readable image" in err
+    assert "Expected a picture but the file is none that can be read" in err
     again = call(capsys, geneval.SUITE, "--output", unscored[0], "--from", "verdict")
     assert again[0] == 1
 
