@@ -55,7 +55,7 @@ DETECTORS = Registry["Detector"](
             argument="ID|PATH",
             world=PHOTOGRAPHS,
             weights=local_place,
-            fault=_file_fault,
+            fault=_model_fault,
         ),
     },
 )

@@ -255,7 +255,7 @@ def test_versions_and_commit_are_those_of_this_program():
         (["--detector", "mask2former:gone.pth"], "gone.pth does not exist"),
         (["--detector", "gone.safetensors"], "gone.safetensors does not exist"),
         (["--detector", "hf:./gone"], "hf:./gone cannot be loaded: neither a folder here nor the form of a hub id"),
-        (["--detector", "hf"], "expected a folder or a hub id"),
+        (["--detector", "hf"], "Expected hf:ID or hf:PATH but got"),
         (["--detector", "icon", "--embedder", "clip"], "Expected an embedder among"),
         (["--detector", "icon", "--embedder", "openclip:./gone"], "openclip:./gone: there is no folder gone"),
         (["--detector", "icon", "--embedder", "openclip:bare"], "openclip:bare: bare has no open_clip_config.json"),
