@@ -40,7 +40,8 @@ run is only printed again.
 --from observe and --from verdict redo the later stages of the run in --output; flags not given are that run's own.
 The last line on standard output is one JSON object with the headline numbers. Exit codes: 0 done, also where some
 images are missing (they are counted, and the score has bounds); 1 nothing was scored, or --doctor found problems;
-2 a mistake in the command or a broken set-up; 130 interrupted. One line on standard error says what is wrong.
+2 a mistake in the command or a broken set-up; 130 interrupted; 141 nobody read the output on (| head). One line on
+standard error says what is wrong.
 """
 
 _OF_EDITS = {"photographs": "", "stage": "verdict"}
@@ -53,10 +54,20 @@ _CHAINS = "own, none, oracle, jitter:X, drop:X or swap:X"
 
 
 def _names(text: str) -> tuple[str, ...]:
-    names = {name.strip() for name in text.split(",") if name.strip()}
-    if not names:
-        raise argparse.ArgumentTypeError(f"expected names with commas between them but got {text!r}")
-    return tuple(sorted(names))
+    """Names between commas; or of a JSON list, whose names may have commas.
+
+    >>> _names("b, a"), _names('["a, b", "c"]')
+    (('a', 'b'), ('a, b', 'c'))
+    """
+    names: list[object] = [name.strip() for name in text.split(",") if name.strip()]
+    if text.lstrip().startswith("["):
+        try:
+            names = list(json.loads(text))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f'expected a JSON list, as ["a, b"], but got {text} ({error})') from error
+    if not names or not all(isinstance(name, str) for name in names):
+        raise argparse.ArgumentTypeError(f"expected names with commas between them, or a JSON list, but got {text!r}")
+    return tuple(sorted({str(name) for name in names}))
 
 
 def _chain(text: str) -> str:
@@ -97,8 +108,9 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         "--tasks",
         type=_names,
         default=(),
-        metavar="A,B",
-        help="only prompts of these tasks (of edits: categories), which keep their ids (default: all)",
+        metavar="A,B|LIST",
+        help="only prompts of these tasks (of edits: categories), which keep their ids; a JSON list where a name has a"
+        """ comma: '["left, right", "counting"]' (default: all)""",
     )
     add("--limit", type=whole(), metavar="N", help="only N prompts, spread evenly over the tasks (default: all)")
     add("--images-per-prompt", type=whole(), default=4, metavar="N", help="(default: %(default)s)")
@@ -241,11 +253,11 @@ def run_as(name: str, work: Callable[[], int]) -> int:
 
 def _main(suite: Suite, words: Sequence[str]) -> int:
     command = parse(suite, words)
-    plan = make_plan(suite, command, prepare=set_threads)
     if command.args.doctor:
         from evals.harness import doctor
 
-        return doctor.main(plan)
+        return doctor.main(suite, command, prepare=set_threads)
+    plan = make_plan(suite, command, prepare=set_threads)
     if command.args.dry_run:
         print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}))
         return 0

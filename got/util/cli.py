@@ -10,9 +10,10 @@ import contextlib
 import json
 import math
 import os
+import select
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from got.util.errors import UserError, visible
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DTYPES = ("float32", "bfloat16", "float16")
+CUT_OFF = 141
+"""Exit status where nobody reads the output on, as a shell gives it to a command that ``| head`` ends."""
 _NARROW_COLUMNS = 120
 
 
@@ -127,6 +130,37 @@ def on_signals(call: Callable[[], object], *numbers: int) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def may_be_cut_off() -> Iterator[None]:
+    """Ends a command with `CUT_OFF`, without a traceback, where nobody reads its output on; also a decorator.
+
+    Raises:
+        SystemExit: Of that status.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # here and not at the interpreter's end, where nobody can catch what it raises
+    except BrokenPipeError:
+        lost = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+        if not lost:  # a pipe or a socket of something else
+            raise
+        for stream in lost:  # what is left in its buffer goes nowhere, and Python does not complain at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise SystemExit(CUT_OFF) from None
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    try:
+        place = stream.fileno()
+    except (OSError, ValueError):  # no file of the system, or closed
+        return False
+    poll = select.poll()
+    poll.register(place, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def _interrupt() -> NoReturn:
     raise KeyboardInterrupt
 
@@ -149,19 +183,19 @@ def run_command(
         interrupted: What is said after Ctrl-C.
 
     Returns:
-        0; what the work returns; 1 if its result's ``ok`` is false; 2 after a mistake; 130 after Ctrl-C; 141 where
-        nobody reads the output on.
+        0; what the work returns; 1 if its result's ``ok`` is false; 2 after a mistake; 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: As of `may_be_cut_off`.
     """
     prefix = f"{name}: " if name else ""
     try:
-        with on_signals(_interrupt, signal.SIGTERM):
+        with may_be_cut_off(), on_signals(_interrupt, signal.SIGTERM):
             result = work()
             if isinstance(result, dict):
                 print(json.dumps(result), flush=True)
-    except BrokenPipeError:
-        # Without this, Python complains of it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:  # of something else than the output
+        raise
     except mistakes as error:
         print(f"{prefix}error: {_said(error)}", file=sys.stderr)
         return 2
@@ -178,8 +212,13 @@ def _said(error: Exception) -> str:
 
 
 def console() -> Console:
-    """Where tables are printed; in what they show, brackets are no markup."""
+    """A rich console on standard output. Words are no markup: those of a run are not ours."""
     from rich.console import Console
 
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            """Leaves it to `may_be_cut_off`; rich itself would end with 1, which means something here."""
+            raise  # noqa: PLE0704 (rich calls it while it handles the error)
+
     # Without a terminal rich assumes 80 columns and would break the tables of a log file.
-    return Console(width=None if sys.stdout.isatty() else _NARROW_COLUMNS, markup=False)
+    return Output(width=None if sys.stdout.isatty() else _NARROW_COLUMNS, markup=False)

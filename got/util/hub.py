@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from got.util.errors import first_line
+from got.util.files import read_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
 MINI_PATH = Path(__file__).parents[1] / "mini"
 """The embedded weights."""
@@ -34,6 +35,8 @@ def local_folder(name: str | Path) -> Path | None:
     >>> local_folder("got/mini").name, local_folder("owner/got-6b")
     ('mini', None)
     """
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise CheckpointError(f"Expected mini, a folder or a hub id (owner/name) but got {name!r}")
     text, path = str(name).rstrip("/"), Path(name)
     if text == "mini" or (text in _EMBEDDED and not path.exists()):
         path = MINI_PATH
@@ -46,6 +49,24 @@ def local_folder(name: str | Path) -> Path | None:
     if not _HUB_ID.fullmatch(text):
         raise CheckpointError(f"Expected mini, a folder or a hub id (owner/name) but {name} is none of these")
     return None
+
+
+def missing_model(name: str) -> str | None:
+    """Why a name stands for no model, neither of this machine nor of the hub, as far as can be told without asking it.
+
+    Args:
+        name: A folder, or an id of the hub as any library has it: ``owner/name``, or ``name`` alone.
+
+    >>> missing_model("owner/name"), missing_model("bert-base")
+    (None, None)
+    >>> missing_model("/no/such/folder")
+    'neither a folder here nor the form of a hub id (owner/name)'
+    """
+    if not name:
+        return "expected a folder or a hub id (owner/name) but got nothing"
+    if Path(name).exists() or _HUB_ID.fullmatch(name) or re.fullmatch(r"\w[\w.-]*", name):
+        return None
+    return "neither a folder here nor the form of a hub id (owner/name)"
 
 
 def locate(name: str | Path, **options: Any) -> Path:
@@ -113,3 +134,22 @@ def _said(hub_id: str, error: type[Exception]) -> Iterator[None]:
         raise error(
             f"{hub_id}: no such file or folder, and it cannot be had from the hub: {first_line(problem)}"
         ) from None
+
+
+def read_index(folder: Path, saved_as: Container[str] = ("GoTPipeline",)) -> dict[str, Any]:
+    """The index of a saved `GoTPipeline`.
+
+    Args:
+        folder: Of the pipeline.
+        saved_as: Names of the classes that it may have been saved from.
+
+    Raises:
+        CheckpointError: There is none, or it is another pipeline's.
+    """
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise CheckpointError(f"{folder} has no model_index.json, so it is not a saved pipeline")
+    content = read_object(index, CheckpointError)
+    if content.get("_class_name") not in saved_as:
+        raise CheckpointError(f"Expected a GoTPipeline in {folder} but found {content.get('_class_name')}")
+    return content

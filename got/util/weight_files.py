@@ -9,11 +9,12 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from got.util.errors import first_line, one_line
+from got.util.files import sha256
+from got.util.hub import missing_model
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-from got.util.errors import one_line
-from got.util.files import sha256
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 """Of files that hold weights."""
@@ -111,7 +112,15 @@ def digest_of(files: Iterable[Path]) -> str:
 
 
 def why(place: str | Path, error: Exception) -> str:
-    """Why a folder or hub id could not be loaded, in one line: what is wrong with a file of it, or else the error."""
+    """Why a folder or hub id could not be loaded, in one line: what is wrong with a file of it, or else the error.
+
+    >>> why("no/where/at", OSError("Repo id must be in the form ..."))
+    'neither a folder here nor the form of a hub id (owner/name)'
+    """
+    if not Path(place).exists():
+        # The hub's own messages are a page of text, of which the first line says all.
+        tried = f"no folder {Path(place).absolute()}, and not to be had from the hub ({first_line(error)[:200]})"
+        return missing_model(str(place)) or tried
     return fault_in(Path(place)) or one_line(error, 300)
 
 

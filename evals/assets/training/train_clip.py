@@ -26,7 +26,7 @@ from evals.core.vocabulary import CLASSES, COLORS
 from evals.embedders.clip import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip
 from evals.embedders.clip import load_icon_clip as load
 from evals.generators.oracle import icon_world
-from got.util.cli import Parser
+from got.util.cli import Parser, may_be_cut_off
 from got.util.files import sha256, write_json
 
 if TYPE_CHECKING:
@@ -199,6 +199,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
     training.write_numbers(path, trainer, args, network, numbers)
 
 
+@may_be_cut_off()
 def main() -> int:
     """Train, export, measure; or only measure again."""
     parser = Parser(prog="python -m evals.assets.training.train_clip", description=__doc__)
