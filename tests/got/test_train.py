@@ -360,7 +360,7 @@ def test_the_mean_with_an_earlier_pipeline_is_half_of_each(tmp_path):
 
 
 def test_short_floats_spare_attention(monkeypatch):
-    monkeypatch.setattr(precision, "multiplies", lambda dtype, device: True)
+    monkeypatch.setattr(precision, "has_native_dtype", lambda dtype, device: True)
     query, key, value = torch.randn(3, 1, 2, 8, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
     exact = functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), is_causal=True)
     with bf16("cpu"):
@@ -371,7 +371,7 @@ def test_short_floats_spare_attention(monkeypatch):
 
 
 def test_a_processor_that_emulates_half_precision_multiplies_float32(monkeypatch):
-    monkeypatch.setattr(precision, "multiplies", lambda dtype, device: False)
+    monkeypatch.setattr(precision, "has_native_dtype", lambda dtype, device: False)
     with bf16("cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float32
 
