@@ -9,12 +9,13 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 from got.util.errors import first_line, one_line
 from got.util.files import sha256
 from got.util.hub import missing_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 """Of files that hold weights."""
