@@ -327,7 +327,10 @@ def test_losses_go_to_a_tracker_as_well(places, tmp_path):
         (["--data", "x", "--output", "OUT", "--set", "batch=3", "--micro", "2"], "each divide, but got 3"),
         (["--data", "DATA", "--output", "OUT", "--model", "no-model"], "no-model is none of these"),
         (["--data", "DATA", "--output", "OUT", "--export"], "Expected a checkpoint"),
-        (["--data", "x", "--output", "OUT", "--keep", "0"], "Expected --keep to be at least 1 but got 0"),
+        (
+            ["--data", "x", "--output", "OUT", "--keep", "0"],
+            "argument --keep: expected a whole number from 1 up but got 0",
+        ),
         (["--join", "q", "s"], "Expected --output"),
         (["--data", "x", "--output", "OUT", "--track", "paper"], "Expected a tracker that is installed"),
     ],
