@@ -143,25 +143,6 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
-# ---------------------------------------------------------------------------------------------------- kinds of numbers
-def count(text: str) -> int:
-    """A whole number from 1 up."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up but got {text}")
-    return int(text)
-
-
-def scale(text: str) -> float:
-    """A number from 0 up."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number from 0 up but got {text}")
-    return value
-
-
 def names(text: str) -> tuple[str, ...]:
     """Names between commas, sorted; or of a JSON list, whose names may have commas.
 

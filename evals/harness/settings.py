@@ -9,12 +9,13 @@ import re
 from pathlib import Path
 
 from evals.core import options as flags
-from evals.core.options import GENERATE, OBSERVE, RUN, STAGES, count, names, option, scale
+from evals.core.options import GENERATE, OBSERVE, RUN, STAGES, names, option
 from evals.core.records import UserError
 from evals.detectors import registry as detectors
 from evals.embedders.registry import EMBEDDERS
 from evals.generators import registry as generators
 from evals.harness.engines import ENGINES
+from got.util.cli import number, whole
 
 DRAWS, GUIDES, LOOKS, RUNS = "what draws", "GoT's three guidances", "what looks at the images", "the run"
 """Headings of the help."""
@@ -35,7 +36,7 @@ def _chain(text: str) -> str:
 
 
 _on_off = functools.partial(_guides, "on", choices=("on", "off"))
-_strength = functools.partial(_guides, None, "its strength (default: the checkpoint's)", metavar="X", parse=scale)
+_strength = functools.partial(_guides, None, "its strength (default: the checkpoint's)", metavar="X", parse=number(0))
 
 
 def _detectors() -> str:
@@ -66,12 +67,12 @@ class Settings:
         silent=True,
     )
     limit: int | None = _draws(
-        None, "only N prompts, spread evenly over the tasks (default: all)", metavar="N", parse=count
+        None, "only N prompts, spread evenly over the tasks (default: all)", metavar="N", parse=whole()
     )
-    images_per_prompt: int = _draws(4, "(default: %(default)s)", metavar="N", parse=count)
+    images_per_prompt: int = _draws(4, "(default: %(default)s)", metavar="N", parse=whole())
     seed: int = _draws(42, "base of every sample's own seed (default: %(default)s)", metavar="N")
     steps: int | None = _draws(
-        None, "denoising steps (default: the checkpoint's)", metavar="N", parse=count, heeded_by="model"
+        None, "denoising steps (default: the checkpoint's)", metavar="N", parse=whole(), heeded_by="model"
     )
     scheduler: str | None = _draws(
         None, "GoT's sampler (default: the checkpoint's)", choices=generators.known_schedulers(), heeded_by="model"
@@ -116,7 +117,7 @@ class Settings:
         None,
         "images drawn and observed together; moves results by rounding errors at most (default: by model)",
         metavar="N",
-        parse=count,
+        parse=whole(),
     )
     engine: str = _run("local", "where samples are computed (default: %(default)s)", choices=tuple(ENGINES))
     device: str = _run("auto", "cpu, cuda, cuda:1, mps (default: a GPU if there is one)", metavar="NAME")

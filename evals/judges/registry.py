@@ -16,6 +16,7 @@ from evals.core.options import OBSERVE, RUN, VERDICT, option
 from evals.core.records import UserError
 from evals.judges.protocols import make_protocol
 from evals.metrics.judging import MAX_FAILED
+from got.util.cli import number, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,7 @@ JUDGES = Registry["Judge"](
 
 
 def _temperature(text: str) -> float | None:
-    return None if text == "none" else float(text)
+    return None if text == "none" else number(0)(text)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,23 +72,28 @@ class JudgeOptions:
         parse=_temperature,
     )
     judge_json: bool = option(False, "ask for JSON by the endpoint's own means", stage=OBSERVE)
-    judge_repeats: int = option(1, "ask each thing N times (default: %(default)s)", stage=OBSERVE, metavar="N")
-    judge_concurrency: int = option(4, "requests at a time (default: %(default)s)", stage=RUN, metavar="N")
+    judge_repeats: int = option(
+        1, "ask each thing N times (default: %(default)s)", stage=OBSERVE, metavar="N", parse=whole()
+    )
+    judge_concurrency: int = option(
+        4, "requests at a time (default: %(default)s)", stage=RUN, metavar="N", parse=whole()
+    )
     judge_price: tuple[float, float] | None = option(
-        None, "USD for a million tokens in and out", stage=RUN, metavar=("IN", "OUT"), parse=float, nargs=2
+        None, "USD for a million tokens in and out", stage=RUN, metavar=("IN", "OUT"), parse=number(0), nargs=2
     )
     max_spend: float | None = option(
         None,
         "no request that could lead above this, with what --judge-log holds of the judge; needs --judge-price",
         stage=RUN,
         metavar="USD",
-        parse=float,
+        parse=number(0),
     )
     judge_max_failed: float = option(
         MAX_FAILED,
         "share of failed judgements above which there is no headline; 1: always one (default: %(default)s)",
         stage=VERDICT,
         metavar="X",
+        parse=number(0, 1),
     )
     judge_prompts: str | None = option(None, "", stage=OBSERVE)
     """Hash of the prompts of a judge that is asked; not a flag, see `resolve`."""
@@ -142,13 +148,6 @@ def settings(kind: str, options: JudgeOptions) -> AskSettings:
     from got.vlm.asker import AskSettings
     from got.vlm.clients import AskParams
 
-    if options.judge_repeats < 1 or options.judge_concurrency < 1:
-        raise UserError(
-            "--judge-repeats and --judge-concurrency: expected 1 or more but got "
-            f"{options.judge_repeats} and {options.judge_concurrency}"
-        )
-    if not 0 <= options.judge_max_failed <= 1:
-        raise UserError(f"--judge-max-failed is {options.judge_max_failed}; expected a number from 0 to 1")
     if options.max_spend is not None and options.judge_price is None:
         raise UserError("--max-spend needs --judge-price")
     if kind == "hf" and options.judge_repeats > 1:

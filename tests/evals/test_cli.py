@@ -106,7 +106,7 @@ def test_the_flags_that_other_tools_rely_on_exist():
             ["--model", "folder:nowhere", "--checkpoint", "mini"],
             "--checkpoint has no effect with --model folder",
         ),
-        (["--prompts", "nowhere.jsonl"], "--prompts nowhere.jsonl"),
+        (["--prompts", "nowhere.jsonl"], "Cannot read nowhere.jsonl"),
         (["--threshold", "7"], "--threshold is 7.0; expected a number from"),
         (["--lim", "3"], "unrecognized arguments: --lim 3"),
         (["--engine", "cloud"], "invalid choice: 'cloud'"),
