@@ -27,7 +27,7 @@ from got.model.ssgm import Switches, branch_weights
 from got.model.tokenizer import END_OF_TEXT, IMAGE_START, image_token_ids, token_id
 from got.plan.chain import Chain
 from got.plan.layout import black_image, draw_layout
-from got.util.precision import multiplies
+from got.util.precision import has_native_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -200,7 +200,7 @@ def bench_against_plain(
     if not measure.disabled:  # compiling takes minutes
         compiled = request.getfixturevalue("compiled")
         sides["compiled"] = lambda: shortcut(compiled, prompts, steps)
-    if multiplies(torch.bfloat16, "cpu"):  # where it is imitated it takes minutes
+    if has_native_dtype(torch.bfloat16, "cpu"):  # where it is emulated it takes minutes
         short = request.getfixturevalue("short")
         sides["bfloat16"] = lambda: shortcut(short, prompts, steps)
     seconds: dict[str, list[float]] = {side: [] for side in sides}

@@ -15,7 +15,7 @@ from got.pipeline import GoTPipeline
 from got.released.reference import ReferencePipeline
 from got.util.cli import read_object
 from got.util.hub import CheckpointError, first_line, locate
-from got.util.precision import missing_to_compile, warn_if_imitated
+from got.util.precision import missing_to_compile, warn_if_emulated
 from got.util.quiet import quiet
 from got.util.weight_files import fault_in
 
@@ -89,7 +89,7 @@ def place(pipeline: DiffusionPipeline, device: str, offload: str | None = None, 
 
     Args:
         pipeline: Any of diffusers, on the CPU.
-        device: Where the networks go. If it only imitates the denoising network's precision, the log says so.
+        device: Where the networks go. If it only emulates the denoising network's precision, the log says so.
         offload: ``"model"`` keeps networks in main memory and moves each to the device when it is its turn;
             ``"sequential"`` does so layer by layer, slower and in the least memory.
         compiled: Let torch compile the denoising network, at its first call for each size of batch and picture. It is
@@ -103,7 +103,7 @@ def place(pipeline: DiffusionPipeline, device: str, offload: str | None = None, 
     denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     if denoiser is None:
         raise ValueError(f"Expected a pipeline with a unet or a transformer but {type(pipeline).__name__} has neither")
-    warn_if_imitated(denoiser.dtype, device)
+    warn_if_emulated(denoiser.dtype, device)
     if offload is None:
         pipeline.to(device)
     elif offload == "model":

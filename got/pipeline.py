@@ -17,10 +17,18 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from got.model.adapter import merge_adapter
 from got.model.config import CONFIGS, GoTConfig, GuidanceConfig
 from got.model.networks import SemanticProjector
-from got.model.outputs import GoTOutput, Sampling, Turn, finish, fresh_generators, to_pil, together, unscale_latents
-from got.model.reasoner import Reasoner, Thoughts
-from got.model.ssgm import Conditions, Denoiser, Switches, at_once, picture_conditions, semantic_conditions, time_ids
-from got.model.validation import at_least_one, check_length, check_words, finite, per_prompt, upright
+from got.model.outputs import GoTOutput, Sampling, Turn, finish, fresh_generators, stack_images, to_pil, unscale_latents
+from got.model.reasoner import Reasoner, ReasonerOutput
+from got.model.ssgm import (
+    Conditions,
+    Denoiser,
+    Switches,
+    picture_conditions,
+    semantic_conditions,
+    time_ids,
+    vae_batch_size,
+)
+from got.model.validation import at_least_one, check_length, check_words, finite, part_of_one, per_prompt, upright
 from got.plan.chain import Chain
 from got.util.hub import locate
 
@@ -174,6 +182,7 @@ class GoTPipeline(DiffusionPipeline):
         semantic_scale: float | None = None,
         spatial_scale: float | None = None,
         reference_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         semantic: bool = True,
         spatial: bool = True,
         reference: bool = True,
@@ -197,6 +206,8 @@ class GoTPipeline(DiffusionPipeline):
             semantic_scale: a_t of the guidance formula.
             spatial_scale: a_s.
             reference_scale: a_r. At 1 the fully unconditional branch is not run.
+            guidance_interval: Guide from this share of the steps to that, e.g. ``(0, 0.7)``; the other steps run the
+                branch with all conditions alone, which costs a half or less. All steps unless given.
             semantic: False takes the image tokens away: their null form in every branch.
             spatial: False takes the layout away.
             reference: False takes the reference latent away (the source image's, or black).
@@ -228,7 +239,9 @@ class GoTPipeline(DiffusionPipeline):
         sampling = Sampling(
             size_px=self.size_px(width, height),
             steps=at_least_one(num_inference_steps, self._usual_steps, "num_inference_steps"),
-            scales=self._scales(semantic_scale, spatial_scale, reference_scale, edit=images is not None),
+            scales=self._scales(
+                semantic_scale, spatial_scale, reference_scale, guidance_interval, edit=images is not None
+            ),
             switches=Switches(semantic=semantic, spatial=spatial and self.config.layout, reference=reference),
             generators=per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True),
             # The model was trained on squares. A picture of no given size is one, stretched to the source's aspect.
@@ -242,7 +255,7 @@ class GoTPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         last = [row[-1] for row in turns]
         return GoTOutput(
-            images=together([turn.image for turn in last]),
+            images=stack_images([turn.image for turn in last]),
             chains=[turn.chain for turn in last],
             warnings=[tuple(dict.fromkeys(warning for turn in row for warning in turn.warnings)) for row in turns],
             turns=[tuple(row) for row in turns],
@@ -277,7 +290,9 @@ class GoTPipeline(DiffusionPipeline):
             if done or decoded is None:
                 return turns
             pictures = to_pil(decoded)
-            thoughts, going, ends = self.reasoner.go_on(thoughts.transcripts, pictures, sampling.max_new_tokens)
+            thoughts, going, ends = self.reasoner.continue_after_image(
+                thoughts.transcripts, pictures, sampling.max_new_tokens
+            )
             for row, why in zip(rows, ends, strict=True):
                 last = turns[row][-1]
                 turns[row][-1] = dataclasses.replace(last, warnings=(*last.warnings, *why))
@@ -308,12 +323,19 @@ class GoTPipeline(DiffusionPipeline):
         return size
 
     def _scales(
-        self, semantic: float | None, spatial: float | None, reference: float | None, *, edit: bool
+        self,
+        semantic: float | None,
+        spatial: float | None,
+        reference: float | None,
+        interval: tuple[float, float] | None,
+        *,
+        edit: bool,
     ) -> GuidanceConfig:
         given = {"semantic": semantic, "spatial": spatial, "reference": reference}
         default = self.got_config.edit if edit else self.got_config.text_to_image
         checked = {name: finite(value, f"{name}_scale") for name, value in given.items() if value is not None}
-        return dataclasses.replace(default, **checked)
+        span = default.interval if interval is None else part_of_one(interval, "guidance_interval")
+        return dataclasses.replace(default, interval=span, **checked)
 
     def _think(
         self,
@@ -321,7 +343,7 @@ class GoTPipeline(DiffusionPipeline):
         chains: list[str | Chain | None] | None,
         images: list[Image.Image] | None,
         max_new_tokens: int | None,
-    ) -> Thoughts:
+    ) -> ReasonerOutput:
         """Write the chains that are not given, read the ones that are, and put both in order."""
         usual = None if self.config.chains else ""
         given = [usual if chain is None else str(chain) for chain in chains or [None] * len(prompts)]
@@ -337,7 +359,7 @@ class GoTPipeline(DiffusionPipeline):
             parts.append(self.reasoner.read([prompts[i] for i in rows_to_read], texts, shown))
         order = rows_to_write + rows_to_read
         place = sorted(range(len(order)), key=order.__getitem__)
-        return Thoughts(
+        return ReasonerOutput(
             chains=[text for part in parts for text in part.chains],
             hidden=torch.cat([part.hidden for part in parts]),
             warnings=[warning for part in parts for warning in part.warnings],
@@ -384,8 +406,9 @@ class GoTPipeline(DiffusionPipeline):
         latents = latents * self.scheduler.init_noise_sigma
         takes_noise = "generator" in inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generators} if takes_noise else {}
+        count = len(self.scheduler.timesteps)  # more than the steps where a scheduler is of second order
         for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            guided = denoiser(self.scheduler.scale_model_input(latents, timestep), timestep)
+            guided = denoiser(self.scheduler.scale_model_input(latents, timestep), timestep, step / count)
             latents = self.scheduler.step(guided, timestep, latents, return_dict=False, **extra)[0]
             if sampling.callback is not None:
                 replaced = sampling.callback(self, step, int(timestep), {"latents": latents}) or {}
@@ -395,7 +418,7 @@ class GoTPipeline(DiffusionPipeline):
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Pictures (batch, 3, height, width) in [0, 1]."""
         size_px = (latents.shape[-1] * self.vae_factor, latents.shape[-2] * self.vae_factor)
-        parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(at_once(size_px))
+        parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(vae_batch_size(size_px))
         decoded = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 

@@ -41,7 +41,7 @@ def mmdet():
 
 @pytest.fixture(params=["bfloat16", "float32"])
 def precision(request, monkeypatch):
-    """Training as on both kinds of processor: those that multiply bfloat16, and those that only imitate it."""
+    """Training as on both kinds of processor: those with bfloat16, and those that only emulate it."""
     import torch  # tests of what needs no torch share this file
 
     from evals.assets.training import trainer

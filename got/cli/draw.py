@@ -97,6 +97,7 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
         "semantic_scale": arguments.semantic_scale,
         "spatial_scale": arguments.spatial_scale,
         "reference_scale": arguments.reference_scale,
+        "guidance_interval": arguments.guidance_interval,
         **{name: None if switch is None else switch == "on" for name, switch in switches.items()},
     }
     return {name: value for name, value in given.items() if value is not None}

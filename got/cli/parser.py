@@ -224,6 +224,13 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
     for name, purpose in _GUIDANCES.items():
         add(f"--{name}", choices=("on", "off"), help=f"{purpose} (default: on)")
         add(f"--{name}-scale", type=_scale, metavar="X", help="its strength (default: the model's)")
+    add(
+        "--guidance-interval",
+        type=_scale,
+        nargs=2,
+        metavar=("FROM", "TO"),
+        help="guide in this part of the steps alone, e.g. 0 0.7; the rest is drawn with all conditions, faster",
+    )
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from got.finetune.recipes import Source
 from got.iconworld.scenes import stable_rng
 from got.model.reasoner import check_chain
 from got.model.teacher_forcing import Conversation, TrainingBatch, encode_conversations, sequence
-from got.model.transcript import Eye
+from got.model.transcript import ImageInput
 from got.plan.chain import Chain
 from got.util.images import open_picture
 
@@ -199,7 +199,7 @@ class Collator:
             )
             if shown and self.image_processor is None:
                 raise Unusable("an edit, and the pipeline has no image processor")
-            pads = Eye(processor=self.image_processor, side_px=self.vision_image_px).pads if shown else 0
+            pads = ImageInput(processor=self.image_processor, side_px=self.vision_image_px).pads if shown else 0
             length = len(sequence(self.tokenizer, conversation, pads)[0])
         except (ValueError, OSError) as error:
             raise Unusable(f"{example.id}: {error}") from error
@@ -272,13 +272,13 @@ class Share:
         Raises:
             ValueError: If the batch cannot be divided so.
         """
-        at_once = self.micro * self.processes
-        if self.batch % at_once:
+        vae_batch_size = self.micro * self.processes
+        if self.batch % vae_batch_size:
             raise ValueError(
                 f"Expected a batch that {self.processes} processes with {self.micro} examples each divide, "
                 f"but got {self.batch}"
             )
-        return self.batch // at_once
+        return self.batch // vae_batch_size
 
 
 class Feed(IterableDataset[Batch]):

@@ -157,7 +157,7 @@ class Joint(nn.Module):
         return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
 
     def freeze_in(self, dtype: torch.dtype) -> None:
-        """Keep frozen weights in a short float; under autocast their matrix products come out the same."""
+        """Keep frozen weights in half precision; under autocast their matrix products come out the same."""
         for weight in self.parameters():
             if not weight.requires_grad:
                 weight.data = weight.data.to(dtype)

@@ -40,7 +40,7 @@ def accelerator_of(run: Run) -> tuple[Accelerator, Share]:
         # As a plugin: plain steps would give way to the launcher's environment.
         gradient_accumulation_plugin=GradientAccumulationPlugin(
             num_steps=share.passes,
-            # Between passes FSDP would else hold the whole gradient on each device, summed up in short floats.
+            # Between passes FSDP would else hold the whole gradient on each device, summed up in half precision.
             sync_each_batch=os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true",
         ),
         log_with=run.tracker,

@@ -30,7 +30,7 @@ from got.finetune.feed import Collator, Feed, Mixture, Prepared, Unusable
 from got.finetune.grid import draw_grid
 from got.finetune.joint import Joint, Noiser, means, token_rows
 from got.finetune.processes import accelerator_of, agree, on_stop_signal, seeded
-from got.util.precision import warn_if_imitated
+from got.util.precision import warn_if_emulated
 from got.util.quiet import quiet
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Trainer:
             there = ", ".join(trackers) or "none"
             raise TrainingError(f"Expected a tracker that is installed ({there}) but got {run.tracker!r}")
         self.accelerator, self.share = accelerator_of(run)
-        warn_if_imitated({"no": torch.float32, "bf16": torch.bfloat16}[recipe.precision], self.accelerator.device)
+        warn_if_emulated({"no": torch.float32, "bf16": torch.bfloat16}[recipe.precision], self.accelerator.device)
         self.mixture = Mixture(sources=run.sources, seed=run.seed)
         self.mixture.check()
         self.pipeline = _as_trained(load(run.model), run.recipe)

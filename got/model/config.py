@@ -12,6 +12,9 @@ class GuidanceConfig:
     semantic: float
     spatial: float
     reference: float
+    interval: tuple[float, float] = (0.0, 1.0)
+    """Share of the denoising that is done when guidance begins and when it ends; before and after, the prediction with
+    all conditions stands alone (Kynkaanniemi et al., arXiv 2404.07724, counted in steps)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,7 @@ def to_array(decoded: torch.Tensor) -> np.ndarray:
     return decoded.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def together(images: list[Any]) -> Any:
+def stack_images(images: list[Any]) -> Any:
     """PIL images as a list, arrays and tensors as one."""
     if isinstance(images[0], np.ndarray):
         return np.stack(images)

@@ -23,7 +23,7 @@ from got.model.tokenizer import (
     image_token_ids,
     token_id,
 )
-from got.model.transcript import Eye, Inputs, Transcript, batch, need, shown
+from got.model.transcript import ImageInput, Inputs, Transcript, batch, require_image_processor, shown
 from got.model.validation import at_least_one, unknown_words
 from got.plan.chain import BOX_END, BOX_START
 
@@ -41,7 +41,7 @@ _CUT_OFF = "the next chain was cut off, so nothing was drawn for it"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Thoughts:
+class ReasonerOutput:
     """What the reasoner makes of a batch of prompts."""
 
     chains: list[str]
@@ -51,11 +51,11 @@ class Thoughts:
     warnings: list[tuple[str, ...]]
     """Per prompt: what went wrong while writing, in words."""
     transcripts: list[Transcript]
-    """The conversations up to and with the image tokens; `Reasoner.go_on` takes them further."""
+    """The conversations up to and with the image tokens; `Reasoner.continue_after_image` takes them further."""
 
-    def __getitem__(self, rows: Sequence[int]) -> Thoughts:
+    def __getitem__(self, rows: Sequence[int]) -> ReasonerOutput:
         """The thoughts of some rows, in that order."""
-        return Thoughts(
+        return ReasonerOutput(
             chains=[self.chains[row] for row in rows],
             hidden=self.hidden[list(rows)],
             warnings=[self.warnings[row] for row in rows],
@@ -106,7 +106,7 @@ class Reasoner:
         images: Sequence[Image.Image] | None = None,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
-    ) -> Thoughts:
+    ) -> ReasonerOutput:
         """Write a chain for each prompt (greedily, unless told otherwise) and read its image tokens.
 
         One `generate` call serves the batch. The image tokens then run once on top of its cache, although the chains
@@ -134,7 +134,7 @@ class Reasoner:
             requests, inverse = _unique(prompts, images)
         transcripts = [self.transcript(r.prompt, r.image, r.chain) for r in requests]
         written = self._write_on(transcripts, max_new_tokens, **generate_kwargs)
-        thoughts = Thoughts(
+        thoughts = ReasonerOutput(
             chains=[self.tokenizer.decode(ids) for ids in written.ids],
             hidden=self._image_token_states(written),
             warnings=[
@@ -148,7 +148,7 @@ class Reasoner:
     @torch.inference_mode()
     def read(
         self, prompts: Sequence[str], chains: Sequence[str], images: Sequence[Image.Image] | None = None
-    ) -> Thoughts:
+    ) -> ReasonerOutput:
         """Take the chains as written and compute their image tokens in one forward pass.
 
         Raises:
@@ -158,7 +158,7 @@ class Reasoner:
             check_chain(self.tokenizer, chain)
         requests, inverse = _unique(prompts, images, chains)
         transcripts = [self.transcript(r.prompt, r.image, r.chain) for r in requests]
-        return Thoughts(
+        return ReasonerOutput(
             chains=[str(request.chain) for request in requests],
             hidden=self.states(self.batch(transcripts))[:, -IMAGE_TOKENS:],
             warnings=[unknown_words(self.tokenizer, request.prompt) for request in requests],
@@ -166,20 +166,20 @@ class Reasoner:
         )[inverse]
 
     @torch.inference_mode()
-    def go_on(
+    def continue_after_image(
         self,
         transcripts: Sequence[Transcript],
         pictures: Sequence[Image.Image],
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
-    ) -> tuple[Thoughts, list[int], list[tuple[str, ...]]]:
+    ) -> tuple[ReasonerOutput, list[int], list[tuple[str, ...]]]:
         """Write the next chain of each conversation, now that the picture of its last one has been drawn.
 
         A model that wants to see the picture says so with ``<|vision_start|>``; it is then shown the picture and goes
         on. The end of the image tokens and the end of a shown picture are not asked of the model but given to it.
 
         Args:
-            transcripts: Conversations that end in image tokens, as in the thoughts of `write`, `read` or `go_on`.
+            transcripts: Conversations that end in image tokens: those of an output of `write`, `read` or of this.
             pictures: What was drawn last in each.
             max_new_tokens: As for `write`.
             generate_kwargs: As for `write`.
@@ -194,13 +194,13 @@ class Reasoner:
         looking = [i for i, stop in enumerate(stops) if stop == VISION_START]
         if looking:
             for i in looking:
-                rows[i] = rows[i].plus([*words[i], *shown(self.tokenizer, self._eye)], [pictures[i]])
+                rows[i] = rows[i].plus([*words[i], *shown(self.tokenizer, self._image_input)], [pictures[i]])
             again = self._write_on([rows[i] for i in looking], max_new_tokens, **generate_kwargs)
             for i, ids, stop, states in zip(looking, again.ids, again.stops, self._states_if_any(again), strict=True):
                 rows[i] = rows[i].plus(ids)
                 words[i], stops[i], hidden[i] = (*words[i], *ids), stop, states
         going = [i for i, stop in enumerate(stops) if stop == IMAGE_START]
-        thoughts = Thoughts(
+        thoughts = ReasonerOutput(
             chains=[self.tokenizer.decode(words[i]) for i in going],
             hidden=torch.stack([hidden[i] for i in going]) if going else torch.empty(0),
             warnings=[()] * len(going),
@@ -211,7 +211,7 @@ class Reasoner:
 
     def batch(self, transcripts: Sequence[Transcript]) -> Inputs:
         """Conversations as tensors on the model's device."""
-        return batch(transcripts, self.mllm, self.tokenizer, self._eye, self.device or self.mllm.device)
+        return batch(transcripts, self.mllm, self.tokenizer, self._image_input, self.device or self.mllm.device)
 
     def states(self, inputs: Inputs) -> torch.Tensor:
         """Last hidden states (after the final norm) of one plain pass; (rows, length, hidden_dim)."""
@@ -242,11 +242,11 @@ class Reasoner:
     @property
     def pads(self) -> int:
         """How many ``<|image_pad|>`` stand for a picture."""
-        return need(self._eye).pads
+        return require_image_processor(self._image_input).pads
 
     @property
-    def _eye(self) -> Eye | None:
-        return self.image_processor and Eye(processor=self.image_processor, side_px=self.vision_image_px)
+    def _image_input(self) -> ImageInput | None:
+        return self.image_processor and ImageInput(processor=self.image_processor, side_px=self.vision_image_px)
 
     def _forward(self, **inputs: Any) -> torch.Tensor:
         # Offloading moves weights when `forward` is called, and this calls the network inside.

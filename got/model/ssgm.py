@@ -6,16 +6,18 @@ prediction is (GoT paper, section 5.2)
     e(0,0,0) + a_t [e(t,0,r) - e(0,0,r)] + a_s [e(t,s,r) - e(t,0,r)] + a_r [e(0,0,r) - e(0,0,0)]
 
 A condition that is switched off takes its null form in every branch. Its own term then vanishes and branches that have
-become equal are run once; nothing else about the formula changes. Null forms: semantic, the projection of zeros (the
-bias), for the pooled embedding too when semantic is off (while it is on, all branches share the pooled embedding);
-spatial and reference, zero latents.
+become equal are run once; nothing else about the formula changes. `branch_weights` is the formula, collected by
+branch; it is told how far the denoising is, so a guidance that changes on the way is a change there alone.
+
+Null forms: semantic, the projection of zeros (the bias), for the pooled embedding too when semantic is off (while it is
+on, all branches share the pooled embedding); spatial and reference, zero latents.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -63,8 +65,13 @@ class Conditions:
     """G_r, (batch, channels, h, w)"""
 
 
-def branch_weights(scales: GuidanceConfig, switches: Switches) -> dict[Branch, float]:
-    """Weight of every branch that has to be run; the weights sum to one.
+def branch_weights(scales: GuidanceConfig, switches: Switches, done: float = 0.0) -> dict[Branch, float]:
+    """The formula collected by branch: the weight of every branch that has to be run; the weights sum to one.
+
+    Args:
+        scales: a_t, a_s, a_r, and in which part of the denoising they guide.
+        switches: Which conditions take part.
+        done: Share of the denoising that is done, in [0, 1).
 
     >>> from got.model.config import GuidanceConfig
     >>> scales = GuidanceConfig(semantic=7.5, spatial=4.0, reference=1.0)
@@ -74,7 +81,13 @@ def branch_weights(scales: GuidanceConfig, switches: Switches) -> dict[Branch, f
     {(True, False, True): 7.5, (False, False, True): -6.5}
     >>> branch_weights(GuidanceConfig(semantic=2.5, spatial=2.5, reference=1.0), Switches())
     {(True, True, True): 2.5, (False, False, True): -1.5}
+    >>> late = GuidanceConfig(semantic=7.5, spatial=4.0, reference=1.0, interval=(0.5, 1.0))
+    >>> branch_weights(late, Switches(), done=0.25)
+    {(True, True, True): 1.0}
     """
+    start, end = scales.interval
+    if not start <= done < end:
+        return {(switches.semantic, switches.spatial, switches.reference): 1.0}
     a_t, a_s, a_r = scales.semantic, scales.spatial, scales.reference
     formula: tuple[tuple[Branch, float], ...] = (
         ((True, True, True), a_s),
@@ -113,7 +126,7 @@ def picture_conditions(
     switches: Switches,
     device: torch.device | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """G_s and G_r of a batch: every different picture passes the VAE once, as many as `at_once` in a call.
+    """G_s and G_r of a batch: every different picture passes the VAE once, as many as `vae_batch_size` in a call.
 
     Args:
         vae: Its posterior means are used as they are, without the scaling of the noise latents.
@@ -151,18 +164,18 @@ def vae_means(
 
     Those that are yet to be drawn are drawn when it is their turn.
     """
-    means, together = [], at_once(size_px)
-    for start in range(0, len(pictures), together):  # part by part: as floats, large pictures are dearer than latents
-        part = [picture() if callable(picture) else picture for picture in pictures[start : start + together]]
+    means, at_a_time = [], vae_batch_size(size_px)
+    for start in range(0, len(pictures), at_a_time):  # part by part: as floats, large pictures are dearer than latents
+        part = [picture() if callable(picture) else picture for picture in pictures[start : start + at_a_time]]
         pixels = pixels_of(part, size_px).to(device or vae.device).to(vae.dtype)
         means.append(vae.encode((pixels / 255 - 0.5) / 0.5).latent_dist.mode())
     return torch.cat(means)
 
 
-def at_once(size_px: tuple[int, int]) -> int:
+def vae_batch_size(size_px: tuple[int, int]) -> int:
     """How many pictures of a size pass the VAE together: two of 1024 px, for which its encoder takes 5 GB.
 
-    >>> at_once((128, 128)), at_once((1024, 1024)), at_once((4096, 4096))
+    >>> vae_batch_size((128, 128)), vae_batch_size((1024, 1024)), vae_batch_size((4096, 4096))
     (128, 2, 1)
     """
     return max(1, 2 * 1024**2 // (size_px[0] * size_px[1]))
@@ -181,7 +194,7 @@ def pixels_of(pictures: Sequence[Image.Image], size_px: tuple[int, int]) -> torc
 
 
 class Denoiser:
-    """The guided denoiser of one batch: all branches in one UNet call, mixed by the formula.
+    """The guided denoiser of one batch: the branches of a step in one UNet call, mixed by the formula.
 
     What does not change from step to step is laid out once, branch by branch.
     """
@@ -189,37 +202,66 @@ class Denoiser:
     def __init__(
         self, unet: UNet2DConditionModel, conditions: Conditions, scales: GuidanceConfig, switches: Switches
     ) -> None:
-        weights = branch_weights(scales, switches)
-        batch = len(conditions.context)
-        # Not the UNet's device: an offloaded one waits elsewhere for its call.
-        like = {"device": conditions.spatial.device, "dtype": unet.dtype}
-        null_context = conditions.null_context.expand(batch, -1, -1)
-        zeros = torch.zeros_like(conditions.spatial)
-        self._unet = unet
-        self._weights = torch.tensor(list(weights.values()), device=conditions.spatial.device)
-        self._context = torch.cat([conditions.context if branch[0] else null_context for branch in weights]).to(**like)
-        spatial = torch.cat([conditions.spatial if branch[1] else zeros for branch in weights])
-        reference = torch.cat([conditions.reference if branch[2] else zeros for branch in weights])
-        self._pictures = torch.cat([reference, spatial], dim=1).to(**like)
-        self._added = {
-            "text_embeds": conditions.pooled.to(**like).repeat(len(weights), 1),
-            "time_ids": conditions.time_ids.to(**like).expand(len(weights) * batch, -1),
-        }
+        self._unet, self._conditions, self._scales, self._switches = unet, conditions, scales, switches
+        self._mixes: dict[tuple[tuple[Branch, float], ...], _Mix] = {}
 
-    def __call__(self, noisy: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """The guided prediction for noisy latents (batch, channels, h, w), in their dtype."""
-        branches = len(self._weights)
-        inputs = torch.cat([noisy.to(self._pictures.dtype).repeat(branches, 1, 1, 1), self._pictures], dim=1)
+    def __call__(self, noisy: torch.Tensor, timestep: torch.Tensor, done: float = 0.0) -> torch.Tensor:
+        """The guided prediction.
+
+        Args:
+            noisy: Latents (batch, channels, h, w).
+            timestep: Of the scheduler.
+            done: Share of the denoising that is done, in [0, 1).
+
+        Returns:
+            The prediction for each of the latents, in their shape and dtype.
+        """
+        formula = tuple(branch_weights(self._scales, self._switches, done).items())
+        if formula not in self._mixes:
+            self._mixes[formula] = _Mix.of(formula, self._conditions, self._unet.dtype)
+        mix = self._mixes[formula]
+        inputs = torch.cat([noisy.to(mix.pictures.dtype).repeat(len(formula), 1, 1, 1), mix.pictures], dim=1)
         predicted = self._unet(
             inputs,
             timestep,
-            encoder_hidden_states=self._context,
-            added_cond_kwargs=self._added,
+            encoder_hidden_states=mix.context,
+            added_cond_kwargs=mix.added,
             return_dict=False,
         )[0]
-        # In the latents' precision: weights of opposite sign would magnify the rounding of a short float.
-        by_branch = predicted.to(noisy.dtype).unflatten(0, (branches, -1))
-        return torch.tensordot(self._weights.to(noisy.dtype), by_branch, dims=1)
+        # In the latents' precision: weights of opposite sign would magnify the rounding of half precision.
+        by_branch = predicted.to(noisy.dtype).unflatten(0, (len(formula), -1))
+        return torch.tensordot(mix.weights.to(noisy.dtype), by_branch, dims=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Mix:
+    """The branches of a formula as the UNet sees them: (branches * batch) rows, branch by branch."""
+
+    weights: torch.Tensor
+    """(branches,)"""
+    context: torch.Tensor
+    pictures: torch.Tensor
+    """Reference and spatial latents, (rows, 2 * channels, h, w)."""
+    added: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, formula: tuple[tuple[Branch, float], ...], conditions: Conditions, dtype: torch.dtype) -> _Mix:
+        branches, batch, device = [branch for branch, _ in formula], len(conditions.context), conditions.spatial.device
+        # Not the UNet's device: an offloaded one waits elsewhere for its call.
+        like: dict[str, Any] = {"device": device, "dtype": dtype}
+        null_context = conditions.null_context.expand(batch, -1, -1)
+        zeros = torch.zeros_like(conditions.spatial)
+        spatial = torch.cat([conditions.spatial if branch[1] else zeros for branch in branches])
+        reference = torch.cat([conditions.reference if branch[2] else zeros for branch in branches])
+        return cls(
+            weights=torch.tensor([weight for _, weight in formula], device=device),
+            context=torch.cat([conditions.context if branch[0] else null_context for branch in branches]).to(**like),
+            pictures=torch.cat([reference, spatial], dim=1).to(**like),
+            added={
+                "text_embeds": conditions.pooled.to(**like).repeat(len(branches), 1),
+                "time_ids": conditions.time_ids.to(**like).expand(len(branches) * batch, -1),
+            },
+        )
 
 
 def _add_masks(

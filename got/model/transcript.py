@@ -53,7 +53,7 @@ class Inputs:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Eye:
+class ImageInput:
     """How pictures enter the reasoner: squashed to one size, cut into patches."""
 
     processor: Qwen2VLImageProcessor
@@ -73,9 +73,9 @@ class Eye:
         return (self.side_px // (self.processor.patch_size * self.processor.merge_size)) ** 2
 
 
-def shown(tokenizer: PreTrainedTokenizerBase, eye: Eye | None) -> list[int]:
+def shown(tokenizer: PreTrainedTokenizerBase, image_input: ImageInput | None) -> list[int]:
     """The tokens of one picture: start, pads, end."""
-    pads = [token_id(tokenizer, IMAGE_PAD)] * need(eye).pads
+    pads = [token_id(tokenizer, IMAGE_PAD)] * require_image_processor(image_input).pads
     return [token_id(tokenizer, VISION_START), *pads, token_id(tokenizer, VISION_END)]
 
 
@@ -83,16 +83,20 @@ def batch(
     transcripts: Sequence[Transcript],
     mllm: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    eye: Eye | None,
+    image_input: ImageInput | None,
     device: torch.device,
 ) -> Inputs:
     """Pad conversations on the left, and number their positions in time, height and width.
 
     Raises:
-        ValueError: If there are pictures and no eye to see them.
+        ValueError: If there are pictures and no image_input to see them.
     """
     pictures = [picture for transcript in transcripts for picture in transcript.pictures]
-    vision = {key: value.to(device) for key, value in need(eye).patches(pictures).items()} if pictures else None
+    vision = (
+        {key: value.to(device) for key, value in require_image_processor(image_input).patches(pictures).items()}
+        if pictures
+        else None
+    )
     longest = max(len(transcript.ids) for transcript in transcripts)
     pads = [longest - len(transcript.ids) for transcript in transcripts]
     rows = [[tokenizer.pad_token_id] * pad + [*row.ids] for pad, row in zip(pads, transcripts, strict=True)]
@@ -116,8 +120,8 @@ def batch(
     )
 
 
-def need(eye: Eye | None) -> Eye:
-    """The eye, or an error that says what is missing."""
-    if eye is None:
+def require_image_processor(image_input: ImageInput | None) -> ImageInput:
+    """The image_input, or an error that says what is missing."""
+    if image_input is None:
         raise ValueError("Expected an image processor for source images, but this reasoner was made without one")
-    return eye
+    return image_input

@@ -66,12 +66,28 @@ def finite(value: Any, name: str) -> float:
     1.5
 
     Raises:
-        ValueError: If it is NaN, more than weights in short floats can hold, or no number.
+        ValueError: If it is NaN, more than weights in half precision can hold, or no number.
     """
     known = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not known or not -_MOST <= value <= _MOST:
         raise ValueError(f"Expected {name} to be a finite number, at most {_MOST} in size, but got {value!r}")
     return float(value)
+
+
+def part_of_one(value: Any, name: str) -> tuple[float, float]:
+    """Where a part of something begins and ends, as shares of the whole.
+
+    >>> part_of_one([0, 0.7], "guidance_interval")
+    (0.0, 0.7)
+
+    Raises:
+        ValueError: If it is not two numbers from 0 to 1 in order.
+    """
+    ends = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    real = all(isinstance(end, numbers.Real) and not isinstance(end, bool) for end in ends)
+    if len(ends) != 2 or not real or not 0 <= ends[0] <= ends[1] <= 1:
+        raise ValueError(f"Expected {name} to be two numbers from 0 to 1, the lesser first, but got {value!r}")
+    return float(ends[0]), float(ends[1])
 
 
 def per_prompt(

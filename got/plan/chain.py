@@ -158,9 +158,9 @@ class Chain:
         index = self._index(index)
         parts, region = self._parts(), self.regions[index]
         if text is not None:
-            parts.names[index] = _checked_name(text)
+            parts.names[index] = _without_tokens(text)
             if wording.is_plural(text) != wording.is_plural(region.text):
-                parts.proses[:] = wording.agree(parts.proses, parts.names, index)
+                parts.prose[:] = wording.agree(parts.prose, parts.names, index)
         if box_1000 is not None or color is not None:
             parts.boxes[index] = format_box(
                 region.box_1000 if box_1000 is None else box_1000, region.color if color is None else color
@@ -178,7 +178,7 @@ class Chain:
             IndexError: If there is no such region.
             ValueError: If the text is empty or contains the model's own tokens.
         """
-        return self.edit(index, text=_named(text))
+        return self.edit(index, text=_words_of_a_name(text))
 
     def move(self, index: int, box_1000: Box1000) -> Chain:
         """The same chain with a region in another place, or of another size.
@@ -218,15 +218,15 @@ class Chain:
         place = count if index is None else index
         if not 0 <= place <= count:
             raise IndexError(f"Expected a place from 0 to {count} for the new region but got {place}")
-        name = _checked_name(_named(text))
+        name = _without_tokens(_words_of_a_name(text))
         parts, ordered = self._parts(), color is None and self._colors_in_order()
         used = {region.color.lower() for region in self.regions}
         free = next((word for word in MASK_COLORS if word not in used), MASK_COLORS[count % len(MASK_COLORS)])
         parts.names.insert(place, name)
-        parts.gaps.insert(place, " ")
+        parts.spaces.insert(place, " ")
         parts.boxes.insert(place, format_box(box_1000, free if color is None else color))
-        parts.proses[:] = wording.insert(parts.proses, parts.names, place)
-        return parts.chain(renumber=ordered)
+        parts.prose[:] = wording.insert(parts.prose, parts.names, place)
+        return parts.chain(recolor=ordered)
 
     def remove(self, index: int) -> Chain:
         """The same chain without a region, and without the words that join it to its neighbours.
@@ -243,10 +243,10 @@ class Chain:
         """
         index = self._index(index)
         parts, ordered = self._parts(), self._colors_in_order()
-        for column in (parts.names, parts.gaps, parts.boxes):
+        for column in (parts.names, parts.spaces, parts.boxes):
             del column[index]
-        parts.proses[:] = wording.remove(parts.proses, parts.names, index)
-        return parts.chain(renumber=ordered)
+        parts.prose[:] = wording.remove(parts.prose, parts.names, index)
+        return parts.chain(recolor=ordered)
 
     def _index(self, index: int) -> int:
         count = len(self.regions)
@@ -259,33 +259,33 @@ class Chain:
         return all(region.color.lower() == MASK_COLORS[i % len(MASK_COLORS)] for i, region in enumerate(self.regions))
 
     def _parts(self) -> _Parts:
-        parts, end = _Parts(proses=[], names=[], gaps=[], boxes=[]), 0
+        parts, end = _Parts(prose=[], names=[], spaces=[], boxes=[]), 0
         for name_start, name_end, box_start, box_end in self.spans:
-            parts.proses.append(self.text[end:name_start])
+            parts.prose.append(self.text[end:name_start])
             parts.names.append(self.text[name_start:name_end])
-            parts.gaps.append(self.text[name_end:box_start])
+            parts.spaces.append(self.text[name_end:box_start])
             parts.boxes.append(self.text[box_start:box_end])
             end = box_end
-        parts.proses.append(self.text[end:])
+        parts.prose.append(self.text[end:])
         return parts
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
-    """A chain taken apart: proses[0], names[0], gaps[0], boxes[0], proses[1], ..., proses[n]."""
+    """A chain taken apart: prose[0], names[0], spaces[0], boxes[0], prose[1], ..., prose[n]."""
 
-    proses: list[str]
+    prose: list[str]
     names: list[str]
-    gaps: list[str]
+    spaces: list[str]
     boxes: list[str]
 
-    def chain(self, *, renumber: bool = False) -> Chain:
+    def chain(self, *, recolor: bool = False) -> Chain:
         """Put together, with the mask colours in their fixed order if they are to be renumbered."""
-        text, spans = self.proses[0], []
+        text, spans = self.prose[0], []
         for i, (name, gap, box, prose) in enumerate(
-            zip(self.names, self.gaps, self.boxes, self.proses[1:], strict=True)
+            zip(self.names, self.spaces, self.boxes, self.prose[1:], strict=True)
         ):
-            written = f"{box[: box.rindex('(')]}({MASK_COLORS[i % len(MASK_COLORS)]})" if renumber else box
+            written = f"{box[: box.rindex('(')]}({MASK_COLORS[i % len(MASK_COLORS)]})" if recolor else box
             at = len(text)
             spans.append((at, at + len(name), at + len(name + gap), at + len(name + gap + written)))
             text += name + gap + written + prose
@@ -330,14 +330,14 @@ def format_box(box_1000: Box1000, color: str) -> str:
     return f"{BOX_START}({x1},{y1}),({x2},{y2}){BOX_END} ({color})"
 
 
-def _named(text: str) -> str:
+def _words_of_a_name(text: str) -> str:
     name = text.strip()
     if not name:
         raise ValueError(f"Expected words that name an object, such as 'a red dog', but got {text!r}")
     return name
 
 
-def _checked_name(text: str) -> str:
+def _without_tokens(text: str) -> str:
     if "<|" in text or "|>" in text:
         raise ValueError(f"Expected the name of an object in plain words but got {text!r}")
     return text

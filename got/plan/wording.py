@@ -33,11 +33,11 @@ def is_plural(name: str) -> bool:
     return _SEVERAL.match(name.lstrip()) is not None
 
 
-def insert(proses: Sequence[str], names: Sequence[str], index: int) -> list[str]:
+def insert(prose: Sequence[str], names: Sequence[str], index: int) -> list[str]:
     """Prose around one more box.
 
     Args:
-        proses: The prose before each of the boxes that are there, and the tail.
+        prose: The prose before each of the boxes that are there, and the tail.
         names: The names of all boxes, with that of the new one.
         index: Which of them is new.
 
@@ -50,30 +50,30 @@ def insert(proses: Sequence[str], names: Sequence[str], index: int) -> list[str]
     ['', ' sleeps. There is ', '.']
     """
     there_is = "there are " if is_plural(names[index]) else "there is "
-    if len(proses) == 1:
-        return list(_after_prose(proses[0], there_is))
+    if len(prose) == 1:
+        return list(_after_prose(prose[0], there_is))
     if index == 0:
-        return _insert_first(list(proses), names, there_is)
-    new = [*proses[:index], "", *proses[index:]]  # new[index] goes before the new box, new[index + 1] behind it
-    if index < len(proses) - 1 and _same_sentence(proses[index]):
-        new[index], new[index + 1] = ", ", proses[index]
-        if not _is_list(proses[index]):
+        return _insert_first(list(prose), names, there_is)
+    new = [*prose[:index], "", *prose[index:]]  # new[index] goes before the new box, new[index + 1] behind it
+    if index < len(prose) - 1 and _same_sentence(prose[index]):
+        new[index], new[index + 1] = ", ", prose[index]
+        if not _is_list(prose[index]):
             new[index + 1] = " and "
             new = _rejoined(new, index)
-    elif _is_wordless(proses[index]):
+    elif _is_wordless(prose[index]):
         new[index] = " and "
         new = _rejoined(new, index)
     else:
-        new[index], new[index + 1] = _after_prose(proses[index], there_is)
+        new[index], new[index + 1] = _after_prose(prose[index], there_is)
         return new
     return _with_verbs(new, names, index)
 
 
-def remove(proses: Sequence[str], names: Sequence[str], index: int) -> list[str]:
+def remove(prose: Sequence[str], names: Sequence[str], index: int) -> list[str]:
     """Prose around the boxes that remain.
 
     Args:
-        proses: The prose before each box, and the tail.
+        prose: The prose before each box, and the tail.
         names: The names of the boxes that remain.
         index: Which box goes.
 
@@ -85,9 +85,9 @@ def remove(proses: Sequence[str], names: Sequence[str], index: int) -> list[str]
     >>> remove(["", " sits on ", ", next to ", "."], ["A cat", "a mat"], 2)
     ['', ' sits on ', '.']
     """
-    before, after = proses[index], proses[index + 1]
+    before, after = prose[index], prose[index + 1]
     shared_before = index > 0 and _same_sentence(before)
-    shared_after = index < len(proses) - 2 and _same_sentence(after)
+    shared_after = index < len(prose) - 2 and _same_sentence(after)
     own_clause = _THERE_IS.search(before)
     if shared_after and (own_clause is not None or not shared_before):
         kept = before
@@ -100,31 +100,31 @@ def remove(proses: Sequence[str], names: Sequence[str], index: int) -> list[str]
         kept = before[: clauses[-1].start() if clauses else 0] + after
     else:
         kept = _without_sentence(before, after)
-        if index == len(proses) - 2:
+        if index == len(prose) - 2:
             kept = kept.rstrip()
-    new = [*proses[:index], kept, *proses[index + 2 :]]
+    new = [*prose[:index], kept, *prose[index + 2 :]]
     if shared_before and not (shared_after and _is_list(after) and _items(new, index) > 2):
         new = _rejoined(new, index - 1, _is_oxford(before))
     return _with_verbs(new, names, *[index - 1] * shared_before, *[index] * shared_after)
 
 
-def agree(proses: Sequence[str], names: Sequence[str], index: int) -> list[str]:
+def agree(prose: Sequence[str], names: Sequence[str], index: int) -> list[str]:
     """The same prose with the right verb before the list that a box is in, after it was given another name.
 
     >>> agree(["there is ", ""], ["two cats"], 0)
     ['there are ', '']
     """
-    return _with_verbs(list(proses), names, index)
+    return _with_verbs(list(prose), names, index)
 
 
-def _insert_first(proses: list[str], names: Sequence[str], there_is: str) -> list[str]:
-    opens_sentence = proses[0] == "" or any(end.end() == len(proses[0]) for end in _SENTENCE_END.finditer(proses[0]))
-    tail = proses[1]
+def _insert_first(prose: list[str], names: Sequence[str], there_is: str) -> list[str]:
+    opens_sentence = prose[0] == "" or any(end.end() == len(prose[0]) for end in _SENTENCE_END.finditer(prose[0]))
+    tail = prose[1]
     if opens_sentence and not (_is_list(tail) or _is_wordless(tail)):
-        return [proses[0] + there_is.capitalize(), ". ", *proses[1:]]
-    if _items(proses, 0) > 1:
-        return _with_verbs([proses[0], ", ", *proses[1:]], names, 0)
-    return _with_verbs(_rejoined([proses[0], " and ", *proses[1:]], 0), names, 0)
+        return [prose[0] + there_is.capitalize(), ". ", *prose[1:]]
+    if _items(prose, 0) > 1:
+        return _with_verbs([prose[0], ", ", *prose[1:]], names, 0)
+    return _with_verbs(_rejoined([prose[0], " and ", *prose[1:]], 0), names, 0)
 
 
 def _after_prose(prose: str, there_is: str) -> tuple[str, str]:
@@ -153,9 +153,9 @@ def _is_list(joint: str) -> bool:
     return _LIST_JOINT.fullmatch(joint) is not None
 
 
-def _is_list_joint(proses: Sequence[str], index: int) -> bool:
+def _is_list_joint(prose: Sequence[str], index: int) -> bool:
     """Whether the prose before a box joins it to the box before it, as items of one list."""
-    return 0 < index < len(proses) - 1 and _is_list(proses[index])
+    return 0 < index < len(prose) - 1 and _is_list(prose[index])
 
 
 def _is_oxford(joint: str) -> bool:
@@ -168,48 +168,48 @@ def _is_wordless(tail: str) -> bool:
     return re.search(r"\w", tail[: end.start()] if end is not None else tail) is None
 
 
-def _run(proses: Sequence[str], index: int) -> tuple[int, int]:
+def _run(prose: Sequence[str], index: int) -> tuple[int, int]:
     """First and last box of the list that a box is in."""
     first = last = index
-    while _is_list_joint(proses, first):
+    while _is_list_joint(prose, first):
         first -= 1
-    while _is_list_joint(proses, last + 1):
+    while _is_list_joint(prose, last + 1):
         last += 1
     return first, last
 
 
-def _items(proses: Sequence[str], index: int) -> int:
+def _items(prose: Sequence[str], index: int) -> int:
     """How many boxes the list has that a box is in."""
-    first, last = _run(proses, index)
+    first, last = _run(prose, index)
     return last - first + 1
 
 
-def _rejoined(proses: list[str], index: int, oxford: bool = False) -> list[str]:
+def _rejoined(prose: list[str], index: int, oxford: bool = False) -> list[str]:
     """The prose with the list that a box is in written as "a and b" or "a, b and c".
 
     A comma before "and" stays if there was one. Two boxes get it if their sentence has a third one that is no item of
     the list: "a above b, and c" does not say that a is above c.
     """
-    first, last = _run(proses, index)
+    first, last = _run(prose, index)
     if first == last:
-        return proses
+        return prose
     joints = range(first + 1, last + 1)
-    oxford = oxford or any(_is_oxford(proses[joint]) for joint in joints)
+    oxford = oxford or any(_is_oxford(prose[joint]) for joint in joints)
     if len(joints) == 1:
-        related_before = first > 0 and _same_sentence(proses[first])
-        related_after = last < len(proses) - 2 and _same_sentence(proses[last + 1])
+        related_before = first > 0 and _same_sentence(prose[first])
+        related_after = last < len(prose) - 2 and _same_sentence(prose[last + 1])
         oxford = related_before or related_after
-    new = list(proses)
+    new = list(prose)
     new[first + 1 : last + 1] = [", "] * (len(joints) - 1) + [", and " if oxford else " and "]
     return new
 
 
-def _with_verbs(proses: list[str], names: Sequence[str], *indices: int) -> list[str]:
+def _with_verbs(prose: list[str], names: Sequence[str], *indices: int) -> list[str]:
     """Make "there is" and "there are" agree with the lists that some boxes are in."""
     for index in indices:
-        first, last = _run(proses, index)
-        found = _THERE_IS.search(proses[first])
+        first, last = _run(prose, index)
+        found = _THERE_IS.search(prose[first])
         if found is not None:
             verb = "are" if last > first or is_plural(names[first]) else "is"
-            proses[first] = proses[first][: found.start("verb")] + verb + proses[first][found.end("verb") :]
-    return proses
+            prose[first] = prose[first][: found.start("verb")] + verb + prose[first][found.end("verb") :]
+    return prose

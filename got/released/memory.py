@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from got.model.config import CONFIGS
-from got.model.ssgm import Switches, at_once, branch_weights
+from got.model.ssgm import Switches, branch_weights, vae_batch_size
 from got.released import names
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def stages(
     text, latents = mllm.config.get_text_config(), size_px // 2 ** (len(vae.config.block_out_channels) - 1)
     rows = batch * len(branch_weights(_CONFIG.edit if edit else _CONFIG.text_to_image, Switches()))
     pictures = batch * (_MASKS + 1) if edit else batch * _MASKS + 1  # all drawings share one black reference
-    together = 1 if sliced else at_once((size_px, size_px))
+    at_a_time = 1 if sliced else vae_batch_size((size_px, size_px))
 
     def pixels(count: int) -> torch.Tensor:
         return torch.empty(count, 3, size_px, size_px, device="meta")
@@ -126,7 +126,7 @@ def stages(
             attention_mask=None,
             use_cache=True,
         ),
-        ("layout and reference", "vae"): lambda: vae.encode(pixels(min(pictures, together))),
+        ("layout and reference", "vae"): lambda: vae.encode(pixels(min(pictures, at_a_time))),
         ("denoising", "unet"): lambda: unet(
             torch.empty(rows, unet.config.in_channels, latents, latents, **short),
             torch.empty(1, **short),
@@ -137,7 +137,7 @@ def stages(
             },
         ),
         ("decoding", "vae"): lambda: vae.decode(
-            torch.empty(min(batch, together), vae.config.latent_channels, latents, latents, device="meta")
+            torch.empty(min(batch, at_a_time), vae.config.latent_channels, latents, latents, device="meta")
         ),
     }
     sizes = {

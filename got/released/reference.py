@@ -64,7 +64,7 @@ _FATAL = ("corners in the wrong order", "unknown mask colour")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True, eq=False)
-class _Story:
+class _RolloutState:
     """A conversation under way."""
 
     transcript: Transcript
@@ -145,9 +145,9 @@ class ReferencePipeline(GoTPipeline):
         if only_return_got:
             opening = self._open(prompt, got_input, sampling, generate_kwargs)
             return {"got_text": self.tokenizer.decode(opening.ids), "images": []}
-        story = self._tell(prompt, got_input, sampling, generate_kwargs)
+        rollout = self._run_rounds(prompt, got_input, sampling, generate_kwargs)
         self.maybe_free_model_hooks()
-        return {"got_text": story.text, "images": [turn.image for turn in story.turns]}
+        return {"got_text": rollout.text, "images": [turn.image for turn in rollout.turns]}
 
     @property
     def _usual_steps(self) -> int:
@@ -168,10 +168,10 @@ class ReferencePipeline(GoTPipeline):
             opening = self.reasoner.transcript(text, None if images is None else images[row])
             given = None if chains is None else chains[row]
             got_input = None if given is None else f"{self.tokenizer.decode(opening.ids)}{given}{IMAGE_START}"
-            story = self._tell(opening, got_input, sampling.rows([row]), {})
-            if not story.turns:
-                raise ValueError(f"The model ended without a picture for {text!r}; it wrote: {story.text!r}")
-            answers.append(story.turns)
+            rollout = self._run_rounds(opening, got_input, sampling.rows([row]), {})
+            if not rollout.turns:
+                raise ValueError(f"The model ended without a picture for {text!r}; it wrote: {rollout.text!r}")
+            answers.append(rollout.turns)
         return answers
 
     def _open(
@@ -183,32 +183,36 @@ class ReferencePipeline(GoTPipeline):
         ids = self.tokenizer(got_input, add_special_tokens=False)["input_ids"]
         return Transcript(ids=tuple(ids), pictures=prompt.pictures)
 
-    def _tell(self, prompt: Transcript, got_input: str | None, sampling: Sampling, options: dict[str, Any]) -> _Story:
+    def _run_rounds(
+        self, prompt: Transcript, got_input: str | None, sampling: Sampling, options: dict[str, Any]
+    ) -> _RolloutState:
         """Round by round, until the model ends or has drawn enough."""
         start, look, end = (token_id(self.tokenizer, token) for token in (IMAGE_START, VISION_START, END_OF_TEXT))
-        story, before, noise = _Story(transcript=prompt), len(prompt.ids), sampling.noise_states()
+        rollout, before, noise = _RolloutState(transcript=prompt), len(prompt.ids), sampling.noise_states()
         for number in range(_MAX_ROUNDS):
             if number == 0:
-                story.transcript = self._open(prompt, got_input, sampling, options)
+                rollout.transcript = self._open(prompt, got_input, sampling, options)
             else:
-                story.transcript = self._round(story.transcript, sampling.max_new_tokens, options)
-            written = self.tokenizer.decode(story.transcript.ids[before:])
-            story.text += _without(written, _DROPPED)
-            last = story.transcript.ids[-1]
+                rollout.transcript = self._round(rollout.transcript, sampling.max_new_tokens, options)
+            written = self.tokenizer.decode(rollout.transcript.ids[before:])
+            rollout.text += _without(written, _DROPPED)
+            last = rollout.transcript.ids[-1]
             if last == start:
-                story.transcript = story.transcript.plus(image_token_ids(self.tokenizer, IMAGE_TOKENS))
+                rollout.transcript = rollout.transcript.plus(image_token_ids(self.tokenizer, IMAGE_TOKENS))
                 for generator, state in noise:
                     generator.set_state(state)
-                self._draw_turn(story, _strict(_without(written, (*_DROPPED, IMAGE_START))), prompt.pictures, sampling)
-            elif last == look and not story.drawn:
+                self._draw_turn(
+                    rollout, _strict(_without(written, (*_DROPPED, IMAGE_START))), prompt.pictures, sampling
+                )
+            elif last == look and not rollout.drawn:
                 raise IndexError("Expected a picture to have been drawn before the model wants to see one")
             elif last == look:
                 pads = [token_id(self.tokenizer, IMAGE_PAD)] * self.reasoner.pads
-                story.transcript = story.transcript.plus(pads, [story.drawn[-1]])
-            if last == end or len(story.turns) == sampling.max_turns:
-                return story
-            before = len(story.transcript.ids)
-        raise RuntimeError(f"The model did not end within {_MAX_ROUNDS} rounds; it wrote: {story.text[:200]!r}")
+                rollout.transcript = rollout.transcript.plus(pads, [rollout.drawn[-1]])
+            if last == end or len(rollout.turns) == sampling.max_turns:
+                return rollout
+            before = len(rollout.transcript.ids)
+        raise RuntimeError(f"The model did not end within {_MAX_ROUNDS} rounds; it wrote: {rollout.text[:200]!r}")
 
     def _round(self, transcript: Transcript, max_new_tokens: int | None, options: dict[str, Any]) -> Transcript:
         """Let the model write until one of its stops, or one of Qwen's."""
@@ -229,19 +233,21 @@ class ReferencePipeline(GoTPipeline):
         output = self.reasoner.generate(inputs, stops, max_new_tokens, **options)
         return transcript.plus(output.sequences[0, len(transcript.ids) :].tolist())
 
-    def _draw_turn(self, story: _Story, chain: Chain, sources: tuple[Image.Image, ...], sampling: Sampling) -> None:
+    def _draw_turn(
+        self, rollout: _RolloutState, chain: Chain, sources: tuple[Image.Image, ...], sampling: Sampling
+    ) -> None:
         """Draw the picture whose image tokens end the conversation so far."""
-        hidden = self.reasoner.states(self.reasoner.batch([story.transcript]))[:, -IMAGE_TOKENS:]
-        references = [*sources, *story.drawn][-1:] or None
+        hidden = self.reasoner.states(self.reasoner.batch([rollout.transcript]))[:, -IMAGE_TOKENS:]
+        references = [*sources, *rollout.drawn][-1:] or None
         scheduler, self.scheduler = self.scheduler, DDPMScheduler.from_config(self.scheduler.config)
         try:
             latents = self.draw(hidden, [chain], references, sampling)
         finally:
             self.scheduler = scheduler
         (picture,) = to_pil(self._decode(latents))
-        story.drawn.append(picture)
+        rollout.drawn.append(picture)
         aspect = sources[0].size if sources else sampling.size_px
-        story.turns.append(Turn(image=with_aspect_of(aspect, picture), chain=chain.text, warnings=chain.warnings))
+        rollout.turns.append(Turn(image=with_aspect_of(aspect, picture), chain=chain.text, warnings=chain.warnings))
 
 
 def _strict(text: str) -> Chain:

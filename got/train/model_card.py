@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from got.util.precision import multiplies
+from got.util.precision import has_native_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,6 +88,6 @@ def card(
         reading=reading,
         prompts="\n".join(f"{number}. {prompt}" for number, prompt in enumerate(prompts, 1)),
         torch=torch.__version__,
-        products="bfloat16" if multiplies(torch.bfloat16, settings["device"]) else "float32",
+        products="bfloat16" if has_native_dtype(torch.bfloat16, settings["device"]) else "float32",
         **{key: settings[key] for key in ("seed", "scenes", "start")},
     )

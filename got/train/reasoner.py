@@ -170,7 +170,7 @@ class _Reading:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Exam:
+class HeldOutEval:
     """Prompts and edits that no stage trains on, and what share of the chains for them is right."""
 
     scenes: list[Scene]
@@ -178,7 +178,8 @@ class _Exam:
     edits: EditBank
 
     @classmethod
-    def of(cls, setup: Setup) -> _Exam:
+    def of(cls, setup: Setup) -> HeldOutEval:
+        """The setup's held-out captions and edits."""
         rng = stable_rng("held out captions", setup.seed)
         scenes = setup.held_out(_HELD_OUT).scenes
         return cls(
@@ -272,7 +273,7 @@ def train_reasoner(plan: Plan, setup: Setup) -> None:
     fix_nulls(projector, tokens)
     tokens.to(setup.device)
     fit = Fit(plan, networks, setup.folder, setup.device)
-    reading, exam = _Reading(setup, tokenizer, mllm), _Exam.of(setup)
+    reading, exam = _Reading(setup, tokenizer, mllm), HeldOutEval.of(setup)
     batches = stream(functools.partial(reading.pool, plan.batch), fit.step, _POOL, setup.workers)
 
     def terms(batch: _Batch) -> dict[str, torch.Tensor]:
@@ -322,7 +323,7 @@ def train_joint(plan: Plan, setup: Setup) -> None:
         layer.bias.requires_grad_(False)
     fit = Fit(plan, networks, setup.folder, setup.device)
     drawing = Drawing.of(unet, scenes, setup).with_edits(edits)
-    reading, exam = _Reading(setup, tokenizer, mllm), _Exam.of(setup)
+    reading, exam = _Reading(setup, tokenizer, mllm), HeldOutEval.of(setup)
     spatial = spatial_latents(drawing.vae, [chain_text(scene) for scene in exam.scenes], setup.config.image_size_px)
     null = projector.output_projector.bias
 

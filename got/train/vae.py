@@ -103,7 +103,7 @@ def train_vae(plan: Plan, setup: Setup) -> None:
     """Reconstruct scenes and masks, with latents that look like small pictures and a pull to a standard normal.
 
     Left to itself the encoder spreads fine detail over the latents in ways that a small UNet needs very long to learn.
-    With a pipeline to start from, the latents are those of its autoencoder, see `taught`.
+    With a pipeline to start from, the latents are those of its autoencoder, see `distillation_loss`.
     """
     bank, held_out = setup.bank(), setup.held_out(512)
     images, objects, flat = (
@@ -128,7 +128,7 @@ def train_vae(plan: Plan, setup: Setup) -> None:
         pixels = to_pixels(chosen)
         noise = gaussian((plan.batch, *_latent_shape(setup.config)), rng, setup.device)
         if teacher is not None:
-            return taught(vae, teacher, pixels, foreground, noise)
+            return distillation_loss(vae, teacher, pixels, foreground, noise)
         with bf16(setup.device):
             posterior = vae.encode(pixels).latent_dist
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample
@@ -157,7 +157,7 @@ def take_over(vae: AutoencoderKL, teacher: AutoencoderKL) -> None:
     vae.load_state_dict(own)
 
 
-def taught(
+def distillation_loss(
     vae: AutoencoderKL, teacher: AutoencoderKL, pixels: torch.Tensor, foreground: torch.Tensor, noise: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Terms of the loss that teaches the latents of an autoencoder of smaller pictures, and larger pictures of them.
@@ -205,7 +205,7 @@ def encode_pictures(vae: AutoencoderKL, pictures: np.ndarray) -> torch.Tensor:
     """Posterior means of uint8 pictures (n, h, w, 3), unscaled float32 (n, c, h', w'), on the VAE's device.
 
     In float32 on every kind of processor, as the pipeline encodes: the latents are kept on disk and their moments are
-    folded into weights, so rounding to short floats would stay, and differ from machine to machine.
+    folded into weights, so rounding to half precision would stay, and differ from machine to machine.
     """
     with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False):
         chunks = (torch.from_numpy(pictures[i : i + 128]).to(vae.device) for i in range(0, len(pictures), 128))

@@ -112,7 +112,7 @@ class Amount:
         return sum(_SECONDS[s.partition("-")[0]] * (count - _last(folder, s)["step"]) for s, count in steps.items())
 
 
-class Lessons:
+class VariantDataset:
     """What all variants are taught: the same scenes in the same order, with a chain or without."""
 
     def __init__(self, setup: Setup, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -197,7 +197,7 @@ def train_reading(variant: Variant, setup: Setup, amount: Amount, tokens: SceneT
     fit = Fit(plan, networks, setup.folder, setup.device)
     if fit.progress >= 1:
         return False
-    lessons = Lessons(setup, tokenizer)
+    lessons = VariantDataset(setup, tokenizer)
 
     def batches(number: int) -> list[tuple[TrainingBatch, torch.Tensor]]:
         made = lessons.pool(plan.batch, number)
@@ -226,7 +226,7 @@ def train_joint(variant: Variant, setup: Setup, amount: Amount) -> GoTPipeline:
         layer.bias.requires_grad_(False)
     fit = Fit(plan, networks, setup.folder, setup.device)
     if fit.progress < 1:
-        bank, lessons = setup.bank(), Lessons(setup, pipeline.tokenizer)
+        bank, lessons = setup.bank(), VariantDataset(setup, pipeline.tokenizer)
         drawing = Drawing.of(networks["unet"], bank, setup, pipeline.vae.to(setup.device).requires_grad_(False))
 
         def batches(step: int) -> list[tuple[np.ndarray, TrainingBatch]]:
@@ -284,7 +284,7 @@ class _Timer:
         """Seconds of a step with chains in those of `_SECONDS`."""
         tokenizer, networks = _fresh(self.setup)
         networks["mllm"].to(self.setup.device), networks["projector"].to(self.setup.device)
-        lessons, batch = Lessons(self.setup, tokenizer), self.amount.batch
+        lessons, batch = VariantDataset(self.setup, tokenizer), self.amount.batch
         tokens = load_tokens(self.setup.config, _start(self.setup)).to(self.setup.device)
         times = [0.0]
         for examples in lessons.pool(batch, 0)[:4]:
@@ -330,7 +330,7 @@ def _export(variant: Variant, pipeline: GoTPipeline, setup: Setup, amount: Amoun
     stages = [*([] if variant.pretrained else [variant.reading]), f"joint-{variant.name}"]
     for stage in stages:
         shutil.copy(setup.folder / f"{stage}.jsonl", part)
-    prompts = [text for text, _ in Lessons(setup, pipeline.tokenizer).held_out()[:_SHOWN]]
+    prompts = [text for text, _ in VariantDataset(setup, pipeline.tokenizer).held_out()[:_SHOWN]]
     saved = load(part, setup.device)
     saved.set_progress_bar_config(disable=True)
     noise = [torch.Generator().manual_seed(setup.seed + i) for i in range(len(prompts))]

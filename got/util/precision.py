@@ -30,8 +30,8 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 
 
-def multiplies(dtype: torch.dtype, device: str | torch.device) -> bool:
-    """Whether a device multiplies floats of a type. What cannot imitates it, which is much slower than float32.
+def has_native_dtype(dtype: torch.dtype, device: str | torch.device) -> bool:
+    """Whether a device multiplies floats of a type. What cannot emulates it, which is much slower than float32.
 
     For bfloat16, processors need AVX512 or better (AMX, Arm's BF16). With AVX2 alone a pass of mini's UNet takes 26
     times as long as in float32.
@@ -51,11 +51,11 @@ def multiplies(dtype: torch.dtype, device: str | torch.device) -> bool:
     return bool(asked._is_mkldnn_bf16_supported() if dtype is torch.bfloat16 else asked._is_mkldnn_fp16_supported())
 
 
-def warn_if_imitated(dtype: torch.dtype, device: str | torch.device) -> None:
-    """Say in the log that a device only imitates floats of a type."""
-    if not multiplies(dtype, device):
+def warn_if_emulated(dtype: torch.dtype, device: str | torch.device) -> None:
+    """Say in the log that a device only emulates floats of a type."""
+    if not has_native_dtype(dtype, device):
         name = str(dtype).partition(".")[2]
-        _LOG.warning("This %s only imitates %s: float32 is many times as fast", torch.device(device).type, name)
+        _LOG.warning("This %s only emulates %s: float32 is many times as fast", torch.device(device).type, name)
 
 
 def missing_to_compile(device: str | torch.device) -> str | None:
@@ -96,12 +96,12 @@ def _runs(command: str) -> bool:
 
 @contextlib.contextmanager
 def bf16(device: str | torch.device) -> Iterator[None]:
-    """Short floats for matrix products, where the device multiplies them.
+    """Half precision for matrix products, where the device multiplies them.
 
     Weights and losses stay in float32, and so does attention on a CPU.
     """
     kind = torch.device(device).type
-    if not multiplies(torch.bfloat16, device):
+    if not has_native_dtype(torch.bfloat16, device):
         yield
         return
     with torch.autocast(kind, torch.bfloat16), _Float32Attention() if kind == "cpu" else contextlib.nullcontext():
@@ -109,7 +109,7 @@ def bf16(device: str | torch.device) -> Iterator[None]:
 
 
 class _Float32Attention(TorchFunctionMode):
-    """Attention in float32: on CPUs its backward pass in short floats takes three times as long."""
+    """Attention in float32: on CPUs its backward pass in half precision takes three times as long."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -130,6 +130,20 @@ def test_counts_that_are_none_are_refused(pipe, name, value):
         pipe("dogs", chain=got_kit.APPLE, **{name: value})
 
 
+@pytest.mark.parametrize("value", [0.5, (0.7, 0.2), (0, 1.5), (-0.1, 1), (0, math.nan), "01", (0, True), (0, 0.5, 1)])
+def test_intervals_that_are_none_are_refused(pipe, value):
+    with pytest.raises(ValueError, match="guidance_interval to be two numbers from 0 to 1"):
+        draw(pipe, guidance_interval=value)
+
+
+def test_no_interval_of_guidance_is_no_guidance(pipe):
+    ones = dict.fromkeys(("semantic_scale", "spatial_scale", "reference_scale"), 1)
+    never, unguided = draw(pipe, guidance_interval=(0.5, 0.5)), draw(pipe, **ones)
+    assert np.array_equal(never, unguided)
+    assert np.array_equal(draw(pipe, guidance_interval=(0, 1)), draw(pipe))
+    assert not np.array_equal(never, draw(pipe))
+
+
 def test_numbers_of_numpy_are_numbers(pipe):
     numbers = {"semantic_scale": np.float32(2.0), "width": np.int64(32), "max_turns": np.int32(1)}
     plain = {"semantic_scale": 2.0, "width": 32, "max_turns": 1}

@@ -294,9 +294,9 @@ def test_a_compiler_that_runs_is_found_by_its_variable_and_is_not_enough_without
     assert precision.missing_to_compile("mps") is None
 
 
-def test_short_floats_that_are_only_imitated_are_warned_about(monkeypatch, caplog):
+def test_emulated_half_precision_is_warned_about(monkeypatch, caplog):
     monkeypatch.setattr(precision, "multiplies", lambda dtype, device: dtype is torch.float32)
     checkpoint.load("mini", dtype=torch.bfloat16)
-    assert caplog.messages == ["This cpu only imitates bfloat16: float32 is many times as fast"]
+    assert caplog.messages == ["This cpu only emulates bfloat16: float32 is many times as fast"]
     checkpoint.load("mini")
     assert len(caplog.messages) == 1

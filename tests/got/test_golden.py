@@ -94,14 +94,14 @@ def test_states_and_what_is_projected_from_them(name, case):
 
 @having("pixel_values")
 def test_source_images_are_cut_into_the_same_patches(name, case):
-    patches = golden_kit.pipeline(name).reasoner._eye.patches([case.image])
+    patches = golden_kit.pipeline(name).reasoner._image_input.patches([case.image])
     close(patches["pixel_values"], case["pixel_values"], 1e-6)
     assert torch.equal(patches["image_grid_thw"], case["t0_image_grid_thw"])
 
 
 @having("t0_hidden64")
 def test_our_own_batched_way_to_the_states_agrees_with_the_released_second_pass(name, case):
-    """`write` reads the cache, `read` pads, `go_on` shows the picture: all must come to the same states."""
+    """`write` reads the cache, `read` pads, `continue_after_image` shows the image: the states must be the same."""
     pipe, arguments = golden_kit.pipeline(name), case.arguments
     reasoner, prompt, images = pipe.reasoner, arguments["text_input"], case.image and [case.image]
     if "forced_eos_token_id" in arguments and not case["t0_parsed_boxes_json"].startswith("[{"):
@@ -115,12 +115,12 @@ def test_our_own_batched_way_to_the_states_agrees_with_the_released_second_pass(
     close(thoughts.hidden, case["t0_hidden64"], 5e-5)
     if "t1_hidden64" in case:
         reasoner.mllm.generation_config.repetition_penalty = 1.0
-        more, rows, _ = reasoner.go_on(thoughts.transcripts, [case.shown("t1")[-1]], 300)
+        more, rows, _ = reasoner.continue_after_image(thoughts.transcripts, [case.shown("t1")[-1]], 300)
         assert rows == [0]
         assert f"<|vision_end|>{more.chains[0]}{IMAGE_START}" == case["t1_parsed_text"]
         assert list(more.transcripts[0].ids) == case["t1_input_ids"][0].tolist()
         close(more.hidden, case["t1_hidden64"], 5e-5)
-        _, rows, why = reasoner.go_on(more.transcripts, [case.shown("t1")[-1]], 300)
+        _, rows, why = reasoner.continue_after_image(more.transcripts, [case.shown("t1")[-1]], 300)
         assert (rows, why) == ([], [()])
         reasoner.mllm.generation_config.repetition_penalty = 1.05
 
@@ -173,7 +173,7 @@ class Recorded:
     def __init__(self, guided):
         self.guided = list(guided)
 
-    def __call__(self, noisy, timestep):
+    def __call__(self, noisy, timestep, done):
         return self.guided.pop(0)
 
 

@@ -10,7 +10,7 @@ from got.model import networks
 from got.model.config import CONFIGS
 from got.model.ssgm import time_ids
 from got.train.export import keep_size
-from got.train.vae import take_over, taught
+from got.train.vae import distillation_loss, take_over
 
 LARGE = CONFIGS["mini"]
 SMALL = dataclasses.replace(LARGE, image_size_px=LARGE.image_size_px // 2, vae_channels=LARGE.vae_channels[1:])
@@ -45,7 +45,7 @@ def test_teaching_brings_the_latents_together_and_leaves_the_teacher_alone():
     optimizer = torch.optim.AdamW(vae.parameters(), 2e-3)
     seen = []
     for _ in range(12):
-        terms = taught(vae, teacher, pixels, torch.ones_like(pixels[:, :1]), noise)
+        terms = distillation_loss(vae, teacher, pixels, torch.ones_like(pixels[:, :1]), noise)
         optimizer.zero_grad()
         terms["loss"].backward()
         optimizer.step()

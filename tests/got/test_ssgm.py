@@ -48,8 +48,8 @@ def noisy():
     return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def plain_formula(unet, conditions, scales, noisy, timestep):
-    """The paper's formula, term by term, four separate passes."""
+def plain_terms(unet, conditions, noisy, timestep):
+    """What the paper's formula starts from and what each scale multiplies, from four separate passes."""
     null_context = conditions.null_context.expand(2, -1, -1)
     zeros = torch.zeros_like(noisy)
 
@@ -62,12 +62,17 @@ def plain_formula(unet, conditions, scales, noisy, timestep):
         ).sample
 
     t, s, r = conditions.context, conditions.spatial, conditions.reference
-    return (
-        e(null_context, zeros, zeros)
-        + scales.semantic * (e(t, zeros, r) - e(null_context, zeros, r))
-        + scales.spatial * (e(t, s, r) - e(t, zeros, r))
-        + scales.reference * (e(null_context, zeros, r) - e(null_context, zeros, zeros))
-    )
+    return {
+        "start": e(null_context, zeros, zeros),
+        "semantic": e(t, zeros, r) - e(null_context, zeros, r),
+        "spatial": e(t, s, r) - e(t, zeros, r),
+        "reference": e(null_context, zeros, r) - e(null_context, zeros, zeros),
+    }
+
+
+def plain_formula(unet, conditions, scales, noisy, timestep):
+    terms = plain_terms(unet, conditions, noisy, timestep)
+    return terms.pop("start") + sum(getattr(scales, name) * term for name, term in terms.items())
 
 
 @pytest.mark.parametrize(
@@ -84,6 +89,34 @@ def test_the_guided_prediction_is_the_papers_formula(conditions, noisy, scales):
     unet, timestep = got_kit.pipeline().unet, torch.tensor(500)
     guided = Denoiser(unet, conditions, scales, ALL)(noisy, timestep)
     torch.testing.assert_close(guided, plain_formula(unet, conditions, scales, noisy, timestep), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["semantic", "spatial", "reference"])
+@torch.no_grad()
+def test_a_scale_multiplies_its_own_term(conditions, noisy, name):
+    """A change of the formula fails here under the name of the term that changed."""
+    unet, timestep = got_kit.pipeline().unet, torch.tensor(500)
+    more = dataclasses.replace(SCALES, **{name: getattr(SCALES, name) + 3})
+    difference = sum(
+        sign * Denoiser(unet, conditions, scales, ALL)(noisy, timestep) for sign, scales in ((1, more), (-1, SCALES))
+    )
+    expected = 3 * plain_terms(unet, conditions, noisy, timestep)[name]
+    assert expected.abs().max() > 1e-2
+    torch.testing.assert_close(difference, expected, atol=4e-5, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_outside_its_interval_guidance_is_the_conditions_alone(conditions, noisy):
+    unet, rows, timestep = got_kit.pipeline().unet, [], torch.tensor(500)
+    denoise = Denoiser(unet, conditions, dataclasses.replace(SCALES, interval=(0.25, 0.75)), ALL)
+    handle = unet.register_forward_pre_hook(lambda _module, inputs: rows.append(len(inputs[0])))
+    guided = [denoise(noisy, timestep, done) for done in (0.0, 0.25, 0.5, 0.75)]
+    handle.remove()
+    assert rows == [2, 8, 8, 2]
+    alone = plain_formula(unet, conditions, GuidanceConfig(semantic=1, spatial=1, reference=1), noisy, timestep)
+    full = plain_formula(unet, conditions, SCALES, noisy, timestep)
+    for found, expected in zip(guided, (alone, full, full, alone), strict=True):
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("off", ["semantic", "spatial", "reference"])
@@ -185,7 +218,7 @@ def test_large_pictures_pass_the_vae_a_few_at_a_time_and_nothing_else_changes(mo
     vae, rows = got_kit.pipeline().vae, []
     chains = [Chain.parse(got_kit.BOTH)]
     expected = picture_conditions(vae, chains, None, SIZE, ALL)
-    monkeypatch.setattr(ssgm, "at_once", lambda size_px: 2)
+    monkeypatch.setattr(ssgm, "vae_batch_size", lambda size_px: 2)
     handle = vae.encoder.register_forward_pre_hook(lambda _module, inputs: rows.append(len(inputs[0])))
     parts = picture_conditions(vae, chains, None, SIZE, ALL)
     handle.remove()
@@ -199,7 +232,7 @@ def test_masks_are_drawn_when_it_is_their_turn(monkeypatch):
     vae, drawn, waiting = got_kit.pipeline().vae, [], []
     draw_mask = ssgm.draw_mask
     monkeypatch.setattr(ssgm, "draw_mask", lambda *box: drawn.append(box) or draw_mask(*box))
-    monkeypatch.setattr(ssgm, "at_once", lambda size_px: 4)
+    monkeypatch.setattr(ssgm, "vae_batch_size", lambda size_px: 4)
     handle = vae.encoder.register_forward_pre_hook(lambda _module, inputs: waiting.append(len(drawn)))
     boxes = " ".join(f"a dog {format_box((i, i, i + 500, i + 500), 'red')}" for i in range(10))
     picture_conditions(vae, [Chain.parse(boxes)], None, SIZE, Switches(reference=False))

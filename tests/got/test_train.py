@@ -370,16 +370,16 @@ def test_short_floats_spare_attention(monkeypatch):
     assert product.dtype is torch.bfloat16
 
 
-def test_a_processor_that_only_imitates_short_floats_multiplies_long_ones(monkeypatch):
+def test_a_processor_that_emulates_half_precision_multiplies_float32(monkeypatch):
     monkeypatch.setattr(precision, "multiplies", lambda dtype, device: False)
     with bf16("cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float32
 
 
 def test_every_device_multiplies_long_floats():
-    assert all(precision.multiplies(torch.float32, device) for device in ("cpu", "cuda", "mps"))
-    assert isinstance(precision.multiplies(torch.bfloat16, "cpu"), bool)
-    assert isinstance(precision.multiplies(torch.float16, "cpu"), bool)
+    assert all(precision.has_native_dtype(torch.float32, device) for device in ("cpu", "cuda", "mps"))
+    assert isinstance(precision.has_native_dtype(torch.bfloat16, "cpu"), bool)
+    assert isinstance(precision.has_native_dtype(torch.float16, "cpu"), bool)
 
 
 def test_a_stage_can_be_told_its_length(tmp_path):

@@ -131,7 +131,7 @@ def test_a_turn_starts_from_the_last_picture_and_from_the_same_noise(pipe):
     """The second turn, put together by hand from the first one's picture."""
     turns = pipe(LOOKING, max_turns=2, generator=got_kit.generator(5), **OPTIONS).turns[0]
     reasoner = pipe.reasoner
-    thoughts, rows, _ = reasoner.go_on(reasoner.write([LOOKING]).transcripts, [turns[0].image])
+    thoughts, rows, _ = reasoner.continue_after_image(reasoner.write([LOOKING]).transcripts, [turns[0].image])
     (transcript,) = thoughts.transcripts
     assert (rows, transcript.pictures) == ([0], (turns[0].image,))
     text = pipe.tokenizer.decode(transcript.ids)

@@ -24,7 +24,7 @@ from got.train.__main__ import main
 from got.train.reasoner import end_to_end
 from got.train.unet import Drawing, SceneTokens, load_tokens, save_tokens
 from got.train.vae import Setup
-from got.train.variants import VARIANTS, Amount, Lessons, train_variants
+from got.train.variants import VARIANTS, Amount, VariantDataset, train_variants
 from got.util.hub import MINI_PATH
 from reports import formats, tables
 from reports.frames import load_ablation
@@ -75,7 +75,7 @@ def curve(path):
 # ------------------------------------------------------------------------------------------------------------- lessons
 def test_without_chains_image_tokens_follow_the_prompt_and_nothing_else_differs(start, tmp_path):
     tokenizer = load(start).tokenizer
-    lessons = Lessons(setup_of(start, tmp_path), tokenizer)
+    lessons = VariantDataset(setup_of(start, tmp_path), tokenizer)
     for examples in (lessons.pool(3, 7)[0], lessons.rows([scene for _, scene in lessons.held_out()], 3, 5)[1]):
         bare, told = (lessons.encoded(examples, chains=chains) for chains in (False, True))
         image = "".join(image_token(i) for i in range(64))
@@ -92,10 +92,10 @@ def test_without_chains_image_tokens_follow_the_prompt_and_nothing_else_differs(
 
 def test_lessons_depend_on_the_seed_and_the_step_alone(start, tmp_path):
     setup = setup_of(start, tmp_path)
-    first, again = (Lessons(setup, None) for _ in range(2))
+    first, again = (VariantDataset(setup, None) for _ in range(2))
     assert first.pool(2, 3) == again.pool(2, 3)
     assert first.pool(2, 3) != first.pool(2, 4)
-    other = Lessons(dataclasses.replace(setup, seed=2), None)
+    other = VariantDataset(dataclasses.replace(setup, seed=2), None)
     assert other.pool(2, 3) != first.pool(2, 3)
     assert not {text for text, _ in first.held_out()} & {text for text, _ in other.held_out()}
 
@@ -114,7 +114,7 @@ def seen(unet, run):
 def test_without_a_layout_the_unet_sees_the_null_form_in_training_as_in_sampling(start, tmp_path, layout):
     pipe = load(start)
     setup = dataclasses.replace(setup_of(start, tmp_path), scenes=4)
-    bank, lessons = setup.bank(), Lessons(setup, pipe.tokenizer)
+    bank, lessons = setup.bank(), VariantDataset(setup, pipe.tokenizer)
     drawing = Drawing.of(pipe.unet, bank, setup, pipe.vae)
     networks = {"mllm": pipe.mllm, "projector": pipe.projector}
 

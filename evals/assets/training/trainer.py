@@ -26,7 +26,7 @@ LONGEST_STEP_SECONDS = 30.0
 
 
 def multiplies_bf16(device: str | torch.device) -> bool:
-    """Whether short floats pay; a processor without AVX512 imitates them, many times as slow as float32."""
+    """Whether half precision pay; a processor without AVX512 emulates it, many times as slow as float32."""
     if torch.device(device).type != "cpu":
         return True
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
