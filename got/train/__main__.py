@@ -39,9 +39,11 @@ from got.util.precision import reuse_memory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from got.model.config import GoTConfig
 
-def main(arguments: Iterable[str] | None = None) -> int:
-    """Entry point of `python -m got.train`."""
+
+def main(arguments: Iterable[str] | None = None, config: GoTConfig = CONFIGS["mini"]) -> int:
+    """Entry point of `python -m got.train`; `config` has the sizes of the networks and the images."""
     from got.train import decoder, edits, export, grounding, reasoner, unet, vae, vision
     from got.train import variants as stages_variants
 
@@ -159,7 +161,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
         parser.error("--mean-with has an effect on export alone")
     variants = options.stage == "variants"
     setup = vae.Setup(
-        config=CONFIGS["mini"],
+        config=config,
         folder=options.folder or Path("runs/variants" if variants else "runs/mini"),
         scenes=options.scenes or (8_192 if variants else 24_576),
         seed=options.seed,

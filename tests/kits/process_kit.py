@@ -71,4 +71,5 @@ def _begin(call, arguments, variables, places):
         os.dup2(file, descriptor)
         os.close(file)
     sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
-    sys.exit(call(*arguments))
+    status = call(*arguments)
+    sys.exit(status)
