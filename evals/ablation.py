@@ -47,7 +47,7 @@ from evals.harness import cli
 from evals.harness.plan import make_plan
 from evals.harness.runner import run
 from evals.harness.worker import Worker
-from evals.metrics import statistics
+from evals.metrics import statements, statistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -274,7 +274,7 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
         row["difference"] = None
         if i and difference is not None:
             row["difference"] = {**dataclasses.asdict(difference), "p_holm": corrected[i],
-                                 "verdict": statistics.wording(difference, corrected[i])}  # fmt: skip
+                                 "verdict": statements.wording(difference, corrected[i])}  # fmt: skip
     return rows
 
 
@@ -293,7 +293,8 @@ def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
         if change is not None:
             interval = f"{change['low']:+.3f} to {change['high']:+.3f}"
             middle = [f"{change['value']:+.3f}", interval, f"{change['p_holm']:.3f}", change["verdict"]]
-        own = [_number(score["value"]), f"{_number(score['low'])} to {_number(score['high'])}"]
+        unknown = statements.why_no_interval(score)
+        own = [_number(score["value"]), unknown or f"{_number(score['low'])} to {_number(score['high'])}"]
         parts = [_number(row["tasks"][tag]["value"]) if tag in row["tasks"] else "" for tag in tasks]
         time_s = "" if row["seconds_per_image"] is None else f"{row['seconds_per_image']:.3f}"
         lines.append("| " + " | ".join([row["cell"], *own, *middle, time_s, *parts]) + " |")

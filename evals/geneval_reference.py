@@ -24,6 +24,7 @@ from evals.core.run_directory import png_bytes, write_atomic
 from evals.geneval import prompts, suite
 from evals.geneval import scores as geneval_scores
 from evals.harness import cli
+from got.util.cli import may_be_cut_off
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,6 +74,7 @@ def flat(scores: dict[str, Any], what: str) -> dict[str, Any]:
     }
 
 
+@may_be_cut_off()
 def main() -> int:
     """Runs both and stores their scores."""
     parser = argparse.ArgumentParser(

@@ -36,6 +36,7 @@ from evals.core.records import UserError
 from evals.core.run_directory import read_lines, write_atomic
 from evals.harness import cli
 from evals.metrics.agreement import against_the_rest, ceiling, compare, mean
+from got.util.cli import console as make_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -306,9 +307,7 @@ _NO_CORRELATION = (
 
 def _show(found: dict[str, Any]) -> bool:
     """Prints tables and the headline; returns whether that holds any number."""
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # names of models are no markup
+    console = make_console()
     for table in tables(found):
         console.print(table)
     for cell in found["unreadable"][:5]:

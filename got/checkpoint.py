@@ -13,8 +13,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from got.model.networks import SemanticProjector
 from got.pipeline import GoTPipeline
 from got.released.reference import ReferencePipeline
-from got.util.cli import read_object
-from got.util.hub import CheckpointError, first_line, locate
+from got.util.hub import CheckpointError, first_line, locate, read_index
 from got.util.precision import missing_to_compile, warn_if_emulated
 from got.util.quiet import quiet
 from got.util.weight_files import fault_in
@@ -149,12 +148,7 @@ def save_fp16(pipeline: GoTPipeline, path: str | Path) -> None:
 
 def _read_index(path: Path) -> dict[str, Any]:
     """The index of a saved `GoTPipeline`, which must have a folder for each of its components."""
-    index = path / "model_index.json"
-    if not index.is_file():
-        raise CheckpointError(f"{path} has no model_index.json, so it is not a saved pipeline")
-    content = read_object(index, CheckpointError)
-    if content.get("_class_name") != GoTPipeline.__name__:
-        raise CheckpointError(f"Expected a {GoTPipeline.__name__} in {path} but found {content.get('_class_name')}")
+    content = read_index(path)
     listed = [name for name, value in content.items() if isinstance(value, list) and value[0] is not None]
     missing = [name for name in dict.fromkeys((*_NETWORKS, *listed)) if not (path / name).is_dir()]
     if missing:

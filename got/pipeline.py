@@ -30,7 +30,7 @@ from got.model.ssgm import (
 )
 from got.model.validation import at_least_one, check_length, check_words, finite, part_of_one, per_prompt, upright
 from got.plan.chain import Chain
-from got.util.hub import locate
+from got.util.hub import locate, read_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,13 +98,15 @@ class GoTPipeline(DiffusionPipeline):
         files'.
 
         Raises:
-            CheckpointError: If there is nothing under that name, or the hub cannot be reached; a `ValueError` of one
-                line.
+            CheckpointError: If there is nothing under that name, the hub cannot be reached, or it is another pipeline's
+                folder or none; a `ValueError` of one line.
         """
         if "torch_dtype" not in options:  # the name that older callers use
             options.setdefault("dtype", torch.float32)
         download = {name: options.pop(name) for name in _DOWNLOAD_OPTIONS if name in options}
-        pipeline = super().from_pretrained(locate(path, **download), local_files_only=True, **options)
+        folder = locate(path, **download)
+        read_index(folder, {GoTPipeline.__name__, cls.__name__})  # diffusers would say little of what is no GoTPipeline
+        pipeline = super().from_pretrained(folder, local_files_only=True, **options)
         if pipeline.config.adapter is not None:
             merge_adapter(pipeline.mllm, Path(pipeline.mllm.name_or_path).parent / pipeline.config.adapter)
             pipeline.register_to_config(adapter=None)

@@ -11,6 +11,7 @@ python -m reports teaser runs/a 00042 --output teaser.png
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -18,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from evals.core.records import UserError
+from got.util.cli import may_be_cut_off
 from reports import changes, compare, escape, formats, report, speed, style, tables, teaser
 from reports.frames import Run, load, load_run
 
 COMMANDS = ("report", "table", "compare", "baseline", "gate", "teaser")
 
 
+@may_be_cut_off()
 def main(words: list[str] | None = None) -> int:
     """Runs one command; the last line on standard output is JSON."""
     parser = _parser()
@@ -33,6 +36,8 @@ def main(words: list[str] | None = None) -> int:
     except UserError as error:
         print(f"{parser.prog}: {escape.visible(str(error))}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
     except OSError as error:  # a file that may not be read, a folder in a file's place, a full disk
         said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"{parser.prog}: {escape.visible(said)}", file=sys.stderr)
@@ -162,14 +167,18 @@ def _compare(args: argparse.Namespace) -> dict[str, object]:
     a, b = (compare.of_run(run) for run in runs)
     note = compare.wordings(*runs)
     rows = compare.compare(a, b)
-    sys.stdout.write(compare.markdown(rows, a, b, note))
-    change = rows[0].difference
+    change, changed, left_out = rows[0].difference, compare.flips(a, b), compare.unpaired(a, b)
+    said = [*left_out.sentences(a.name, b.name), *([note] if note else [])]
+    sys.stdout.write(compare.markdown(rows, a, b, said))
     written: dict[str, object] = {}
     if args.output is not None:
         with style.sheet():
             written = {"output": report.write(changes.of_two(*runs), args.output, args.pictures)["output"]}
     return {"difference": change.value, "interval_95": [change.low, change.high], "p_value": change.p_value,
-            "cases": change.cases, "verdict": rows[0].words, **({"note": note} if note else {}), **written}  # fmt: skip
+            "cases": change.cases, "only_in_a": left_out.only_in_a, "only_in_b": left_out.only_in_b,
+            "without_verdict": left_out.without_verdict, "images_lost": len(changed["lost"]),
+            "images_won": len(changed["won"]), "verdict": rows[0].words, **({"note": note} if note else {}),
+            **written}  # fmt: skip
 
 
 def _runs(paths: list[Path]) -> list[Run]:
@@ -202,7 +211,10 @@ def _gate(args: argparse.Namespace) -> dict[str, object]:
     suite = str(run.made_by["generate"]["suite"])
     decision = compare.decide(baseline, run, args.max_drop, args.alpha)
     text = f"**{decision.answer}**: {decision.why}\n\n"
-    text += compare.markdown(decision.rows, baseline, run) if decision.rows else ""
+    # Here images that are missing count as wrong, so none of their cases is left out.
+    left_out = dataclasses.replace(compare.unpaired(baseline, run), without_verdict=0)
+    said = left_out.sentences(baseline.name, run.name)
+    text += compare.markdown(decision.rows, baseline, run, said) if decision.rows else ""
     sys.stdout.write(text)
     if args.junit is not None:
         _write(args.junit, compare.junit(decision, suite))

@@ -30,8 +30,11 @@ def of_two(before: Run, after: Run) -> Report:
     Raises:
         UserError: One has no verdicts, or they have no case in common.
     """
-    rows = compare.compare(compare.of_run(before), compare.of_run(after))
-    comparison = tables.comparison_table(rows, before, after, compare.wordings(before, after))
+    a, b = compare.of_run(before), compare.of_run(after)
+    rows = compare.compare(a, b)
+    said = [f"{words}." for words in compare.unpaired(a, b).sentences(before.name, after.name)]
+    said += [note] if (note := compare.wordings(before, after)) else []
+    comparison = tables.comparison_table(rows, before, after, said)
     first, second = ({picture.key: picture for picture in load_pictures(run)} for run in (before, after))
     flipped = flips(first, second)
     album = Album()

@@ -20,7 +20,7 @@ import numpy as np
 
 from evals.core.records import UserError, alike, describes
 from evals.core.run_directory import differences
-from evals.metrics import statistics
+from evals.metrics import statements, statistics
 from reports.public_scores import UNKNOWN_IMAGES
 from reports.samples import load_pictures
 
@@ -55,6 +55,8 @@ class Outcomes:
     """Of a case whose prompt an earlier one has, too, that one: both count as one case."""
     groups: dict[str, str] = dataclasses.field(default_factory=dict)
     """Source picture of each case that is an edit: edits of one are alike."""
+    indexed: bool = True
+    """Whether a verdict's place says which image it is of; not in a baseline of format 1."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form: a string of 0, 1 and - per case, a letter per image."""
@@ -151,6 +153,7 @@ def of_baseline(path: Path) -> Outcomes:
             tasks={case: task for case, (task, _) in cases.items()},
             right={case: values for case, (_, values) in cases.items()},
             pooled=bool(content.get("pooled", False)),
+            indexed=content.get("format", 1) > 1,
         )
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `python -m reports baseline RUN --output {path}` makes one") from None
@@ -173,12 +176,12 @@ def _verdicts(text: str) -> tuple[str, Verdicts]:
 def compare(a: Outcomes, b: Outcomes) -> list[Row]:
     """Paired differences, b minus a, of each task and (first) of all, as the suite sums up.
 
-    Only images that have a verdict in both count.
+    Only images that have a verdict in both count; `unpaired` says what is left out.
 
     Raises:
         UserError: The two have no image in common.
     """
-    pairs = {case: _pair(a.right[case], b.right[case]) for case in sorted(a.right.keys() & b.right.keys())}
+    pairs = {case: _pair(a, b, case) for case in _common(a, b)}
     for case, other in {**a.first, **b.first}.items():
         if case in pairs and other in pairs:
             earlier, later = pairs[other], pairs.pop(case)
@@ -202,18 +205,86 @@ def compare(a: Outcomes, b: Outcomes) -> list[Row]:
                 before=_mean_of_tasks(before, strata),
                 after=_mean_of_tasks(after, strata),
                 difference=change,
-                words=statistics.wording(change),
+                words=statements.wording(change),
             )
         )
     return rows
 
 
-def _pair(first: Verdicts, second: Verdicts) -> tuple[list[bool], list[bool]]:
-    """Verdicts of the images that both have; all that each has where the two do not number them alike."""
+def _common(a: Outcomes, b: Outcomes) -> list[str]:
+    return sorted(a.right.keys() & b.right.keys())
+
+
+def _are_paired(a: Outcomes, b: Outcomes, case: str) -> bool:
+    """Whether images of a case are told apart by their indexes in both, so that each has its counterpart."""
+    return (a.indexed and b.indexed) or len(a.right[case]) == len(b.right[case])
+
+
+def _pair(a: Outcomes, b: Outcomes, case: str) -> tuple[list[bool], list[bool]]:
+    """Verdicts of the images that both have; all that each has where nothing tells which image is which."""
+    first, second = a.right[case], b.right[case]
+    if not _are_paired(a, b, case):
+        return [x for x in first if x is not None], [y for y in second if y is not None]
     known = [(x, y) for x, y in zip(first, second, strict=False) if x is not None and y is not None]
-    if len(first) == len(second):
-        return [x for x, _ in known], [y for _, y in known]
-    return [x for x in first if x is not None], [y for y in second if y is not None]
+    return [x for x, _ in known], [y for _, y in known]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Unpaired:
+    """What two runs do not have in common, so that a comparison leaves it out."""
+
+    only_in_a: int
+    """Cases."""
+    only_in_b: int
+    without_verdict: int
+    """Cases of both without an image that has a verdict in both."""
+    sizes: dict[tuple[int, int], int]
+    """Of cases with other numbers of images in the two: those numbers -> how many cases."""
+    by_share: int
+    """Cases of these whose images have no indexes: all of them count, and none as lost or won."""
+
+    def sentences(self, name_a: str, name_b: str) -> list[str]:
+        """The same for people, one sentence for each thing that there is.
+
+        Args:
+            name_a: What the earlier run is called.
+            name_b: What the later one is called.
+        """
+        alone = [f"{n:,} only in {name}" for n, name in ((self.only_in_a, name_a), (self.only_in_b, name_b)) if n]
+        said = [f"cases not compared: {', '.join(alone)}"] if alone else []
+        if self.without_verdict:
+            said.append(f"cases not compared, without an image that has a verdict in both: {self.without_verdict:,}")
+        for (first, second), cases in sorted(self.sizes.items()):
+            common = min(first, second)
+            which = "the first image is" if common == 1 else f"the first {common} images are"
+            words = f"{cases:,} cases have {first} images in {name_a} and {second} in {name_b}: {which} compared"
+            said.append(words)
+        if self.by_share:
+            said.append(
+                f"{self.by_share:,} cases have other numbers of images in {name_a} and {name_b}, and nothing tells "
+                "which image is which: their shares of right images are compared, and none counts as lost or won"
+            )
+        return said
+
+
+def unpaired(a: Outcomes, b: Outcomes) -> Unpaired:
+    """What `compare` leaves out of two runs."""
+    both = _common(a, b)
+    sizes: dict[tuple[int, int], int] = {}
+    by_share = 0
+    for case in both:
+        size = len(a.right[case]), len(b.right[case])
+        if not _are_paired(a, b, case):
+            by_share += 1
+        elif size[0] != size[1]:
+            sizes[size] = sizes.get(size, 0) + 1
+    return Unpaired(
+        only_in_a=len(a.right) - len(both),
+        only_in_b=len(b.right) - len(both),
+        without_verdict=sum(not all(_pair(a, b, case)) for case in both),
+        sizes=sizes,
+        by_share=by_share,
+    )
 
 
 def _mean_of_tasks(values: Sequence[float], strata: Sequence[str]) -> float:
@@ -252,16 +323,16 @@ def _asks_the_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def flips(a: Outcomes, b: Outcomes) -> dict[str, list[tuple[str, int]]]:
     """Images whose verdict changed, as (case, index): those that were lost, and those that were won."""
     changed: dict[str, list[tuple[str, int]]] = {"lost": [], "won": []}
-    for case in sorted(a.right.keys() & b.right.keys()):
-        if len(a.right[case]) != len(b.right[case]):
-            continue  # other numbers of images, or a baseline of format 1: which index is which is not known
-        for index, (before, after) in enumerate(zip(a.right[case], b.right[case], strict=True)):
+    for case in _common(a, b):
+        if not _are_paired(a, b, case):
+            continue
+        for index, (before, after) in enumerate(zip(a.right[case], b.right[case], strict=False)):
             if None not in (before, after) and before != after:
                 changed["won" if after else "lost"].append((case, index))
     return changed
 
 
-def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes, note: str = "") -> str:
+def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes, said: Sequence[str] = ()) -> str:
     """The comparison as a table, the images that changed, how many are missing, and what else must be said."""
     lines = [
         f"| task | {_cell(a.name)} | {_cell(b.name)} | difference | 95 % interval | p | cases | verdict |",
@@ -280,7 +351,8 @@ def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes, note: str = "") -> s
     for one in (a, b):
         missing, total = one.images()
         lines += ["", f"{missing:,} of {total:,} images have no verdict in {_cell(one.name)}"] if missing else []
-    lines += ["", _cell(note)] if note else []
+    for words in said:
+        lines += ["", _cell(words)]
     return "\n".join(lines) + "\n"
 
 

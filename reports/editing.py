@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
+from evals.metrics import statements
 from reports import tables
 from reports.published import METRICS, published
 from reports.run_figures import Drawn, estimates_by_line
@@ -119,6 +120,11 @@ def _editing_notes(runs: Sequence[Run]) -> list[str]:
             known = ", ".join(f"{what} {value:.3f}" for what, value in ends if value is not None)
             if known and (suite, name.partition("@")[0]) in METRICS:
                 notes.append(f"{run.label}, {name}: {known}.")
+        shown = [
+            (name, block) for name, block in overall["metrics"].items() if (suite, name.partition("@")[0]) in METRICS
+        ]
+        shown += [(judge["judge"], judge["score"])] if (judge := _judged(run)) else []
+        notes += [f"{run.label}: {words}." for words in statements.no_intervals(shown)]
         failed = sum(((overall["judge"] or {}).get("failed") or {}).values())
         if failed:
             low, high = overall["judge"]["bounds"]

@@ -24,15 +24,15 @@ def number(cell: Cell, column: Column, *, reported: bool = False) -> str:
     >>> number(Cell(value=0.825), score), number(Cell(), score), number(Cell(text="worse"), score)
     ('0.825', '-', 'worse')
     >>> change = Column(key="d", title="difference", signed=True)
-    >>> number(Cell(value=0.5), change), number(Cell(value=0.64), score, reported=True)
-    ('+0.500', '0.64')
+    >>> number(Cell(value=0.5), change), number(Cell(value=0.64, mark="‡"), score, reported=True)
+    ('+0.500', '0.64‡')
     """
     if cell.text:
         return escape.visible(cell.text)
     if cell.value is None:
-        return "-"
+        return f"-{cell.mark}"
     digits = column.reported_digits if reported else column.digits
-    return f"{cell.value:{'+' if column.signed else ''},.{digits}f}"
+    return f"{cell.value:{'+' if column.signed else ''},.{digits}f}{cell.mark}"
 
 
 def interval(cell: Cell, column: Column) -> str:
@@ -54,7 +54,7 @@ def _whole(cell: Cell, column: Column, row: Row) -> str:
 
 
 def to_text(table: Table) -> str:
-    """For a terminal: aligned columns, a rule between rows that do not compare."""
+    """For a terminal: aligned columns, a rule between rows that do not compare, and the footnotes."""
     header = ["", "images", *(escape.visible(column.title) for column in table.columns)]
     blocks = [
         [
@@ -78,6 +78,7 @@ def to_text(table: Table) -> str:
     lines = [line(header)]
     for block in blocks:
         lines += [rule, *map(line, block)]
+    lines += [escape.visible(footnote) for footnote in table.footnotes]
     return "\n".join(lines) + "\n"
 
 
@@ -92,7 +93,7 @@ def to_markdown(table: Table) -> str:
             ends = interval(cell, column)
             cells.append((f"**{text}**" if table.best(row, i) else text) + (f" ({ends})" if ends else ""))
         lines.append(cells)
-    notes = "".join(f"\n- {escape.markdown(note)}" for note in table.notes)
+    notes = "".join(f"\n- {escape.markdown(note)}" for note in (*table.footnotes, *table.notes))
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return f"{rows}\n{notes}\n" if notes else f"{rows}\n"
 
@@ -108,7 +109,7 @@ def to_latex(table: Table) -> str:
     for source, rows in table.groups():
         body += [r"\midrule", rf"\multicolumn{{{len(columns)}}}{{l}}{{\textit{{{escape.latex(source)}}}}} \\"]
         body += [line for row in rows for line in _latex_row(table, row)]
-    notes = " ".join(escape.latex(note).replace("†", r"$^\dagger$") for note in table.notes)
+    notes = _latex_signs(" ".join(escape.latex(note) for note in (*table.footnotes, *table.notes)))
     lines = [
         r"\begin{table*}[t]",
         r"\centering",
@@ -132,15 +133,26 @@ def _is_words(table: Table, index: int) -> bool:
     return any(len(row.cells[index].text) > 1 for row in table.rows)
 
 
+def _latex_signs(text: str) -> str:
+    r"""Signs of footnotes as LaTeX has them.
+
+    >>> print(_latex_signs("0.5‡§"))
+    0.5$^\ddagger$$^\S$
+    """
+    for sign, command in (("†", "dagger"), ("‡", "ddagger"), ("§", "S")):
+        text = text.replace(sign, rf"$^\{command}$")
+    return text
+
+
 def _latex_row(table: Table, row: Row) -> list[str]:
     values, ends = [_stack(row.label, 18, "l") + (r"$^\dagger$" if row.reported else "")], [""]
     for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
         # How sure "not distinguishable" is, the interval of the difference says: on paper that is enough.
-        words = number(cell, column, reported=row.reported).partition(" (")[0]
+        words = number(cell, column, reported=row.reported).partition(" (")[0].removesuffix(cell.mark)
         text = "--" if words == "-" else _stack(words, 16, "l")
         if cell.value is not None and text[0] in "+-":
             text = f"${text}$"
-        values.append(rf"\textbf{{{text}}}" if table.best(row, i) else text)
+        values.append((rf"\textbf{{{text}}}" if table.best(row, i) else text) + _latex_signs(cell.mark))
         both = re.sub(r"\b0\.", ".", interval(cell, column).replace(" to ", ", "))
         ends.append(rf"{{\tiny$[{both}]$}}" if both else "")
     lines = [" & ".join(values) + r" \\"]
@@ -161,12 +173,14 @@ def _stack(text: str, width: int, side: str) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """For a program: every number unrounded, the ends of intervals in columns of their own."""
+    """For a program: every number unrounded; the ends of intervals, and what footnotes say, in columns of their own."""
     spans = [any(row.cells[i].low is not None for row in table.rows) for i in range(len(table.columns))]
     header = ["method", "images", "reported"]
     for column, span in zip(table.columns, spans, strict=True):
         key = escape.csv_text(column.key)  # in an ablation the word of a user's own prompts
         header += [key, f"{key}_low", f"{key}_high"] if span else [key]
+    facts = list(dict.fromkeys(name for row in table.rows for name in row.facts))
+    header += facts
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(header)
@@ -175,6 +189,7 @@ def to_csv(table: Table) -> str:
         for cell, span in zip(row.cells, spans, strict=True):
             cells.append(escape.csv_text(cell.text) if cell.text else cell.value)
             cells += [cell.low, cell.high] if span else []
+        cells += [row.facts.get(name) for name in facts]
         writer.writerow(cells)
     return file.getvalue()
 

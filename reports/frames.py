@@ -196,11 +196,21 @@ def load_lines(path: Path) -> list[dict[str, Any]]:
     """The records of one of a run's logs (results, observations, chains), in the file's order."""
     try:
         # Not splitlines(): JSON may hold other line ends, such as U+2028.
-        return [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
+        lines = enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1)
+        return [_record(line, number, path) for number, line in lines if line]
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run the benchmark with --output {path.parent} first") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from None
+
+
+def _record(line: str, number: int, path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError as error:
+        words = f"line {number}, column {error.colno}: {error.msg}; expected a JSON object a line"
+        raise UserError(f"{path} is damaged: {words}") from None
+    return record
 
 
 def load_results(path: Path) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import Detection, UserError
 from evals.core.run_directory import key_of
 from evals.metrics import layout
-from reports import public_scores
+from reports import near_misses, public_scores
 from reports.frames import load_lines
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Picture:
     stage: str | None
     """One of :data:`STAGES`; None for an image that is right or not judged."""
     reason: str
+    """What is wrong, a line each; of GenEval with the detections that nearly counted."""
     chain: str
     file: Path | None
     """The image; None if its place is not inside the run directory."""
@@ -108,6 +109,10 @@ def _pictures(run: Run) -> list[Picture]:
         key = key_of(seen)
         if result["correct"] and not run.tells_right_from_wrong:
             result = {**result, "correct": None}  # an older run, which called right whatever is not black
+        if options := run.scores.get("options"):  # of GenEval's scorer
+            detections = seen.get("detections", ())
+            said = near_misses.explained(str(result["reason"]), str(result["tag"]), detections, options)
+            result = {**result, "reason": said}
         pictures.append(_judged(run.path, key, result, seen, chains.get(key, {}), faults))
     judged = {key_of(line) for line in observations}
     metadata = {seen["case"]: result for result, seen in zip(results, observations, strict=True)}
@@ -212,7 +217,11 @@ def _copy(run: Path, case: str, name: str) -> Path | None:
 def _metadata(path: Path | None) -> dict[str, Any]:
     if path is None or not path.is_file():
         return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        words = f"line {error.lineno}, column {error.colno}: not JSON ({error.msg}); expected the case's JSON object"
+        raise UserError(f"{path}: {words}") from None
     return content if isinstance(content, dict) else {}
 
 

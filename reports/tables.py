@@ -34,6 +34,8 @@ class Cell:
     text: str = ""
     basis: str = ""
     """What the number rests on, such as cases and encoder: two of the same column compare if this is the same."""
+    mark: str = ""
+    """Behind the number: signs of footnotes of its table."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ class Row:
     cells: tuple[Cell, ...]
     reported: bool = False
     """Whether the numbers are somebody's report, not measured here."""
+    facts: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    """What footnotes say of it, in numbers by name: further columns for programs."""
 
     @property
     def source(self) -> str:
@@ -79,6 +83,8 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    footnotes: tuple[str, ...] = ()
+    """What a number cannot be read without, each behind the sign of its cells. Terminals show them, too."""
 
     def groups(self) -> list[tuple[str, list[Row]]]:
         """Rows that compare with each other, in order, under the name of their source."""
@@ -107,6 +113,8 @@ class Table:
 
 # ------------------------------------------------------------------------------------------------------------- GenEval
 _IMAGES = Column(key="n", title="images", best=None, digits=0)
+MISSING, FEWER = "‡", "§"
+"""Signs of an overall score whose run has images without a score, and of one that is the mean of fewer tasks."""
 
 
 def geneval_table(runs: Sequence[Run]) -> Table:
@@ -136,8 +144,9 @@ def geneval_table(runs: Sequence[Run]) -> Table:
         notes=(
             *([f"{own}: own prompts, whose scores do not compare with published ones."] if own else []),
             *marks(rows, "Table 1", measured_note("prompt", [run.scores for run in runs])),
-            *run_notes(runs),
+            *run_notes(runs, missing=False),
         ),
+        footnotes=tuple(_by_label({run.label: list(_footnotes(run)) for run in runs})),
     )
 
 
@@ -161,15 +170,56 @@ def _geneval_row(run: Run, keys: Sequence[str]) -> Row:
     prompts = identity.get("generate", {}).get("prompts_sha256")
     basis = json.dumps([prompts, identity.get("observe"), identity.get("verdict")], sort_keys=True)
     cells = [estimate(blocks.get(key, {}).get("score"), basis) for key in keys]
+    signs = "".join(sign for sign, _ in _footnotes(run))
+    cells = [dataclasses.replace(cell, mark=signs * (key == "overall")) for key, cell in zip(keys, cells, strict=True)]
     n = run.scores["overall"]["score"]["n"]
-    return Row(label=run.label, images=run.images, cells=(*cells, Cell(value=n)))
+    return Row(label=run.label, images=run.images, cells=(*cells, Cell(value=n)), facts=_facts_of_footnotes(run))
+
+
+def _unscored_tasks(run: Run) -> list[str]:
+    """Tasks of the benchmark, or of own prompts, that have no score in a run, so that its overall score lacks them."""
+    there = run.scores["tasks"]
+    wanted = there if run.wording == OWN_PROMPTS else TASKS
+    return [task for task in wanted if there.get(task, {}).get("score", {}).get("value") is None]
+
+
+def _footnotes(run: Run) -> Iterator[tuple[str, str]]:
+    """Sign and sentence of what an overall score cannot be read without."""
+    if (missing := [*_missing(run)]) and (run.scores.get("missing") or {}).get("total"):
+        yield MISSING, " ".join(missing)
+    if run.is_scored and (without := _unscored_tasks(run)):
+        scored = [task for task, block in run.scores["tasks"].items() if block["score"]["value"] is not None]
+        said = f"overall is the mean of {len(scored)} of {len(scored) + len(without)} tasks, without "
+        yield FEWER, f"{said}{', '.join(without)}."
+
+
+def _facts_of_footnotes(run: Run) -> dict[str, float | None]:
+    """The same in numbers."""
+    signs = [sign for sign, _ in _footnotes(run)]
+    facts: dict[str, float | None] = {}
+    if MISSING in signs:
+        low, high = run.scores["overall"].get("bounds") or (None, None)
+        facts |= {"missing": run.scores["missing"]["total"], "overall_bound_low": low, "overall_bound_high": high}
+    if FEWER in signs:
+        facts["tasks_without_score"] = len(_unscored_tasks(run))
+    return facts
+
+
+def _by_label(said: Mapping[str, Sequence[tuple[str, str]]]) -> list[str]:
+    """Footnotes of all rows: what several share is said once, behind its sign."""
+    labels: dict[tuple[str, str], list[str]] = {}
+    for label, footnotes in said.items():
+        for footnote in footnotes:
+            labels.setdefault(footnote, []).append(label)
+    ordered = sorted(labels.items(), key=lambda one: (MISSING, FEWER).index(one[0][0]))
+    return [f"{sign} {', '.join(names)}: {words}" for (sign, words), names in ordered]
 
 
 def estimate(block: dict[str, Any] | None, basis: str = "") -> Cell:
     """The cell of an estimate of scores.json.
 
     >>> estimate({"value": 0.5, "low": 0.4, "high": 0.6, "n": 8, "clusters": 2}, "CLIP")
-    Cell(value=0.5, low=0.4, high=0.6, text='', basis='CLIP')
+    Cell(value=0.5, low=0.4, high=0.6, text='', basis='CLIP', mark='')
     """
     if not block:
         return Cell()
@@ -199,8 +249,13 @@ def measured_note(cluster: str, scores: Sequence[Mapping[str, Any]]) -> str:
     return f"95 % intervals: {methods}, clustered by {cluster}."
 
 
-def run_notes(runs: Sequence[Run]) -> list[str]:
-    """What measured rows rest on, said once for all rows that rest on the same."""
+def run_notes(runs: Sequence[Run], *, missing: bool = True) -> list[str]:
+    """What measured rows rest on, said once for all rows that rest on the same.
+
+    Args:
+        runs: Behind the rows.
+        missing: Whether to say how many images have no score; not where footnotes do.
+    """
     notes: dict[str, list[str]] = {}
     for run in runs:
         overall = run.scores["overall"]
@@ -213,7 +268,7 @@ def run_notes(runs: Sequence[Run]) -> list[str]:
         if reference:
             ends = (f"{end} {reference[end]['overall']:.3f}: {reference[end]['what']}" for end in ("floor", "ceiling"))
             facts.append(f"with this detector, {'; '.join(ends)}.")
-        for fact in [*facts, *_data(run), *_missing(run)]:
+        for fact in [*facts, *_data(run), *(_missing(run) if missing else ())]:
             notes.setdefault(fact, []).append(run.label)
     return [f"{', '.join(labels)}: {fact}" for fact, labels in notes.items()]
 
@@ -320,14 +375,14 @@ def published_ablation_table() -> Table:
 
 
 # ---------------------------------------------------------------------------------------------------------- comparison
-def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run, note: str = "") -> Table:
+def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run, said: Sequence[str] = ()) -> Table:
     """Two runs task by task.
 
     Args:
         rows: Overall and by task.
         before: The earlier run.
         after: The later one.
-        note: What must be said of both, such as other wordings of their prompts.
+        said: What must be said of both, such as what only one has, or other wordings of their prompts; sentences.
     """
     world = str(after.scores["world"])
     return Table(
@@ -358,5 +413,5 @@ def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run, note: 
         ),
         notes=(f"95 % intervals: {INTERVALS}, of differences by MOVER, paired by prompt; p: permutation test, not "
                "corrected for several tasks.",
-               *([note] if note else []), *run_notes([before, after])),
+               *said, *run_notes([before, after])),
     )  # fmt: skip

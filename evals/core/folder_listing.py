@@ -26,6 +26,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp",
 SAMPLES, METADATA = "samples", "metadata.jsonl"
 _BESIDE = ("grid", "source", "target")
 """Images that tools put beside the results."""
+_EXPECTED = 'expected one JSON object with a prompt, as {"prompt": "a photo of a dog"}'
+"""Of a ``metadata.jsonl``."""
 _SHOWN = 3
 """Names in a message."""
 
@@ -169,10 +171,15 @@ def _read_metadata(path: Path) -> tuple[dict[str, Any] | None, str | None]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return None, None
-    except (OSError, ValueError) as error:
-        return None, " ".join(str(error).split())[:200]
+    except json.JSONDecodeError as error:
+        return None, f"line {error.lineno}, column {error.colno}: not JSON ({error.msg}); {_EXPECTED}"
+    except UnicodeDecodeError as error:
+        return None, f"byte {error.start} is not UTF-8; {_EXPECTED}"
+    except OSError as error:
+        return None, f"{error.strerror}; {_EXPECTED}"
     if not isinstance(content, dict) or not isinstance(content.get("prompt"), str):
-        return None, "expected one JSON object with a prompt"
+        found = "an object without a prompt" if isinstance(content, dict) else f"a {type(content).__name__}"
+        return None, f"{found}; {_EXPECTED}"
     return content, None
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evals.core.records import UserError
+from got.util.hub import missing_model
+from got.util.weight_files import fault as fault_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +17,27 @@ if TYPE_CHECKING:
 
 CHOICES = "mask2former[:WEIGHTS] or hf:ID|PATH for photographs, icon[:WEIGHTS] for the icon world"
 """The values of ``--detector``, for people."""
+
+
+def check_detector(spec: str) -> None:
+    """Refuses a name that can stand for no detector here; loads nothing, and asks no hub.
+
+    Raises:
+        UserError: No such kind, a weights file that is missing or none, or a path to nothing.
+
+    >>> check_detector("icon"), check_detector("hf:owner/name")
+    (None, None)
+    """
+    kind, _, argument = spec.partition(":")
+    if kind not in DETECTORS and not spec.endswith(".safetensors"):
+        raise UserError(f"Expected a detector among {CHOICES} but got {spec!r}")
+    if kind == "hf":
+        if fault := missing_model(argument):
+            raise UserError(f"{spec} cannot be loaded: {fault}")
+        return
+    file = argument if kind in DETECTORS else spec
+    if file and (what := fault_of_file(Path(file))):
+        raise UserError(f"{file} {what}")
 
 
 def make_detector(spec: str, device: str = "cpu") -> Detector:
@@ -29,12 +52,9 @@ def make_detector(spec: str, device: str = "cpu") -> Detector:
     Raises:
         UserError: no such detector, or its weights are missing or do not fit its config.
     """
+    check_detector(spec)
     kind, _, argument = spec.partition(":")
-    if kind in DETECTORS:
-        return DETECTORS[kind](argument, device)
-    if spec.endswith(".safetensors"):
-        return _icon(spec, device)
-    raise UserError(f"Expected a detector among {CHOICES} but got {spec!r}")
+    return DETECTORS[kind](argument, device) if kind in DETECTORS else _icon(spec, device)
 
 
 def _icon(argument: str, device: str) -> Detector:
@@ -52,8 +72,6 @@ def _mask2former(argument: str, device: str) -> Detector:
 def _transformers(argument: str, device: str) -> Detector:
     from evals.detectors.hub import load_transformers
 
-    if not argument:
-        raise UserError("Expected hf:ID or hf:FOLDER but got 'hf'")
     return load_transformers(argument, device=device)
 
 

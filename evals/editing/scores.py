@@ -11,7 +11,7 @@ from rich.table import Table
 
 from evals.core.records import Judgement, causes_of, counted_causes, unlabelled, world_of
 from evals.judges import measured
-from evals.metrics import images, judging, statistics
+from evals.metrics import images, judging, statements, statistics
 from evals.metrics.edits import EditTruth
 from evals.metrics.images import HIGHER_IS_BETTER, Score
 
@@ -203,6 +203,7 @@ def _caption(scores: dict[str, Any], data: dict[str, Any], overall: dict[str, An
     for name, block in overall["metrics"].items():
         reasons.update({f"{name.partition('@')[0]}: {reason}": n for reason, n in block["undefined"].items()})
     lines += [f"undefined: {number} × {reason}" for reason, number in list(reasons.items())[:6]]
+    lines += statements.no_intervals(overall["metrics"].items())
     lines += [f"cut captions: {number} by {label}" for label, number in overall["truncated"].items()]
     lines += [f"cut captions: {label} does not tell" for label in overall.get("truncation_unknown", ())]
     lines += [f"black pictures: {overall['black']}"] if overall["black"] else []
@@ -286,6 +287,7 @@ def _judge_caption(judge: dict[str, Any]) -> str:
     lines = ["score: mean of each case's own score; it is not the score of the mean parts"]
     if judge["headline"] is None:
         lines.append("too many judgements failed for a score; --judge-max-failed 1 shows it all the same")
+    lines += statements.no_intervals([("the score", judge["score"])])
     lines += [f"failed: {number} × {cause} ({judging.CAUSES[cause]})" for cause, number in judge["failed"].items()]
     if any(cause in judge["failed"] for cause in judging.UNASKED):
         lines.append(_ASK_AGAIN)

@@ -172,6 +172,28 @@ def load_icon_clip(path: Path = WEIGHTS, *, device: str = "cpu", config: Path = 
     return OpenClipEmbedder("icon", network, transform, tokenizer, device)
 
 
+_CONFIG = "open_clip_config.json"
+
+
+def folder_fault(model: str) -> str | None:
+    """Why what is behind ``openclip:`` is no folder that open_clip saved, where it can be nothing else; None if fine.
+
+    >>> folder_fault("ViT-L-14/openai") is None
+    True
+    >>> folder_fault("/no/such/folder")
+    'there is no folder /no/such/folder'
+    """
+    folder = Path(model)
+    if model and folder.is_dir() and not (folder / _CONFIG).is_file():
+        return (
+            f"{folder} has no {_CONFIG}; expected a folder that open_clip saved, with {_CONFIG} and "
+            "open_clip_model.safetensors (of weights alone: openclip:MODEL/FILE, such as openclip:ViT-L-14/FILE)"
+        )
+    if model.startswith(("/", "./", "../", "~")) and not folder.is_dir():
+        return f"there is no folder {folder}"
+    return None
+
+
 def load_openclip(model: str, *, device: str = "cpu") -> OpenClipEmbedder:
     """A published model (`MODEL/PRETRAINED`, where PRETRAINED is a tag or a file), or a folder saved by open_clip.
 
@@ -181,7 +203,9 @@ def load_openclip(model: str, *, device: str = "cpu") -> OpenClipEmbedder:
     import open_clip
 
     folder = Path(model)
-    if (folder / "open_clip_config.json").is_file():
+    if fault := folder_fault(model):
+        raise UserError(f"openclip:{model}: {fault}")
+    if (folder / _CONFIG).is_file():
         name, pretrained = f"local-dir:{folder}", None
     else:
         name, _, tag = model.partition("/")
@@ -201,5 +225,6 @@ def load_openclip(model: str, *, device: str = "cpu") -> OpenClipEmbedder:
             name, pretrained=pretrained, device=device, force_quick_gelu=quick
         )
     except Exception as error:  # open_clip, hub and network each raise their own
-        raise UserError(f"openclip:{model} cannot be loaded: {why(model, error)}") from error
+        place = pretrained if pretrained and Path(pretrained).is_file() else model
+        raise UserError(f"openclip:{model} cannot be loaded: {why(place, error)}") from error
     return OpenClipEmbedder(f"openclip:{model}", network, transform, open_clip.get_tokenizer(name), device)

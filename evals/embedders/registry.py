@@ -11,13 +11,27 @@ from typing import TYPE_CHECKING
 
 from evals.core import weights
 from evals.core.records import UserError
-from evals.embedders.clip import PHOTO_MODEL, SQUASH, load_icon_clip, load_openclip
+from evals.embedders.clip import PHOTO_MODEL, SQUASH, folder_fault, load_icon_clip, load_openclip
 from evals.embedders.dino import load_dino
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evals.core.protocols import Embedder, ImageEmbedder
+
+
+def check_embedder(spec: str) -> None:
+    """Refuses a name that can stand for no CLIP here; loads nothing, and asks no hub.
+
+    Raises:
+        UserError: No such kind, or a folder that open_clip did not save.
+    """
+    plain = spec.removesuffix(SQUASH)
+    kind, _, model = plain.partition(":")
+    if (kind == "icon" and model) or kind not in ("icon", "openclip"):
+        raise UserError(f"Expected an embedder among icon, openclip:MODEL/PRETRAINED, openclip:FOLDER but got {spec!r}")
+    if kind == "openclip" and (fault := folder_fault(model)):
+        raise UserError(f"{plain}: {fault}")
 
 
 def make_embedder(spec: str, device: str = "cpu") -> Embedder:
@@ -33,14 +47,10 @@ def make_embedder(spec: str, device: str = "cpu") -> Embedder:
     Raises:
         UserError: no such model, or its weights cannot be had here.
     """
+    check_embedder(spec)
     plain = spec.removesuffix(SQUASH)
     kind, _, model = plain.partition(":")
-    if kind == "icon" and not model:
-        embedder = load_icon_clip(device=device)
-    elif kind == "openclip":
-        embedder = load_openclip(model or PHOTO_MODEL, device=device)
-    else:
-        raise UserError(f"Expected an embedder among icon, openclip:MODEL/PRETRAINED, openclip:FOLDER but got {spec!r}")
+    embedder = load_icon_clip(device=device) if kind == "icon" else load_openclip(model or PHOTO_MODEL, device=device)
     if plain != spec:
         embedder.squash()
     return embedder

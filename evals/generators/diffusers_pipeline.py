@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Generated, UserError
 from evals.generators.options import GeneratorOptions, checkpoint_folder
-from got.util.hub import MINI_PATH
+from got.util.hub import MINI_PATH, missing_model
 from got.util.weight_files import why
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
 
     if checkpoint_folder(options.argument) == MINI_PATH:
         raise UserError(f"--model diffusers:{options.argument} is GoT's embedded checkpoint: use --model got")
+    if fault := missing_model(options.argument):
+        raise UserError(f"--model diffusers:{options.argument} cannot be loaded: {fault}")
     loading = {"dtype": getattr(torch, options.dtype), "use_safetensors": True}
     try:
         checkpoint.check_place(options.device, options.offload, compiled=options.compiled)

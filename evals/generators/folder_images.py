@@ -76,6 +76,9 @@ class _Matcher:
             self.by_prompt[case.prompt].append(case)
         self.contradictory = self.assumed = False
         """Whether no shift fits all metadata; whether nothing tells where the numbers begin."""
+        self.counted: tuple[str, str] | None = None
+        """The first and the last number where they seem to count the chosen cases, not all; None elsewhere."""
+        self.chosen = chosen
         self.offset = self._offset(listing, set(_numbered(chosen)))
         self.places = [*listing.places, *self._flat_places(listing.flat)]
 
@@ -92,6 +95,8 @@ class _Matcher:
         if not numbers or 0 not in self.by_number or numbers == chosen:
             return 0
         first, end = min(numbers), max(self.by_number) + 1
+        if len(numbers) == len(chosen) == max(numbers) - first + 1 < len(self.by_number):
+            self.counted = (str(first), str(max(numbers)))
         if numbers == {first + number for number in self.by_number}:
             return first
         if first == 0 and max(numbers) == end:
@@ -157,6 +162,13 @@ class _Matcher:
 
     def notes(self) -> Iterator[str]:
         """How numbers were read, where that is not plain."""
+        if self.counted is not None:
+            first, last = self.counted
+            yield (
+                f"its numbers, {first} to {last}, are as many as the chosen prompts, but a prompt is found by its "
+                f"number among all: the chosen ones are {some([case.id for case in self.chosen])}; name the images so, "
+                f"or add {METADATA} to their sub-folders"
+            )
         if self.offset:
             number = min(number for number in (key + self.offset for key in self.by_number) if number >= 0)
             yield f"its numbers are not the cases': {number} stands for case {self.by_number[number - self.offset].id}"
@@ -234,6 +246,10 @@ def assign(listing: Listing, cases: Sequence[Case], chosen: Sequence[Case], imag
     )
 
 
+def _first_fault(places: Sequence[Place]) -> str:
+    return f"; {places[0].name}/{METADATA}, {places[0].broken}" if places else ""
+
+
 def _fault(place: Place, case: Case) -> str:
     if place.metadata is None:
         return f"{place.name}/{METADATA}: unreadable ({place.broken})"
@@ -287,14 +303,15 @@ class _Report:
 
     def oddities(self) -> Iterator[str]:
         """A sentence for each kind of folder or image that is not as usual."""
+        broken = [place for place in self.listing.places if place.name in self.folders.get("broken", ())]
         for kind, words in {
             "moved": f"sub-folders matched by their {METADATA}, not by their names: {{}}",
             "foreign": f"sub-folders of other prompts by their {METADATA}: {{}};"
             " --prompts folder scores each by its own",
-            "broken": f"sub-folders whose {METADATA} cannot be read, left out: {{}}",
+            "broken": f"sub-folders whose {METADATA} cannot be read, left out: {{}}{_first_fault(broken)}",
         }.items():
             if names := self.folders.get(kind):
-                yield words.format(f"{len(names):,} ({some(names)})")
+                yield words.replace("{}", f"{len(names):,} ({some(names)})", 1)
         for reason, what in {
             "unknown": "images of no case",
             "superfluous": f"images beyond --images-per-prompt {self.images_per_prompt}",
@@ -320,8 +337,9 @@ class _Report:
         root, case = self.listing.root, self.chosen[0].id if self.chosen else "CASE"
         there = self.listing.images[0]
         return (
-            f"none of its {len(self.listing.images):,} images is of a wanted prompt; there is {there}, expected "
-            f"{root / case / SAMPLES / '0000.png'}, or {root / f'{case}.png'}, or {root / f'{case}_0.png'}"
+            f"none of its {len(self.listing.images):,} images is of a wanted prompt, so none is scored; there is "
+            f"{there}, expected {root / case / SAMPLES / '0000.png'}, or {root / f'{case}.png'}, or "
+            f"{root / f'{case}_0.png'}"
         )
 
     def _short(self, path: Path) -> str:
@@ -363,6 +381,25 @@ def _sha256(path: Path | None) -> str | None:
 def content(fingerprint: Mapping[str, Any]) -> list[Any]:
     """The part of a fingerprint that decides what is seen."""
     return [fingerprint[key] for key in ("case", "index", "sha256", "fault")]
+
+
+def change(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> tuple[str, str]:
+    """What became of an image's file, and its name, from its fingerprints."""
+    there, is_there = bool(before and before["sha256"]), bool(now["sha256"])
+    kind = "changed" if there == is_there else "added" if is_there else "deleted"
+    return kind, str(now["file"] or (before or now)["file"] or f"{now['case']}/{now['index']}")
+
+
+def counted_changes(found: Iterable[tuple[str, str]]) -> str:
+    """How many files changed, were added and were deleted, and the first names of each.
+
+    >>> counted_changes([("deleted", "a.png"), ("changed", "b.png"), ("deleted", "c.png")])
+    '1 changed (b.png), 2 deleted (a.png, c.png)'
+    """
+    names: dict[str, list[str]] = {"changed": [], "added": [], "deleted": []}
+    for kind, name in found:
+        names[kind].append(name)
+    return ", ".join(f"{len(each):,} {kind} ({some(each)})" for kind, each in names.items() if each)
 
 
 def digest_of(prints: Iterable[Mapping[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,8 @@ def read(path: Path, max_objects: int = MAX_OBJECTS) -> list[dict[str, Any]]:
         try:
             lines[f"line {number}"] = _checked(json.loads(text))
         except json.JSONDecodeError as error:
-            raise UserError(f"--prompts {path}: line {number}: not JSON ({error})") from error
+            words = f"line {number}, column {error.colno}: not JSON ({error.msg}); expected a JSON object"
+            raise UserError(f"--prompts {path}: {words}") from error
         except _BadLine as error:
             raise UserError(f"--prompts {path}: line {number}: {error}") from error
     if not lines:
@@ -211,10 +213,62 @@ def _note_oddities(source: str, lines: Mapping[str, dict[str, Any]], max_objects
     if faults:
         shown = some([f"{where}: {fault}" for where, fault in faults.items()])
         note(f"{source}: {len(faults):,} of {len(lines):,} cases can never be right ({shown})")
+    contradicted = {where: line for where, line in lines.items() if _is_of_another_case(line)}
+    if contradicted:
+        where, line = next(iter(contradicted.items()))
+        note(
+            f"{source}: {len(contradicted):,} of {len(lines):,} prompts are word for word another GenEval case's, "
+            f"and images are scored by the include alone ({where}: {line['prompt']!r}, but its include asks for "
+            f"{_listed(line)})"
+        )
     twice = {where: names for where, line in lines.items() if where not in faults and (names := _named_twice(line))}
     if twice:
         shown = some([f"{where}: {names}" for where, names in twice.items()])
         note(f"{source}: cases that name a class twice, where the same objects answer both: {len(twice):,} ({shown})")
+
+
+@functools.cache
+def _asked_by_prompt() -> dict[str, set[str]]:
+    """What GenEval's own cases ask for, by their prompts."""
+    asked: dict[str, set[str]] = {}
+    for line in generate():
+        asked.setdefault(line["prompt"], set()).add(_asked(line))
+    return asked
+
+
+def _asked(line: Mapping[str, Any]) -> str:
+    """What must be there, whatever the order in which it is listed."""
+    include = line["include"]
+    items = [[item["class"], item["count"], item.get("color") or "", *_place(item, include)] for item in include]
+    return json.dumps(sorted(items))
+
+
+def _place(item: Mapping[str, Any], include: Sequence[Mapping[str, Any]]) -> list[str]:
+    relation, target = item.get("position") or ("", None)
+    return [relation, "" if target is None else include[target]["class"]]
+
+
+def _is_of_another_case(line: Mapping[str, Any]) -> bool:
+    """Whether the words are those of a case of GenEval that asks for something else.
+
+    >>> bench = generate()[0]
+    >>> _is_of_another_case(bench), _is_of_another_case({**bench, "include": [{"class": "dog", "count": 1}]})
+    (False, True)
+    """
+    asked = _asked_by_prompt().get(line["prompt"])
+    return asked is not None and _asked(line) not in asked
+
+
+def _listed(line: Mapping[str, Any]) -> str:
+    """What a line includes, in words.
+
+    >>> _listed({"include": [{"class": "dog", "count": 2, "color": "red"}, {"class": "cat", "count": 1}]})
+    '2 red dog, 1 cat'
+    """
+    return ", ".join(
+        " ".join(str(word) for word in (item["count"], item.get("color"), item["class"]) if word)
+        for item in line["include"]
+    )
 
 
 def _named_twice(line: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from evals.core.records import alike, causes_of, counted_causes, unlabelled
 from evals.core.vocabulary import TASKS
-from evals.metrics import statistics
+from evals.metrics import statements, statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -193,11 +193,13 @@ def _missing(
 def headline(scores: dict[str, Any]) -> dict[str, Any]:
     """The few numbers that end a run."""
     score = scores["overall"]["score"]
+    unknown = statements.why_no_interval(score)
     return {
         **{name: scores[name] for name in ("suite", "world", "model", "detector")},
         **({"wording": scores["wording"]} if scores.get("wording") else {}),
         "overall": score["value"],
         "interval_95": [score["low"], score["high"]],
+        **({"no_interval": unknown} if unknown else {}),
         "images": score["n"],
         "prompts": score["clusters"],
         "tasks": {tag: block["score"]["value"] for tag, block in scores["tasks"].items()},

@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from evals.metrics import statistics
+from evals.metrics import statements, statistics
 
 _TITLES = {
     "single_object": "single object",
@@ -100,6 +100,8 @@ def _layout_table(scores: dict[str, Any]) -> Table:
     caption = "detected against planned boxes, class by class\n"
     caption += "box IoU: 0 where nothing was found; recall: share of boxes with IoU ≥ 0.5\n"
     caption += "offset: distance of the centres as a share of the image's sides"
+    named = ((f"{name} ({title})", block["layout"][name]) for title, block in _rows(scores) for name in measures)
+    caption += "".join(f"\n{line}" for line in statements.no_intervals(named))
     table = _table("How drawings keep to their plans", columns, caption)
     for title, block in _rows(scores):
         cells = [str(block["layout"]["iou"]["n"])]

@@ -20,6 +20,8 @@ from evals.generators import registry as generators
 from evals.harness.engines import ENGINES
 from evals.harness.plan import CommandLine, make_plan
 from evals.harness.runner import STAGES, run
+from got.util.cli import console as make_console
+from got.util.cli import may_be_cut_off
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +44,8 @@ run is only printed again.
 --from observe and --from verdict redo the later stages of the run in --output; flags not given are that run's own.
 The last line on standard output is one JSON object with the headline numbers. Exit codes: 0 done, also where some
 images are missing (they are counted, and the score has bounds); 1 nothing was scored, or --doctor found problems;
-2 a mistake in the command or a broken set-up; 130 interrupted. One line on standard error says what is wrong.
+2 a mistake in the command or a broken set-up; 130 interrupted; 141 nobody read the output on (| head). One line on
+standard error says what is wrong.
 """
 
 _OF_EDITS = {"photographs": "", "stage": "verdict"}
@@ -78,10 +81,20 @@ def _scale(text: str) -> float:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    names = {name.strip() for name in text.split(",") if name.strip()}
-    if not names:
-        raise argparse.ArgumentTypeError(f"expected names with commas between them but got {text!r}")
-    return tuple(sorted(names))
+    """Names between commas; or of a JSON list, whose names may have commas.
+
+    >>> _names("b, a"), _names('["a, b", "c"]')
+    (('a', 'b'), ('a, b', 'c'))
+    """
+    names: list[object] = [name.strip() for name in text.split(",") if name.strip()]
+    if text.lstrip().startswith("["):
+        try:
+            names = list(json.loads(text))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f'expected a JSON list, as ["a, b"], but got {text} ({error})') from error
+    if not names or not all(isinstance(name, str) for name in names):
+        raise argparse.ArgumentTypeError(f"expected names with commas between them, or a JSON list, but got {text!r}")
+    return tuple(sorted({str(name) for name in names}))
 
 
 def _chain(text: str) -> str:
@@ -124,8 +137,9 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         "--tasks",
         type=_names,
         default=(),
-        metavar="A,B",
-        help="only prompts of these tasks (of edits: categories), which keep their ids (default: all)",
+        metavar="A,B|LIST",
+        help="only prompts of these tasks (of edits: categories), which keep their ids; a JSON list where a name has a"
+        """ comma: '["left, right", "counting"]' (default: all)""",
     )
     add("--limit", type=_count, metavar="N", help="only N prompts, spread evenly over the tasks (default: all)")
     add("--images-per-prompt", type=_count, default=4, metavar="N", help="(default: %(default)s)")
@@ -277,10 +291,14 @@ class Exit:
 
 @contextlib.contextmanager
 def clear_errors(name: str) -> Iterator[Exit]:
-    """Ends a command the way a person wants it: one line for their own mistakes and for Ctrl-C, no traceback."""
+    """Ends a command the way a person wants it: one line for their own mistakes and for Ctrl-C, no traceback.
+
+    Raises:
+        SystemExit: As of `got.util.cli.may_be_cut_off`.
+    """
     end = Exit()
     try:
-        with _stoppable():
+        with may_be_cut_off(), _stoppable():
             yield end
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
@@ -300,11 +318,11 @@ def main(suite: Suite, argv: Sequence[str] | None = None) -> int:
 
 def _main(suite: Suite, words: Sequence[str]) -> int:
     command = parse(suite, words)
-    plan = make_plan(suite, command, prepare=set_threads)
     if command.args.doctor:
         from evals.harness import doctor
 
-        return doctor.main(plan)
+        return doctor.main(suite, command, prepare=set_threads)
+    plan = make_plan(suite, command, prepare=set_threads)
     if command.args.dry_run:
         print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}))
         return 0
@@ -317,10 +335,7 @@ def _main(suite: Suite, words: Sequence[str]) -> int:
 
 
 def _show(suite: Suite, scores: dict[str, Any], output: Path) -> None:
-    from rich.console import Console
-
-    # Without a terminal rich assumes 80 columns and would break the tables of a log file.
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # a run's words are no markup
+    console = make_console()
     for table in suite.tables(scores):
         console.print(table)
     print(json.dumps({**suite.headline(scores), "run": str(output)}), flush=True)

@@ -20,14 +20,18 @@ from evals.core.protocols import Tools
 from evals.core.records import Case, Sample, UserError, world_of
 from evals.generators import registry as generators
 from evals.generators.oracle import OracleGenerator
-from evals.harness.plan import is_detected
+from evals.harness.plan import embedder_of, is_detected, make_plan, resolve_device
+from got.util.cli import console as make_console
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator, Sequence
 
     from PIL import Image
     from rich.table import Table
 
+    from evals.core.protocols import Suite
+    from evals.harness.plan import CommandLine
     from evals.harness.runner import Plan
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -102,21 +106,21 @@ VERDICTS: tuple[tuple[str, Case, tuple[Any, ...], bool], ...] = (
 """Hand-made detections (class, score, box, colour) and whether they are right for a case."""
 
 
-def main(plan: Plan) -> int:
+def main(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -> int:
     """Look at everything, print a table, and end with one line of JSON.
 
     Args:
-        plan: What the command would do.
+        suite: The benchmark.
+        command: What a run would be asked for.
+        prepare: Called once before the first model is built.
 
     Returns:
         0 if all is well, else 1.
     """
-    from rich.console import Console
-
-    checks = list(examine(plan))
+    checks = list(examine(suite, command, prepare))
     problems = list(dict.fromkeys(check.problem for check in checks if check.problem))
     notes = [check.note for check in checks if check.note]
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False)  # paths and errors are no markup
+    console = make_console()
     console.print(_table(checks))
     for kind, style, lines in (("note", "yellow", notes), ("problem", "red", problems)):
         for line in lines:
@@ -142,9 +146,15 @@ def _table(checks: Sequence[Check]) -> Table:
     return table
 
 
-def examine(plan: Plan) -> Iterator[Check]:
+def examine(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -> Iterator[Check]:
     """All checks, cheap ones first. One that fails does not stop the others."""
-    device = functools.cache(lambda: str(plan.machine()["device"]))
+    args = command.args
+
+    @functools.cache
+    def device() -> str:
+        prepare()
+        return resolve_device(args.device)
+
     yield from _libraries()
     yield _guarded("MMDetection", _mmdetection)
     yield _guarded("device", lambda: _device(device()))
@@ -152,24 +162,31 @@ def examine(plan: Plan) -> Iterator[Check]:
         yield _weights(place, ASSETS / place)
     mini = generators.weights_place("got", "", "mini")
     yield _weights("got mini", mini) if mini else Check(name="got mini", found="none", problem="got is not installed")
-    if plan.suite.name == "geneval":
-        yield _guarded("scorer self-test", lambda: _scorer(plan))
-        yield _guarded("detector and CLIP self-test", lambda: _pictures(plan))
-    yield from _given(plan, device)
+    if suite.name == "geneval":
+        yield _guarded("scorer self-test", lambda: _scorer(suite, args))
+        yield _guarded("detector and CLIP self-test", lambda: _pictures(suite, args))
+    yield from _given(suite, command, prepare, device)
 
 
-def _given(plan: Plan, device: Callable[[], str]) -> Iterator[Check]:
+def _given(
+    suite: Suite, command: CommandLine, prepare: Callable[[], None], device: Callable[[], str]
+) -> Iterator[Check]:
     """What the command names, loaded and tried as a run would."""
     from evals.detectors.registry import make_detector
     from evals.embedders.registry import make_embedder
 
-    args = plan.args
+    args = command.args
+    args.embedder = embedder_of(args)
     pictures = _flawless()
     model, detector, embedder = (f"--{role} {getattr(args, role)}" for role in ("model", "detector", "embedder"))
     model += f" --checkpoint {args.checkpoint}" if args.model == "got" and args.checkpoint != "mini" else ""
 
+    @functools.cache
+    def plan() -> Plan:
+        return make_plan(suite, command, prepare=prepare)
+
     def draws() -> Check:
-        return Check(name=model, found=f"{plan.make_generator().name} is ready")
+        return Check(name=model, found=f"{plan().make_generator().name} is ready")
 
     def finds() -> Check:
         found = make_detector(args.detector, device()).detect(pictures)
@@ -183,16 +200,16 @@ def _given(plan: Plan, device: Callable[[], str]) -> Iterator[Check]:
         return Check(name=embedder, found=f"vectors of {vectors.shape[1]} numbers", problem=problem)
 
     def prepares() -> Check:
-        assert plan.suite.prepare is not None
-        plan.suite.prepare(plan.make_tools(), args)
-        return Check(name=f"{plan.suite.name}'s measures", found="ready")
+        assert suite.prepare is not None
+        suite.prepare(plan().make_tools(), args)
+        return Check(name=f"{suite.name}'s measures", found="ready")
 
     checks = [_guarded(model, draws)]
     checks += [_guarded(detector, finds)] if is_detected(args) else []
     checks += [_guarded(embedder, embeds)]
     yield from checks
-    if plan.suite.prepare is not None and not any(check.problem for check in checks):
-        yield _guarded(f"{plan.suite.name}'s measures", prepares)
+    if suite.prepare is not None and not any(check.problem for check in checks):
+        yield _guarded(f"{suite.name}'s measures", prepares)
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:
@@ -250,8 +267,7 @@ def _weights(name: str, place: Path) -> Check:
     return Check(name=name, found="\n".join(parts))
 
 
-def _scorer(plan: Plan) -> Check:
-    suite, args = plan.suite, plan.args
+def _scorer(suite: Suite, args: argparse.Namespace) -> Check:
     wrong = []
     for name, case, detections, right in VERDICTS:
         keys = ("name", "score", "box_xyxy_px", "color")
@@ -275,12 +291,11 @@ def _samples() -> list[Sample]:
     return [Sample(case=case, index=0, seed=number) for number, case in enumerate(PICTURES)]
 
 
-def _pictures(plan: Plan) -> Check:
+def _pictures(suite: Suite, args: argparse.Namespace) -> Check:
     """Detector and CLIP of icons on flawless pictures: each passes its own prompt and fails the next one's."""
     from evals.detectors.registry import make_detector
     from evals.embedders.registry import make_embedder
 
-    suite, args = plan.suite, plan.args
     detector = args.detector if world_of(args) == "icon world" else "icon"
     tools = Tools(detector=make_detector(detector), embedder=make_embedder("icon"), oracle_render=None)
     samples, images = _samples(), _flawless()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from evals.core import folder_listing, provenance
 from evals.core.protocols import Tools
 from evals.core.records import UserError, note, world_of
-from evals.detectors.registry import CHOICES
+from evals.detectors.registry import CHOICES, check_detector
+from evals.embedders.registry import check_embedder
 from evals.generators import folder_images
 from evals.generators import registry as generators
 from evals.generators.dataset_images import PICTURES
@@ -125,8 +126,12 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
     args = command.args
     name, argument = generators.parse_model(args.model)
     _refuse_idle(name, args, command.given)
-    if args.embedder == "auto":
-        args.embedder = ICON_EMBEDDER if world_of(args) == "icon world" else PHOTO_EMBEDDER
+    args.embedder = embedder_of(args)
+    # The doctor tries each by itself; judging looks at nothing, and a run may outlive what looked at its images.
+    if not args.doctor and args.start != "verdict":
+        if is_detected(args):
+            check_detector(args.detector)
+        check_embedder(args.embedder)
     every = suite.load_cases(args)
     cases = spread(of_tasks(every, args.tasks), args.limit)
     _refuse_unchosen_detector(command, name, cases)
@@ -138,7 +143,7 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
     @functools.cache
     def device() -> str:
         prepare()
-        return _resolve_device(args.device)
+        return resolve_device(args.device)
 
     return Plan(
         suite=suite,
@@ -167,6 +172,12 @@ def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -
     )
 
 
+def embedder_of(args: argparse.Namespace) -> str:
+    """The embedder that is given, or the companion of the detector."""
+    companion = ICON_EMBEDDER if world_of(args) == "icon world" else PHOTO_EMBEDDER
+    return companion if args.embedder == "auto" else str(args.embedder)
+
+
 def of_tasks(cases: Sequence[Case], tasks: Sequence[str]) -> list[Case]:
     """The cases of some tasks, which keep their ids; of all where none is named.
 
@@ -181,7 +192,9 @@ def of_tasks(cases: Sequence[Case], tasks: Sequence[str]) -> list[Case]:
     known = dict.fromkeys(case.tag for case in cases)
     unknown = [name for name in tasks if name not in known]
     if unknown:
-        raise UserError(f"--tasks: {', '.join(unknown)} is no task here; the tasks are {', '.join(known)}")
+        # A name with a comma is quoted: it is one name, and only a JSON list can give it.
+        said, tasks_are = (", ".join(json.dumps(x) if "," in x else x for x in names) for names in (unknown, known))
+        raise UserError(f"--tasks: {said} is no task here; the tasks are {tasks_are}")
     return [case for case in cases if not tasks or case.tag in tasks]
 
 
@@ -354,7 +367,12 @@ def _options(args: argparse.Namespace, argument: str, device: str, folder: Assig
     )
 
 
-def _resolve_device(name: str) -> str:
+def resolve_device(name: str) -> str:
+    """A device that torch can use here: the one named, or for ``auto`` a GPU if there is one.
+
+    Raises:
+        UserError: There is no such device.
+    """
     import torch
 
     if name == "auto":

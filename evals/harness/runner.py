@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.core import contact_sheets
-from evals.core.folder_listing import some
 from evals.core.progress import Progress
 from evals.core.records import Sample, UserError, note, sample_seed
 from evals.core.run_directory import (
@@ -28,7 +27,7 @@ from evals.core.run_directory import (
     write_atomic,
     write_lines,
 )
-from evals.generators.folder_images import content
+from evals.generators.folder_images import change, content, counted_changes
 from evals.harness.worker import Failed, RecordedImages, Worker, check_classes
 
 if TYPE_CHECKING:
@@ -307,8 +306,8 @@ def _write_folder(plan: Plan, directory: RunDirectory, spec: dict[str, Any]) -> 
     directory.write_json(directory.spec, {**spec, "arguments": arguments})
 
 
-def _changed_images(plan: Plan, directory: RunDirectory, old: dict[str, Any]) -> dict[Key, str]:
-    """The samples whose file in the user's folder has changed, with its name.
+def _changed_images(plan: Plan, directory: RunDirectory, old: dict[str, Any]) -> dict[Key, tuple[str, str]]:
+    """The samples whose file in the user's folder is another: ``changed``, ``added`` or ``deleted``, and its name.
 
     Args:
         plan: The command's plan.
@@ -326,22 +325,25 @@ def _changed_images(plan: Plan, directory: RunDirectory, old: dict[str, Any]) ->
     known = sum(bool(line["sha256"]) for line in before.values())
     if plan.start is not None or not before or not same_otherwise:
         return {}
-    names = {key: str(now[key]["file"] or before[key]["file"]) for key in changed}
+    found = {key: change(before.get(key), now[key]) for key in changed}
     if 2 * len(replaced) > known:
-        what = f"{len(replaced):,} of its {known:,} images have changed: {some([*names.values()])}"
+        what = f"of its {known:,} images {counted_changes([found[key] for key in replaced])}"
         advice = "choose another --output or redo this one with --from generate"
         raise UserError(f"{directory.path} was made with other files ({what}); {advice}")
-    return names
+    return found
 
 
-def _redo_images(plan: Plan, directory: RunDirectory, spec: dict[str, Any], changed: dict[Key, str]) -> None:
+def _redo_images(
+    plan: Plan, directory: RunDirectory, spec: dict[str, Any], changed: dict[Key, tuple[str, str]]
+) -> None:
     """Forgets changed samples, so that they are done again, and says which; not before it is known that they can be."""
     plan.machine()
     plan.make_generator()
     plan.make_tools()
-    names = some([*changed.values()])
-    total = len(plan.sources)
-    note(f"{len(changed):,} of {total:,} images have changed since this run was made: done again ({names})")
+    redone = [batch for batch in _batches(plan) if any(_key(sample) in changed for sample in batch)]
+    others = sum(map(len, redone)) - len(changed)
+    what = f"of {len(plan.sources):,} images {counted_changes(changed.values())} since this run was made: done again"
+    note(f"{what}, with {others:,} others of the same batches" if others else what)
     directory.scores.unlink(missing_ok=True)
     for log in (directory.chains, directory.observations, directory.failures):
         write_lines(log, [line for line in read_lines(log)[0] if key_of(line) not in changed])
@@ -367,10 +369,15 @@ def _check_identity(plan: Plan, old: dict[str, Any], directory: RunDirectory) ->
     raise UserError(f"{directory.path} was made with other {what} ({'; '.join(refused)}); {advice}")
 
 
+def _batches(plan: Plan) -> list[list[Sample]]:
+    """The samples in fixed slices, each drawn and observed as a whole."""
+    samples = plan.samples
+    return [samples[i : i + plan.batch_size] for i in range(0, len(samples), plan.batch_size)]
+
+
 def _compute(plan: Plan, directory: RunDirectory, logs: _Logs) -> None:
     """Draws and observes every batch that is not complete in the logs, or in which a sample is tried again."""
-    samples = plan.samples
-    batches = [samples[i : i + plan.batch_size] for i in range(0, len(samples), plan.batch_size)]
+    samples, batches = plan.samples, _batches(plan)
     done = (logs.observations.keys() | logs.failures.keys()) - logs.retried
     pending = [batch for batch in batches if any(_key(sample) not in done for sample in batch)]
     if not pending:

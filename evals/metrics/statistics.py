@@ -401,26 +401,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def wording(difference: Difference, p_value: float | None = None) -> str:
-    """What may be said of a difference.
-
-    Args:
-        difference: As `paired_difference` gives it.
-        p_value: Its p value after a correction, if there are several comparisons.
-
-    >>> rng = np.random.default_rng(0)
-    >>> wording(paired_difference([0.0] * 40, [0.75, 1.0] * 20, rng))
-    'better'
-    >>> wording(paired_difference([0.5, 1.0, 0.0, 0.25] * 9, [0.5, 0.75, 0.25, 0.25] * 9, rng))
-    'not distinguishable (36 cases, interval 0.16 wide)'
-    """
-    sure = difference.distinguishable and (p_value is None or p_value < 2 * _TAIL)
-    if sure:
-        return "better" if difference.value > 0 else "worse"
-    width = difference.high - difference.low
-    return f"not distinguishable ({difference.cases} cases, interval {width:.2f} wide)"
-
-
 # ------------------------------------------------------------------------------------------------------------ planning
 def minimum_detectable_difference(changes: ArrayLike, power: float = 0.8) -> float:
     """The smallest true mean change that a paired comparison of so many cases finds with probability `power`.

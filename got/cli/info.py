@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from got.cli.parser import CommandError
 from got.model.config import CONFIGS
 from got.util.cli import read_object
-from got.util.hub import locate
+from got.util.hub import locate, read_index
 from got.util.weight_files import fault, read_header
 
 if TYPE_CHECKING:
@@ -34,15 +34,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return needed
     if arguments.batch_size or arguments.size:
         raise CommandError("--batch-size and --size have an effect with --memory only")
-    folder = locate(arguments.checkpoint)
-    index = read_object(folder / "model_index.json", CommandError)
-    if index.get("_class_name") != "GoTPipeline":
-        raise CommandError(f"Expected a GoTPipeline in {folder} but found {index.get('_class_name')}")
+    if arguments.named is not None and arguments.checkpoint is not None:
+        raise CommandError(f"Expected one checkpoint but got {arguments.checkpoint} and --checkpoint {arguments.named}")
+    names = [name for name in (arguments.checkpoint, arguments.named) if name is not None]
+    folder = locate(names[0] if names else "mini")
+    index = read_index(folder)
     scale = index.get("scale", "mini")
     if scale not in CONFIGS:
         raise CommandError(f"Expected scale to be one of {', '.join(CONFIGS)} but got {scale!r}")
-    names = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
-    parts = {name: _part(folder / name, index[name][1]) for name in sorted(names)}
+    listed = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
+    parts = {name: _part(folder / name, index[name][1]) for name in sorted(listed)}
     config = CONFIGS[scale]
     channels, side = (_entry(folder / part / "config.json", name, kind) for part, name, kind in _SIZES)
     factor = 2 ** (len(channels) - 1)

@@ -188,9 +188,10 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "checkpoint", nargs="?", default="mini", metavar="mini|PATH|HUB_ID", help="default: %(default)s"
+        "checkpoint", nargs="?", metavar="mini|PATH|HUB_ID", help="the same as --checkpoint (default: mini)"
     )
     add = parser.add_argument
+    add("--checkpoint", dest="named", metavar="mini|PATH|HUB_ID", help="weights, as of the other commands")
     add("--memory", action="store_true", help="instead, count what GoT-6B needs of a GPU; no checkpoint is read")
     add("--batch-size", type=_count, metavar="N", help="for --memory: pictures at a time (default: 1)")
     add("--size", type=_side, metavar="PX", help="for --memory: side of a picture (default: 1024)")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from got.finetune.recipes import RECIPES, Run, changed
+from got.util.cli import may_be_cut_off
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@may_be_cut_off()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; a user's mistake ends in one line and exit status 2."""
     options = build_parser().parse_args(arguments)

@@ -16,7 +16,7 @@ from got.iconworld.glyphs import DRAWINGS, aspect
 from got.iconworld.render import render
 from got.iconworld.scenes import BACKGROUNDS, Scene, SceneObject, sample_scene, stable_rng
 from got.iconworld.vocabulary import CLASSES, COLORS
-from got.util.cli import answer
+from got.util.cli import answer, may_be_cut_off
 
 _ICON_PX = 72
 _LABEL_PX = 16
@@ -55,6 +55,7 @@ def draw_scenes(columns: int = 8, rows: int = 4, size_px: int = 128) -> Image.Im
     return sheet
 
 
+@may_be_cut_off()
 def main() -> int:
     """Entry point of `python -m got.iconworld`."""
     parser = argparse.ArgumentParser(

@@ -33,6 +33,7 @@ import torch
 
 from got.model.config import CONFIGS
 from got.train.trainer import Plan, _checkpoint
+from got.util.cli import may_be_cut_off
 from got.util.hub import MINI_PATH
 from got.util.precision import reuse_memory
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from got.model.config import GoTConfig
 
 
+@may_be_cut_off()
 def main(arguments: Iterable[str] | None = None, config: GoTConfig = CONFIGS["mini"]) -> int:
     """Entry point of `python -m got.train`; `config` has the sizes of the networks and the images."""
     from got.train import decoder, edits, export, grounding, reasoner, unet, vae, vision

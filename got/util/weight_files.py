@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from got.util.hub import first_line, missing_model
+
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 """Of files that hold weights."""
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -94,7 +96,15 @@ def fault_in(folder: Path) -> str | None:
 
 
 def why(place: str | Path, error: Exception) -> str:
-    """Why a folder or hub id could not be loaded, in one line: what is wrong with a file of it, or else the error."""
+    """Why a folder or hub id could not be loaded, in one line: what is wrong with a file of it, or else the error.
+
+    >>> why("no/where/at", OSError("Repo id must be in the form ..."))
+    'neither a folder here nor the form of a hub id (owner/name)'
+    """
+    if not Path(place).exists():
+        # The hub's own messages are a page of text, of which the first line says all.
+        tried = f"no folder {Path(place).absolute()}, and not to be had from the hub ({first_line(error)[:200]})"
+        return missing_model(str(place)) or tried
     return fault_in(Path(place)) or " ".join(str(error).split())[:300] or type(error).__name__
 
 

@@ -1,6 +1,7 @@
 """The command line: what it teaches, what it refuses and how, and what it prints last."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from evals.geneval import suite
 from evals.harness import cli
 from evals.harness import plan as setup
 from evals.harness.runner import run
+from got.util.cli import may_be_cut_off
 
 ROOT = Path(__file__).resolve().parents[2]
 ORACLE = ["--model", "oracle", "--images-per-prompt", "2", "--limit", "12", *TOOLS]
@@ -197,7 +199,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, monkeypa
 
 @pytest.mark.parametrize(
     ("detector", "embedder"),
-    [("icon", "icon"), ("icon:mine.safetensors", "icon"), ("mask2former", "openclip:ViT-L-14/openai")],
+    [("icon", "icon"), (f"icon:{setup.ICON_WEIGHTS['detector']}", "icon"), ("mask2former", "openclip:ViT-L-14/openai")],
 )
 def test_a_detector_brings_its_companion(detector, embedder):
     command = cli.parse(suite.SUITE, ["--model", "oracle", "--detector", detector])
@@ -247,3 +249,58 @@ def test_versions_and_commit_are_those_of_this_program():
     assert provenance.package_versions()["numpy"] == np.__version__
     known = provenance.commit()
     assert known["commit"] is None or len(known["commit"]) == 40
+
+
+# -------------------------------------------------------------------------------------------------- names and pipes
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--detector", "nonsense"], "Expected a detector among"),
+        (["--detector", "icon:gone.safetensors"], "gone.safetensors does not exist"),
+        (["--detector", "mask2former:gone.pth"], "gone.pth does not exist"),
+        (["--detector", "gone.safetensors"], "gone.safetensors does not exist"),
+        (["--detector", "hf:./gone"], "hf:./gone cannot be loaded: neither a folder here nor the form of a hub id"),
+        (["--detector", "hf"], "expected a folder or a hub id"),
+        (["--detector", "icon", "--embedder", "clip"], "Expected an embedder among"),
+        (["--detector", "icon", "--embedder", "openclip:./gone"], "openclip:./gone: there is no folder gone"),
+        (["--detector", "icon", "--embedder", "openclip:bare"], "openclip:bare: bare has no open_clip_config.json"),
+    ],
+)
+def test_names_that_can_be_nothing_are_refused_before_a_folder_is_listed(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bare").mkdir()
+    monkeypatch.setattr("evals.core.folder_listing.list_folder", pytest.fail)
+    for dry in ([], ["--dry-run"]):
+        assert cli.main(suite.SUITE, ["--model", "folder:images", *words, *dry]) == 2
+        out, err = capsys.readouterr()
+        assert message in err
+        assert (out, len(err.splitlines())) == ("", 1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evals.geneval", "--model", "oracle", "--dry-run"],
+        ["evals.ablation", "--help"],
+        ["reports", "--help"],
+        ["got", "info"],
+        ["got.data", "--help"],
+        ["got.finetune", "--help"],
+        ["got.iconworld", "--help"],
+    ],
+)
+def test_a_command_whose_output_nobody_reads_ends_without_a_traceback(words):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        ended = subprocess.run([sys.executable, "-m", *words], stdout=write, stderr=subprocess.PIPE, cwd=ROOT)
+    finally:
+        os.close(write)
+    assert ended.stderr == b""
+    # Of a help that is longer than its buffer, argparse itself takes no notice that nobody reads it.
+    assert ended.returncode in ((0, 141) if "--help" in words else (141,))
+
+
+def test_a_broken_pipe_that_is_not_the_commands_output_is_an_error_as_any_other(capsys):
+    with pytest.raises(BrokenPipeError), may_be_cut_off():
+        raise BrokenPipeError("a judge's connection")

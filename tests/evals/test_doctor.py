@@ -108,11 +108,21 @@ def test_every_suite_is_examined(capsys):
     [
         (("--model", "oracle", "--compile"), "--compile has no effect with --model oracle"),
         (("--model", "folder:nowhere", "--detector", "icon"), "--model folder:nowhere: no such folder"),
+        (("--model", "folder:nowhere"), "--model folder:nowhere needs --detector"),
     ],
 )
-def test_mistakes_of_the_command_itself_are_refused_as_in_a_run(capsys, words, message):
-    assert cli.main(SUITE, ["--doctor", *words]) == 2
-    assert message in capsys.readouterr().err
+def test_a_command_that_cannot_be_run_is_a_line_of_the_table(capsys, words, message):
+    code, shown, report = run(dataclasses.replace(SUITE, name="quick"), capsys, *words)
+    assert code == 1
+    (problem,) = report["problems"]
+    assert message in problem
+    assert {"packages", "device", "--detector icon", "--embedder icon"} <= set(report["found"])
+    assert "│ ✗ │ --model" in shown
+
+
+def test_a_mistake_of_the_command_line_is_refused_before_anything_is_examined(capsys):
+    assert cli.main(SUITE, ["--doctor", "--limit", "0"]) == 2
+    assert "expected a whole number from 1 up but got 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [RuntimeError("operator torchvision::nms does not exist"), ImportError("no scipy")])

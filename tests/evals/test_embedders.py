@@ -107,6 +107,19 @@ def test_an_unknown_embedder_is_refused(spec):
         make_embedder(spec)
 
 
+def test_a_folder_that_open_clip_did_not_save_says_what_it_lacks(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UserError) as raised:
+        make_embedder(f"openclip:{tmp_path}")
+    assert f"{tmp_path} has no open_clip_config.json; expected a folder that open_clip saved" in str(raised.value)
+    with pytest.raises(UserError, match=rf"there is no folder {tmp_path}/gone"):
+        make_embedder(f"openclip:{tmp_path}/gone")
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot be loaded") as raised:
+        make_embedder(f"openclip:{tmp_path}")
+    assert "\n" not in str(raised.value)
+
+
 def test_an_unknown_model_or_tag_is_refused():
     with pytest.raises(UserError, match="knows no model 'ViT-Q-14'"):
         make_embedder("openclip:ViT-Q-14/openai")

@@ -79,7 +79,7 @@ def test_a_changed_image_alone_is_done_again_and_named(scored, capsys):
     scores = run(folder_plan(output, *words, detector=detector))
     assert detector.seen == 1
     name = changed.relative_to(images).as_posix()
-    assert f"note: 1 of 12 images have changed since this run was made: done again ({name})" in capsys.readouterr().err
+    assert f"note: of 12 images 1 changed ({name}) since this run was made: done again\n" in capsys.readouterr().err
     again = lines(output / "chains.jsonl")
     assert [old["sha256"] != new["sha256"] for old, new in zip(log, again, strict=True)] == [i == 3 for i in range(12)]
     assert scores["images"]["n"] == 12
@@ -88,6 +88,26 @@ def test_a_changed_image_alone_is_done_again_and_named(scored, capsys):
     run(folder_plan(fresh, *words))
     assert contents(fresh) == contents(output) != before, "as if it had been made so at once"
     assert held(output) == held(fresh) == {"images": 12, "used": 12}
+
+
+def test_changed_added_and_deleted_images_are_told_apart_and_all_that_is_redone_is_counted(scored, capsys):
+    output, images, words = scored
+    first, second, third, *_ = sorted(images.glob("*/samples/0001.png"))
+    data = first.read_bytes()
+    first.unlink()
+    run(folder_plan(output, *words))  # without one image, which is then added
+    first.write_bytes(data)
+    put(second, 77)
+    third.unlink()
+    capsys.readouterr()
+    detector = CountingDetector()
+    run(folder_plan(output, *words, "--batch-size", "4", detector=detector))
+    said = capsys.readouterr().err
+    names = [path.relative_to(images).as_posix() for path in (first, second, third)]
+    added, changed, deleted = names
+    assert f"of 12 images 1 changed ({changed}), 1 added ({added}), 1 deleted ({deleted}) since this run" in said
+    assert "done again, with 5 others of the same batches" in said
+    assert detector.seen == 8 - 1
 
 
 def whole(folder):
@@ -162,7 +182,7 @@ def test_other_images_altogether_are_another_run(scored):
     output, images, words = scored
     for number, path in enumerate(sorted(images.glob("*/samples/*.png"))):
         put(path, number)
-    with pytest.raises(UserError, match=r"other files \(12 of its 12 images have changed: .*/0000\.png, .* --from gen"):
+    with pytest.raises(UserError, match=r"other files \(of its 12 images 12 changed \(.*/0000\.png, .* --from gen"):
         run(make_plan(output, *words))
     (output / "sources.jsonl").rename(output / "gone")
     with pytest.raises(UserError, match=r"other files \(folder_sha256.*choose another --output or .* --from generate"):
@@ -230,10 +250,10 @@ def test_runs_of_earlier_versions_are_still_read_and_know_their_images_from_then
     assert held(output) == {"images": 12, "used": 12}
     put(sorted(images.glob("*/samples/0001.png"))[1], 77)
     run(folder_plan(output, *words))
-    assert "1 of 12 images have changed" in capsys.readouterr().err
+    assert "of 12 images 1 changed" in capsys.readouterr().err
     for number, path in enumerate(sorted(images.glob("*/samples/*.png"))):
         put(path, number)
-    with pytest.raises(UserError, match="12 of its 12 images have changed"):
+    with pytest.raises(UserError, match="of its 12 images 12 changed"):
         run(make_plan(output, *words))
 
 
@@ -352,8 +372,8 @@ def test_genevals_own_prompts_from_a_folder_are_genevals(drawn, tmp_path):
     ("text", "message"),
     [
         ('{"prompt": "x"}', r"0/metadata\.jsonl: the line has no include and no tag; expected tag, include and prompt"),
-        ("[1]", r"0/metadata\.jsonl: expected one JSON object with a prompt"),
-        ("{", r"0/metadata\.jsonl: Expecting"),
+        ("[1]", r"0/metadata\.jsonl: a list; expected one JSON object with a prompt"),
+        ("{", r"0/metadata\.jsonl: line 1, column 2: not JSON \(.*; expected one JSON object"),
         (None, r"has no .*00000/metadata\.jsonl"),
     ],
 )
@@ -366,7 +386,7 @@ def test_bad_metadata_are_one_line(tmp_path, text, message):
 
 
 def test_the_folders_prompts_need_a_folder(tmp_path):
-    with pytest.raises(UserError, match="--tasks: expected names with commas between them but got ','"):
+    with pytest.raises(UserError, match="--tasks: expected names with commas between them, or a JSON list, but "):
         make_plan(tmp_path / "run", "--tasks", ",")
     with pytest.raises(UserError, match="--prompts folder is for --model folder:PATH, not for --model oracle"):
         make_plan(tmp_path / "run", "--prompts", "folder")
@@ -395,6 +415,20 @@ def test_an_unknown_task_is_answered_with_the_known_ones(tmp_path):
         UserError, match=r"--tasks: colour is no task here; the tasks are single_object, two_object, cou"
     ):
         make_plan(tmp_path, "--tasks", "counting,colour")
+
+
+def test_a_task_whose_name_has_a_comma_is_chosen_by_a_json_list(tmp_path):
+    tags = ["left, right", "counting"]
+    lines = [{**CASES[0].metadata, "tag": tag} for tag in (*tags, "other")]
+    (tmp_path / "own.jsonl").write_text(prompts.as_text(lines))
+    words = ["--prompts", str(tmp_path / "own.jsonl"), "--tasks"]
+    assert [case.tag for case in make_plan(tmp_path / "a", *words, json.dumps(tags)).cases] == tags
+    assert [case.tag for case in make_plan(tmp_path / "a", *words, '["left, right"]').cases] == tags[:1]
+    with pytest.raises(UserError, match=r'left, right is no task here; the tasks are "left, right", counting, other'):
+        make_plan(tmp_path / "a", *words, "left, right")
+    for bad in ('["a"', "[1]", "[]"):
+        with pytest.raises(UserError, match="JSON list"):
+            make_plan(tmp_path / "a", *words, bad)
 
 
 def test_categories_of_edits_are_chosen_the_same_way(tmp_path):

@@ -13,6 +13,7 @@ from evals.core.records import Case, Sample, UserError
 from evals.generators import folder_images
 from evals.generators import registry as generators
 from evals.generators.folder import FolderGenerator
+from evals.harness.plan import spread
 from evals.harness.runner import run
 
 
@@ -273,9 +274,39 @@ def test_where_every_image_is_missing_the_layout_is_shown(tmp_path):
     put(tmp_path / "a photo of a bench.png")
     (note,) = assign(tmp_path).notes
     assert note == (
-        f"none of its 1 images is of a wanted prompt; there is {tmp_path}/a photo of a bench.png, "
+        f"none of its 1 images is of a wanted prompt, so none is scored; there is {tmp_path}/a photo of a bench.png, "
         f"expected {tmp_path}/00003/samples/0000.png, or {tmp_path}/00003.png, or {tmp_path}/00003_0.png"
     )
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("place", ["{}.png", "{}/0.png"])
+def test_images_numbered_as_the_chosen_prompts_are_counted_are_noticed_at_the_start(tmp_path, first, place):
+    for number in range(first, first + 6):
+        put(tmp_path / place.format(number))
+    chosen = spread(CASES, 6)
+    (said,) = [note for note in assign(tmp_path, chosen=chosen, images=1).notes if "as many as the chosen" in note]
+    assert said.startswith(f"its numbers, {first} to {first + 5}, are as many as the chosen prompts")
+    ids = ", ".join(case.id for case in chosen[:3])
+    assert f"the chosen ones are {ids} and 3 more; name the images so" in said
+    assert not any("as many" in note for note in assign(tmp_path, chosen=CASES[:6], images=1).notes) or first
+    for number in range(first, first + 6):
+        tell(tmp_path, str(number), chosen[number - first].metadata)
+        put(tmp_path / f"{number}/0.png")
+    assert not any("as many" in note for note in assign(tmp_path, chosen=chosen, images=1).notes)
+
+
+def test_broken_metadata_is_named_with_its_line_and_column_and_what_is_expected(tmp_path):
+    put(tmp_path / "00003/samples/0.png")
+    (tmp_path / "00003/metadata.jsonl").write_text('{"tag": "counting"\n "prompt": 3}')
+    assigned = assign(tmp_path, images=1)
+    said = "00003/metadata.jsonl, line 2, column 2: not JSON (Expecting ',' delimiter); expected one JSON object"
+    assert any(said in note for note in assigned.notes)
+    assert "line 2, column 2: not JSON" in assigned.faults["00003"]
+    (tmp_path / "00003/metadata.jsonl").write_text("[]")
+    assert any("metadata.jsonl, a list; expected one JSON" in note for note in assign(tmp_path, images=1).notes)
+    (tmp_path / "00003/metadata.jsonl").write_bytes(b"\xff")
+    assert any("byte 0 is not UTF-8; expected" in note for note in assign(tmp_path, images=1).notes)
 
 
 def test_a_folder_without_images_is_a_mistake_and_the_right_one_is_named(tmp_path):

@@ -75,7 +75,7 @@ def _with_include(**changes):
 @pytest.mark.parametrize(
     ("line", "parts"),
     [
-        ("{", ["not JSON"]),
+        ("{", ["line 2, column 2: not JSON", "expected a JSON object"]),
         ("[]", ["list", "JSON object"]),
         ({"tag": "x", "prompt": "p"}, ["the line has no include", "expected tag, include and prompt"]),
         ({**GOOD, "exlude": []}, ["'exlude'", "expected 'exclude'"]),
@@ -114,6 +114,21 @@ def test_keys_that_nobody_needs_are_kept_and_noted_once(tmp_path, capsys):
         "keys that are kept but not used: 'detailed_caption', 'index', 'seed'",
         "lines that repeat an earlier one: 2; for intervals they are one prompt with it",
     ]
+
+
+def test_a_prompt_of_another_case_is_noted_once_with_an_example(tmp_path, capsys):
+    """Only words that are exactly another case's contradict an include: others may be a description of it."""
+    every = prompts.generate()
+    wrong = [{**every[0], "prompt": every[1]["prompt"]}, {**every[200], "prompt": every[300]["prompt"]}]
+    fine = [every[5], {**every[6], "prompt": "own words"}, {**every[180], "tag": "mine", "exclude": []}]
+    (tmp_path / "own").write_text(prompts.as_text([*fine, *wrong]))
+    prompts.read(tmp_path / "own")
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "word for word" in line]
+    assert said.startswith(f"note: --prompts {tmp_path}/own: 2 of 5 prompts are word for word another GenEval case's")
+    assert f"(line 4: {every[1]['prompt']!r}, but its include asks for 1 bench)" in said
+    (tmp_path / "own").write_text(prompts.as_text(every))
+    prompts.read(tmp_path / "own")
+    assert "word for word" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

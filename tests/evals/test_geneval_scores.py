@@ -58,6 +58,22 @@ def test_the_overall_score_is_the_mean_of_the_tasks():
     assert list(scores["tasks"]) == ["single_object", "counting"]
 
 
+def test_an_interval_of_null_has_its_reason():
+    cases, _ = two_tasks()
+    told = {"suite": "geneval", "world": "w", "model": "m", "detector": "d", "checkpoint": None, "reference": None}
+    said = geneval_scores.headline({**geneval_scores.summarize(cases, [], [], 2), **told})
+    assert (said["interval_95"], said["no_interval"]) == ([None, None], "nothing was scored")
+    fit = LayoutFit(ious=(0.5,), offsets=(0.1,))
+    outcomes = [Outcome(case="00000", correct=True, plan_correct=True, fit=fit)]
+    scores = {**geneval_scores.summarize(cases, outcomes, [], 2), **told}
+    assert "no_interval" not in geneval_scores.headline(scores)
+    console = Console(width=200, file=io.StringIO())
+    console.print(*tables.tables(scores))
+    shown = console.file.getvalue()
+    assert "no interval of iou (single object), offset (single object), iou (all images)" in shown
+    assert "one prompt or source image alone: resampling says nothing" in shown
+
+
 def test_a_missing_image_is_missing_and_not_wrong():
     cases, outcomes = two_tasks()
     failures = [

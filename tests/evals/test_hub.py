@@ -1,11 +1,14 @@
 """Checkpoints by name, in Python and in every command that takes one: from any working directory, in one line."""
 
+import re
 import shutil
 import traceback
 
 import pytest
 
 from evals.core.records import UserError
+from evals.detectors.registry import make_detector
+from evals.embedders.registry import make_image_embedder
 from evals.generators import registry as generators
 from evals.generators.diffusers_pipeline import make_diffusers
 from evals.generators.options import GeneratorOptions
@@ -68,6 +71,74 @@ def test_an_unknown_checkpoint_is_refused_in_one_line(name, message, load):
         load(name)
     assert "\n" not in str(raised.value)
     assert len("".join(traceback.format_exception(raised.value)).splitlines()) < 20
+
+
+@pytest.fixture
+def others(elsewhere):
+    """Folders that are no pipeline of ours."""
+    (elsewhere / "mini").mkdir()
+    for name, index in (
+        ("sd", '{"_class_name": "StableDiffusionPipeline"}'),
+        ("torn", '{"_class_name": '),
+        ("list", "[]"),
+    ):
+        (elsewhere / name).mkdir()
+        (elsewhere / name / "model_index.json").write_text(index)
+
+
+NO_PIPELINE = [
+    ("", "Expected mini, a folder or a hub id .* but got ''"),
+    (" ", "but got ' '"),
+    ("./mini", "mini has no model_index.json, so it is not a saved pipeline"),
+    ("./nowhere", "./nowhere is none of these"),
+    ("sd", "Expected a GoTPipeline in sd but found StableDiffusionPipeline"),
+    ("torn", "model_index.json is damaged, not valid JSON"),
+    ("list", "Expected a JSON object in list/model_index.json"),
+]
+
+
+@pytest.mark.parametrize(("name", "message"), [*NO_PIPELINE, (None, "but got None"), (3, "but got 3")])
+@pytest.mark.parametrize("load", [checkpoint.load, GoTPipeline.from_pretrained, ReferencePipeline.from_pretrained])
+def test_what_is_no_pipeline_is_refused_in_one_line_and_the_hub_is_not_asked(others, monkeypatch, name, message, load):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", pytest.fail)
+    with pytest.raises(CheckpointError, match=message) as raised:
+        load(name)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "message"), NO_PIPELINE)
+@pytest.mark.parametrize("words", [["info"], ["info", "--checkpoint"], ["generate", "two cats", "--checkpoint"]])
+def test_commands_refuse_what_is_no_pipeline_in_one_line(others, capsys, words, name, message):
+    assert got_command.main([*words, name]) == 2
+    err = capsys.readouterr().err
+    assert re.search(message, err)
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./gone", "neither a folder here nor the form of a hub id (owner/name)"),
+        ("/gone/at/all", "neither a folder here nor the form of a hub id (owner/name)"),
+        ("gone", "no folder {}/gone, and not to be had from the hub ("),
+        ("no/where", "no folder {}/no/where, and not to be had from the hub ("),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument")  # diffusers' own call of the hub's client
+@pytest.mark.parametrize("kind", ["hf", "diffusers", "dino"])
+def test_a_model_that_is_neither_here_nor_on_the_hub_says_so_in_one_line(elsewhere, kind, name, message):
+    options = GeneratorOptions(
+        argument=name, checkpoint="mini", steps=None, semantic=True, spatial=True, reference=True,
+        semantic_scale=None, spatial_scale=None, reference_scale=None, chain="own", device="cpu", dtype="float32",
+    )  # fmt: skip
+    load = {"hf": lambda: make_detector(f"hf:{name}"), "diffusers": lambda: make_diffusers(options),
+            "dino": lambda: make_image_embedder(f"dino:{name}")}[kind]  # fmt: skip
+    with pytest.raises(UserError) as raised:
+        load()
+    said = str(raised.value)
+    assert f"{kind}:{name} cannot be loaded: {message.format(elsewhere)}" in said
+    assert "\n" not in said
+    assert len(said) < 400
 
 
 def test_options_of_a_download_reach_the_hub(elsewhere):

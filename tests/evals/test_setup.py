@@ -57,6 +57,7 @@ def test_an_encoders_weights_are_found_where_it_finds_them(tmp_path, squash):
     (tmp_path / "model").mkdir()
     weights = tmp_path / "model" / "open_clip_model.safetensors"
     weights.write_bytes(b"abc")
+    (tmp_path / "model" / "open_clip_config.json").write_text("{}")
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     for spec in (f"openclip:ViT-B-32/{weights}{squash}", f"openclip:{weights.parent}{squash}"):
         found = plan_of("--data", "owner/set", "--embedder", spec).identity["observe"]["weights_sha256"]

@@ -34,6 +34,15 @@ def test_info_counts_what_the_libraries_count(saved, capsys):
     assert any(line.startswith("unet") for line in out)
 
 
+def test_info_takes_its_checkpoint_as_the_other_commands_do(saved, capsys):
+    assert command.main(["info", str(saved)]) == command.main(["info", "--checkpoint", str(saved)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+    assert command.main(["info", "mini", "--checkpoint", str(saved)]) == 2
+    assert "Expected one checkpoint but got mini and --checkpoint" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("part", "index"),
     [("mllm", "model.safetensors.index.json"), ("unet", "diffusion_pytorch_model.safetensors.index.json")],

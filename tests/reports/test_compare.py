@@ -235,6 +235,60 @@ def test_images_are_paired_by_index():
     assert "1 of 4 images have no verdict in b" in text
 
 
+def test_runs_with_other_numbers_of_images_are_paired_by_index_and_say_so():
+    """Of four images and one, the first of each is compared: scores, images lost and the sentence tell the same."""
+    before = outcomes("a", {str(i): [True, False, True, True] for i in range(12)})
+    after = outcomes("b", {str(i): [False] for i in range(12)})
+    rows, left_out = compare.compare(before, after), compare.unpaired(before, after)
+    assert (rows[0].before, rows[0].after) == (1.0, 0.0)
+    assert len(compare.flips(before, after)["lost"]) == 12
+    said = left_out.sentences("a", "b")
+    assert said == ["12 cases have 4 images in a and 1 in b: the first image is compared"]
+    text = compare.markdown(rows, before, after, said)
+    assert "12 images lost: 0/0" in text
+    assert said[0] in text
+    again = compare.compare(after, before)
+    assert (again[0].before, again[0].after) == (0.0, 1.0)
+
+
+def test_images_without_indexes_are_compared_by_prompt_and_that_is_said():
+    old = dataclasses.replace(outcomes("a", {"0": [True, False], "1": [True]}), indexed=False)
+    new = outcomes("b", {"0": [False, False, False], "1": [True]})
+    assert compare.compare(old, new)[0].before == pytest.approx(0.75)
+    (said,) = compare.unpaired(old, new).sentences("a", "b")
+    assert said.startswith("1 cases have other numbers of images in a and b, and nothing tells which image is which")
+
+
+def test_what_only_one_run_has_is_said_on_the_terminal_and_in_json(capsys, tmp_path):
+    for name, cases in (("a", ("0", "1", "2")), ("b", ("1", "2", "3"))):
+        lines = [
+            {"filename": f"/x/{case.zfill(5)}/samples/{image:04d}.png", "tag": "counting", "prompt": f"p{case}",
+             "correct": name == "a", "reason": "", "metadata": json.dumps({"include": [{"class": "dog", "count": 1}]})}
+            for case in cases for image in range(2)
+        ]  # fmt: skip
+        write_lines(tmp_path / f"{name}.jsonl", lines)
+    words = ("compare", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--output", tmp_path / "page")
+    code, out, _ = call(capsys, *words)
+    assert code == 0
+    assert "cases not compared: 1 only in a.jsonl, 1 only in b.jsonl" in (tmp_path / "page" / "report.html").read_text()
+    assert "cases not compared: 1 only in a.jsonl, 1 only in b.jsonl" in out
+    said = json.loads(out.splitlines()[-1])
+    assert (said["cases"], said["only_in_a"], said["only_in_b"], said["images_lost"], said["images_won"]) == (
+        2,
+        1,
+        1,
+        4,
+        0,
+    )
+
+
+def test_cases_without_a_verdict_in_both_are_counted():
+    before, after = outcomes("a", {"0": [True, None], "1": [True]}), outcomes("b", {"0": [None, True], "1": [True]})
+    assert compare.unpaired(before, after).sentences("a", "b") == [
+        "cases not compared, without an image that has a verdict in both: 1"
+    ]
+
+
 def test_a_gate_says_how_many_images_failed(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     folder, baseline, junit = (

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 from report_kit import BOTH, CHAIN, make_ablation, write_run
 
+from evals.core.vocabulary import TASKS
 from reports import __main__ as reports_main
 from reports import editing, formats, speed, tables
 from reports.frames import load, load_results, load_run, provenance
 from reports.published import published
+from reports.samples import load_pictures
 
 
 @pytest.fixture
@@ -65,9 +67,41 @@ def test_a_run_stands_below_the_published_rows_under_its_own_label(run):
 
 def test_text_table_separates_icon_world_from_photographs(run):
     lines = formats.to_text(tables.geneval_table([load_run(run)])).splitlines()
-    assert lines[-3].startswith("GoT-6B")
-    assert set(lines[-2]) == {"-", " "}
-    assert lines[-1].split()[:5] == ["got", "(run)", "icon", "world", "0.500"]
+    assert lines[-4].startswith("GoT-6B")
+    assert set(lines[-3]) == {"-", " "}
+    assert lines[-2].split()[:5] == ["got", "(run)", "icon", "world", "0.500§"]
+
+
+def test_an_overall_score_of_fewer_tasks_or_with_missing_images_is_marked_in_every_format(run):
+    scores = json.loads((run / "scores.json").read_text())
+    scores["missing"] = {"total": 2, "by_cause": {"generate: no such image": 2}}
+    scores["overall"]["bounds"] = [0.25, 0.75]
+    (run / "scores.json").write_text(json.dumps(scores))
+    table = tables.geneval_table([load_run(run)])
+    fewer = "overall is the mean of 1 of 6 tasks, without single_object, two_object, counting, colors, position."
+    said = "2 images have no score; with them the score lies between 0.250 and 0.750."
+    text = formats.to_text(table)
+    assert text.splitlines()[-2:] == [f"‡ got (run): {said}", f"§ got (run): {fewer}"]
+    assert "0.500‡§ (" in text
+    markdown = formats.to_markdown(table)
+    assert "| 0.500‡§ (" in markdown
+    assert f"- ‡ got (run): {said}" in markdown
+    latex = formats.to_latex(table)
+    assert r"& 0.500$^\ddagger$$^\S$ &" in latex
+    assert r"$^\ddagger$ got (run): 2 images" in latex
+    (row,) = [row for row in csv.DictReader(io.StringIO(formats.to_csv(table))) if row["method"] == "got (run)"]
+    names = ("missing", "overall_bound_low", "overall_bound_high", "tasks_without_score")
+    assert [row[name] for name in names] == ["2", "0.25", "0.75", "5"]
+
+
+def test_a_whole_run_has_no_footnote(tmp_path):
+    scores = json.loads((write_run(tmp_path / "run") / "scores.json").read_text())
+    scores["tasks"] = dict.fromkeys(TASKS, scores["tasks"]["color_attr"])
+    (tmp_path / "run" / "scores.json").write_text(json.dumps(scores))
+    table = tables.geneval_table([load_run(tmp_path / "run")])
+    assert table.footnotes == ()
+    assert "‡" not in formats.to_text(table) + formats.to_latex(table)
+    assert "missing" not in formats.to_csv(table).splitlines()[0]
 
 
 def test_markdown_and_latex_have_a_cell_for_every_column(run):
@@ -132,7 +166,7 @@ def test_missing_images_are_in_the_notes_with_bounds(run):
     scores = json.loads((run / "scores.json").read_text())
     scores["missing"]["total"], scores["overall"]["bounds"] = 2, [0.25, 0.75]
     (run / "scores.json").write_text(json.dumps(scores))
-    notes = " ".join(tables.geneval_table([load_run(run)]).notes)
+    notes = " ".join(tables.run_notes([load_run(run)]))
     assert "2 images have no score; with them the score lies between 0.250 and 0.750" in notes
 
 
@@ -246,3 +280,17 @@ def test_a_damaged_log_is_named(run, capsys):
     (run / "chains.jsonl").write_text('{"case": ')
     assert reports_main.main(["teaser", str(run), "00000"]) == 2
     assert "chains.jsonl is damaged" in capsys.readouterr().err
+
+
+def test_a_reason_names_detections_that_nearly_counted_and_the_public_log_stays_as_it_is(tmp_path):
+    faint = {**BOTH[1], "score": 0.28}
+    run = write_run(tmp_path / "run", [(CHAIN, [BOTH[0], faint], None), (CHAIN, [BOTH[0]], None)])
+    before = (run / "results.jsonl").read_bytes()
+    near, none = load_pictures(load_run(run))
+    assert near.reason == "expected dog>=1, found 0 (a 1st at 0.28, below 0.3)"
+    assert none.reason == "expected dog>=1, found 0"
+    assert reports_main.main([str(run), "--output", str(tmp_path / "report")]) == 0
+    assert "a 1st at 0.28, below 0.3" in (tmp_path / "report" / "samples.csv").read_text()
+    assert "a 1st at 0.28, below 0.3" in (tmp_path / "report" / "report.html").read_text()
+    assert (run / "results.jsonl").read_bytes() == before
+    assert b"0.28, below" not in before

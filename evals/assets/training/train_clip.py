@@ -27,6 +27,7 @@ from evals.core.weights import sha256
 from evals.embedders.clip import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip
 from evals.embedders.clip import load_icon_clip as load
 from evals.generators.oracle import icon_world
+from got.util.cli import may_be_cut_off
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,6 +199,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
     training.write_numbers(path, trainer, args, network, numbers)
 
 
+@may_be_cut_off()
 def main() -> int:
     """Train, export, measure; or only measure again."""
     parser = argparse.ArgumentParser(

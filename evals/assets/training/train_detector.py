@@ -21,6 +21,7 @@ from evals.assets.training import cards, detector_loss, detector_report, icon_sc
 from evals.assets.training import trainer as training
 from evals.detectors.icon import WEIGHTS, IconDetector, build, config_sha256, points, predict, read_config
 from evals.detectors.icon_network import IconNetwork
+from got.util.cli import may_be_cut_off
 
 BATCH = 32
 LR = 2e-3
@@ -77,6 +78,7 @@ def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> N
     training.write_numbers(path, trainer, args, network, numbers)
 
 
+@may_be_cut_off()
 def main() -> int:
     """Train, export, measure; or only measure again."""
     parser = argparse.ArgumentParser(

@@ -1,0 +1,88 @@
+"""What may be said of estimates and differences, in words that agree with their numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from evals.metrics.statistics import Difference
+
+LEVEL = 0.05
+"""Below this p value a difference is no chance; the intervals beside it hold 95 %."""
+
+
+def wording(difference: Difference, p_value: float | None = None) -> str:
+    """What may be said of a difference.
+
+    Args:
+        difference: As `paired_difference` gives it.
+        p_value: Its p value after a correction, if there are several comparisons.
+
+    >>> import numpy as np
+    >>> from evals.metrics.statistics import paired_difference
+    >>> rng = np.random.default_rng(0)
+    >>> wording(paired_difference([0.0] * 40, [0.75, 1.0] * 20, rng))
+    'better'
+    >>> wording(paired_difference([0.5, 1.0, 0.0, 0.25] * 9, [0.5, 0.75, 0.25, 0.25] * 9, rng))
+    'not distinguishable (36 cases, interval 0.16 wide)'
+
+    Where interval and test disagree, it says which of the two decides:
+
+    >>> from evals.metrics.statistics import Difference
+    >>> change = Difference(value=0.2, low=0.01, high=0.4, p_value=0.0625, cases=5, distinguishable=False)
+    >>> wording(change)
+    'not distinguishable (5 cases, interval 0.39 wide without 0, but permutation test p = 0.0625)'
+    >>> import dataclasses
+    >>> wording(dataclasses.replace(change, p_value=0.02, distinguishable=True), p_value=0.12)
+    'not distinguishable (5 cases, interval 0.39 wide without 0, but corrected permutation test p = 0.1200)'
+    >>> wording(dataclasses.replace(change, low=-0.01, p_value=0.02))
+    'not distinguishable (5 cases, interval 0.41 wide with 0 in it, though permutation test p = 0.0200)'
+    """
+    decisive = difference.p_value if p_value is None else p_value
+    rejected, excluded = decisive < LEVEL, not difference.low <= 0 <= difference.high
+    if difference.distinguishable and rejected:
+        return "better" if difference.value > 0 else "worse"
+    why = f"{difference.cases} cases, interval {difference.high - difference.low:.2f} wide"
+    test = f"{'' if p_value is None else 'corrected '}permutation test p = {decisive:.4f}"
+    if excluded:
+        why += f" without 0, but {test}"
+    elif rejected:
+        why += f" with 0 in it, though {test}"
+    return f"not distinguishable ({why})"
+
+
+def why_no_interval(estimate: Mapping[str, Any]) -> str | None:
+    """Why an estimate, as `Estimate.as_dict` gives it, has no interval; None where it has one.
+
+    >>> from evals.metrics.statistics import NOTHING
+    >>> why_no_interval(NOTHING.as_dict())
+    'nothing was scored'
+    >>> why_no_interval({"value": 0.5, "low": None, "high": None, "n": 4, "clusters": 1})
+    'one prompt or source image alone: resampling says nothing'
+    >>> why_no_interval({"value": 0.5, "low": None, "high": None, "n": 8, "clusters": 2})
+    'all 2 prompts or source images are alike: resampling says nothing'
+    """
+    if estimate.get("low") is not None:
+        return None
+    if estimate["value"] is None:
+        return "nothing was scored"
+    if estimate.get("clusters", 0) < 2:  # a run of before does not say
+        return "one prompt or source image alone: resampling says nothing"
+    return f"all {estimate['clusters']:,} prompts or source images are alike: resampling says nothing"
+
+
+def no_intervals(named: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """A sentence for each reason why estimates that have a value have no interval, with the names of these.
+
+    >>> from evals.metrics.statistics import NOTHING
+    >>> alone = {"value": 0.5, "low": None, "high": None, "n": 4, "clusters": 1}
+    >>> no_intervals([("box IoU", alone), ("offset", alone), ("recall", NOTHING.as_dict())])
+    ['no interval of box IoU, offset: one prompt or source image alone: resampling says nothing']
+    """
+    reasons: dict[str, list[str]] = {}
+    for name, estimate in named:
+        if estimate["value"] is not None and (why := why_no_interval(estimate)):
+            reasons.setdefault(why, []).append(name)
+    return [f"no interval of {', '.join(names)}: {why}" for why, names in reasons.items()]
