@@ -48,7 +48,7 @@ def precision(request, monkeypatch):
     from got.util import precision as speed
 
     short = request.param == "bfloat16"
-    monkeypatch.setattr(speed, "multiplies", lambda dtype, device: short or dtype is torch.float32)
+    monkeypatch.setattr(speed, "has_native_dtype", lambda dtype, device: short or dtype is torch.float32)
     monkeypatch.setattr(trainer, "multiplies_bf16", lambda device: short)
     return request.param
 

@@ -295,7 +295,7 @@ def test_a_compiler_that_runs_is_found_by_its_variable_and_is_not_enough_without
 
 
 def test_emulated_half_precision_is_warned_about(monkeypatch, caplog):
-    monkeypatch.setattr(precision, "multiplies", lambda dtype, device: dtype is torch.float32)
+    monkeypatch.setattr(precision, "has_native_dtype", lambda dtype, device: dtype is torch.float32)
     checkpoint.load("mini", dtype=torch.bfloat16)
     assert caplog.messages == ["This cpu only emulates bfloat16: float32 is many times as fast"]
     checkpoint.load("mini")
