@@ -166,9 +166,7 @@ def test_machines_that_do_not_share_the_folder_are_told(root):
     ]
     assert all(process.wait() for process in begun)
     for process, name in zip(begun, ("here", "there"), strict=True):
-        assert (
-            f"error: Expected all machines to share {root / name} but they find different things there" in process.err
-        )
+        assert f"Expected all machines to share {root / name} but they find different things there" in process.err
 
 
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="pip install deepspeed")

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from got.checkpoint import load, save_fp16
 from got.iconworld.edits import KINDS, sample_edit
-from got.iconworld.scenes import Scene, SceneObject, caption, chain_text, sample_scene, stable_rng
+from got.iconworld.scenes import Scene, SceneObject, chain_text, sample_scene, stable_rng
 from got.iconworld.vocabulary import CLASSES, COLORS
 from got.model import networks
 from got.model.config import CONFIGS

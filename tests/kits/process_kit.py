@@ -6,7 +6,6 @@ To import all that takes longer than most of them run.
 import multiprocessing
 import os
 import sys
-import time
 
 _LOADED = ["torch", "got.data.__main__", "got.finetune.run", "got.checkpoint", "evals.harness.cli"]
 _context = multiprocessing.get_context("forkserver")

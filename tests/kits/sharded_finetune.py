@@ -27,7 +27,7 @@ def environment(config):
 
 
 def main(words):
-    """Train; the first word is one of ``docs/training/*.yaml``: it reaches accelerate as `accelerate launch` hands it."""
+    """Train; the first word, one of ``docs/training/*.yaml``, reaches accelerate as `accelerate launch` hands it on."""
     config, *arguments = words
     given = environment(config)
     os.environ.update({name: value for name, value in given.items() if name.startswith(("ACCELERATE_", "FSDP_"))})
