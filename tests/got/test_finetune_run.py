@@ -63,14 +63,13 @@ def log(output):
     return folder.rows(output / folder.LOG)
 
 
-@pytest.mark.slow
-def test_fifty_steps_lower_both_losses(places, tmp_path):
-    recipe = dataclasses.replace(kit.RECIPE, steps=50, learning_rate=3e-3, batch=8)
+def test_steps_lower_both_losses(places, tmp_path):
+    recipe = dataclasses.replace(kit.RECIPE, steps=15, learning_rate=8e-3, batch=4)
     result = trainer(places, tmp_path / "out", recipe).train()
     rows = log(tmp_path / "out")
-    assert [row["step"] for row in rows] == list(range(1, 51))
+    assert [row["step"] for row in rows] == list(range(1, 16))
     for name in ("cross_entropy", "noise"):
-        first, last = (sum(row[name] for row in part) / 10 for part in (rows[:10], rows[-10:]))
+        first, last = (sum(row[name] for row in part) for part in (rows[:3], rows[-3:]))
         assert last < 0.8 * first, name
     assert result["finished"]
     assert result["faults"] == result["skipped"] == 0
