@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evals.core.run_directory import png_bytes, write_atomic, write_lines
 from evals.core.vocabulary import CLASSES, TASKS
 from evals.metrics import statistics
+from got.util.files import write_atomic, write_json, write_lines
+from got.util.images import png_bytes
 from reports import report, style
 from reports.frames import load
 
@@ -46,8 +47,8 @@ def write_run(folder: Path, samples: int) -> Path:
                         "metadata": json.dumps(wanted), "details": json.dumps({name: [[*box, 0.9]]})})  # fmt: skip
     for log, lines in (("chains", chains), ("observations", observations), ("results", results)):
         write_lines(folder / f"{log}.jsonl", lines)
-    write_atomic(folder / "scores.json", json.dumps(_scores(samples)).encode())
-    write_atomic(folder / "run.json", json.dumps({"identity": {}, "machine": {}}).encode())
+    write_json(folder / "scores.json", _scores(samples))
+    write_json(folder / "run.json", {"identity": {}, "machine": {}})
     return folder
 
 

@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from evals.core.run_directory import append_lines, read_lines
 from evals.core.vocabulary import COLORS
 from evals.detectors.registry import make_detector
 from evals.embedders.colors import classify_colors
 from evals.embedders.registry import make_embedder
-from evals.geneval import suite
 from evals.metrics import statistics
+from evals.suite import objects
 from got import iconworld
+from got.util.files import append_lines, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ def bench_color_check(measure: BenchmarkFixture, pictures: list[Image.Image]) ->
     groups = []
     for picture, detections in zip(pictures, found, strict=True):
         for name in dict.fromkeys(d.name for d in detections):
-            groups.append((name, [suite.crop(picture, d) for d in detections if d.name == name]))
+            groups.append((name, [objects.crop(picture, d) for d in detections if d.name == name]))
     crops = [crop for _, group in groups for crop in group]
     names = [name for name, group in groups for _ in group]
 

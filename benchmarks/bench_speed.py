@@ -6,7 +6,6 @@ slow: rates are compared between commits on one machine.
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import itertools
 import json
@@ -17,11 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from evals.core.protocols import Tools
 from evals.core.records import Case, Detection
 from evals.geneval import suite
 from evals.harness import cli
-from evals.harness import plan as setup
 from evals.harness.runner import run
 from got import checkpoint, iconworld
 
@@ -118,20 +115,17 @@ def bench_harness_overhead(measure: BenchmarkFixture, tmp_path: Path) -> None:
     numbers = itertools.count()
     prompts = 6 if measure.disabled else 60  # disabled: it is only to be seen that all this still works
     plan, watch = _plan(tmp_path / "warm-up", prompts), Stopwatch()
-    generator = watch.wrap(plan.make_generator(), "generate")
-    made = plan.make_tools()
-    tools = Tools(
-        detector=watch.wrap(made.detector, "detect"),
-        embedder=watch.wrap(made.embedder, "embed_images", "embed_texts"),
-        oracle_render=made.oracle_render,
-    )
+    generator = watch.wrap(plan.generator, "generate")
+    tools = plan.tools
+    watch.wrap(tools.detector, "detect")
+    watch.wrap(tools.embedder, "embed_images", "embed_texts")
     rounds: list[tuple[float, float]] = []
 
     def whole_run() -> dict[str, Any]:
         fresh = _plan(tmp_path / f"run{next(numbers)}", prompts)
-        ready = dataclasses.replace(fresh, make_generator=lambda: generator, make_tools=lambda: tools)
+        fresh.generator, fresh.tools = generator, tools
         watch.seconds, start = 0.0, time.perf_counter()
-        scores = run(ready)
+        scores = run(fresh)
         rounds.append((watch.seconds, time.perf_counter() - start))
         return scores
 
@@ -143,4 +137,4 @@ def bench_harness_overhead(measure: BenchmarkFixture, tmp_path: Path) -> None:
 
 def _plan(output: Path, prompts: int) -> Any:
     words = ["--model", "got", "--limit", str(prompts), "--output", str(output)]
-    return setup.make_plan(suite.SUITE, cli.parse(suite.SUITE, words), prepare=lambda: None)
+    return cli.make_plan(suite.SUITE, words)

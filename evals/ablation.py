@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import itertools
 import json
 import re
@@ -40,22 +39,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.core.progress import clock
 from evals.core.records import UserError, alike
-from evals.core.run_directory import RunDirectory, read_lines, write_atomic
+from evals.core.run_directory import RunDirectory
 from evals.harness import cli
-from evals.harness.plan import make_plan
+from evals.harness.run_spec import find_suite, suite_names
 from evals.harness.runner import run
-from evals.harness.worker import Worker
+from evals.harness.worker import Job
 from evals.metrics import statements, statistics
+from got.util import tables
+from got.util.cli import Parser
+from got.util.files import read_lines, write_atomic, write_json
+from got.util.progress import clock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evals.core.protocols import Suite
-    from evals.harness.runner import Plan
+    from evals.harness.plan import Plan
+    from evals.suite import Suite
 
-SUITES = ("geneval", "emu_edit", "imagenhub", "reason_edit", "multi_turn", "interactive")
 _SEED = 0
 
 
@@ -170,12 +171,12 @@ def _axis(text: str) -> tuple[str, list[str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m evals.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )  # fmt: skip
+    parser = Parser(prog="python -m evals.ablation", description=__doc__)
     parser.add_argument(
-        "--suite", choices=SUITES, default="geneval", help="editing suites on the icon world (default: %(default)s)"
+        "--suite",
+        choices=suite_names(),
+        default="geneval",
+        help="editing suites on the icon world (default: %(default)s)",
     )
     parser.add_argument("--grid", metavar="NAME|FILE", help=f"one of {', '.join(GRIDS)}, or a TOML file")
     parser.add_argument(
@@ -196,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def plan_of(suite: Suite, cell: Cell, shared: Sequence[str], output: Path) -> Plan:
+def plan_of(suite: Suite[Any], cell: Cell, shared: Sequence[str], output: Path) -> Plan:
     """The run of one cell.
 
     Raises:
@@ -204,9 +205,7 @@ def plan_of(suite: Suite, cell: Cell, shared: Sequence[str], output: Path) -> Pl
     """
     folder = output / (re.sub(r"[^a-z0-9.]+", "-", cell.name.lower()).strip("-") or "cell")
     try:
-        return make_plan(
-            suite, cli.parse(suite, [*shared, *cell.words, "--output", str(folder)]), prepare=cli.set_threads
-        )
+        return cli.make_plan(suite, [*shared, *cell.words, "--output", str(folder)])
     except UserError as error:
         raise UserError(f"cell {cell.name}: {error}") from error
 
@@ -224,6 +223,8 @@ def case_scores(folder: Path) -> dict[str, tuple[str, float, int, str]]:
     for line, seen in zip(results, observations, strict=True):
         # Not the first id of a prompt: its images may be missing in this cell alone.
         case = alike(line["prompt"], json.loads(line["metadata"])) if "prompt" in line else seen["case"]
+        if line["correct"] is None:
+            continue
         right.setdefault(case, []).append(line["correct"])
         tags[case] = line["tag"] if "tag" in line else line["category"]
         groups[case] = seen.get("group", case)
@@ -281,24 +282,22 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
 def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
     """The ladder as a table for people."""
     tasks = list(rows[0]["tasks"])
-    lines = [
-        "| cell | overall | 95 % interval | difference | 95 % interval | p (Holm) | verdict | s/image | "
-        + " | ".join(tasks)
-        + " |",
-        "| --- " * (8 + len(tasks)) + "|",
-    ]
+    interval = "95 % interval"
+    header = ["cell", "overall", interval, "difference", interval, "p (Holm)", "verdict", "s/image", *tasks]
+    cells = []
     for row in rows:
         score, change = row["overall"], row["difference"]
         middle = ["", "", "", "baseline"]
         if change is not None:
-            interval = f"{change['low']:+.3f} to {change['high']:+.3f}"
-            middle = [f"{change['value']:+.3f}", interval, f"{change['p_holm']:.3f}", change["verdict"]]
+            middle = [f"{change['value']:+.3f}", f"{change['low']:+.3f} to {change['high']:+.3f}"]
+            middle += [f"{change['p_holm']:.3f}", change["verdict"]]
         unknown = statements.why_no_interval(score)
         own = [_number(score["value"]), unknown or f"{_number(score['low'])} to {_number(score['high'])}"]
         parts = [_number(row["tasks"][tag]["value"]) if tag in row["tasks"] else "" for tag in tasks]
         time_s = "" if row["seconds_per_image"] is None else f"{row['seconds_per_image']:.3f}"
-        lines.append("| " + " | ".join([row["cell"], *own, *middle, time_s, *parts]) + " |")
-    return "\n".join([*lines, "", note, ""])
+        cells.append([tables.escaped(row["cell"]), *own, *middle, time_s, *parts])
+    table = tables.markdown(list(map(tables.escaped, header)), cells, words=len(header))
+    return "\n".join([table, "", note, ""])
 
 
 def _number(value: float | None) -> str:
@@ -316,7 +315,7 @@ def _is_done(plan: Plan) -> bool:
 
 def probe(plan: Plan) -> float:
     """Seconds per image of a cell: a batch is drawn, observed and thrown away, after a first image that warms up."""
-    worker = Worker(plan.make_generator(), plan.make_tools(), plan.suite, plan.args, recorded=False)
+    worker = Job(plan=plan).worker()
     batch = plan.samples[: plan.batch_size]
     worker(batch[:1])
     start = time.monotonic()
@@ -344,7 +343,7 @@ def _check(cells: Sequence[Cell], plans: Sequence[Plan]) -> None:
         if plan.output in folders:
             raise UserError(f"cells {folders[plan.output]!r} and {cell.name!r} would share the folder {plan.output}")
         folders[plan.output] = cell.name
-    if any(getattr(plan.args, "data", None) is not None for plan in plans):
+    if any(plan.suite.shows(plan.options) is not None for plan in plans):
         raise UserError("--data: nothing tells a right edit of a published set from a wrong one; cells have no scores")
 
 
@@ -363,7 +362,7 @@ def _main(words: Sequence[str]) -> int:
         cells = read_grid(options.grid) if options.grid else product(dict(options.axis))
     if len({cell.name for cell in cells}) < max(2, len(cells)):
         raise UserError("a grid needs two or more cells, each with its own name")
-    suite: Suite = importlib.import_module(f"evals.{options.suite}").SUITE
+    suite = find_suite(options.suite)
     name = re.sub(r"[^\w.-]+", "-", Path(options.grid).stem if options.grid else "-".join(n for n, _ in options.axis))
     output: Path = options.output or Path("runs") / f"ablation-{name}"
     plans = [plan_of(suite, cell, shared, output) for cell in cells]
@@ -388,8 +387,8 @@ def _main(words: Sequence[str]) -> int:
         f"Intervals: {statistics.INTERVALS}; of differences, of the two runs' own by MOVER."
     )
     content = {"command": list(words), "suite": options.suite, "intervals": statistics.INTERVALS, "cells": rows}
-    write_atomic(output / "ablation.json", json.dumps(content, indent=2).encode())
-    write_atomic(output / "ablation.md", markdown(rows, note).encode())
+    write_json(output / "ablation.json", content)
+    write_atomic(output / "ablation.md", markdown(rows, note))
     best = max(rows, key=lambda row: row["overall"]["value"] or 0.0)
     headline = {"cells": len(rows), "best": best["cell"], "overall": best["overall"]["value"], "output": str(output)}
     sys.stdout.write(f"{markdown(rows, note)}\n{json.dumps(headline)}\n")
@@ -401,9 +400,7 @@ def _main(words: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m evals.ablation`."""
-    with cli.clear_errors("ablation") as end:
-        end.code = _main(list(sys.argv[1:] if argv is None else argv))
-    return end.code
+    return cli.run_as("ablation", lambda: _main(list(sys.argv[1:] if argv is None else argv)))
 
 
 if __name__ == "__main__":

@@ -10,35 +10,42 @@ world's edition is run: 400 edits of eight kinds with true targets, which a dete
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
-from evals.editing import icon_cases, published, suite
+from evals.editing import icon_cases, published
+from evals.editing.options import PublishedOptions
+from evals.editing.suite import EditingSuite
+from evals.suite import CASES, option
 
 if TYPE_CHECKING:
-    import argparse
-
     from evals.editing.datasets import EditSet
 
 
-def add_arguments(group: argparse._ArgumentGroup) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(PublishedOptions):
     """Where the data are."""
-    suite.add_data_argument(group)
-    group.add_argument("--variant", choices=("all", "filtered"), default="all", help="filtered: without equal captions")
+
+    variant: str = option("all", "filtered: without equal captions", stage=CASES, choices=("all", "filtered"))
 
 
-def load(args: argparse.Namespace) -> EditSet:
-    """The published set, or the icon world's edition."""
-    return icon_cases.icon_set("emu_edit") if args.data is None else published.load_emu_edit(args.data, args.variant)
+class EmuEdit(EditingSuite):
+    """The benchmark."""
+
+    name = "emu_edit"
+    version = 4
+    title = "Emu-Edit"
+    protocol = "emu-edit"
+    options = Options
+
+    def load(self, options: Options) -> EditSet:
+        """The published set, or the icon world's edition."""
+        if options.data is None:
+            return icon_cases.icon_set(self.name)
+        return published.load_emu_edit(options.data, options.variant)
 
 
-SUITE = suite.make_suite(
-    name="emu_edit",
-    version=4,
-    protocol="emu-edit",
-    title="Emu-Edit",
-    add_arguments=add_arguments,
-    load=load,
-)
+SUITE = EmuEdit()
 
 if __name__ == "__main__":
     from evals.harness import cli

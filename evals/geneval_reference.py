@@ -20,11 +20,12 @@ import numpy as np
 from PIL import Image
 
 from evals.core.records import sample_seed
-from evals.core.run_directory import png_bytes, write_atomic
 from evals.geneval import prompts, suite
 from evals.geneval import scores as geneval_scores
 from evals.harness import cli
-from got.util.cli import may_be_cut_off
+from got.util.cli import Parser
+from got.util.files import write_atomic, write_json
+from got.util.images import png_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,25 +75,23 @@ def flat(scores: dict[str, Any], what: str) -> dict[str, Any]:
     }
 
 
-@may_be_cut_off()
 def main() -> int:
     """Runs both and stores their scores."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evals.geneval_reference",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m evals.geneval_reference", description=__doc__)
     parser.add_argument("--detector", default="icon", help="as in python -m evals.geneval (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("runs/reference"), help="(default: %(default)s)")
-    args = parser.parse_args()
+    return cli.run_as("geneval_reference", lambda: _measure(parser.parse_args()))
+
+
+def _measure(args: argparse.Namespace) -> int:
     ceiling, floor, empty = (args.output / name for name in ("ceiling", "floor", "empty-images"))
     shared = ["--detector", args.detector, "--images-per-prompt", str(_IMAGES_PER_PROMPT)]
-    code = cli.main(suite.SUITE, ["--model", "oracle", "--output", str(ceiling), *shared])
+    code = cli.main(suite.GenEval, ["--model", "oracle", "--output", str(ceiling), *shared])
     if code:
         return code
     with Image.open(ceiling / "images" / "00000" / "samples" / "0000.png") as image:
         write_empty_images(empty, image.width)
-    code = cli.main(suite.SUITE, ["--model", f"folder:{empty}", "--output", str(floor), *shared])
+    code = cli.main(suite.GenEval, ["--model", f"folder:{empty}", "--output", str(floor), *shared])
     if code:
         return code
     runs = {path: json.loads((path / "scores.json").read_bytes()) for path in (floor, ceiling)}
@@ -103,7 +102,7 @@ def main() -> int:
         "floor": flat(runs[floor], "images that show nothing"),
         "ceiling": flat(runs[ceiling], "exact drawings of the prompts (oracle)"),
     }
-    write_atomic(path, (json.dumps(known, indent=2) + "\n").encode())
+    write_json(path, known)
     return 0
 
 

@@ -10,35 +10,42 @@ edits, of the same schema.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
-from evals.editing import icon_cases, published, suite
+from evals.editing import icon_cases, published
+from evals.editing.options import PublishedOptions
+from evals.editing.suite import EditingSuite
+from evals.suite import CASES, option
 
 if TYPE_CHECKING:
-    import argparse
-
     from evals.editing.datasets import EditSet
 
 
-def add_arguments(group: argparse._ArgumentGroup) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(PublishedOptions):
     """Where the data are."""
-    suite.add_data_argument(group)
-    group.add_argument("--split", choices=("filtered", "dev", "extra"), default="filtered", help="part of the set")
+
+    split: str = option("filtered", "part of the set", stage=CASES, choices=("filtered", "dev", "extra"))
 
 
-def load(args: argparse.Namespace) -> EditSet:
-    """The published set, or the icon world's edition."""
-    return icon_cases.icon_set("imagenhub") if args.data is None else published.load_imagenhub(args.data, args.split)
+class ImagenHub(EditingSuite):
+    """The benchmark."""
+
+    name = "imagenhub"
+    version = 4
+    title = "ImagenHub"
+    protocol = "imagenhub"
+    options = Options
+
+    def load(self, options: Options) -> EditSet:
+        """The published set, or the icon world's edition."""
+        if options.data is None:
+            return icon_cases.icon_set(self.name)
+        return published.load_imagenhub(options.data, options.split)
 
 
-SUITE = suite.make_suite(
-    name="imagenhub",
-    version=4,
-    protocol="imagenhub",
-    title="ImagenHub",
-    add_arguments=add_arguments,
-    load=load,
-)
+SUITE = ImagenHub()
 
 if __name__ == "__main__":
     from evals.harness import cli

@@ -14,35 +14,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evals.editing import icon_cases, suite
+from evals.editing import icon_cases
+from evals.editing.options import EditOptions
+from evals.editing.suite import EditingSuite
 
 if TYPE_CHECKING:
-    import argparse
-
     from evals.editing.datasets import EditSet
 
 CASES = 1500
 
 
-def add_arguments(group: argparse._ArgumentGroup) -> None:
-    """It has none of its own."""
-    del group
+class Interactive(EditingSuite):
+    """The benchmark."""
+
+    name = "interactive"
+    version = 1
+    title = "Interactive generation"
+    protocol = "emu-edit"
+
+    def load(self, options: EditOptions) -> EditSet:
+        """The changed plans, kinds in turn."""
+        return icon_cases.intervention_set(CASES)
 
 
-def load(args: argparse.Namespace) -> EditSet:
-    """The changed plans, kinds in turn."""
-    del args
-    return icon_cases.intervention_set(CASES)
-
-
-SUITE = suite.make_suite(
-    name="interactive",
-    version=1,
-    protocol="emu-edit",
-    title="Interactive generation",
-    add_arguments=add_arguments,
-    load=load,
-)
+SUITE = Interactive()
 
 if __name__ == "__main__":
     from evals.harness import cli

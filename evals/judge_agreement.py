@@ -33,16 +33,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.core.records import UserError
-from evals.core.run_directory import read_lines, write_atomic
 from evals.harness import cli
 from evals.metrics.agreement import against_the_rest, ceiling, compare, mean
-from got.util.cli import console as make_console
+from got.util.cli import Parser, console, whole
+from got.util.files import read_lines, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from rich.table import Table
 
 ASPECTS = {"SC": "consistency", "PQ": "quality", "O": "overall"}
 LEVELS = (0.0, 0.5, 1.0)
@@ -268,35 +267,37 @@ def _against_judge(
 
 # --------------------------------------------------------------------------------------------------------------- output
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m evals.judge_agreement",
         description="Holds a judge against human ratings, and people against each other.",
         epilog="Exit codes: 0 done, 1 no correlation could be computed, 2 a mistake in the command, 130 interrupted.",
-        allow_abbrev=False,
     )
     parser.add_argument("--ratings", type=Path, nargs="+", required=True, metavar="TSV", help="one file per rater")
     parser.add_argument("--judge", type=Path, nargs="+", default=[], metavar="TSV", help="one file per repeat")
     parser.add_argument("--judge-runs", nargs="+", default=[], metavar="MODEL=DIR", help="or runs of an editing suite")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write everything there")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m evals.judge_agreement`."""
-    with cli.clear_errors("judge_agreement") as end:
-        args = _parser().parse_args(argv)
-        raters = [read_ratings(path, human=True) for path in args.ratings]
-        if args.judge and args.judge_runs:
-            raise UserError("give --judge or --judge-runs, not both")
-        judges = [*(read_ratings(path, human=False) for path in args.judge), *read_runs(args.judge_runs)]
-        found = analyse(raters, judges, args.seed)
-        if args.output:
-            write_atomic(args.output, (json.dumps(found, indent=2) + "\n").encode())
-        if not _show(found):
-            sys.stderr.write(f"judge_agreement: {_NO_CORRELATION}\n")
-            end.code = cli.NOTHING_SCORED
-    return end.code
+    return cli.run_as("judge_agreement", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    args = _parser().parse_args(argv)
+    raters = [read_ratings(path, human=True) for path in args.ratings]
+    if args.judge and args.judge_runs:
+        raise UserError("give --judge or --judge-runs, not both")
+    judges = [*(read_ratings(path, human=False) for path in args.judge), *read_runs(args.judge_runs)]
+    found = analyse(raters, judges, args.seed)
+    if args.output:
+        write_json(args.output, found, allow_nan=True)
+    if not _show(found):
+        sys.stderr.write(f"judge_agreement: {_NO_CORRELATION}\n")
+        return cli.NOTHING_SCORED
+    return 0
 
 
 _NO_CORRELATION = (
@@ -307,9 +308,10 @@ _NO_CORRELATION = (
 
 def _show(found: dict[str, Any]) -> bool:
     """Prints tables and the headline; returns whether that holds any number."""
-    console = make_console()
+    from evals.judges.agreement_tables import tables
+
     for table in tables(found):
-        console.print(table)
+        console().print(table)
     for cell in found["unreadable"][:5]:
         sys.stderr.write(f"not read, taken as missing: {cell}\n")
     ceilings = found["judge"]["ceiling"] if found["judge"] else {a: found["human"][a]["rest"] for a in ASPECTS}
@@ -321,13 +323,6 @@ def _show(found: dict[str, Any]) -> bool:
     sys.stdout.write(json.dumps(line) + "\n")
     values = headline.values() if judge is None else judge.values()
     return any(value is not None for value in values)
-
-
-def tables(found: dict[str, Any]) -> list[Table]:
-    """The judge against people, if there is one, and people among themselves."""
-    from evals.judges.agreement_tables import human_table, judge_table
-
-    return [*([judge_table(found)] if found["judge"] else []), human_table(found)]
 
 
 if __name__ == "__main__":

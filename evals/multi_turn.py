@@ -14,35 +14,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evals.editing import icon_cases, suite
+from evals.editing import icon_cases
+from evals.editing.options import EditOptions
+from evals.editing.suite import EditingSuite
 
 if TYPE_CHECKING:
-    import argparse
-
     from evals.editing.datasets import EditSet
 
 CASES, MOST_TURNS = 200, 4
 
 
-def add_arguments(group: argparse._ArgumentGroup) -> None:
-    """It has none of its own."""
-    del group
+class MultiTurn(EditingSuite):
+    """The benchmark."""
+
+    name = "multi_turn"
+    version = 1
+    title = "Multi-turn editing"
+    protocol = "emu-edit"
+
+    def load(self, options: EditOptions) -> EditSet:
+        """The instructions of two steps."""
+        return icon_cases.multi_turn_set(CASES, MOST_TURNS)
 
 
-def load(args: argparse.Namespace) -> EditSet:
-    """The instructions of two steps."""
-    del args
-    return icon_cases.multi_turn_set(CASES, MOST_TURNS)
-
-
-SUITE = suite.make_suite(
-    name="multi_turn",
-    version=1,
-    protocol="emu-edit",
-    title="Multi-turn editing",
-    add_arguments=add_arguments,
-    load=load,
-)
+SUITE = MultiTurn()
 
 if __name__ == "__main__":
     from evals.harness import cli

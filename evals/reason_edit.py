@@ -15,22 +15,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evals.editing import icon_cases, published, suite
+from evals.editing import icon_cases, published
+from evals.editing.options import PublishedOptions
+from evals.editing.suite import EditingSuite
 
 if TYPE_CHECKING:
-    import argparse
-
     from evals.editing.datasets import EditSet
-
-
-def add_arguments(group: argparse._ArgumentGroup) -> None:
-    """Where the data are."""
-    suite.add_data_argument(group)
-
-
-def load(args: argparse.Namespace) -> EditSet:
-    """The published set, or the icon world's edition."""
-    return icon_cases.icon_set("reason_edit") if args.data is None else published.load_reason_edit(args.data)
 
 
 def is_understanding(category: str) -> bool:
@@ -42,15 +32,24 @@ def is_understanding(category: str) -> bool:
     return "reasoning" not in category.lower()
 
 
-SUITE = suite.make_suite(
-    name="reason_edit",
-    version=4,
-    protocol="smartedit",
-    title="Reason-Edit",
-    pools={"understanding": is_understanding},
-    add_arguments=add_arguments,
-    load=load,
-)
+class ReasonEdit(EditingSuite):
+    """The benchmark."""
+
+    name = "reason_edit"
+    version = 4
+    title = "Reason-Edit"
+    protocol = "smartedit"
+    options = PublishedOptions
+    pools = {"understanding": is_understanding}  # noqa: RUF012
+
+    def load(self, options: PublishedOptions) -> EditSet:
+        """The published set, or the icon world's edition."""
+        if options.data is None:
+            return icon_cases.icon_set(self.name)
+        return published.load_reason_edit(options.data)
+
+
+SUITE = ReasonEdit()
 
 if __name__ == "__main__":
     from evals.harness import cli

@@ -11,12 +11,11 @@ The last line of standard output is one JSON object; everything else about progr
 from __future__ import annotations
 
 import importlib
-import signal
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from got.cli.parser import build_parser
-from got.util.cli import answer
+from got.util.cli import run_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,16 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result: dict[str, Any] = importlib.import_module(_MODULES[arguments.command]).run(arguments)
         return result
 
-    before = signal.signal(signal.SIGTERM, _stop)
-    try:
-        return answer(run)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    """Ends on SIGTERM as on Ctrl-C: clusters ask before they kill."""
-    raise KeyboardInterrupt
+    return run_command(run)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from got.model.networks import SemanticProjector
 from got.pipeline import GoTPipeline
 from got.released.reference import ReferencePipeline
-from got.util.hub import CheckpointError, first_line, locate, read_index
+from got.util.errors import first_line
+from got.util.hub import CheckpointError, locate, read_index
 from got.util.precision import missing_to_compile, warn_if_emulated
 from got.util.quiet import quiet
 from got.util.weight_files import fault_in

@@ -13,9 +13,7 @@ Nothing that was drawn is ever dropped: what was undone stays among the entries,
 from __future__ import annotations
 
 import dataclasses
-import json
 import numbers
-import os
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from got.plan.chain import Chain
-from got.util.cli import read_object
+from got.util.files import json_object, numbered_lines, read_object, replacing, write_json, write_lines
 from got.util.images import PictureError, as_rgb, open_picture
 
 if TYPE_CHECKING:
@@ -200,16 +198,15 @@ class Conversation:
         folder.mkdir(parents=True, exist_ok=True)
         # First, so that a folder left by an interrupted save is known as this conversation's.
         if not (folder / STATE_FILE).exists():
-            _write(folder / STATE_FILE, json.dumps(self._state(entries=0)))
+            write_json(folder / STATE_FILE, self._state(entries=0), durable=True)
         for entry in self._entries:
             target = folder / _picture_name(entry.number)
             # Another one may be there, of a save that was interrupted.
             if entry.number >= self._saved.get(folder.resolve(), 0) or not target.exists():
-                unfinished = target.with_suffix(".part")
-                entry.image.save(unfinished, format="PNG")
-                unfinished.replace(target)
-        _write(folder / ENTRIES_FILE, "".join(json.dumps(_as_json(entry)) + "\n" for entry in self._entries))
-        _write(folder / STATE_FILE, json.dumps(self._state(entries=len(self._entries))))
+                with replacing(target) as unfinished:
+                    entry.image.save(unfinished, format="PNG")
+        write_lines(folder / ENTRIES_FILE, map(_as_json, self._entries), durable=True)
+        write_json(folder / STATE_FILE, self._state(entries=len(self._entries)), durable=True)
         self._saved[folder.resolve()] = len(self._entries)
         return folder
 
@@ -349,36 +346,23 @@ def _as_json(entry: Entry) -> dict[str, Any]:
     return record | lists | {"image": _picture_name(entry.number)}
 
 
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-
-
 def _read_entries(folder: Path) -> list[Entry]:
     path, entries = folder / ENTRIES_FILE, []
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConversationError(f"Cannot read {path}: {error}") from error
-    for number, line in enumerate(lines):
+    for number, (line, text) in enumerate(numbered_lines(path, ConversationError)):
         try:
-            record = json.loads(line)
+            record = json_object(text, f"{path}, line {line}", ConversationError)
             image = open_picture(folder / Path(record["image"]).name)
             lists = {name: tuple(record.get(name, ())) for name in ("warnings", "names")}  # older ones have no names
             entry = Entry(**{**record, **lists, "image": image})
             in_order = entry.number == number and entry.kind in _KINDS
             if not in_order or (entry.source is not None and not 0 <= entry.source < number):
-                raise ConversationError(f"{path}, line {number + 1} does not belong here")
+                raise ConversationError(f"{path}, line {line} does not belong here")
         except PictureError as error:
-            raise ConversationError(f"{path}, line {number + 1}: {error}") from error
+            raise ConversationError(f"{path}, line {line}: {error}") from error
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, ConversationError):
                 raise
-            raise ConversationError(f"{path}, line {number + 1} is damaged: {error}") from error
+            raise ConversationError(f"{path}, line {line} is damaged: {error}") from error
         entries.append(entry)
     return entries
 

@@ -19,32 +19,26 @@ from pathlib import Path
 from typing import Any
 
 from evals.core.records import UserError
-from got.util.cli import may_be_cut_off
-from reports import changes, compare, escape, formats, report, speed, style, tables, teaser
+from got.util.cli import Parser, number, run_command, whole
+from got.util.files import write_atomic, write_json
+from reports import changes, compare, formats, plain, report, speed, style, teaser
 from reports.frames import Run, load, load_run
 
+_NAME = "python -m reports"
 COMMANDS = ("report", "table", "compare", "baseline", "gate", "teaser")
 
 
-@may_be_cut_off()
 def main(words: list[str] | None = None) -> int:
     """Runs one command; the last line on standard output is JSON."""
-    parser = _parser()
-    args = parser.parse_args(_with_command(sys.argv[1:] if words is None else words))
-    try:
-        headline: dict[str, object] = args.run(args)
-    except UserError as error:
-        print(f"{parser.prog}: {escape.visible(str(error))}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        raise
-    except OSError as error:  # a file that may not be read, a folder in a file's place, a full disk
-        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"{parser.prog}: {escape.visible(said)}", file=sys.stderr)
-        return 2
-    print(json.dumps(headline))
+    return run_command(lambda: _main(words), _NAME, mistakes=(UserError, OSError))
+
+
+def _main(words: list[str] | None) -> int:
+    args = _parser().parse_args(_with_command(sys.argv[1:] if words is None else words))
+    headline: dict[str, object] = args.run(args)
+    print(json.dumps(headline), flush=True)
     if headline.get("scored") == 0:
-        print(f"{parser.prog}: no image of these runs has a score; see their failures.jsonl", file=sys.stderr)
+        print(f"{_NAME}: no image of these runs has a score; see their failures.jsonl", file=sys.stderr)
         return 1
     return compare.EXIT_CODES[str(headline["answer"])] if "answer" in headline else 0
 
@@ -60,13 +54,13 @@ def _with_command(words: list[str]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m reports", description="Reports, tables and pictures from run directories.",
+    parser = Parser(
+        prog=_NAME, description="Reports, tables and pictures from run directories.",
         usage="%(prog)s RUN... --output DIR   or   %(prog)s COMMAND ...",
         epilog="Without a command: report. Each has its own --help. A folder named like a command: ./table. "
         "Exit codes: 0 done; 1 no image has a score, or gate found a regression; 2 a mistake, or gate cannot decide.",
     )  # fmt: skip
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="python -m reports")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", prog=_NAME)
     _add_report(commands)
     table = commands.add_parser("table", help="runs beside the published rows")
     table.add_argument(
@@ -93,17 +87,21 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="made by the command baseline")
     gate.add_argument("--run", type=Path, required=True, metavar="RUN", dest="run_directory", help="a finished run")
     gate.add_argument(
-        "--max-drop", type=_share, default=0.02, metavar="X", help="allowed fall of the score (default: %(default)s)"
+        "--max-drop",
+        type=number(0, 1),
+        default=0.02,
+        metavar="X",
+        help="allowed fall of the score (default: %(default)s)",
     )
     gate.add_argument(
-        "--alpha", type=_share, default=0.05, metavar="X", help="level of the test (default: %(default)s)"
+        "--alpha", type=number(0, 1), default=0.05, metavar="X", help="level of the test (default: %(default)s)"
     )
     gate.add_argument("--junit", type=Path, metavar="FILE", help="write the answer as JUnit XML, too")
     gate.set_defaults(run=_gate)
     strip = commands.add_parser("teaser", help="one sample from prompt to verdict, as a picture")
     strip.add_argument("run_directory", type=Path, metavar="RUN", help="directory of a finished run")
     strip.add_argument("case", metavar="CASE", help="case id, e.g. 00042")
-    strip.add_argument("--index", type=int, default=0, metavar="N", help="which image of the case (default: 0)")
+    strip.add_argument("--index", type=whole(0), default=0, metavar="N", help="which image of the case (default: 0)")
     strip.add_argument("--output", type=Path, default=Path("teaser.png"), metavar="FILE", help="default: %(default)s")
     strip.set_defaults(run=_teaser)
     return parser
@@ -150,16 +148,6 @@ def _report(args: argparse.Namespace) -> dict[str, object]:
     return {**written, **({} if measured else {"scored": len(scored)})}
 
 
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1 but got {text}")
-    return value
-
-
 def _compare(args: argparse.Namespace) -> dict[str, object]:
     runs = _runs([args.a, args.b])
     if args.output is not None:
@@ -194,7 +182,7 @@ def _baseline(args: argparse.Namespace) -> dict[str, object]:
     missing, total = outcomes.images()
     if missing == total:
         raise UserError(f"{args.run_directory} cannot be a baseline: none of its {total} images has a verdict")
-    _write(args.output, (json.dumps(outcomes.as_dict(), indent=1) + "\n").encode())
+    write_json(args.output, outcomes.as_dict(), indent=1)
     return {"cases": len(outcomes.right), "output": str(args.output)}
 
 
@@ -217,7 +205,7 @@ def _gate(args: argparse.Namespace) -> dict[str, object]:
     text += compare.markdown(decision.rows, baseline, run, said) if decision.rows else ""
     sys.stdout.write(text)
     if args.junit is not None:
-        _write(args.junit, compare.junit(decision, suite))
+        write_atomic(args.junit, compare.junit(decision, suite))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with Path(summary).open("a", encoding="utf-8") as file:
@@ -227,12 +215,12 @@ def _gate(args: argparse.Namespace) -> dict[str, object]:
 
 def _table(args: argparse.Namespace) -> dict[str, object]:
     runs = _runs(args.runs)
-    table = tables.geneval_table(runs)
+    table = plain.table_of(runs)
     text = formats.FORMATS[args.format](table)
     if args.output is None:
         sys.stdout.write(text)
     else:
-        _write(args.output, text.encode())
+        write_atomic(args.output, text)
     scored = sum(run.is_scored for run in runs)
     return {"rows": len(table.rows), "runs": len(runs), "scored": scored, "output": args.output and str(args.output)}
 
@@ -245,13 +233,6 @@ def _teaser(args: argparse.Namespace) -> dict[str, object]:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write --output {args.output}: {error}") from error
     return {"case": args.case, "index": args.index, "output": str(args.output)}
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise UserError(f"cannot write --output {path}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

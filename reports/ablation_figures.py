@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from got.util.images import open_if_any
 from reports import style
-from reports.pictures import read
 from reports.run_figures import Drawn
 from reports.samples import JUDGED
 from reports.setting_figures import labels
@@ -132,7 +132,7 @@ def _panel(axes: Axes, picture: Picture | None) -> None:
     for spine in axes.spines.values():
         spine.set_visible(True)
         spine.set_color(style.GREY)
-    image: Any = None if picture is None else read(picture.file)
+    image: Any = None if picture is None else open_if_any(picture.file)
     if picture is None or image is None:
         axes.text(0.5, 0.5, "no image", ha="center", va="center", fontsize=6.5, transform=axes.transAxes)
         axes.set_box_aspect(1)

@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from got.util.errors import visible
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -16,18 +18,6 @@ _LATEX = {
     '"': r"\textquotedbl{}",
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }
-_MARKDOWN = {"<": "&lt;", ">": "&gt;", "&": "&amp;", **{letter: f"\\{letter}" for letter in "\\`*_[]|!#~$"}}
-# Unicode's controls, among them those that turn the reading direction around.
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-
-
-def visible(text: str) -> str:
-    r"""The text on one line, without control characters.
-
-    >>> visible("a\nb\x00\u202ec")
-    'a bc'
-    """
-    return _CONTROLS.sub("", " ".join(text.split()))
 
 
 def latex(text: str) -> str:
@@ -37,15 +27,6 @@ def latex(text: str) -> str:
     50 \% of a\_b \& \textbackslash{}input\{x\} -{}-limit
     """
     return "".join(_LATEX.get(letter, letter) for letter in visible(text)).replace("--", "-{}-")
-
-
-def markdown(text: str) -> str:
-    r"""Text for a cell or a paragraph of Markdown.
-
-    >>> print(markdown("a|b <script> [x](y)"))
-    a\|b &lt;script&gt; \[x\](y)
-    """
-    return "".join(_MARKDOWN.get(letter, letter) for letter in visible(text))
 
 
 def csv_text(text: str) -> str:

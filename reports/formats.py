@@ -8,6 +8,8 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
+from got.util.errors import visible
+from got.util.tables import escaped, markdown
 from reports import escape
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def number(cell: Cell, column: Column, *, reported: bool = False) -> str:
     ('+0.500', '0.64‡')
     """
     if cell.text:
-        return escape.visible(cell.text)
+        return visible(cell.text)
     if cell.value is None:
         return f"-{cell.mark}"
     digits = column.reported_digits if reported else column.digits
@@ -55,10 +57,10 @@ def _whole(cell: Cell, column: Column, row: Row) -> str:
 
 def to_text(table: Table) -> str:
     """For a terminal: aligned columns, a rule between rows that do not compare, and the footnotes."""
-    header = ["", "images", *(escape.visible(column.title) for column in table.columns)]
+    header = ["", "images", *(visible(column.title) for column in table.columns)]
     blocks = [
         [
-            [escape.visible(row.label), escape.visible(row.source),
+            [visible(row.label), visible(row.source),
              *(_whole(cell, column, row) for cell, column in zip(row.cells, table.columns, strict=True))]
             for row in rows
         ]
@@ -78,24 +80,23 @@ def to_text(table: Table) -> str:
     lines = [line(header)]
     for block in blocks:
         lines += [rule, *map(line, block)]
-    lines += [escape.visible(footnote) for footnote in table.footnotes]
+    lines += [visible(footnote) for footnote in table.footnotes]
     return "\n".join(lines) + "\n"
 
 
 def to_markdown(table: Table) -> str:
     """For a README or an issue tracker; the best score of rows that compare is bold."""
-    header = ["", "images", *(escape.markdown(column.title) for column in table.columns)]
-    lines = [header, ["---", "---", *["---:"] * len(table.columns)]]
+    rows = []
     for row in table.rows:
-        cells = [escape.markdown(row.label) + (" †" if row.reported else ""), escape.markdown(row.source)]
+        cells = [escaped(row.label) + (" †" if row.reported else ""), escaped(row.source)]
         for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
-            text = escape.markdown(number(cell, column, reported=row.reported))
+            text = escaped(number(cell, column, reported=row.reported))
             ends = interval(cell, column)
             cells.append((f"**{text}**" if table.best(row, i) else text) + (f" ({ends})" if ends else ""))
-        lines.append(cells)
-    notes = "".join(f"\n- {escape.markdown(note)}" for note in (*table.footnotes, *table.notes))
-    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{rows}\n{notes}\n" if notes else f"{rows}\n"
+        rows.append(cells)
+    notes = "".join(f"\n- {escaped(note)}" for note in (*table.footnotes, *table.notes))
+    text = markdown(["", "images", *(escaped(column.title) for column in table.columns)], rows, words=2)
+    return f"{text}\n{notes}\n" if notes else f"{text}\n"
 
 
 def to_latex(table: Table) -> str:
@@ -167,7 +168,7 @@ def _stack(text: str, width: int, side: str) -> str:
     >>> print(_stack("single object", 8, "r"), _stack("a_b", 8, "r"))
     \shortstack[r]{single\\object} a\_b
     """
-    lines = textwrap.wrap(escape.visible(text), width, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(visible(text), width, break_long_words=False, break_on_hyphens=False)
     shown = r"\\".join(escape.latex(line) for line in lines)
     return rf"\shortstack[{side}]{{{shown}}}" if len(lines) > 1 else shown
 

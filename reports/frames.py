@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.geneval.prompts import OWN_PROMPTS
 from evals.metrics.statistics import method_of
+from got.util.files import json_object, numbered_lines, read_object
 from reports import public_scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    import pandas as pd
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,44 +192,17 @@ def _cell(path: Path, row: dict[str, Any], ablation: str) -> Cell:
 
 def load_lines(path: Path) -> list[dict[str, Any]]:
     """The records of one of a run's logs (results, observations, chains), in the file's order."""
-    try:
-        # Not splitlines(): JSON may hold other line ends, such as U+2028.
-        lines = enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1)
-        return [_record(line, number, path) for number, line in lines if line]
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run the benchmark with --output {path.parent} first") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-
-
-def _record(line: str, number: int, path: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError as error:
-        words = f"line {number}, column {error.colno}: {error.msg}; expected a JSON object a line"
-        raise UserError(f"{path} is damaged: {words}") from None
-    return record
-
-
-def load_results(path: Path) -> pd.DataFrame:
-    """results.jsonl as a table: a row per image, indexed by filename."""
-    import pandas as pd
-
-    return pd.DataFrame(load_lines(path / "results.jsonl")).set_index("filename")
+    if not path.exists():
+        raise UserError(f"{path} is missing; run the benchmark with --output {path.parent} first")
+    return [json_object(line, f"{path} line {number}", UserError) for number, line in numbered_lines(path, UserError)]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; is {path.parent} the --output of a finished run?") from None
-    except NotADirectoryError:
-        raise UserError(f"{path.parent} is a file; expected the --output of a finished run") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: expected an object but got {type(content).__name__}")
-    return content
+    if path.parent.is_file():
+        raise UserError(f"{path.parent} is a file; expected the --output of a finished run")
+    if not path.exists():
+        raise UserError(f"{path} is missing; is {path.parent} the --output of a finished run?")
+    return read_object(path, UserError)
 
 
 def provenance(run: Run) -> dict[str, str]:

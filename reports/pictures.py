@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import warnings
 from typing import TYPE_CHECKING
+
+from got.util.images import open_if_any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,21 +16,6 @@ if TYPE_CHECKING:
 
 THUMBNAIL_PX = 256
 """Longer side of a thumbnail; smaller images keep their size."""
-
-
-def read(path: Path | None) -> Image.Image | None:
-    """An image as RGB, or None where there is none that can be read (or a suspiciously large one)."""
-    from PIL import Image
-
-    if path is None:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return None
 
 
 def thumbnail(image: Image.Image) -> bytes:
@@ -53,7 +39,7 @@ class Album:
 
     def add(self, path: Path | None) -> str | None:
         """Takes an image in; its name here, or None where it cannot be read."""
-        image = read(path)
+        image = open_if_any(path)
         if image is None:
             return None
         content = thumbnail(image)

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from evals.core.folder_listing import indices
-from evals.core.records import Case, UserError
+from evals.core.records import Case, Sample, Scored, UserError
 from evals.geneval import prompts, scores
 
 if TYPE_CHECKING:
@@ -114,7 +114,14 @@ def scores_of(lines: Sequence[tuple[Key, dict[str, Any]]], place: Path) -> dict[
         told = Case(id=case, prompt=line["prompt"], tag=line["tag"], metadata={**line["metadata"], "tag": line["tag"]})
         if cases.setdefault(case, told).prompt != told.prompt:
             raise UserError(f"{place}: case {case} is {cases[case].prompt!r} and {told.prompt!r}")
-    outcomes = [scores.Outcome(case=case, correct=line["correct"]) for (case, _), line in lines]
+    scored = [
+        Scored(
+            sample=Sample(case=cases[case], index=index, seed=0),
+            observation=line,
+            score=scores.Outcome(correct=line["correct"]),
+        )
+        for (case, index), line in lines
+    ]
     ordered = [cases[case] for case in sorted(cases)]
     return {
         "suite": "geneval",
@@ -123,7 +130,7 @@ def scores_of(lines: Sequence[tuple[Key, dict[str, Any]]], place: Path) -> dict[
         "detector": UNKNOWN,
         "world": UNKNOWN_IMAGES,
         "wording": prompts.wording(ordered),
-        **scores.summarize(ordered, outcomes, [], max(index for (_, index), _ in lines) + 1),
+        **scores.summarize(ordered, scored, [], max(index for (_, index), _ in lines) + 1),
         "faults": {f"{case}/{index}": "untraced" for (case, index), line in lines if not line["correct"]},
         "reference": None,
     }

@@ -12,8 +12,20 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
-from evals.core.run_directory import write_atomic
-from reports import ablation_figures, editing, escape, formats, run_figures, setting_figures, speed, style, tables
+from got.util.files import write_atomic
+from got.util.tables import escaped
+from reports import (
+    ablation_figures,
+    editing,
+    escape,
+    formats,
+    plain,
+    run_figures,
+    setting_figures,
+    speed,
+    style,
+    tables,
+)
 from reports.frames import provenance
 from reports.page import Browser, Fact, Page, Section, Shown, record, render
 from reports.pictures import Album
@@ -76,7 +88,8 @@ def of_runs(
         for run in runs
         if run.scores.get("suite") in (*editing.EDITING_SUITES, *editing.OWN_SUITES) and editing.is_measured(run)
     ]
-    others = [run for run in runs if run not in geneval and run not in published and run not in measured]
+    known_runs = [*geneval, *published, *measured]
+    others = [run for run in runs if run not in known_runs and not plain.is_plain(run)]
     if others:
         known = ", ".join(("geneval", *editing.EDITING_SUITES, *editing.OWN_SUITES))
         raise UserError(f"{others[0].path} is a run of suite {others[0].scores.get('suite')!r}; known: {known}")
@@ -84,6 +97,11 @@ def of_runs(
     if geneval:
         sections.append(Section(id="geneval", title="GenEval", tables=(tables.geneval_table(geneval),)))
         drawn += [("geneval", figure) for figure in _figures_of_runs(geneval, images, names)]
+    for suite in dict.fromkeys(str(run.scores["suite"]) for run in runs if run not in known_runs):
+        own = [run for run in runs if run.scores["suite"] == suite]
+        name = escape.file_name(suite, names)
+        sections.append(Section(id=name, title=plain.title_of(own[0]), tables=(plain.plain_table(own),)))
+        drawn += [(name, figure) for figure in _figures_of_runs(own, images, names)]
     made = [editing.editing_table(published)] if published else []
     made += [editing.measured_table(measured)] if measured else []
     if made:
@@ -255,15 +273,15 @@ def write(report: Report, output: Path, pictures: str) -> dict[str, Any]:
     every = [table for section in page.sections for table in section.tables]
     for table in every:
         for suffix, form in (("csv", formats.to_csv), ("tex", formats.to_latex), ("md", formats.to_markdown)):
-            write_atomic(output / "tables" / f"{table.name}.{suffix}", form(table).encode())
-    write_atomic(output / "report.md", markdown(page).encode())
-    write_atomic(output / "report.tex", _latex(every).encode())
-    write_atomic(output / "samples.csv", _samples_csv(report.pictures).encode())
+            write_atomic(output / "tables" / f"{table.name}.{suffix}", form(table))
+    write_atomic(output / "report.md", markdown(page))
+    write_atomic(output / "report.tex", _latex(every))
+    write_atomic(output / "samples.csv", _samples_csv(report.pictures))
     inline = pictures == "inline" or (pictures == "auto" and report.album.size <= INLINE_BYTES)
     if not inline:
         report.album.write(output / "pictures")
     html = render(page, report.album.inline() if inline else None)
-    write_atomic(output / "report.html", html.encode())  # the last one: its presence marks a whole report
+    write_atomic(output / "report.html", html)  # the last one: its presence marks a whole report
     (output / _UNFINISHED).unlink()
     return {"output": str(output / "report.html"), "tables": len(every), "figures": len(report.drawn),
             "samples": len(page.browser.records), "pictures": len(report.album.files),
@@ -311,7 +329,7 @@ def _clear(output: Path) -> None:
 def _save(drawn: Drawn, folder: Path) -> Shown:
     folder.mkdir(parents=True, exist_ok=True)
     style.save(drawn.figure, folder / drawn.name)
-    write_atomic(folder / f"{drawn.name}.csv", csv_of(drawn.header, drawn.rows).encode())
+    write_atomic(folder / f"{drawn.name}.csv", csv_of(drawn.header, drawn.rows))
     svg = (folder / f"{drawn.name}.svg").read_text(encoding="utf-8")
     wide = bool(drawn.figure.get_figwidth() > _WIDE_IN)
     return Shown(name=drawn.name, title=drawn.title, text=drawn.text, svg=style.inline(svg, drawn.name), wide=wide)
@@ -342,19 +360,19 @@ def _samples_csv(images: Sequence[tuple[str, Sequence[Picture]]]) -> str:
 
 def markdown(page: Page) -> str:
     """The page as Markdown: its tables, and its figures as links to PNG files."""
-    parts = [f"# {escape.markdown(page.title)}", escape.markdown(page.lead)]
+    parts = [f"# {escaped(page.title)}", escaped(page.lead)]
     for section in page.sections:
-        parts.append(f"## {escape.markdown(section.title)}")
+        parts.append(f"## {escaped(section.title)}")
         for table in section.tables:
-            parts += [f"**{escape.markdown(table.caption)}**", formats.to_markdown(table).rstrip()]
+            parts += [f"**{escaped(table.caption)}**", formats.to_markdown(table).rstrip()]
         for figure in section.figures:
-            parts.append(f"![{escape.markdown(f'{figure.title}. {figure.text}')}](figures/{figure.name}.png)")
+            parts.append(f"![{escaped(f'{figure.title}. {figure.text}')}](figures/{figure.name}.png)")
     counts: dict[str, int] = {}
     for each in page.browser.records:
         counts[each["stage"] or each["outcome"]] = counts.get(each["stage"] or each["outcome"], 0) + 1
     said = ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in counts.items())
-    parts += [f"## {escape.markdown(page.browser.title)}", escape.markdown(page.browser.lead)]
-    parts += [escape.markdown(said)] if said else []
+    parts += [f"## {escaped(page.browser.title)}", escaped(page.browser.lead)]
+    parts += [escaped(said)] if said else []
     return "\n\n".join(parts) + "\n"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Detection, UserError
 from evals.core.run_directory import key_of
 from evals.metrics import layout
+from got.util.files import inside
 from reports import near_misses, public_scores
 from reports.frames import load_lines
 
@@ -223,16 +223,3 @@ def _metadata(path: Path | None) -> dict[str, Any]:
         words = f"line {error.lineno}, column {error.colno}: not JSON ({error.msg}); expected the case's JSON object"
         raise UserError(f"{path}: {words}") from None
     return content if isinstance(content, dict) else {}
-
-
-def inside(run: Path, name: str) -> Path | None:
-    """A file of a run by the name that its log gives; None for a name that leads elsewhere.
-
-    >>> from pathlib import Path
-    >>> inside(Path("run"), "images/0/samples/0000.png").as_posix(), inside(Path("run"), "../secret.png")
-    ('run/images/0/samples/0000.png', None)
-    """
-    place = PurePosixPath(name)
-    if place.is_absolute() or ".." in place.parts or not place.parts or "\0" in name or "\\" in name:
-        return None
-    return run.joinpath(*place.parts)

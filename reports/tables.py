@@ -303,11 +303,10 @@ def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
     tasks = list(dict.fromkeys(task for cell in ablation.cells for task in cell.row["tasks"]))
     runs = [cell.run for cell in ablation.cells if cell.run is not None]
     world = str(runs[0].scores["world"]) if runs else "unknown images"
-    what = (
-        "GenEval scores"
-        if ablation.suite == "geneval"
-        else f"{ablation.suite}, share of edits done and rest untouched,"
-    )
+    titles = [str(run.scores["title"]) for run in runs if "categories" not in run.scores and run.scores.get("title")]
+    what = f"{ablation.suite}, share of edits done and rest untouched,"
+    if ablation.suite == "geneval" or titles:
+        what = f"{titles[0] if titles else 'GenEval'} scores"
     rows = _trained_rows(ablation, len(tasks))
     for cell in ablation.cells:
         change = cell.row["difference"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import textwrap
 from typing import TYPE_CHECKING
 
 from evals.core.records import UserError
+from got.util.images import PictureError, open_picture
 from reports.frames import load_run
 from reports.samples import load_pictures
 
@@ -39,7 +41,6 @@ def draw_teaser(run: Path, case: str, index: int) -> Figure:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image, UnidentifiedImageError
 
     picture = _find(run, case, index)
     if not picture.chain:
@@ -47,9 +48,9 @@ def draw_teaser(run: Path, case: str, index: int) -> Figure:
     if picture.file is None or not picture.file.is_file():
         raise UserError(f"{run} has no image for case {case} with index {index}")
     try:
-        image = Image.open(picture.file).convert("RGB")
-    except UnidentifiedImageError:
-        raise UserError(f"{picture.file} is no image") from None
+        image = open_picture(picture.file, max_aspect=math.inf)
+    except PictureError as error:
+        raise UserError(str(error)) from error
 
     figure = Figure(figsize=(15, 3.85), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)

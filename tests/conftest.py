@@ -44,12 +44,10 @@ def precision(request, monkeypatch):
     """Training as on both kinds of processor: those with bfloat16, and those that only emulate it."""
     import torch  # tests of what needs no torch share this file
 
-    from evals.assets.training import trainer
     from got.util import precision as speed
 
     short = request.param == "bfloat16"
     monkeypatch.setattr(speed, "has_native_dtype", lambda dtype, device: short or dtype is torch.float32)
-    monkeypatch.setattr(trainer, "multiplies_bf16", lambda device: short)
     return request.param
 
 

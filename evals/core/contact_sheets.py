@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from evals.core.run_directory import png_bytes, write_atomic
+from got.util.files import write_atomic
+from got.util.images import open_if_any, png_bytes
+from got.util.sheets import GREY, INK, fitted, font, laid_out, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     from evals.core.records import Case
 
-    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
     Point = tuple[float, float]
     Box = tuple[float, float, float, float]
 
@@ -33,7 +33,7 @@ _TEXT_LINES = 5
 _TILE_PX = (_SIDE_PX + 2 * _PAD_PX, _SIDE_PX + 2 * _PAD_PX + _TEXT_LINES * _LINE_PX)
 _HEADER_PX = 56
 _CHARS = 33
-_GREY, _INK, _PAPER, _RIGHT, _WRONG = "#cccccc", "#202020", "#ffffff", "#1a7f37", "#c62828"
+_RIGHT, _WRONG = "#1a7f37", "#c62828"
 # Bright, told apart from each other and, by a dark rim, from any background.
 _BOX_COLORS = ("#ffe119", "#42d4f4", "#f58231", "#f032e6", "#bfef45", "#fabed4", "#dcbeff", "#ffffff")
 
@@ -43,35 +43,10 @@ def write_grids(run: Path, cases: Sequence[Case], images_per_prompt: int) -> Non
     """`grid.png` beside each prompt's samples. An image that is missing or damaged leaves a grey cell."""
     for case in cases:
         folder = run / "images" / case.id
-        images = [open_picture(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
+        images = [open_if_any(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
         if any(image is not None for image in images):
-            write_atomic(folder / "grid.png", png_bytes(grid(images)))
-
-
-def grid(images: Sequence[Image.Image | None], gap_px: int = 2) -> Image.Image:
-    """Images side by side in a near-square grid, row by row."""
-    from PIL import Image
-
-    sizes = [image.size for image in images if image is not None]
-    width, height = max(size[0] for size in sizes), max(size[1] for size in sizes)
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    sheet = Image.new("RGB", (columns * (width + gap_px) + gap_px, rows * (height + gap_px) + gap_px), "black")
-    for i, image in enumerate(images):
-        place = (gap_px + i % columns * (width + gap_px), gap_px + i // columns * (height + gap_px))
-        sheet.paste(image or Image.new("RGB", (width, height), _GREY), place)
-    return sheet
-
-
-def open_picture(path: Path) -> Image.Image | None:
-    """A picture of the run, RGB; None if it cannot be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError):
-        return None
+            grid = laid_out(images, math.ceil(math.sqrt(len(images))), gap_px=2, paper="black")
+            write_atomic(folder / "grid.png", png_bytes(grid))
 
 
 # ------------------------------------------------------------------------------------------------------ contact sheets
@@ -105,34 +80,29 @@ def safe(tag: str) -> str:
 
 def contact_sheet(run: Path, tag: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Image.Image:
     """The first image of each prompt of a task: boxes, verdict, prompt and reason."""
-    from PIL import Image, ImageDraw
-
     columns = min(_COLUMNS, max(len(pairs), 3))
-    rows = math.ceil(len(pairs) / columns)
-    sheet = Image.new("RGB", (columns * _TILE_PX[0], _HEADER_PX + rows * _TILE_PX[1]), _PAPER)
-    pen = ImageDraw.Draw(sheet)
-    right = sum(result["correct"] for result, _ in pairs)
-    pen.text((_PAD_PX, 6), f"{tag.replace('_', ' ')}: {right} of {len(pairs)} right", _INK, font(20))
-    pen.text((_PAD_PX, 34), "first image of each prompt; dashed: planned, solid: detected and counted", _INK, font(13))
-    for i, (result, observation) in enumerate(pairs):
-        corner = (i % columns * _TILE_PX[0], _HEADER_PX + i // columns * _TILE_PX[1])
-        sheet.paste(_tile(run, result, observation), corner)
-    return sheet
+    known = [result["correct"] for result, _ in pairs]
+    right = f"{len(known)} images" if None in known else f"{sum(known)} of {len(known)} right"
+    heading = f"{tag.replace('_', ' ')}: {right}"
+    legend = "first image of each prompt; dashed: planned, solid: detected and counted"
+    lines = [(_PAD_PX, 6, heading, INK, 20), (_PAD_PX, 34, legend, INK, 13)]
+    head = written((columns * _TILE_PX[0], _HEADER_PX), lines)
+    return laid_out([_tile(run, result, observation) for result, observation in pairs], columns, head=head)
 
 
 def _tile(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Image.Image:
-    from PIL import Image, ImageDraw
+    from PIL import ImageDraw
 
-    tile = Image.new("RGB", _TILE_PX, _PAPER)
-    tile.paste(_picture(run, result, observation), (_PAD_PX, _PAD_PX))
-    pen = ImageDraw.Draw(tile)
     top = _SIDE_PX + 2 * _PAD_PX
-    mark(pen, (_PAD_PX, top), correct=result["correct"])
-    lines = [(line, _INK) for line in wrap(result["prompt"], 3, indent=4)]
+    lines = [(line, INK) for line in wrap(result["prompt"], 3, indent=4)]
     lines += [(line, _WRONG) for line in wrap(result["reason"].replace("\n", "; "), _TEXT_LINES - len(lines))]
-    for row, (line, color) in enumerate(lines):
-        indent = 18 if row == 0 else 0
-        pen.text((_PAD_PX + indent, top + row * _LINE_PX), line, color, font(12))
+    placed = [
+        (_PAD_PX + (0 if row else 18), top + row * _LINE_PX, line, color, 12) for row, (line, color) in enumerate(lines)
+    ]
+    tile = written(_TILE_PX, placed)
+    tile.paste(_picture(run, result, observation), (_PAD_PX, _PAD_PX))
+    if result["correct"] is not None:
+        mark(ImageDraw.Draw(tile), (_PAD_PX, top), correct=result["correct"])
     return tile
 
 
@@ -146,14 +116,13 @@ def _picture(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> 
     """The image at icon-friendly size with its boxes, on a square of `_SIDE_PX`."""
     from PIL import Image, ImageDraw
 
-    square = Image.new("RGB", (_SIDE_PX, _SIDE_PX), _GREY)
-    image = open_picture(run / result["filename"])
+    square = Image.new("RGB", (_SIDE_PX, _SIDE_PX), GREY)
+    image = open_if_any(run / result["filename"])
     if image is None:
         ImageDraw.Draw(square).text((12, 12), "image unreadable", _WRONG, font(13))
         return square
-    scale = _SIDE_PX / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    square.paste(image.resize(size, Image.Resampling.BICUBIC), (0, 0))
+    scale, shown = _SIDE_PX / max(image.size), fitted(image, _SIDE_PX)
+    square.paste(shown, (0, 0))
     pen = ImageDraw.Draw(square)
     planned = (observation.get("plan") or {}).get("objects", [])
     kept = json.loads(result["details"])
@@ -161,9 +130,10 @@ def _picture(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> 
     colors = {name: _BOX_COLORS[i % len(_BOX_COLORS)] for i, name in enumerate(dict.fromkeys(names))}
     for item in planned:
         x1, y1, x2, y2 = item["box_1000"]
-        corners = (x1 * size[0] / 1000, y1 * size[1] / 1000, x2 * size[0] / 1000, y2 * size[1] / 1000)
+        wide, high = shown.width / 1000, shown.height / 1000
+        corners = (x1 * wide, y1 * high, x2 * wide, y2 * high)
         dashed(pen, corners, colors[item["name"]])
-    labels = {tuple(item["box_xyxy_px"]): item["color"] for item in observation["detections"]}
+    labels = {tuple(item["box_xyxy_px"]): item["color"] for item in observation.get("detections", ())}
     taken: list[Box] = []
     for name, boxes in kept.items():
         for *box, score in boxes:
@@ -225,11 +195,3 @@ def _dashes(start: Point, end: Point, dash_px: float = 6, gap_px: float = 5) -> 
     for i in range(math.ceil(length / step) if length else 0):
         a, b = i * step / length, min((i * step + dash_px) / length, 1.0)
         yield [(start[0] + (end[0] - start[0]) * t, start[1] + (end[1] - start[1]) * t) for t in (a, b)]
-
-
-@functools.cache
-def font(size: int) -> Font:
-    """Pillow's own font."""
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)

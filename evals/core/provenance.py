@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from got.util.weight_files import SUFFIXES
+from got.util.files import sha256
+from got.util.weight_files import below
 
 PACKAGES = (
     "got-bench",
@@ -76,11 +77,6 @@ def weights_sha256(place: Path) -> dict[str, str]:
     if place.is_file():
         files = [place]
     else:
-        found = (path for path in place.rglob("*") if path.suffix in SUFFIXES and path.is_file())
-        files = sorted(path for path in found if path.relative_to(place).parts[0] != "training")
+        files = [path for path in below(place) if path.relative_to(place).parts[0] != "training"]
     root = place.parent if place.is_file() else place
-    hashes = {}
-    for path in files:
-        with path.open("rb") as file:
-            hashes[path.relative_to(root).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
+    return {path.relative_to(root).as_posix(): sha256(path) for path in files}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import io
 import json
+import math
 import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from got.util.errors import UserError as UserError
+from got.util.errors import one_line
+
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
@@ -21,10 +23,6 @@ if TYPE_CHECKING:
 
 BoxPx = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the image, origin at the top left."""
-
-
-class UserError(Exception):
-    """A mistake of the person at the keyboard: one line with the value and what is allowed, shown without traceback."""
 
 
 def note(text: str) -> None:
@@ -101,15 +99,48 @@ class Detection:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What an observation means for its case."""
+class Drawn:
+    """An image that is to be observed."""
 
-    correct: bool | None
+    sample: Sample
+    image: Image.Image
+    """RGB, EXIF orientation applied."""
+    chain: str | None = None
+    """The chain behind it, if its model wrote one."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What an observation means for its case. A suite that knows more adds fields."""
+
+    correct: bool | None = None
     """None where nothing tells right from wrong."""
-    reason: str
+    reason: str = ""
     """Empty if not wrong; else one line per thing that is wrong."""
     kept: dict[str, tuple[Detection, ...]] = dataclasses.field(default_factory=dict)
     """Class name -> detections that passed the thresholds, best first."""
+    values: dict[str, float] = dataclasses.field(default_factory=dict)
+    """What was measured, by name; empty where right or wrong is all."""
+
+    @property
+    def fault(self) -> str | None:
+        """Where a wrong image went wrong, such as ``plan_wrong``; None where that is not known."""
+        return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """An image with all that is known of it: what tables, sheets and reports are made of."""
+
+    sample: Sample
+    observation: Mapping[str, Any]
+    """As it was logged, with ``case`` and ``index``."""
+    score: Score
+
+    @property
+    def key(self) -> str:
+        """Case and index, as in ``00042/1``."""
+        return f"{self.sample.case.id}/{self.sample.index}"
 
 
 # --------------------------------------------------------------------------------------------------------------- edits
@@ -132,7 +163,9 @@ class EncodedImage:
         Raises:
             ValueError: The bytes are no readable picture.
         """
-        return upright_rgb(self._decode())
+        from got.util.images import as_rgb
+
+        return as_rgb(self._decode(), self.name, max_aspect=math.inf)
 
     def load_mask(self) -> NDArray[np.bool_]:
         """The picture as a mask, bool (height, width): True where it is transparent, or white in black and white.
@@ -144,13 +177,15 @@ class EncodedImage:
         """
         import numpy as np
 
+        from got.util.images import as_rgb
+
         image = self._decode()
         if "A" in image.getbands() or "transparency" in image.info:
             alpha = np.asarray(image.convert("RGBA"))[..., 3]
             if (alpha < 128).any():
                 clear: NDArray[np.bool_] = alpha < 128
                 return clear
-        levels = np.asarray(upright_rgb(image).convert("L"))
+        levels = np.asarray(as_rgb(image, self.name, max_aspect=math.inf).convert("L"))
         if np.mean((levels > 63) & (levels < 192)) > 0.05:
             raise ValueError(f"{self.name}: expected a mask with transparency or in black and white but got a picture")
         white: NDArray[np.bool_] = levels > 127
@@ -168,15 +203,12 @@ class EncodedImage:
         return levels
 
     def _decode(self) -> Image.Image:
-        from PIL import Image
+        from got.util.images import decode  # a case can be counted and named without Pillow
 
         try:
-            with Image.open(io.BytesIO(self.read())) as image:
-                image.load()
-                return image
-        # Pillow's decoders answer damaged files with many types, SyntaxError among them.
-        except Exception as error:
-            raise ValueError(f"{self.name}: not a readable image ({' '.join(str(error).split())[:200]})") from error
+            return decode(self.read(), "the file")
+        except Exception as error:  # of the picture, of Parquet, of the file system, of a path that leads out
+            raise ValueError(f"{self.name}: {one_line(error)}") from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -247,42 +279,6 @@ class Judgement:
         return dataclasses.asdict(self)
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """The image as a person sees it: EXIF orientation applied, three channels of 8 bits."""
-    from PIL import ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion cuts 16 bits off at 255 and would give a white image.
-        image = image.point(lambda value: value / 257, "F").convert("L")
-    return image.convert("RGB")
-
-
-def in_icon_world(detector: str) -> bool:
-    """Whether a `--detector` looks at icons rather than photographs.
-
-    >>> in_icon_world("icon"), in_icon_world("icon:mine.safetensors"), in_icon_world("mine.safetensors")
-    (True, True, True)
-    >>> in_icon_world("mask2former"), in_icon_world("mask2former:w.safetensors"), in_icon_world("hf:w.safetensors")
-    (False, False, False)
-    """
-    kind = detector.partition(":")[0]
-    return kind == "icon" or (kind not in ("mask2former", "hf") and detector.endswith(".safetensors"))
-
-
-def world_of(args: argparse.Namespace) -> str:
-    """``"icon world"`` or ``"photographs"``: what a run's pictures show.
-
-    A published set of edits (``--data``) is photographs, whatever its detector: none looks at it.
-
-    >>> import argparse
-    >>> world_of(argparse.Namespace(detector="icon")), world_of(argparse.Namespace(detector="icon", data="osunlp/MB"))
-    ('icon world', 'photographs')
-    """
-    icons = getattr(args, "data", None) is None and in_icon_world(args.detector)
-    return "icon world" if icons else "photographs"
-
-
 _NAMED = re.compile(r"^(\w+: )?(?:(?:[^:]*\.\w{2,7}(?: row \d+)?|\S*/\S*): |(?:images/)?\d+/)")
 """A kind of error, perhaps, and the file that it speaks of."""
 
@@ -313,7 +309,7 @@ def counted_causes(by_cause: Mapping[str, int], shown: int = 3) -> str:
     return "; ".join([*causes[:shown], *more])
 
 
-def unlabelled(failures: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+def unlabelled(failures: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Of log lines of failures, the classes that the detector has no label for; empty where none failed for that.
 
     >>> unlabelled([{"error": "no such image"}, {"missing_classes": ["zebra", "bear"]}]), unlabelled([])

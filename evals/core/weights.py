@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from got.util import weight_files
+from got.util.errors import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -29,12 +29,6 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
 """Put before every key by wrappers: data parallel, torch.compile, a Lightning module."""
 _RECORDS = frozenset({"steps", "n_averaged"})
 """Entries of averaged weights that count updates."""
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_file(path: Path) -> None:
@@ -155,7 +149,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=False, pickle_module=readers)
     except Exception as error:  # what is damaged may ask torch and pickle for anything
-        words = " ".join(str(error).split())[:80]
+        words = one_line(error, 80)
         raise UserError(
             f"{path} is no checkpoint of plain tensors ({words}); if it is one, save it as safetensors"
         ) from error

@@ -77,7 +77,7 @@ class TransformersDetector:
             yield found
 
 
-def load_transformers(model: str, *, device: str = "cpu") -> Detector:
+def load_transformers(model: str, device: str = "cpu") -> Detector:
     """Any detector of transformers by hub id or folder. It looks at one blank image before it is handed out.
 
     Raises:

@@ -111,13 +111,13 @@ class IconDetector:
         self._points, _ = points(network.strides, self.image_size_px, device)
 
     @classmethod
-    def load(cls, path: Path = WEIGHTS, *, device: str = "cpu") -> IconDetector:
+    def load(cls, path: Path | str = "", device: str = "cpu") -> IconDetector:
         """The embedded detector, or another training of the same config.
 
         Raises:
             UserError: the weights are missing or belong to another config.
         """
-        network = build()
+        network, path = build(), Path(path or WEIGHTS)
         state, metadata = weights.read(path)
         weights.fit(network, state, str(path))
         if metadata.get("config_sha256") != config_sha256():

@@ -202,22 +202,22 @@ def _today(key: str) -> str:
 
 
 def load_mask2former(
-    checkpoint: Path | None = None, *, device: str = "cpu", image_scale: tuple[int, int] | None = None
+    checkpoint: Path | str = "", device: str = "cpu", image_scale: tuple[int, int] | None = None
 ) -> MMDetDetector:
     """GenEval's detector: Mask2Former with Swin-S, trained on COCO.
 
     Args:
-        checkpoint: `.pth` of MMDetection 3 or 2, or `.safetensors`; None downloads the published one, once.
+        checkpoint: `.pth` of MMDetection 3 or 2, or `.safetensors`; empty downloads the published one, once.
         device: torch device.
         image_scale: longest and shortest side of the network's input; None for the config's own 1333 x 800.
 
     Raises:
         UserError: MMDetection cannot be imported, or the weights cannot be read, downloaded, or do not fit.
     """
-    if checkpoint is not None:  # a file that is none is said even where MMDetection cannot be imported
-        weights.refuse_file(checkpoint)
+    if checkpoint:  # a file that is none is said even where MMDetection cannot be imported
+        weights.refuse_file(Path(checkpoint))
     config = mmdet_config(MASK2FORMER)  # first: where MMDetection cannot be imported, nothing is downloaded for it
-    path = checkpoint or _download(MASK2FORMER_URL)
+    path = Path(checkpoint) if checkpoint else _download(MASK2FORMER_URL)
     state = {_today(key): value for key, value in weights.read_checkpoint(path).items()}
     network = build_mmdet(config)
     weights.fit(network, state, str(path))

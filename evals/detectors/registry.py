@@ -1,43 +1,89 @@
-"""Detectors by name: what finds the objects in a picture. Back-ends are imported when they are named."""
+"""Detectors by name: what finds the objects in an image. A factory is called with its argument and a torch device."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evals.core.records import UserError
+from evals.core.backends import ICON_WORLD, PHOTOGRAPHS, Backend, Registry, local_place
 from got.util.hub import missing_model
 from got.util.weight_files import fault as fault_of_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from evals.core.protocols import Detector
 
 
-CHOICES = "mask2former[:WEIGHTS] or hf:ID|PATH for photographs, icon[:WEIGHTS] for the icon world"
-"""The values of ``--detector``, for people."""
+def _file_fault(argument: str) -> str | None:
+    """Why a file that is named holds no weights."""
+    what = fault_of_file(Path(argument)) if argument else None
+    return f"{argument} {what}" if what else None
 
 
-def check_detector(spec: str) -> None:
-    """Refuses a name that can stand for no detector here; loads nothing, and asks no hub.
+def _model_fault(argument: str) -> str | None:
+    what = missing_model(argument)
+    return f"hf:{argument} cannot be loaded: {what}" if what else None
+
+
+_ICON = Path(__file__).parents[1] / "assets" / "icon_detector.safetensors"
+
+
+def _icon_weights(argument: str) -> Path:
+    return Path(argument) if argument else _ICON
+
+
+DETECTORS = Registry["Detector"](
+    "a detector",
+    "got_evals.detectors",
+    {
+        "icon": Backend(
+            factory="evals.detectors.icon:IconDetector.load",
+            argument="[WEIGHTS]",
+            world=ICON_WORLD,
+            embedder="icon",
+            weights=_icon_weights,
+            fault=_file_fault,
+        ),
+        "mask2former": Backend(
+            factory="evals.detectors.photo:load_mask2former",
+            argument="[WEIGHTS]",
+            world=PHOTOGRAPHS,
+            weights=local_place,
+            fault=_file_fault,
+        ),
+        "hf": Backend(
+            factory="evals.detectors.hub:load_transformers",
+            argument="ID|PATH",
+            world=PHOTOGRAPHS,
+            weights=local_place,
+            fault=_model_fault,
+        ),
+    },
+)
+
+
+def choices() -> str:
+    """The values of ``--detector``, for people.
+
+    >>> choices()
+    'mask2former[:WEIGHTS], hf:ID|PATH for photographs, icon[:WEIGHTS] for the icon world'
+    """
+    found = [(DETECTORS.written((world,)), world) for world in (PHOTOGRAPHS, ICON_WORLD, None)]
+    articles = {PHOTOGRAPHS: " for photographs", ICON_WORLD: " for the icon world", None: ""}
+    return ", ".join(names + articles[world] for names, world in found if names)
+
+
+def find_detector(spec: str) -> tuple[Backend[Detector], str]:
+    """The record that ``--detector`` names, and its argument. A weights file alone is one of the embedded config.
 
     Raises:
         UserError: No such kind, a weights file that is missing or none, or a path to nothing.
 
-    >>> check_detector("icon"), check_detector("hf:owner/name")
-    (None, None)
+    >>> find_detector("icon")[1], find_detector("hf:owner/name")[1]
+    ('', 'owner/name')
     """
-    kind, _, argument = spec.partition(":")
-    if kind not in DETECTORS and not spec.endswith(".safetensors"):
-        raise UserError(f"Expected a detector among {CHOICES} but got {spec!r}")
-    if kind == "hf":
-        if fault := missing_model(argument):
-            raise UserError(f"{spec} cannot be loaded: {fault}")
-        return
-    file = argument if kind in DETECTORS else spec
-    if file and (what := fault_of_file(Path(file))):
-        raise UserError(f"{file} {what}")
+    if spec.endswith(".safetensors") and spec.partition(":")[0] not in DETECTORS:
+        return DETECTORS.find(f"icon:{spec}")
+    return DETECTORS.find(spec, choices())
 
 
 def make_detector(spec: str, device: str = "cpu") -> Detector:
@@ -52,31 +98,19 @@ def make_detector(spec: str, device: str = "cpu") -> Detector:
     Raises:
         UserError: no such detector, or its weights are missing or do not fit its config.
     """
-    check_detector(spec)
-    kind, _, argument = spec.partition(":")
-    return DETECTORS[kind](argument, device) if kind in DETECTORS else _icon(spec, device)
+    record, argument = find_detector(spec)
+    return record.build(argument, device)
 
 
-def _icon(argument: str, device: str) -> Detector:
-    from evals.detectors.icon import WEIGHTS, IconDetector
+def in_icon_world(spec: str) -> bool:
+    """Whether a `--detector` looks at icons rather than photographs.
 
-    return IconDetector.load(Path(argument) if argument else WEIGHTS, device=device)
-
-
-def _mask2former(argument: str, device: str) -> Detector:
-    from evals.detectors.photo import load_mask2former
-
-    return load_mask2former(Path(argument) if argument else None, device=device)
-
-
-def _transformers(argument: str, device: str) -> Detector:
-    from evals.detectors.hub import load_transformers
-
-    return load_transformers(argument, device=device)
-
-
-DETECTORS: dict[str, Callable[[str, str], Detector]] = {
-    "icon": _icon,
-    "mask2former": _mask2former,
-    "hf": _transformers,
-}
+    >>> in_icon_world("icon"), in_icon_world("icon:mine.safetensors"), in_icon_world("mine.safetensors")
+    (True, True, True)
+    >>> in_icon_world("mask2former"), in_icon_world("mask2former:w.safetensors"), in_icon_world("hf:w.safetensors")
+    (False, False, False)
+    """
+    kind = spec.partition(":")[0]
+    if kind in DETECTORS:
+        return DETECTORS[kind].world == ICON_WORLD
+    return spec.endswith(".safetensors")

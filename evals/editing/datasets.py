@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import glob
 import hashlib
-import json
-import posixpath
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import EditCase, EncodedImage, UserError
+from got.util import files
+from got.util.hub import commit_of, download, on_hub
+from got.util.parquet import ParquetTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,43 +109,31 @@ def fetch(place: str, origin: Origin, patterns: Sequence[str] = ("*.parquet", "*
     """
     if Path(place).exists():
         return Path(place), ""
-    hub_id, at, revision = place.partition("@")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id) or place.startswith((".", "/")):
+    found = on_hub(place)
+    if found is None:
         raise UserError(
             f"{place}: no such file or folder" + (f"; the hub has {origin.hub_id}" if origin.hub_id else "")
         )
-    from huggingface_hub import HfApi, snapshot_download
-
-    try:
-        # A full commit needs no question to the hub, so a set that is in its cache can be read without network.
-        full = re.fullmatch(r"[0-9a-f]{40}", revision)
-        commit = revision if full else HfApi().dataset_info(hub_id, revision=revision or None).sha or ""
-        changed = not at and hub_id == origin.hub_id and not commit.startswith(origin.revision or "")
-        folder = ""
-        if not changed:
-            folder = snapshot_download(hub_id, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
-    except Exception as error:  # the hub's client and the network each raise their own
-        raise UserError(f"{place} cannot be had from the hub: {' '.join(str(error).split())[:200]}") from error
-    if changed:
+    hub_id, revision = found
+    commit = commit_of(hub_id, revision, UserError)
+    if revision is None and hub_id == origin.hub_id and not commit.startswith(origin.revision or ""):
         raise UserError(
             f"{hub_id} has changed: its commit is {commit[:12]}, this loader was written for {origin.revision}; "
             f"to take it all the same, say {hub_id}@{commit[:12]}"
         )
-    return Path(folder), commit
+    wanted = list(patterns)
+    return download(hub_id, UserError, repo_type="dataset", revision=commit, allow_patterns=wanted), commit
 
 
 def inside(root: Path, name: str) -> Path:
     """A file that the data names, if its name stays in the data's folder.
 
-    The name alone is checked: where links in the folder lead is up to its owner, and a hub's cache is made of links.
-
     Raises:
         UserError: The name leads elsewhere, or there is no such file.
     """
-    lexical = posixpath.normpath(name.replace("\\", "/"))
-    if lexical.startswith(("/", "../")) or lexical in ("..", ".") or "\0" in name:
+    path = files.inside(root, name)
+    if path is None:
         raise UserError(f"{name!r} lies outside {root}")
-    path = root / lexical
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     return path
@@ -153,18 +142,6 @@ def inside(root: Path, name: str) -> Path:
 def file_image(root: Path, name: str) -> EncodedImage:
     """A picture in a file of the data's folder."""
     return EncodedImage(name=name, read=inside(root, name).read_bytes)
-
-
-def read_json(root: Path, name: str) -> Any:
-    """Content of a JSON file of the data's folder.
-
-    Raises:
-        UserError: There is none, or it is damaged.
-    """
-    try:
-        return json.loads(inside(root, name).read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{root / name}: not JSON ({error})") from error
 
 
 def safe_id(text: str) -> str:
@@ -182,7 +159,7 @@ class Row:
     """A row of a Parquet file: its words and numbers at hand, its pictures on demand."""
 
     values: dict[str, Any]
-    table: ParquetFile
+    table: ParquetTable
     number: int
     """Row number in its file."""
 
@@ -190,7 +167,7 @@ class Row:
         """A picture of this row."""
         return EncodedImage(
             name=f"{self.table.path.name} row {self.number} {column}",
-            read=functools.partial(self.table.image_bytes, self.number, column),
+            read=functools.partial(_image_bytes, self.table, self.number, column),
         )
 
     def text(self, column: str) -> str:
@@ -199,69 +176,38 @@ class Row:
         return "" if value is None else str(value).strip()
 
 
-class ParquetFile:
-    """One Parquet file with pictures in the hub's form: ``{"bytes": ..., "path": ...}``.
+def rows_of(table: ParquetTable, words: Sequence[str], images: Sequence[str]) -> list[Row]:
+    """All rows of a file.
 
-    Words and numbers are read at once, pictures a row group at a time; each column's last group is kept, because
-    cases are run in order.
+    Args:
+        table: The file.
+        words: Columns that must be there and are read now.
+        images: Columns that must be there and are read on demand.
+
+    Raises:
+        UserError: A column is missing.
     """
-
-    def __init__(self, path: Path) -> None:
-        import pyarrow
-        import pyarrow.parquet
-
-        self.path = path
-        try:
-            self._file = pyarrow.parquet.ParquetFile(path)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:120]})") from error
-        self.columns = set(self._file.schema_arrow.names)
-        self.number_of_rows: int = self._file.metadata.num_rows
-        self._kept: dict[str, tuple[int, Any]] = {}
-
-    def __reduce__(self) -> tuple[type[ParquetFile], tuple[Path]]:
-        """Travels to another process as its path."""
-        return ParquetFile, (self.path,)
-
-    def rows(self, words: Sequence[str], images: Sequence[str]) -> list[Row]:
-        """All rows.
-
-        Args:
-            words: Columns that must be there and are read now.
-            images: Columns that must be there and are read on demand.
-
-        Raises:
-            UserError: A column is missing.
-        """
-        missing = [name for name in (*words, *images) if name not in self.columns]
-        if missing:
-            raise UserError(f"{self.path}: no column {', '.join(missing)}; it has {', '.join(sorted(self.columns))}")
-        records = self._file.read(columns=list(words)).to_pylist()
-        return [Row(values=record, table=self, number=number) for number, record in enumerate(records)]
-
-    def image_bytes(self, row: int, column: str) -> bytes:
-        """The bytes of a picture.
-
-        Raises:
-            ValueError: The cell holds none.
-        """
-        group, start = 0, 0
-        while start + self._file.metadata.row_group(group).num_rows <= row:
-            start += self._file.metadata.row_group(group).num_rows
-            group += 1
-        if column not in self._kept or self._kept[column][0] != group:
-            self._kept[column] = (group, self._file.read_row_group(group, columns=[column]).column(column))
-        cell = self._kept[column][1][row - start].as_py()
-        if isinstance(cell, dict) and cell.get("bytes"):
-            return bytes(cell["bytes"])
-        if isinstance(cell, dict) and cell.get("path"):
-            return inside(self.path.parent, str(cell["path"])).read_bytes()
-        if isinstance(cell, bytes) and cell:
-            return cell
-        raise ValueError(f"{self.path.name} row {row}: no picture in column {column}")
+    table.check([*words, *images])
+    return [Row(values=record, table=table, number=number) for number, record in enumerate(table.rows(words))]
 
 
-def parquet_splits(place: Path) -> dict[str, list[ParquetFile]]:
+def _image_bytes(table: ParquetTable, row: int, column: str) -> bytes:
+    """A picture in the hub's form, ``{"bytes": ..., "path": ...}``, or as bytes.
+
+    Raises:
+        ValueError: The cell holds none.
+    """
+    cell = table.row(row, [column])[column]
+    if isinstance(cell, dict) and cell.get("bytes"):
+        return bytes(cell["bytes"])
+    if isinstance(cell, dict) and cell.get("path"):
+        return inside(table.path.parent, str(cell["path"])).read_bytes()
+    if isinstance(cell, bytes) and cell:
+        return cell
+    raise ValueError(f"{table.path.name} row {row}: no picture in column {column}")
+
+
+def parquet_splits(place: Path) -> dict[str, list[ParquetTable]]:
     """Files of a folder by split, as the hub names them: ``data/test-00000-of-00005-*.parquet``; or one single file.
 
     Raises:
@@ -284,10 +230,12 @@ def parquet_splits(place: Path) -> dict[str, list[ParquetFile]]:
         totals = {total for _, total in pieces}
         if place.is_dir() and (len(totals) != 1 or len(pieces) != totals.pop()):
             raise UserError(f"{place}: split {split} is not complete: {len(pieces)} pieces are there")
-    return {split: [ParquetFile(path) for _, path in sorted(pieces.items())] for split, pieces in splits.items()}
+    return {
+        split: [ParquetTable(path, UserError) for _, path in sorted(pieces.items())] for split, pieces in splits.items()
+    }
 
 
-def split_of_size(place: Path, rows: int) -> tuple[str, list[ParquetFile]]:
+def split_of_size(place: Path, rows: int) -> tuple[str, list[ParquetTable]]:
     """The split with so many rows, whatever its name.
 
     Raises:

@@ -6,55 +6,38 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from evals.judges import measured
+from evals.judges.registry import make_judge
 from evals.metrics import embeddings, images, smartedit
 from evals.metrics.images import Score
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
     from PIL import Image
 
-    from evals.core.protocols import Embedder, ImageEmbedder, Judge, Tools
+    from evals.core.protocols import Embedder, ImageEmbedder, Tools
     from evals.core.records import EditCase
+    from evals.editing.options import EditOptions
 
 
 class Instruments:
-    """The encoders, LPIPS network and judge that a command line asks for, built once."""
+    """The encoders, LPIPS network and judge that a command line asks for, beside a run's tools."""
 
-    def __init__(self, tools: Tools, args: argparse.Namespace) -> None:
+    def __init__(self, tools: Tools, options: EditOptions) -> None:
         from evals.embedders import lpips
         from evals.embedders import registry as embedders
         from evals.embedders.cache import EmbeddingCache
-        from evals.judges import vlm_judge
 
+        self.tools = tools
         clips: list[Embedder] = [tools.embedder]
-        clips += [embedders.make_embedder(spec, tools.device) for spec in args.clip]
+        clips += [embedders.make_embedder(spec, tools.device) for spec in options.clip]
         self.clips: dict[str, Embedder] = {embedders.label(clip.name): EmbeddingCache(clip) for clip in clips}
         self.dinos: dict[str, ImageEmbedder] = {}
-        if args.dino != "none":
-            dino = embedders.make_image_embedder(args.dino, tools.device)
+        if options.dino != "none":
+            dino = embedders.make_image_embedder(options.dino, tools.device)
             self.dinos[embedders.label(dino.name)] = EmbeddingCache(dino)
-        self.lpips = None if args.lpips == "none" else lpips.make_lpips(args.lpips, tools.device)
-        self.judge: Judge | None = None
-        if args.judge == "measured":
-            self.judge = measured.MeasuredJudge(tools.detector, tools.embedder)
-        elif args.judge != "none":
-            self.judge = vlm_judge.make_judge(args.judge, args, args.judge_log, tools.device)
-        self.repeats: int = args.judge_repeats
-
-
-_BUILT: dict[int, tuple[Any, Instruments]] = {}
-
-
-def instruments(tools: Tools, args: argparse.Namespace) -> Instruments:
-    """The instruments of a run; its tools are the same object in every batch."""
-    known = _BUILT.get(id(tools))
-    if known is None or known[0] is not tools:
-        _BUILT.clear()
-        _BUILT[id(tools)] = (tools, Instruments(tools, args))
-    return _BUILT[id(tools)][1]
+        self.lpips = None if options.lpips == "none" else lpips.make_lpips(options.lpips, tools.device)
+        self.judge = make_judge(options, tools)
 
 
 def embed(with_: Instruments, edits: Sequence[EditCase], pictures: Sequence[Image.Image]) -> None:

@@ -18,6 +18,7 @@ from evals.editing.datasets import (
     inside,
     parquet_splits,
     required,
+    rows_of,
     safe_id,
     split_of_size,
     turn_case,
@@ -72,7 +73,7 @@ def load_emu_edit(
     split, files = split_of_size(path, rows)
     generations = all("edited_image" in file.columns for file in files)
     images = ("image", "edited_image") if generations else ("image",)
-    found = [row for file in files for row in file.rows(_EMU_EDIT_WORDS, images)]
+    found = [row for file in files for row in rows_of(file, _EMU_EDIT_WORDS, images)]
     twice = Counter(safe_id(f"{row.text('task')}_{row.text('idx')}") for row in found)
     cases = [_emu_edit_case(row, twice, generations=generations) for row in found]
     equal = {case.id for case in cases if _plain(case.captions["source"]) == _plain(case.captions["target"])}
@@ -155,7 +156,7 @@ def load_imagenhub(
         sizes = ", ".join(f"{name} {sum(f.number_of_rows for f in part)}" for name, part in splits.items())
         raise UserError(f"{place}: expected {expected} rows of split {split} but got {sizes}")
     words = ("img_id", "turn_index", "instruction", *_IMAGENHUB_CAPTIONS)
-    found = [row for file in files for row in file.rows(words, ("source_img", "mask_img", "target_img"))]
+    found = [row for file in files for row in rows_of(file, words, ("source_img", "mask_img", "target_img"))]
     cases = [
         turn_case(
             row,

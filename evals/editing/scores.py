@@ -6,20 +6,22 @@ import collections
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
-from evals.core.records import Judgement, causes_of, counted_causes, unlabelled, world_of
+from evals.core.records import Judgement, causes_of, counted_causes, unlabelled
 from evals.judges import measured
+from evals.judges.measured import MeasuredScore
 from evals.metrics import images, judging, statements, statistics
-from evals.metrics.edits import EditTruth
 from evals.metrics.images import HIGHER_IS_BETTER, Score
+from evals.suite import tables as shared
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Mapping, Sequence
 
-    from evals.core.records import Case
+    from rich.table import Table
+
+    from evals.core.records import Case, Scored
+    from evals.editing.options import EditOptions
+    from evals.suite import Context
 
 _SHORT = ("clip_i_source", "clip_i_target", "clip_t", "clip_direction", "dino_source", "source/l1", "target/l1")
 """Metrics of the table by category."""
@@ -30,65 +32,57 @@ _ASK_AGAIN = "--from observe asks again for what failed; legal replies come from
 # -------------------------------------------------------------------------------------------------------------- scores
 def summarize(
     cases: Sequence[Case],
-    observations: Sequence[dict[str, Any]],
-    failures: Sequence[dict[str, Any]],
-    args: argparse.Namespace,
+    scored: Sequence[Scored],
+    failures: Sequence[Mapping[str, Any]],
+    options: EditOptions,
+    context: Context,
     pools: Mapping[str, Callable[[str], bool]],
 ) -> dict[str, Any]:
     """Everything but the suite's own name: metrics and judgements, overall and by category, with n and interval.
 
     Args:
         cases: All cases of the run.
-        observations: Those pictures that were observed, as `editing.observe` has them, with ``case`` and ``index``.
+        scored: Those pictures that were observed.
         failures: Those that were not.
-        args: The run's arguments.
+        options: The suite's.
+        context: The run.
         pools: Categories summed up together: name -> whether a category belongs to it.
     """
-    by_category: dict[str, list[dict[str, Any]]] = {case.tag: [] for case in cases}
-    for line in observations:
-        by_category[line["category"]].append(line)
+    by_category: dict[str, list[Scored]] = {case.tag: [] for case in cases}
+    for one in scored:
+        by_category[one.observation["category"]].append(one)
     wanted = collections.Counter(dict.fromkeys(by_category, 0))
     for case in cases:
-        wanted[case.tag] += args.images_per_prompt
+        wanted[case.tag] += context.images_per_prompt
     total = sum(wanted.values())
+
+    def block(some: Sequence[Scored], count: int) -> dict[str, Any]:
+        return _block(some, count, options, context.seed)
+
     return {
-        "model": args.model,
-        "checkpoint": args.checkpoint if args.model == "got" else None,
-        "detector": args.detector,
-        "world": world_of(args),
-        "overall": _block(observations, total, args),
-        "categories": {tag: _block(lines, wanted[tag], args) for tag, lines in by_category.items()},
+        **context.describe(),
+        "overall": block(scored, total),
+        "categories": {tag: block(some, wanted[tag]) for tag, some in by_category.items()},
         "pooled": {
-            name: _block(
-                [line for line in observations if belongs(line["category"])],
+            name: block(
+                [one for one in scored if belongs(one.observation["category"])],
                 sum(count for tag, count in wanted.items() if belongs(tag)),
-                args,
             )
             for name, belongs in pools.items()
         },
         "missing": {
-            "total": total - len(observations),
+            "total": total - len(scored),
             "by_cause": dict(causes_of(failures).most_common()),
             **unlabelled(failures),
         },
-        "faults": _faults(observations),
+        "faults": {one.key: one.score.fault for one in scored if one.score.fault},
         "intervals": statistics.INTERVALS,
     }
 
 
-def _faults(observations: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Where each wrong result of the icon world went wrong, by case and index, in GenEval's words."""
-    faults = {}
-    for line in observations:
-        if "measured" in line:
-            stage = measured.stage_of(EditTruth.from_dict(line["truth"]), line["measured"])
-            if stage is not None:
-                faults[f"{line['case']}/{line['index']}"] = f"{stage}_wrong"
-    return faults
-
-
-def _block(lines: Sequence[dict[str, Any]], wanted: int, args: argparse.Namespace) -> dict[str, Any]:
-    rng = np.random.default_rng(args.seed)
+def _block(some: Sequence[Scored], wanted: int, options: EditOptions, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    lines = [one.observation for one in some]
     groups = [line["group"] for line in lines]
     names = sorted({name for line in lines for name in line["metrics"]})
     metrics = {}
@@ -105,9 +99,10 @@ def _block(lines: Sequence[dict[str, Any]], wanted: int, args: argparse.Namespac
     if any(judgements):
         name = next(one.judge for repeats in judgements for one in repeats)
         lost = Judgement(judge=name, failure="no image")
-        every = [*judgements, *([[lost] * args.judge_repeats] * (wanted - len(lines)))]
+        every = [*judgements, *([[lost] * options.judge_repeats] * (wanted - len(lines)))]
         unseen = [f"missing {i}" for i in range(wanted - len(lines))]
-        judge = judging.summarize(every, [*groups, *unseen], rng, max_failed=args.judge_max_failed)
+        judge = judging.summarize(every, [*groups, *unseen], rng, max_failed=options.judge_max_failed)
+    seen = [(one.score, group) for one, group in zip(some, groups, strict=True) if isinstance(one.score, MeasuredScore)]
     return {
         "images": len(lines),
         "missing": wanted - len(lines),
@@ -117,7 +112,7 @@ def _block(lines: Sequence[dict[str, Any]], wanted: int, args: argparse.Namespac
         "truncation_unknown": sorted({label for line in lines for label in line.get("truncation_unknown", ())}),
         "metrics": metrics,
         "judge": judge,
-        "measured": measured.summarize(seen) if (seen := [o for o in lines if "measured" in o]) else None,
+        "measured": measured.summarize(*map(list, zip(*seen, strict=True))) if seen else None,
     }
 
 
@@ -130,7 +125,7 @@ def _plain_mean(logged: Sequence[float | str | None]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def headline(scores: dict[str, Any]) -> dict[str, Any]:
+def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
     """The few numbers that end a run."""
     overall = scores["overall"]
     judge = overall["judge"]
@@ -149,7 +144,7 @@ def headline(scores: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def nothing_scored(scores: dict[str, Any]) -> str | None:
+def nothing_scored(scores: Mapping[str, Any]) -> str | None:
     """Why no picture of a run has a score, or a judge that was asked gave none; None where there are scores."""
     overall, missing = scores["overall"], scores["missing"]
     if not overall["images"]:
@@ -165,17 +160,17 @@ def _is_short(name: str) -> bool:
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
-def tables(scores: dict[str, Any]) -> list[Table]:
+def tables(scores: Mapping[str, Any]) -> list[Table]:
     """All metrics with floor and ceiling; the main ones by category; the judge, if there was one."""
     found = [_metric_table(scores), _category_table(scores)]
     found += [_judge_table(scores)] if scores["overall"]["judge"] else []
     return [*found, _measured_table(scores)] if scores["overall"]["measured"] else found
 
 
-def _metric_table(scores: dict[str, Any]) -> Table:
+def _metric_table(scores: Mapping[str, Any]) -> Table:
     data, overall = scores["data"], scores["overall"]
     checkpoint = f" ({scores['checkpoint']})" if scores["checkpoint"] else ""
-    table = _table(
+    table = shared.table(
         f"{scores['title']}, {scores['world']}: {scores['model']}{checkpoint}",
         ["mean", "95 %\ninterval", "images", "sources", "undefined", "untouched\nsource", "true\ntarget"],
         _caption(scores, data, overall),
@@ -188,7 +183,7 @@ def _metric_table(scores: dict[str, Any]) -> Table:
     return table
 
 
-def _caption(scores: dict[str, Any], data: dict[str, Any], overall: dict[str, Any]) -> str:
+def _caption(scores: Mapping[str, Any], data: dict[str, Any], overall: dict[str, Any]) -> str:
     revision = f", revision {data['revision'][:12]}" if data["revision"] else ""
     whole = data.get("of", data["cases"])
     number = f"{data['cases']}" if whole == data["cases"] else f"{data['cases']} of {whole}"
@@ -212,23 +207,23 @@ def _caption(scores: dict[str, Any], data: dict[str, Any], overall: dict[str, An
     return "\n".join(lines)
 
 
-def _rows(scores: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _rows(scores: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """What the tables by category have a line for. Runs of before have no pools."""
     pooled = [(f"{name}, pooled", block) for name, block in scores.get("pooled", {}).items()]
     return [*scores["categories"].items(), *pooled, ("all", scores["overall"])]
 
 
-def _category_table(scores: dict[str, Any]) -> Table:
+def _category_table(scores: Mapping[str, Any]) -> Table:
     names = [name for name in scores["overall"]["metrics"] if _is_short(name)]
     columns = ["images", *(f"{name.replace('@', chr(10))} {_arrow(name)}" for name in names)]
-    table = _table("By category", columns, "", first="category")
+    table = shared.table("By category", columns, "", first="category")
     for tag, block in _rows(scores):
         values = [_number(block["metrics"].get(name, {}).get("value")) for name in names]
         table.add_row(tag, str(block["images"]), *values, style="bold" if tag == "all" else None)
     return table
 
 
-def _judge_table(scores: dict[str, Any]) -> Table:
+def _judge_table(scores: Mapping[str, Any]) -> Table:
     overall = scores["overall"]["judge"]
     parts = list(overall["parts"])
     columns = [
@@ -240,7 +235,7 @@ def _judge_table(scores: dict[str, Any]) -> Table:
         "at 0 ↓",
         *(f"{part}\n0–10 ↑" for part in parts),
     ]
-    table = _table(f"Judge {overall['judge']}", columns, _judge_caption(overall), first="category")
+    table = shared.table(f"Judge {overall['judge']}", columns, _judge_caption(overall), first="category")
     for tag, block in _rows(scores):
         judge = block["judge"]
         if judge is None:
@@ -258,7 +253,7 @@ def _judge_table(scores: dict[str, Any]) -> Table:
     return table
 
 
-def _measured_table(scores: dict[str, Any]) -> Table:
+def _measured_table(scores: Mapping[str, Any]) -> Table:
     """Edits done and rests untouched, from detections; the last table, because it is what the icon world is for."""
     names = list(scores["overall"]["measured"]["shares"])
     columns = ["images", *(f"{name} ↑{chr(10)}95 % interval" for name in names)]
@@ -271,7 +266,7 @@ def _measured_table(scores: dict[str, Any]) -> Table:
         f"measured by {scores['detector']}; intervals: {statistics.method_of(scores)}, clustered by source picture\n"
         f"untouched source: {floor}\ntrue target: {ceiling}"
     )
-    table = _table("Edits that a detector finds done, and the rest untouched", columns, caption, first="category")
+    table = shared.table("Edits that a detector finds done, and the rest untouched", columns, caption, first="category")
     for tag, block in _rows(scores):
         found = block["measured"]
         if found is None:
@@ -315,13 +310,3 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def _span(block: dict[str, Any]) -> str:
     return "–" if block["low"] is None else f"{block['low']:z.3f}–{block['high']:z.3f}"
-
-
-def _table(title: str, columns: list[str], caption: str, *, first: str) -> Table:
-    table = Table(title=title, caption=caption + "\n", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    table.title_justify = table.caption_justify = "left"
-    table.title_style, table.caption_style = "bold", "dim"
-    table.add_column(first, no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", style="dim" if name.startswith(("untouched", "true")) else None)
-    return table

@@ -9,8 +9,10 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from evals.core import contact_sheets
-from evals.core.run_directory import png_bytes, write_atomic
 from evals.metrics.images import mask_box
+from got.util.files import write_atomic
+from got.util.images import open_if_any, png_bytes
+from got.util.sheets import GREY, INK, fitted, laid_out, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from PIL import Image, ImageDraw
 
-    from evals.core.records import EditCase
+    from evals.core.records import EditCase, Scored
 
 MAX_EDITS = 30
 """Edits on a sheet: the first of each category."""
@@ -30,27 +32,25 @@ _SIDE_PX, _PAD_PX, _LINE_PX, _HEADER_PX, _ACROSS = 160, 6, 15, 44, 3
 _CHARS = 78
 _TILE_PX = (3 * (_SIDE_PX + _PAD_PX) + 3 * _PAD_PX, _SIDE_PX + 3 * _LINE_PX + 3 * _PAD_PX)
 _PLAN_COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231")
-_INK, _PAPER, _GREY, _WRONG = "#202020", "#ffffff", "#cccccc", "#c62828"
+_WRONG = "#c62828"
 
 
-def draw(
-    run: Path, edits: Mapping[str, EditCase], results: Sequence[dict[str, Any]], observations: Sequence[dict[str, Any]]
-) -> list[Path]:
+def draw(run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored]) -> list[Path]:
     """One sheet per category, ``sheets/add.png`` and so on.
 
     Args:
         run: The run directory.
-        edits: Case id -> edit.
         results: Lines of results.jsonl.
-        observations: The observation of each result.
+        scored: The image of each.
 
     Returns:
         The files written.
     """
-    categories: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
-    for result, observation in zip(results, observations, strict=True):
-        if observation["index"] == 0 and result["case"] in edits:
-            categories.setdefault(result["category"], []).append((result, observation))
+    edits = {one.sample.case.id: one.sample.case.edit for one in scored if one.sample.case.edit is not None}
+    categories: dict[str, list[tuple[dict[str, Any], Mapping[str, Any]]]] = {}
+    for result, one in zip(results, scored, strict=True):
+        if one.sample.index == 0:
+            categories.setdefault(result["category"], []).append((result, one.observation))
     written = []
     for category, pairs in categories.items():
         for result, _ in pairs:
@@ -79,25 +79,18 @@ def sheet(
     run: Path,
     category: str,
     edits: Mapping[str, EditCase],
-    pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+    pairs: Sequence[tuple[dict[str, Any], Mapping[str, Any]]],
 ) -> Image.Image:
     """The first edits of a category, three across."""
-    from PIL import Image, ImageDraw
-
     shown = pairs[:MAX_EDITS]
     across = min(_ACROSS, len(shown))
-    size = (across * _TILE_PX[0], _HEADER_PX + -(-len(shown) // across) * _TILE_PX[1])
-    page = Image.new("RGB", size, _PAPER)
-    pen = ImageDraw.Draw(page)
     about = _about(category, [result for result, _ in shown])
     about += f", {len(pairs)} in all" if len(pairs) > len(shown) else ""
-    pen.text((_PAD_PX, 4), about, _INK, contact_sheets.font(18))
     legend = "source | result | target; dashed: planned, solid: the mask's frame"
-    pen.text((_PAD_PX, 26), legend, _INK, contact_sheets.font(12))
-    for i, (result, observation) in enumerate(shown):
-        corner = (i % across * _TILE_PX[0], _HEADER_PX + i // across * _TILE_PX[1])
-        page.paste(_tile(run, edits[result["case"]], result, observation), corner)
-    return page
+    lines = [(_PAD_PX, 4, about, INK, 18), (_PAD_PX, 26, legend, INK, 12)]
+    head = written((across * _TILE_PX[0], _HEADER_PX), lines)
+    tiles = [_tile(run, edits[result["case"]], result, observation) for result, observation in shown]
+    return laid_out(tiles, across, head=head)
 
 
 def _about(category: str, results: Sequence[dict[str, Any]]) -> str:
@@ -110,28 +103,27 @@ def _about(category: str, results: Sequence[dict[str, Any]]) -> str:
     return f"{category}: {len(known)} edits" if None in known else f"{category}: {sum(known)} of {len(known)} right"
 
 
-def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: dict[str, Any]) -> Image.Image:
-    from PIL import Image, ImageDraw
+def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: Mapping[str, Any]) -> Image.Image:
+    from PIL import ImageDraw
 
-    tile = Image.new("RGB", _TILE_PX, _PAPER)
+    top, wrong = _SIDE_PX + 2 * _PAD_PX, result["correct"] is False
+    asked = contact_sheets.wrap(edit.instruction, 2, 4, _CHARS)
+    words = [result["reason"]] if wrong else []
+    for one in observation["judgements"][:1]:
+        words.append(f"judge: {one['failure'] or format(one['value'], '.2f')}")
+    last = "".join(contact_sheets.wrap("; ".join(words), 1, 0, _CHARS))
+    lines = [(_PAD_PX + (0 if row else 18), top + row * _LINE_PX, line, INK, 12) for row, line in enumerate(asked)]
+    lines.append((_PAD_PX, top + 2 * _LINE_PX, last, _WRONG if wrong else INK, 12))
+    tile = written(_TILE_PX, lines)
     pen = ImageDraw.Draw(tile)
     frame = _frame(edit)
-    pictures = (_load(edit.source), contact_sheets.open_picture(run / result["filename"]), _load(edit.target))
+    pictures = (_load(edit.source), open_if_any(run / result["filename"]), _load(edit.target))
     for i, picture in enumerate(pictures):
         _place(tile, pen, picture, _PAD_PX + i * (_SIDE_PX + _PAD_PX), frame)
     if pictures[0] is not None:
         _plan(pen, observation, pictures[0])
-    font, top = contact_sheets.font(12), _SIDE_PX + 2 * _PAD_PX
     if result["correct"] is not None:
         contact_sheets.mark(pen, (_PAD_PX, top), correct=result["correct"])
-    for row, line in enumerate(contact_sheets.wrap(edit.instruction, 2, 4, _CHARS)):
-        pen.text((_PAD_PX + (0 if row else 18), top + row * _LINE_PX), line, _INK, font)
-    wrong = result["correct"] is False
-    words = [result["reason"]] if wrong else []
-    for one in observation["judgements"][:1]:
-        words.append(f"judge: {one['failure'] or format(one['value'], '.2f')}")
-    last = contact_sheets.wrap("; ".join(words), 1, 0, _CHARS)
-    pen.text((_PAD_PX, top + 2 * _LINE_PX), "".join(last), _WRONG if wrong else _INK, font)
     return tile
 
 
@@ -156,7 +148,7 @@ def _load(image: Any) -> Image.Image | None:
     return picture
 
 
-def _plan(pen: ImageDraw.ImageDraw, observation: dict[str, Any], source: Image.Image) -> None:
+def _plan(pen: ImageDraw.ImageDraw, observation: Mapping[str, Any], source: Image.Image) -> None:
     """The planned boxes over the source."""
     scale = _SIDE_PX / max(source.size) / 1000
     plan = observation.get("plan") or {"objects": []}
@@ -175,12 +167,12 @@ def _place(
     frame: tuple[float, float, float, float] | None,
 ) -> None:
     """A picture on a grey square, kept in proportion, with the mask's frame in black and white."""
-    pen.rectangle((left, _PAD_PX, left + _SIDE_PX - 1, _PAD_PX + _SIDE_PX - 1), _GREY)
+    pen.rectangle((left, _PAD_PX, left + _SIDE_PX - 1, _PAD_PX + _SIDE_PX - 1), GREY)
     if picture is None:
         return
-    scale = _SIDE_PX / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    tile.paste(picture.resize(size), (left, _PAD_PX))
+    shown = fitted(picture, _SIDE_PX)
+    size = shown.size
+    tile.paste(shown, (left, _PAD_PX))
     if frame is not None:
         x1, y1 = left + frame[0] * size[0], _PAD_PX + frame[1] * size[1]
         x2, y2 = left + frame[2] * size[0] - 1, _PAD_PX + frame[3] * size[1] - 1

@@ -1,13 +1,10 @@
 """What the editing suites share: an edit becomes a case, its result is observed, and the log is summed up.
 
-A suite brings its data and its protocol, `make_suite` the rest::
-
-    SUITE = editing.make_suite(name="emu_edit", version=1, protocol="emu-edit", add_arguments=..., load=...)
-
-`load` gives an `EditSet`; the generator finds the source picture in ``sample.case.edit``. An observation holds every
-metric of the result (``source/l1_outside`` is L1 to the source outside the mask), and the same metrics of two pictures
-that no model made: the source untouched (``identity``: an editor that does nothing is perfect in CLIP-I to the source)
-and the target (``target``, where there is one).
+A suite brings its data and its protocol, `EditingSuite` the rest: `load` gives an `EditSet`; the generator finds the
+source picture in ``sample.case.edit``. An observation holds every metric of the result (``source/l1_outside`` is L1 to
+the source outside the mask), and the same metrics of two pictures that no model made: the source untouched
+(``identity``: an editor that does nothing is perfect in CLIP-I to the source) and the target (``target``, where there
+is one).
 
 A picture that is all black, as a safety checker leaves it, is an edit that failed: it is counted, and measured like any
 other.
@@ -15,77 +12,153 @@ other.
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 import functools
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from evals.core.protocols import Suite
-from evals.core.records import Case, Judgement, JudgeQuestion, UserError, Verdict
+from evals.core.backends import PHOTOGRAPHS
+from evals.core.records import Case, Judgement, JudgeQuestion, UserError
 from evals.editing import metrics, sheets
 from evals.editing import scores as editing_scores
 from evals.editing.datasets import ids_sha256
+from evals.editing.options import EditOptions
 from evals.judges import measured
+from evals.judges import registry as judges
 from evals.metrics import images, judging, layout
 from evals.metrics.edits import EditTruth
+from evals.suite import Score, Suite
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from PIL import Image
+    from rich.table import Table
 
-    from evals.core.protocols import Tools
-    from evals.core.records import EditCase, Sample
+    from evals.core.records import Drawn, EditCase, Sample, Scored
     from evals.editing.datasets import EditSet
     from evals.editing.metrics import Instruments
-    from evals.metrics.images import Score
-
-OBSERVE_OPTIONS = (
-    "clip",
-    "dino",
-    "lpips",
-    "judge",
-    "judge_protocol",
-    "judge_prompt",
-    "judge_prompts",
-    "judge_place",
-    "judge_repeats",
-    "judge_temperature",
-    "judge_json",
-)
-"""Arguments that decide what is observed."""
-VERDICT_OPTIONS = ("judge_max_failed",)
+    from evals.metrics.images import Score as Measure
+    from evals.suite import Context, Tools
 
 
-# ------------------------------------------------------------------------------------------------------------ arguments
-def add_shared_arguments(group: argparse._ArgumentGroup) -> None:
-    """The flags that all editing suites have."""
-    from evals.judges import vlm_judge
+class EditingSuite(Suite[EditOptions]):
+    """An editing benchmark."""
 
-    group.set_defaults(images_per_prompt=1, judge_prompts=None, judge_place=None)
-    add = group.add_argument
-    add("--clip", nargs="+", default=[], metavar="NAME", help="more CLIPs to measure with, beside --embedder")
-    add("--dino", default="none", metavar="dino:ID|PATH", help="a DINO to measure with (default: %(default)s)")
-    add("--lpips", default="none", metavar="NET[:PATH]", help="squeeze, alex or vgg (default: %(default)s)")
-    add("--judge", default="none", metavar="NAME", help="openai, hf:PATH|ID, measured (default: %(default)s)")
-    add(
-        "--judge-log",
-        type=Path,
-        default=Path("runs") / "judge_replies.jsonl",
-        metavar="FILE",
-        help="all replies of judges; the same is never asked twice (default: %(default)s)",
-    )
-    vlm_judge.add_arguments(group)
+    options = EditOptions
+    images_per_prompt = 1
+    examples: ClassVar = {"photographs": "", "stage": "verdict"}
+    protocol: ClassVar[str]
+    """A key of `images.FRAMES`: how pictures come to one size."""
+    pools: ClassVar[Mapping[str, Callable[[str], bool]]] = {}
+    """Categories that are summed up together, too: name -> whether a category belongs to it."""
 
+    @abc.abstractmethod
+    def load(self, options: Any) -> EditSet:
+        """Its edits."""
 
-def add_data_argument(group: argparse._ArgumentGroup) -> None:
-    """The flag of where a published set lies."""
-    group.add_argument(
-        "--data",
-        metavar="ID|PATH",
-        help="published set: hub id, folder or Parquet file (default: the icon world's edition)",
-    )
+    @functools.lru_cache(maxsize=2)  # noqa: B019  # suites are few, and what is read is asked for again at the end
+    def _edits(self, options: EditOptions) -> EditSet:
+        return self.load(options)
+
+    def cases(self, options: EditOptions, context: Context) -> list[Case]:
+        """All edits of the set."""
+        return [as_case(edit) for edit in self._edits(options).cases]
+
+    def resolve(self, options: EditOptions, world: str) -> EditOptions:
+        """The options with what the judge depends on."""
+        return judges.resolve(options, world)
+
+    def detects(self, options: EditOptions) -> bool:
+        """At pictures of a published set no detector looks."""
+        return options.data is None
+
+    def shows(self, options: EditOptions) -> str | None:
+        """Published sets are photographs."""
+        return None if options.data is None else PHOTOGRAPHS
+
+    def classes(self, case: Case) -> frozenset[str]:
+        """The classes of all objects in the truth of an embedded case. Of a published set none is known."""
+        truth = case.metadata.get("truth")
+        if truth is None:
+            return frozenset()
+        known = EditTruth.from_dict(truth)
+        return frozenset(thing.name for thing in (*known.kept, *known.erased, *known.drawn))
+
+    def needs_embedder(self, cases: Sequence[Case]) -> bool:
+        """Every picture is embedded."""
+        return True
+
+    def prepare(self, tools: Tools, options: EditOptions) -> Instruments:
+        """Builds the encoders, the LPIPS network and the judge."""
+        return metrics.Instruments(tools, options)
+
+    def observe(self, batch: Sequence[Drawn], tools: Instruments, options: EditOptions) -> list[dict[str, Any]]:
+        """Metrics and judgements of each result."""
+        return observe(batch, tools, self.protocol, options.judge_repeats)
+
+    def incomplete(self, observation: Mapping[str, Any]) -> bool:
+        """Whether a judge was not there, or not paid, for a picture."""
+        return any(one["failure"] in judging.UNASKED for one in observation["judgements"])
+
+    def score(self, case: Case, observation: Mapping[str, Any], options: EditOptions) -> Score:
+        """In the icon world, an edit is correct if it is done and the rest untouched.
+
+        Of a published set no truth is known: a black picture is wrong, and of any other nothing is claimed.
+        """
+        black: dict[str, Any] = {"correct": False, "reason": "the picture is black"} if observation["black"] else {}
+        if "measured" not in observation:
+            return Score(**black)
+        found = measured.score(EditTruth.from_dict(observation["truth"]), observation["measured"])
+        return dataclasses.replace(found, **black)
+
+    def result(self, scored: Scored, filename: str) -> dict[str, Any]:
+        """The line of ``results.jsonl``."""
+        line, case = super().result(scored, filename), scored.sample.case
+        return {
+            "filename": filename,
+            "case": case.id,
+            "category": case.tag,
+            "instruction": case.prompt,
+            "correct": line["correct"],
+            "reason": line["reason"],
+            "metrics": scored.observation["metrics"],
+            "judge": [one["value"] for one in scored.observation["judgements"]],
+            "details": line["details"],
+        }
+
+    def summarize(
+        self,
+        cases: Sequence[Case],
+        scored: Sequence[Scored],
+        failures: Sequence[Mapping[str, Any]],
+        options: EditOptions,
+        context: Context,
+    ) -> dict[str, Any]:
+        """``scores.json``: metrics and judgements, overall and by category."""
+        described = self._edits(options).describe()
+        # What was run may be a part of the set (--limit).
+        data = {**described, "of": described["cases"], "cases": len(cases), "ids_sha256": ids_sha256(cases)}
+        about = {"suite": self.name, "version": self.version, "title": self.title, "protocol": self.protocol}
+        summed = editing_scores.summarize(cases, scored, failures, options, context, self.pools)
+        return {**about, "data": data, **summed}
+
+    def tables(self, scores: Mapping[str, Any]) -> list[Table]:
+        """All metrics, the main ones by category, the judge, and what a detector measured."""
+        return editing_scores.tables(scores)
+
+    def headline(self, scores: Mapping[str, Any]) -> dict[str, Any]:
+        """The few numbers that end a run."""
+        return editing_scores.headline(scores)
+
+    def nothing_scored(self, scores: Mapping[str, Any]) -> str | None:
+        """Why no picture has a score, or a judge that was asked gave none."""
+        return editing_scores.nothing_scored(scores)
+
+    def sheets(self, run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored]) -> list[Path]:
+        """A contact sheet per category: source, result, target."""
+        return sheets.draw(run, results, scored)
 
 
 def as_case(edit: EditCase) -> Case:
@@ -102,48 +175,24 @@ def as_case(edit: EditCase) -> Case:
     return Case(id=edit.id, prompt=edit.instruction, tag=edit.category, metadata=metadata, edit=edit)
 
 
-def classes(case: Case) -> frozenset[str]:
-    """The classes of all objects in the truth of an embedded case. Of a published set none is known, or looked for."""
-    truth = case.metadata.get("truth")
-    if truth is None:
-        return frozenset()
-    known = EditTruth.from_dict(truth)
-    return frozenset(thing.name for thing in (*known.kept, *known.erased, *known.drawn))
-
-
 # -------------------------------------------------------------------------------------------------------------- observe
-def prepare(tools: Tools, args: argparse.Namespace) -> None:
-    """Builds the encoders, the LPIPS network and the judge that `observe` will use."""
-    metrics.instruments(tools, args)
-
-
-def observe(
-    samples: list[Sample],
-    results: list[Image.Image],
-    chains: list[str | None],
-    tools: Tools,
-    args: argparse.Namespace,
-    *,
-    protocol: str,
-) -> list[dict[str, Any]]:
+def observe(batch: Sequence[Drawn], with_: Instruments, protocol: str, repeats: int) -> list[dict[str, Any]]:
     """Metrics and judgements of each result, as JSON.
 
     Args:
-        samples: What each picture was made for.
-        results: The edited pictures, RGB.
-        chains: The chain behind each, if there is one.
-        tools: The run's encoder and device.
-        args: The run's arguments.
+        batch: The edited pictures.
+        with_: What they are looked at with.
         protocol: A key of `images.FRAMES`: how pictures come to one size.
+        repeats: How often the judge is asked each thing.
     """
-    with_ = metrics.instruments(tools, args)
-    edits = [_edit(sample) for sample in samples]
+    edits = [_edit(drawn.sample) for drawn in batch]
+    results, chains = [drawn.image for drawn in batch], [drawn.chain for drawn in batch]
     sources = [edit.source.load() for edit in edits]
     targets = [edit.target.load() if edit.target else None for edit in edits]
     masks = [edit.mask.load_mask() if edit.mask else None for edit in edits]
     frame = images.FRAMES[protocol]
     metrics.embed(with_, edits, [*sources, *results, *(target for target in targets if target is not None)])
-    judged = _judge(with_, edits, sources, results)
+    judged = _judge(with_, edits, sources, results, repeats)
     observations = []
     comparisons = [metrics.Comparison(edit, mask, frame) for edit, mask in zip(edits, masks, strict=True)]
     metrics.compare(comparisons, sources, results, targets)
@@ -171,13 +220,13 @@ def observe(
             }
         )
     if all("truth" in edit.extra for edit in edits):
-        seen = measured.measure(edits, results, chains, tools.detector, tools.embedder)
+        seen = measured.measure(edits, results, chains, with_.tools.detector, with_.tools.embedder)
         for observation, edit, one in zip(observations, edits, seen, strict=True):
             observation |= {"truth": edit.extra["truth"], "measured": one, "detections": one["result"]["objects"]}
     return observations
 
 
-def _plan_score(chain: str | None, mask: Any) -> dict[str, Score]:
+def _plan_score(chain: str | None, mask: Any) -> dict[str, Measure]:
     """How well the boxes of a chain cover the mask. A plan without a box, as for a ground, covers nothing."""
     if chain is None or mask is None:
         return {}
@@ -209,7 +258,6 @@ def _truncated(with_: Instruments, edit: EditCase) -> dict[str, list[str]]:
 def _is_truncated(clip: Any, caption: str) -> bool | None:
     """Whether the encoder itself says so; None if its tokenizer does not tell lengths, as SigLIP's."""
     inner = getattr(clip, "embedder", clip)  # below the cache
-    inner = inner.build() if hasattr(inner, "build") else inner  # and the run's own, which is built when first used
     try:
         return bool(hasattr(inner, "truncated") and inner.truncated([caption])[0])
     except NotImplementedError:
@@ -217,7 +265,11 @@ def _is_truncated(clip: Any, caption: str) -> bool | None:
 
 
 def _judge(
-    with_: Instruments, edits: Sequence[EditCase], sources: Sequence[Image.Image], results: Sequence[Image.Image]
+    with_: Instruments,
+    edits: Sequence[EditCase],
+    sources: Sequence[Image.Image],
+    results: Sequence[Image.Image],
+    repeats: int,
 ) -> list[list[Judgement]]:
     """All repeats of all edits, in one batch, so that they are asked side by side."""
     if with_.judge is None:
@@ -225,121 +277,12 @@ def _judge(
     questions = [
         JudgeQuestion(case=edit, source=source, result=result, repeat=repeat)
         for edit, source, result in zip(edits, sources, results, strict=True)
-        for repeat in range(with_.repeats)
+        for repeat in range(repeats)
     ]
     answers = with_.judge.judge(questions)
-    return [answers[i : i + with_.repeats] for i in range(0, len(answers), with_.repeats)]
+    return [answers[i : i + repeats] for i in range(0, len(answers), repeats)]
 
 
-def _log(scores: dict[str, Score]) -> dict[str, Any]:
+def _log(scores: dict[str, Measure]) -> dict[str, Any]:
     """Values, and the reason in place of a value that does not exist."""
     return {name: score.undefined if score.value is None else score.value for name, score in sorted(scores.items())}
-
-
-def incomplete(observation: dict[str, Any]) -> bool:
-    """Whether a judge was not there, or not paid, for a picture."""
-    return any(one["failure"] in judging.UNASKED for one in observation["judgements"])
-
-
-# -------------------------------------------------------------------------------------------------------------- verdict
-def verdict(case: Case, observation: dict[str, Any], args: argparse.Namespace) -> Verdict:
-    """In the icon world, an edit is correct if it is done and the rest untouched.
-
-    Of a published set no truth is known: a black picture is wrong, and of any other nothing is claimed.
-    """
-    del case, args
-    if observation["black"]:
-        return Verdict(correct=False, reason="the picture is black")
-    if "measured" not in observation:
-        return Verdict(correct=None, reason="")
-    correct, reason = measured.verdict(EditTruth.from_dict(observation["truth"]), observation["measured"])
-    return Verdict(correct=correct, reason=reason)
-
-
-def result(sample: Sample, filename: str, observation: dict[str, Any], judged: Verdict) -> dict[str, Any]:
-    """The line of ``results.jsonl``."""
-    return {
-        "filename": filename,
-        "case": sample.case.id,
-        "category": sample.case.tag,
-        "instruction": sample.case.prompt,
-        "correct": judged.correct,
-        "reason": judged.reason,
-        "metrics": observation["metrics"],
-        "judge": [one["value"] for one in observation["judgements"]],
-        "details": json.dumps(measured.details(observation.get("detections", ()))),
-    }
-
-
-# ---------------------------------------------------------------------------------------------------------------- suite
-def make_suite(
-    *,
-    name: str,
-    version: int,
-    protocol: str,
-    title: str,
-    add_arguments: Callable[[argparse._ArgumentGroup], None],
-    load: Callable[[argparse.Namespace], EditSet],
-    observe_options: tuple[str, ...] = (),
-    pools: Mapping[str, Callable[[str], bool]] | None = None,
-) -> Suite:
-    """An editing suite.
-
-    Args:
-        name: Its module's name.
-        version: Bumped when numbers change.
-        protocol: A key of `images.FRAMES`.
-        title: For tables.
-        add_arguments: Adds its own flags (where the data are, which variant).
-        load: Its cases, from these flags.
-        observe_options: Which of its flags change observations.
-        pools: Categories that are summed up together, too: name -> whether a category belongs to it.
-    """
-    described: dict[str, Any] = {}
-    known: dict[str, EditCase] = {}
-
-    def add_all(group: argparse._ArgumentGroup) -> None:
-        add_shared_arguments(group)
-        add_arguments(group)
-
-    def load_cases(args: argparse.Namespace) -> list[Case]:
-        from evals.judges import vlm_judge
-
-        vlm_judge.resolve(args)
-        edits = load(args)
-        described.update(edits.describe())
-        known.update((edit.id, edit) for edit in edits.cases)
-        return [as_case(edit) for edit in edits.cases]
-
-    def summarize(
-        cases: list[Case],
-        results: list[dict[str, Any]],
-        observations: list[dict[str, Any]],
-        failures: list[dict[str, Any]],
-        args: argparse.Namespace,
-    ) -> dict[str, Any]:
-        del results
-        # What was run may be a part of the set (--limit).
-        data = {**described, "of": described["cases"], "cases": len(cases), "ids_sha256": ids_sha256(cases)}
-        about = {"suite": name, "version": version, "title": title, "protocol": protocol, "data": data}
-        return {**about, **editing_scores.summarize(cases, observations, failures, args, pools or {})}
-
-    return Suite(
-        name=name,
-        version=version,
-        add_arguments=add_all,
-        load_cases=load_cases,
-        observe=functools.partial(observe, protocol=protocol),
-        verdict=verdict,
-        result=result,
-        summarize=summarize,
-        tables=editing_scores.tables,
-        headline=editing_scores.headline,
-        nothing_scored=editing_scores.nothing_scored,
-        classes=classes,
-        sheets=lambda run, results, observations: sheets.draw(run, known, results, observations),
-        verdict_options=VERDICT_OPTIONS,
-        observe_options=(*OBSERVE_OPTIONS, *observe_options),
-        prepare=prepare,
-        incomplete=incomplete,
-    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.core.run_directory import write_atomic
+from got.util.files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

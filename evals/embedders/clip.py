@@ -11,6 +11,8 @@ import numpy as np
 
 from evals.core import weights
 from evals.core.records import UserError
+from evals.embedders.registry import OPENCLIP_CONFIG, SQUASH, openclip_fault
+from got.util.files import sha256
 from got.util.weight_files import why
 
 if TYPE_CHECKING:
@@ -31,9 +33,6 @@ WEIGHTS = ASSETS / "icon_clip.safetensors"
 
 
 PHOTO_MODEL = "ViT-L-14/openai"
-
-
-SQUASH = "+squash"
 
 
 BATCH = 64
@@ -167,45 +166,29 @@ def load_icon_clip(path: Path = WEIGHTS, *, device: str = "cpu", config: Path = 
     network, transform, tokenizer = build_icon_clip(config)
     state, metadata = weights.read(path)
     weights.fit(network, state, str(path))
-    if metadata.get("config_sha256") != weights.sha256(config):
+    if metadata.get("config_sha256") != sha256(config):
         raise UserError(f"{path} was trained with another version of {config.name}: train it again")
     return OpenClipEmbedder("icon", network, transform, tokenizer, device)
 
 
-_CONFIG = "open_clip_config.json"
+def make_icon_clip(_: str, device: str) -> OpenClipEmbedder:
+    """The embedded CLIP, which takes no argument."""
+    return load_icon_clip(device=device)
 
 
-def folder_fault(model: str) -> str | None:
-    """Why what is behind ``openclip:`` is no folder that open_clip saved, where it can be nothing else; None if fine.
-
-    >>> folder_fault("ViT-L-14/openai") is None
-    True
-    >>> folder_fault("/no/such/folder")
-    'there is no folder /no/such/folder'
-    """
-    folder = Path(model)
-    if model and folder.is_dir() and not (folder / _CONFIG).is_file():
-        return (
-            f"{folder} has no {_CONFIG}; expected a folder that open_clip saved, with {_CONFIG} and "
-            "open_clip_model.safetensors (of weights alone: openclip:MODEL/FILE, such as openclip:ViT-L-14/FILE)"
-        )
-    if model.startswith(("/", "./", "../", "~")) and not folder.is_dir():
-        return f"there is no folder {folder}"
-    return None
-
-
-def load_openclip(model: str, *, device: str = "cpu") -> OpenClipEmbedder:
-    """A published model (`MODEL/PRETRAINED`, where PRETRAINED is a tag or a file), or a folder saved by open_clip.
+def load_openclip(model: str, device: str = "cpu") -> OpenClipEmbedder:
+    """A published model (`MODEL/PRETRAINED`, a tag or a file; empty is OpenAI's ViT-L-14), or a folder of open_clip.
 
     Raises:
         UserError: unknown model or tag, or weights that cannot be read or downloaded.
     """
     import open_clip
 
+    model = model or PHOTO_MODEL
     folder = Path(model)
-    if fault := folder_fault(model):
-        raise UserError(f"openclip:{model}: {fault}")
-    if (folder / _CONFIG).is_file():
+    if fault := openclip_fault(model):
+        raise UserError(fault)
+    if (folder / OPENCLIP_CONFIG).is_file():
         name, pretrained = f"local-dir:{folder}", None
     else:
         name, _, tag = model.partition("/")

@@ -49,7 +49,7 @@ class DinoEmbedder:
         return _batched(encode, images)
 
 
-def load_dino(model: str, *, device: str = "cpu") -> DinoEmbedder:
+def load_dino(model: str, device: str = "cpu") -> DinoEmbedder:
     """A DINO (`ViTModel`) or DINOv2 by hub id or folder.
 
     Raises:

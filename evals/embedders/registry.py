@@ -1,37 +1,92 @@
-"""CLIPs and DINOs: pictures (and a CLIP's texts) as unit vectors; GenEval's way of naming a colour with them.
+"""CLIPs and DINOs: images (and a CLIP's texts) as unit vectors; GenEval's way of naming a colour with them.
 
-`label` makes the encoder's part of a metric's name.
+A factory is called with its argument and a torch device. `label` makes the encoder's part of a metric's name.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evals.core import weights
+from evals.core.backends import ICON_WORLD, PHOTOGRAPHS, Backend, Registry, local_place
 from evals.core.records import UserError
-from evals.embedders.clip import PHOTO_MODEL, SQUASH, folder_fault, load_icon_clip, load_openclip
-from evals.embedders.dino import load_dino
+from got.util import weight_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from evals.core.protocols import Embedder, ImageEmbedder
 
+SQUASH = "+squash"
+"""Behind an encoder's name: images are squeezed to its square instead of cut to it."""
+ICON_EMBEDDER, PHOTO_EMBEDDER = "icon", "openclip:ViT-L-14/openai"
+"""The companions of detectors of either world."""
 
-def check_embedder(spec: str) -> None:
-    """Refuses a name that can stand for no CLIP here; loads nothing, and asks no hub.
+
+def _openclip_weights(argument: str) -> Path | None:
+    """``FOLDER``, or the file of ``MODEL/FILE``."""
+    file = Path(argument.partition("/")[2])
+    return file if file.is_file() and not Path(argument).exists() else local_place(argument)
+
+
+OPENCLIP_CONFIG = "open_clip_config.json"
+
+
+def openclip_fault(model: str) -> str | None:
+    """Why what is behind ``openclip:`` is no folder that open_clip saved, where it can be nothing else; None if fine.
+
+    >>> openclip_fault("ViT-L-14/openai") is None
+    True
+    >>> openclip_fault("/no/such/folder")
+    'openclip:/no/such/folder: there is no folder /no/such/folder'
+    """
+    folder = Path(model)
+    if model and folder.is_dir() and not (folder / OPENCLIP_CONFIG).is_file():
+        return (
+            f"openclip:{model}: {folder} has no {OPENCLIP_CONFIG}; expected a folder that open_clip saved, with "
+            f"{OPENCLIP_CONFIG} and open_clip_model.safetensors (of weights alone: openclip:MODEL/FILE, such as "
+            "openclip:ViT-L-14/FILE)"
+        )
+    if model.startswith(("/", "./", "../", "~")) and not folder.is_dir():
+        return f"openclip:{model}: there is no folder {folder}"
+    return None
+
+
+EMBEDDERS = Registry["Embedder"](
+    "an embedder",
+    "got_evals.embedders",
+    {
+        "icon": Backend(
+            factory="evals.embedders.clip:make_icon_clip",
+            world=ICON_WORLD,
+            weights=lambda _: Path(__file__).parents[1] / "assets" / "icon_clip.safetensors",
+        ),
+        "openclip": Backend(
+            factory="evals.embedders.clip:load_openclip",
+            argument="[MODEL/PRETRAINED|FOLDER]",
+            world=PHOTOGRAPHS,
+            weights=_openclip_weights,
+            fault=openclip_fault,
+        ),
+    },
+)
+IMAGE_EMBEDDERS = Registry["ImageEmbedder"](
+    "an image embedder",
+    "got_evals.image_embedders",
+    {
+        "dino": Backend(
+            factory="evals.embedders.dino:load_dino", argument="ID|FOLDER", world=PHOTOGRAPHS, weights=local_place
+        )
+    },
+)
+"""Those that read no text."""
+
+
+def find_embedder(spec: str) -> tuple[Backend[Embedder], str]:
+    """The record that ``--embedder`` names, and its argument.
 
     Raises:
         UserError: No such kind, or a folder that open_clip did not save.
     """
-    plain = spec.removesuffix(SQUASH)
-    kind, _, model = plain.partition(":")
-    if (kind == "icon" and model) or kind not in ("icon", "openclip"):
-        raise UserError(f"Expected an embedder among icon, openclip:MODEL/PRETRAINED, openclip:FOLDER but got {spec!r}")
-    if kind == "openclip" and (fault := folder_fault(model)):
-        raise UserError(f"{plain}: {fault}")
+    return EMBEDDERS.find(spec.removesuffix(SQUASH))
 
 
 def make_embedder(spec: str, device: str = "cpu") -> Embedder:
@@ -47,11 +102,12 @@ def make_embedder(spec: str, device: str = "cpu") -> Embedder:
     Raises:
         UserError: no such model, or its weights cannot be had here.
     """
-    check_embedder(spec)
     plain = spec.removesuffix(SQUASH)
-    kind, _, model = plain.partition(":")
-    embedder = load_icon_clip(device=device) if kind == "icon" else load_openclip(model or PHOTO_MODEL, device=device)
+    record, argument = find_embedder(spec)
+    embedder = record.build(argument, device)
     if plain != spec:
+        if not hasattr(embedder, "squash"):
+            raise UserError(f"{spec}: {plain} cannot squash")
         embedder.squash()
     return embedder
 
@@ -67,12 +123,10 @@ def make_image_embedder(spec: str, device: str = "cpu") -> ImageEmbedder:
     Raises:
         UserError: no such model, or its weights cannot be had here.
     """
-    kind, _, model = spec.partition(":")
-    if kind != "dino":
+    if spec.partition(":")[0] not in IMAGE_EMBEDDERS:
         return make_embedder(spec, device)
-    if not model:
-        raise UserError("Expected dino:ID or dino:FOLDER but got 'dino'")
-    return load_dino(model, device=device)
+    record, argument = IMAGE_EMBEDDERS.find(spec)
+    return record.build(argument, device)
 
 
 def label(name: str) -> str:
@@ -88,17 +142,9 @@ def label(name: str) -> str:
     suffix = model[len(plain) :]
     head, _, tail = plain.partition("/")
     if plain and Path(plain).is_dir():
-        return f"{Path(plain).resolve().name}#{_digest(_weight_files(Path(plain)))}{suffix}"
+        return f"{Path(plain).resolve().name}#{weight_files.digest_of(weight_files.below(Path(plain)))}{suffix}"
     if tail and Path(tail).is_file():
-        return f"{head}#{_digest([Path(tail)])}{suffix}"
+        return f"{head}#{weight_files.digest_of([Path(tail)])}{suffix}"
     if kind == "dino":
         return plain.rpartition("/")[2]
     return (plain.removesuffix("/openai") or kind) + suffix
-
-
-def _digest(files: Sequence[Path]) -> str:
-    return hashlib.sha256("".join(sorted(map(weights.sha256, files))).encode()).hexdigest()[:8]
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.suffix in {".safetensors", ".bin", ".pt", ".pth"}]

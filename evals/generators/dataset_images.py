@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evals.core.records import Generated, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from evals.core.protocols import Generator
     from evals.core.records import Sample
+    from evals.generators.options import GeneratorOptions
 
 PICTURES = {"identity": "source", "target": "target", "released": "released"}
 """Name of the model -> picture of an `EditCase`. `identity` is the source untouched, `target` the true outcome,
@@ -40,6 +41,6 @@ class GivenGenerator:
             return Generated(image=None, error=str(error))
 
 
-def make_given(name: str) -> Callable[[Any], Generator]:
-    """A factory as `evals.generators.GENERATORS` has them; there is nothing to set."""
-    return lambda options: GivenGenerator(name)
+def make_given(options: GeneratorOptions) -> Generator:
+    """The generator of that name; there is nothing else to set."""
+    return GivenGenerator(options.model)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from evals.core.records import Generated
-from evals.generators.options import GeneratorOptions, one_line
+from evals.generators.options import GeneratorOptions
+from got.util.images import PictureError, open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +30,6 @@ class FolderGenerator:
         return [self._read(sample) for sample in samples]
 
     def _read(self, sample: Sample) -> Generated:
-        from PIL import Image
-
         place = f"{sample.case.id}/samples/{sample.index:04d}"
         if fault := self._folder.faults.get(sample.case.id):
             return Generated(image=None, error=fault)
@@ -37,12 +37,9 @@ class FolderGenerator:
         if path is None:
             return Generated(image=None, error=f"{place}: no such image")
         try:
-            with Image.open(path) as image:
-                image.load()
-        # Pillow's decoders answer damaged files with many types, SyntaxError among them.
-        except Exception as error:
-            return Generated(image=None, error=f"{place}: not a readable image ({one_line(error)})")
-        return Generated(image=image)
+            return Generated(image=open_picture(path, "the file", max_aspect=math.inf))
+        except PictureError as error:
+            return Generated(image=None, error=f"{place}: {error}")
 
 
 def make_folder(options: GeneratorOptions) -> Generator:

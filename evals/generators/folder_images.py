@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.folder_listing import METADATA, SAMPLES, Place, by_number, files_of, indices, number_of, some
 from evals.core.records import UserError, describes
+from got.util.files import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -372,8 +373,7 @@ def _sha256(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError:  # a link to nowhere: its image will fail for the same reason
         return None
 

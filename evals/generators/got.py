@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Generated, UserError
-from evals.generators.options import GeneratorOptions, one_line
+from evals.generators.options import GeneratorOptions
 from got.model.schedulers import make_scheduler
+from got.util.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +94,7 @@ def make_got(options: GeneratorOptions) -> Generator:
     except checkpoint.PlaceError as error:
         raise UserError(str(error)) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"--checkpoint {options.checkpoint} cannot be loaded: {one_line(error)}") from error
+        raise UserError(f"--checkpoint {options.checkpoint} cannot be loaded: {one_line(error, 300)}") from error
     pipe.set_progress_bar_config(disable=True)
     if options.scheduler is not None:
         pipe.scheduler = make_scheduler(options.scheduler, pipe.scheduler)

@@ -11,11 +11,17 @@ from got.util.hub import CheckpointError, local_folder
 if TYPE_CHECKING:
     from evals.generators.folder_images import Assignment
 
+GUIDANCE = ("semantic", "spatial", "reference", "semantic_scale", "spatial_scale", "reference_scale", "chain")
+PLACE = ("offload", "compile")
+"""Flags that some generators heed and others do not, by what they are about."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorOptions:
     """What a person may decide about a generator. None leaves a number to the model's own config."""
 
+    model: str
+    """The generator's name, for a factory that makes several."""
     argument: str
     """What stands behind the colon of ``--model folder:PATH``; empty elsewhere."""
     checkpoint: str
@@ -40,11 +46,6 @@ class GeneratorOptions:
     """Whether the denoising network is compiled."""
     folder: Assignment | None = None
     """Of ``--model folder:PATH``, which of its files is which image."""
-
-
-def one_line(error: Exception) -> str:
-    """An error's message in one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def checkpoint_folder(checkpoint: str) -> Path | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Generated
-from evals.generators.options import GeneratorOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
     from evals.core.protocols import Generator
     from evals.core.records import EditCase, Sample
+    from evals.generators.options import GeneratorOptions
 
 
 class OracleGenerator:
@@ -68,7 +68,6 @@ def icon_world() -> Any:
     return iconworld
 
 
-def make_oracle(options: GeneratorOptions) -> Generator:
+def make_oracle(_: GeneratorOptions) -> Generator:
     """The icon world's renderer; it has nothing to set."""
-    del options
     return OracleGenerator()

@@ -1,43 +1,47 @@
 """Where images come from: GoT, the icon world's own renderer, a folder, or any diffusers pipeline.
 
-Only this folder of the benchmarks imports the model. Nothing heavy is imported before a generator is made.
+Only this folder of the benchmarks imports the model. Nothing heavy is imported before a generator is made. A factory
+is called with `GeneratorOptions`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evals.core.backends import ICON_WORLD, Backend, Registry, local_place
 from evals.core.records import UserError
-from evals.generators.dataset_images import PICTURES, make_given
-from evals.generators.diffusers_pipeline import make_diffusers
-from evals.generators.folder import make_folder
-from evals.generators.got import make_got
-from evals.generators.options import GeneratorOptions, checkpoint_folder
-from evals.generators.oracle import make_oracle
+from evals.generators.options import GUIDANCE, PLACE, checkpoint_folder
 from got.model.schedulers import SCHEDULERS
 from got.util.hub import CheckpointError, local_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from evals.core.protocols import Generator
 
 
-GENERATORS: dict[str, Callable[[GeneratorOptions], Generator]] = {
-    "got": make_got,
-    "oracle": make_oracle,
-    **{name: make_given(name) for name in PICTURES},
-    "folder": make_folder,
-    "diffusers": make_diffusers,
-}
-"""Name before the colon -> factory."""
+_GIVEN: Backend[Generator] = Backend(factory="evals.generators.dataset_images:make_given", world=ICON_WORLD)
 
-WITH_ARGUMENT = {"folder": "PATH", "diffusers": "ID|PATH"}
-"""Generators that need something behind the colon."""
-
-BATCH_SIZES = {"got": 32, "oracle": 32, "folder": 16, "diffusers": 4, **dict.fromkeys(PICTURES, 32)}
-"""Images drawn and observed together, unless told otherwise."""
+GENERATORS = Registry["Generator"](
+    "a model",
+    "got_evals.generators",
+    {
+        "got": Backend(
+            factory="evals.generators.got:make_got",
+            heeds=("checkpoint", "scheduler", "reference_compat", "steps", *GUIDANCE, *PLACE),
+            weights=checkpoint_folder,
+        ),
+        "oracle": Backend(factory="evals.generators.oracle:make_oracle", world=ICON_WORLD),
+        **dict.fromkeys(("identity", "target", "released"), _GIVEN),
+        "folder": Backend(factory="evals.generators.folder:make_folder", argument="PATH", batch_size=16),
+        "diffusers": Backend(
+            factory="evals.generators.diffusers_pipeline:make_diffusers",
+            argument="ID|PATH",
+            batch_size=4,
+            heeds=("steps", *PLACE),
+            weights=local_place,
+        ),
+    },
+)
+"""Name before the colon -> record."""
 
 
 def batch_size(model: str, checkpoint: str) -> int:
@@ -46,7 +50,7 @@ def batch_size(model: str, checkpoint: str) -> int:
     >>> batch_size("got", "mini"), batch_size("got", "owner/got-6b")
     (32, 4)
     """
-    return BATCH_SIZES[model] if model != "got" or _is_mini(checkpoint) else 4
+    return GENERATORS[model].batch_size if model != "got" or _is_mini(checkpoint) else 4
 
 
 def draws_icons(model: str, checkpoint: str) -> bool:
@@ -60,7 +64,7 @@ def draws_icons(model: str, checkpoint: str) -> bool:
     (False, False, False)
     """
     if model != "got":
-        return model not in WITH_ARGUMENT
+        return GENERATORS[model].world == ICON_WORLD
     try:
         folder = local_folder(checkpoint)
     except CheckpointError:
@@ -75,25 +79,17 @@ def _is_mini(checkpoint: str) -> bool:
     return index is not None and index.is_file() and '"scale": "mini"' in index.read_text(errors="replace")
 
 
-def known_models() -> str:
-    """The values of ``--model``, for people.
-
-    >>> known_models()
-    'got, oracle, identity, target, released, folder:PATH, diffusers:ID|PATH'
-    """
-    return ", ".join(name + (f":{WITH_ARGUMENT[name]}" if name in WITH_ARGUMENT else "") for name in GENERATORS)
-
-
 def parse_model(text: str) -> tuple[str, str]:
     """Splits ``--model`` into a generator's name and its argument.
 
     >>> parse_model("got"), parse_model("folder:a/b:c")
     (('got', ''), ('folder', 'a/b:c'))
     """
-    name, _, argument = text.partition(":")
-    if name not in GENERATORS or bool(argument) != (name in WITH_ARGUMENT):
-        raise UserError(f"--model {text} is unknown; expected one of {known_models()}")
-    return name, argument
+    try:
+        _, argument = GENERATORS.find(text)
+    except UserError as error:
+        raise UserError(f"--model {text} is unknown; expected one of {GENERATORS.written()}") from error
+    return text.partition(":")[0], argument
 
 
 def known_schedulers() -> tuple[str, ...]:
@@ -103,11 +99,3 @@ def known_schedulers() -> tuple[str, ...]:
     ('ddpm', 'ddim', 'dpm++', 'unipc')
     """
     return tuple(SCHEDULERS)
-
-
-def weights_place(model: str, argument: str, checkpoint: str) -> Path | None:
-    """Where a generator's weights lie on this machine; None if it has none, or a hub id names them."""
-    if model == "got":
-        return checkpoint_folder(checkpoint)
-    place = Path(argument) if model == "diffusers" else None
-    return place if place is not None and place.exists() else None

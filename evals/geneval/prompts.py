@@ -13,12 +13,10 @@ import numpy as np
 from evals.core.folder_listing import METADATA, list_folder, some
 from evals.core.records import Case, UserError, alike, describes, note
 from evals.core.vocabulary import CLASSES, COLORS, RELATIONS
+from got.util.files import numbered_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-
-SHA256 = "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"
-"""Of the public ``evaluation_metadata.jsonl``, 553 lines."""
 
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
 _SEED = 43
@@ -99,11 +97,6 @@ def generate() -> list[dict[str, Any]]:
     return [json.loads(text) for text in dict.fromkeys(json.dumps(line) for line in lines)]
 
 
-def as_text(lines: Iterable[dict[str, Any]]) -> str:
-    """Metadata lines as the public file has them: one JSON object per line."""
-    return "".join(json.dumps(line) + "\n" for line in lines)
-
-
 def cases(lines: Iterable[dict[str, Any]]) -> list[Case]:
     """One case per metadata line; its id is the zero-padded line number."""
     return [_case(index, line) for index, line in enumerate(lines)]
@@ -140,14 +133,8 @@ def read(path: Path, max_objects: int = MAX_OBJECTS) -> list[dict[str, Any]]:
         UserError: The file cannot be read, is empty, or a line is not in the format of
             ``evaluation_metadata.jsonl``; names the line, the value and what is allowed.
     """
-    try:
-        texts = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--prompts {path}: cannot be read as UTF-8 text ({error})") from error
     lines = {}
-    for number, text in enumerate(texts, start=1):
-        if not text.strip():
-            continue
+    for number, text in numbered_lines(path, UserError):
         try:
             lines[f"line {number}"] = _checked(json.loads(text))
         except json.JSONDecodeError as error:

@@ -6,22 +6,22 @@ import collections
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.core.records import alike, causes_of, counted_causes, unlabelled
+from evals.core.records import Score
 from evals.core.vocabulary import TASKS
-from evals.metrics import statements, statistics
+from evals.metrics import statistics
+from evals.suite import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from evals.core.records import Case
+    from evals.core.records import Case, Scored
     from evals.metrics.layout import LayoutFit
-    from evals.metrics.statistics import Estimate
+    from evals.suite.plain import Group
 
-_BOOTSTRAP_SEED = 2310_11513
 REFERENCE = Path(__file__).parents[1] / "assets" / "reference_scores.json"
 """Measured floor and ceiling, by detector; written by ``python -m evals.geneval_reference``."""
 
@@ -36,8 +36,7 @@ FAULTS = ("plan_wrong", "drawing_wrong", "detector_doubt", "unchecked", "no_plan
 """
 
 DIRECTIONS = {
-    "score": "higher",
-    "prompts_any": "higher",
+    **plain.DIRECTIONS,
     "plan": "higher",
     "layout.iou": "higher",
     "layout.recall": "higher",
@@ -47,12 +46,9 @@ DIRECTIONS = {
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Score):
     """What became of one image."""
 
-    case: str
-    """Id of its case."""
-    correct: bool
     plan_correct: bool | None = None
     """Whether the plan passes the case; None without a chain."""
     oracle_correct: bool | None = None
@@ -64,7 +60,7 @@ class Outcome:
     def fault(self) -> str | None:
         """One of :data:`FAULTS`, or None for a correct image.
 
-        >>> Outcome(case="0", correct=False, plan_correct=True, oracle_correct=False).fault
+        >>> Outcome(correct=False, plan_correct=True, oracle_correct=False).fault
         'detector_doubt'
         """
         if self.correct:
@@ -76,145 +72,35 @@ class Outcome:
         return {None: "unchecked", True: "drawing_wrong", False: "detector_doubt"}[self.oracle_correct]
 
 
-Group: TypeAlias = "tuple[str, list[Outcome]]"
-"""The images of a case, under a name that cases of equal content share: these are one cluster of the intervals."""
-
-Clusters: TypeAlias = "tuple[list[float], list[int]]"
-"""Sum and number of the values of each cluster."""
-
-
 def summarize(
     cases: Sequence[Case],
-    outcomes: Sequence[Outcome],
-    failures: Sequence[dict[str, Any]],
+    scored: Sequence[Scored],
+    failures: Sequence[Mapping[str, Any]],
     images_per_prompt: int,
 ) -> dict[str, Any]:
-    """Scores per task and overall.
-
-    Args:
-        cases: The run's cases.
-        outcomes: One per scored image.
-        failures: Log lines of samples without an image or without an observation.
-        images_per_prompt: Images each case should have.
-
-    Returns:
-        The part of ``scores.json`` that is measured. The overall score is the mean of the task scores, as in
-        the paper; ``images`` and ``prompts_any`` pool all images and prompts.
-    """
-    rng = np.random.default_rng(_BOOTSTRAP_SEED)
-    by_case: dict[str, list[Outcome]] = {case.id: [] for case in cases}
-    for outcome in outcomes:
-        by_case[outcome.case].append(outcome)
-    tags = {case.tag for case in cases}
-    ordered = [tag for tag in TASKS if tag in tags] + sorted(tags - set(TASKS))
-    groups: dict[str, list[Group]] = {tag: [] for tag in ordered}
-    first: dict[str, str] = {}
-    for case in cases:
-        name = first.setdefault(alike(case.prompt, case.metadata), case.id)
-        groups[case.tag].append((name, by_case[case.id]))
-    every = [group for tag in ordered for group in groups[tag]]
-    right = {tag: _clusters(groups[tag], _right) for tag in ordered}
-    tasks = {tag: _block(groups[tag], statistics.share(*right[tag]), images_per_prompt, rng) for tag in ordered}
-    totals, numbers = ([value for tag in ordered for value in right[tag][part]] for part in (0, 1))
-    overall = statistics.share(totals, numbers, [tag for tag in ordered for _ in right[tag][0]])
-    return {
-        "overall": {
-            **_block(every, overall, images_per_prompt, rng),
-            **_overall_bounds(list(tasks.values())),
-        },
-        "images": statistics.share(*_clusters(every, _right)).as_dict(),
-        "tasks": tasks,
-        "missing": _missing(failures, by_case, images_per_prompt),
-        "directions": DIRECTIONS,
-        "intervals": statistics.INTERVALS,
-    }
-
-
-def _right(outcome: Outcome) -> Sequence[bool]:
-    return [outcome.correct]
+    """Scores per task and overall, see `evals.suite.plain.summarize`, with plans, faults and layouts."""
+    return plain.summarize(cases, scored, failures, images_per_prompt, tasks=TASKS, directions=DIRECTIONS, more=_plans)
 
 
 def _plan_right(outcome: Outcome) -> Sequence[bool]:
     return [] if outcome.plan_correct is None else [outcome.plan_correct]
 
 
-def _clusters(groups: Sequence[Group], values: Callable[[Outcome], Sequence[float]]) -> Clusters:
-    """The images' values by prompt."""
-    named = [(value, name) for name, outcomes in groups for one in outcomes for value in values(one)]
-    return statistics.by_cluster([value for value, _ in named], [name for _, name in named])
-
-
-def _block(
-    groups: Sequence[Group], score: Estimate, images_per_prompt: int, rng: np.random.Generator
-) -> dict[str, Any]:
-    """All numbers of one task, or of all of them."""
-    every = [outcome for _, group in groups for outcome in group]
-    missing = len(groups) * images_per_prompt - len(every)
-    correct = sum(outcome.correct for outcome in every)
-    any_right = [(name, any(outcome.correct for outcome in group)) for name, group in groups if group]
+def _plans(groups: Sequence[Group], rng: np.random.Generator) -> dict[str, Any]:
+    """Plans, faults and layouts of one task, or of all of them."""
+    every = [one for _, outcomes in groups for one in outcomes if isinstance(one, Outcome)]
     faults = collections.Counter(outcome.fault for outcome in every)
+    clusters = plain.clusters
     return {
-        "score": score.as_dict(),
-        "bounds": list(statistics.bounds(correct, len(every), missing)) if missing > 0 else None,
-        "missing": missing,
-        "prompts_any": statistics.share(
-            *statistics.by_cluster([right for _, right in any_right], [name for name, _ in any_right])
-        ).as_dict(),
-        "plan": statistics.share(*_clusters(groups, _plan_right)).as_dict(),
+        "plan": statistics.share(*clusters(groups, _plan_right)).as_dict(),
         "faults": {name: faults[name] for name in FAULTS},
-        "right_despite_plan": sum(o.correct and o.plan_correct is False for o in every),
+        "right_despite_plan": sum(bool(one.correct) and one.plan_correct is False for one in every),
         "layout": {
-            "iou": statistics.ratio(*_clusters(groups, lambda o: o.fit.ious if o.fit else ()), rng).as_dict(),
-            "recall": statistics.share(*_clusters(groups, lambda o: o.fit.hits if o.fit else ())).as_dict(),
-            "offset": statistics.ratio(*_clusters(groups, lambda o: o.fit.offsets if o.fit else ()), rng).as_dict(),
+            "iou": statistics.ratio(*clusters(groups, lambda o: o.fit.ious if o.fit else ()), rng).as_dict(),
+            "recall": statistics.share(*clusters(groups, lambda o: o.fit.hits if o.fit else ())).as_dict(),
+            "offset": statistics.ratio(*clusters(groups, lambda o: o.fit.offsets if o.fit else ()), rng).as_dict(),
         },
     }
-
-
-def _overall_bounds(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean of the tasks' bounds, if any image is missing."""
-    if not any(block["missing"] for block in blocks):
-        return {"bounds": None}
-    ends = [block["bounds"] or [block["score"]["value"]] * 2 for block in blocks]
-    return {"bounds": [float(np.mean(side)) for side in zip(*ends, strict=True)]}
-
-
-def _missing(
-    failures: Sequence[dict[str, Any]], by_case: dict[str, list[Outcome]], images_per_prompt: int
-) -> dict[str, Any]:
-    """Images without a score, counted by cause."""
-    total = sum(images_per_prompt - len(group) for group in by_case.values())
-    causes = causes_of(failures)
-    if total > sum(causes.values()):
-        causes["not made yet"] = total - sum(causes.values())
-    return {"total": total, "by_cause": dict(causes.most_common()), **unlabelled(failures)}
-
-
-def headline(scores: dict[str, Any]) -> dict[str, Any]:
-    """The few numbers that end a run."""
-    score = scores["overall"]["score"]
-    unknown = statements.why_no_interval(score)
-    return {
-        **{name: scores[name] for name in ("suite", "world", "model", "detector")},
-        **({"wording": scores["wording"]} if scores.get("wording") else {}),
-        "overall": score["value"],
-        "interval_95": [score["low"], score["high"]],
-        **({"no_interval": unknown} if unknown else {}),
-        "images": score["n"],
-        "prompts": score["clusters"],
-        "tasks": {tag: block["score"]["value"] for tag, block in scores["tasks"].items()},
-        "missing": scores["missing"]["total"],
-        "bounds": scores["overall"]["bounds"],
-        **({"missing_classes": scores["missing"]["classes"]} if "classes" in scores["missing"] else {}),
-    }
-
-
-def nothing_scored(scores: dict[str, Any]) -> str | None:
-    """Why no image of a run has a score; None where one has."""
-    if scores["overall"]["score"]["n"]:
-        return None
-    missing = scores["missing"]
-    return f"expected {missing['total']} images with a score, found none: {counted_causes(missing['by_cause'])}"
 
 
 def load_reference(detector: str, options: dict[str, Any], path: Path = REFERENCE) -> dict[str, Any] | None:

@@ -7,34 +7,33 @@ score. Here they show as a sentence. Model, detector, embedder and device of the
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import json
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.core import provenance
+from evals.core.backends import ICON_WORLD
 from evals.core.protocols import Tools
-from evals.core.records import Case, Sample, UserError, world_of
+from evals.core.records import Case, Drawn, Sample, UserError
+from evals.detectors import registry as detectors
+from evals.embedders import registry as embedders
 from evals.generators import registry as generators
 from evals.generators.oracle import OracleGenerator
-from evals.harness.plan import embedder_of, is_detected, make_plan, resolve_device
-from got.util.cli import console as make_console
+from evals.harness.run_spec import suite_names
+from evals.judges.registry import JUDGES
+from got.util.cli import console
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from PIL import Image
     from rich.table import Table
 
-    from evals.core.protocols import Suite
-    from evals.harness.plan import CommandLine
-    from evals.harness.runner import Plan
+    from evals.harness.plan import Plan
 
-ASSETS = Path(__file__).parents[1] / "assets"
 LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "open_clip", "scipy")
 """What every run may import. MMDetection is left out: one detector of photographs alone needs it."""
 
@@ -106,27 +105,25 @@ VERDICTS: tuple[tuple[str, Case, tuple[Any, ...], bool], ...] = (
 """Hand-made detections (class, score, box, colour) and whether they are right for a case."""
 
 
-def main(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -> int:
+def main(plan: Plan) -> int:
     """Look at everything, print a table, and end with one line of JSON.
 
     Args:
-        suite: The benchmark.
-        command: What a run would be asked for.
-        prepare: Called once before the first model is built.
+        plan: What the command would do.
 
     Returns:
         0 if all is well, else 1.
     """
-    checks = list(examine(suite, command, prepare))
+    checks = list(examine(plan))
     problems = list(dict.fromkeys(check.problem for check in checks if check.problem))
     notes = [check.note for check in checks if check.note]
-    console = make_console()
-    console.print(_table(checks))
+    out = console()
+    out.print(_table(checks))
     for kind, style, lines in (("note", "yellow", notes), ("problem", "red", problems)):
         for line in lines:
-            console.print(f"{kind}: {line}", style=style, soft_wrap=True, highlight=False)
+            out.print(f"{kind}: {line}", style=style, soft_wrap=True, highlight=False)
     if not problems:
-        console.print("This installation is sound.")
+        out.print("This installation is sound.")
     found = {check.name: check.found for check in checks}
     sys.stdout.write(json.dumps({"sound": not problems, "problems": problems, "notes": notes, "found": found}) + "\n")
     return 1 if problems else 0
@@ -146,70 +143,69 @@ def _table(checks: Sequence[Check]) -> Table:
     return table
 
 
-def examine(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -> Iterator[Check]:
+def examine(plan: Plan) -> Iterator[Check]:
     """All checks, cheap ones first. One that fails does not stop the others."""
-    args = command.args
-
-    @functools.cache
-    def device() -> str:
-        prepare()
-        return resolve_device(args.device)
-
     yield from _libraries()
     yield _guarded("MMDetection", _mmdetection)
-    yield _guarded("device", lambda: _device(device()))
-    for place in ("icon_detector.safetensors", "icon_clip.safetensors"):
-        yield _weights(place, ASSETS / place)
-    mini = generators.weights_place("got", "", "mini")
-    yield _weights("got mini", mini) if mini else Check(name="got mini", found="none", problem="got is not installed")
-    if suite.name == "geneval":
-        yield _guarded("scorer self-test", lambda: _scorer(suite, args))
-        yield _guarded("detector and CLIP self-test", lambda: _pictures(suite, args))
-    yield from _given(suite, command, prepare, device)
+    yield _guarded("device", lambda: _device(plan.device))
+    for name, place in embedded():
+        yield _weights(name, place)
+    yield _guarded("installed", _installed)
+    if plan.suite.name == "geneval":
+        yield _guarded("scorer self-test", lambda: _scorer(plan))
+        yield _guarded("detector and CLIP self-test", lambda: _pictures(plan))
+    yield from _given(plan)
 
 
-def _given(
-    suite: Suite, command: CommandLine, prepare: Callable[[], None], device: Callable[[], str]
-) -> Iterator[Check]:
+def embedded() -> list[tuple[str, Path]]:
+    """What this package brings, by name: the weights that need no download."""
+    found = [
+        detectors.DETECTORS["icon"].weights(""),
+        embedders.EMBEDDERS["icon"].weights(""),
+        generators.GENERATORS["got"].weights("mini"),
+    ]
+    return [(place.name, place) for place in found if place is not None]
+
+
+def _installed() -> Check:
+    """Suites and back-ends by name, those of other packages too: a record that cannot be imported shows here."""
+    registries = (generators.GENERATORS, detectors.DETECTORS, embedders.EMBEDDERS, embedders.IMAGE_EMBEDDERS, JUDGES)
+    found = [f"suites: {', '.join(suite_names())}"]
+    found += [f"{registry.role.partition(' ')[2]}s: {registry.written()}" for registry in registries]
+    return Check(name="installed", found="\n".join(found))
+
+
+def _given(plan: Plan) -> Iterator[Check]:
     """What the command names, loaded and tried as a run would."""
-    from evals.detectors.registry import make_detector
-    from evals.embedders.registry import make_embedder
-
-    args = command.args
-    args.embedder = embedder_of(args)
+    named = plan.settings
     pictures = _flawless()
-    model, detector, embedder = (f"--{role} {getattr(args, role)}" for role in ("model", "detector", "embedder"))
-    model += f" --checkpoint {args.checkpoint}" if args.model == "got" and args.checkpoint != "mini" else ""
-
-    @functools.cache
-    def plan() -> Plan:
-        return make_plan(suite, command, prepare=prepare)
+    model, detector, embedder = (f"--{role} {getattr(named, role)}" for role in ("model", "detector", "embedder"))
+    model += f" --checkpoint {named.checkpoint}" if named.model == "got" and named.checkpoint != "mini" else ""
 
     def draws() -> Check:
-        return Check(name=model, found=f"{plan().make_generator().name} is ready")
+        return Check(name=model, found=f"{plan.check().generator.name} is ready")
 
     def finds() -> Check:
-        found = make_detector(args.detector, device()).detect(pictures)
+        found = detectors.make_detector(named.detector, plan.device).detect(pictures)
         return Check(name=detector, found=f"finds {sum(map(len, found))} objects in {len(pictures)} pictures of icons")
 
     def embeds() -> Check:
-        encoder = make_embedder(args.embedder, device())
+        encoder = embedders.make_embedder(named.embedder, plan.device)
         vectors = encoder.embed_images(pictures)
         fit = vectors.shape[1] == encoder.embed_texts([case.prompt for case in PICTURES]).shape[1]
         problem = None if fit else f"{embedder}: its vectors of pictures and of texts differ in length"
         return Check(name=embedder, found=f"vectors of {vectors.shape[1]} numbers", problem=problem)
 
     def prepares() -> Check:
-        assert suite.prepare is not None
-        suite.prepare(plan().make_tools(), args)
-        return Check(name=f"{suite.name}'s measures", found="ready")
+        plan.suite.prepare(plan.tools, plan.options)
+        return Check(name=f"{plan.suite.name}'s measures", found="ready")
 
     checks = [_guarded(model, draws)]
-    checks += [_guarded(detector, finds)] if is_detected(args) else []
+    checks += [_guarded(detector, finds)] if plan.suite.detects(plan.options) else []
     checks += [_guarded(embedder, embeds)]
     yield from checks
-    if suite.prepare is not None and not any(check.problem for check in checks):
-        yield _guarded(f"{suite.name}'s measures", prepares)
+    if not any(check.problem for check in checks):
+        yield _guarded(f"{plan.suite.name}'s measures", prepares)
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:
@@ -267,13 +263,13 @@ def _weights(name: str, place: Path) -> Check:
     return Check(name=name, found="\n".join(parts))
 
 
-def _scorer(suite: Suite, args: argparse.Namespace) -> Check:
+def _scorer(plan: Plan) -> Check:
     wrong = []
     for name, case, detections, right in VERDICTS:
         keys = ("name", "score", "box_xyxy_px", "color")
         found = [dict(zip(keys, detection, strict=True)) for detection in detections]
         observation = {"width": 64, "height": 64, "detections": found, "plan": None}
-        if suite.verdict(case, observation, args).correct != right:
+        if plan.suite.score(case, observation, plan.options).correct != right:
             wrong.append(name)
     problem = f"the scorer says otherwise: {'; '.join(wrong)}" if wrong else None
     return Check(
@@ -291,20 +287,18 @@ def _samples() -> list[Sample]:
     return [Sample(case=case, index=0, seed=number) for number, case in enumerate(PICTURES)]
 
 
-def _pictures(suite: Suite, args: argparse.Namespace) -> Check:
+def _pictures(plan: Plan) -> Check:
     """Detector and CLIP of icons on flawless pictures: each passes its own prompt and fails the next one's."""
-    from evals.detectors.registry import make_detector
-    from evals.embedders.registry import make_embedder
-
-    detector = args.detector if world_of(args) == "icon world" else "icon"
-    tools = Tools(detector=make_detector(detector), embedder=make_embedder("icon"), oracle_render=None)
+    detector = plan.settings.detector if plan.context.world == ICON_WORLD else "icon"
+    tools = Tools(detector=lambda: detectors.make_detector(detector), embedder=lambda: embedders.make_embedder("icon"))
     samples, images = _samples(), _flawless()
     wrong = []
     for shift, right in ((0, True), (1, False)):
         shown = [*images[shift:], *images[:shift]]
-        observations = suite.observe(samples, shown, [None] * len(samples), tools, args)
+        batch = [Drawn(sample=sample, image=image) for sample, image in zip(samples, shown, strict=True)]
+        observations = plan.suite.observe(batch, tools, plan.options)
         for sample, observation in zip(samples, observations, strict=True):
-            judged = suite.verdict(sample.case, observation, args)
+            judged = plan.suite.score(sample.case, observation, plan.options)
             if judged.correct != right:
                 picture = "its own picture" if right else "another picture"
                 wrong.append(f"{sample.case.prompt!r} on {picture}: {judged.reason or 'passes'}")

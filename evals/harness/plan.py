@@ -1,181 +1,278 @@
-"""From checked arguments to a plan: who draws, who looks, under which name the run is kept."""
+"""From a run's spec to all that follows from it: cases, identity, who draws, who looks. Each is made when asked for."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import functools
 import hashlib
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.core import folder_listing, provenance
+from evals.core import options as flags
+from evals.core.backends import ICON_WORLD
 from evals.core.protocols import Tools
-from evals.core.records import UserError, note, world_of
-from evals.detectors.registry import CHOICES, check_detector
-from evals.embedders.registry import check_embedder
+from evals.core.records import Sample, UserError, note, sample_seed
+from evals.detectors import registry as detectors
+from evals.embedders import registry as embedders
 from evals.generators import folder_images
 from evals.generators import registry as generators
-from evals.generators.dataset_images import PICTURES
 from evals.generators.folder_images import Assignment
 from evals.generators.options import GeneratorOptions
 from evals.generators.oracle import oracle_render
-from evals.harness.engines import ENGINES
-from evals.harness.runner import Plan
+from evals.harness.run_spec import RunSpec, find_suite, world_of
+from evals.suite import GENERATE, OBSERVE, VERDICT, Context
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image
-
-    from evals.core.protocols import Detector, Embedder, Suite
-    from evals.core.records import Case, Detection
-
-ICON_EMBEDDER, PHOTO_EMBEDDER = "icon", "openclip:ViT-L-14/openai"
-
-ICON_WEIGHTS = {
-    "detector": Path(__file__).parents[1] / "assets" / "icon_detector.safetensors",
-    "embedder": Path(__file__).parents[1] / "assets" / "icon_clip.safetensors",
-}
-
-_GUIDANCE = ("semantic", "spatial", "reference", "semantic_scale", "spatial_scale", "reference_scale", "chain")
-_GENERATE = ("model", "checkpoint", "limit", "images_per_prompt", "seed", "steps", "scheduler", *_GUIDANCE, "dtype")
-_GOT_ALONE = ("checkpoint", "scheduler", *_GUIDANCE, "reference_compat")
-_PLACE = ("offload", "compile")
-_OBSERVE = ("detector", "embedder")
-_WITHOUT_EFFECT = {
-    **dict.fromkeys(("oracle", "folder", *PICTURES), ("steps", *_GOT_ALONE, *_PLACE)),
-    "diffusers": _GOT_ALONE,
-    "got": (),
-}
+    from evals.core.protocols import Detector, Embedder, Generator
+    from evals.core.records import Case
+    from evals.suite import Suite
 
 
-class LazyEmbedder:
-    """An embedder that is built when first used."""
-
-    def __init__(self, name: str, make: Callable[[], Embedder]) -> None:
-        self.name = name
-        self._make = make
-        self._built: Embedder | None = None
-
-    def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Unit vectors, float32 (n, d)."""
-        return self.build().embed_images(images)
-
-    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit vectors, float32 (n, d)."""
-        return self.build().embed_texts(texts)
-
-    def build(self) -> Embedder:
-        """The embedder itself."""
-        if self._built is None:
-            self._built = self._make()
-        return self._built
-
-
-class LazyDetector:
-    """A detector that is built when first used."""
-
-    def __init__(self, name: str, make: Callable[[], Detector]) -> None:
-        self.name = name
-        self._make = make
-
-    @functools.cached_property
-    def _built(self) -> Detector:
-        return self._make()
-
-    @functools.cached_property
-    def min_score(self) -> float:
-        """Detections below this score are not returned."""
-        return self._built.min_score
-
-    @functools.cached_property
-    def classes(self) -> frozenset[str]:
-        """The GenEval classes that it has a label for."""
-        return self._built.classes
-
-    def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
-        """Detections of each RGB image, best first, boxes in that image's pixels."""
-        return self._built.detect(images)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CommandLine:
-    """What a person asked for."""
-
-    args: argparse.Namespace
-    """Every argument, with its default where it was not given."""
-    given: set[str]
-    """Names of the arguments that were given."""
-    words: list[str]
-    """The command line itself, after that of the run which it goes on with, if it does."""
-
-
-def make_plan(suite: Suite, command: CommandLine, prepare: Callable[[], None]) -> Plan:
-    """Resolves and checks arguments; loads no model and writes nothing.
+class Plan:
+    """A run. It travels to another process as its spec.
 
     Args:
-        suite: The benchmark.
-        command: Its arguments; defaults that depend on others are filled in here.
-        prepare: Called once before the first model is built.
+        spec: The run.
+        suite: Its suite, where that is at hand.
     """
-    args = command.args
-    name, argument = generators.parse_model(args.model)
-    _refuse_idle(name, args, command.given)
-    args.embedder = embedder_of(args)
-    # The doctor tries each by itself; judging looks at nothing, and a run may outlive what looked at its images.
-    if not args.doctor and args.start != "verdict":
-        if is_detected(args):
-            check_detector(args.detector)
-        check_embedder(args.embedder)
-    every = suite.load_cases(args)
-    cases = spread(of_tasks(every, args.tasks), args.limit)
-    _refuse_unchosen_detector(command, name, cases)
-    folder = _folder(args, argument, every, cases) if name == "folder" else None
-    sources = [] if folder is None else folder_images.fingerprints(folder, cases, args.images_per_prompt)
-    identity = _identity(suite, args, cases, sources)
-    batch_size = args.batch_size or generators.batch_size(name, args.checkpoint)
 
-    @functools.cache
-    def device() -> str:
-        prepare()
-        return resolve_device(args.device)
+    def __init__(self, spec: RunSpec, suite: Suite[Any] | None = None) -> None:
+        self.spec, self.settings, self.options = spec, spec.settings, spec.options
+        self.suite = suite or find_suite(spec.suite)
+        self.model, self._argument = generators.parse_model(self.settings.model)
 
-    return Plan(
-        suite=suite,
-        args=args,
-        cases=cases,
-        output=args.output or _default_output(suite, args, name, identity["generate"]),
-        batch_size=batch_size,
-        start=args.start,
-        identity=identity,
-        arguments={
-            "given": _lasting(command.words),
-            "resolved": _jsonable(args),
-            "batch_size": batch_size,
-            **({} if folder is None else {"folder": folder.counts}),
-        },
-        sources=sources,
-        machine=lambda: {
-            **_machine(),
-            "device": device(),
-            "dtype": args.dtype,
-            **({"compiled": True} if args.compile else {}),
-        },
-        make_generator=lambda: generators.GENERATORS[name](_options(args, argument, device(), folder)),
-        make_tools=lambda: _make_tools(args, device(), needs_embedder=suite.needs_embedder(cases)),
-        engine=ENGINES[args.engine],
-    )
+    def __reduce__(self) -> tuple[type[Plan], tuple[RunSpec]]:
+        return Plan, (self.spec,)
 
+    def check(self) -> Plan:
+        """The plan, if it can be run as far as that is known without a model.
 
-def embedder_of(args: argparse.Namespace) -> str:
-    """The embedder that is given, or the companion of the detector."""
-    companion = ICON_EMBEDDER if world_of(args) == "icon world" else PHOTO_EMBEDDER
-    return companion if args.embedder == "auto" else str(args.embedder)
+        Raises:
+            UserError: It cannot.
+        """
+        self.settings.check(self.spec.given)
+        # The doctor tries each by itself; judging looks at nothing, and a run may outlive what looked at its images.
+        if not self.settings.doctor and self.settings.start != VERDICT:
+            if self.suite.detects(self.options):
+                detectors.find_detector(self.settings.detector)
+            embedders.find_embedder(self.settings.embedder)
+        self._refuse_unchosen_detector()
+        _ = self.identity
+        if self.folder is not None and not self._later:
+            for sentence in self.folder.notes:
+                note(f"--model {self.settings.model}: {sentence}")
+        return self
+
+    # -------------------------------------------------------------------------------------------------------- what
+    @functools.cached_property
+    def context(self) -> Context:
+        """What the suite may know of the run."""
+        settings = self.settings
+        drawn = settings.output / "images" if settings.output is not None and self._later else None
+        return Context(
+            model=settings.model,
+            checkpoint=settings.checkpoint if self.model == "got" else None,
+            detector=settings.detector,
+            world=world_of(self.suite, settings, self.options),
+            images_per_prompt=settings.images_per_prompt,
+            seed=settings.seed,
+            drawn=drawn,
+        )
+
+    @property
+    def _later(self) -> bool:
+        """Whether only later stages are done: these go by what the run has, whatever is gone since."""
+        return self.settings.start in (OBSERVE, VERDICT)
+
+    @functools.cached_property
+    def _every(self) -> list[Case]:
+        return self.suite.cases(self.options, self.context)
+
+    @functools.cached_property
+    def cases(self) -> list[Case]:
+        """Those that are run."""
+        return spread(of_tasks(self._every, self.settings.tasks), self.settings.limit)
+
+    @functools.cached_property
+    def samples(self) -> list[Sample]:
+        """Every image of the run, sorted by case and index."""
+        name, seed = self.suite.name, self.settings.seed
+        return [
+            Sample(case=case, index=index, seed=sample_seed(name, case.id, index, seed))
+            for case in self.cases
+            for index in range(self.settings.images_per_prompt)
+        ]
+
+    @functools.cached_property
+    def folder(self) -> Assignment | None:
+        """The files of ``--model folder:PATH`` by case and index."""
+        if self.model != "folder":
+            return None
+        root = Path(self._argument)
+        try:
+            found = folder_listing.list_folder(root)
+            return folder_images.assign(found, self._every, self.cases, self.settings.images_per_prompt)
+        except UserError:
+            if not self._later:
+                raise
+            return Assignment(root=root, files={}, faults={}, notes=(), counts={})
+
+    @functools.cached_property
+    def sources(self) -> Sequence[dict[str, Any]]:
+        """Of ``--model folder:PATH``, what each sample is made of, see `folder_images.fingerprints`."""
+        if self.folder is None:
+            return []
+        return folder_images.fingerprints(self.folder, self.cases, self.settings.images_per_prompt)
+
+    @functools.cached_property
+    def batch_size(self) -> int:
+        """Images drawn and observed together."""
+        return self.settings.batch_size or generators.batch_size(self.model, self.settings.checkpoint)
+
+    @functools.cached_property
+    def output(self) -> Path:
+        """The run directory; by default of a name that the same command finds again, and none that draws others."""
+        if self.settings.output is not None:
+            return self.settings.output
+        # Changed images of a folder are to be refused, so they must lead to the same run.
+        named = {key: value for key, value in self.identity[GENERATE].items() if key != "folder_sha256"}
+        digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
+        limit = self.settings.limit
+        return Path("runs") / "-".join([self.suite.name, self.model, *([f"limit{limit}"] if limit else []), digest])
+
+    @functools.cached_property
+    def identity(self) -> dict[str, dict[str, Any]]:
+        """Per stage, what decides its outcome. A run directory belongs to one identity."""
+        prompts = hashlib.sha256(json.dumps([case.metadata for case in self.cases]).encode()).hexdigest()
+        looks = flags.deciding(self.settings, OBSERVE)
+        if not self.suite.detects(self.options):
+            del looks["detector"]
+        stages: dict[str, dict[str, Any]] = {
+            GENERATE: {
+                "suite": self.suite.name,
+                **flags.deciding(self.settings, GENERATE),
+                "prompts_sha256": prompts,
+                **self._drawn_from(),
+            },
+            OBSERVE: {**looks, "weights_sha256": _weights_of(looks)},
+            VERDICT: {"version": self.suite.version},
+        }
+        return {stage: {**own, **flags.deciding(self.options, stage)} for stage, own in stages.items()}
+
+    def _drawn_from(self) -> dict[str, Any]:
+        """What a generator has on this machine: its weights, or the images of its folder."""
+        argument = self.settings.checkpoint if self.model == "got" else self._argument
+        place = generators.GENERATORS[self.model].weights(argument)
+        found: dict[str, Any] = {
+            "weights_sha256": provenance.weights_sha256(place) if place is not None and place.exists() else {}
+        }
+        if self.model == "folder":  # a relative and an absolute path are one folder
+            place = Path(self._argument).resolve()
+            found |= {"model": f"folder:{place}", "folder_sha256": folder_images.digest_of(self.sources)}
+        return found
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As given and as resolved; for run.json."""
+        return {
+            "given": _lasting(self.spec.words),
+            "resolved": {**flags.as_json(self.settings), **flags.as_json(self.options)},
+            "batch_size": self.batch_size,
+            **({} if self.folder is None else {"folder": self.folder.counts}),
+        }
+
+    def _refuse_unchosen_detector(self) -> None:
+        """Images of unknown origin have no default detector: photographs score 0 with that of the icon world.
+
+        Edits need none: without ``--data`` they are of the icon world, and with it no detector looks.
+        """
+        settings = self.settings
+        told = "detector" in self.spec.given or settings.start == VERDICT
+        if told or any(case.edit is not None for case in self.cases):
+            return
+        if generators.draws_icons(self.model, settings.checkpoint) or not self.suite.detects(self.options):
+            return
+        what = f"--checkpoint {settings.checkpoint}" if self.model == "got" else f"--model {settings.model}"
+        raise UserError(f"{what} needs --detector, which looks at its images: {detectors.choices()}")
+
+    # --------------------------------------------------------------------------------------------------------- who
+    @functools.cached_property
+    def device(self) -> str:
+        """Where models run. The number of torch's threads is decided with it, before the first model is built."""
+        set_threads()
+        return _resolve_device(self.settings.device)
+
+    @functools.cached_property
+    def machine(self) -> dict[str, Any]:
+        """Versions, commit, device; for run.json. Imports torch, so only asked when a model will run."""
+        return {
+            **provenance.commit(),
+            "code_sha256": provenance.code_sha256(),
+            "packages": provenance.package_versions(),
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "device": self.device,
+            "dtype": self.settings.dtype,
+            **({"compiled": True} if self.settings.compile else {}),
+        }
+
+    @functools.cached_property
+    def generator(self) -> Generator:
+        """Who draws."""
+        settings = self.settings
+        options = GeneratorOptions(
+            model=self.model,
+            argument=self._argument,
+            checkpoint=settings.checkpoint,
+            steps=settings.steps,
+            semantic=settings.semantic == "on",
+            spatial=settings.spatial == "on",
+            reference=settings.reference == "on",
+            semantic_scale=settings.semantic_scale,
+            spatial_scale=settings.spatial_scale,
+            reference_scale=settings.reference_scale,
+            chain=settings.chain,
+            device=self.device,
+            dtype=settings.dtype,
+            scheduler=settings.scheduler,
+            reference_compat=settings.reference_compat,
+            offload=settings.offload,
+            compiled=settings.compile,
+            folder=self.folder,
+        )
+        return generators.GENERATORS[self.model].build(options)
+
+    @functools.cached_property
+    def tools(self) -> Tools:
+        """Who looks. What cannot be had is better known before the first image than after the fortieth."""
+        settings, device = self.settings, self.device
+
+        def detector() -> Detector:
+            return detectors.make_detector(settings.detector, device)
+
+        def embedder() -> Embedder:
+            return embedders.make_embedder(settings.embedder, device)
+
+        icons = self.context.world == ICON_WORLD
+        tools = Tools(
+            detector=detector, embedder=embedder, oracle_render=oracle_render if icons else None, device=device
+        )
+        if self.suite.detects(self.options):
+            _ = tools.detector
+        if self.suite.needs_embedder(self.cases):
+            _ = tools.embedder
+        return tools
+
+    @functools.cached_property
+    def instruments(self) -> Any:
+        """What the suite observes with, made of the tools; `UserError` if that cannot be had or cannot do."""
+        check_classes(self.suite, self.cases, self.tools, allowed=self.settings.allow_missing_classes)
+        return self.suite.prepare(self.tools, self.options)
 
 
 def of_tasks(cases: Sequence[Case], tasks: Sequence[str]) -> list[Case]:
@@ -193,7 +290,7 @@ def of_tasks(cases: Sequence[Case], tasks: Sequence[str]) -> list[Case]:
     unknown = [name for name in tasks if name not in known]
     if unknown:
         # A name with a comma is quoted: it is one name, and only a JSON list can give it.
-        said, tasks_are = (", ".join(json.dumps(x) if "," in x else x for x in names) for names in (unknown, known))
+        said, tasks_are = (", ".join(json.dumps(x) if "," in x else x for x in some) for some in (unknown, known))
         raise UserError(f"--tasks: {said} is no task here; the tasks are {tasks_are}")
     return [case for case in cases if not tasks or case.tag in tasks]
 
@@ -219,69 +316,35 @@ def spread(cases: Sequence[Case], limit: int | None) -> list[Case]:
     return [case for case in cases if case.id in kept]
 
 
-def _refuse_idle(model: str, args: argparse.Namespace, given: set[str]) -> None:
-    """A flag that would change nothing is a misunderstanding: say so now rather than print a puzzling table."""
-    idle = [f"--{name.replace('_', '-')}" for name in _WITHOUT_EFFECT[model] if name in given]
-    if idle:
-        raise UserError(f"{', '.join(idle)} has no effect with --model {model}")
-    if args.reference_compat and args.scheduler not in (None, "ddpm"):
-        raise UserError("--scheduler cannot be used with --reference-compat: the released code samples by DDPM only")
+def missing_classes(suite: Suite[Any], case: Case, tools: Tools) -> tuple[str, ...]:
+    """The classes that a case needs and the detector has no label for. No detector is built where none is needed."""
+    needed = suite.classes(case)
+    return tuple(sorted(needed - tools.detector.classes)) if needed else ()
 
 
-def _folder(args: argparse.Namespace, argument: str, every: Sequence[Case], chosen: Sequence[Case]) -> Assignment:
-    """The files of a folder by case and index; what is odd about them is said at once."""
-    root = Path(argument)
-    try:
-        assignment = folder_images.assign(folder_listing.list_folder(root), every, chosen, args.images_per_prompt)
-    except UserError:
-        if args.start not in ("observe", "verdict"):
-            raise
-        # Later stages go by what the run has: the folder may be gone.
-        return Assignment(root=root, files={}, faults={}, notes=(), counts={})
-    if args.start not in ("observe", "verdict"):
-        for sentence in assignment.notes:
-            note(f"--model folder:{argument}: {sentence}")
-    return assignment
+def check_classes(suite: Suite[Any], cases: Sequence[Case], tools: Tools, *, allowed: bool) -> None:
+    """Refuses a detector that can never find what some cases need: every image of them would count as wrong.
 
+    Args:
+        suite: The benchmark.
+        cases: All of the run.
+        tools: With the detector.
+        allowed: Go on, with these cases missing; it is only said.
 
-def _refuse_unchosen_detector(command: CommandLine, model: str, cases: Sequence[Case]) -> None:
-    """Images of unknown origin have no default detector: photographs score 0 with that of the icon world.
-
-    The edits of a suite need none: without ``--data`` they are of the icon world, and with it no detector looks.
+    Raises:
+        UserError: Classes are missing and that is not allowed, or no case is left.
     """
-    args = command.args
-    told = "detector" in command.given or args.start == "verdict"
-    if told or any(case.edit is not None for case in cases) or generators.draws_icons(model, args.checkpoint):
+    lacking = [names for case in cases if (names := missing_classes(suite, case, tools))]
+    if not lacking:
         return
-    what = f"--checkpoint {args.checkpoint}" if model == "got" else f"--model {args.model}"
-    raise UserError(f"{what} needs --detector, which looks at its images: {CHOICES}")
-
-
-def _identity(
-    suite: Suite, args: argparse.Namespace, cases: list[Case], sources: Sequence[dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    values = _jsonable(args)
-    roles = _OBSERVE if is_detected(args) else ("embedder",)
-    prompts = hashlib.sha256(json.dumps([case.metadata for case in cases]).encode()).hexdigest()
-    return {
-        "generate": {
-            "suite": suite.name,
-            **{key: values[key] for key in _GENERATE},
-            **({"reference_compat": True} if args.reference_compat else {}),
-            **({"tasks": list(args.tasks)} if args.tasks else {}),
-            "prompts_sha256": prompts,
-            **_drawn_from(args, sources),
-        },
-        "observe": {
-            **{key: values[key] for key in (*roles, *suite.observe_options)},
-            "weights_sha256": _scorer_weights(args, roles),
-        },
-        "verdict": {"version": suite.version, **{key: values[key] for key in suite.verdict_options}},
-    }
-
-
-def _jsonable(args: argparse.Namespace) -> dict[str, Any]:
-    return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    classes = sorted({name for names in lacking for name in names})
+    said = f"{tools.detector.name} has no label for {len(classes)} of the classes that these cases need, which leaves "
+    said += f"{len(lacking)} of {len(cases)} cases without a score ({', '.join(classes)})"
+    if not allowed:
+        raise UserError(f"{said}; --allow-missing-classes goes on, and counts these cases as missing")
+    if len(lacking) == len(cases):
+        raise UserError(said)
+    sys.stderr.write(f"warning: {said}\n")
 
 
 def _lasting(words: Sequence[str]) -> list[str]:
@@ -300,79 +363,19 @@ def _lasting(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def is_detected(args: argparse.Namespace) -> bool:
-    """Whether a detector looks at the pictures: at those of a published set of edits none does."""
-    return getattr(args, "data", None) is None
-
-
-def _drawn_from(args: argparse.Namespace, sources: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What a generator has on this machine: its weights, or the images of its folder."""
-    name, argument = generators.parse_model(args.model)
-    place = generators.weights_place(name, argument, args.checkpoint)
-    found: dict[str, Any] = {"weights_sha256": {} if place is None else provenance.weights_sha256(place)}
-    if name == "folder":  # a relative and an absolute path are one folder
-        found |= {"model": f"folder:{Path(argument).resolve()}", "folder_sha256": folder_images.digest_of(sources)}
-    return found
-
-
-def _scorer_weights(args: argparse.Namespace, roles: Sequence[str]) -> dict[str, str]:
+def _weights_of(looks: dict[str, Any]) -> dict[str, str]:
     """Hashes of the detector's and the embedder's weights that lie on this machine."""
-    from evals.embedders.clip import SQUASH
-
     found: dict[str, str] = {}
-    for role in roles:
-        name = getattr(args, role).removesuffix(SQUASH)
-        place = ICON_WEIGHTS[role] if name == "icon" else _scorer_place(name)
-        if place.exists():
+    for role, registry in (("detector", detectors.DETECTORS), ("embedder", embedders.EMBEDDERS)):
+        spec = str(looks.get(role, "")).removesuffix(embedders.SQUASH)
+        name, _, argument = spec.partition(":")
+        place = registry[name].weights(argument) if name in registry else Path(spec) if spec else None
+        if place is not None and place.exists():
             found |= {f"{role}/{key}": value for key, value in provenance.weights_sha256(place).items()}
     return found
 
 
-def _scorer_place(name: str) -> Path:
-    """Where the weights of a detector or an embedder may lie: ``KIND:PATH``, ``PATH`` or ``openclip:MODEL/FILE``."""
-    kind, _, argument = name.partition(":")
-    place = Path(argument or name)
-    weights = Path(argument.partition("/")[2])
-    return weights if kind == "openclip" and weights.is_file() and not place.exists() else place
-
-
-def _default_output(suite: Suite, args: argparse.Namespace, model: str, identity: dict[str, Any]) -> Path:
-    """A name that the same command finds again, and no other command that draws other images."""
-    # Changed images of a folder are to be refused, so they must lead to the same run.
-    named = {key: value for key, value in identity.items() if key != "folder_sha256"}
-    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
-    words = [suite.name, model, *([f"limit{args.limit}"] if args.limit else []), digest]
-    return Path("runs") / "-".join(words)
-
-
-def _options(args: argparse.Namespace, argument: str, device: str, folder: Assignment | None) -> GeneratorOptions:
-    return GeneratorOptions(
-        argument=argument,
-        checkpoint=args.checkpoint,
-        steps=args.steps,
-        semantic=args.semantic == "on",
-        spatial=args.spatial == "on",
-        reference=args.reference == "on",
-        semantic_scale=args.semantic_scale,
-        spatial_scale=args.spatial_scale,
-        reference_scale=args.reference_scale,
-        chain=args.chain,
-        device=device,
-        dtype=args.dtype,
-        scheduler=args.scheduler,
-        reference_compat=args.reference_compat,
-        offload=args.offload,
-        compiled=args.compile,
-        folder=folder,
-    )
-
-
-def resolve_device(name: str) -> str:
-    """A device that torch can use here: the one named, or for ``auto`` a GPU if there is one.
-
-    Raises:
-        UserError: There is no such device.
-    """
+def _resolve_device(name: str) -> str:
     import torch
 
     if name == "auto":
@@ -385,31 +388,11 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def _machine() -> dict[str, Any]:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {
-        **provenance.commit(),
-        "code_sha256": provenance.code_sha256(),
-        "packages": provenance.package_versions(),
-        "started": now,
-    }
+def set_threads() -> None:
+    """Decides the number of torch's threads, here and nowhere else: OMP_NUM_THREADS, or the cores we may use."""
+    import torch
 
-
-def _make_tools(args: argparse.Namespace, device: str, *, needs_embedder: bool) -> Tools:
-    from evals.detectors.registry import make_detector
-    from evals.embedders.registry import make_embedder
-
-    def find() -> Detector:
-        return make_detector(args.detector, device)
-
-    # The type checker wants a min_score that could be set; nobody sets it.
-    detector: Detector = find() if is_detected(args) else LazyDetector(args.detector, find)  # type: ignore[assignment]
-    embedder = LazyEmbedder(args.embedder, lambda: make_embedder(args.embedder, device))
-    if needs_embedder:  # that it cannot be had is better known before the first image than after the fortieth
-        embedder.build()
-    return Tools(
-        detector=detector,
-        embedder=embedder,
-        oracle_render=oracle_render if world_of(args) == "icon world" else None,
-        device=device,
-    )
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    # Only Linux tells which cores this process may use; a container often has fewer than the machine.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(int(wanted) if wanted.isdecimal() and int(wanted) else cores)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
-import sys
+import math
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from evals.core.records import Generated, UserError, upright_rgb
-from evals.core.run_directory import png_bytes
+from evals.core.records import Drawn, Generated, UserError
+from evals.core.run_directory import RunDirectory, key_of
+from evals.harness.plan import missing_classes
+from got.util.files import read_lines
+from got.util.images import as_rgb, open_picture, png_bytes
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
-    from evals.core.protocols import Generator, Suite, Tools
-    from evals.core.records import Case, Sample
-    from evals.core.run_directory import Key, RunDirectory
+    from PIL import Image
+
+    from evals.core.records import Sample
+    from evals.core.run_directory import Key
+    from evals.harness.plan import Plan
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -72,16 +75,15 @@ class RecordedImages:
 
     name = "recorded"
 
-    def __init__(self, run: RunDirectory, chains: dict[Key, dict[str, Any]]) -> None:
-        self._run, self._chains = run, chains
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._chains = {key_of(line): line for line in read_lines(run.chains)[0]}
 
     def generate(self, samples: Sequence[Sample]) -> list[Generated]:
         """The logged image of each sample, or why it cannot be used."""
         return [self._read(sample) for sample in samples]
 
     def _read(self, sample: Sample) -> Generated:
-        from PIL import Image
-
         name = self._run.image_name(sample)
         record = self._chains[(sample.case.id, sample.index)]
         try:
@@ -90,65 +92,32 @@ class RecordedImages:
             return Generated(image=None, error=f"{name}: {error.strerror}")
         if hashlib.sha256(data).hexdigest() != record["sha256"]:
             return Generated(image=None, error=f"{name}: damaged or changed since it was drawn")
-        return Generated(image=Image.open(io.BytesIO(data)), chain=record["chain"])
+        return Generated(image=open_picture(data, name, max_aspect=math.inf), chain=record["chain"])
 
 
-def missing_classes(suite: Suite, case: Case, tools: Tools) -> tuple[str, ...]:
-    """The classes that a case needs and the detector has no label for. No detector is built where none is needed."""
-    needed = suite.classes(case)
-    return tuple(sorted(needed - tools.detector.classes)) if needed else ()
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a worker is to do; it travels to another process with its plan's spec, and makes the worker there."""
 
+    plan: Plan
+    recorded: bool = False
+    """Whether the images are on disk already."""
+    hard: frozenset[Key] = frozenset()
+    """Samples that have failed before, among others that did not: of a breakdown they say nothing."""
 
-def check_classes(suite: Suite, cases: Sequence[Case], tools: Tools, *, allowed: bool) -> None:
-    """Refuses a detector that can never find what some cases need: every image of them would count as wrong.
-
-    Args:
-        suite: The benchmark.
-        cases: All of the run.
-        tools: With the detector.
-        allowed: Go on, with these cases missing; it is only said.
-
-    Raises:
-        UserError: Classes are missing and that is not allowed, or no case is left.
-    """
-    lacking = [names for case in cases if (names := missing_classes(suite, case, tools))]
-    if not lacking:
-        return
-    classes = sorted({name for names in lacking for name in names})
-    said = f"{tools.detector.name} has no label for {len(classes)} of the classes that these cases need, which leaves "
-    said += f"{len(lacking)} of {len(cases)} cases without a score ({', '.join(classes)})"
-    if not allowed:
-        raise UserError(f"{said}; --allow-missing-classes goes on, and counts these cases as missing")
-    if len(lacking) == len(cases):
-        raise UserError(said)
-    sys.stderr.write(f"warning: {said}\n")
+    def worker(self) -> Worker:
+        """Loads what is needed."""
+        return Worker(self)
 
 
 class Worker:
     """Draws and observes a batch; a batch that raises is tried again one sample at a time."""
 
-    def __init__(
-        self,
-        generator: Generator,
-        tools: Tools,
-        suite: Suite,
-        args: argparse.Namespace,
-        *,
-        recorded: bool,
-        hard: Collection[Key] = (),
-    ) -> None:
-        """A worker of a run.
-
-        Args:
-            generator: Draws.
-            tools: What observes.
-            suite: The benchmark.
-            args: The run's arguments.
-            recorded: The pictures are on disk already.
-            hard: Samples that have failed before, among others that did not: of a breakdown they say nothing.
-        """
-        self._generator, self._tools, self._suite, self._args = generator, tools, suite, args
-        self._recorded, self._hard = recorded, hard
+    def __init__(self, job: Job) -> None:
+        plan = job.plan
+        self._suite, self._options, self._recorded, self._hard = plan.suite, plan.options, job.recorded, job.hard
+        self._generator = RecordedImages(RunDirectory(plan.output)) if job.recorded else plan.generator
+        self._tools, self._instruments = plan.tools, plan.instruments
         self._raised_in_a_row: dict[str, list[str]] = {"generate": [], "observe": []}
 
     def __call__(self, batch: Sequence[Sample]) -> list[Outcome]:
@@ -173,12 +142,11 @@ class Worker:
 
     def _draw(self, samples: list[Sample]) -> list[Generated]:
         made = self._generator.generate(samples)
-        return [one if one.image is None else dataclasses.replace(one, image=upright_rgb(one.image)) for one in made]
+        return [one if one.image is None else dataclasses.replace(one, image=_rgb(one.image)) for one in made]
 
     def _observe(self, pairs: list[tuple[Sample, Any]]) -> list[dict[str, Any]]:
-        samples = [sample for sample, _ in pairs]
-        images, chains = [made.image for _, made in pairs], [made.chain for _, made in pairs]
-        observations = self._suite.observe(samples, images, chains, self._tools, self._args)
+        batch = [Drawn(sample=sample, image=made.image, chain=made.chain) for sample, made in pairs]
+        observations = self._suite.observe(batch, self._instruments, self._options)
         # What goes on is what the log will hold: plain JSON, and no NaN.
         return [json.loads(json.dumps(observation, allow_nan=False)) for observation in observations]
 
@@ -237,6 +205,10 @@ def _has_damaged_picture(sample: Sample) -> bool:
     except ValueError:
         return True
     return False
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return as_rgb(image, "the image", max_aspect=math.inf)
 
 
 def _unlabelled(names: tuple[str, ...]) -> Failed:

@@ -2,92 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
+from got.util.tables import number, span, terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
 
 _ASPECTS = {"SC": "consistency", "PQ": "quality", "O": "overall"}
 
 
-def judge_table(found: dict[str, Any]) -> Table:
+def tables(found: dict[str, Any]) -> list[Table]:
+    """The judge against people, if there is one, and people among themselves."""
+    return [*([_judge_table(found)] if found["judge"] else []), _human_table(found)]
+
+
+def _judge_table(found: dict[str, Any]) -> Table:
     """The judge against the mean of the raters, model by model."""
-    judge = found["judge"]
+    judge, aspects = found["judge"], found["judge"]["aspects"]
     repeats = f", mean of {judge['repeats']} repeats" if judge["repeats"] > 1 else ""
     missing = f" {judge['missing']} cells of the judge are missing and left out." if judge["missing"] else ""
-    table = _table(
-        f"Judge {judge['name']}{repeats} against {len(found['raters'])} raters: Spearman, Kendall",
-        f"95 % intervals: bootstrap over {found['items']} items. Without a number: ratings that do not vary.{missing} "
-        "Ceiling: a rater against the mean of the others, over the same models and cells.",
-    )
-    aspects = judge["aspects"]
-    for aspect in aspects:
-        table.add_column(f"{_ASPECTS[aspect]}\nρ ↑", justify="right")
-        table.add_column("95 %\ninterval", justify="right")
-        table.add_column("τ ↑", justify="right")
-    for j, model in enumerate(found["models"]):
-        table.add_row(model, *_cells([aspects[aspect]["models"][j] for aspect in aspects]))
-    table.add_section()
-    table.add_row("mean of models", *_cells([aspects[aspect]["mean"] for aspect in aspects]), style="bold")
+    columns = [
+        name for aspect in aspects for name in (f"{_ASPECTS[aspect]}\nρ ↑", "95 %\ninterval", "τ ↑")
+    ]  # fmt: skip
+
+    def cells(label: str, blocks: Sequence[dict[str, Any]]) -> list[str]:
+        row = [label]
+        for block in blocks:
+            row += [_number(block["spearman"]["value"]), _span(block["spearman"])]
+            row.append(_number(block.get("kendall", {}).get("value")))
+        return row
+
     people = [judge["ceiling"][aspect]["mean"] for aspect in aspects]
     ceiling = [cell for one in people for cell in (_number(one["spearman"]), "", _number(one["kendall"]))]
-    table.add_row("  its ceiling", *ceiling)
-    table.add_row("all items pooled", *_cells([aspects[aspect]["pooled"] for aspect in aspects]))
-    table.add_row("models by mean score", *_cells([aspects[aspect]["ranking"] for aspect in aspects]))
-    return table
-
-
-def human_table(found: dict[str, Any]) -> Table:
-    """Mean scores of each model, and how far people agree on it."""
-    table = _table(
-        f"Human ratings: {len(found['raters'])} raters, {found['items']} items",
-        "Score: mean over items, then raters; ± spread of the raters' means. ρ: mean over pairs of raters.",
+    every = aspects.values()
+    return terminal(
+        f"Judge {judge['name']}{repeats} against {len(found['raters'])} raters: Spearman, Kendall",
+        ["model", *columns],
+        [
+            *(("", cells(model, [one["models"][j] for one in every])) for j, model in enumerate(found["models"])),
+            None,
+            ("bold", cells("mean of models", [one["mean"] for one in every])),
+            ("", ["  its ceiling", *ceiling]),
+            ("", cells("all items pooled", [one["pooled"] for one in every])),
+            ("", cells("models by mean score", [one["ranking"] for one in every])),
+        ],
+        caption=f"95 % intervals: bootstrap over {found['items']} items. Without a number: ratings that do not "
+        f"vary.{missing} Ceiling: a rater against the mean of the others, over the same models and cells.",
     )
-    for words in _ASPECTS.values():
-        table.add_column(f"{words}\nscore", justify="right")
-        table.add_column("±", justify="right")
-        table.add_column("ρ ↑", justify="right")
+
+
+def _human_table(found: dict[str, Any]) -> Table:
+    """Mean scores of each model, and how far people agree on it."""
+    human, rows = found["human"], list[tuple[str, list[str]] | None]()
     for j, model in enumerate(found["models"]):
-        cells = []
+        cells = [model]
         for aspect in _ASPECTS:
             score = found["scores"][aspect][j]
-            cells += [_number(score["mean"]), _number(score["sd"])]
-            cells.append(_number(found["human"][aspect]["pairs"]["models"][j]))
-        table.add_row(model, *cells)
-    table.add_section()
+            cells += [_number(score["mean"]), _number(score["sd"]), _number(human[aspect]["pairs"]["models"][j])]
+        rows.append(("", cells))
+    rows.append(None)
     for words, kind in (("mean of models, pairs", "pairs"), ("  one against the rest", "rest")):
-        values = [_number(found["human"][aspect][kind]["mean"]["spearman"]) for aspect in _ASPECTS]
-        table.add_row(words, *[cell for value in values for cell in ("", "", value)], style="bold")
-    alphas = [found["human"][aspect]["alpha"] for aspect in _ASPECTS]
-    cells = [cell for one in alphas for cell in (_span(one), "", _number(one["value"]))]
-    table.add_row("Krippendorff's α", *cells)
-    return table
-
-
-def _cells(blocks: list[dict[str, Any]]) -> list[str]:
-    cells = []
-    for block in blocks:
-        kendall = block.get("kendall", {}).get("value")
-        cells += [_number(block["spearman"]["value"]), _span(block["spearman"]), _number(kendall)]
-    return cells
+        values = [_number(human[aspect][kind]["mean"]["spearman"]) for aspect in _ASPECTS]
+        rows.append(("bold", [words, *(cell for value in values for cell in ("", "", value))]))
+    alphas = [human[aspect]["alpha"] for aspect in _ASPECTS]
+    rows.append(
+        ("", ["Krippendorff's α", *(cell for one in alphas for cell in (_span(one), "", _number(one["value"])))])
+    )
+    return terminal(
+        f"Human ratings: {len(found['raters'])} raters, {found['items']} items",
+        ["model", *(name for words in _ASPECTS.values() for name in (f"{words}\nscore", "±", "ρ ↑"))],
+        rows,
+        caption="Score: mean over items, then raters; ± spread of the raters' means. ρ: mean over pairs of raters.",
+    )
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:z.3f}"
+    return number(value, none="")
 
 
 def _span(block: dict[str, Any]) -> str:
-    return "" if block["low"] is None else f"{block['low']:z.2f}–{block['high']:z.2f}"
-
-
-def _table(title: str, caption: str) -> Table:
-    table = Table(
-        title=title,
-        caption=caption,
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("model", no_wrap=True)
-    return table
+    return span(block["low"], block["high"], 2, none="")

@@ -5,23 +5,24 @@ A picture is looked at once (`look`), and what was seen is logged; everything af
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.core.records import Detection, Judgement, UserError
-from evals.core.vocabulary import COLORS
+from evals.core.records import Judgement, Score, UserError
 from evals.generators.oracle import icon_world
 from evals.metrics import statistics
 from evals.metrics.boxes import iou_matrix, to_pixels
 from evals.metrics.edits import SAME_PLACE_IOU, EditChecks, EditTruth, Thing, check_edit, ground_color
+from evals.suite.objects import as_log, by_class, from_log, with_colors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from PIL import Image
 
-    from evals.core.protocols import Detector, Embedder
+    from evals.core.protocols import Detector, Embedder, Tools
     from evals.core.records import EditCase, JudgeQuestion
 
 SCORE = 0.3
@@ -35,32 +36,14 @@ def look(
 
     The ground is read outside the boxes of detections and of the truth's objects.
     """
-    from evals.embedders.colors import classify_colors
-
     found = [[d for d in detections if d.score > SCORE] for detections in detector.detect(pictures)]
-    crops = [_crop(picture, d) for picture, seen in zip(pictures, found, strict=True) for d in seen]
-    colors = iter(classify_colors(embedder, crops, [d.name for seen in found for d in seen], COLORS))
     observed = []
-    for picture, seen, truth in zip(pictures, found, truths, strict=True):
+    for picture, seen, truth in zip(pictures, with_colors(pictures, found, found, embedder), truths, strict=True):
         things = (*truth.kept, *truth.erased, *truth.drawn)
         covered = [d.box_xyxy_px for d in seen] + [to_pixels(t.box_1000, *picture.size) for t in things]
-        objects = [
-            {
-                "name": d.name,
-                "score": float(d.score),
-                "box_xyxy_px": [float(v) for v in d.box_xyxy_px],
-                "color": next(colors),
-            }
-            for d in seen
-        ]
         ground = ground_color(np.asarray(picture.convert("RGB")), covered)
-        observed.append({"objects": objects, "ground": ground, "width": picture.width, "height": picture.height})
+        observed.append({"objects": as_log(seen), "ground": ground, "width": picture.width, "height": picture.height})
     return observed
-
-
-def _crop(picture: Image.Image, detection: Detection) -> Image.Image:
-    x1, y1, x2, y2 = (round(value) for value in detection.box_xyxy_px)
-    return picture.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))
 
 
 def measure(
@@ -113,10 +96,7 @@ def truth_of(edit: EditCase) -> EditTruth:
 
 def checks(truth: EditTruth, observed: dict[str, Any]) -> EditChecks:
     """The truth held against what was observed. Pure."""
-    seen = [
-        Detection(name=o["name"], score=o["score"], box_xyxy_px=tuple(o["box_xyxy_px"]), color=o["color"])
-        for o in observed["objects"]
-    ]
+    seen = from_log(observed["objects"])
     return check_edit(truth, seen, observed["ground"], observed["width"], observed["height"])
 
 
@@ -137,57 +117,60 @@ def planned(truth: EditTruth, chain: str, side_px: int) -> dict[str, Any] | None
     return {"objects": objects, "ground": ground, "width": side_px, "height": side_px}
 
 
-def details(detections: Sequence[dict[str, Any]]) -> dict[str, list[list[float]]]:
-    """Boxes and scores by class, as GenEval's results have them."""
-    found: dict[str, list[list[float]]] = {}
-    for item in detections:
-        found.setdefault(item["name"], []).append([*item["box_xyxy_px"], item["score"]])
-    return found
+# ---------------------------------------------------------------------------------------------------------------- score
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredScore(Score):
+    """Whether an edit is done with the rest untouched."""
+
+    checks: dict[str, EditChecks]
+    """Of the result, of the untouched source (floor), of the target (ceiling), and of the plan, if there was one."""
+
+    @property
+    def fault(self) -> str | None:
+        """``plan_wrong`` or ``drawing_wrong``; None if the result is right or had no plan."""
+        if holds(self.checks["result"]) or "plan" not in self.checks:
+            return None
+        return "drawing_wrong" if holds(self.checks["plan"]) else "plan_wrong"
 
 
-# -------------------------------------------------------------------------------------------------------------- verdict
-def verdict(truth: EditTruth, measured: dict[str, Any]) -> tuple[bool, str]:
-    """Whether an edit is done with the rest untouched, and what is wrong if not. Pure."""
-    found = checks(truth, measured["result"])
-    faults = [*(f"not so: {name}" for name, holds in found.edit.items() if not holds)]
-    faults += [f"touched: {name.removesuffix(' stays')}" for name, holds in found.rest.items() if not holds]
-    return not faults, "; ".join(faults)
+def holds(found: EditChecks) -> bool:
+    """Whether an edit is done and the rest untouched."""
+    return found.done and found.untouched
 
 
-def stage_of(truth: EditTruth, measured: dict[str, Any]) -> str | None:
-    """Where a wrong result went wrong: `plan`, `drawing`, or None if it is right or had no plan."""
-    if verdict(truth, measured)[0] or measured["plan"] is None:
-        return None
-    plan = checks(truth, measured["plan"])
-    return "drawing" if plan.done and plan.untouched else "plan"
+def score(truth: EditTruth, seen: dict[str, Any]) -> MeasuredScore:
+    """What was seen (`measure`), held against the truth. Pure."""
+    found = {side: checks(truth, seen[side]) for side in (*_SIDES, "plan") if seen[side] is not None}
+    result = found["result"]
+    faults = [*(f"not so: {name}" for name, right in result.edit.items() if not right)]
+    faults += [f"touched: {name.removesuffix(' stays')}" for name, right in result.rest.items() if not right]
+    kept = by_class(from_log(seen["result"]["objects"]))
+    return MeasuredScore(correct=not faults, reason="; ".join(faults), kept=kept, checks=found)
 
 
-def summarize(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarize(scores: Sequence[MeasuredScore], groups: Sequence[str]) -> dict[str, Any]:
     """Shares of edits done, of rests untouched, and of both, with floor and ceiling; and where the others failed.
 
     Args:
-        lines: Observations with ``measured``, ``truth`` and ``group``.
+        scores: Of each result.
+        groups: The source picture of each.
     """
-    groups = [line["group"] for line in lines]
-    found = {side: [checks(_truth(line), line["measured"][side]) for line in lines] for side in _SIDES}
     shares = {}
-    for name, holds in _SHARES.items():
-        values = {side: [float(holds(one)) for one in found[side]] for side in _SIDES}
+    for name, right in _SHARES.items():
+        values = {side: [float(right(one.checks[side])) for one in scores] for side in _SIDES}
         shares[name] = {
             **statistics.share(*statistics.by_cluster(values["result"], groups)).as_dict(),
             "identity": float(np.mean(values["source"])),
             "target": float(np.mean(values["target"])),
         }
-    stages = [stage_of(_truth(line), line["measured"]) for line in lines]
-    plans = [line["measured"]["plan"] for line in lines]
-    with_plan = [checks(_truth(line), plan) for line, plan in zip(lines, plans, strict=True) if plan is not None]
-    right = [plan.done and plan.untouched for plan in with_plan]
+    plans = [holds(one.checks["plan"]) for one in scores if "plan" in one.checks]
+    faults = [one.fault for one in scores]
     return {
         "shares": shares,
-        "plans": len(right),
-        "plans_right": float(np.mean(right)) if right else None,
-        "wrong_plan": stages.count("plan"),
-        "wrong_drawing": stages.count("drawing"),
+        "plans": len(plans),
+        "plans_right": float(np.mean(plans)) if plans else None,
+        "wrong_plan": faults.count("plan_wrong"),
+        "wrong_drawing": faults.count("drawing_wrong"),
     }
 
 
@@ -195,12 +178,8 @@ _SIDES = ("result", "source", "target")
 _SHARES: dict[str, Callable[[EditChecks], bool]] = {
     "edit done": lambda found: found.done,
     "rest untouched": lambda found: found.untouched,
-    "both": lambda found: found.done and found.untouched,
+    "both": holds,
 }
-
-
-def _truth(line: dict[str, Any]) -> EditTruth:
-    return EditTruth.from_dict(line["truth"])
 
 
 # ---------------------------------------------------------------------------------------------------------------- judge
@@ -258,3 +237,8 @@ def _kept_share(question: JudgeQuestion) -> float:
     if not outside.any():
         return 1.0
     return float((np.abs(after - before).max(-1) <= PIXEL_TOLERANCE)[outside].mean())
+
+
+def make_measured(_: str, options: Any, tools: Tools) -> MeasuredJudge:
+    """The judge of edits of the icon world; it has nothing to set."""
+    return MeasuredJudge(tools.detector, tools.embedder)

@@ -22,8 +22,6 @@ from got.vlm.json_replies import BadReply, decoded, is_refusal, objects_in, shor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BadReply", "parse_scores", "shortened"]
-
 _DELIMITER = "||V^=^V||"
 
 

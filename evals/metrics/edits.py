@@ -10,7 +10,6 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from evals.core.records import Detection
 from evals.metrics.boxes import iou_matrix, relations, to_pixels
@@ -247,6 +246,8 @@ def _box(thing: Thing, width_px: int, height_px: int) -> BoxPx:
 
 def _match(boxes: Sequence[Sequence[float]], things: Sequence[Thing], seen: Sequence[Detection]) -> dict[int, int]:
     """Which detection is which kept object: same class, overlapping enough, the best assignment."""
+    from scipy.optimize import linear_sum_assignment
+
     if not things or not seen:
         return {}
     overlap = iou_matrix(boxes, [d.box_xyxy_px for d in seen])

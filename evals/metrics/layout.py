@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from evals.core.records import Detection
 from evals.core.vocabulary import CLASSES, COLORS
@@ -134,6 +133,8 @@ def fit(planned: Sequence[Detection], detected: Sequence[Detection], width_px: i
     >>> fit([dog, cat], [near], 100, 100)
     LayoutFit(ious=(0.3333333333333333, 0.0), offsets=(0.05,))
     """
+    from scipy.optimize import linear_sum_assignment  # a third of a second, which --help has no need of
+
     ious, offsets = [0.0] * len(planned), {}
     for name in {item.name for item in planned}:
         rows = [i for i, item in enumerate(planned) if item.name == name]

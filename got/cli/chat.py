@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from got.cli import parser
 from got.cli.draw import load_pipeline, memory_errors, options, table
 from got.plan.chain import Chain
+from got.util.errors import UserError
 from got.util.images import open_picture
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     there = arguments.output.is_dir() and any(arguments.output.iterdir())
     if arguments.output.exists() and not there and not arguments.output.is_dir():
-        raise parser.CommandError(f"--output {arguments.output}: expected a folder, but it is a file")
+        raise UserError(f"--output {arguments.output}: expected a folder, but it is a file")
     if there and not arguments.resume:
-        raise parser.CommandError(f"{arguments.output} is not empty; --resume goes on with the conversation in it")
+        raise UserError(f"{arguments.output} is not empty; --resume goes on with the conversation in it")
     opened = None if arguments.image is None else open_picture(arguments.image)
     pipeline = load_pipeline(arguments)
 
@@ -54,9 +55,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         try:
             if chat.answer(line):
                 break
-        except (ValueError, IndexError, OSError) as error:
+        except (UserError, ValueError, IndexError, OSError) as error:
             if not interactive:
-                raise parser.CommandError(f"{line.strip()!r}: {error}") from error
+                raise UserError(f"{line.strip()!r}: {error}") from error
             sys.stderr.write(f"error: {error}\n")
     entry = talk.entry
     return {
@@ -108,7 +109,7 @@ class Chat:
         if word == "/quit":
             return True
         if word not in self._commands:
-            raise parser.CommandError(f"{word} is no command; expected one of {', '.join(self._commands)}, /quit")
+            raise UserError(f"{word} is no command; expected one of {', '.join(self._commands)}, /quit")
         self._commands[word](rest.strip())
         return False
 
@@ -139,7 +140,7 @@ class Chat:
 
     def _changed(self) -> Chain:
         if self._plan is None:
-            raise parser.CommandError("there is no plan yet; a caption draws the first picture")
+            raise UserError("there is no plan yet; a caption draws the first picture")
         return self._plan
 
     def _change(self, plan: Chain) -> None:
@@ -161,7 +162,7 @@ class Chat:
     def _add(self, rest: str) -> None:
         match = re.match(r"(\S+)\s+(\S.*)", rest)
         if match is None:
-            raise parser.CommandError("expected /add X1,Y1,X2,Y2 WORDS")
+            raise UserError("expected /add X1,Y1,X2,Y2 WORDS")
         self._change(self._changed().add(match[2], _box(match[1])))
 
     def _seed(self, rest: str) -> None:
@@ -184,14 +185,14 @@ def _lines(interactive: bool) -> Any:
 
 def _whole(text: str) -> int:
     if not re.fullmatch(r"\d{1,18}", text):
-        raise parser.CommandError(f"expected a whole number but got {text!r}")
+        raise UserError(f"expected a whole number but got {text!r}")
     return int(text)
 
 
 def _box(text: str) -> Box1000:
     numbers = re.findall(r"\d{1,9}", text)
     if len(numbers) != 4 or not re.fullmatch(r"[\d\s,()]*", text):
-        raise parser.CommandError(f"expected a box X1,Y1,X2,Y2 in thousandths of the picture but got {text!r}")
+        raise UserError(f"expected a box X1,Y1,X2,Y2 in thousandths of the picture but got {text!r}")
     x1, y1, x2, y2 = map(int, numbers)
     return x1, y1, x2, y2
 

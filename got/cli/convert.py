@@ -1,8 +1,7 @@
-"""`convert`: flags of the converter, which is offered where it is part of the installation."""
+"""`convert`: from the released checkpoint to a folder."""
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +35,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     import torch
 
-    converter = importlib.import_module("got.released.convert")
-    output = converter.convert(
+    from got.released import convert
+
+    output = convert.convert(
         arguments.got,
         arguments.qwen,
         arguments.sdxl,

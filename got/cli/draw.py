@@ -7,8 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from got.cli.inputs import Request, numbered_files, read_requests, side_file
-from got.cli.parser import MOST_TURNS, CommandError
+from got.cli.parser import MOST_TURNS
 from got.plan.chain import Chain
+from got.util.errors import UserError
+from got.util.files import replacing, write_atomic
 from got.util.images import open_picture
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ValueError: If something about the command, a picture or the checkpoint is wrong.
     """
     if arguments.plan_only and arguments.chain is not None:
-        raise CommandError("--plan-only writes a plan; with --chain there is one already")
+        raise UserError("--plan-only writes a plan; with --chain there is one already")
     requests = read_requests(arguments)
     source = open_picture(arguments.image) if arguments.command == "edit" else None
     pipeline = load_pipeline(arguments)
@@ -60,7 +62,7 @@ def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
         ValueError: If the checkpoint or the device cannot be used.
     """
     if arguments.reference_compat and arguments.scheduler not in (None, "ddpm"):
-        raise CommandError("--scheduler cannot be used with --reference-compat: the released code samples by DDPM only")
+        raise UserError("--scheduler cannot be used with --reference-compat: the released code samples by DDPM only")
     import torch  # heavy imports come after the arguments have been checked
 
     from got import checkpoint
@@ -113,7 +115,7 @@ def memory_errors() -> Iterator[None]:
             words in str(error) for words in ("out of memory", "can't allocate memory")
         ):
             raise
-        raise CommandError(
+        raise UserError(
             "out of memory: a smaller --width and --height, fewer pictures at a time, --offload or --dtype float16 "
             "(on a GPU) need less"
         ) from error
@@ -137,13 +139,8 @@ def save(picture: Image.Image, path: Path) -> str:
     """Write a picture so that the file is complete or absent; returns its name."""
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
+    with replacing(path) as unfinished:
         picture.save(unfinished, format=Image.registered_extensions()[path.suffix.lower()])
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return str(path)
 
 
@@ -156,7 +153,7 @@ def _device(name: str) -> str:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise CommandError(f"--device {name} cannot be used: {reason}") from error
+        raise UserError(f"--device {name} cannot be used: {reason}") from error
     return name
 
 
@@ -243,8 +240,7 @@ def _side_files(
 
 
 def _write_text(text: str, path: Path) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_atomic(path, text + "\n")
     return str(path)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from got.cli.parser import CommandError
 from got.model.config import CONFIGS
-from got.util.cli import read_object
+from got.util.errors import UserError
+from got.util.files import read_object, sha256
 from got.util.hub import locate, read_index
 from got.util.weight_files import fault, read_header
 
@@ -33,15 +32,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         sys.stdout.write(memory.report(needed) + "\n")
         return needed
     if arguments.batch_size or arguments.size:
-        raise CommandError("--batch-size and --size have an effect with --memory only")
+        raise UserError("--batch-size and --size have an effect with --memory only")
     if arguments.named is not None and arguments.checkpoint is not None:
-        raise CommandError(f"Expected one checkpoint but got {arguments.checkpoint} and --checkpoint {arguments.named}")
+        raise UserError(f"Expected one checkpoint but got {arguments.checkpoint} and --checkpoint {arguments.named}")
     names = [name for name in (arguments.checkpoint, arguments.named) if name is not None]
     folder = locate(names[0] if names else "mini")
     index = read_index(folder)
     scale = index.get("scale", "mini")
     if scale not in CONFIGS:
-        raise CommandError(f"Expected scale to be one of {', '.join(CONFIGS)} but got {scale!r}")
+        raise UserError(f"Expected scale to be one of {', '.join(CONFIGS)} but got {scale!r}")
     listed = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
     parts = {name: _part(folder / name, index[name][1]) for name in sorted(listed)}
     config = CONFIGS[scale]
@@ -69,32 +68,32 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _entry(config: Path, name: str, kind: type) -> Any:
-    values = read_object(config, CommandError)
+    values = read_object(config, UserError)
     if name not in values:
-        raise CommandError(f"{config} has no {name}")
+        raise UserError(f"{config} has no {name}")
     if not isinstance(values[name], kind) or not values[name]:
-        raise CommandError(f"{config}: expected {name} of type {kind.__name__} but got {values[name]!r}")
+        raise UserError(f"{config}: expected {name} of type {kind.__name__} but got {values[name]!r}")
     return values[name]
 
 
 def _part(folder: Path, kind: str) -> dict[str, Any]:
     """Class, parameters, precision, size and hashes of one component."""
     if not folder.is_dir():
-        raise CommandError(f"{folder.parent} has no folder {folder.name}")
+        raise UserError(f"{folder.parent} has no folder {folder.name}")
     weights = sorted(folder.glob("*.safetensors"))
     tensors = [tensor for path in weights for tensor in _tensors(path)]
     for shards in sorted(folder.glob("*.safetensors.index.json")):
         named = set(_entry(shards, "weight_map", dict).values())
         missing = sorted(named - {path.name for path in weights})
         if missing:
-            raise CommandError(f"{folder} has no file {missing[0]}")
+            raise UserError(f"{folder} has no file {missing[0]}")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         "class": kind,
         "parameters": sum(math.prod(tensor["shape"]) for tensor in tensors),
         "dtypes": sorted({tensor["dtype"] for tensor in tensors}),
         "bytes": sum(path.stat().st_size for path in files),
-        "sha256": {path.relative_to(folder).as_posix(): _sha256(path) for path in files},
+        "sha256": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
     }
 
 
@@ -102,13 +101,8 @@ def _tensors(path: Path) -> list[dict[str, Any]]:
     """Shapes and dtypes of a safetensors file, whose length must be what its header says."""
     what = fault(path)
     if what is not None:
-        raise CommandError(f"{path} {what}")
+        raise UserError(f"{path} {what}")
     return list(read_header(path).values())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _table(result: dict[str, Any]) -> str:

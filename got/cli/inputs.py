@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from got.cli.parser import CommandError
 from got.model.validation import check_words
 from got.plan.chain import BOX_START, Chain
+from got.util.errors import UserError
+from got.util.files import json_object
 
 if TYPE_CHECKING:
     import argparse
@@ -37,11 +37,11 @@ def read_requests(arguments: argparse.Namespace) -> list[Request]:
     """The pictures that a command asks for, prompt by prompt.
 
     Raises:
-        CommandError: If there is none, a file cannot be read, or a file is there already.
+        UserError: If there is none, a file cannot be read, or a file is there already.
         ValueError: If a prompt is empty or has control characters.
     """
     if arguments.prompts == arguments.chain == "-":
-        raise CommandError("--prompts and --chain cannot both be read from standard input")
+        raise UserError("--prompts and --chain cannot both be read from standard input")
     asked: list[dict[str, Any]] = [{"prompt": prompt} for prompt in arguments.prompt]
     if arguments.prompts is not None:
         asked += _read_prompts(arguments.prompts)
@@ -49,7 +49,7 @@ def read_requests(arguments: argparse.Namespace) -> list[Request]:
     if not asked and chain is not None and arguments.command == "generate":
         asked = [{"prompt": Chain.parse(chain).caption()}]
     if not asked:
-        raise CommandError("expected a prompt, or --prompts FILE (--help explains)")
+        raise UserError("expected a prompt, or --prompts FILE (--help explains)")
     paths = output_paths(arguments.output, len(asked) * arguments.num, ".txt" if arguments.plan_only else ".png")
     requests = []
     for i, one in enumerate(asked):
@@ -122,7 +122,7 @@ def read_chain(given: str) -> str:
     Whatever has a box or a space in it is the chain itself; anything else must be a file.
 
     Raises:
-        CommandError: If the file cannot be read.
+        UserError: If the file cannot be read.
     """
     if given == "-":
         return sys.stdin.read().strip("\n")
@@ -145,20 +145,17 @@ def _read_prompts(name: str) -> list[dict[str, Any]]:
 
 
 def _read_record(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise CommandError(f"{where}: not valid JSON: {error}") from error
-    if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
-        raise CommandError(f'{where}: expected {{"prompt": "..."}} but got {line[:60]}')
+    record = json_object(line, where, UserError)
+    if not isinstance(record.get("prompt"), str):
+        raise UserError(f'{where}: expected {{"prompt": "..."}} but got {line[:60]}')
     slips = [key for key in sorted(record.keys() - _KEYS) if difflib.get_close_matches(key.lower(), _KEYS, cutoff=0.8)]
     if slips:
-        raise CommandError(f"{where}: expected {', '.join(sorted(_KEYS))} but got {slips[0]!r}")
+        raise UserError(f"{where}: expected {', '.join(sorted(_KEYS))} but got {slips[0]!r}")
     if not isinstance(record.get("chain", ""), str | None):
-        raise CommandError(f"{where}: expected the chain to be text but got {record['chain']!r}")
+        raise UserError(f"{where}: expected the chain to be text but got {record['chain']!r}")
     seed = record.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise CommandError(f"{where}: expected the seed to be a whole number from 0 to 2^63 - 1 but got {seed!r}")
+        raise UserError(f"{where}: expected the seed to be a whole number from 0 to 2^63 - 1 but got {seed!r}")
     return {key: value for key, value in record.items() if value is not None}
 
 
@@ -166,25 +163,25 @@ def _read_text(name: str, flag: str) -> str:
     try:
         return Path(name).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise CommandError(f"{flag} {name}: {error.strerror}") from error
+        raise UserError(f"{flag} {name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise CommandError(f"{flag} {name}: expected UTF-8 text but byte {error.start} is none") from error
+        raise UserError(f"{flag} {name}: expected UTF-8 text but byte {error.start} is none") from error
 
 
 def _check_suffix(output: Path, suffix: str) -> None:
     if suffix == ".txt":
         if output.suffix.lower() != ".txt":
-            raise CommandError(f"--output {output}: a plan is written to a .txt file")
+            raise UserError(f"--output {output}: a plan is written to a .txt file")
         return
     from PIL import Image
 
     known = Image.registered_extensions()
     if known.get(output.suffix.lower()) not in Image.SAVE:
-        raise CommandError(f"--output {output}: expected a picture's name, ending in .png, .jpg, .webp or the like")
+        raise UserError(f"--output {output}: expected a picture's name, ending in .png, .jpg, .webp or the like")
 
 
 def _refuse_existing(paths: Sequence[Path]) -> None:
     existing = sorted({str(path) for path in paths if path.exists()})
     if existing:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise CommandError(f"{existing[0]}{more} is there already; --overwrite replaces it")
+        raise UserError(f"{existing[0]}{more} is there already; --overwrite replaces it")

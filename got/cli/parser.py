@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import math
 from pathlib import Path
-from typing import NoReturn
 
+from got.cli import convert
 from got.model.schedulers import SCHEDULERS
-from got.util.cli import DTYPES
+from got.util.cli import DTYPES, Parser, add_command, number, seed, whole
 
 SEED, MOST_TURNS = 42, 4
 _GUIDANCES = {
@@ -78,79 +76,18 @@ example:
 """
 
 
-class CommandError(ValueError):
-    """A mistake in the command; the message says which, in one line."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; argparse's own habit is the whole usage first."""
-
-    def error(self, message: str) -> NoReturn:
-        raise CommandError(f"{message} (--help explains)")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up but got {text}")
-    return int(text)
-
-
-def _side(text: str) -> int:
-    side = _count(text)
-    if side % 64:
-        raise argparse.ArgumentTypeError(f"expected a multiple of 64 but got {text}")
-    return side
-
-
-def _scale(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a finite number but got {text}")
-    return value
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^63 - 1 but got {text}")
-    return int(text)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """All commands."""
-    parser = _Parser(
-        prog="python -m got",
-        description="GoT: write a chain of thought with boxes, then draw it.",
-        epilog=_TOP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    purpose = "GoT: write a chain of thought with boxes, then draw it."
+    parser = Parser(prog="python -m got", description=purpose, epilog=_TOP)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_generate(_command(commands, "generate", "draw captions", _GENERATE))
-    _add_edit(_command(commands, "edit", "edit a picture", _EDIT))
-    _add_chat(_command(commands, "chat", "draw and edit in a conversation", _CHAT))
-    _add_info(_command(commands, "info", "say what a checkpoint is"))
-    if importlib.util.find_spec("got.released.convert") is not None:
-        from got.cli import convert
-
-        purpose = "turn the released checkpoint into a folder for --checkpoint"
-        convert.add_arguments(_command(commands, "convert", purpose, _CONVERT))
+    _add_generate(add_command(commands, "generate", "draw captions", _GENERATE))
+    _add_edit(add_command(commands, "edit", "edit a picture", _EDIT))
+    _add_chat(add_command(commands, "chat", "draw and edit in a conversation", _CHAT))
+    _add_info(add_command(commands, "info", "say what a checkpoint is"))
+    purpose = "turn the released checkpoint into a folder for --checkpoint"
+    convert.add_arguments(add_command(commands, "convert", purpose, _CONVERT))
     return parser
-
-
-def _command(
-    commands: argparse._SubParsersAction[_Parser], name: str, purpose: str, epilog: str | None = None
-) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=purpose,
-        description=purpose[0].upper() + purpose[1:] + ".",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
 
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
@@ -193,41 +130,41 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint", dest="named", metavar="mini|PATH|HUB_ID", help="weights, as of the other commands")
     add("--memory", action="store_true", help="instead, count what GoT-6B needs of a GPU; no checkpoint is read")
-    add("--batch-size", type=_count, metavar="N", help="for --memory: pictures at a time (default: 1)")
-    add("--size", type=_side, metavar="PX", help="for --memory: side of a picture (default: 1024)")
+    add("--batch-size", type=whole(), metavar="N", help="for --memory: pictures at a time (default: 1)")
+    add("--size", type=whole(multiple_of=64), metavar="PX", help="for --memory: side of a picture (default: 1024)")
 
 
 def _add_requests(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--prompts", metavar="FILE", help="prompts from a file (text or .jsonl); - reads standard input")
-    add("--num", type=_count, default=1, metavar="N", help="pictures per prompt (default: %(default)s)")
+    add("--num", type=whole(), default=1, metavar="N", help="pictures per prompt (default: %(default)s)")
     add("--chain", metavar="FILE|TEXT", help="draw this plan instead of writing one; - reads standard input")
     add("--plan-only", action="store_true", help="write the plan to --output (a .txt file) and draw nothing")
-    add("--batch-size", type=_count, metavar="N", help="pictures drawn together (default: by model)")
+    add("--batch-size", type=whole(), metavar="N", help="pictures drawn together (default: by model)")
 
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it is drawn")
     add = group.add_argument
-    add("--seed", type=_seed, default=SEED, metavar="N", help=f"seed of the noise (default: {SEED})")
-    add("--steps", type=_count, metavar="N", help="denoising steps (default: the model's)")
-    add("--width", type=_count, metavar="PX", help="in pixels, a multiple of the VAE's factor (default: the model's)")
-    add("--height", type=_count, metavar="PX", help="likewise")
+    add("--seed", type=seed, default=SEED, metavar="N", help=f"seed of the noise (default: {SEED})")
+    add("--steps", type=whole(), metavar="N", help="denoising steps (default: the model's)")
+    add("--width", type=whole(), metavar="PX", help="in pixels, a multiple of the VAE's factor (default: the model's)")
+    add("--height", type=whole(), metavar="PX", help="likewise")
     add("--scheduler", choices=tuple(SCHEDULERS), help="the sampler (default: the checkpoint's)")
     add(
         "--max-turns",
-        type=_count,
+        type=whole(),
         metavar="N",
         help=f"most pictures per request, each upon the last: the model says when it is done (default: {MOST_TURNS} for"
         " edits and in chat, 1 for captions and given plans; 16 with --reference-compat)",
     )
-    add("--max-new-tokens", type=_count, metavar="N", help="longest plan (default: the model's)")
+    add("--max-new-tokens", type=whole(), metavar="N", help="longest plan (default: the model's)")
     for name, purpose in _GUIDANCES.items():
         add(f"--{name}", choices=("on", "off"), help=f"{purpose} (default: on)")
-        add(f"--{name}-scale", type=_scale, metavar="X", help="its strength (default: the model's)")
+        add(f"--{name}-scale", type=number(), metavar="X", help="its strength (default: the model's)")
     add(
         "--guidance-interval",
-        type=_scale,
+        type=number(),
         nargs=2,
         metavar=("FROM", "TO"),
         help="guide in this part of the steps alone, e.g. 0 0.7; the rest is drawn with all conditions, faster",

@@ -14,21 +14,23 @@ The last line of standard output is one JSON object; progress goes to standard e
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from got.data import icon_set
 from got.data.annotate import command
 from got.data.importers import catalog
 from got.data.records import DataError
 from got.data.storage import FORMATS, PER_FILE, Writer, count, format_of, read
-from got.util.cli import answer
+from got.util.cli import Parser, add_command, console, run_command, whole
+from got.util.files import write_atomic
+from got.util.images import png_bytes
+from got.util.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 _TOP = """\
 A dataset is a folder in one of three formats, told apart by what is there:
@@ -80,13 +82,6 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; argparse's own habit is the whole usage first."""
-
-    def error(self, message: str) -> NoReturn:
-        raise DataError(f"{message} (--help explains)")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; a user's mistake ends in one line and exit status 2."""
 
@@ -95,56 +90,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         result: dict[str, Any] = arguments.run(arguments)
         return result
 
-    return answer(run, interrupted="interrupted; the same command goes on")
+    return run_command(run, interrupted="interrupted; the same command goes on")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands."""
-    parser = _Parser(
-        prog="python -m got.data",
-        description="Chain datasets: pictures with the chains of thought that lead to them.",
-        epilog=_TOP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    purpose = "Chain datasets: pictures with the chains of thought that lead to them."
+    parser = Parser(prog="python -m got.data", description=purpose, epilog=_TOP)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_make(_command(commands, "make", "make a dataset whose chains are true by construction", _MAKE, _make))
-    _add_check(_command(commands, "check", "find everything that is wrong with a dataset", _CHECK, _check))
-    stats = _command(commands, "stats", "means per source dataset beside the GoT paper's", _STATS, _stats)
+    _add_make(add_command(commands, "make", "make a dataset whose chains are true by construction", _MAKE, _make))
+    _add_check(add_command(commands, "check", "find everything that is wrong with a dataset", _CHECK, _check))
+    stats = add_command(commands, "stats", "means per source dataset beside the GoT paper's", _STATS, _stats)
     stats.add_argument("place", metavar="PLACE", help="a folder, or one of its files")
-    _add_convert(_command(commands, "convert", "write a dataset in another format", _CONVERT, _convert))
-    _add_show(_command(commands, "show", "draw examples for people", _SHOW, _show))
+    _add_convert(add_command(commands, "convert", "write a dataset in another format", _CONVERT, _convert))
+    _add_show(add_command(commands, "show", "draw examples for people", _SHOW, _show))
     catalog.add_arguments(commands)
     command.add_arguments(commands)
     return parser
-
-
-def _command(
-    commands: argparse._SubParsersAction[_Parser],
-    name: str,
-    purpose: str,
-    epilog: str,
-    run: Callable[[argparse.Namespace], dict[str, Any]],
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=purpose,
-        description=purpose[0].upper() + purpose[1:] + ".",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {least} up but got {text}")
-        return int(text)
-
-    return parse
 
 
 def _task(text: str) -> tuple[str, float]:
@@ -164,7 +126,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="folder", help="(default: %(default)s)")
     parser.add_argument(
         "--per-file",
-        type=_whole(1),
+        type=whole(1),
         default=PER_FILE,
         metavar="N",
         help="examples in a Parquet file or a shard (default: %(default)s)",
@@ -177,13 +139,13 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 def _add_make(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--source", choices=("iconworld",), default="iconworld", help="what it shows (default: %(default)s)")
-    add("--num", type=_whole(1), required=True, metavar="N", help="examples in all")
+    add("--num", type=whole(1), required=True, metavar="N", help="examples in all")
     add("--output", type=Path, required=True, metavar="DIR", help="the folder; it is made if it is not there")
     add("--tasks", type=_task, nargs="+", metavar="NAME[=WEIGHT]",
         help=f"what examples are, and in which proportion: {', '.join(icon_set.TASKS)} (default: 4:3:1:2)")  # fmt: skip
-    add("--size", type=_whole(16), default=128, metavar="PX", help="side of the pictures (default: %(default)s)")
-    add("--seed", type=_whole(0), default=0, metavar="N", help="another one, another dataset (default: %(default)s)")
-    add("--workers", type=_whole(1), metavar="N", help="processes (default: one per core)")
+    add("--size", type=whole(16), default=128, metavar="PX", help="side of the pictures (default: %(default)s)")
+    add("--seed", type=whole(0), default=0, metavar="N", help="another one, another dataset (default: %(default)s)")
+    add("--workers", type=whole(1), metavar="N", help="processes (default: one per core)")
     _add_files(parser)
 
 
@@ -193,14 +155,14 @@ def _make(arguments: argparse.Namespace) -> dict[str, Any]:
         raise DataError("argument --tasks: a task is named twice")
     recipe = icon_set.Recipe(seed=arguments.seed, size_px=arguments.size, weights=weights)
     workers = arguments.workers or os.cpu_count() or 1
-    with _progress("made", arguments.num) as update:
+    with Progress("examples made", arguments.num) as bar:
         there = None
         for done in icon_set.make(
             recipe, arguments.num, arguments.output,
             format=arguments.format, per_file=arguments.per_file, workers=workers,
         ):  # fmt: skip
             there = done if there is None else there
-            update(done)
+            bar.update(done)
     return {
         "output": str(arguments.output),
         "format": arguments.format,
@@ -218,7 +180,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("place", metavar="PLACE", help="a folder, or one of its files")
     parser.add_argument("--no-pictures", action="store_true", help="open no picture, which takes most of the time")
     parser.add_argument(
-        "--limit", type=_whole(0), default=100, metavar="N", help="problems that are shown (default: %(default)s)"
+        "--limit", type=whole(0), default=100, metavar="N", help="problems that are shown (default: %(default)s)"
     )
 
 
@@ -226,8 +188,8 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     from got.data.checking import Findings, check
 
     findings = Findings()
-    with _progress("checked", None) as update:
-        for problem in check(arguments.place, findings, pictures=not arguments.no_pictures, step=update):
+    with Progress("examples checked", None) as bar:
+        for problem in check(arguments.place, findings, pictures=not arguments.no_pictures, step=bar.update):
             if findings.problems <= arguments.limit:
                 print(problem, flush=True)
     if findings.problems > arguments.limit:
@@ -246,19 +208,14 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _stats(arguments: argparse.Namespace) -> dict[str, Any]:
-    from rich.console import Console
-
     from got.data.statistics import statistics, table
 
     total = count(arguments.place)
     if not total:
         raise DataError(f"{arguments.place}: no examples")
-    with _progress("counted", total) as update:
-        numbers = statistics(_watched(read(arguments.place), update))
-    console = Console()
-    # Without a terminal rich assumes 80 columns and would break the table of a log file.
-    console.width = console.width if console.is_terminal else 140
-    console.print(table(numbers))
+    with Progress("examples counted", total) as bar:
+        numbers = statistics(_watched(read(arguments.place), bar))
+    console().print(table(numbers))
     return {"place": arguments.place, "format": format_of(arguments.place), **numbers}
 
 
@@ -278,10 +235,10 @@ def _convert(arguments: argparse.Namespace) -> dict[str, Any]:
         raise DataError(f"{arguments.output} is a dataset already; --append adds what is missing")
     written = 0
     with (
-        _progress("converted", total) as update,
+        Progress("examples converted", total) as bar,
         Writer(arguments.output, arguments.format, per_file=arguments.per_file) as writer,
     ):
-        for example in _watched(read(arguments.input), update):
+        for example in _watched(read(arguments.input), bar):
             written += writer.add(example)
     return {
         "input": arguments.input,
@@ -298,8 +255,8 @@ def _convert(arguments: argparse.Namespace) -> dict[str, Any]:
 def _add_show(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("place", metavar="PLACE", help="a folder, or one of its files")
-    add("--index", type=_whole(0), default=0, metavar="N", help="the example's number, from 0 (default: %(default)s)")
-    add("--num", type=_whole(1), default=1, metavar="N", help="examples on the sheet (default: %(default)s)")
+    add("--index", type=whole(0), default=0, metavar="N", help="the example's number, from 0 (default: %(default)s)")
+    add("--num", type=whole(1), default=1, metavar="N", help="examples on the sheet (default: %(default)s)")
     add("--output", type=Path, required=True, metavar="PNG", help="the picture file to write")
     add("--overwrite", action="store_true", help="replace the file if it is there; without it that is an error")
 
@@ -314,8 +271,7 @@ def _show(arguments: argparse.Namespace) -> dict[str, Any]:
     examples = list(itertools.islice(read(arguments.place, start=arguments.index), arguments.num))
     if not examples:
         raise DataError(f"--index: expected a number below {count(arguments.place)} but got {arguments.index}")
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    sheet(examples).save(arguments.output)
+    write_atomic(arguments.output, png_bytes(sheet(examples)))
     for example in examples:
         print(f"{example.id}: {example.prompt}")
         for chain in example.chains:
@@ -323,30 +279,10 @@ def _show(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"output": str(arguments.output), "ids": [example.id for example in examples]}
 
 
-# --- progress --------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, or its last state alone if nobody watches; gives a function that takes how many are done."""
-    from rich import progress
-    from rich.console import Console
-
-    columns = (
-        progress.TextColumn(f"{what} {{task.completed:,}}" + ("" if total is None else " of {task.total:,}")),
-        progress.BarColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
-
-
-def _watched(examples: Iterator[Any], update: Callable[[int], None]) -> Iterator[Any]:
-    for number, example in enumerate(examples, 1):
+def _watched(examples: Iterator[Any], bar: Progress) -> Iterator[Any]:
+    for example in examples:
         yield example
-        update(number)
+        bar.advance()
 
 
 if __name__ == "__main__":

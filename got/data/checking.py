@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,7 +107,7 @@ def _pictures(example: Example, where: str, findings: Findings) -> Iterator[Prob
     fields += [f"steps[{number}].target" for number in range(len(example.steps))]
     for field, (_, picture) in zip(fields, example.pictures(), strict=True):
         try:
-            open_picture(io.BytesIO(picture) if isinstance(picture, bytes) else picture, "the file")
+            open_picture(picture, "the file")
             findings.pictures += 1
         except PictureError as error:
             shown = "" if isinstance(picture, bytes) else f"{picture}: "

@@ -31,6 +31,7 @@ from got.iconworld.edits import Edit, chained, sample_edit
 from got.iconworld.referring import sample_reasoning_edit
 from got.iconworld.render import render
 from got.iconworld.scenes import Scene, caption, chain_text, sample_scene, stable_rng
+from got.util.files import read_object, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -194,15 +195,10 @@ def _claim(recipe: Recipe, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise DataError(f"{folder}: expected a new folder, or one that was made before, but there are other files")
-        beside = folder / f".{MADE}.part"
-        beside.write_text(json.dumps(now, indent=1) + "\n")
-        beside.rename(path)
+        write_json(path, now, indent=1)
         return
-    try:
-        before = json.loads(path.read_bytes())
-        changed = [f"{name} {before.get(name)} (now {now[name]})" for name in now if before.get(name) != now[name]]
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{path}: expected the JSON object that `make` leaves: {error}") from error
+    before = read_object(path, DataError)
+    changed = [f"{name} {before.get(name)} (now {now[name]})" for name in now if before.get(name) != now[name]]
     if changed:
         raise DataError(f"{folder} was made with another recipe: {', '.join(changed)}")
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw
 
 from got.data.records import DataError
 from got.plan.chain import Chain
 from got.plan.layout import draw_overview
 from got.util.images import PictureError, open_picture
+from got.util.sheets import INK, fitted, font, laid_out, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SIDE_PX, _PAD_PX, _LINE_PX, _COLUMNS = 256, 12, 19, 4
 _LONGEST = 90  # characters of a word, for not every script has spaces
 _WIDTH_PX = _COLUMNS * (_SIDE_PX + _PAD_PX) + _PAD_PX
-_INK, _FAINT, _PAPER, _RULE = "#202020", "#6a6a6a", "#ffffff", "#d0d0d0"
+_FAINT, _RULE = "#6a6a6a", "#d0d0d0"
 _TITLES = ("starts from", "boxes of the plan", "drawn on the target", "target")
 
 
@@ -35,12 +35,7 @@ def sheet(examples: Sequence[Example]) -> Image.Image:
         DataError: If a picture cannot be opened.
     """
     parts = [part for example in examples for part in _parts(example)]
-    page = Image.new("RGB", (_WIDTH_PX, sum(part.height for part in parts) + _PAD_PX), _PAPER)
-    top = 0
-    for part in parts:
-        page.paste(part, (0, top))
-        top += part.height
-    return page
+    return laid_out([*parts, written((_WIDTH_PX, _PAD_PX), ())], 1)
 
 
 def _parts(example: Example) -> list[Image.Image]:
@@ -52,13 +47,13 @@ def _parts(example: Example) -> list[Image.Image]:
         if part
     )
     parts = [
-        _text([(line, 16, _INK) for line in _wrapped(example.prompt.split(), 16)] + [(about, 12, _FAINT)], rule=True)
+        _text([(line, 16, INK) for line in _wrapped(example.prompt.split(), 16)] + [(about, 12, _FAINT)], rule=True)
     ]
     before = None if example.source is None else _picture(example, "source", example.source)
     for number, step in enumerate(example.steps):
         target = _picture(example, f"steps[{number}].target", step.target)
         if len(example.steps) > 1:
-            parts.append(_text([(f"step {number + 1} of {len(example.steps)}: {step.instruction}", 14, _INK)]))
+            parts.append(_text([(f"step {number + 1} of {len(example.steps)}: {step.instruction}", 14, INK)]))
         parts += [_row(before, step, target), _words(step)]
         before = target
     return parts
@@ -78,23 +73,25 @@ def _row(before: Image.Image | None, step: Step, target: Image.Image) -> Image.I
         place = (corners[2] + 3, corners[1]) if small else (corners[0] + 3, corners[1] + 3)
         _tag(pen, place, str(number), region.color)
     height = max(target.height, 0 if before is None else before.height)
-    row = Image.new("RGB", (_WIDTH_PX, height + _LINE_PX + _PAD_PX), _PAPER)
-    pen = ImageDraw.Draw(row)
-    for column, picture in enumerate((before, draw_overview(chain, *target.size), boxes, target)):
-        left = _PAD_PX + column * (_SIDE_PX + _PAD_PX)
-        pen.text((left, 0), _TITLES[column] if picture else "starts from nothing", _FAINT, _font(12))
+    lefts = [_PAD_PX + column * (_SIDE_PX + _PAD_PX) for column in range(_COLUMNS)]
+    pictures = (before, draw_overview(chain, *target.size), boxes, target)
+    titles = (title if picture else "starts from nothing" for title, picture in zip(_TITLES, pictures, strict=True))
+    lines = [(left, 0, title, _FAINT, 12) for left, title in zip(lefts, titles, strict=True)]
+    row = written((_WIDTH_PX, height + _LINE_PX + _PAD_PX), lines)
+    for left, picture in zip(lefts, pictures, strict=True):
         if picture is None:
-            pen.rectangle((left, _LINE_PX, left + target.width - 1, _LINE_PX + target.height - 1), outline=_RULE)
+            frame = (left, _LINE_PX, left + target.width - 1, _LINE_PX + target.height - 1)
+            ImageDraw.Draw(row).rectangle(frame, outline=_RULE)
         else:
             row.paste(picture, (left, _LINE_PX))
     return row
 
 
 def _tag(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, color: str) -> None:
-    left, top, right, bottom = pen.textbbox(place, text, _font(13))
+    left, top, right, bottom = pen.textbbox(place, text, font(13))
     pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=color)
     red, green, blue = ImageColor.getrgb(color)[:3]
-    pen.text(place, text, "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 110 else "white", _font(13))
+    pen.text(place, text, "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 110 else "white", font(13))
 
 
 def _words(step: Step) -> Image.Image:
@@ -105,7 +102,7 @@ def _words(step: Step) -> Image.Image:
         text += f"{step.chain[end:box_start]}[{index}]"
         end = box_end
     text += step.chain[end:]
-    lines = [(line, 13, _INK) for line in _wrapped(text.split(), 13)]
+    lines = [(line, 13, INK) for line in _wrapped(text.split(), 13)]
     boxes = [f"[{index}] {region.text} {region.box_1000}" for index, region in enumerate(chain.regions, 1)]
     lines += [(line, 12, _FAINT) for line in _wrapped(boxes, 12, "   ")]
     lines += [(f"warning: {warning}", 12, "#c62828") for warning in chain.warnings]
@@ -113,14 +110,11 @@ def _words(step: Step) -> Image.Image:
 
 
 def _text(lines: Sequence[tuple[str, int, str]], *, rule: bool = False) -> Image.Image:
-    part = Image.new("RGB", (_WIDTH_PX, len(lines) * _LINE_PX + _PAD_PX + (_PAD_PX if rule else 0)), _PAPER)
-    pen, top = ImageDraw.Draw(part), 0
+    top = _PAD_PX if rule else 0
+    placed = [(_PAD_PX, top + n * _LINE_PX, text, color, size) for n, (text, size, color) in enumerate(lines)]
+    part = written((_WIDTH_PX, len(lines) * _LINE_PX + _PAD_PX + top), placed)
     if rule:
-        pen.line((_PAD_PX, 1, _WIDTH_PX - _PAD_PX, 1), _RULE)
-        top = _PAD_PX
-    for text, size, color in lines:
-        pen.text((_PAD_PX, top), text, color, _font(size))
-        top += _LINE_PX
+        ImageDraw.Draw(part).line((_PAD_PX, 1, _WIDTH_PX - _PAD_PX, 1), _RULE)
     return part
 
 
@@ -130,23 +124,18 @@ def _wrapped(words: Sequence[str], size: int, joint: str = " ") -> list[str]:
     pieces = (word[start : start + _LONGEST] for word in words for start in range(0, len(word), _LONGEST))
     for word in pieces:
         longer = f"{lines[-1]}{joint}{word}" if lines else word
-        if lines and _font(size).getlength(longer) <= _WIDTH_PX - 2 * _PAD_PX:
+        if lines and font(size).getlength(longer) <= _WIDTH_PX - 2 * _PAD_PX:
             lines[-1] = longer
         else:
             lines.append(word)
     return lines
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
 def _picture(example: Example, field: str, picture: bytes | Path) -> Image.Image:
     """The picture, as large as fits into a cell."""
     try:
-        opened = open_picture(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+        opened = open_picture(picture)
     except PictureError as error:
         raise DataError(f"example {example.id}: {field}: {error}") from error
-    scale = _SIDE_PX / max(opened.size)
-    size = (max(1, round(opened.width * scale)), max(1, round(opened.height * scale)))
-    return opened.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS)
+    enlarged = 2 * max(opened.size) <= _SIDE_PX
+    return fitted(opened, _SIDE_PX, Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS)

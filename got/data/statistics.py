@@ -6,14 +6,14 @@ import collections
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
-
 from got.data.records import TASKS
 from got.plan.chain import Chain
+from got.util.tables import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from rich.table import Table
 
     from got.data.records import Example
 
@@ -101,26 +101,19 @@ def _together(tallies: Iterable[Tally]) -> Tally:
 
 def table(numbers: Mapping[str, Any]) -> Table:
     """The result of `statistics` for people."""
-    result = Table(box=box.SIMPLE_HEAD, title="Means per prompt, per chain, per picture drawn", title_justify="left")
-    result.add_column("dataset")
-    for name in (
-        "examples", "prompt\ncharacters", "chain\ncharacters", "without\nits boxes", "boxes per\npicture"
-    ):  # fmt: skip
-        result.add_column(name, justify="right", no_wrap=True)
+    rows: list[tuple[str, list[str]] | None] = []
     for name, row in numbers["datasets"].items():
         if len(row["tasks"]) > 1:
-            result.add_row(name, *_cells(row))
-            for task, part in row["tasks"].items():
-                result.add_row(f"  {task}", *_cells(part))
+            rows += [("", [name, *_cells(row)])]
+            rows += [("", [f"  {task}", *_cells(part)]) for task, part in row["tasks"].items()]
         else:
-            result.add_row(f"{name}, {next(iter(row['tasks']))}", *_cells(row))
+            rows.append(("", [f"{name}, {next(iter(row['tasks']))}", *_cells(row)]))
     if "all" in numbers:
-        result.add_section()
-        result.add_row("all", *_cells(numbers["all"]))
-    result.add_section()
-    for name, row in numbers["paper"].items():
-        result.add_row(f"{name}, {TASKS[0]} (the paper's)", *_cells(row), style="dim")
-    return result
+        rows += [None, ("", ["all", *_cells(numbers["all"])])]
+    rows.append(None)
+    rows += [("dim", [f"{name}, {TASKS[0]} (the paper's)", *_cells(row)]) for name, row in numbers["paper"].items()]
+    columns = ["examples", "prompt\ncharacters", "chain\ncharacters", "without\nits boxes", "boxes per\npicture"]
+    return terminal("Means per prompt, per chain, per picture drawn", ["dataset", *columns], rows)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -7,8 +7,6 @@ There are three formats, told apart by what is there: a folder with `examples.js
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,12 +15,13 @@ import numpy as np
 from got.data.formats.folder import LINES, FolderReader, FolderWriter
 from got.data.formats.shards import ShardReader, ShardWriter
 from got.data.records import DataError, Example
+from got.util.files import FolderLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from collections.abc import Set as AbstractSet
     from types import TracebackType
-    from typing import IO, Self
+    from typing import Self
 
     from got.data.rows import Entry
 
@@ -228,17 +227,13 @@ class Writer:
         nothing = there == "folder" != format and not left.stat().st_size
         if there not in (None, format) and not nothing:
             raise DataError(f"{folder}: expected an empty folder or one with {format} but it has {there}")
-        self._lock: IO[bytes] = (self.folder / _LOCK).open("wb")
+        self._lock: FolderLock | None = FolderLock(self.folder, _LOCK, DataError)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if nothing:
                 left.unlink()
             self._writer = _writer_of(format)(self.folder, per_file)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise DataError(f"{folder}: another process is writing there") from error
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
 
     def __enter__(self) -> Self:
@@ -267,8 +262,9 @@ class Writer:
 
     def close(self) -> None:
         """Complete what was begun; nothing can be added afterwards."""
-        if not self._lock.closed:
-            with contextlib.closing(self._lock):
+        if self._lock is not None:
+            with self._lock:
+                self._lock = None
                 self._writer.close()
 
 

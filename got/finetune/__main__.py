@@ -14,14 +14,13 @@ output gets `checkpoint-*`, `log.jsonl` and `log.csv`, `held_out.jsonl`, `skippe
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from got.finetune.recipes import RECIPES, Run, changed
-from got.util.cli import may_be_cut_off
+from got.util.cli import Parser, run_command, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,31 +29,29 @@ if TYPE_CHECKING:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m got.finetune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Flags of what is trained, of this machine, and of what is kept and shown."""
+    parser = Parser(prog="python -m got.finetune", description=__doc__)
     add = parser.add_argument
     add("--recipe", choices=RECIPES, default="mini", help="what is trained and how (default: %(default)s)")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="change the recipe, e.g. steps=500 batch=8")
     add("--model", default="mini", metavar="mini|DIR|HUB_ID", help="pipeline to start from (default: mini)")
     add("--data", nargs="+", default=[], metavar="PLACE[:WEIGHT]", help="chain datasets, drawn from by weight")
     add("--output", type=Path, metavar="DIR", help="the folder of this training; the same one resumes")
-    add("--seed", type=int, default=0, help="of order, noise and dropout (default: %(default)s)")
+    add("--seed", type=whole(0), default=0, help="of order, noise and dropout (default: %(default)s)")
     group = parser.add_argument_group("on this machine (free to change when resuming)")
     add = group.add_argument
-    add("--micro", type=int, metavar="N", help="examples per process and pass (default: as many as an update has)")
+    add("--micro", type=whole(), metavar="N", help="examples per process and pass (default: as many as an update has)")
     add("--device", choices=("cpu",), help="keep a GPU out of it; otherwise accelerate takes what there is")
-    add("--workers", type=int, default=0, help="processes that open pictures ahead, for each training process")
+    add("--workers", type=whole(0), default=0, help="processes that open pictures ahead, for each training process")
     group = parser.add_argument_group("what is kept and shown")
     add = group.add_argument
-    add("--log-every", type=int, default=10, metavar="STEPS", help="(default: %(default)s)")
-    add("--save-every", type=int, default=500, metavar="STEPS", help="checkpoints (default: %(default)s)")
-    add("--keep", type=int, default=2, metavar="N", help="the last so many checkpoints stay (default: %(default)s)")
-    add("--look-every", type=int, default=500, metavar="STEPS",
+    add("--log-every", type=whole(), default=10, metavar="STEPS", help="(default: %(default)s)")
+    add("--save-every", type=whole(), default=500, metavar="STEPS", help="checkpoints (default: %(default)s)")
+    add("--keep", type=whole(), default=2, metavar="N", help="the last so many checkpoints stay (default: %(default)s)")
+    add("--look-every", type=whole(0), default=500, metavar="STEPS",
         help="losses and a grid of drawings of held-out examples; 0 for never (default: %(default)s)")  # fmt: skip
     add("--held-out", metavar="PLACE", help="dataset of these examples (default: the first ones trained on)")
-    add("--samples", type=int, default=8, metavar="N", help="how many of them (default: %(default)s)")
+    add("--samples", type=whole(), default=8, metavar="N", help="how many of them (default: %(default)s)")
     add("--track", metavar="TRACKER", help="also log to tensorboard, or another tracker that accelerate knows")
     add("--export", action="store_true", help="do not train; write model/ from the last checkpoint")
     add("--memory", action="store_true", help="do not train; print what the recipe needs at full size")
@@ -63,19 +60,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@may_be_cut_off()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; a user's mistake ends in one line and exit status 2."""
-    options = build_parser().parse_args(arguments)
-    try:
+
+    def run() -> dict[str, object] | None:
+        options = build_parser().parse_args(arguments)
         recipe = changed(RECIPES[options.recipe], options.set)
-        result = _memory(recipe) if options.memory else _join(options) if options.join else _train(recipe, options)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    if result is not None:
-        print(json.dumps(result), flush=True)
-    return 0
+        return _memory(recipe) if options.memory else _join(options) if options.join else _train(recipe, options)
+
+    return run_command(run, interrupted="interrupted; the same command goes on")
 
 
 def _memory(recipe: Recipe) -> dict[str, object]:
@@ -97,10 +90,6 @@ def _join(options: argparse.Namespace) -> dict[str, object]:
 def _train(recipe: Recipe, options: argparse.Namespace) -> dict[str, object] | None:
     if not options.data or options.output is None:
         raise ValueError("Expected --data and --output")
-    for name in ("log_every", "save_every", "keep", "samples", "micro"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"Expected --{name.replace('_', '-')} to be at least 1 but got {value}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers are forked
     from got.finetune import folder
     from got.finetune.recipes import Source

@@ -7,7 +7,6 @@ whether the training was interrupted or not. So every process reads the whole st
 from __future__ import annotations
 
 import dataclasses
-import io
 import signal
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,6 @@ from got.util.images import open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase, Qwen2VLImageProcessor
 
@@ -189,7 +187,10 @@ class Collator:
                 raise Unusable("a prompt or a chain is missing")
             for chain in example.chains:
                 check_chain(self.tokenizer, chain)
-            opened = [_open(picture, name) for name, picture in example.pictures()]
+            opened = [
+                open_picture(picture, name if isinstance(picture, bytes) else "")
+                for name, picture in example.pictures()
+            ]
             shown = opened[:-1] if example.source is not None else []
             side = (self.vision_image_px, self.vision_image_px)
             conversation = Conversation(
@@ -248,10 +249,6 @@ class Collator:
         black = np.zeros((self.vision_image_px, self.vision_image_px, 3), np.uint8)
         patches = self.image_processor(images=[black], return_tensors="pt")
         return patches["pixel_values"], patches["image_grid_thw"]
-
-
-def _open(picture: bytes | Path, name: str) -> Image.Image:
-    return open_picture(io.BytesIO(picture), name) if isinstance(picture, bytes) else open_picture(picture)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

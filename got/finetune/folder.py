@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from got.util.files import read_lines, read_object, replacing, write_json, write_lines
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 RUN, LOG, HELD_OUT, SKIPPED = "run.json", "log.jsonl", "held_out.jsonl", "skipped.jsonl"
 TABLE = "log.csv"
@@ -28,9 +29,9 @@ def claim(output: Path, identity: Mapping[str, Any]) -> None:
     if not (output / RUN).exists():
         if any(output.iterdir()):
             raise ValueError(f"Expected a new or empty folder, or that of this training, but got {output}")
-        write(output / RUN, identity)
+        write_json(output / RUN, identity)
         return
-    then, now = _flat(json.loads((output / RUN).read_text(encoding="utf-8"))), _flat(identity)
+    then, now = _flat(read_object(output / RUN, ValueError)), _flat(identity)
     differing = [f"{name} (there {then.get(name)!r}, now {now[name]!r})" for name in now if then.get(name) != now[name]]
     if differing:
         raise ValueError(f"{output} holds another training; different: {', '.join(differing)}")
@@ -60,14 +61,14 @@ def progress(output: Path) -> int:
 
 def counts(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `finish` was given."""
-    content = json.loads((checkpoint / _COUNTS).read_text(encoding="utf-8"))
+    content = read_object(checkpoint / _COUNTS, ValueError)
     return content["counts"], content["schedule"]
 
 
 def finish(output: Path, numbers: Mapping[str, Any], schedule: Mapping[str, Any], keep: int) -> None:
     """Give the unfinished checkpoint its name, and drop all but the last ones."""
     part = output / UNFINISHED
-    write(part / _COUNTS, {"counts": numbers, "schedule": schedule})
+    write_json(part / _COUNTS, {"counts": numbers, "schedule": schedule})
     target = output / f"checkpoint-{numbers['step']:08d}"
     if target.exists():  # of a run that was stopped and went on with nothing left to do
         shutil.rmtree(target)
@@ -79,69 +80,22 @@ def finish(output: Path, numbers: Mapping[str, Any], schedule: Mapping[str, Any]
 def exported(output: Path) -> int | None:
     """The step of which the finished model is, or None if there is no model, or it does not say."""
     note = output / MODEL / TRAINING
-    return int(json.loads(note.read_text(encoding="utf-8"))["step"]) if note.exists() else None
-
-
-def clear(folder: Path) -> None:
-    """An empty folder."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-
-
-def replace(target: Path, save: Callable[[Path], object]) -> None:
-    """Save a folder beside its place, then put it there."""
-    part, old = (target.with_name(f"{target.name}.{suffix}") for suffix in ("part", "old"))
-    clear(part)
-    save(part)
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    part.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def append(path: Path, row: Mapping[str, Any]) -> None:
-    """One more line of JSON."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that a kill cut off is left out.
-
-    >>> rows(Path("nowhere.jsonl"))
-    []
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]  # behind the last line feed is what a kill has cut
+    return int(read_object(note, ValueError)["step"]) if note.exists() else None
 
 
 def write_table(output: Path) -> None:
     """The log as CSV, in one move; a value that a line does not have is empty."""
-    logged = rows(output / LOG)
+    logged, _ = read_lines(output / LOG)
     names = list(dict.fromkeys(name for row in logged for name in row))
-    unfinished = output / f"{TABLE}.part"
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
+    with replacing(output / TABLE) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(logged)
-    unfinished.replace(output / TABLE)
 
 
 def cut_logs(output: Path, step: int) -> None:
     """Drop what was logged behind a step: it is about to be done again."""
     for name in (LOG, HELD_OUT, SKIPPED):
         if (output / name).exists():
-            kept = [row for row in rows(output / name) if row["step"] <= step]
-            unfinished = output / f"{name}.part"
-            unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-            unfinished.replace(output / name)
-
-
-def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON in one move."""
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+            rows, _ = read_lines(output / name)
+            write_lines(output / name, (row for row in rows if row["step"] <= step), allow_nan=True)

@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import os
-import signal
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator, DistributedType, PartialState
@@ -17,7 +16,7 @@ from got.finetune.feed import Share
 from got.iconworld.scenes import stable_rng
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from got.finetune.recipes import Run
 
@@ -71,18 +70,3 @@ def seeded(device: torch.device, *key: object) -> Iterator[None]:
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
         yield
-
-
-@contextlib.contextmanager
-def on_stop_signal(call: Callable[[], None]) -> Iterator[None]:
-    """What SIGTERM and Ctrl-C do instead of ending the program."""
-
-    def stop(number: int, frame: object) -> None:
-        call()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, cast("Any", handler))

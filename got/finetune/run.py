@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,9 @@ from got.finetune import folder as files
 from got.finetune.feed import Collator, Feed, Mixture, Prepared, Unusable
 from got.finetune.grid import draw_grid
 from got.finetune.joint import Joint, Noiser, means, token_rows
-from got.finetune.processes import accelerator_of, agree, on_stop_signal, seeded
+from got.finetune.processes import accelerator_of, agree, seeded
+from got.util.cli import on_signals
+from got.util.files import append_lines, read_lines, replacing_folder, write_json
 from got.util.precision import warn_if_emulated
 from got.util.quiet import quiet
 
@@ -91,6 +95,11 @@ class Trainer:
         self.owes_look = False  # the last one was stopped
         self.logged_at = 0.0
         if self.accelerator.is_main_process:
+            if recipe.steps <= recipe.warmup_steps:
+                sys.stderr.write(
+                    f"{recipe.steps} steps are no longer than the warm-up of {recipe.warmup_steps}: the learning rate "
+                    "never reaches its peak\n"
+                )
             files.claim(run.output, run.identity)
         self.accelerator.wait_for_everyone()
         if not agree(self.accelerator, files.progress(run.output)):
@@ -125,11 +134,15 @@ class Trainer:
         if run.tracker is not None:
             self.accelerator.init_trackers("got")
         self.logged_at = time.monotonic()
-        with on_stop_signal(self.ask_to_stop):
+        first = self.step + 1
+        with on_signals(self.ask_to_stop, signal.SIGTERM, signal.SIGINT):
             if self.owes_look:
                 self._look()
             while self.step < recipe.steps and not self.stopping:
                 self._update(batches)
+                if self.step == first and self.accelerator.is_main_process:
+                    seconds = time.monotonic() - self.logged_at
+                    sys.stderr.write(f"step {first} of {recipe.steps} done, after {seconds:.1f} s\n")
                 done = self.step == recipe.steps
                 if self.step % run.log_every == 0 or done:
                     self._log()
@@ -137,7 +150,7 @@ class Trainer:
                     self.save()
                 if self._is_look() and not self.stopping:  # behind the save: a look may need more memory than there is
                     self._look()
-        last = files.rows(run.output / files.LOG)[-1:] or [{}]
+        last = read_lines(run.output / files.LOG)[0][-1:] or [{}]
         counts = {"step": self.step, "finished": self.step == recipe.steps, "skipped": self.skipped}
         return last[0] | counts | {"faults": self.faults}
 
@@ -216,7 +229,7 @@ class Trainer:
         row = {"learning_rate": self.schedule.get_last_lr()[0], "gradient_norm": norm, "faults": self.faults}
         row = {"step": self.step, **means(self.sums), **row}
         if self.accelerator.is_main_process:
-            files.append(self.run.output / files.LOG, row)
+            append_lines(self.run.output / files.LOG, [row], durable=False, allow_nan=True)
         now = time.monotonic()
         row["examples_per_s"] = round(len(self.norms) * self.share.batch / (now - self.logged_at), 2)
         if self.accelerator.is_main_process:
@@ -225,8 +238,8 @@ class Trainer:
         self.sums, self.norms, self.logged_at = torch.zeros_like(self.sums), [], now
 
     def _note_skipped(self, batch: Batch) -> None:
-        for why in batch.skipped:
-            files.append(self.run.output / files.SKIPPED, {"step": self.step + 1, "why": why})
+        rows = ({"step": self.step + 1, "why": why} for why in batch.skipped)
+        append_lines(self.run.output / files.SKIPPED, rows, durable=False)
 
     def _look(self) -> None:
         """Losses on the held-out examples and a grid of drawings, with the averaged weights."""
@@ -239,7 +252,7 @@ class Trainer:
             row = {"step": self.step, **{f"held_out/{name}": value for name, value in means(sums).items()}}
             drawing = self._gathered() if self.sharded else self.pipeline
             if drawing is not None and self.accelerator.is_main_process:
-                files.append(self.run.output / files.HELD_OUT, row)
+                append_lines(self.run.output / files.HELD_OUT, [row], durable=False, allow_nan=True)
                 target = self.run.output / "grids" / f"{self.step:08d}.png"
                 with self.accelerator.autocast():
                     draw_grid(drawing.to(self.accelerator.device), examples, self.run.seed, target)
@@ -283,7 +296,8 @@ class Trainer:
         """Write a checkpoint, whole or not at all, and drop the oldest."""
         main, unfinished = self.accelerator.is_main_process, self.run.output / files.UNFINISHED
         if main:
-            files.clear(unfinished)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
         if self.sharded:
             self.accelerator.save_state(str(unfinished / "state"))
@@ -342,7 +356,7 @@ class Trainer:
         self.schedule.load_state_dict(schedule)
         self.step, self.faults, self.skipped = counts["step"], counts["faults"], counts["skipped"]
         self.sums, self.norms = torch.tensor(counts["sums"], dtype=torch.float64), counts["norms"]
-        looks = [row["step"] for row in files.rows(self.run.output / files.HELD_OUT)]
+        looks = [row["step"] for row in read_lines(self.run.output / files.HELD_OUT)[0]]
         self.owes_look = self._is_look() and self.step not in looks
         if self.accelerator.is_main_process:
             files.cut_logs(self.run.output, self.step)
@@ -359,13 +373,9 @@ class Trainer:
         with self._averaged():
             pipeline = self._gathered()
         if pipeline is not None:
-
-            def save(target: Path) -> None:
+            with quiet(), replacing_folder(self.run.output / files.MODEL) as target:
                 pipeline.save_pretrained(target)
-                files.write(target / files.TRAINING, {"step": self.step, "recipe": self.run.identity["recipe"]})
-
-            with quiet():
-                files.replace(self.run.output / files.MODEL, save)
+                write_json(target / files.TRAINING, {"step": self.step, "recipe": self.run.identity["recipe"]})
         self.accelerator.wait_for_everyone()
         return self.run.output / files.MODEL
 

@@ -10,7 +10,8 @@ from got.checkpoint import load_network
 from got.finetune.joint import untied, widened
 from got.model.networks import SemanticProjector, seeded
 from got.pipeline import GoTPipeline
-from got.released.convert import aside, blueprint, write_sums
+from got.released.convert import blueprint, write_sums
+from got.util.files import replacing_folder
 from got.util.hub import CheckpointError, locate
 from got.util.quiet import quiet
 
@@ -55,8 +56,7 @@ def start(qwen: str | Path, sdxl: str | Path, output: str | Path) -> Path:
             scale=_SCALE,
             **others,
         )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with aside(output) as folder:
+        with replacing_folder(output) as folder:
             pipeline.save_pretrained(folder)
             write_sums(folder)
     return output

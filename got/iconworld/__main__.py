@@ -6,7 +6,6 @@ python -m got.iconworld scenes docs/scenes.png       # random scenes
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from got.iconworld.glyphs import DRAWINGS, aspect
 from got.iconworld.render import render
 from got.iconworld.scenes import BACKGROUNDS, Scene, SceneObject, sample_scene, stable_rng
 from got.iconworld.vocabulary import CLASSES, COLORS
-from got.util.cli import answer, may_be_cut_off
+from got.util.cli import Parser, run_command
+from got.util.files import write_atomic
+from got.util.images import png_bytes
 
 _ICON_PX = 72
 _LABEL_PX = 16
@@ -55,22 +56,19 @@ def draw_scenes(columns: int = 8, rows: int = 4, size_px: int = 128) -> Image.Im
     return sheet
 
 
-@may_be_cut_off()
 def main() -> int:
     """Entry point of `python -m got.iconworld`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m got.iconworld", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m got.iconworld", description=__doc__)
     parser.add_argument("what", choices=["classes", "scenes"])
     parser.add_argument("output", type=Path, help="a .png file")
-    options = parser.parse_args()
 
     def draw() -> dict[str, Any]:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        (draw_classes() if options.what == "classes" else draw_scenes()).save(options.output)
+        options = parser.parse_args()
+        sheet = draw_classes() if options.what == "classes" else draw_scenes()
+        write_atomic(options.output, png_bytes(sheet))
         return {"picture": str(options.output)}
 
-    return answer(draw)
+    return run_command(draw)
 
 
 if __name__ == "__main__":

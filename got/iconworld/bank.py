@@ -15,6 +15,7 @@ from got.iconworld.edits import Edit, sample_edit
 from got.iconworld.mirrors import sample_mirror_edit
 from got.iconworld.render import edges_px, render
 from got.iconworld.scenes import Scene, sample_scene, stable_rng
+from got.util.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -135,9 +136,8 @@ def _made(
     items = [item for part in parts for item in part[0]]
     arrays = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
     if cache is not None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(cache.with_suffix(".tmp.npz"), **{_OF: np.array(_digest(items, size_px)), **arrays})
-        cache.with_suffix(".tmp.npz").replace(cache)  # in one move: a kill leaves no half of a file
+        with replacing(cache) as part, part.open("wb") as file:  # of a name, savez would make another one
+            np.savez(file, **{_OF: np.array(_digest(items, size_px)), **arrays})
     return items, arrays
 
 

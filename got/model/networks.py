@@ -11,8 +11,6 @@ from diffusers import AutoencoderKL, DDIMScheduler, ModelMixin, UNet2DConditionM
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
-from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
 from got.model.tokenizer import END_OF_TEXT, IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, token_id
 
@@ -158,11 +156,6 @@ def _vision_config(config: GoTConfig) -> dict[str, Any]:
         "fullatt_block_indexes": list(range(_VISION_LAYERS)),
         "out_hidden_size": config.hidden_dim,
     }
-
-
-def build_visual(config: GoTConfig) -> nn.Module:
-    """Build the reasoner's vision tower alone."""
-    return Qwen2_5_VisionTransformerPretrainedModel(Qwen2_5_VLVisionConfig(**_vision_config(config)))
 
 
 def build_mllm(config: GoTConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLForConditionalGeneration:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from got.plan import wording
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 Box1000 = tuple[int, int, int, int]
 """x1, y1, x2, y2 in thousandths of the image, origin at the top left."""
@@ -113,16 +113,6 @@ class Chain:
             end = match.end()
         warnings += _stray_tokens(text, end, len(text))
         return cls(text=text, regions=tuple(regions), warnings=tuple(warnings), spans=tuple(spans))
-
-    @classmethod
-    def compose(cls, parts: Sequence[str | Region]) -> Chain:
-        """Write a chain from prose (taken as it is) and regions.
-
-        >>> apple = Region(text="an apple", box_1000=(120, 300, 480, 660), color="red")
-        >>> str(Chain.compose(["a photo of ", apple, " on grass"]))
-        'a photo of an apple <|box_start|>(120,300),(480,660)<|box_end|> (red) on grass'
-        """
-        return cls.parse("".join(str(part) for part in parts))
 
     def caption(self, opening: str = "a photo of ") -> str:
         """A prompt that asks for just the objects of the plan.

@@ -12,11 +12,6 @@ that of one piece.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +26,14 @@ from got.model.config import CONFIGS
 from got.model.tokenizer import IMAGE_END, IMAGE_START, image_token, token_id
 from got.pipeline import GoTPipeline
 from got.released import names
-from got.util.cli import read_object
-from got.util.hub import CheckpointError, first_line, locate
+from got.util.errors import first_line
+from got.util.files import read_object, replacing_folder, sha256, write_json
+from got.util.hub import CheckpointError, locate
 from got.util.quiet import quiet
 from got.util.weight_files import fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from torch import nn
     from transformers import PreTrainedTokenizerBase
@@ -93,8 +89,7 @@ def convert(
         problems = names.differences(parts, {key: tuple(tensor.shape) for key, tensor in weights.items()})
         if problems:
             raise CheckpointError(f"{got} is not the released layout of these configurations: {'; '.join(problems)}")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with aside(output) as folder:
+        with replacing_folder(output) as folder:
             for part, network in parts.items():
                 exact = part in _ALWAYS_FLOAT32
                 _write_network(folder / part, network, weights, torch.float32 if exact else dtype, merge=not keep_lora)
@@ -192,19 +187,6 @@ def _open_file(path: Path) -> dict[str, torch.Tensor]:
 # ------------------------------------------------------------------------------------------------------------- writing
 
 
-@contextlib.contextmanager
-def aside(output: Path) -> Iterator[Path]:
-    """A folder beside the one that is wanted; it takes that name if all goes well, and vanishes if not."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        folder.rename(output)  # replaces an empty folder, and no other
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
 def _merged(source: names.Origin, weights: Mapping[str, torch.Tensor], *, merge: bool) -> torch.Tensor:
     weight = weights[source.key]
     if source.lora is None or not merge:
@@ -229,7 +211,7 @@ def _write_network(
         _save(piece, folder / name)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        _write_json(folder / _INDEX_OF.get(part, _DIFFUSERS_INDEX), index)
+        write_json(folder / _INDEX_OF.get(part, _DIFFUSERS_INDEX), index)
 
 
 def _write_adapter(folder: Path, mllm: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
@@ -253,7 +235,7 @@ def _write_adapter(folder: Path, mllm: nn.Module, weights: Mapping[str, torch.Te
         "target_modules": list(LORA_TARGETS),
         "inference_mode": True,
     }
-    _write_json(folder / "adapter_config.json", settings)
+    write_json(folder / "adapter_config.json", settings)
 
 
 def _write_rest(folder: Path, parts: dict[str, Any], others: dict[str, Any], adapter: str | None) -> None:
@@ -274,15 +256,9 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
     path.chmod(0o644)  # safetensors writes for the owner alone
 
 
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
 def write_sums(folder: Path) -> None:
     """Write the checksum of every file."""
     lines = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        lines.append(f"{digest}  {file.relative_to(folder).as_posix()}\n")
+        lines.append(f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n")
     (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")

@@ -23,7 +23,6 @@ time, and the learning rate follows that clock; variants are compared, so theirs
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 from pathlib import Path
@@ -32,20 +31,28 @@ from typing import TYPE_CHECKING
 import torch
 
 from got.model.config import CONFIGS
-from got.train.trainer import Plan, _checkpoint
-from got.util.cli import may_be_cut_off
-from got.util.hub import MINI_PATH
+from got.train.trainer import Plan
+from got.util.cli import Parser, number, run_command, whole
+from got.util.hub import MINI_PATH, locate
 from got.util.precision import reuse_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from got.model.config import GoTConfig
 
 
-@may_be_cut_off()
-def main(arguments: Iterable[str] | None = None, config: GoTConfig = CONFIGS["mini"]) -> int:
-    """Entry point of `python -m got.train`; `config` has the sizes of the networks and the images."""
+def main(arguments: Sequence[str] | None = None, config: GoTConfig = CONFIGS["mini"]) -> int:
+    """Entry point; a user's mistake ends in one line and exit status 2.
+
+    Args:
+        arguments: Of the command line; those of the process unless given.
+        config: Sizes of the networks and the images.
+    """
+    return run_command(lambda: _run(arguments, config), interrupted="interrupted; the same command goes on")
+
+
+def _run(arguments: Sequence[str] | None, config: GoTConfig) -> None:
     from got.train import decoder, edits, export, grounding, reasoner, unet, vae, vision
     from got.train import variants as stages_variants
 
@@ -110,37 +117,38 @@ def main(arguments: Iterable[str] | None = None, config: GoTConfig = CONFIGS["mi
             decoder.train_decoder,
         ),
     }
-    parser = argparse.ArgumentParser(
-        prog="python -m got.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m got.train", description=__doc__)
     parser.add_argument("stage", choices=[*runs, "export", "unpack", "variants"])
     parser.add_argument(
         "--folder", type=Path, help="checkpoints and curves (default: runs/mini; of variants, runs/variants)"
     )
-    parser.add_argument("--minutes", type=float, help="length of the stage (default: a full training on two cores)")
-    parser.add_argument("--batch", type=int, help="scenes per step")
-    parser.add_argument("--lr", type=float, help="peak of the learning rate")
+    parser.add_argument("--minutes", type=number(0), help="length of the stage (default: a full training on two cores)")
+    parser.add_argument("--batch", type=whole(), help="scenes per step")
+    parser.add_argument("--lr", type=number(0), help="peak of the learning rate")
     parser.add_argument(
-        "--scenes", type=int, help="size of the bank of rendered scenes (default: 24576; variants, 8192)"
+        "--scenes", type=whole(), help="size of the bank of rendered scenes (default: 24576; variants, 8192)"
     )
     usual = stages_variants.Amount()
     parser.add_argument(
-        "--steps", type=int, default=usual.steps, help="variants: of each fresh reasoner (default: %(default)s)"
+        "--steps", type=whole(), default=usual.steps, help="variants: of each fresh reasoner (default: %(default)s)"
     )
     parser.add_argument(
-        "--joint-steps", type=int, default=usual.joint_steps, help="variants: end to end, each (default: %(default)s)"
+        "--joint-steps",
+        type=whole(0),
+        default=usual.joint_steps,
+        help="variants: end to end, each (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seed", type=whole(0), default=1)
+    parser.add_argument("--threads", type=whole(), default=os.cpu_count() or 1)
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)"
     )
     parser.add_argument(
-        "--workers", type=int, default=0, help="processes that write captions and chains ahead (default: none)"
+        "--workers", type=whole(0), default=0, help="processes that write captions and chains ahead (default: none)"
     )
     parser.add_argument(
         "--start",
-        type=_checkpoint,
+        metavar="mini|DIR|HUB_ID",
         help="vae: a saved pipeline whose latents to learn; vision, grounding, reasoner: one to go on from (default:"
         " from nothing); unpack, variants:"
         " what is unpacked, what all start from (default: the embedded one)",
@@ -153,10 +161,10 @@ def main(arguments: Iterable[str] | None = None, config: GoTConfig = CONFIGS["mi
     )
     parser.add_argument(
         "--mean-with",
-        type=_checkpoint,
+        metavar="mini|DIR|HUB_ID",
         help="export: an earlier pipeline; what is exported is half this training, half it",
     )
-    options = parser.parse_args(None if arguments is None else list(arguments))
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     reuse_memory()
     if options.mean_with and options.stage != "export":
@@ -169,15 +177,15 @@ def main(arguments: Iterable[str] | None = None, config: GoTConfig = CONFIGS["mi
         seed=options.seed,
         device=options.device,
         workers=options.workers,
-        start=options.start,
+        start=None if options.start is None else locate(options.start),
         fixed_tokens=options.fixed_tokens,
     )
     if options.stage == "export":
-        export.export(setup, options.output, options.mean_with)
-        return 0
+        export.export(setup, options.output, None if options.mean_with is None else locate(options.mean_with))
+        return
     if options.stage == "unpack":
-        export.unpack(setup, options.start or MINI_PATH)
-        return 0
+        export.unpack(setup, setup.start or MINI_PATH)
+        return
     changes = {
         k: v for k, v in (("minutes", options.minutes), ("batch", options.batch), ("lr", options.lr)) if v is not None
     }
@@ -186,10 +194,9 @@ def main(arguments: Iterable[str] | None = None, config: GoTConfig = CONFIGS["mi
             parser.error(f"--{next(iter(changes))} has no effect on variants; --steps and --joint-steps have")
         amount = dataclasses.replace(usual, steps=options.steps, joint_steps=options.joint_steps)
         stages_variants.train_variants(setup, setup.folder, amount)
-        return 0
+        return
     plan, stage = runs[options.stage]
     stage(dataclasses.replace(plan, **changes), setup)
-    return 0
 
 
 if __name__ == "__main__":

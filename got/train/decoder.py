@@ -36,6 +36,7 @@ from got.train.vae import (
     to_pixels,
     to_uint8,
 )
+from got.util.errors import UserError
 from got.util.precision import bf16
 
 if TYPE_CHECKING:
@@ -111,10 +112,10 @@ def train_decoder(plan: Plan, setup: Setup) -> None:
     """Teach the decoder with latents of the encoder and of the UNet, on scenes and on the targets of edits.
 
     Raises:
-        SystemExit: If a batch is too small for both, or a stage before is missing.
+        UserError: If a batch is too small for both, or a stage before is missing.
     """
     if plan.batch < 2:
-        raise SystemExit(f"Expected a --batch of at least 2, for what is encoded and what is drawn, got {plan.batch}")
+        raise UserError(f"Expected a --batch of at least 2, for what is encoded and what is drawn, got {plan.batch}")
     bank, edits, held_out = setup.bank(), setup.edit_bank(), setup.held_out(512)
     vae = finished_vae(setup)
     networks = reading_networks(setup)[1] | {"unet": models.build_unet(setup.config)}

@@ -13,6 +13,7 @@ from got.train.reasoner import drawing_networks, reading_networks, warm_start
 from got.train.trainer import UNPACKED, averaged, keep_modules
 from got.train.unet import load_tokens, save_tokens
 from got.train.vae import MOMENTS, finished_vae, note_normalised
+from got.util.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,7 @@ def export(setup: Setup, output: Path, mean_with: Path | None = None) -> None:
     one training the middle is often better than both ("Model soups", arXiv 2203.05482).
 
     Raises:
-        SystemExit: If the earlier pipeline has other parts or another vocabulary.
+        UserError: If the earlier pipeline has other parts or another vocabulary.
     """
     tokenizer, networks = reading_networks(setup)
     networks |= {"unet": models.build_unet(setup.config)}
@@ -57,7 +58,7 @@ def move_to_middle(networks: dict[str, nn.Module], others: dict[str, Any], where
     """Average networks with others of the same names and shapes; changed in place, all or none.
 
     Raises:
-        SystemExit: If the others are not alike; names the first weight that is not, and `where` they are from.
+        UserError: If the others are not alike; names the first weight that is not, and `where` they are from.
     """
     pairs = []
     for name, network in networks.items():
@@ -65,7 +66,7 @@ def move_to_middle(networks: dict[str, nn.Module], others: dict[str, Any], where
         for key in sorted(ours.keys() | theirs.keys()):
             shapes = [tuple(state[key].shape) if key in state else None for state in (ours, theirs)]
             if shapes[0] != shapes[1]:
-                raise SystemExit(
+                raise UserError(
                     f"{where} has {name}.{key} as {shapes[1]}, expected {shapes[0]}: only weights of one architecture"
                     " and vocabulary have a mean"
                 )
@@ -80,11 +81,11 @@ def unpack(setup: Setup, start: Path) -> None:
     A pipeline of another picture size lacks the autoencoder, which ``vae --start`` teaches the same latents.
 
     Raises:
-        SystemExit: If the folder has weights of its own.
+        UserError: If the folder has weights of its own.
     """
     # moments alone are what a kill in here left
     if there := sorted(path for path in setup.folder.glob("*.pt") if path.name != MOMENTS):
-        raise SystemExit(f"Expected a new folder but {there[0]} is there: name another one with --folder")
+        raise UserError(f"Expected a new folder but {there[0]} is there: name another one with --folder")
     pipeline = load(start)
     tokens = load_tokens(setup.config, start)
     setup.folder.mkdir(parents=True, exist_ok=True)

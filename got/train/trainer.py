@@ -1,20 +1,23 @@
-"""How one stage of a training runs: plan, optimizer, averaged weights, clock, checkpoints, curve. Knows no stage."""
+"""How one stage of a training runs: plan, optimizer, averaged weights, clock, checkpoints, curve. Knows no stage.
+
+The embedded model's stages run this way, and so do the trainings of the benchmarks' detector and CLIP.
+"""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from diffusers.training_utils import EMAModel
 
-from got.util.hub import CheckpointError, locate
+from got.util.errors import UserError
+from got.util.files import append_lines, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +28,11 @@ if TYPE_CHECKING:
 LOG_SECONDS = 20.0
 CHECKPOINT_SECONDS = 90.0
 CHECK_SECONDS = 300.0
+_LONGEST_STEP_SECONDS = 30.0
+"""What exceeds it is a pause (a stopped process, a sleeping laptop), which is no training time."""
 UNPACKED = "unpacked.pt"
 """Weights of a finished pipeline in a training folder, by module."""
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +48,12 @@ class Plan:
     lr: float
     ema_decay: float
     weight_decay: float = 0.01
+    decay_vectors: bool = True
+    """Whether the decay pulls at biases and scales too, or at matrices alone."""
+    average_buffers: bool = False
+    """Whether the average has the running statistics of batch normalisation, too."""
+    clip: float = 1.0
+    """Longest gradient."""
     warmup_steps: int = 200
     betas: tuple[float, float] = (0.9, 0.98)
     lr_factors: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -80,6 +92,9 @@ def gate_lines(plan: Plan, measured: dict[str, float]) -> list[str]:
     return lines
 
 
+_TOO_SHORT = "the learning rate never reaches its peak"
+
+
 class Fit:
     """One stage's state: modules, optimizer, averaged weights, clock; written to disk and read back on the next run."""
 
@@ -87,26 +102,38 @@ class Fit:
         self.plan = plan
         self.modules = {name: module.to(device) for name, module in modules.items()}
         self.step, self.seconds = 0, 0.0
-        self.weights = [p for m in modules.values() for p in m.parameters()]
+        self.weights: list[torch.Tensor] = [p for m in modules.values() for p in m.parameters()]
         self.parameters = [p for p in self.weights if p.requires_grad]
-        factors: dict[float, list[nn.Parameter]] = {}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, module in self.modules.items():
-            learning = factors.setdefault(plan.lr_factors.get(name, 1.0), [])
-            learning += [p for p in module.parameters() if p.requires_grad]
+            for weight in module.parameters():
+                decay = plan.weight_decay if plan.decay_vectors or weight.ndim > 1 else 0.0
+                groups.setdefault((plan.lr_factors.get(name, 1.0), decay), []).append(weight)
         self.optimizer = torch.optim.AdamW(
-            [{"params": group, "factor": factor} for factor, group in factors.items() if group],
+            [
+                {"params": learning, "factor": factor, "weight_decay": decay}
+                for (factor, decay), group in groups.items()
+                if (learning := [weight for weight in group if weight.requires_grad])
+            ],
             lr=plan.lr,
             betas=plan.betas,
             eps=plan.eps,
-            weight_decay=plan.weight_decay,
             fused=True,
         )
+        if plan.average_buffers:
+            # As views that ask for gradients: diffusers copies what does not, instead of averaging it.
+            buffers = (b for m in modules.values() for b in m.buffers() if b.is_floating_point())
+            self.weights += [buffer.detach().requires_grad_() for buffer in buffers]
         self.ema = EMAModel(self.weights, decay=plan.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
         self.path = folder / f"{plan.stage}.pt"
         self.curve = folder / f"{plan.stage}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             self._load(torch.load(self.path, map_location=device, weights_only=True))
+        else:
+            self.curve.unlink(missing_ok=True)
+        if plan.steps is not None and plan.steps <= plan.warmup_steps:
+            self._say(f"{plan.steps} steps are no longer than the warm-up of {plan.warmup_steps}: {_TOO_SHORT}")
 
     def _load(self, state: dict[str, Any]) -> None:
         for name, module in self.modules.items():
@@ -114,6 +141,7 @@ class Fit:
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.load_state_dict(state["ema"])
         self.step, self.seconds = state["step"], state["seconds"]
+        self._say(f"resumes after {self.seconds / 60:.1f} minutes, step {self.step}")
 
     def save(self) -> None:
         """Write everything, in one move, so that a kill leaves the last whole checkpoint."""
@@ -124,8 +152,8 @@ class Fit:
             "step": self.step,
             "seconds": self.seconds,
         }
-        torch.save(state, self.path.with_suffix(".tmp"))
-        self.path.with_suffix(".tmp").replace(self.path)
+        with replacing(self.path) as part:
+            torch.save(state, part)
 
     @property
     def progress(self) -> float:
@@ -138,7 +166,7 @@ class Fit:
         """Step until the stage is done. `loss_of(step)` gives the terms; "loss" among them is minimised."""
         logged = saved = looked = last = time.monotonic()
         sums: dict[str, torch.Tensor] = {}
-        steps = 0
+        steps, first = 0, self.step + 1
         while self.progress < 1:
             terms = loss_of(self.step)
             for group in self.optimizer.param_groups:
@@ -146,7 +174,7 @@ class Fit:
                 group["lr"] = factor * learning_rate(self.plan, self.step + 1, self.progress)
             self.optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
             if norm.isfinite():  # one bad gradient would otherwise spoil every weight
                 self.optimizer.step()
             self.ema.step(self.weights)
@@ -154,8 +182,8 @@ class Fit:
             for key, value in terms.items():
                 sums[key] = sums.get(key, 0.0) + value.detach()  # a number would wait for the device
             now = time.monotonic()
-            self.seconds, last = self.seconds + now - last, now
-            if now - logged > LOG_SECONDS or self.progress >= 1:
+            self.seconds, last = self.seconds + min(now - last, _LONGEST_STEP_SECONDS), now
+            if now - logged > LOG_SECONDS or self.step == first or self.progress >= 1:  # the first: it is alive
                 means = {key: float(value) / steps for key, value in sums.items()}
                 self.log(means | {"samples_per_s": steps * self.plan.batch / (now - logged)})
                 logged, sums, steps = now, {}, 0
@@ -169,9 +197,11 @@ class Fit:
                 self.save()  # behind the check: a stage that is saved as done will not be checked again
                 saved = last = time.monotonic()
                 logged += last - now  # the pause does not count in the rate
+        if self.plan.steps is None and 0 < self.step <= self.plan.warmup_steps:
+            self._say(f"ended in its warm-up, after {self.step} of {self.plan.warmup_steps} steps: {_TOO_SHORT}")
 
-    def checked(self, check: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Run a check on the averaged weights."""
+    def checked(self, check: Callable[[], _T]) -> _T:
+        """What a function returns while the modules have the averaged weights."""
         self.ema.store(self.weights)
         self.ema.copy_to(self.weights)
         try:
@@ -183,9 +213,11 @@ class Fit:
     def log(self, values: dict[str, float]) -> None:
         """One line on the curve and on standard error."""
         row = {"step": self.step, "minutes": round(self.seconds / 60, 2), **{k: round(v, 5) for k, v in values.items()}}
-        with self.curve.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(self.plan.stage, json.dumps(row), file=sys.stderr, flush=True)
+        append_lines(self.curve, [row], durable=False, allow_nan=True)
+        self._say(json.dumps(row))
+
+    def _say(self, text: str) -> None:
+        print(self.plan.stage, text, file=sys.stderr, flush=True)
 
 
 def averaged(folder: Path, stage: str, modules: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +233,7 @@ def averaged(folder: Path, stage: str, modules: dict[str, Any]) -> dict[str, Any
                 module.load_state_dict(state[name])
             return modules
     if not path.exists():
-        raise SystemExit(f"{path} is missing: run `python -m got.train {stage} --folder {folder}` first")
+        raise UserError(f"{path} is missing: run `python -m got.train {stage} --folder {folder}` first")
     state = torch.load(path, map_location="cpu", weights_only=True)
     for name, module in modules.items():
         module.load_state_dict(state["modules"][name])
@@ -213,12 +245,5 @@ def averaged(folder: Path, stage: str, modules: dict[str, Any]) -> dict[str, Any
 
 def keep_modules(path: Path, modules: dict[str, nn.Module]) -> None:
     """Write weights for `averaged`, in one move."""
-    torch.save({name: module.state_dict() for name, module in modules.items()}, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
-
-
-def _checkpoint(name: str) -> Path:
-    try:
-        return locate(name)
-    except CheckpointError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    with replacing(path) as part:
+        torch.save({name: module.state_dict() for name, module in modules.items()}, part)

@@ -23,6 +23,7 @@ from got.plan.layout import draw_layout
 from got.train import losses
 from got.train.trainer import Fit, Plan
 from got.train.vae import Setup, contact_sheet, encode_pictures, fingerprint, finished_vae, gaussian, kept, to_uint8
+from got.util.errors import UserError
 from got.util.precision import bf16
 
 if TYPE_CHECKING:
@@ -91,13 +92,13 @@ def load_tokens(config: GoTConfig, pipeline: Path) -> SceneTokens:
     """The scene tokens that a saved pipeline's UNet learned to draw from.
 
     Raises:
-        SystemExit: If it has none, or not of this config.
+        UserError: If it has none, or not of this config.
     """
     tokens, path = SceneTokens(config), pipeline / _TOKENS_FILE
     try:
         tokens.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise SystemExit(
+        raise UserError(
             f"Expected scene tokens in {path}, as `python -m got.train export` saves them: {error}"
         ) from None
     return tokens.eval().requires_grad_(False)

@@ -21,7 +21,9 @@ from got.plan.chain import MASK_COLORS
 from got.plan.layout import draw_mask
 from got.train import losses
 from got.train.trainer import Fit, Plan, averaged
+from got.util.files import replacing
 from got.util.precision import bf16
+from got.util.sheets import laid_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -229,7 +231,8 @@ def finished_vae(setup: Setup) -> AutoencoderKL:
     if state is None or state["of"] not in ("", of):
         sample = encode_pictures(vae, setup.bank().images[:2048])
         state = {"of": of, "made": (sample.mean((0, 2, 3)), sample.std((0, 2, 3)))}
-        write_tensors(path, state)
+        with replacing(path) as part:
+            torch.save(state, part)
     fold_moments(vae, *state["made"])
     if (setup.folder / "decoder.pt").exists():  # of the last stage, which learned behind the folded encoder
         averaged(setup.folder, "decoder", {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
@@ -239,7 +242,8 @@ def finished_vae(setup: Setup) -> AutoencoderKL:
 def note_normalised(setup: Setup) -> None:
     """Write down for `finished_vae` that the latents need no folding, whatever becomes of the autoencoder."""
     state = (torch.zeros(setup.config.latent_channels), torch.ones(setup.config.latent_channels))
-    write_tensors(setup.folder / MOMENTS, {"of": "", "made": state})
+    with replacing(setup.folder / MOMENTS) as part:
+        torch.save({"of": "", "made": state}, part)
 
 
 def fingerprint(*of: nn.Module | np.ndarray | Sequence[str]) -> str:
@@ -271,14 +275,9 @@ def kept(path: Path, of: str, device: str, make: Callable[[], tuple[torch.Tensor
             found: tuple[torch.Tensor, ...] = state["made"]
             return found
     made = make()
-    write_tensors(path, {"of": of, "made": made})
+    with replacing(path) as part:
+        torch.save({"of": of, "made": made}, part)
     return made
-
-
-def write_tensors(path: Path, state: dict[str, object]) -> None:
-    """Write in one move, so that a kill leaves no half of a file."""
-    torch.save(state, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
 
 
 def fold_moments(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> None:
@@ -299,8 +298,5 @@ def fold_moments(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> N
 
 def contact_sheet(pictures: np.ndarray, columns: int) -> Image.Image:
     """Pictures (n, size, size, 3) side by side at twice their size."""
-    side = pictures.shape[1]
-    sheet = Image.new("RGB", (columns * side, -(-len(pictures) // columns) * side))
-    for i, picture in enumerate(pictures):
-        sheet.paste(Image.fromarray(picture), (i % columns * side, i // columns * side))
+    sheet = laid_out([Image.fromarray(picture) for picture in pictures], columns, paper="black")
     return sheet.resize((sheet.width * 2, sheet.height * 2))

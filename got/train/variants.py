@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 import math
 import shutil
 import sys
@@ -29,6 +28,8 @@ from got.train.reasoner import aligned, chain_is_right, end_to_end, fix_nulls, r
 from got.train.trainer import Fit, Plan, averaged
 from got.train.unet import Drawing, SceneTokens, describe, load_tokens
 from got.train.vae import contact_sheet
+from got.util.errors import UserError
+from got.util.files import read_lines, read_object, replacing_folder, write_json
 from got.util.hub import MINI_PATH
 from got.util.precision import stream
 
@@ -168,7 +169,7 @@ def train_variants(setup: Setup, output: Path, amount: Amount) -> None:
         amount: How much to train.
 
     Raises:
-        SystemExit: If the folder was begun with other settings, or the pipeline has no scene tokens.
+        UserError: If the folder was begun with other settings, or the pipeline has no scene tokens.
     """
     setup = dataclasses.replace(setup, folder=output / "training")
     tokens = load_tokens(setup.config, _start(setup))
@@ -297,9 +298,8 @@ class _Timer:
 
 def _last(folder: Path, stage: str) -> dict[str, Any]:
     """The last line of a stage's curve."""
-    path = folder / f"{stage}.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return json.loads(lines[-1]) if lines else {"step": 0, "minutes": 0.0}
+    lines, _ = read_lines(folder / f"{stage}.jsonl")
+    return lines[-1] if lines else {"step": 0, "minutes": 0.0}
 
 
 def _start(setup: Setup) -> Path:
@@ -314,18 +314,21 @@ def _claim(setup: Setup, amount: Amount) -> None:
     wanted = {**dataclasses.asdict(amount), "scenes": setup.scenes, "seed": setup.seed, "start": weights.hexdigest()}
     path = setup.folder / _SETTINGS
     if not path.exists():
-        setup.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(wanted, indent=2) + "\n")
-    there = json.loads(path.read_text())
+        write_json(path, wanted)
+    there = read_object(path, UserError)
     differing = [f"{key} (there {there.get(key)}, now {now})" for key, now in wanted.items() if there.get(key) != now]
     if differing:
-        raise SystemExit(f"{setup.folder.parent} was begun with other settings: {', '.join(differing)}")
+        raise UserError(f"{setup.folder.parent} was begun with other settings: {', '.join(differing)}")
 
 
 def _export(variant: Variant, pipeline: GoTPipeline, setup: Setup, amount: Amount, target: Path) -> None:
     """The pipeline with its card, its curves and pictures of held-out captions, in one move."""
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    with replacing_folder(target) as part:
+        _write_variant(variant, pipeline, setup, amount, part)
+    (setup.folder / f"joint-{variant.name}.pt").unlink()
+
+
+def _write_variant(variant: Variant, pipeline: GoTPipeline, setup: Setup, amount: Amount, part: Path) -> None:
     save_fp16(pipeline, part)
     stages = [*([] if variant.pretrained else [variant.reading]), f"joint-{variant.name}"]
     for stage in stages:
@@ -337,9 +340,7 @@ def _export(variant: Variant, pipeline: GoTPipeline, setup: Setup, amount: Amoun
     pictures = np.stack([np.asarray(image) for image in saved(prompts, generator=noise).images])
     contact_sheet(pictures, columns=8).save(part / "samples.png")
     lines = [(amount.plan(stage), _last(setup.folder, stage)) for stage in stages]
-    settings = json.loads((setup.folder / _SETTINGS).read_text())
+    settings = read_object(setup.folder / _SETTINGS, UserError)
     (part / "README.md").write_text(
         card(variant.name, variant.title, lines, prompts, settings | {"device": setup.device})
     )
-    part.rename(target)
-    (setup.folder / f"joint-{variant.name}.pt").unlink()

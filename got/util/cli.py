@@ -1,38 +1,166 @@
-"""How the command lines end: one JSON object as the last line, or one line that says what is wrong."""
+"""What all command lines share: flags and their numbers, and how a command ends.
+
+A command's last line on standard output is one JSON object; a person's own mistake is one line on standard error.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
+import math
 import os
 import select
+import signal
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+from got.util.errors import UserError, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from rich.console import Console
 
 DTYPES = ("float32", "bfloat16", "float16")
-
-
 CUT_OFF = 141
 """Exit status where nobody reads the output on, as a shell gives it to a command that ``| head`` ends."""
+_NARROW_COLUMNS = 120
 
 
-@contextlib.contextmanager
-def may_be_cut_off() -> Iterator[None]:
-    """Ends a command with `CUT_OFF`, without a traceback, where nobody reads its output on; also a decorator.
+# --------------------------------------------------------------------------------------------------------------- flags
+class Parser(argparse.ArgumentParser):
+    """Flags in full, help as it is written here, and what is wrong in one line instead of the whole usage."""
 
-    Raises:
-        SystemExit: Of that status.
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the mistake as an error of the person."""
+        raise UserError(f"{message} (--help explains)")
+
+
+def add_command(
+    commands: argparse._SubParsersAction[Any],
+    name: str,
+    purpose: str,
+    epilog: str | None = None,
+    run: Callable[[argparse.Namespace], Any] | None = None,
+) -> argparse.ArgumentParser:
+    """Adds a command.
+
+    Args:
+        commands: What `argparse.ArgumentParser.add_subparsers` gave.
+        name: Its name.
+        purpose: What it does, in a few words that begin small.
+        epilog: Examples.
+        run: What does it; under this name in the parsed arguments.
     """
-    try:
+    description = purpose[0].upper() + purpose[1:] + "."
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=purpose, description=description, epilog=epilog)
+    if run is not None:
+        parser.set_defaults(run=run)
+    return parser
+
+
+def whole(least: int = 1, most: int | None = None, *, multiple_of: int = 1) -> Callable[[str], int]:
+    """The `type` of a flag that takes a whole number.
+
+    >>> whole(1)("12")
+    12
+    >>> whole(1, multiple_of=64)("100")
+    Traceback (most recent call last):
+    argparse.ArgumentTypeError: expected a whole number from 1 up that 64 divides but got 100
+    """
+    allowed = f"from {least} {'up' if most is None else f'to {most}'}"
+    allowed += f" that {multiple_of} divides" if multiple_of > 1 else ""
+
+    def parse(text: str) -> int:
+        value = int(text) if text.isdecimal() else -1
+        if value < least or (most is not None and value > most) or value % multiple_of:
+            raise argparse.ArgumentTypeError(f"expected a whole number {allowed} but got {text}")
+        return value
+
+    return parse
+
+
+def number(least: float = -math.inf, most: float = math.inf) -> Callable[[str], float]:
+    """The `type` of a flag that takes a finite number, both bounds allowed.
+
+    >>> number(0, 1)("0.25")
+    0.25
+    >>> number(0)("-1")
+    Traceback (most recent call last):
+    argparse.ArgumentTypeError: expected a number from 0 up but got -1
+    """
+    allowed = "a finite number"
+    if math.isfinite(least):
+        allowed = f"a number from {least:g} {f'to {most:g}' if math.isfinite(most) else 'up'}"
+
+    def parse(text: str) -> float:
         try:
-            yield
-        finally:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (least <= value <= most and math.isfinite(value)):
+            raise argparse.ArgumentTypeError(f"expected {allowed} but got {text}")
+        return value
+
+    return parse
+
+
+seed = whole(0, 2**63 - 1)
+"""The `type` of a flag that takes a torch generator's seed."""
+
+
+# ------------------------------------------------------------------------------------------------------------- endings
+@contextlib.contextmanager
+def on_signals(call: Callable[[], object], *numbers: int) -> Iterator[None]:
+    """Does something on these signals instead of what they usually do."""
+
+    def handle(number: int, frame: object) -> None:
+        call()
+
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def run_command(
+    work: Callable[[], dict[str, Any] | int | None],
+    name: str = "",
+    *,
+    mistakes: tuple[type[Exception], ...] = (UserError, ValueError, OSError),
+    interrupted: str = "interrupted",
+) -> int:
+    """Does a command's work and returns its exit status.
+
+    SIGTERM ends it as Ctrl-C does: clusters ask before they kill.
+
+    Args:
+        work: Returns what the last line of output says, or its own exit status, or nothing.
+        name: Before what goes to standard error, where several commands write into one log.
+        mistakes: Errors that a person made, and that end in one line without a traceback.
+        interrupted: What is said after Ctrl-C.
+
+    Returns:
+        0; what the work returns; 1 if its result's ``ok`` is false; 2 after a mistake; 130 after Ctrl-C; 141 where
+        nobody reads the output on.
+    """
+    prefix = f"{name}: " if name else ""
+    try:
+        with on_signals(_interrupt, signal.SIGTERM):
+            result = work()
+            if isinstance(result, dict):
+                print(json.dumps(result))
             sys.stdout.flush()  # here and not at the interpreter's end, where nobody can catch what it raises
     except BrokenPipeError:
         lost = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
@@ -40,7 +168,14 @@ def may_be_cut_off() -> Iterator[None]:
             raise
         for stream in lost:  # what is left in its buffer goes nowhere, and Python does not complain at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise SystemExit(CUT_OFF) from None
+        return CUT_OFF
+    except mistakes as error:
+        print(f"{prefix}error: {_said(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{prefix}{interrupted}", file=sys.stderr)
+        return 130
+    return result if isinstance(result, int) else int(not (result or {}).get("ok", True))
 
 
 def _has_no_reader(stream: TextIO) -> bool:
@@ -53,56 +188,20 @@ def _has_no_reader(stream: TextIO) -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return visible(f"{error.filename}: {error.strerror}")
+    return visible(str(error)) or type(error).__name__
+
+
 def console() -> Console:
-    """A rich console on standard output. Words are no markup: those of a run are not ours."""
+    """Where tables are printed; in what they show, brackets are no markup."""
     from rich.console import Console
 
     class Output(Console):
         def on_broken_pipe(self) -> None:
-            """Leaves it to `may_be_cut_off`; rich itself would end with 1, which means something here."""
+            """Leaves it to `run_command`; rich itself would end with 1, which means something here."""
             raise  # noqa: PLE0704 (rich calls it while it handles the error)
 
     # Without a terminal rich assumes 80 columns and would break the tables of a log file.
-    return Output(width=None if sys.stdout.isatty() else 120, markup=False)
-
-
-@may_be_cut_off()
-def answer(work: Callable[[], dict[str, Any]], interrupted: str = "interrupted") -> int:
-    """Do the work, print what it returns, and return the exit status.
-
-    The status is 1 if the result's ``ok`` is false; 2 after a user's mistake (`ValueError`, `OSError`), which ends in
-    one line; and 130 after Ctrl-C, which ends in the line `interrupted`.
-
-    Raises:
-        SystemExit: As of `may_be_cut_off`.
-    """
-    try:
-        result = work()
-        print(json.dumps(result), flush=True)
-    except BrokenPipeError:
-        raise
-    except (ValueError, OSError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        print(f"error: {' '.join(line.strip() for line in lines)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return 130
-    return int(not result.get("ok", True))
-
-
-def read_object(path: Path, error: type[ValueError]) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        ValueError: The given kind of it, if the file cannot be read, is damaged, or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as problem:
-        raise error(f"Cannot read {path}: {problem.strerror}") from problem
-    except ValueError as problem:
-        raise error(f"{path} is damaged, not valid JSON: {problem}") from problem
-    if not isinstance(content, dict):
-        raise error(f"Expected a JSON object in {path} but got {type(content).__name__}")
-    return content
+    return Output(width=None if sys.stdout.isatty() else _NARROW_COLUMNS, markup=False)

@@ -1,15 +1,17 @@
-"""Checkpoints by name: the embedded weights, a folder, or a repository on the hub. Needs no torch."""
+"""Checkpoints and data sets by name: the embedded weights, a folder, or a repository on the hub. Needs no torch."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from got.util.cli import read_object
+from got.util.errors import first_line
+from got.util.files import read_object
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterator
 
 MINI_PATH = Path(__file__).parents[1] / "mini"
 """The embedded weights."""
@@ -80,13 +82,58 @@ def locate(name: str | Path, **options: Any) -> Path:
     folder = local_folder(name)
     if folder is not None:
         return folder
-    from huggingface_hub import snapshot_download  # here, because local checkpoints need no network code
+    return download(str(name), CheckpointError, **options)
 
+
+def on_hub(place: str) -> tuple[str, str | None] | None:
+    """Hub id and revision that ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` stands for; None for any other form.
+
+    >>> on_hub("owner/name"), on_hub("owner/name@main"), on_hub("a/b/c"), on_hub("../name")
+    (('owner/name', None), ('owner/name', 'main'), None, None)
+    """
+    name, _, revision = place.partition("@")
+    return (name, revision or None) if _HUB_ID.fullmatch(name) else None
+
+
+def download(hub_id: str, error: type[Exception], **options: Any) -> Path:
+    """The folder of a repository in the hub's own cache, fetched if it is not there.
+
+    Args:
+        hub_id: ``OWNER/NAME``.
+        error: What is raised if it cannot be had.
+        options: As of `huggingface_hub.snapshot_download`.
+    """
+    from huggingface_hub import snapshot_download  # here, because what lies on this machine needs no network code
+
+    with _said(hub_id, error):
+        return Path(snapshot_download(hub_id, **options))
+
+
+def commit_of(hub_id: str, revision: str | None, error: type[Exception]) -> str:
+    """The full commit of a data set's revision; of a full commit without asking, so that a cached set needs no network.
+
+    Args:
+        hub_id: ``OWNER/NAME``.
+        revision: Branch, tag or commit; the newest if None.
+        error: What is raised if the hub does not tell.
+    """
+    if re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        return str(revision)
+    from huggingface_hub import HfApi
+
+    with _said(hub_id, error):
+        return HfApi().dataset_info(hub_id, revision=revision).sha or ""
+
+
+@contextlib.contextmanager
+def _said(hub_id: str, error: type[Exception]) -> Iterator[None]:
     try:
-        return Path(snapshot_download(str(name), **options))
-    except Exception as error:  # the client raises its own, requests' and httpx's errors: all mean "not there"
+        yield
+    except Exception as problem:  # the client raises its own, requests' and httpx's errors: all mean "not there"
         # Without the client's own errors, which are a page of text and say no more.
-        raise CheckpointError(f"No folder {name}, and no download from the hub: {first_line(error)}") from None
+        raise error(
+            f"{hub_id}: no such file or folder, and it cannot be had from the hub: {first_line(problem)}"
+        ) from None
 
 
 def read_index(folder: Path, saved_as: Container[str] = ("GoTPipeline",)) -> dict[str, Any]:
@@ -101,14 +148,10 @@ def read_index(folder: Path, saved_as: Container[str] = ("GoTPipeline",)) -> dic
     """
     index = folder / "model_index.json"
     if not index.is_file():
-        raise CheckpointError(f"{folder} has no model_index.json, so it is not a saved pipeline")
+        trained = folder / "model"  # where `got.finetune` puts its pipeline
+        hint = f"; {trained} is one" if (trained / index.name).is_file() else ""
+        raise CheckpointError(f"{folder} has no model_index.json, so it is not a saved pipeline{hint}")
     content = read_object(index, CheckpointError)
     if content.get("_class_name") not in saved_as:
         raise CheckpointError(f"Expected a GoTPipeline in {folder} but found {content.get('_class_name')}")
     return content
-
-
-def first_line(error: BaseException) -> str:
-    """An error's class and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

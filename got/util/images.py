@@ -9,11 +9,15 @@ side is at most `MAX_ASPECT` times the other.
 
 from __future__ import annotations
 
+import io
+import math
 import warnings
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from got.util.errors import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,26 +31,44 @@ class PictureError(ValueError):
     """A picture cannot be used; the message says which one and why, in one line."""
 
 
-def open_picture(path: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
-    """Read a picture file as upright RGB.
+def open_picture(source: str | Path | bytes, name: str = "", *, max_aspect: float = MAX_ASPECT) -> Image.Image:
+    """Read a picture as upright RGB.
 
     Args:
-        path: The file, or an open one.
+        source: The file, or its content.
         name: What errors call it; by default its path.
+        max_aspect: Longest side over shortest at most; infinity where the picture is only looked at.
+
+    Raises:
+        PictureError: If there is no such file, it is no picture, it breaks off, or it is too large or too narrow.
+    """
+    name = name or ("the picture" if isinstance(source, bytes) else str(source))
+    return as_rgb(decode(source, name), name, max_aspect=max_aspect)
+
+
+def open_if_any(path: Path | None) -> Image.Image | None:
+    """The picture in a file, for people to look at; None where there is none that can be read."""
+    try:
+        return None if path is None else open_picture(path, max_aspect=math.inf)
+    except PictureError:
+        return None
+
+
+def decode(source: str | Path | bytes, name: str) -> Image.Image:
+    """Read a picture as it is stored: its palette, its transparency and its orientation.
 
     Raises:
         PictureError: If there is no such file, it is no picture, it breaks off, or it is too large.
     """
-    name = str(path) if name is None else name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # Harmless oddities inside a file are not the reader's business.
             warnings.simplefilter("ignore", UserWarning)
-            with Image.open(path) as picture:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
                 _check_size(picture, name)
                 picture.load()
-                return as_rgb(picture, name)
+                return picture
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise PictureError(f"Expected at most {_limit()} but {name} has more") from error
     except UnidentifiedImageError as error:
@@ -57,15 +79,16 @@ def open_picture(path: str | Path | BinaryIO, name: str | None = None) -> Image.
         raise
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError) as error:
         # Pillow's readers raise all of these on files that are cut short or damaged.
-        raise PictureError(f"Expected a whole picture but {name} is damaged: {error}") from error
+        raise PictureError(f"Expected a whole picture but {name} is damaged: {one_line(error)}") from error
 
 
-def as_rgb(picture: Image.Image, name: str = "the picture") -> Image.Image:
+def as_rgb(picture: Image.Image, name: str = "the picture", *, max_aspect: float = MAX_ASPECT) -> Image.Image:
     """A picture as upright 8-bit RGB; one that is so already is returned as it is.
 
     Args:
         picture: Any of Pillow's.
         name: What errors call it.
+        max_aspect: As of `open_picture`.
 
     Raises:
         PictureError: If its numbers have no agreed range, or it is too large or too narrow.
@@ -74,6 +97,11 @@ def as_rgb(picture: Image.Image, name: str = "the picture") -> Image.Image:
     (127, 127, 127)
     """
     _check_size(picture, name)
+    if max(picture.size) > max_aspect * min(picture.size):
+        width, height = picture.size
+        raise PictureError(
+            f"Expected a picture at most {max_aspect:g} times as long as wide but {name} has {width} x {height}"
+        )
     if picture.mode == "RGB" and not picture.info.get("transparency") and not _is_turned(picture):
         return picture
     upright = ImageOps.exif_transpose(picture)
@@ -86,16 +114,19 @@ def as_rgb(picture: Image.Image, name: str = "the picture") -> Image.Image:
     return upright.convert("RGB")
 
 
+def png_bytes(image: Image.Image) -> bytes:
+    """A losslessly compressed file of an image; the fast setting, our files are small anyway."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def _check_size(picture: Image.Image, name: str) -> None:
     width, height = picture.size
     if min(width, height) < 1:
         raise PictureError(f"Expected a picture with pixels but {name} has {width} x {height}")
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
         raise PictureError(f"Expected at most {_limit()} but {name} has {width} x {height}")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise PictureError(
-            f"Expected a picture at most {MAX_ASPECT} times as long as wide but {name} has {width} x {height}"
-        )
 
 
 def _limit() -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from got.util.hub import first_line, missing_model
+from got.util.errors import first_line, one_line
+from got.util.files import sha256
+from got.util.hub import missing_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 """Of files that hold weights."""
@@ -95,6 +102,16 @@ def fault_in(folder: Path) -> str | None:
     return next((f"{path} {what}" for path in taken if (what := fault(path)) is not None), None)
 
 
+def below(folder: Path) -> list[Path]:
+    """Every file of weights below a folder, in order; none if there is no such folder."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """Eight digits of what is in some files, whatever their names and order."""
+    return hashlib.sha256("".join(sorted(map(sha256, files))).encode()).hexdigest()[:8]
+
+
 def why(place: str | Path, error: Exception) -> str:
     """Why a folder or hub id could not be loaded, in one line: what is wrong with a file of it, or else the error.
 
@@ -105,7 +122,7 @@ def why(place: str | Path, error: Exception) -> str:
         # The hub's own messages are a page of text, of which the first line says all.
         tried = f"no folder {Path(place).absolute()}, and not to be had from the hub ({first_line(error)[:200]})"
         return missing_model(str(place)) or tried
-    return fault_in(Path(place)) or " ".join(str(error).split())[:300] or type(error).__name__
+    return fault_in(Path(place)) or one_line(error, 300)
 
 
 def is_safetensors(path: Path) -> bool:

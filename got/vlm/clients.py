@@ -10,14 +10,16 @@ import asyncio
 import base64
 import dataclasses
 import email.utils
+import functools
 import hashlib
-import io
+import os
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from got.util import weight_files
+from got.util.images import open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 REFUSED = "refusal"
 """Why a reply ends in which the model, or a filter before it, would not answer; it is paid like any other."""
+
+
+_OPENAI = "https://api.openai.com/v1"
+"""Where the client goes if nobody names an address."""
 
 
 class SetupError(ValueError):
@@ -76,63 +82,18 @@ class AskFailed(Exception):
 
 
 class Backend(Protocol):
-    """Answers questions; may be asked from several threads or tasks."""
+    """Answers questions; several tasks of one event loop may ask."""
 
     id: str
     """Names the model in everything that it wrote."""
     secret_free_place: str
     """Part of the cache key: tells two endpoints with one model name apart, and gives nothing away."""
 
-    def ask(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
+    async def ask(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
         """The reply to a text with pictures (PNG files); raises `AskFailed`."""
 
-    async def ask_async(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
-        """The same without blocking."""
-
-
-class Ledger:
-    """Money spent, and money that requests under way may yet spend."""
-
-    def __init__(
-        self,
-        usd_per_million: tuple[float, float] | None,
-        max_usd: float | None,
-        max_tokens: int,
-        spent_usd: float = 0.0,
-    ) -> None:
-        """Nothing is spent above a limit.
-
-        Args:
-            usd_per_million: Price of a million tokens in and out; None if it is not known, and then there is no limit.
-            max_usd: The limit.
-            max_tokens: Longest answer, for a first guess of what a request costs.
-            spent_usd: What was spent before.
-        """
-        self._price, self._limit = usd_per_million, max_usd
-        self._guess = self.cost(3000, max_tokens) or 0.0
-        self._lock = threading.Lock()
-        self.spent_usd, self._reserved = spent_usd, 0.0
-
-    def cost(self, tokens_in: int | None, tokens_out: int | None) -> float | None:
-        """Price of a request; None where no price is known, or nobody counted."""
-        if self._price is None or tokens_in is None or tokens_out is None:
-            return None
-        return (tokens_in * self._price[0] + tokens_out * self._price[1]) / 1e6
-
-    def reserve(self) -> float | None:
-        """Sets the price of one more request aside, or None if there is not enough left."""
-        with self._lock:
-            if self._limit is not None and self.spent_usd + self._reserved + self._guess > self._limit:
-                return None
-            self._reserved += self._guess
-            return self._guess
-
-    def settle(self, reserved: float, usd: float | None) -> None:
-        """A request is over. What it cost is known, or as much as was set aside."""
-        with self._lock:
-            self._reserved -= reserved
-            self.spent_usd += reserved if usd is None else usd
-            self._guess = max(self._guess, usd or 0.0)
+    async def close(self) -> None:
+        """Closes connections; the next question opens new ones."""
 
 
 # ------------------------------------------------------------------------------------------------------------- endpoint
@@ -170,40 +131,43 @@ class OpenAIBackend:
             raise SetupError("an endpoint needs the openai client: pip install 'got-bench[judge]'") from error
         self.id = model
         self._key, self._length_name, self._images_first = key, "max_tokens", images_first
-        self._options: dict[str, Any] = {
-            "base_url": base_url, "api_key": key, "timeout": timeout_seconds, "max_retries": max_retries,
-        }  # fmt: skip
-        self._client = openai.OpenAI(**self._options)
-        self._async_client: Any = None
-        self.secret_free_place = hashlib.sha256(str(self._client.base_url).encode()).hexdigest()[:12]
+        self._retries = max_retries
+        self._connect = functools.partial(
+            openai.AsyncOpenAI, base_url=base_url, api_key=key, timeout=timeout_seconds, max_retries=max_retries
+        )
+        self._client: Any = None
+        self.secret_free_place = endpoint_hash(base_url)
 
-    def ask(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
+    @classmethod
+    def from_environment(cls, model: str, base_url: str | None = None, **options: Any) -> OpenAIBackend:
+        """The endpoint of `OPENAI_BASE_URL`, unless an address is given, with the key of `OPENAI_API_KEY`.
+
+        Raises:
+            SetupError: There is neither.
+        """
+        key, url = os.environ.get("OPENAI_API_KEY", ""), base_url or os.environ.get("OPENAI_BASE_URL") or None
+        if not key and url is None:
+            raise SetupError("set OPENAI_API_KEY, or OPENAI_BASE_URL for an endpoint without a key")
+        # A server of one's own often wants no key, but the client insists on one.
+        return cls(model, url, key or "none", **options)
+
+    async def ask(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
         """One request; raises `AskFailed`, or `SetupError` where the key or the model's name is wrong."""
         import openai
 
+        if self._client is None:
+            self._client = self._connect()
         try:
-            answer = self._client.chat.completions.create(**self._request(prompt, images, params, seed))
-        except (openai.APIError, ValueError) as error:
-            raise self._failure(error) from None
-        return _read_answer(answer)
-
-    async def ask_async(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
-        """The same from a running event loop; always the same loop."""
-        import openai
-
-        if self._async_client is None:
-            self._async_client = openai.AsyncOpenAI(**self._options)
-        try:
-            answer = await self._async_client.chat.completions.create(**self._request(prompt, images, params, seed))
+            answer = await self._client.chat.completions.create(**self._request(prompt, images, params, seed))
         except (openai.APIError, ValueError) as error:
             raise self._failure(error) from None
         return _read_answer(answer)
 
     async def close(self) -> None:
-        """Closes the connections of `ask_async`."""
-        if self._async_client is not None:
-            await self._async_client.close()
-            self._async_client = None
+        """Closes connections; the next question opens new ones, in any event loop."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
 
     def _request(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> dict[str, Any]:
         text: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
@@ -220,7 +184,7 @@ class OpenAIBackend:
     def _failure(self, error: Exception) -> AskFailed:
         failed = self._meaning(error)
         # What the client has asked again already, the caller need not; another name of the length it must.
-        failed.retry &= not self._options["max_retries"] or failed.cause == "rejected"
+        failed.retry &= not self._retries or failed.cause == "rejected"
         return failed
 
     def _meaning(self, error: Exception) -> AskFailed:
@@ -250,6 +214,12 @@ class OpenAIBackend:
     def _clean(self, error: Exception) -> str:
         text = " ".join(str(error).split()) or type(error).__name__
         return text.replace(self._key, "***") if len(self._key) > 4 else text
+
+
+def endpoint_hash(base_url: str | None) -> str:
+    """Tells two addresses apart and gives neither away; None is OpenAI's, unless `OPENAI_BASE_URL` names another."""
+    address = base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
+    return hashlib.sha256((address if address.endswith("/") else f"{address}/").encode()).hexdigest()[:12]
 
 
 def _read_answer(answer: Any) -> Reply:
@@ -313,19 +283,21 @@ class TransformersBackend:
         self._images_first, self._lock = images_first, threading.Lock()
         self.id = model_name(place)
 
-    def ask(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
-        """Greedy, so temperature and seed change nothing."""
-        import torch
-        from PIL import Image
-
+    async def ask(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
+        """In a thread of its own, one question at a time; greedy, so temperature and seed change nothing."""
         del seed
+        return await asyncio.to_thread(self._ask, prompt, images, params)
+
+    def _ask(self, prompt: str, images: Sequence[bytes], params: AskParams) -> Reply:
+        import torch
+
         words, marks = [{"type": "text", "text": prompt}], [{"type": "image"} for _ in images]
         text = self._processor.apply_chat_template(
             [{"role": "user", "content": marks + words if self._images_first else words + marks}],
             add_generation_prompt=True,
             tokenize=False,
         )
-        pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in images]
+        pictures = [open_picture(data) for data in images]
         with self._lock, torch.inference_mode():
             inputs = self._processor(text=[text], images=pictures or None, return_tensors="pt").to(self._model.device)
             length = int(inputs["input_ids"].shape[1])
@@ -341,20 +313,11 @@ class TransformersBackend:
             finish="stop" if whole else "length",
         )
 
-    async def ask_async(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
-        """The same in a thread of its own; one question at a time."""
-        return await asyncio.to_thread(self.ask, prompt, images, params, seed)
-
     async def close(self) -> None:
         """Nothing to close."""
 
 
 def model_name(place: str) -> str:
     """The last part of a folder's name with eight digits of its weights' content; a hub id as it is."""
-    found = sorted(path for path in Path(place).rglob("*") if path.suffix in weight_files.SUFFIXES and path.is_file())
-    digests = []
-    for path in found:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    content = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:8]
-    return f"{Path(place).resolve().name}-{content}" if digests else place
+    found = weight_files.below(Path(place))
+    return f"{Path(place).resolve().name}-{weight_files.digest_of(found)}" if found else place

@@ -1,15 +1,13 @@
 """What breaks in mid-run: a breakdown ends the run, exceptions are tried again, missing pictures stay missing."""
 
-import dataclasses
 import json
 
 import pytest
-from runner_kit import ArithmeticDetector, contents, lines, make_plan, plan_like_reference
+from runner_kit import ArithmeticDetector, contents, lines, make_plan, plan_like_reference, refusing, worker_of
 
 from evals.core.records import Case, EditCase, EncodedImage, Sample, UserError
 from evals.generators.dataset_images import GivenGenerator
 from evals.generators.oracle import OracleGenerator
-from evals.harness import worker
 from evals.harness.runner import run
 
 
@@ -162,7 +160,7 @@ def test_the_same_command_observes_again_what_an_exception_stopped_and_draws_not
 
     run(plan_like_reference(folder, detector=Hiccup()))
     assert [line["stage"] for line in lines(folder / "failures.jsonl")] == ["observe"] * 2
-    run(dataclasses.replace(plan_like_reference(folder), make_generator=pytest.fail))
+    run(refusing(plan_like_reference(folder), "generator"))
     assert contents(folder) == contents(reference)
 
 
@@ -171,7 +169,7 @@ def test_judging_again_tries_nothing_again(reference, tmp_path):
     run(plan_like_reference(folder, generator=Chokes(*some_keys(reference, 3))))
     before = contents(folder)
     plan = make_plan(folder, "--from", "verdict")
-    run(dataclasses.replace(plan, make_generator=pytest.fail, make_tools=pytest.fail, machine=pytest.fail))
+    run(refusing(plan, "generator", "tools", "machine"))
     assert contents(folder) == before
 
 
@@ -179,7 +177,7 @@ def test_observing_again_draws_nothing_again(reference, tmp_path):
     folder = tmp_path / "run"
     run(plan_like_reference(folder, generator=Chokes(*some_keys(reference, 3))))
     before = contents(folder)
-    run(dataclasses.replace(make_plan(folder, "--from", "observe"), make_generator=pytest.fail))
+    run(refusing(make_plan(folder, "--from", "observe"), "generator"))
     assert contents(folder) == before
 
 
@@ -201,16 +199,16 @@ def test_what_always_fails_is_no_breakdown_when_only_that_is_tried_again(referen
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("what", ["machine", "make_generator"])
+@pytest.mark.parametrize("what", ["machine", "generator"])
 def test_a_finished_run_outlives_a_device_that_is_not_there_when_failures_are_tried_again(reference, tmp_path, what):
-    def refuses():
+    def refuses(_):
         raise UserError("--device cuda cannot be used")
 
     folder = tmp_path / "run"
     run(plan_like_reference(folder, generator=Chokes(*some_keys(reference, 3))))
     before = contents(folder)
     with pytest.raises(UserError, match=r"cuda cannot be used \(--from verdict shows the run as it is\)"):
-        run(dataclasses.replace(plan_like_reference(folder), **{what: refuses}))
+        run(refusing(plan_like_reference(folder), what, why=refuses))
     assert contents(folder) == before
 
 
@@ -219,7 +217,7 @@ def test_a_retry_that_is_killed_leaves_no_scores_that_say_less_than_the_logs(ref
     folder = tmp_path / "run"
     run(plan_like_reference(folder, generator=Chokes(*some_keys(reference, 3, 17))))
     with monkeypatch.context() as patch:
-        patch.setattr("evals.harness.runner._finish", lambda plan, directory: 1 / 0)
+        patch.setattr("evals.harness.runner._Run.finish", lambda run: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(plan_like_reference(folder))
     assert not (folder / "scores.json").exists()
@@ -234,8 +232,7 @@ def test_a_missing_picture_is_missing_for_good(reference, tmp_path):
     (folder / lines(folder / "results.jsonl")[2]["filename"]).unlink()
     run(make_plan(folder, "--from", "observe"))
     assert [set(line) for line in lines(folder / "failures.jsonl")] == [{"case", "index", "stage", "error"}]
-    nobody = {"make_generator": pytest.fail, "make_tools": pytest.fail, "machine": pytest.fail}
-    scores = run(dataclasses.replace(plan_like_reference(folder), **nobody))
+    scores = run(refusing(plan_like_reference(folder), "generator", "tools", "machine"))
     assert scores == json.loads((folder / "scores.json").read_text())
 
 
@@ -251,6 +248,6 @@ def test_a_damaged_source_is_a_failure_for_good_and_no_breakdown():
     edit = EditCase(id="0", instruction="", source=source, category="c")
     case = Case(id="0", prompt="", tag="c", metadata={}, edit=edit)
     samples = [Sample(case=case, index=i, seed=i) for i in range(20)]
-    outcomes = worker.Worker(Edits(), None, None, None, recorded=False)(samples)
+    outcomes = worker_of(Edits())(samples)
     assert {one.observation.raised for one in outcomes} == {False}
-    assert outcomes[0].observation.error.startswith("ValueError: row 3: not a readable image")
+    assert outcomes[0].observation.error.startswith("ValueError: row 3: Expected a picture but the file is none")

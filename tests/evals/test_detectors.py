@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from evals.assets.training import detector_loss, detector_report, icon_scenes, trainer
+from evals.assets.training import command, detector_loss, detector_report, icon_scenes
 from evals.core import weights
 from evals.core.records import UserError
 from evals.core.vocabulary import CLASSES
@@ -195,7 +195,7 @@ def test_a_text_file_is_no_weights_file(tmp_path):
 
 
 def test_the_embedded_detector_is_as_good_as_its_card_says():
-    recorded = json.loads(trainer.numbers_path(icon.WEIGHTS).read_text())
+    recorded = json.loads(command.numbers_path(icon.WEIGHTS).read_text())
     detector = IconDetector.load()
     matches = detector_report.judge(detector, icon_scenes.held_out(100, 128, seed=9))
     precision = detector_report.average_precision(matches)
@@ -205,7 +205,7 @@ def test_the_embedded_detector_is_as_good_as_its_card_says():
 
 
 def test_the_embedded_detector_is_silent_on_empty_pictures():
-    recorded = json.loads(trainer.numbers_path(icon.WEIGHTS).read_text())
+    recorded = json.loads(command.numbers_path(icon.WEIGHTS).read_text())
     found = detector_report.silence(IconDetector.load(), count=40)["above_threshold"]
     assert found <= recorded["empty_pictures"]["above_threshold"] + 0.05
 

@@ -16,6 +16,7 @@ from evals.generators.registry import GENERATORS
 from evals.harness import cli
 
 OPTIONS = GeneratorOptions(
+    model="",
     argument="", checkpoint="mini", steps=2, semantic=True, spatial=True, reference=True, semantic_scale=None,
     spatial_scale=None, reference_scale=None, chain="own", device="cpu", dtype="float32",
 )  # fmt: skip
@@ -37,7 +38,7 @@ def pictures(generator, wanted):
 
 
 def test_an_instruction_pipeline_is_given_the_sources(pix2pix):
-    generator = GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(pix2pix)))
+    generator = GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(pix2pix)))
     together = pictures(generator, samples(3))
     alone = [pictures(generator, [sample])[0] for sample in samples(3)]
     for a, b in zip(together, alone, strict=True):
@@ -48,7 +49,7 @@ def test_an_instruction_pipeline_is_given_the_sources(pix2pix):
 
 
 def test_sources_of_several_sizes_are_edited_one_by_one(pix2pix):
-    generator = GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(pix2pix)))
+    generator = GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(pix2pix)))
     wide = samples(2)
     edit = wide[1].case.edit
     source = edit.source.load().resize((96, 64))
@@ -64,7 +65,7 @@ def test_sources_of_several_sizes_are_edited_one_by_one(pix2pix):
 
 def test_a_pipeline_that_cannot_edit_says_so(tmp_path):
     folder = diffusers_kit.save_pipeline(tmp_path, "StableDiffusionPipeline")
-    generator = GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(folder)))
+    generator = GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(folder)))
     with pytest.raises(UserError, match="StableDiffusionPipeline does not edit pictures"):
         generator.generate(samples(1))
 

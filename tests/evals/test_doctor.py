@@ -4,9 +4,16 @@ import json
 import pytest
 
 from evals import emu_edit
-from evals.core.records import Verdict
-from evals.geneval.suite import SUITE
+from evals.core.records import Score
+from evals.embedders.registry import EMBEDDERS
+from evals.geneval.suite import SUITE, GenEval
 from evals.harness import cli, doctor
+
+
+class Quick(GenEval):
+    """Without the self-tests of GenEval's own scorer."""
+
+    name = "quick"
 
 
 def run(suite, capsys, *words):
@@ -27,7 +34,8 @@ def test_this_installation_is_sound(capsys):
 
 
 def test_missing_weights_are_a_sentence_and_an_exit_code(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "ASSETS", tmp_path)
+    broken = dataclasses.replace(EMBEDDERS["icon"], weights=lambda _: tmp_path / "icon_clip.safetensors")
+    monkeypatch.setitem(EMBEDDERS.records, "icon", broken)
     code, shown, report = run(SUITE, capsys)
     assert code == 1
     assert "no weights at" in shown
@@ -35,8 +43,11 @@ def test_missing_weights_are_a_sentence_and_an_exit_code(capsys, monkeypatch, tm
 
 
 def test_a_scorer_that_likes_everything_is_found_out(capsys):
-    generous = dataclasses.replace(SUITE, verdict=lambda *_: Verdict(correct=True, reason=""))
-    code, _, report = run(generous, capsys)
+    class Generous(GenEval):
+        def score(self, case, observation, options):
+            return Score(correct=True)
+
+    code, _, report = run(Generous(), capsys)
     assert code == 1
     assert any("blue is not red" in problem for problem in report["problems"])
 
@@ -67,7 +78,7 @@ def test_what_the_command_names_is_tried(capsys, broken, words, problem):
     words = [word.format(broken) for word in words]
     if words[0] != "--model":
         words = ["--model", "oracle", *words]
-    code, shown, report = run(dataclasses.replace(SUITE, name="quick"), capsys, *words)
+    code, shown, report = run(Quick(), capsys, *words)
     assert code == 1
     assert not report["sound"]
     (found,) = report["problems"]  # of this alone
@@ -77,7 +88,7 @@ def test_what_the_command_names_is_tried(capsys, broken, words, problem):
 
 def test_a_file_that_the_canonical_detector_cannot_read_is_found(capsys, broken):
     words = ("--model", "oracle", "--detector", f"mask2former:{broken}/broken.pth", "--embedder", "icon")
-    code, _, report = run(dataclasses.replace(SUITE, name="quick"), capsys, *words)
+    code, _, report = run(Quick(), capsys, *words)
     assert code == 1
     assert any("broken.pth is a web page" in problem for problem in report["problems"])
 
@@ -87,7 +98,7 @@ def test_a_lack_of_mmdetection_is_a_note_unless_the_detector_needs_it(capsys, mo
         raise ImportError("libGL.so.1: cannot open shared object file")
 
     monkeypatch.setattr("evals.detectors.mmcv_ops._import_quietly", fail)
-    quick = dataclasses.replace(SUITE, name="quick")
+    quick = Quick()
     code, shown, report = run(quick, capsys)
     assert (code, report["sound"]) == (0, True)
     assert "apt-get install libgl1" in report["notes"][0]
@@ -112,7 +123,7 @@ def test_every_suite_is_examined(capsys):
     ],
 )
 def test_a_command_that_cannot_be_run_is_a_line_of_the_table(capsys, words, message):
-    code, shown, report = run(dataclasses.replace(SUITE, name="quick"), capsys, *words)
+    code, shown, report = run(Quick(), capsys, *words)
     assert code == 1
     (problem,) = report["problems"]
     assert message in problem

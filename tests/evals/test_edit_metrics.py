@@ -372,5 +372,5 @@ def test_a_photograph_is_no_mask_and_bytes_are_no_picture(tmp_path):
     photo = Image.fromarray((picture(0, 40, 40) * 255).astype(np.uint8))
     with pytest.raises(ValueError, match="in black and white but got a picture"):
         encoded(tmp_path, photo).load_mask()
-    with pytest.raises(ValueError, match="row 3: not a readable image"):
+    with pytest.raises(ValueError, match="row 3: Expected a picture but the file is none"):
         EncodedImage(name="row 3", read=lambda: b"\x89PNG broken").load()

@@ -59,8 +59,8 @@ def test_floor_and_ceiling(name, tools):
     targets = [case.target.load() for case in cases]
     chains = [case.extra["chain"] for case in cases]
     found = measured.measure(cases, targets, chains, *tools)
-    lines = [{"measured": m, "truth": c.extra["truth"], "group": c.id} for m, c in zip(found, cases, strict=True)]
-    summed = measured.summarize(lines)
+    scores = [measured.score(measured.truth_of(case), seen) for seen, case in zip(found, cases, strict=True)]
+    summed = measured.summarize(scores, [case.id for case in cases])
     assert summed["plans_right"] == 1
     for share in ("edit done", "rest untouched", "both"):
         assert summed["shares"][share]["value"] == summed["shares"][share]["target"] >= 0.9
@@ -75,12 +75,13 @@ def test_a_wrong_result_is_traced_to_its_plan_or_its_drawing(tools):
     stages = []
     for picture, chain in ((source, case.extra["chain"]), (source, keeps), (source, "nonsense"), (source, None)):
         (found,) = measured.measure([case], [picture], [chain], *tools)
-        correct, reason = measured.verdict(truth, found)
-        assert (correct, reason) == (False, f"not so: {truth.erased[0].name} is gone")
-        stages.append(measured.stage_of(truth, found))
-    assert stages == ["drawing", "plan", "plan", None]
+        score = measured.score(truth, found)
+        assert (score.correct, score.reason) == (False, f"not so: {truth.erased[0].name} is gone")
+        stages.append(score.fault)
+    assert stages == ["drawing_wrong", "plan_wrong", "plan_wrong", None]
     (found,) = measured.measure([case], [case.target.load()], [case.extra["chain"]], *tools)
-    assert measured.verdict(truth, found) == (True, "")
+    score = measured.score(truth, found)
+    assert (score.correct, score.reason, score.fault) == (True, "", None)
 
 
 @given(
@@ -179,7 +180,7 @@ def test_got_is_given_the_source_or_the_changed_plan(tmp_path, capsys):
         assert cli.main(suite, ["--model", "got", "--limit", "3", "--steps", "2", "--output", str(run)]) == 0
         capsys.readouterr()
         chains = [json.loads(line)["chain"] for line in (run / "chains.jsonl").read_text().splitlines()]
-        cases = {case.id: case for case in suite.load_cases(cli.parse(suite, ["--model", "got"]).args)}
+        cases = {case.id: case for case in cli.make_plan(suite, ["--model", "got"]).cases}
         observations = [json.loads(line) for line in (run / "observations.jsonl").read_text().splitlines()]
         assert len(chains) == len(observations) == 3
         given = [cases[line["case"]].edit.extra.get("given_chain") for line in observations]

@@ -1,6 +1,5 @@
 """An editing suite from command line to table, on a Parquet file of ImagenHub's schema made here."""
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -17,12 +16,11 @@ from rich.console import Console
 
 from evals.core.protocols import Tools
 from evals.core.records import Case, Sample
-from evals.editing import suite as editing
+from evals.editing.options import PublishedOptions
 from evals.editing.published import load_emu_edit, load_imagenhub
+from evals.editing.suite import EditingSuite, as_case
 from evals.generators.dataset_images import GivenGenerator
 from evals.harness import cli
-from evals.harness import plan as setup
-from evals.harness.engines import run_local
 from evals.harness.runner import run
 
 COUNT = 6
@@ -90,22 +88,22 @@ def data(tmp_path):
     return path
 
 
-SUITE = editing.make_suite(
-    name="imagenhub",
-    version=1,
-    protocol="magicbrush",
-    title="Tiny ImagenHub",
-    add_arguments=lambda group: group.add_argument("--data"),
-    load=lambda args: load_imagenhub(args.data, rows=COUNT),
-)
+class Tiny(EditingSuite):
+    name, title, version, protocol, options = "imagenhub", "Tiny ImagenHub", 1, "magicbrush", PublishedOptions
+
+    def load(self, options):
+        return load_imagenhub(options.data, rows=COUNT)
+
+
+SUITE = Tiny()
 
 
 def scores_of(data, output, *words, clip=None):
     words = ["--data", str(data), *TOOLS, "--output", str(output), *words]
-    plan = setup.make_plan(SUITE, cli.parse(SUITE, words), prepare=lambda: None)
-    tools = Tools(detector=None, embedder=clip or MeanColors(), oracle_render=None)
-    changes = {"make_tools": lambda: tools, "machine": lambda: {"device": "cpu"}, "engine": run_local}
-    return run(dataclasses.replace(plan, **changes))
+    plan = cli.make_plan(SUITE, words)
+    plan.tools = Tools(detector=pytest.fail, embedder=lambda: clip or MeanColors())
+    plan.machine = {"device": "cpu"}
+    return run(plan)
 
 
 def test_an_untouched_source_is_the_floor_that_every_table_shows(data, tmp_path):
@@ -210,7 +208,7 @@ def asked(monkeypatch, tmp_path):
 
 def text_of(scores):
     console = Console(width=140, record=True, file=io.StringIO())
-    for table in editing.editing_scores.tables(scores):
+    for table in SUITE.tables(scores):
         console.print(table)
     return console.export_text()
 
@@ -257,8 +255,8 @@ def test_another_endpoint_or_other_weights_are_another_run(data, tmp_path, asked
     seen = []
     for content in (b"a", b"b"):
         (tmp_path / "vlm" / "model.safetensors").write_bytes(content)
-        given = cli.parse(SUITE, ["--data", str(data), *TOOLS, "--judge", f"hf:{tmp_path / 'vlm'}"])
-        seen.append(setup.make_plan(SUITE, given, prepare=lambda: None).identity["observe"]["judge_place"])
+        given = ["--data", str(data), *TOOLS, "--judge", f"hf:{tmp_path / 'vlm'}"]
+        seen.append(cli.make_plan(SUITE, given).identity["observe"]["judge_place"])
     assert seen[0] != seen[1]
     assert all(name.startswith("vlm-") for name in seen)
 
@@ -302,8 +300,7 @@ def test_a_clip_that_cannot_tell_the_length_of_a_text_measures_all_the_same(data
     siglip = word_clip(tmp_path / "siglip")
     with pytest.raises(NotImplementedError):
         siglip.truncated(["noise"])
-    lazy = setup.LazyEmbedder(siglip.name, lambda: siglip)
-    scores = scores_of(data, tmp_path / "run", "--model", "target", clip=lazy)
+    scores = scores_of(data, tmp_path / "run", "--model", "target", clip=siglip)
     overall = scores["overall"]
     (label,) = overall["truncation_unknown"]
     assert (overall["images"], overall["truncated"]) == (COUNT, {})
@@ -345,7 +342,7 @@ def test_other_instruments_are_another_run(data, tmp_path):
 
 
 def test_cases_travel_to_another_process(data):
-    case = editing.as_case(load_imagenhub(str(data), rows=COUNT).cases[3])
+    case = as_case(load_imagenhub(str(data), rows=COUNT).cases[3])
     copy = pickle.loads(pickle.dumps(case))
     assert np.array_equal(np.asarray(copy.edit.target.load()), np.asarray(pictures(3)[1]))
 
@@ -382,20 +379,16 @@ def test_released_results_are_measured_like_any_other(tmp_path):
         for i in range(3)
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "test.parquet")
-    suite = editing.make_suite(
-        name="emu_edit",
-        version=1,
-        protocol="emu-edit",
-        title="Tiny Emu-Edit",
-        add_arguments=lambda group: group.add_argument("--data"),
-        load=lambda args: load_emu_edit(args.data, rows=3),
-    )
-    command = cli.parse(
-        suite,
-        ["--data", str(tmp_path / "test.parquet"), "--model", "released", "--output", str(tmp_path / "run"), *TOOLS],
-    )
-    plan = setup.make_plan(suite, command, prepare=lambda: None)
-    made = plan.make_generator().generate(plan.samples)
+
+    class Released(EditingSuite):
+        name, title, version, protocol, options = "emu_edit", "Tiny Emu-Edit", 1, "emu-edit", PublishedOptions
+
+        def load(self, options):
+            return load_emu_edit(options.data, rows=3)
+
+    words = ["--data", str(tmp_path / "test.parquet"), "--model", "released", "--output", str(tmp_path / "run"), *TOOLS]
+    plan = cli.make_plan(Released(), words)
+    made = plan.generator.generate(plan.samples)
     assert [np.array_equal(np.asarray(one.image), np.asarray(pictures(i)[1])) for i, one in enumerate(made)] == [
         True
     ] * 3

@@ -7,7 +7,7 @@ import pytest
 from edit_kit import encoded, pixels, turn_row, write
 
 from evals.core.records import UserError
-from evals.editing.datasets import file_image, inside, read_json
+from evals.editing.datasets import file_image, inside
 from evals.editing.published import REASON_EDIT_FOLDERS, load_emu_edit, load_imagenhub, load_reason_edit
 
 
@@ -118,7 +118,7 @@ def test_what_is_no_parquet_or_lacks_a_column_is_refused(tmp_path):
     row = emu_row(0)
     del row["input_caption"]
     write(tmp_path / "x.parquet", [row])
-    with pytest.raises(UserError, match="no column input_caption; it has hash"):
+    with pytest.raises(UserError, match="expected columns input_caption but it has only hash"):
         load_emu_edit(str(tmp_path), rows=1)
     with pytest.raises(UserError, match="no such file or folder; the hub has facebook/emu_edit_test_set"):
         load_emu_edit(str(tmp_path / "none"))
@@ -131,7 +131,7 @@ def test_a_broken_picture_is_that_cases_failure_only(tmp_path):
     write(tmp_path / "x.parquet", rows)
     cases = load_emu_edit(str(tmp_path / "x.parquet"), rows=3).cases
     assert cases[0].source.load().size == (8, 6)
-    with pytest.raises(ValueError, match=r"x\.parquet row 1 image: not a readable image"):
+    with pytest.raises(ValueError, match=r"x\.parquet row 1 image: Expected a whole picture but the file is damaged"):
         cases[1].source.load()
     with pytest.raises(ValueError, match="row 2: no picture in column image"):
         cases[2].source.load()
@@ -162,13 +162,10 @@ def test_no_name_leads_out_of_a_folder(tmp_path, name):
 def test_links_of_a_hubs_cache_are_followed(tmp_path):
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / "0a1b").write_bytes(encoded(6))
-    (tmp_path / "blobs" / "2c3d").write_bytes(b"\xef\xbb\xbf" + b'{"a": 1}')
     snapshot = tmp_path / "snapshots" / "c0ffee"
     snapshot.mkdir(parents=True)
     (snapshot / "own.png").symlink_to("../../blobs/0a1b")
-    (snapshot / "meta.json").symlink_to("../../blobs/2c3d")
     assert np.array_equal(np.asarray(file_image(snapshot, "own.png").load()), pixels(encoded(6)))
-    assert read_json(snapshot, "meta.json") == {"a": 1}, "which may begin with a BOM, too"
 
 
 # -------------------------------------------------------------------------------------------------------------- the hub

@@ -7,13 +7,13 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from evals.assets.training import clip_report, train_clip, trainer
+from evals.assets.training import clip_report, command, train_clip
 from evals.core.records import UserError
 from evals.core.vocabulary import CLASSES, COLORS
-from evals.core.weights import sha256
 from evals.embedders.clip import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip, load_icon_clip
 from evals.embedders.colors import TEMPLATES, classify_colors
 from evals.embedders.registry import make_embedder
+from got.util.files import sha256
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_contrast_is_least_for_matching_pairs():
 def test_every_weight_learns_from_the_losses():
     network, _, tokenizer = build_icon_clip()
     modules = torch.nn.ModuleDict({"clip": network, "pairs": torch.nn.Linear(128, len(train_clip.PAIRS), bias=False)})
-    losses = train_clip.losses(modules, train_clip.training_batch(64, tokenizer, np.random.default_rng(0)))
+    losses = train_clip.losses(modules, train_clip.training_batch(64, tokenizer, np.random.default_rng(0)), "cpu")
     assert set(losses) == {"scenes", "crops", "names"}
     sum(losses.values()).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in modules.parameters())
@@ -211,6 +211,6 @@ def test_the_embedded_clip_names_colors_of_flawless_crops():
 
 
 def test_the_embedded_clip_finds_captions_and_pictures():
-    recorded = json.loads(trainer.numbers_path(WEIGHTS).read_text())["retrieval"]
+    recorded = json.loads(command.numbers_path(WEIGHTS).read_text())["retrieval"]
     found = clip_report.retrieval(make_embedder("icon"), 200)
     assert min(found.values()) >= min(recorded.values()) - 0.08

@@ -9,7 +9,7 @@ from report_kit import write_lines, write_run
 from runner_kit import make_plan
 
 from evals import ablation
-from evals.core.records import Case, alike
+from evals.core.records import Case, Sample, Scored, alike
 from evals.geneval import scores as geneval_scores
 from evals.geneval.scores import Outcome
 from evals.harness.runner import run
@@ -25,7 +25,11 @@ def cases(*prompts):
 
 
 def summed(told, rights):
-    outcomes = [Outcome(case=case.id, correct=right) for case, each in zip(told, rights, strict=True) for right in each]
+    outcomes = [
+        Scored(sample=Sample(case=case, index=index, seed=0), observation={}, score=Outcome(correct=right))
+        for case, each in zip(told, rights, strict=True)
+        for index, right in enumerate(each)
+    ]
     return geneval_scores.summarize(told, outcomes, [], len(rights[0]))
 
 

@@ -1,19 +1,17 @@
 """Runs over folders of images made elsewhere: when they go on, whose prompts they take, and which tasks."""
 
-import dataclasses
 import json
 import os
 import shutil
 
 import pytest
 from folder_kit import CASE, CASES, put, tell
-from runner_kit import TOOLS, ArithmeticDetector, contents, lines, make_plan
+from runner_kit import TOOLS, ArithmeticDetector, contents, lines, make_plan, refusing
 
 from evals import emu_edit
 from evals.core.records import UserError
 from evals.geneval import prompts, suite
 from evals.harness import cli
-from evals.harness import plan as setup
 from evals.harness.runner import run
 
 # ------------------------------------------------------------------------------------------------------------- identity
@@ -33,9 +31,8 @@ class CountingDetector(ArithmeticDetector):
 def folder_plan(output, *words, detector=None):
     """A plan that draws from the folder itself, as the command line does."""
     plan = make_plan(output, *words, detector=detector)
-    command = cli.parse(suite.SUITE, ["--images-per-prompt", "2", *TOOLS, "--output", str(output), *words])
-    real = setup.make_plan(suite.SUITE, command, prepare=lambda: None)
-    return dataclasses.replace(plan, make_generator=real.make_generator)
+    del plan.generator
+    return plan
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +52,7 @@ def scored(drawn, tmp_path):
 
 
 def refuse_all(plan):
-    return dataclasses.replace(plan, make_generator=pytest.fail, make_tools=pytest.fail)
+    return refusing(plan, "generator", "tools")
 
 
 def test_times_places_and_ways_to_write_a_path_are_no_part_of_a_folders_identity(scored, monkeypatch, tmp_path):
@@ -124,27 +121,26 @@ def test_a_refused_command_leaves_a_run_with_changed_images_as_it_was(scored):
     put(sorted(images.glob("*/samples/0001.png"))[1], 77)
     before = whole(output)
 
-    def refuse():
+    def refuse(_):
         raise UserError("no such weights")
 
     class Blind(ArithmeticDetector):
         classes = frozenset({"dog"})
 
-    plan = folder_plan(output, *words)
     refused = [
         (folder_plan(output, *words, "--threshold", "0.5"), "other arguments .*threshold: 0.3 -> 0.5.*--from verdict"),
         (folder_plan(output, *words, "--embedder", "openclip:other"), "other arguments .*embedder"),
         (folder_plan(output, *words, "--seed", "3"), "other arguments .*seed"),
-        (dataclasses.replace(plan, make_tools=refuse), "no such weights"),
-        (dataclasses.replace(plan, make_generator=refuse), "no such weights"),
-        (dataclasses.replace(plan, machine=refuse), "no such weights"),
+        (refusing(folder_plan(output, *words), "tools", why=refuse), "no such weights"),
+        (refusing(folder_plan(output, *words), "generator", why=refuse), "no such weights"),
+        (refusing(folder_plan(output, *words), "machine", why=refuse), "no such weights"),
         (folder_plan(output, *words, detector=Blind()), "has no label for"),
     ]
     for other, message in refused:
         with pytest.raises(UserError, match=message):
             run(other)
         assert whole(output) == before
-    run(plan)
+    run(folder_plan(output, *words))
     assert whole(output) != before
 
 
@@ -209,7 +205,7 @@ def test_a_kill_in_the_middle_of_forgetting_changes_nothing(scored, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("evals.harness.runner._write_sources", die)
+        patch.setattr("evals.harness.runner._Run._write_sources", die)
         with pytest.raises(KeyboardInterrupt):
             run(folder_plan(output, *words))
     run(folder_plan(output, *words))
@@ -287,8 +283,7 @@ def test_a_folders_default_output_does_not_move_with_its_images(scored, monkeypa
     _, images, _ = scored
 
     def output(place):
-        command = cli.parse(suite.SUITE, ["--model", f"folder:{place}", *TOOLS])
-        return setup.make_plan(suite.SUITE, command, prepare=lambda: None).output
+        return cli.make_plan(suite.SUITE, ["--model", f"folder:{place}", *TOOLS]).output
 
     first = output(images)
     next(images.glob("*/samples/0000.png")).unlink()
@@ -435,8 +430,7 @@ def test_categories_of_edits_are_chosen_the_same_way(tmp_path):
     words = ["--model", "oracle", "--output", str(tmp_path)]
 
     def plan(*more):
-        command = cli.parse(emu_edit.SUITE, [*words, *more])
-        return setup.make_plan(emu_edit.SUITE, command, prepare=lambda: None)
+        return cli.make_plan(emu_edit.SUITE, [*words, *more])
 
     every = plan()
     tag = every.cases[-1].tag

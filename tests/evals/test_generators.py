@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from runner_kit import lines, make_plan
 
+from evals.core.options import flags_of
 from evals.core.records import Case, Sample, UserError, sample_seed
 from evals.generators import registry as generators
 from evals.generators.diffusers_pipeline import DiffusersGenerator
@@ -20,11 +21,13 @@ from evals.generators.options import GeneratorOptions
 from evals.generators.oracle import oracle_render
 from evals.generators.registry import GENERATORS
 from evals.harness.runner import run
+from evals.harness.settings import Settings
 from got.plan.chain import Chain
 from got.released.reference import ReferencePipeline
 
 PAIR = Case(id="00000", prompt="a photo of a red apple and a blue dog", tag="t", metadata={})
 OPTIONS = GeneratorOptions(
+    model="",
     argument="",
     checkpoint="mini",
     steps=2,
@@ -62,7 +65,7 @@ def assert_same_whatever_the_batch(generator, tolerance=0):
 
 # -------------------------------------------------------------------------------------------------------------- oracle
 def test_the_oracle_draws_what_is_asked_for():
-    generator = GENERATORS["oracle"](OPTIONS)
+    generator = GENERATORS["oracle"].build(OPTIONS)
     assert_same_whatever_the_batch(generator)
     for made in generator.generate(samples()):
         assert made.image.size == (128, 128)
@@ -85,7 +88,7 @@ def stable_diffusion(tmp_path_factory):
 
 
 def test_any_pipeline_of_diffusers_draws(stable_diffusion):
-    generator = GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(stable_diffusion)))
+    generator = GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(stable_diffusion)))
     assert_same_whatever_the_batch(generator, tolerance=1)
     assert all(made.chain is None for made in generator.generate(samples(1)))
 
@@ -94,11 +97,11 @@ def test_a_pipeline_whose_weights_are_a_pointer_says_so(stable_diffusion, tmp_pa
     copy = shutil.copytree(stable_diffusion, tmp_path / "copy")
     (copy / "vae/diffusion_pytorch_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(UserError, match=r"vae/diffusion_pytorch_model\.safetensors is a Git LFS pointer"):
-        GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(copy)))
+        GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(copy)))
 
 
 def test_a_diffusers_run_is_complete(stable_diffusion, tmp_path):
-    generator = GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(stable_diffusion)))
+    generator = GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(stable_diffusion)))
     words = ("--model", f"diffusers:{stable_diffusion}", "--limit", "2", "--steps", "2")
     run(make_plan(tmp_path / "run", *words, generator=generator))
     hashes = json.loads((tmp_path / "run/run.json").read_text())["identity"]["generate"]["weights_sha256"]
@@ -113,7 +116,7 @@ def test_a_diffusers_run_is_complete(stable_diffusion, tmp_path):
 def test_a_pipeline_that_is_not_there_is_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="cannot be loaded") as error:
-        GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(tmp_path / "empty")))
+        GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(tmp_path / "empty")))
     assert "\n" not in str(error.value)
 
 
@@ -129,7 +132,7 @@ def test_pickled_weights_are_not_loaded(stable_diffusion, tmp_path):
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()
     with pytest.raises(UserError, match="cannot be loaded"):
-        GENERATORS["diffusers"](dataclasses.replace(OPTIONS, argument=str(copy)))
+        GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(copy)))
 
 
 def test_a_picture_blanked_by_a_safety_checker_is_missing():
@@ -156,7 +159,7 @@ def got_options(folder, **changes):
 
 @pytest.fixture(scope="module")
 def got(tiny_got):
-    return GENERATORS["got"](got_options(tiny_got))
+    return GENERATORS["got"].build(got_options(tiny_got))
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +188,7 @@ def test_another_plan_than_its_own_is_drawn_as_given(got):
 
     oracle, moved, none = drawn("oracle"), drawn("jitter:0.2"), drawn("none")
     assert [made.chain for made in oracle] == [
-        made.chain for made in GENERATORS["oracle"](OPTIONS).generate(samples(2))
+        made.chain for made in GENERATORS["oracle"].build(OPTIONS).generate(samples(2))
     ]
     assert oracle[0].chain.count("apple <|box_start|>") == moved[0].chain.count("apple <|box_start|>") == 2
     assert oracle[0].chain != moved[0].chain == drawn("jitter:0.2")[0].chain
@@ -194,7 +197,7 @@ def test_another_plan_than_its_own_is_drawn_as_given(got):
 
 
 def test_got_draws_in_the_way_of_its_released_code(got, tiny_got):
-    theirs = GENERATORS["got"](got_options(tiny_got, reference_compat=True, chain="oracle"))
+    theirs = GENERATORS["got"].build(got_options(tiny_got, reference_compat=True, chain="oracle"))
     ours = GoTGenerator(got._pipe, dataclasses.replace(OPTIONS, chain="oracle"))
     assert type(theirs._pipe) is ReferencePipeline
     one, other = theirs.generate(samples(2)), ours.generate(samples(2))
@@ -205,7 +208,7 @@ def test_got_draws_in_the_way_of_its_released_code(got, tiny_got):
 
 def test_a_checkpoint_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"--checkpoint .*/nothing cannot be loaded: Expected mini, a folder or a hub"):
-        GENERATORS["got"](got_options(tmp_path / "nothing"))
+        GENERATORS["got"].build(got_options(tmp_path / "nothing"))
 
 
 # ------------------------------------------------------------------------------------------------------------ registry
@@ -217,12 +220,12 @@ def test_an_unknown_model_is_answered_with_the_known_ones(text):
         generators.parse_model(text)
 
 
-def test_every_generator_has_a_batch_size():
-    assert set(generators.BATCH_SIZES) == set(GENERATORS)
+def test_a_record_says_where_weights_lie(tmp_path):
+    assert GENERATORS["oracle"].weights("") is None
+    assert GENERATORS["diffusers"].weights(str(tmp_path)) == tmp_path
+    assert GENERATORS["got"].weights("mini").name == "mini"
 
 
-def test_weights_are_found_where_they_are(tmp_path):
-    assert generators.weights_place("oracle", "", "mini") is None
-    assert generators.weights_place("diffusers", "nobody/nothing", "mini") is None
-    assert generators.weights_place("diffusers", str(tmp_path), "mini") == tmp_path
-    assert generators.weights_place("got", "", "mini").name == "mini"
+def test_every_flag_that_a_record_heeds_is_one_that_not_all_models_heed():
+    some = {field.name for field, flag in flags_of(Settings) if flag.heeded_by == "model"}
+    assert set().union(*(GENERATORS[name].heeds for name in GENERATORS.names())) == some

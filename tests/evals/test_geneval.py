@@ -16,6 +16,7 @@ from evals.core.records import Case, Detection, UserError
 from evals.core.vocabulary import RELATIONS, TASKS
 from evals.geneval import prompts, suite
 from evals.geneval.suite import Options, verdict
+from evals.suite.objects import as_log, from_log
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "geneval_cases.jsonl.gz"
 MIRROR = {"left of": "right of", "right of": "left of", "above": "above", "below": "below"}
@@ -44,16 +45,24 @@ def _detections(items):
     return [Detection(name=d["cls"], score=d["score"], box_xyxy_px=tuple(d["box"]), color=d["color"]) for d in items]
 
 
+SHA256 = "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"
+"""Of the public ``evaluation_metadata.jsonl``, 553 lines."""
+
+
+def as_text(lines):
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
 # ------------------------------------------------------------------------------------------------------------ prompts
 def test_prompts_are_the_public_file():
     lines = prompts.generate()
     assert len(lines) == 553
-    assert hashlib.sha256(prompts.as_text(lines).encode()).hexdigest() == prompts.SHA256
+    assert hashlib.sha256(as_text(lines).encode()).hexdigest() == SHA256
     assert [line["tag"] for line in lines] == sorted((line["tag"] for line in lines), key=TASKS.index)
 
 
 def test_the_case_in_the_module_docstring_is_a_real_one():
-    line = prompts.as_text([prompts.generate()[188]])
+    line = as_text([prompts.generate()[188]])
     assert "``00188``" in suite.__doc__
     assert line.strip() in " ".join(suite.__doc__.split())
 
@@ -61,7 +70,7 @@ def test_the_case_in_the_module_docstring_is_a_real_one():
 def test_the_public_file_passes_as_own_prompts(tmp_path):
     lines = prompts.generate()
     path = tmp_path / "evaluation_metadata.jsonl"
-    path.write_text(prompts.as_text(lines))
+    path.write_text(as_text(lines))
     assert prompts.read(path) == lines
 
 
@@ -107,7 +116,7 @@ def test_a_bad_prompt_line_is_one_clear_error(tmp_path, line, parts):
 
 def test_keys_that_nobody_needs_are_kept_and_noted_once(tmp_path, capsys):
     lines = [{**GOOD, "index": number, "detailed_caption": "d", "seed": 1} for number in range(3)]
-    (tmp_path / "own").write_text(prompts.as_text(lines))
+    (tmp_path / "own").write_text(as_text(lines))
     assert prompts.read(tmp_path / "own") == lines
     noted = [line.removeprefix(f"note: --prompts {tmp_path}/own: ") for line in capsys.readouterr().err.splitlines()]
     assert noted == [
@@ -135,13 +144,13 @@ def test_a_prompt_of_another_case_is_noted_once_with_an_example(tmp_path, capsys
     "key", ["prompt_id", "prompt_en", "prompts", "Prompt", "tags", "tag_id", "includes", "included"]
 )
 def test_keys_like_one_that_is_there_are_no_misspellings(tmp_path, key):
-    (tmp_path / "own").write_text(prompts.as_text([{**GOOD, key: "x", "exclude": []}]))
+    (tmp_path / "own").write_text(as_text([{**GOOD, key: "x", "exclude": []}]))
     assert prompts.read(tmp_path / "own") == [{**GOOD, key: "x", "exclude": []}]
 
 
 @pytest.mark.parametrize("key", ["excludes", "Exclude", "exlude"])
 def test_keys_like_one_that_is_lacking_are_misspellings(tmp_path, key):
-    (tmp_path / "own").write_text(prompts.as_text([{**GOOD, key: []}]))
+    (tmp_path / "own").write_text(as_text([{**GOOD, key: []}]))
     with pytest.raises(UserError, match=f"line 1: the line has the key '{key}'; expected 'exclude'"):
         prompts.read(tmp_path / "own")
 
@@ -186,7 +195,7 @@ def test_cases_that_can_never_be_right_are_warned_of(tmp_path, capsys, line, fau
         )  # fmt: skip
 
     told = {"tag": "t", "prompt": "p", **{key: [item(*one) for one in items] for key, items in line.items()}}
-    (tmp_path / "own").write_text(prompts.as_text([GOOD, told]))
+    (tmp_path / "own").write_text(as_text([GOOD, told]))
     prompts.read(tmp_path / "own")
     noted = capsys.readouterr().err
     if fault is None:
@@ -350,6 +359,6 @@ def test_correct_means_no_reason(metadata, scene, options):
 
 @given(_metadata(), _scenes(), _options)
 def test_logging_and_reading_a_detection_changes_nothing(metadata, scene, options):
-    observation = json.loads(json.dumps({"detections": [suite._log(d, d.color) for d in scene]}))
-    here, there = (verdict(_case(metadata), found, options) for found in (scene, suite.logged(observation)))
+    observation = json.loads(json.dumps({"detections": as_log(scene)}))
+    here, there = (verdict(_case(metadata), found, options) for found in (scene, from_log(observation["detections"])))
     assert (here.correct, here.reason) == (there.correct, there.reason)

@@ -12,12 +12,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from evals.core.protocols import Tools
-from evals.core.records import Case, Detection, Sample, UserError
+from evals.core.records import Case, Detection, Drawn, Sample, UserError
 from evals.core.vocabulary import CLASSES, COLORS
-from evals.geneval import suite
+from evals.geneval import prompts, suite
 from evals.geneval.suite import SUITE
 from evals.harness import cli
 from evals.metrics import layout
+from evals.suite import objects
 from got import iconworld
 
 SIDE_PX = 60
@@ -78,12 +79,20 @@ def paint(**boxes):
 
 def tools(detector=None, embedder=None, oracle_render=None):
     return Tools(
-        detector=detector or PaintDetector(), embedder=embedder or PaintEmbedder(), oracle_render=oracle_render
+        detector=lambda: detector or PaintDetector(),
+        embedder=lambda: embedder or PaintEmbedder(),
+        oracle_render=oracle_render,
     )
 
 
 def arguments(*words):
-    return cli.build_parser(SUITE).parse_args(words)
+    return cli.parse(SUITE, words).options
+
+
+def observe(samples, images, chains, tools, options):
+    drawn = zip(samples, images, chains, strict=True)
+    batch = [Drawn(sample=sample, image=image, chain=chain) for sample, image, chain in drawn]
+    return SUITE.observe(batch, SUITE.prepare(tools, options), options)
 
 
 def case(tag, include, exclude=(), number=0):
@@ -111,7 +120,7 @@ def test_a_batch_costs_one_detection_and_one_colour_check():
     detector, embedder = PaintDetector(), PaintEmbedder()
     samples = [sample(RED_DOG), sample(DOG), sample(RED_DOG, 1)]
     images = [paint(red=(5, 5, 30, 30)), paint(red=(1, 1, 9, 9)), paint(red=(0, 0, 20, 20), blue=(30, 30, 40, 40))]
-    observations = SUITE.observe(samples, images, [None] * 3, tools(detector, embedder), arguments())
+    observations = observe(samples, images, [None] * 3, tools(detector, embedder), arguments())
     assert detector.calls == 1
     assert [len(batch) for batch in embedder.batches] == [2]
     assert [[(d["name"], d["color"]) for d in o["detections"]] for o in observations] == [
@@ -120,22 +129,22 @@ def test_a_batch_costs_one_detection_and_one_colour_check():
         [("dog", "red"), ("cat", None)],
     ]
     assert json.loads(json.dumps(observations)) == observations
-    verdicts = [SUITE.verdict(s.case, o, arguments()) for s, o in zip(samples, observations, strict=True)]
+    verdicts = [SUITE.score(s.case, o, arguments()) for s, o in zip(samples, observations, strict=True)]
     assert all(judged.correct for judged in verdicts)
 
 
 def test_no_colour_is_asked_where_no_prompt_names_one():
     embedder = PaintEmbedder()
-    SUITE.observe([sample(DOG)], [paint(red=(5, 5, 30, 30))], [None], tools(embedder=embedder), arguments())
+    observe([sample(DOG)], [paint(red=(5, 5, 30, 30))], [None], tools(embedder=embedder), arguments())
     assert embedder.batches == []
 
 
 def test_colours_are_known_for_any_threshold_tried_later():
-    observed = SUITE.observe(
+    observed = observe(
         [sample(RED_DOG)], [paint(red=(5, 5, 30, 30))], [None], tools(PaintDetector(score=0.1)), arguments()
     )
-    assert not SUITE.verdict(RED_DOG, observed[0], arguments()).correct
-    assert SUITE.verdict(RED_DOG, observed[0], arguments("--threshold", "0.06")).correct
+    assert not SUITE.score(RED_DOG, observed[0], arguments()).correct
+    assert SUITE.score(RED_DOG, observed[0], arguments("--threshold", "0.06")).correct
 
 
 def test_a_colour_that_was_not_named_is_asked_for_and_not_taken_for_a_wrong_one():
@@ -146,17 +155,17 @@ def test_a_colour_that_was_not_named_is_asked_for_and_not_taken_for_a_wrong_one(
         for score, box in ((0.9, (5, 5, 30, 30)), (0.8, (5, 5, 30, 29)), (0.7, (35, 35, 60, 60)))
     ]
     colored = [dataclasses.replace(dog, color=color) for dog, color in zip(dogs, ("red", "red", None), strict=True)]
-    seen = {"width": SIDE_PX, "height": SIDE_PX, "detections": [suite._log(dog, dog.color) for dog in colored]}
-    assert SUITE.verdict(two, seen, arguments()).correct
+    seen = {"width": SIDE_PX, "height": SIDE_PX, "detections": objects.as_log(colored), "plan": None}
+    assert SUITE.score(two, seen, arguments()).correct
     with pytest.raises(UserError, match="case 00000: a dog counts whose colour was not named"):
-        SUITE.verdict(two, seen, arguments("--max-overlap", "0.5"))
+        SUITE.score(two, seen, arguments("--max-overlap", "0.5"))
 
 
 def test_outside_its_mask_an_object_is_painted_grey():
     mask = np.zeros((SIDE_PX, SIDE_PX), dtype=bool)
     mask[10:20, 10:15] = True
     detection = Detection(name="dog", score=1.0, box_xyxy_px=(10.2, 9.8, 19.6, 20.4), mask=mask)
-    pixels = np.asarray(suite.crop(paint(red=(0, 0, SIDE_PX, SIDE_PX)), detection))
+    pixels = np.asarray(objects.crop(paint(red=(0, 0, SIDE_PX, SIDE_PX)), detection))
     assert pixels.shape == (10, 10, 3)
     assert (pixels[:, :5] == (255, 0, 0)).all()
     assert (pixels[:, 5:] == 0x99).all()
@@ -164,7 +173,7 @@ def test_outside_its_mask_an_object_is_painted_grey():
 
 def test_a_box_without_area_still_gives_a_crop():
     detection = Detection(name="dog", score=1.0, box_xyxy_px=(10.1, 10.1, 10.3, 10.2))
-    assert suite.crop(paint(), detection).size == (1, 1)
+    assert objects.crop(paint(), detection).size == (1, 1)
 
 
 def test_a_detector_that_hides_what_the_threshold_asks_for_is_refused():
@@ -186,15 +195,15 @@ def test_a_detector_that_hides_what_the_threshold_asks_for_is_refused():
 )
 def test_a_threshold_out_of_range_is_one_clear_error(words, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        SUITE.load_cases(arguments(*words))
+        arguments(*words)
 
 
 # ----------------------------------------------------------------------------------------------------- plan or drawing
 def traced(image, chain, oracle_render, of=CAT_LEFT_OF_DOG):
-    args = arguments()
-    observed = SUITE.observe([sample(of)], [image], [chain], tools(oracle_render=oracle_render), args)
+    options = arguments()
+    observed = observe([sample(of)], [image], [chain], tools(oracle_render=oracle_render), options)
     observation = json.loads(json.dumps(observed[0]))
-    return suite.trace(of, observation, suite.options_from(args)), observation
+    return SUITE.score(of, observation, options), observation
 
 
 def exact(chain, seed):
@@ -223,7 +232,7 @@ def test_exact_drawings_are_made_only_where_they_can_tell_something():
     right, wrong = exact("", 0), paint(blue=(0, 24, 12, 36))
     samples = [sample(CAT_LEFT_OF_DOG, index) for index in range(3)]
     detector = PaintDetector()
-    SUITE.observe(
+    observe(
         samples, [right, wrong, wrong], [GOOD_PLAN, GOOD_PLAN, ""], tools(detector, oracle_render=render), arguments()
     )
     assert drawn == [(GOOD_PLAN, 1)]
@@ -252,10 +261,10 @@ def test_the_words_are_those_of_the_icon_world():
 
 def test_flawless_chains_are_right_plans():
     """The whole grammar in use: prompt to scene to chain, and the chain read back as detections."""
-    args = arguments()
-    for of in SUITE.load_cases(args)[::6]:
+    options = arguments()
+    for of in prompts.cases(prompts.generate())[::6]:
         scene = iconworld.scene_from_include(of.metadata["include"], seed=7)
         planned = layout.parse_plan(iconworld.chain_text(scene))
         assert [(item.name, item.color) for item in planned] == [(item.name, item.color) for item in scene.objects]
-        judged = suite.verdict(of, layout.as_detections(planned, SIDE_PX, SIDE_PX), suite.options_from(args))
+        judged = suite.verdict(of, layout.as_detections(planned, SIDE_PX, SIDE_PX), options)
         assert judged.reason == ""

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from evals import geneval_reference
-from evals.core.records import Case, Sample
+from evals.core.records import Case, Sample, Scored
 from evals.core.vocabulary import TASKS
 from evals.geneval import scores as geneval_scores
 from evals.geneval import tables
@@ -19,10 +19,6 @@ from evals.geneval.scores import Outcome
 from evals.geneval.suite import SUITE
 from evals.harness import cli
 from evals.metrics.layout import LayoutFit
-
-
-def arguments(*words):
-    return cli.build_parser(SUITE).parse_args(words)
 
 
 def case(tag, include, exclude=(), number=0):
@@ -39,11 +35,15 @@ def sample(of, index=0):
     return Sample(case=of, index=index, seed=index)
 
 
+def outcome(of, *, index=0, **known):
+    return Scored(sample=sample(of, index), observation={}, score=Outcome(**known))
+
+
 # -------------------------------------------------------------------------------------------------------------- scores
 def two_tasks():
     cases = [case("single_object", [], number=0), case("single_object", [], number=1), case("counting", [], number=2)]
     rights = {"00000": [1, 1], "00001": [0, 1], "00002": [0, 0]}
-    return cases, [Outcome(case=name, correct=bool(right)) for name, group in rights.items() for right in group]
+    return cases, [outcome(of, correct=bool(right)) for of in cases for right in rights[of.id]]
 
 
 def test_the_overall_score_is_the_mean_of_the_tasks():
@@ -61,12 +61,12 @@ def test_the_overall_score_is_the_mean_of_the_tasks():
 def test_an_interval_of_null_has_its_reason():
     cases, _ = two_tasks()
     told = {"suite": "geneval", "world": "w", "model": "m", "detector": "d", "checkpoint": None, "reference": None}
-    said = geneval_scores.headline({**geneval_scores.summarize(cases, [], [], 2), **told})
+    said = SUITE.headline({**geneval_scores.summarize(cases, [], [], 2), **told})
     assert (said["interval_95"], said["no_interval"]) == ([None, None], "nothing was scored")
     fit = LayoutFit(ious=(0.5,), offsets=(0.1,))
-    outcomes = [Outcome(case="00000", correct=True, plan_correct=True, fit=fit)]
+    outcomes = [outcome(cases[0], correct=True, plan_correct=True, fit=fit)]
     scores = {**geneval_scores.summarize(cases, outcomes, [], 2), **told}
-    assert "no_interval" not in geneval_scores.headline(scores)
+    assert "no_interval" not in SUITE.headline(scores)
     console = Console(width=200, file=io.StringIO())
     console.print(*tables.tables(scores))
     shown = console.file.getvalue()
@@ -105,10 +105,10 @@ def test_the_faults_of_a_task_add_up_to_its_wrong_images():
     cases = [case("position", [], number=0)]
     fit = LayoutFit(ious=(1.0, 0.25), offsets=(0.0, 0.5))
     outcomes = [
-        Outcome(case="00000", correct=True, plan_correct=False, fit=fit),
-        Outcome(case="00000", correct=False, plan_correct=False, fit=fit),
-        Outcome(case="00000", correct=False, plan_correct=True, oracle_correct=True, fit=fit),
-        Outcome(case="00000", correct=False),
+        outcome(cases[0], correct=True, plan_correct=False, fit=fit),
+        outcome(cases[0], correct=False, plan_correct=False, fit=fit),
+        outcome(cases[0], correct=False, plan_correct=True, oracle_correct=True, fit=fit),
+        outcome(cases[0], correct=False),
     ]
     block = geneval_scores.summarize(cases, outcomes, [], 4)["tasks"]["position"]
     assert block["faults"] == {
@@ -134,10 +134,10 @@ def test_scores_are_the_same_every_time():
 def small_run(*words):
     """Twenty-four cases of all tasks with random pictures: what the runner would hand to the suite."""
     rng = np.random.default_rng(0)
-    args = arguments("--images-per-prompt", "2", *words)
-    every = SUITE.load_cases(args)
+    made = cli.make_plan(SUITE, ["--images-per-prompt", "2", *words])
+    every = made.cases
     cases = [c for tag in TASKS for c in [c for c in every if c.tag == tag][:4]]
-    observations, results = [], []
+    scored, results = [], []
     for number, of in enumerate(cases):
         for index in range(2):
             found = [
@@ -156,10 +156,10 @@ def small_run(*words):
             plan = {"objects": planned, "oracle": None} if number % 2 else None
             observation = {"case": of.id, "index": index, "width": 60, "height": 60, "detections": found, "plan": plan}
             filename = f"images/{of.id}/samples/{index:04d}.png"
-            judged = SUITE.verdict(of, observation, args)
-            results.append(SUITE.result(sample(of, index), filename, observation, judged))
-            observations.append(observation)
-    return results, SUITE.summarize(cases, results, observations, [], args)
+            score = SUITE.score(of, observation, made.options)
+            scored.append(Scored(sample=sample(of, index), observation=observation, score=score))
+            results.append(SUITE.result(scored[-1], filename))
+    return results, SUITE.summarize(cases, scored, [], made.options, made.context)
 
 
 def test_the_public_summary_prints_the_same_numbers(tmp_path):

@@ -1,5 +1,7 @@
 """A judge on this machine: a real Qwen2.5-VL, processor and weights on disk, of a size that fits a test."""
 
+import asyncio
+
 import pytest
 import torch
 from judge_kit import question
@@ -7,16 +9,19 @@ from PIL import Image
 from transformers import Qwen2_5_VLForConditionalGeneration
 from vlm_kit import build
 
+from evals.core.protocols import Tools
 from evals.core.records import UserError
-from evals.core.run_directory import png_bytes
-from evals.judges.backends import JudgeParams, TransformersBackend
 from evals.judges.protocols import make_protocol
-from evals.judges.vlm_judge import JudgeSettings, VlmJudge, make_judge
+from evals.judges.registry import JudgeOptions, make_judge
+from evals.judges.vlm_judge import VlmJudge
+from got.util.images import png_bytes
+from got.vlm.asker import AskSettings
+from got.vlm.clients import AskParams, TransformersBackend
 
 
 def test_a_local_model_judges_by_the_same_rules(tmp_path):
     folder = build(tmp_path / "judge-vl", '{"score": [7, 3]}')
-    judge = VlmJudge(make_protocol("viescore"), TransformersBackend(str(folder)), JudgeSettings())
+    judge = VlmJudge(make_protocol("viescore"), TransformersBackend(str(folder)), AskSettings())
     answers = judge.judge([question(seed=1), question(seed=2)])
     assert [answer.value for answer in answers] == [pytest.approx(0.3)] * 2
     assert judge.name.startswith("viescore@judge-vl-")
@@ -25,7 +30,7 @@ def test_a_local_model_judges_by_the_same_rules(tmp_path):
 
 def test_an_untrained_model_writes_nonsense_and_nonsense_is_missing(tmp_path):
     backend = TransformersBackend(str(build(tmp_path / "m")))
-    judge = VlmJudge(make_protocol("got"), backend, JudgeSettings(params=JudgeParams(max_tokens=12), attempts=2))
+    judge = VlmJudge(make_protocol("got"), backend, AskSettings(params=AskParams(max_tokens=12), attempts=2))
     (answer,) = judge.judge([question()])
     assert (answer.failure, answer.value, answer.calls) == ("unparsable", None, 2)
     assert all(answer.replies)
@@ -33,9 +38,9 @@ def test_an_untrained_model_writes_nonsense_and_nonsense_is_missing(tmp_path):
 
 def test_the_pictures_reach_the_model_in_their_order(tmp_path):
     backend = TransformersBackend(str(build(tmp_path / "m")))
-    params = JudgeParams(max_tokens=24)
+    params = AskParams(max_tokens=24)
     red, wide = (png_bytes(Image.new("RGB", size, color)) for size, color in (((28, 28), "red"), ((112, 56), "blue")))
-    replies = {name: backend.ask("x", files, params, None) for name, files in
+    replies = {name: asyncio.run(backend.ask("x", files, params, None)) for name, files in
                {"none": [], "red": [red], "both": [red, wide], "swapped": [wide, red]}.items()}  # fmt: skip
     tokens = {name: reply.tokens_in for name, reply in replies.items()}
     assert tokens["red"] - tokens["none"] == 3  # one patch and its two marks
@@ -55,11 +60,6 @@ def test_other_weights_are_another_judge(tmp_path):
 
 
 def test_what_cannot_be_loaded_is_one_line(tmp_path):
-    import argparse
-
-    from evals.judges import vlm_judge
-
-    parser = argparse.ArgumentParser()
-    vlm_judge.add_arguments(parser.add_argument_group("judge"))
+    tools = Tools(detector=pytest.fail, embedder=pytest.fail)
     with pytest.raises(UserError, match=r"hf:.* cannot be loaded"):
-        make_judge(f"hf:{tmp_path}", parser.parse_args([]))
+        make_judge(JudgeOptions(judge=f"hf:{tmp_path}"), tools)

@@ -13,7 +13,7 @@ GOOD = says('{"score": [8, 6], "reasoning": "the hat is there"}')
 @pytest.mark.parametrize("script", [[fails(500)], [fails(400, "what?")], [GOOD, fails(500)], [GOOD, GOOD, fails(429)]])
 def test_an_endpoint_that_does_not_answer_any_more_ends_the_run(script):
     with serve(*script) as endpoint:
-        with pytest.raises(UserError, match=r"the judge does not answer .*goes on when it does.*HTTP"):
+        with pytest.raises(UserError, match=r"the judge does not answer .*resumes when it does.*HTTP"):
             judge_at(endpoint, attempts=1, concurrency=1).judge([question(seed=i) for i in range(20)])
         assert len(endpoint.requests) - (len(script) - 1) in (8, 9)  # the next one may be under way
 

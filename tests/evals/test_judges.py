@@ -1,6 +1,5 @@
 """The judge's contract against a real HTTP server with scripted faults."""
 
-import argparse
 import base64
 import io
 import json
@@ -10,10 +9,16 @@ import pytest
 from judge_kit import KEY, Waits, fails, judge_at, question, says, serve
 from PIL import Image
 
+from evals.core import options as flags
+from evals.core.backends import ICON_WORLD, PHOTOGRAPHS
+from evals.core.protocols import Tools
 from evals.core.records import UserError
-from evals.judges import vlm_judge
-from evals.judges.backends import JudgeParams, OpenAIBackend
+from evals.judges import registry
 from evals.judges.protocols import make_protocol
+from evals.judges.vlm_judge import VlmJudge
+from got.util.cli import Parser
+from got.vlm.asker import AskSettings
+from got.vlm.clients import AskParams, OpenAIBackend
 
 GOOD = says('{"score": [8, 6], "reasoning": "the hat is there"}')
 
@@ -147,7 +152,7 @@ def test_the_same_question_is_asked_once_and_again_after_any_change(tmp_path):
         for count, other in enumerate(changed, 2):
             again.judge([other])
             assert len(endpoint.requests) == count
-        judge_at(endpoint, log=log, params=JudgeParams(temperature=0.5)).judge([question()])
+        judge_at(endpoint, log=log, params=AskParams(temperature=0.5)).judge([question()])
         judge_at(endpoint, "viescore", log=log).judge([question()])
         assert len(endpoint.requests) == 7
 
@@ -254,8 +259,8 @@ def test_a_judges_name_changes_with_model_protocol_and_prompt(tmp_path):
         for protocol in (make_protocol("got"), make_protocol("viescore"), make_protocol("got", own)):
             for model in ("a", "b"):
                 backend = OpenAIBackend(model, endpoint.url, KEY)
-                names.add(vlm_judge.VlmJudge(protocol, backend, vlm_judge.JudgeSettings()).name)
-        verbatim = vlm_judge.VlmJudge(make_protocol("got", own), backend, vlm_judge.JudgeSettings())
+                names.add(VlmJudge(protocol, backend, AskSettings()).name)
+        verbatim = VlmJudge(make_protocol("got", own), backend, AskSettings())
         verbatim.judge([question('add "x"')])
     assert len(names) == 6
     assert all("@" in name and "#" in name for name in names)
@@ -275,27 +280,31 @@ def test_a_prompt_that_does_not_fit_is_refused(tmp_path):
         make_protocol("elo")
 
 
-def arguments(*words):
-    parser = argparse.ArgumentParser()
-    vlm_judge.add_arguments(parser.add_argument_group("judge"))
-    return parser.parse_args(words)
+def given(judge, *words):
+    parser = Parser()
+    flags.add_flags(parser, registry.JudgeOptions, {"judge": parser.add_argument_group("judge")}, "judge")
+    return flags.read(registry.JudgeOptions, parser.parse_args(["--judge", judge, *map(str, words)]))
+
+
+def make(judge, *words):
+    return registry.make_judge(given(judge, *words), Tools(detector=pytest.fail, embedder=pytest.fail))
 
 
 def test_the_environment_alone_names_the_endpoint(monkeypatch, tmp_path):
     for name in ("JUDGE_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="set JUDGE_MODEL"):
-        vlm_judge.make_judge("openai", arguments())
+        make("openai")
     monkeypatch.setenv("JUDGE_MODEL", "judge-1")
     with pytest.raises(UserError, match="set OPENAI_API_KEY"):
-        vlm_judge.make_judge("openai", arguments())
+        make("openai")
     with serve(GOOD) as endpoint:
         monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
-        judge = vlm_judge.make_judge("openai", arguments("--judge-price", "2.5", "10"), tmp_path / "log.jsonl")
+        judge = make("openai", "--judge-price", "2.5", "10", "--judge-log", tmp_path / "log.jsonl")
         (answer,) = judge.judge([question()])
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         words = ("--judge-temperature", "none", "--judge-json")
-        vlm_judge.make_judge("openai", arguments(*words)).judge([question()])
+        make("openai", *words, "--judge-log", tmp_path / "other.jsonl").judge([question()])
     assert "temperature" not in endpoint.requests[1]
     assert endpoint.requests[1]["response_format"] == {"type": "json_object"}
     assert answer.usd == pytest.approx((1000 * 2.5 + 50 * 10) / 1e6)
@@ -306,10 +315,10 @@ def test_the_environment_alone_names_the_endpoint(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "words", "message"),
     [
-        ("gpt", (), "Expected a judge none, measured, openai, openai:MODEL or hf:PATH.ID but got 'gpt'"),
-        ("hf:", (), "but got 'hf:'"),
+        ("gpt", (), r"Expected a judge among none, measured, openai\[:MODEL\], hf:PATH\|ID but got 'gpt'"),
+        ("hf:", (), "Expected hf:PATH or hf:ID but got 'hf:'"),
         ("openai", ("--max-spend", "3"), "--max-spend needs --judge-price"),
-        ("openai", ("--judge-repeats", "0"), "expected 1 or more but got 0 and 4"),
+        ("openai", ("--judge-repeats", "0"), "expected a whole number from 1 up but got 0"),
         ("openai", ("--judge-max-failed", "2"), "expected a number from 0 to 1"),
         ("hf:x", ("--judge-repeats", "3"), "greedy"),
     ],
@@ -318,13 +327,9 @@ def test_a_wrong_set_up_is_one_line(spec, words, message, monkeypatch):
     monkeypatch.setenv("JUDGE_MODEL", "m")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     with pytest.raises(UserError, match=message):
-        vlm_judge.make_judge(spec, arguments(*words))
+        make(spec, *words)
     with pytest.raises(UserError, match=message):
-        vlm_judge.resolve(given(spec, *words))
-
-
-def given(judge, *words, detector="icon", data=None):
-    return argparse.Namespace(**vars(arguments(*words)), judge=judge, detector=detector, data=data)
+        registry.resolve(given(spec, *words), ICON_WORLD)
 
 
 @pytest.mark.parametrize("judge", ["none", "measured"])
@@ -333,18 +338,17 @@ def given(judge, *words, detector="icon", data=None):
 )
 def test_flags_are_checked_for_judges_that_are_not_asked_too(judge, words):
     with pytest.raises(UserError, match=words.split()[0]):
-        vlm_judge.resolve(given(judge, *words.split()))
+        registry.resolve(given(judge, *words.split()), ICON_WORLD)
 
 
 def test_what_measures_is_for_the_icon_world_and_a_model_must_be_named(monkeypatch):
-    for place in ({"data": "osunlp/MagicBrush"}, {"detector": "mask2former"}):
-        with pytest.raises(UserError, match="--judge measured is for the icon world"):
-            vlm_judge.resolve(given("measured", **place))
-    vlm_judge.resolve(args := given("measured"))
-    assert (args.judge_place, args.judge_prompts) == (None, None)
+    with pytest.raises(UserError, match="--judge measured is for the icon world"):
+        registry.resolve(given("measured"), PHOTOGRAPHS)
+    resolved = registry.resolve(given("measured"), ICON_WORLD)
+    assert (resolved.judge_place, resolved.judge_prompts) == (None, None)
     monkeypatch.delenv("JUDGE_MODEL", raising=False)
     with pytest.raises(UserError, match="set JUDGE_MODEL"):
-        vlm_judge.resolve(given("openai"))
+        registry.resolve(given("openai"), ICON_WORLD)
 
 
 @pytest.mark.parametrize("address", [None, "http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1/"])
@@ -352,9 +356,9 @@ def test_a_run_knows_its_endpoint_by_the_hash_that_the_log_goes_by(address, monk
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     if address:
         monkeypatch.setenv("OPENAI_BASE_URL", address)
-    vlm_judge.resolve(args := given("openai:m"))
-    assert args.judge_place == OpenAIBackend("m", address, KEY).secret_free_place
-    assert args.judge_prompts == make_protocol("got").prompt_hash
+    resolved = registry.resolve(given("openai:m"), PHOTOGRAPHS)
+    assert resolved.judge_place == OpenAIBackend("m", address, KEY).secret_free_place
+    assert resolved.judge_prompts == make_protocol("got").prompt_hash
 
 
 def test_shipped_prompts_ask_for_what_the_parser_reads():

@@ -95,8 +95,8 @@ def test_floor_and_ceiling():
     cases = icon_cases.multi_turn_set(24, 4).cases
     targets = [case.target.load() for case in cases]
     found = measured.measure(cases, targets, ["a chain"] * 24, make_detector("icon"), make_embedder("icon"))
-    lines = [{"measured": m, "truth": c.extra["truth"], "group": c.id} for m, c in zip(found, cases, strict=True)]
-    summed = measured.summarize(lines)
+    scores = [measured.score(measured.truth_of(case), seen) for seen, case in zip(found, cases, strict=True)]
+    summed = measured.summarize(scores, [case.id for case in cases])
     assert summed["plans_right"] is None, "the last of several plans says nothing of the others"
     assert summed["shares"]["both"]["target"] >= 0.9
     assert summed["shares"]["edit done"]["identity"] == 0

@@ -10,6 +10,7 @@ from PIL import Image
 from runner_kit import ArithmeticDetector
 
 from evals import ablation, judge_agreement
+from evals.core.backends import Backend
 from evals.detectors import registry as detectors
 from evals.geneval import suite as geneval
 from evals.harness import cli
@@ -29,7 +30,9 @@ class Raising(ArithmeticDetector):
 @pytest.fixture
 def detector(monkeypatch):
     """Registers a detector under the name ``own``."""
-    return lambda made: monkeypatch.setitem(detectors.DETECTORS, "own", lambda argument, device: made)
+    return lambda made: monkeypatch.setitem(
+        detectors.DETECTORS.records, "own", Backend(factory=lambda argument, device: made, embedder="openclip:none")
+    )
 
 
 def call(capsys, suite, *words):
@@ -62,7 +65,7 @@ def test_a_run_without_a_score_says_what_was_expected_and_found_whenever_it_is_p
     code, last, err = call(capsys, geneval.SUITE, *unscored[1])
     assert (code, last["overall"], last["images"], last["missing"]) == (1, None, 0, 1)
     assert err.startswith("geneval: nothing was scored: expected 1 images with a score, found none: 1 × generate: ")
-    assert "not a readable image" in err
+    assert "Expected a picture but the file is none that can be read" in err
     again = call(capsys, geneval.SUITE, "--output", unscored[0], "--from", "verdict")
     assert again[0] == 1
 
@@ -86,7 +89,7 @@ def test_one_score_is_enough(tmp_path, capsys):
 @pytest.mark.parametrize("name", EDITING)
 def test_an_editing_suite_without_a_picture_ends_with_1(name, tmp_path, capsys):
     suite = importlib.import_module(f"evals.{name}").SUITE
-    case = suite.load_cases(cli.parse(suite, []).args)[0].id
+    case = cli.make_plan(suite, []).cases[0].id
     folder = damaged(tmp_path / "images", f"{case}.png")
     code, last, err = call(capsys, suite, "--model", f"folder:{folder}", *ONE, "--output", tmp_path / "run")
     assert (code, last["images"]) == (1, 0)
@@ -121,7 +124,7 @@ def test_a_cell_of_an_ablation_without_a_score_is_named(tmp_path, capsys):
 
 def test_an_ablation_of_edits_without_a_picture_has_its_table(tmp_path, capsys):
     suite = importlib.import_module("evals.emu_edit").SUITE
-    case = suite.load_cases(cli.parse(suite, []).args)[0].id
+    case = cli.make_plan(suite, []).cases[0].id
     words = ["--suite", "emu_edit", "--axis", "seed=1,2", "--model", f"folder:{damaged(tmp_path / 'x', f'{case}.png')}"]
     code = ablation.main([*words, *ONE, "--output", str(tmp_path / "out")])
     out, err = capsys.readouterr()
@@ -187,7 +190,7 @@ def test_images_of_unknown_origin_have_no_default_detector(words, named, tmp_pat
     monkeypatch.chdir(tmp_path)
     code, last, err = call(capsys, geneval.SUITE, *words)
     assert (code, last) == (2, None)
-    assert err == f"geneval: error: {named} needs --detector, which looks at its images: {detectors.CHOICES}\n"
+    assert err == f"geneval: error: {named} needs --detector, which looks at its images: {detectors.choices()}\n"
     assert "mask2former" in err
     assert "icon" in err
     assert list(tmp_path.iterdir()) == []
@@ -294,7 +297,7 @@ def test_a_detector_that_can_judge_no_case_is_refused_in_any_case(detector, tmp_
 
 def test_an_edit_of_a_class_without_a_label_is_missing_too(detector, tmp_path, capsys):
     suite = importlib.import_module("evals.emu_edit").SUITE
-    cases = suite.load_cases(cli.parse(suite, []).args)
+    cases = cli.make_plan(suite, []).cases
     some = [suite.classes(case) for case in cases[:2]]
     assert some[1] - some[0]
 

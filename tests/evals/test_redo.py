@@ -1,18 +1,18 @@
 """Doing a stage of a run again: nothing is lost before the rest is known to work, nor by a kill at any moment."""
 
-import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-from runner_kit import contents, lines, make_plan
+from runner_kit import contents, lines, make_plan, refusing
 
 from evals import emu_edit
 from evals.core.records import UserError
 from evals.geneval import suite as geneval
 from evals.harness import cli
-from evals.harness import plan as setup
+from evals.harness.plan import Plan
 from evals.harness.runner import run
 
 SMALL = ("--limit", "6", "--batch-size", "5")
@@ -53,9 +53,9 @@ def refuse(*_):
 )
 def test_what_cannot_be_built_costs_no_result(finished, start, words, message):
     before = everything(finished)
-    command = cli.parse(geneval.SUITE, ["--device", "cpu", *words, "--from", start, "--output", str(finished)])
+    command = ["--device", "cpu", *words, "--from", start, "--output", str(finished)]
     with pytest.raises(UserError, match=message):
-        run(setup.make_plan(geneval.SUITE, command, prepare=lambda: None))
+        run(cli.make_plan(geneval.SUITE, command))
     assert everything(finished) == before
 
 
@@ -79,7 +79,7 @@ def test_a_suites_own_instruments_are_built_before_a_result_is_lost(edited, star
 def test_a_generator_that_cannot_be_built_costs_no_result(finished):
     before = everything(finished)
     with pytest.raises(UserError, match="it cannot be had"):
-        run(dataclasses.replace(make_plan(finished, "--from", "generate"), make_generator=refuse))
+        run(refusing(make_plan(finished, "--from", "generate"), "generator", why=refuse))
     assert everything(finished) == before
 
 
@@ -90,36 +90,47 @@ def test_an_unfinished_run_needs_its_generator_for_observing_again(finished, tmp
     (folder / "chains.jsonl").write_bytes((folder / "chains.jsonl").read_bytes()[:-9])
     before = contents(folder, ["observations.jsonl", "run.json"])
     with pytest.raises(UserError, match="it cannot be had"):
-        run(dataclasses.replace(make_plan(folder, "--from", "observe"), make_generator=refuse))
+        run(refusing(make_plan(folder, "--from", "observe"), "generator", why=refuse))
     assert contents(folder, ["observations.jsonl", "run.json"]) == before
 
 
 def test_a_verdict_that_cannot_be_given_costs_no_score(finished):
     before = everything(finished)
-    plan = make_plan(finished, "--from", "verdict", "--threshold", "0.9")
+
+    class Refuses(geneval.GenEval):
+        def score(self, case, observation, options):
+            refuse()
+
     with pytest.raises(UserError, match="it cannot be had"):
-        run(dataclasses.replace(plan, suite=dataclasses.replace(plan.suite, verdict=refuse)))
+        run(make_plan(finished, "--from", "verdict", "--threshold", "0.9", suite=Refuses()))
     assert everything(finished) == before
 
 
 def test_what_was_tried_out_is_what_is_used(tmp_path):
     run(make_plan(tmp_path / "run", *SMALL))
-    plan = make_plan(tmp_path / "run", "--from", "generate")
     asked = []
 
-    def counted(name):
-        make = getattr(plan, name)
+    class Counts(geneval.GenEval):
+        def prepare(self, tools, options):
+            asked.append("prepare")
+            return super().prepare(tools, options)
 
-        def call():
-            asked.append(name)
-            return make()
+    class Counting(Plan):
+        @functools.cached_property
+        def generator(self):
+            asked.append("generator")
+            return made.generator
 
-        return call
+        @functools.cached_property
+        def tools(self):
+            asked.append("tools")
+            return made.tools
 
-    names = ("machine", "make_generator", "make_tools")
-    suite = dataclasses.replace(plan.suite, prepare=lambda tools, args: asked.append("prepare"))
-    run(dataclasses.replace(plan, suite=suite, **{name: counted(name) for name in names}))
-    assert sorted(asked) == [*sorted(names), "prepare"]
+    made = make_plan(tmp_path / "run", "--from", "generate", suite=Counts())
+    plan = Counting(made.spec, made.suite)
+    plan.machine = made.machine
+    run(plan)
+    assert sorted(asked) == ["generator", "prepare", "tools"]
 
 
 # ---------------------------------------------------------------------------------------------------------------- kill
@@ -133,7 +144,7 @@ def run_until(monkeypatch, count, plan):
 
     def mortal(real):
         def call(path, *arguments, **options):
-            if path.suffix in (".json", ".jsonl", ".tmp"):
+            if path.suffix in (".json", ".jsonl", ".part"):
                 left[0] -= 1
                 if left[0] == -1:
                     raise Killed
@@ -158,7 +169,7 @@ def test_a_kill_while_old_results_are_taken_away_loses_no_more_than_was_to_be_re
     run_until(monkeypatch, count, make_plan(folder, "--from", start))
     plan = make_plan(folder, *SMALL)
     if start != "generate":
-        plan = dataclasses.replace(plan, make_generator=pytest.fail)
+        plan = refusing(plan, "generator")
     run(plan)
     assert contents(folder) == contents(finished)
     assert "clearing" not in json.loads((folder / "run.json").read_text())
@@ -191,7 +202,7 @@ def test_what_stands_needs_no_weights_and_keeps_their_name(tmp_path, start):
     run(make_plan(tmp_path / "run", *words))
     before = contents(tmp_path / "run")
     weights.unlink()
-    run(dataclasses.replace(make_plan(tmp_path / "run", *words, "--from", start), make_generator=pytest.fail))
+    run(refusing(make_plan(tmp_path / "run", *words, "--from", start), "generator"))
     assert contents(tmp_path / "run") == before
     identity = json.loads((tmp_path / "run" / "run.json").read_text())["identity"]
     assert set(identity["generate"]["weights_sha256"]) == {"unet.safetensors"}

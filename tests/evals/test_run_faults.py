@@ -1,7 +1,7 @@
 """The run directory under every fault that a long run meets: kill, interrupt, full disk, damage, other processes."""
 
-import dataclasses
 import errno
+import fcntl
 import functools
 import os
 import resource
@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from runner_kit import LOGS, contents, lines, make_plan, plan_like_reference
+from runner_kit import LOGS, contents, lines, make_plan, plan_like_reference, refusing
 
-from evals.core import run_directory
 from evals.core.records import UserError
 from evals.geneval import suite
 from evals.harness import cli
 from evals.harness.runner import run
+from got.util import files
 
 KIT = Path(__file__).parents[1] / "kits" / "runner_kit.py"
 
@@ -63,7 +63,7 @@ def test_kill_9_then_the_same_command_gives_the_same_bytes(reference, tmp_path, 
     assert not (folder / "scores.json").exists()
     run(plan_like_reference(folder))
     assert contents(folder) == contents(reference)
-    assert not list(folder.rglob("*.tmp"))
+    assert not list(folder.rglob("*.part"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -159,7 +159,7 @@ def test_a_damaged_run_json_is_not_overwritten(tmp_path, text):
 
 def test_a_run_json_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "run.json").mkdir()
-    with pytest.raises(UserError, match=r"run\.json cannot be read: Is a directory"):
+    with pytest.raises(UserError, match=r"Cannot read .*run\.json: Is a directory"):
         run(make_plan(tmp_path))
 
 
@@ -178,7 +178,7 @@ def test_scores_that_cannot_be_read_are_summed_up_again(reference, tmp_path, tex
     folder = tmp_path / "run"
     run(plan_like_reference(folder))
     (folder / "scores.json").write_text(text)
-    run(dataclasses.replace(plan_like_reference(folder), make_generator=pytest.fail, make_tools=pytest.fail))
+    run(refusing(plan_like_reference(folder), "generator", "tools"))
     assert contents(folder) == contents(reference)
 
 
@@ -186,7 +186,7 @@ def test_only_a_lock_that_is_held_is_called_in_use(tmp_path, monkeypatch):
     def no_locks(handle, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(run_directory.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(UserError, match="cannot be locked: No locks available"):
         run(make_plan(tmp_path / "run"))
 
@@ -199,7 +199,7 @@ def test_redoing_needs_a_run(tmp_path):
 # ---------------------------------------------------------------------------------------------------------- the disk
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(reference, tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    real, left = run_directory.os.fsync, [3]
+    real, left = os.fsync, [3]
 
     def fsync(handle):
         left[0] -= 1
@@ -208,11 +208,11 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(reference, tmp_path, 
         real(handle)
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_directory.os, "fsync", fsync)
+        patched.setattr(os, "fsync", fsync)
         with pytest.raises(UserError, match=r"disk full while writing .*\.jsonl; free some space"):
             run(plan_like_reference(folder))
     # What could not be kept for sure was taken back: every line left is whole.
-    assert all(not run_directory.read_lines(folder / name)[1] for name in LOGS[1:3])
+    assert all(not files.read_lines(folder / name)[1] for name in LOGS[1:3])
     run(plan_like_reference(folder))
     assert contents(folder) == contents(reference)
 
@@ -221,11 +221,11 @@ def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("place", ["fsync", "pwrite"])
+@pytest.mark.parametrize("place", ["fsync", "write"])
 def test_a_disk_that_is_full_from_the_start_bars_no_directory(reference, tmp_path, monkeypatch, place):
     folder = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(run_directory.os, place, full)
+        patched.setattr(os, place, full)
         with pytest.raises(UserError, match="disk full while writing"):
             run(plan_like_reference(folder))
     run(plan_like_reference(folder))
@@ -244,7 +244,7 @@ def test_a_file_size_limit_of_the_system_is_met_in_one_line(tmp_path):
     )
     assert done.returncode == 2
     assert "error: disk full while writing" in done.stderr.splitlines()[-1]
-    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert not list((tmp_path / "run").rglob("*.part"))
 
 
 def test_an_unwritable_place_is_one_line(tmp_path):
@@ -254,5 +254,5 @@ def test_an_unwritable_place_is_one_line(tmp_path):
 
 
 def test_other_errors_of_the_system_are_not_called_a_full_disk(tmp_path):
-    with pytest.raises(OSError, match="loop"), run_directory.clear_disk_errors(tmp_path):
+    with pytest.raises(OSError, match="loop"), files.clear_disk_errors(tmp_path):
         raise OSError(errno.ELOOP, "loop")

@@ -1,21 +1,19 @@
 """The run directory: what a run leaves, which samples fail, and how a stage is done again."""
 
-import argparse
-import dataclasses
 import hashlib
 import json
 
 import pytest
 from PIL import Image
-from runner_kit import LOGS, ArithmeticDetector, contents, lines, make_plan, plan_like_reference
+from runner_kit import LOGS, ArithmeticDetector, contents, lines, make_plan, plan_like_reference, refusing, worker_of
 
-from evals.core import progress, run_directory
 from evals.core.records import Case, Generated, Sample, UserError
 from evals.generators.oracle import OracleGenerator
-from evals.geneval import suite
+from evals.geneval import prompts, suite
 from evals.harness import worker
 from evals.harness.plan import spread
 from evals.harness.runner import run
+from got.util import images, progress
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def test_a_run_leaves_the_whole_directory(reference):
         assert json.loads((folder / "metadata.jsonl").read_text())["prompt"] == line["prompt"]
         assert (folder / "grid.png").is_file()
     assert {path.stem for path in (reference / "sheets").iterdir()} == {line["tag"] for line in results}
-    assert not list(reference.rglob("*.tmp"))
+    assert not list(reference.rglob("*.part"))
 
 
 def test_run_json_says_what_was_given_resolved_and_used(tmp_path):
@@ -72,7 +70,7 @@ def test_batch_size_does_not_change_a_byte(reference, tmp_path):
 def test_a_finished_run_is_only_read(reference):
     before = {path: path.stat().st_mtime_ns for path in reference.rglob("*") if path.is_file() and path.name != ".lock"}
     plan = plan_like_reference(reference)
-    broken = dataclasses.replace(plan, make_generator=pytest.fail, make_tools=pytest.fail, machine=pytest.fail)
+    broken = refusing(plan, "generator", "tools", "machine")
     scores = run(broken)
     assert scores == json.loads((reference / "scores.json").read_text())
     assert before == {path: path.stat().st_mtime_ns for path in before}
@@ -80,7 +78,7 @@ def test_a_finished_run_is_only_read(reference):
 
 @pytest.mark.parametrize("limit", [1, 5, 6, 60, 552, 553, 1000, None])
 def test_a_limit_covers_the_tasks_evenly(limit):
-    cases = suite.load_cases(argparse.Namespace(prompts=None, **dataclasses.asdict(suite.Options())))
+    cases = prompts.cases(prompts.generate())
     kept = spread(cases, limit)
     assert len(kept) == min(limit or 553, 553)
     assert kept == sorted(kept, key=lambda case: case.id)
@@ -132,7 +130,7 @@ class FaultyDetector(ArithmeticDetector):
         self.bad = bad
 
     def detect(self, images):
-        if any(hashlib.sha256(run_directory.png_bytes(image)).hexdigest() == self.bad for image in images):
+        if any(hashlib.sha256(images.png_bytes(image)).hexdigest() == self.bad for image in images):
             raise ValueError("cannot look at this")
         return super().detect(images)
 
@@ -161,30 +159,30 @@ def test_a_generator_that_never_works_stops_the_run_and_leaves_nothing(tmp_path)
 
 def test_an_image_of_any_mode_is_observed_as_it_is_stored():
     for mode in ("L", "RGBA", "P", "I;16", "CMYK", "1"):
-        assert worker.upright_rgb(Image.new(mode, (4, 4))).mode == "RGB"
+        assert images.as_rgb(Image.new(mode, (4, 4))).mode == "RGB"
     grey = Image.new("I;16", (1, 1), 65535 // 2)
-    assert worker.upright_rgb(grey).getpixel((0, 0)) == (127, 127, 127)
+    assert images.as_rgb(grey).getpixel((0, 0)) == (127, 127, 127)
 
 
 def test_exif_orientation_is_applied():
     image = Image.new("RGB", (4, 2))
     image.getexif()[0x0112] = 6
-    assert worker.upright_rgb(image).size == (2, 4)
+    assert images.as_rgb(image).size == (2, 4)
 
 
-class Stub:
+class NotJson(suite.GenEval):
     """A suite's observe that returns what JSON cannot hold."""
 
-    classes = staticmethod(lambda case: frozenset())
+    def classes(self, case):
+        return frozenset()
 
-    @staticmethod
-    def observe(samples, images, chains, tools, args):
-        return [{"value": float("nan")} for _ in samples]
+    def observe(self, batch, tools, options):
+        return [{"value": float("nan")} for _ in batch]
 
 
 def test_nan_never_reaches_the_log():
     case = Case(id="0", prompt="", tag="t", metadata={"include": [{"class": "dog", "count": 1}]})
-    made = worker.Worker(OracleGenerator(), None, Stub, None, recorded=False)([Sample(case=case, index=0, seed=1)])
+    made = worker_of(OracleGenerator(), NotJson())([Sample(case=case, index=0, seed=1)])
     assert made[0].observation.stage == "observe"
     assert "JSON" in made[0].observation.error
 
@@ -204,7 +202,7 @@ def test_from_verdict_judges_again_without_tools_and_keeps_the_other_arguments(t
     run(plan_like_reference(folder))
     before = lines(folder / "results.jsonl")
     plan = make_plan(folder, "--from", "verdict", "--threshold", "0.9")
-    run(dataclasses.replace(plan, make_generator=pytest.fail, make_tools=pytest.fail, machine=pytest.fail))
+    run(refusing(plan, "generator", "tools", "machine"))
     after = lines(folder / "results.jsonl")
     assert len(after) == len(before) == 24
     assert sum(len(json.loads(line["details"])["person"]) for line in after) == 24
@@ -218,7 +216,7 @@ def test_from_observe_looks_again_and_records_damaged_and_missing_images(tmp_pat
     (folder / whole[0]["filename"]).write_bytes(b"not a picture")
     (folder / whole[9]["filename"]).unlink()
     Image.new("RGB", (64, 64)).save(folder / whole[20]["filename"])
-    run(dataclasses.replace(make_plan(folder, "--from", "observe"), make_generator=pytest.fail))
+    run(refusing(make_plan(folder, "--from", "observe"), "generator"))
     failures = lines(folder / "failures.jsonl")
     assert [(f["stage"], f["error"].split(": ", 1)[1]) for f in failures] == [
         ("observe", "damaged or changed since it was drawn"),
@@ -233,7 +231,8 @@ def test_a_run_that_goes_on_with_other_code_says_so_and_keeps_it_on_record(refer
     run(plan_like_reference(folder))
     (folder / "scores.json").unlink()
     (folder / "observations.jsonl").write_bytes((folder / "observations.jsonl").read_bytes()[:-9])
-    other = dataclasses.replace(plan_like_reference(folder), machine=lambda: {"device": "cpu", "code_sha256": "b"})
+    other = plan_like_reference(folder)
+    other.machine = {"device": "cpu", "code_sha256": "b"}
     capsys.readouterr()
     run(other)
     assert 'warning: this run began elsewhere (code_sha256: null -> "b")' in capsys.readouterr().err
@@ -285,7 +284,7 @@ def test_an_unfinished_run_is_drawn_to_its_end_by_from_observe(reference, tmp_pa
 
 # ------------------------------------------------------------------------------------------------------------ progress
 def test_progress_without_a_terminal_speaks_seldom(capsys):
-    with progress.Progress(100, done=40) as bar:
+    with progress.Progress("images", 100, done=40) as bar:
         for _ in range(60):
             bar.advance(1, 0)
     err = capsys.readouterr().err.splitlines()
@@ -295,7 +294,7 @@ def test_progress_without_a_terminal_speaks_seldom(capsys):
 
 
 def test_progress_tells_failures_and_time_left():
-    bar = progress.Progress(10)
+    bar = progress.Progress("images", 10)
     bar.advance(5, 2)
     assert "5/10 images" in bar.line()
     assert "left, 2 failed" in bar.line()
@@ -316,7 +315,7 @@ def test_progress_on_a_terminal_shows_a_bar():
             pass
 
     terminal = Terminal()
-    with progress.Progress(3, stream=terminal) as bar:
+    with progress.Progress("images", 3, stream=terminal) as bar:
         bar.advance(3, 1)
     assert "3/3" in terminal.text
     assert "1 failed" in terminal.text
@@ -330,5 +329,5 @@ def test_an_image_that_was_not_made_needs_a_reason():
             return [Generated(image=None) for _ in samples]
 
     case = Case(id="0", prompt="", tag="t", metadata={})
-    (outcome,) = worker.Worker(Silent(), None, Stub, None, recorded=False)([Sample(case=case, index=0, seed=1)])
+    (outcome,) = worker_of(Silent())([Sample(case=case, index=0, seed=1)])
     assert outcome.observation == worker.Failed(stage="generate", error="no image and no reason given")

@@ -5,35 +5,44 @@ import dataclasses
 import pytest
 from PIL import Image
 
+from evals.core.backends import PHOTOGRAPHS
+from evals.core.options import CASES, option
 from evals.core.records import UserError
+from evals.embedders.registry import ICON_EMBEDDER, PHOTO_EMBEDDER
 from evals.geneval import suite
 from evals.harness import cli
-from evals.harness import plan as setup
 
 
-def add_arguments(group):
-    suite.SUITE.add_arguments(group)
-    group.add_argument("--data")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(suite.Options):
+    data: str | None = option(None, "a published set", stage=CASES)
 
 
-SUITE = dataclasses.replace(suite.SUITE, add_arguments=add_arguments)
-"""As the editing suites are: --data names a published set, which is of photographs."""
+class OfPhotographs(suite.GenEval):
+    """As the editing suites are: --data names a published set, which is of photographs."""
+
+    options = Options
+
+    def detects(self, options):
+        return options.data is None
+
+    def shows(self, options):
+        return options.data and PHOTOGRAPHS
 
 
 def plan_of(*words):
-    command = cli.parse(SUITE, ["--model", "oracle", "--limit", "1", "--device", "cpu", *map(str, words)])
-    return setup.make_plan(SUITE, command, prepare=lambda: None)
+    return cli.make_plan(OfPhotographs(), ["--model", "oracle", "--limit", "1", "--device", "cpu", *map(str, words)])
 
 
 # --------------------------------------------------------------------------------------------------------------- worlds
 def test_a_published_set_is_measured_as_photographs_whatever_the_detector():
     plan = plan_of("--data", "owner/set")
-    assert plan.args.embedder == setup.PHOTO_EMBEDDER
+    assert plan.settings.embedder == PHOTO_EMBEDDER
     assert "detector" not in plan.identity["observe"]
     assert plan.identity["observe"]["weights_sha256"] == {}
-    assert plan.make_tools().oracle_render is None
+    assert plan.tools.oracle_render is None
     icons = plan_of()
-    assert icons.args.embedder == setup.ICON_EMBEDDER
+    assert icons.settings.embedder == ICON_EMBEDDER
     assert icons.identity["observe"]["detector"] == "icon"
     assert {name.partition("/")[0] for name in icons.identity["observe"]["weights_sha256"]} == {"detector", "embedder"}
 
@@ -41,12 +50,11 @@ def test_a_published_set_is_measured_as_photographs_whatever_the_detector():
 def test_the_detector_of_a_published_set_is_built_when_it_is_asked(tmp_path):
     missing = f"icon:{tmp_path}/nowhere.safetensors"
     with pytest.raises(UserError):
-        plan_of("--detector", missing).make_tools()
-    tools = plan_of("--data", "owner/set", "--detector", missing).make_tools()
-    assert tools.detector.name == missing
+        _ = plan_of("--detector", missing).tools
+    tools = plan_of("--data", "owner/set", "--detector", missing).tools
     with pytest.raises(UserError):
-        tools.detector.detect([Image.new("RGB", (8, 8))])
-    tools = plan_of("--data", "owner/set", "--detector", "icon").make_tools()
+        _ = tools.detector
+    tools = plan_of("--data", "owner/set", "--detector", "icon").tools
     assert 0 < tools.detector.min_score < 1
     assert len(tools.detector.detect([Image.new("RGB", (64, 64))])) == 1
 

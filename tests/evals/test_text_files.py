@@ -11,8 +11,8 @@ from evals import ablation, judge_agreement
 from evals.editing import published
 from evals.judges import protocols
 from got.cli import inputs
-from got.cli.parser import CommandError
-from got.util import cli
+from got.util import files
+from got.util.errors import UserError
 from reports import compare, speed
 
 BOM = b"\xef\xbb\xbf"
@@ -60,7 +60,7 @@ def test_a_baseline_and_measured_speed(tmp_path):
 
 
 def test_json_of_a_model(tmp_path):
-    assert cli.read_object(put(tmp_path / "config.json", '{"a": 1}'), ValueError) == {"a": 1}
+    assert files.read_object(put(tmp_path / "config.json", '{"a": 1}'), ValueError) == {"a": 1}
 
 
 def test_prompts_to_draw(tmp_path, monkeypatch, capsys):
@@ -72,7 +72,7 @@ def test_prompts_to_draw(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == f"note: {path}: keys that are not used: 'include', 'index', 'tag'\n"
     monkeypatch.setattr("sys.stdin", io.StringIO("\ufeff" + text))
     assert inputs._read_prompts("-") == wanted
-    with pytest.raises(CommandError, match="expected chain, prompt, seed but got 'Prompts'"):
+    with pytest.raises(UserError, match="expected chain, prompt, seed but got 'Prompts'"):
         inputs._read_prompts(str(put(tmp_path / "q.jsonl", '{"prompt": "a", "Prompts": "b"}')))
 
 

@@ -25,7 +25,7 @@ from annotate_kit import (
 from judge_kit import fails, says, serve
 
 from got.data import storage
-from got.data.annotate.asker import prompts_hash
+from got.data.annotate.prompts import prompts_hash
 from got.iconworld import parse_phrase
 from got.plan.chain import MASK_COLORS, Chain
 from got.vlm.clients import SetupError

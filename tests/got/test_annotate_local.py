@@ -1,6 +1,5 @@
 """Annotation by a model in this process: a real Qwen2.5-VL that is made to give one reply to everything."""
 
-import argparse
 import json
 
 import pytest
@@ -10,8 +9,9 @@ from vlm_kit import build
 
 from got.data import storage
 from got.data.annotate import command
-from got.data.annotate.asker import prompts_hash
+from got.data.annotate.prompts import prompts_hash
 from got.plan.chain import Chain
+from got.util.cli import Parser
 from got.vlm.clients import SetupError, model_name
 
 REPLY = json.dumps({
@@ -22,7 +22,7 @@ REPLY = json.dumps({
 
 
 def annotate(place, output, model, *words):
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     command.add_arguments(parser.add_subparsers())
     # The test's processor takes 28 * 28 * 16 pixels at most, and would shrink larger pictures.
     given = ["annotate", str(place), "--output", str(output), "--model", f"hf:{model}", "--boxes", "pixels"]

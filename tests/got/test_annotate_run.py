@@ -14,9 +14,10 @@ from PIL import Image
 
 from got.data import storage
 from got.data.__main__ import main
-from got.data.annotate.asker import PROMPTS, STAGES
 from got.data.annotate.command import examples_of, run
+from got.data.annotate.prompts import PROMPTS, STAGES
 from got.data.records import DataError
+from got.util.errors import UserError
 from got.vlm.clients import SetupError
 
 
@@ -150,7 +151,7 @@ def test_an_output_belongs_to_one_model_and_one_convention(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--concurrency", "0"), "--concurrency: expected 1 or more but got 0"),
+        (("--concurrency", "0"), "--concurrency: expected a whole number from 1 up but got 0"),
         (("--max-spend", "3"), "--max-spend needs --price"),
         (("--output", "in/out"), "--output: expected a folder outside in but got in/out"),
     ],
@@ -158,20 +159,19 @@ def test_an_output_belongs_to_one_model_and_one_convention(tmp_path):
 def test_a_wrong_set_up_is_one_line(tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
-    with serve(fails(500)) as endpoint, pytest.raises(DataError, match=re.escape(message)):
+    with serve(fails(500)) as endpoint, pytest.raises((UserError, DataError), match=re.escape(message)):
         annotate("in", "out", endpoint, *FAST, *words)
 
 
-def test_the_convention_of_boxes_has_no_default_and_an_endpoint_must_be_named(tmp_path, monkeypatch, capsys):
+def test_the_convention_of_boxes_has_no_default_and_an_endpoint_must_be_named(tmp_path, monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     with serve(fails(500)) as endpoint:
-        with pytest.raises(SystemExit):
+        with pytest.raises(UserError, match="the following arguments are required: --boxes"):
             arguments("in", "out", endpoint)
-        assert "the following arguments are required: --boxes" in capsys.readouterr().err
         nowhere = arguments(tmp_path, tmp_path.with_name("out"), endpoint, *FAST)
     nowhere.endpoint = None
-    with pytest.raises(SetupError, match="--endpoint: expected an address, or OPENAI_API_KEY"):
+    with pytest.raises(SetupError, match="set OPENAI_API_KEY, or OPENAI_BASE_URL"):
         run(nowhere)
 
 

@@ -41,7 +41,7 @@ def test_reads_text_boxes_and_colors():
 
 @given(st.lists(st.tuples(prose, regions), max_size=6), prose)
 def test_written_chains_are_read_back_exactly(parts, tail):
-    chain = Chain.compose([piece for pair in parts for piece in pair] + [tail])
+    chain = Chain.parse("".join(f"{prose}{region}" for prose, region in parts) + tail)
     assert [(r.box_1000, r.color) for r in chain.regions] == [(r.box_1000, r.color) for _, r in parts]
     assert all(r.text.endswith(written.text) for r, (_, written) in zip(chain.regions, parts, strict=True))
     assert chain.warnings == ()

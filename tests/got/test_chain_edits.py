@@ -250,7 +250,7 @@ def test_a_name_that_is_none_is_refused(name):
 
 def test_hand_written_regions_compose_into_a_chain_that_can_be_changed():
     dog = Region(text="a dog", box_1000=BOX, color="red")
-    assert plain(Chain.compose(["a park with ", dog]).add("a cat", BOX)) == "a park with a dog [red] and a cat [green]"
+    assert plain(Chain.parse(f"a park with {dog}").add("a cat", BOX)) == "a park with a dog [red] and a cat [green]"
 
 
 def test_a_caption_names_what_the_plan_holds():

@@ -46,12 +46,12 @@ def test_bad_lines_and_texts_that_no_file_takes_are_listed_and_the_rest_is_kept(
     assert [
         word in line
         for word, line in zip(
-            ("line 2: not JSON", "line 3: expected an object", "rows.jsonl line 4"), listed, strict=True
+            ("line 2 is not valid JSON", "Expected a JSON object in", "rows.jsonl line 4"), listed, strict=True
         )
     ] == [True] * 3
     code, _, err = imported([row(0), cut, row(4)], output="strict")
     assert code == 2
-    assert "rows.jsonl line 2: not JSON" in err
+    assert "rows.jsonl line 2 is not valid JSON" in err
 
 
 def test_a_damaged_file_is_listed_and_the_next_one_read(tmp_path, imported):
@@ -71,7 +71,7 @@ def test_what_was_listed_is_not_lost_with_an_error_that_ends_it(imported, tmp_pa
 
     monkeypatch.setattr("got.data.storage.Writer.add", full)
     assert imported(["{", row(1)], "--keep-going")[0] == 2
-    assert "line 1: not JSON" in (tmp_path / "out" / "failures.txt").read_text()
+    assert "line 1 is not valid JSON" in (tmp_path / "out" / "failures.txt").read_text()
 
 
 def test_two_rows_of_one_id_are_an_error_and_not_one_example(imported, tmp_path):
@@ -130,7 +130,7 @@ def test_splits_of_any_name_are_not_mixed_unasked(imported, tmp_path, capsys, en
 
 
 def test_a_limit_of_nothing_is_refused(imported):
-    assert "--limit of at least 1" in imported([row(0)], "--limit", "0")[2]
+    assert "--limit: expected a whole number from 1 up but got 0" in imported([row(0)], "--limit", "0")[2]
 
 
 def test_a_first_try_that_wrote_nothing_does_not_choose_the_format(imported, tmp_path):

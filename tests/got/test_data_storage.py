@@ -215,7 +215,7 @@ def test_what_was_added_before_an_error_is_kept(tmp_path, form):
 def test_formats_are_not_mixed_and_two_writers_do_not_meet(tmp_path):
     with Writer(tmp_path, "webdataset") as writer:
         writer.add(make_example(0))
-        with pytest.raises(DataError, match="another process is writing"):
+        with pytest.raises(DataError, match="is in use by another process"):
             Writer(tmp_path, "webdataset")
     with pytest.raises(DataError, match="it has webdataset"):
         Writer(tmp_path, "folder")

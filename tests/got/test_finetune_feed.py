@@ -13,6 +13,7 @@ from got.data.records import DataError, Step
 from got.finetune import folder
 from got.finetune.feed import BLOCK, Feed, Mixture, Share, Unusable, quotas
 from got.finetune.recipes import RECIPES, Source, changed
+from got.util.files import append_lines, read_lines, replacing_folder
 
 PIPELINE = got_kit.pipeline
 
@@ -217,10 +218,10 @@ def test_tasks_of_a_mixed_batch():
 
 def test_checkpoints_are_renamed_when_whole_and_the_last_ones_stay(tmp_path):
     for step in (5, 10, 15):
-        folder.clear(tmp_path / folder.UNFINISHED)
+        (tmp_path / folder.UNFINISHED).mkdir()
         assert folder.latest(tmp_path) is None or folder.latest(tmp_path).name != f"checkpoint-{step:08d}"
         folder.finish(tmp_path, {"step": step}, {"last_epoch": step}, keep=2)
-    folder.clear(tmp_path / folder.UNFINISHED)  # killed while writing
+    (tmp_path / folder.UNFINISHED).mkdir()  # killed while writing
     assert [path.name for path in sorted(tmp_path.glob("checkpoint-*"))] == [
         "checkpoint-00000010",
         "checkpoint-00000015",
@@ -230,16 +231,16 @@ def test_checkpoints_are_renamed_when_whole_and_the_last_ones_stay(tmp_path):
 
 def test_logs_are_cut_where_the_training_goes_on(tmp_path):
     for step in (1, 2, 3):
-        folder.append(tmp_path / folder.LOG, {"step": step})
+        append_lines(tmp_path / folder.LOG, [{"step": step}])
     with (tmp_path / folder.LOG).open("a") as file:
         file.write('{"step": 4, "cut o')
     folder.cut_logs(tmp_path, 2)
-    assert folder.rows(tmp_path / folder.LOG) == [{"step": 1}, {"step": 2}]
+    assert read_lines(tmp_path / folder.LOG)[0] == [{"step": 1}, {"step": 2}]
 
 
 def test_the_log_is_kept_as_a_table_too(tmp_path):
-    folder.append(tmp_path / folder.LOG, {"step": 1, "loss": 0.5})
-    folder.append(tmp_path / folder.LOG, {"step": 2, "loss": 0.25, "loss/edit": 1.0})
+    append_lines(tmp_path / folder.LOG, [{"step": 1, "loss": 0.5}])
+    append_lines(tmp_path / folder.LOG, [{"step": 2, "loss": 0.25, "loss/edit": 1.0}])
     folder.write_table(tmp_path)
     assert (tmp_path / folder.TABLE).read_text().splitlines() == ["step,loss,loss/edit", "1,0.5,", "2,0.25,1.0"]
 
@@ -260,6 +261,7 @@ def test_a_folder_belongs_to_one_training(tmp_path):
 def test_a_model_folder_is_replaced_in_one_move(tmp_path):
     target = tmp_path / "model"
     for text in ("first", "second"):
-        folder.replace(target, lambda part, text=text: (part / "file").write_text(text))
+        with replacing_folder(target) as part:
+            (part / "file").write_text(text)
     assert (target / "file").read_text() == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -17,6 +17,7 @@ from process_kit import Process
 from got.checkpoint import load
 from got.finetune import folder
 from got.finetune.__main__ import main
+from got.util.files import read_lines
 
 STEPS = 6
 _FIRST_PORT = 29611 + 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
@@ -42,7 +43,7 @@ def arguments(root, name):
 @pytest.fixture(scope="module")
 def straight(root):
     finish(begin(root, "straight", arguments(root, "straight")))
-    return folder.rows(root / "straight" / folder.LOG)
+    return read_lines(root / "straight" / folder.LOG)[0]
 
 
 def weights(root, name):
@@ -84,7 +85,7 @@ def finish(processes):
 def killed_behind(step, log, processes):
     """Kill a training when it has logged a step."""
     try:
-        while len(folder.rows(log)) < step:
+        while len(read_lines(log)[0]) < step:
             assert processes[0].poll() is None, processes[0].err[-4000:]
             time.sleep(0.01)
     finally:
@@ -98,7 +99,7 @@ def test_after_kill_9_losses_and_weights_are_as_without(root, straight):
     killed_behind(3, root / "killed" / folder.LOG, begin(root, "killed", words))
     assert not (root / "killed" / "model").exists()
     assert finish(begin(root, "killed", words))["step"] == STEPS
-    assert folder.rows(root / "killed" / folder.LOG) == straight
+    assert read_lines(root / "killed" / folder.LOG)[0] == straight
     expected, found = weights(root, "straight"), weights(root, "killed")
     assert expected.keys() == found.keys()
     assert all(torch.equal(weight, found[name]) for name, weight in expected.items())
@@ -106,7 +107,7 @@ def test_after_kill_9_losses_and_weights_are_as_without(root, straight):
 
 def test_two_processes_give_the_losses_of_one(root, straight):
     finish(begin(root, "two", [*arguments(root, "two"), "--micro", 1], processes=2))
-    rows = folder.rows(root / "two" / folder.LOG)
+    rows = read_lines(root / "two" / folder.LOG)[0]
     assert len(rows) == len(straight) == STEPS
     for one, two in zip(straight, rows, strict=True):
         assert one.keys() == two.keys()
@@ -151,7 +152,7 @@ def test_two_machines_give_the_losses_of_one_and_go_on_from_a_checkpoint(root, s
     killed_behind(3, root / "machines" / folder.LOG, begun)
     ended = two_machines(command, command)
     assert [code for code, *_ in ended] == [0, 0], complaint(ended[0][2] + ended[1][2])
-    rows = folder.rows(root / "machines" / folder.LOG)
+    rows = read_lines(root / "machines" / folder.LOG)[0]
     assert len(rows) == len(straight) == STEPS
     for one, two in zip(straight, rows, strict=True):
         assert two == pytest.approx(one, rel=1e-3)
@@ -191,7 +192,7 @@ def test_shards_killed_and_resumed_give_the_losses_and_the_model_of_one_process(
         assert alone.wait() != 0
         assert "saved in shards by 2 processes and can only be resumed by as many, but there are 1" in alone.err
     finish(sharded(root, config, config, words))
-    rows = folder.rows(root / config / folder.LOG)
+    rows = read_lines(root / config / folder.LOG)[0]
     assert len(rows) == len(straight) == STEPS
     for one, two in zip(straight, rows, strict=True):
         assert two == pytest.approx(one, rel=1e-5)
@@ -212,7 +213,7 @@ def test_shards_go_on_with_other_passes(config, root, straight):
         shutil.rmtree(root / name / f"checkpoint-{number:08d}", ignore_errors=True)
     assert folder.latest(root / name).name == "checkpoint-00000003"
     finish(sharded(root, name, config, words))
-    rows = folder.rows(root / name / folder.LOG)
+    rows = read_lines(root / name / folder.LOG)[0]
     assert len(rows) == STEPS
     for one, two in zip(straight, rows, strict=True):
         assert two == pytest.approx(one, rel=1e-4)
@@ -225,10 +226,10 @@ def test_shards_in_short_floats_with_looks(config, root, straight):
     settings = [*SETTINGS[: SETTINGS.index("--log-every")], "precision=bf16", "gradient_checkpointing=true"]
     words = ["--model", root / "model", "--data", root / "data", "--output", root / name, *settings]
     finish(sharded(root, name, config, [*words, "--look-every", 3, "--log-every", 1]))
-    rows = folder.rows(root / name / folder.LOG)
+    rows = read_lines(root / name / folder.LOG)[0]
     assert [row["noise"] for row in rows] == pytest.approx([row["noise"] for row in straight], rel=0.01)
     assert [row["cross_entropy"] for row in rows] == pytest.approx([row["cross_entropy"] for row in straight], rel=0.01)
-    looks = folder.rows(root / name / folder.HELD_OUT)
+    looks = read_lines(root / name / folder.HELD_OUT)[0]
     assert [row["step"] for row in looks] == [3, 6]
     assert sorted(grid.name for grid in (root / name / "grids").iterdir()) == ["00000003.png", "00000006.png"]
     assert looks[1]["held_out/cross_entropy"] < looks[0]["held_out/cross_entropy"]

@@ -29,6 +29,7 @@ from got.finetune.run import Trainer, TrainingError
 from got.finetune.start import start
 from got.model.networks import seeded
 from got.released import names as released
+from got.util.files import read_lines
 from got.util.hub import CheckpointError
 
 DATA = golden_kit.DATA
@@ -60,7 +61,7 @@ def trainer(places, output, recipe=kit.RECIPE, **changes):
 
 
 def log(output):
-    return folder.rows(output / folder.LOG)
+    return read_lines(output / folder.LOG)[0]
 
 
 def test_steps_lower_both_losses(places, tmp_path):
@@ -158,7 +159,7 @@ def test_a_look_that_fails_costs_no_update_and_is_had_later(places, tmp_path):
         GradientState._reset_state()
         fit = trainer(places, tmp_path / "out", recipe, save_every=2, look_every=2)
         fit.train()
-        assert [row["step"] for row in folder.rows(tmp_path / "out" / folder.HELD_OUT)] == [2, 3]
+        assert [row["step"] for row in read_lines(tmp_path / "out" / folder.HELD_OUT)[0]] == [2, 3]
 
 
 def test_a_request_to_stop_ends_behind_an_update_with_a_checkpoint(places, tmp_path):
@@ -226,7 +227,7 @@ def test_looks_leave_a_grid_and_held_out_losses_and_change_nothing(places, tmp_p
     fit = trainer(places, tmp_path / "out", recipe, look_every=1, samples=7)
     fit.train()
     assert log(tmp_path / "out") == log(tmp_path / "blind")
-    rows = folder.rows(tmp_path / "out" / folder.HELD_OUT)
+    rows = read_lines(tmp_path / "out" / folder.HELD_OUT)[0]
     assert [row["step"] for row in rows] == [1, 2]
     assert {"held_out/cross_entropy", "held_out/noise/edit"} < set(rows[0])
     with Image.open(tmp_path / "out" / "grids" / "00000002.png") as grid:
@@ -294,11 +295,11 @@ def test_what_was_skipped_is_counted_and_noted_once_by_step(tmp_path):
             writer.add(one)
     places = kit.saved_pipeline(tmp_path / "model"), str(tmp_path / "data")
     result = trainer(places, tmp_path / "out", dataclasses.replace(kit.RECIPE, steps=4)).train()
-    noted = folder.rows(tmp_path / "out" / folder.SKIPPED)
+    noted = read_lines(tmp_path / "out" / folder.SKIPPED)[0]
     assert result["skipped"] == len(noted) > 0
     assert {row["step"] for row in noted} <= {1, 2, 3, 4}
     folder.cut_logs(tmp_path / "out", noted[0]["step"] - 1)
-    assert folder.rows(tmp_path / "out" / folder.SKIPPED) == []
+    assert read_lines(tmp_path / "out" / folder.SKIPPED)[0] == []
 
 
 def test_losses_go_to_a_tracker_as_well(places, tmp_path):
@@ -322,7 +323,10 @@ def test_losses_go_to_a_tracker_as_well(places, tmp_path):
         (["--data", "x", "--output", "OUT", "--set", "batch=3", "--micro", "2"], "each divide, but got 3"),
         (["--data", "DATA", "--output", "OUT", "--model", "no-model"], "no-model is none of these"),
         (["--data", "DATA", "--output", "OUT", "--export"], "Expected a checkpoint"),
-        (["--data", "x", "--output", "OUT", "--keep", "0"], "Expected --keep to be at least 1 but got 0"),
+        (
+            ["--data", "x", "--output", "OUT", "--keep", "0"],
+            "argument --keep: expected a whole number from 1 up but got 0",
+        ),
         (["--join", "q", "s"], "Expected --output"),
         (["--data", "x", "--output", "OUT", "--track", "paper"], "Expected a tracker that is installed"),
     ],

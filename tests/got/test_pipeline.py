@@ -249,6 +249,13 @@ def change_class(path):
     (path / "model_index.json").write_text(json.dumps(index | {"_class_name": "OtherPipeline"}))
 
 
+def test_a_trainings_folder_is_told_where_its_pipeline_lies(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"not a saved pipeline; .*model is one"):
+        checkpoint.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

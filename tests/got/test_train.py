@@ -26,6 +26,7 @@ from got.train.unet import SceneTokens, describe, describe_edits, drop_semantic,
 from got.train.vae import Setup, fold_moments, train_vae
 from got.train.vision import cells
 from got.util import precision
+from got.util.errors import UserError
 from got.util.hub import MINI_PATH
 from got.util.precision import bf16
 
@@ -142,8 +143,41 @@ def test_a_stage_that_is_killed_in_its_last_check_is_checked_when_it_goes_on(tmp
     assert json.loads((tmp_path / "toy.jsonl").read_text().splitlines()[-1])["right"] == 1.0
 
 
+def test_running_statistics_are_averaged_and_vectors_do_not_decay_where_the_plan_says_so(tmp_path):
+    module = torch.nn.BatchNorm1d(3)
+    plan = dataclasses.replace(PLAN, steps=40, average_buffers=True, decay_vectors=False)
+    fit = Fit(plan, {"toy": module}, tmp_path)
+    assert [group["weight_decay"] for group in fit.optimizer.param_groups] == [0.0]
+    seen, mean = [], torch.zeros(3)
+
+    def loss(step: int) -> dict[str, torch.Tensor]:
+        nonlocal mean
+        value = module(torch.from_numpy(stable_rng("toy", step).standard_normal((16, 3), np.float32) + step)).sum()
+        decay = fit.ema.get_decay(step + 1)
+        mean = decay * mean + (1 - decay) * module.running_mean
+        seen.append(module.running_mean.clone())
+        return {"loss": value}
+
+    fit.run(loss, None)
+    averaged_mean = fit.checked(lambda: module.running_mean.clone())
+    assert torch.allclose(averaged_mean, mean, rtol=1e-4)
+    assert not torch.allclose(averaged_mean, seen[-1], rtol=0.01)
+    assert torch.equal(module.running_mean, seen[-1])
+
+
+def test_the_first_step_is_told_and_so_is_a_run_that_is_all_warm_up(tmp_path, capsys):
+    fit = Fit(dataclasses.replace(PLAN, steps=5, warmup_steps=9), {"toy": toy()}, tmp_path)
+    fit.run(loss_of(fit.modules["toy"]), None)
+    said = capsys.readouterr().err.splitlines()
+    assert "5 steps are no longer than the warm-up of 9" in said[0]
+    assert [json.loads(line.removeprefix("toy "))["step"] for line in said[1:]] == [1, 5]
+    again = Fit(dataclasses.replace(PLAN, warmup_steps=9), {"toy": toy()}, tmp_path)
+    run_steps(again, loss_of(again.modules["toy"]), 2)
+    assert "ended in its warm-up, after 7 of 9 steps" in capsys.readouterr().err
+
+
 def test_a_stage_without_its_predecessor_says_what_to_run(tmp_path):
-    with pytest.raises(SystemExit, match=r"vae\.pt is missing: run `python -m got\.train vae"):
+    with pytest.raises(UserError, match=r"vae\.pt is missing: run `python -m got\.train vae"):
         averaged(tmp_path, "vae", {})
 
 
@@ -322,7 +356,7 @@ def test_all_stages_one_after_the_other_export_a_pipeline_that_draws(exported):
     assert {path.stem for path in (exported / "curves").iterdir()} >= {"vae", "joint", "decoder"}
 
 
-def test_stages_go_on_from_an_exported_pipeline(exported, tmp_path):
+def test_stages_go_on_from_an_exported_pipeline(exported, tmp_path, capsys):
     more = ["--folder", str(tmp_path / "more"), *FEW]
     assert main(["unpack", *more, "--start", str(exported)], TINY) == 0
     for stage in ("edits", "grounding", "reasoner", "joint"):
@@ -330,8 +364,8 @@ def test_stages_go_on_from_an_exported_pipeline(exported, tmp_path):
     assert main(["export", *more, "--output", str(tmp_path / "again")], TINY) == 0
     again = load(tmp_path / "again")
     assert again("a photo of a red dog", num_inference_steps=1, max_new_tokens=8).images[0].size == (32, 32)
-    with pytest.raises(SystemExit, match="Expected a new folder"):
-        main(["unpack", *more], TINY)
+    assert main(["unpack", *more], TINY) == 2
+    assert "Expected a new folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -362,11 +396,10 @@ def test_the_mean_with_an_earlier_pipeline_is_half_of_each(tmp_path):
             assert (here[name].float() - weight.float() - 0.25).abs().max() < 0.004, name  # halves are rounded twice
     earlier.mllm.resize_token_embeddings(8, mean_resizing=False)
     earlier.save_pretrained(tmp_path / "smaller")
-    with pytest.raises(SystemExit, match=r"mllm\.lm_head|mllm\.model\..*embed_tokens"):
+    with pytest.raises(UserError, match=r"mllm\.lm_head|mllm\.model\..*embed_tokens"):
         export(setup, tmp_path / "none", tmp_path / "smaller")
     assert not (tmp_path / "none").exists()
-    with pytest.raises(SystemExit):
-        main(["joint", "--folder", str(tmp_path / "run"), "--mean-with", str(MINI_PATH)])
+    assert main(["joint", "--folder", str(tmp_path / "run"), "--mean-with", str(MINI_PATH)]) == 2
 
 
 def test_short_floats_spare_attention(monkeypatch):

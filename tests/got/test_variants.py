@@ -25,6 +25,7 @@ from got.train.reasoner import end_to_end
 from got.train.unet import Drawing, SceneTokens, load_tokens, save_tokens
 from got.train.vae import Setup
 from got.train.variants import VARIANTS, Amount, VariantDataset, train_variants
+from got.util.errors import UserError
 from got.util.hub import MINI_PATH
 from reports import formats, tables
 from reports.frames import load_ablation
@@ -185,7 +186,7 @@ def test_finished_variants_are_left_alone_and_other_settings_refused(made, start
     train_variants(setup_of(start, made), made, AMOUNT)
     assert "nothing, all are there" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*.safetensors")} == before
-    with pytest.raises(SystemExit, match=r"other settings: joint_steps \(there 2, now 9\)"):
+    with pytest.raises(UserError, match=r"other settings: joint_steps \(there 2, now 9\)"):
         train_variants(setup_of(start, made), made, dataclasses.replace(AMOUNT, joint_steps=9))
 
 
@@ -223,14 +224,13 @@ def test_scene_tokens_come_back_and_their_absence_is_told(start, tmp_path):
     save_tokens(tokens, tmp_path)
     for name, weight in load_tokens(CONFIG, tmp_path).state_dict().items():
         assert torch.allclose(weight, tokens.state_dict()[name], atol=1e-3)
-    with pytest.raises(SystemExit, match=r"Expected scene tokens in .*scene_tokens\.safetensors"):
+    with pytest.raises(UserError, match=r"Expected scene tokens in .*scene_tokens\.safetensors"):
         load_tokens(CONFIG, tmp_path / "nowhere")
     assert load_tokens(CONFIGS["mini"], MINI_PATH).null.abs().max() > 0
 
 
 def test_flags_of_other_stages_have_no_effect_on_variants(capsys, tmp_path):
-    with pytest.raises(SystemExit):
-        main(["variants", "--folder", str(tmp_path), "--minutes", "3"])
+    assert main(["variants", "--folder", str(tmp_path), "--minutes", "3"]) == 2
     assert "--minutes has no effect on variants" in capsys.readouterr().err
 
 

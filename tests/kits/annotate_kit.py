@@ -1,6 +1,5 @@
 """A vision-language model that knows the icon world's truth, behind a real endpoint: it knows a scene by its pixels."""
 
-import argparse
 import base64
 import collections
 import hashlib
@@ -19,6 +18,7 @@ from got.data.records import Example, Provenance, Step
 from got.iconworld import CLASSES, COLORS, parse_phrase, render, sample_edit, sample_scene
 from got.iconworld.edits import chained
 from got.iconworld.vocabulary import with_article
+from got.util.cli import Parser
 
 SIZE = 96
 FAST = ("--boxes", "unit")  # needs no torch
@@ -207,7 +207,7 @@ def drawings(truth, folder, count, seed=0, **given):
 
 # ------------------------------------------------------------------------------------------------------------------ run
 def arguments(place, output, endpoint, *words):
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     command.add_arguments(parser.add_subparsers())
     given = ["annotate", str(place), "--output", str(output), "--model", "vl-1", "--endpoint", endpoint.url]
     return parser.parse_args([*given, *words])

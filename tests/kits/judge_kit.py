@@ -10,9 +10,10 @@ import time
 from PIL import Image
 
 from evals.core.records import EditCase, EncodedImage, JudgeQuestion
-from evals.judges.backends import JudgeParams, OpenAIBackend
 from evals.judges.protocols import make_protocol
-from evals.judges.vlm_judge import JudgeSettings, VlmJudge
+from evals.judges.vlm_judge import VlmJudge
+from got.vlm.asker import AskSettings
+from got.vlm.clients import AskParams, OpenAIBackend
 
 KEY = "sk-secret-key-of-the-tests"
 
@@ -127,12 +128,12 @@ class Waits:
     def __init__(self):
         self.seconds = []
 
-    def __call__(self, seconds):
+    async def __call__(self, seconds):
         self.seconds.append(seconds)
 
 
 def judge_at(endpoint, protocol="got", log=None, sleep=None, timeout=20.0, params=None, **settings):
     """A judge that asks the endpoint with the real client."""
     backend = OpenAIBackend("judge-1", endpoint.url, KEY, timeout_seconds=timeout)
-    chosen = JudgeSettings(params=params or JudgeParams(), **settings)
+    chosen = AskSettings(params=params or AskParams(), **settings)
     return VlmJudge(make_protocol(protocol), backend, chosen, log, sleep or Waits())

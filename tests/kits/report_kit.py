@@ -7,7 +7,7 @@ import runner_kit
 from PIL import Image
 
 from evals import ablation
-from evals.core.records import Sample
+from evals.core.records import Sample, Scored
 from evals.geneval import suite
 from evals.harness import cli
 from evals.harness.runner import run
@@ -48,25 +48,26 @@ def write_run(folder, images=((CHAIN, BOTH, None), (CHAIN, NO_DOG, None))):
     folder.mkdir(parents=True)
     (folder.parent / "prompts.jsonl").write_text(json.dumps(METADATA) + "\n")
     options = ["--prompts", str(folder.parent / "prompts.jsonl"), "--images-per-prompt", str(len(images))]
-    args = cli.build_parser(suite.SUITE).parse_args(options)
-    (case,) = suite.SUITE.load_cases(args)
+    plan = cli.make_plan(suite.SUITE, options)
+    (case,) = plan.cases
     (folder / "images" / case.id / "samples").mkdir(parents=True)
-    chains, observations, results = [], [], []
+    chains, scored, results = [], [], []
     for index, (chain, found, exact) in enumerate(images):
-        plan = None
+        plan_of_image = None
         if chain is not None:
             oracle = exact and {"width": 64, "height": 64, "detections": exact}
-            plan = {"objects": [item.as_dict() for item in layout.parse_plan(chain)], "oracle": oracle}
+            plan_of_image = {"objects": [item.as_dict() for item in layout.parse_plan(chain)], "oracle": oracle}
         name = f"images/{case.id}/samples/{index:04d}.png"
         pixels = np.random.default_rng(index).integers(0, 255, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / name)
-        observation = {"width": 64, "height": 64, "detections": found, "plan": plan}
-        verdict = suite.SUITE.verdict(case, observation, args)
         key = {"case": case.id, "index": index}
+        observation = {**key, "width": 64, "height": 64, "detections": found, "plan": plan_of_image}
+        score = suite.SUITE.score(case, observation, plan.options)
+        scored.append(Scored(sample=Sample(case=case, index=index, seed=index), observation=observation, score=score))
         chains.append({**key, "chain": chain, "warnings": []})
-        observations.append({**key, **observation})
-        results.append(suite.SUITE.result(Sample(case=case, index=index, seed=index), name, observation, verdict))
-    scores = suite.SUITE.summarize([case], results, observations, [], args)
+        results.append(suite.SUITE.result(scored[-1], name))
+    observations = [one.observation for one in scored]
+    scores = suite.SUITE.summarize([case], scored, [], plan.options, plan.context)
     scores["wording"] = None  # counts as one of the benchmark's own prompts, which stand below published rows
     for name, lines in (("chains", chains), ("observations", observations), ("results", results)):
         write_lines(folder / f"{name}.jsonl", lines)

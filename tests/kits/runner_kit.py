@@ -4,12 +4,13 @@ As a program it makes such a run in a process of its own, which a test can then 
 """
 
 import argparse
-import dataclasses
 import hashlib
 import json
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from evals.core.protocols import Tools
 from evals.core.records import Detection
@@ -17,9 +18,8 @@ from evals.core.vocabulary import CLASSES
 from evals.generators.oracle import OracleGenerator
 from evals.geneval import suite as geneval
 from evals.harness import cli
-from evals.harness import plan as setup
-from evals.harness.engines import run_local
 from evals.harness.runner import run
+from evals.harness.worker import Job
 
 LOGS = ("results.jsonl", "observations.jsonl", "chains.jsonl", "failures.jsonl", "scores.json")
 
@@ -73,16 +73,28 @@ class NoEmbedder:
 def make_plan(output, *words, generator=None, detector=None, suite=geneval.SUITE):
     """The plan of a command line, with other tools. Any seed, limit, batch size or stage goes in as words."""
     shared = ["--model", "oracle", "--images-per-prompt", "2", *TOOLS]
-    command = cli.parse(suite, [*shared, "--output", str(output), *words])
-    plan = setup.make_plan(suite, command, prepare=lambda: None)
-    tools = Tools(detector=detector or ArithmeticDetector(), embedder=NoEmbedder(), oracle_render=None)
-    changes = {
-        "make_generator": lambda: generator or OracleGenerator(),
-        "make_tools": lambda: tools,
-        "machine": lambda: {"device": "cpu"},
-        "engine": run_local,
-    }
-    return dataclasses.replace(plan, **changes)
+    plan = cli.make_plan(suite, [*shared, "--output", str(output), *words])
+    plan.generator = generator or OracleGenerator()
+    plan.tools = Tools(detector=lambda: detector or ArithmeticDetector(), embedder=NoEmbedder)
+    plan.machine = {"device": "cpu"}
+    return plan
+
+
+def refusing(plan, *names, why=pytest.fail):
+    """The plan, of which some parts cannot be had: asking for one calls `why`."""
+
+    def refuse(_):
+        why(f"{names} is not to be asked for")
+
+    for name in names:
+        vars(plan).pop(name, None)
+    plan.__class__ = type("Refusing", (type(plan),), {name: property(refuse) for name in names})
+    return plan
+
+
+def worker_of(generator, suite=geneval.SUITE):
+    """A worker of a run that is never begun."""
+    return Job(plan=make_plan("never", generator=generator, suite=suite)).worker()
 
 
 def plan_like_reference(folder, *words, **tools):
@@ -94,9 +106,12 @@ def main(arguments=None):
     parser.add_argument("output", type=Path)
     parser.add_argument("--seconds", type=float, default=0.0)
     known, words = parser.parse_known_args(arguments)
-    with cli.clear_errors("kit") as status:
+
+    def work():
         run(make_plan(known.output, *words, detector=ArithmeticDetector(known.seconds)))
-    return status.code
+        return 0
+
+    return cli.run_as("kit", work)
 
 
 if __name__ == "__main__":

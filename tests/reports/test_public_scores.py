@@ -154,7 +154,7 @@ def test_a_file_without_a_key_or_without_lines_is_one_line(capsys, tmp_path):
     path = tmp_path / "theirs.jsonl"
     for text, said in (
         ("{}", "line 1: 'filename' is missing"),
-        ("[]", "a list"),
+        ("[]", "Expected a JSON object"),
         ("", "has no lines"),
         ("{", "damaged"),
     ):

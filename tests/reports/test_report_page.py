@@ -25,8 +25,9 @@ from report_kit import (
     write_run,
 )
 
+from got.util.images import open_if_any
 from reports import __main__ as reports_main
-from reports import pictures, report
+from reports import report
 from reports.frames import load_ablation, load_run
 from reports.samples import load_pictures
 
@@ -279,7 +280,7 @@ def test_no_name_of_a_run_leads_out_of_its_folder(hostile, tmp_path, capsys):
     assert all(re.fullmatch(r"[a-z0-9.-]+", path.name) for path in new)
     first, second, third = load_pictures(load_run(hostile[0]))
     assert (first.file, second.file) == (None, None)
-    assert pictures.read(third.file) is not None
+    assert open_if_any(third.file) is not None
     shown = [s["views"][0]["file"] for s in page_data(output)["samples"] if s["task"] == HOSTILE]
     assert shown == [None, None]
     assert load_ablation(hostile[1]).cells[1].run is None, "a cell's run lies in the ablation's own folder"

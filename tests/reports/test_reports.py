@@ -14,7 +14,7 @@ from report_kit import BOTH, CHAIN, make_ablation, write_run
 from evals.core.vocabulary import TASKS
 from reports import __main__ as reports_main
 from reports import editing, formats, speed, tables
-from reports.frames import load, load_results, load_run, provenance
+from reports.frames import load, load_lines, load_run, provenance
 from reports.published import published
 from reports.samples import load_pictures
 
@@ -45,9 +45,9 @@ def test_a_footnote_names_no_detector_where_none_looked(run):
 
 
 def test_results_load_as_a_row_per_image(run):
-    results = load_results(run)
-    assert results["correct"].tolist() == [True, False]
-    assert results["reason"].tolist()[1] == "expected dog>=1, found 0"
+    results = load_lines(run / "results.jsonl")
+    assert [line["correct"] for line in results] == [True, False]
+    assert results[1]["reason"] == "expected dog>=1, found 0"
 
 
 def test_a_run_stands_below_the_published_rows_under_its_own_label(run):
@@ -279,7 +279,7 @@ def test_a_users_mistake_is_one_line(run, tmp_path, words, message):
 def test_a_damaged_log_is_named(run, capsys):
     (run / "chains.jsonl").write_text('{"case": ')
     assert reports_main.main(["teaser", str(run), "00000"]) == 2
-    assert "chains.jsonl is damaged" in capsys.readouterr().err
+    assert "chains.jsonl line 1 is not valid JSON" in capsys.readouterr().err
 
 
 def test_a_reason_names_detections_that_nearly_counted_and_the_public_log_stays_as_it_is(tmp_path):

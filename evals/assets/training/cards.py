@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from got.util.tables import markdown
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-def table(rows: Sequence[tuple[str, ...]], *heads: str) -> str:
-    """A Markdown table.
-
-    >>> print(table([("a", "1")], "what", "number"))
-    | what | number |
-    | --- | --- |
-    | a | 1 |
-    """
-    lines = [heads, ("---",) * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def curve(lines: list[dict[str, float]], keys: list[str], rows: int = 12) -> str:
@@ -25,7 +15,7 @@ def curve(lines: list[dict[str, float]], keys: list[str], rows: int = 12) -> str
     shown = lines[:: max(1, len(lines) // rows)]
     if lines and shown[-1] is not lines[-1]:
         shown = [*shown, lines[-1]]
-    return table([tuple(f"{line[key]:g}" for key in keys) for line in shown], *keys)
+    return markdown(keys, [[f"{line[key]:g}" for key in keys] for line in shown], words=len(keys))
 
 
 def _flags(recipe: dict[str, Any]) -> str:
@@ -34,7 +24,11 @@ def _flags(recipe: dict[str, Any]) -> str:
 
 def _scores(per_class: dict[str, float]) -> str:
     weakest = sorted(per_class.items(), key=lambda item: item[1])
-    return table([(name, f"{score:.3f}") for name, score in weakest], "class (weakest first)", "AP50")
+    return _table("class (weakest first)", "AP50", [(name, f"{score:.3f}") for name, score in weakest])
+
+
+def _table(what: str, value: str, rows: Sequence[tuple[str, str]]) -> str:
+    return markdown([what, value], rows, words=2)
 
 
 def detector_card(n: dict[str, Any]) -> str:
@@ -64,11 +58,11 @@ nothing of photographs: use `--detector mask2former` or `--detector hf:ID` for t
 
 Held-out scenes have textures and sizes that training never shows, and jittered colours.
 
-{table(measured, "measure", "value")}
+{_table("measure", "value", measured)}
 
 GenEval on flawless pictures of its 553 prompts (detector alone, colours taken from the scene):
 
-{table(tasks, "task", "score")}
+{_table("task", "score", tasks)}
 
 ## Training
 
@@ -86,7 +80,7 @@ of the generator or of its VAE.
 The loss (`detector_loss.py`) makes a score the probability of the class, not the overlap of its box; a cross-entropy
 between the classes speeds it up. {recipe["note"]}
 
-{curve(n["curves"], ["minutes", "samples", "class", "box"])}
+{curve(n["curves"], ["minutes", "step", "class", "box"])}
 
 ## Calibration
 
@@ -126,9 +120,9 @@ photographs: use `--embedder openclip:ViT-L-14/openai` for those.
 
 Held-out scenes have textures and sizes that training never shows.
 
-{table(measured, "measure", "value")}
+{_table("measure", "value", measured)}
 
-{table(colors, "colour", "accuracy")}
+{_table("colour", "accuracy", colors)}
 
 ## Training
 
@@ -147,5 +141,5 @@ icon. {recipe["note"]}
 Robustness comes from generic degradations only (`augment.py`): the model has never seen a picture of the generator or
 of its VAE.
 
-{curve(n["curves"], ["minutes", "samples", "scenes", "crops"])}
+{curve(n["curves"], ["minutes", "step", "scenes", "crops"])}
 """

@@ -8,10 +8,8 @@ It takes its `--minutes` and some more for the measurements; stopped, it goes on
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,25 +18,20 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from evals.assets.training import augment, cards, clip_report, icon_scenes
-from evals.assets.training import trainer as training
+from evals.assets.training import augment, cards, clip_report, command, icon_scenes
 from evals.core.vocabulary import CLASSES, COLORS
-from evals.core.weights import sha256
-from evals.embedders.clip import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip
-from evals.embedders.clip import load_icon_clip as load
+from evals.embedders.clip import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip, load_icon_clip
 from evals.generators.oracle import icon_world
-from got.util.cli import may_be_cut_off
+from got.util.files import sha256
+from got.util.precision import bf16
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-BATCH = 128
 CROP_SHARE = 4
 """One picture in so many of a batch is a crop of one icon, the others are whole scenes."""
-LR = 2e-3
-EMA_DECAY = 0.998
 SIZE_PX = 64
 MEAN = STD = 127.5
 """As in the config's preprocessing, in grey levels."""
@@ -152,16 +145,16 @@ def training_batch(count: int, tokenizer: WordTokenizer, rng: np.random.Generato
     return pixels, tokenizer([*captions, *crop_texts]), true, shares
 
 
-def losses(modules: Any, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """All losses of a batch that is on the network's device."""
+def losses(modules: Any, batch: Sequence[torch.Tensor], device: str) -> dict[str, torch.Tensor]:
+    """All losses of a batch."""
     network = modules["clip"]
-    pixels, tokens, true, shares = batch
-    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=training.multiplies_bf16(pixels.device)):
+    pixels, tokens, true, shares = (tensor.to(device) for tensor in batch)
+    with bf16(device):
         images, texts = network.encode_image((pixels - MEAN) / STD), network.encode_text(tokens)
     images, texts = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
     scale = network.logit_scale.exp().clamp(max=100)
     scenes = len(pixels) - len(true)
-    own = torch.eye(scenes, dtype=torch.bool, device=pixels.device)
+    own = torch.eye(scenes, dtype=torch.bool, device=device)
     return {
         "scenes": contrast(images[:scenes], texts[:scenes], scale, own),
         "crops": contrast(images[scenes:], texts[scenes:], scale, true),
@@ -169,62 +162,43 @@ def losses(modules: Any, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tenso
     }
 
 
-def train(args: argparse.Namespace) -> training.Trainer:
-    """Train for the given time, on scenes that are drawn as they are needed."""
+def start(seed: int) -> torch.nn.Module:
+    """The config's network and the classifier of pairs, with weights fixed by a seed."""
     network: Any
-    network, _, tokenizer = build_icon_clip()
+    network, _, _ = build_icon_clip()
     pairs = torch.nn.Linear(network.text_projection.shape[-1], len(PAIRS), bias=False)
     modules = torch.nn.ModuleDict({"clip": network, "pairs": pairs})
-    training.initialize(modules, torch.Generator().manual_seed(args.seed))
-    trainer = training.Trainer(modules, args, "icon_clip", lr=LR, ema_decay=EMA_DECAY)
-    network.train()
-    batches = training.stream(functools.partial(training_batch, args.batch, tokenizer), trainer, args)
-    while trainer.running:
-        batch = [tensor.to(args.device) for tensor in next(batches)]
-        trainer.update(losses(modules, batch), len(batch[0]))
-    return trainer
+    command.initialize(modules, torch.Generator().manual_seed(seed))
+    return modules
 
 
-def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> None:
-    """Measure the averaged weights, then write them with their numbers."""
-    import safetensors.torch
-
-    own = {key.removeprefix("clip."): v for key, v in trainer.average.items() if key.startswith("clip.")}
-    state = training.half(own)
+def measure(weights: Path | dict[str, torch.Tensor], scenes: int, device: str) -> dict[str, Any]:
+    """The numbers of the card, on the CPU."""
+    del device
+    if isinstance(weights, Path):
+        return clip_report.report(load_icon_clip(weights), scenes)
     network, transform, tokenizer = build_icon_clip()
-    network.load_state_dict(state)
-    numbers = clip_report.report(OpenClipEmbedder("icon", network, transform, tokenizer, "cpu"), args.scenes)
-    metadata = {"format": "pt", "config_sha256": sha256(CONFIG), "seed": str(args.seed)}
-    safetensors.torch.save_file(state, path, metadata)
-    training.write_numbers(path, trainer, args, network, numbers)
+    network.load_state_dict(weights)
+    return clip_report.report(OpenClipEmbedder("icon", network, transform, tokenizer, "cpu"), scenes)
 
 
-@may_be_cut_off()
-def main() -> int:
-    """Train, export, measure; or only measure again."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evals.assets.training.train_clip",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    training.add_arguments(parser, minutes=7, batch=BATCH)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    path = (args.output or WEIGHTS.parent) / WEIGHTS.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if args.report_only:
-        everything = json.loads(training.numbers_path(path).read_text())
-        everything |= clip_report.report(load(path), args.scenes)
-        training.write_json(training.numbers_path(path), everything)
-    else:
-        export(train(args), args, path)
-        everything = json.loads(training.numbers_path(path).read_text())
-    path.with_suffix(".md").write_text(cards.clip_card(everything))
-    training.say(f"wrote {path}")
-    shown = {key: everything[key] for key in ("color_accuracy", "color_accuracy_degraded", "retrieval")}
-    print(json.dumps(shown))  # noqa: T201 - the last line of a command is its result
-    return 0
-
+ASSET = command.Asset(
+    name="icon_clip",
+    about=__doc__ or "",
+    weights=WEIGHTS,
+    minutes=7,
+    batch=128,
+    lr=2e-3,
+    ema_decay=0.998,
+    start=start,
+    batches=lambda count: functools.partial(training_batch, count, build_icon_clip()[2]),
+    losses=losses,
+    exported=lambda modules: modules.get_submodule("clip"),
+    measure=measure,
+    metadata=lambda _: {"config_sha256": sha256(CONFIG)},
+    card=cards.clip_card,
+    shown=("color_accuracy", "color_accuracy_degraded", "retrieval"),
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.main(ASSET))

@@ -8,7 +8,6 @@ It takes its `--minutes` and some more for the measurements; stopped, it goes on
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 from pathlib import Path
@@ -17,15 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from evals.assets.training import cards, detector_loss, detector_report, icon_scenes
-from evals.assets.training import trainer as training
+from evals.assets.training import cards, command, detector_loss, detector_report, icon_scenes
 from evals.detectors.icon import WEIGHTS, IconDetector, build, config_sha256, points, predict, read_config
 from evals.detectors.icon_network import IconNetwork
-from got.util.cli import may_be_cut_off
+from got.util.precision import bf16
 
-BATCH = 32
-LR = 2e-3
-EMA_DECAY = 0.998
 PRIOR = 0.01
 """Probability of any class at any point before training."""
 
@@ -33,7 +28,7 @@ PRIOR = 0.01
 def new_network(seed: int) -> IconNetwork:
     """The config's network with weights fixed by a seed."""
     network = build()
-    training.initialize(network, torch.Generator().manual_seed(seed))
+    command.initialize(network, torch.Generator().manual_seed(seed))
     head: Any = network.bbox_head
     for classify, regress in zip(head.rtm_cls, head.rtm_reg, strict=True):
         torch.nn.init.normal_(classify.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
@@ -42,68 +37,44 @@ def new_network(seed: int) -> IconNetwork:
     return network.to(memory_format=torch.channels_last)
 
 
-def train(args: argparse.Namespace) -> training.Trainer:
-    """Train for the given time, on scenes that are drawn as they are needed."""
-    network = new_network(args.seed)
-    trainer = training.Trainer(network, args, "icon_detector", lr=LR, ema_decay=EMA_DECAY)
-    size_px = read_config()["image_size_px"]
-    centres, strides = points(network.strides, size_px, args.device)
-    short = training.multiplies_bf16(args.device)
-    network.train()
-    batches = training.stream(functools.partial(icon_scenes.training_batch, args.batch, size_px), trainer, args)
-    while trainer.running:
-        batch = next(batches)
-        images, truth, labels = (t.to(args.device) for t in (batch.images, batch.boxes, batch.labels))
-        with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=short):
-            logits, boxes = predict(network, images, centres)
-        trainer.update(detector_loss.loss(logits.float(), boxes.float(), truth, labels, centres, strides), args.batch)
-    return trainer
+def losses(network: Any, batch: icon_scenes.Batch, device: str) -> dict[str, torch.Tensor]:
+    """All losses of a batch."""
+    centres, strides = points(network.strides, read_config()["image_size_px"], device)
+    images, truth, labels = (t.to(device) for t in (batch.images, batch.boxes, batch.labels))
+    with bf16(device):
+        logits, boxes = predict(network, images, centres)
+    return detector_loss.loss(logits.float(), boxes.float(), truth, labels, centres, strides)
 
 
-def export(trainer: training.Trainer, args: argparse.Namespace, path: Path) -> None:
-    """Calibrate and measure the averaged weights, then write them with their numbers."""
-    import safetensors.torch
-
-    state = training.half(trainer.average)
+def measure(weights: Path | dict[str, torch.Tensor], scenes: int, device: str) -> dict[str, Any]:
+    """The numbers of the card, the calibration among them."""
+    if isinstance(weights, Path):
+        return detector_report.report(IconDetector.load(weights), scenes)
     network = build()
-    network.load_state_dict(state)
-    numbers = detector_report.report(IconDetector(network, device=args.device), args.scenes)
-    metadata = {
-        "format": "pt",
+    network.load_state_dict(weights)
+    return detector_report.report(IconDetector(network, device=device), scenes)
+
+
+ASSET = command.Asset(
+    name="icon_detector",
+    about=__doc__ or "",
+    weights=WEIGHTS,
+    minutes=14,
+    batch=32,
+    lr=2e-3,
+    ema_decay=0.998,
+    start=new_network,
+    batches=lambda count: functools.partial(icon_scenes.training_batch, count, read_config()["image_size_px"]),
+    losses=losses,
+    exported=lambda network: network,
+    measure=measure,
+    metadata=lambda numbers: {
         "config_sha256": config_sha256(),
         "calibration": json.dumps(numbers["calibration"]),
-        "seed": str(args.seed),
-    }
-    safetensors.torch.save_file(state, path, metadata)
-    training.write_numbers(path, trainer, args, network, numbers)
-
-
-@may_be_cut_off()
-def main() -> int:
-    """Train, export, measure; or only measure again."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evals.assets.training.train_detector",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    training.add_arguments(parser, minutes=14, batch=BATCH)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    path = (args.output or WEIGHTS.parent) / WEIGHTS.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if args.report_only:
-        everything = json.loads(training.numbers_path(path).read_text())
-        everything |= detector_report.report(IconDetector.load(path), args.scenes)
-        training.write_json(training.numbers_path(path), everything)
-    else:
-        export(train(args), args, path)
-        everything = json.loads(training.numbers_path(path).read_text())
-    path.with_suffix(".md").write_text(cards.detector_card(everything))
-    training.say(f"wrote {path}")
-    shown = {key: everything[key] for key in ("map50", "map50_degraded", "oracle_geneval", "empty_pictures")}
-    print(json.dumps(shown))  # noqa: T201 - the last line of a command is its result
-    return 0
-
+    },
+    card=cards.detector_card,
+    shown=("map50", "map50_degraded", "oracle_geneval", "empty_pictures"),
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.main(ASSET))

@@ -19,11 +19,11 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-from got.data.annotate.asker import Asker, StageFailed, prompt, prompts_hash
-from got.data.annotate.boxes import Shown, cropped, frame_in_words, merged, opened, shown
+from got.data.annotate.boxes import Shown, cropped, frame_in_words, merged, shown
+from got.data.annotate.prompts import StageFailed, ask, prompt, prompts_hash
 from got.data.annotate.replies import boxes_of, chain_of, parsed, phrase_of, places_of, words_of
 from got.plan.chain import MASK_COLORS
-from got.util.images import PictureError
+from got.util.images import PictureError, open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from got.data.annotate.replies import Parsed
     from got.data.records import Example
     from got.plan.chain import Box1000
+    from got.vlm.asker import Asker
 
 MAX_PIXELS = 1280 * 28 * 28
 _KIND_WORDS = {
@@ -107,7 +108,7 @@ class _Sample:
     async def open(self, field: str, picture: bytes | Path) -> tuple[Image.Image, Shown]:
         try:
             # Pillow lets go of the interpreter while it works, so the other samples go on.
-            image = await asyncio.to_thread(opened, picture)
+            image = await asyncio.to_thread(open_picture, picture)
         except PictureError as error:
             raise StageFailed("open", "picture", f"{field}: {error}") from error
         return image, await asyncio.to_thread(self.show, image)
@@ -117,7 +118,7 @@ class _Sample:
 
     async def ask(self, stage: str, images: Sequence[Shown], read: Any, **variables: Any) -> Any:
         words = prompt(stage, **variables)
-        return await self._asker.ask(self._id, stage, words, [image.png for image in images], read)
+        return await ask(self._asker, self._id, stage, words, [image.png for image in images], read)
 
     async def describe(self, picture: Shown, caption: str = "", *, want_prompt: bool = False) -> tuple[str, str]:
         """Prompt (empty unless wanted) and description."""

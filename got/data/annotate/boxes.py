@@ -9,19 +9,17 @@ processor leaves alone before they are sent, so that both sides mean the same pi
 from __future__ import annotations
 
 import dataclasses
-import io
 import math
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from got.plan.chain import MASK_COLORS, format_box
-from got.util.images import MAX_ASPECT, open_picture
+from got.util.images import MAX_ASPECT, png_bytes
 from got.vlm.json_replies import BadReply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from got.plan.chain import Box1000
 
@@ -46,22 +44,11 @@ class Shown:
     """Width and height of what is sent."""
 
 
-def opened(picture: bytes | Path) -> Image.Image:
-    """A picture of an example as upright RGB.
-
-    Raises:
-        PictureError: If it cannot be used.
-    """
-    return open_picture(io.BytesIO(picture), "the picture") if isinstance(picture, bytes) else open_picture(picture)
-
-
 def shown(picture: Image.Image, convention: str, max_pixels: int) -> Shown:
     """A picture in the form in which a model with that convention is to see it; large ones are scaled down."""
     width, height = size_to_send(picture.size, convention, max_pixels)
     resized = picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    resized.save(buffer, "PNG", compress_level=1)
-    return Shown(png=buffer.getvalue(), size_px=(width, height))
+    return Shown(png=png_bytes(resized), size_px=(width, height))
 
 
 def size_to_send(size_px: tuple[int, int], convention: str, max_pixels: int) -> tuple[int, int]:

@@ -18,30 +18,28 @@ import asyncio
 import collections
 import dataclasses
 import itertools
-import json
-import os
 import re
-import sys
-import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from got.data import storage
 from got.data.annotate import quality
 from got.data.annotate.annotator import MAX_PIXELS, Annotator, View
-from got.data.annotate.asker import Asker, AskSettings, StageFailed, append, prompts_hash, recorded
-from got.data.annotate.boxes import CONVENTIONS, opened
+from got.data.annotate.boxes import CONVENTIONS
+from got.data.annotate.prompts import StageFailed, prompts_hash
 from got.data.importers.files import files_below, safe_id
 from got.data.records import DataError, Example, Provenance, Step
-from got.util.images import PictureError
-from got.vlm.clients import AskParams, OpenAIBackend, SetupError, TransformersBackend
+from got.util.cli import DTYPES, add_command, number, whole
+from got.util.files import append_lines, read_object, recorded, write_json
+from got.util.images import PictureError, open_picture
+from got.util.progress import Progress
+from got.vlm.asker import Asker, AskSettings
+from got.vlm.clients import AskParams, OpenAIBackend, TransformersBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-_SECONDS_BETWEEN_LINES = 10.0
-_LEAST = {"limit": 1, "concurrency": 1, "attempts": 1, "retries": 0, "max_pixels": 1, "max_tokens": 1}
 _EPILOG = """\
 examples:
   python -m got.data annotate photos --output photos-got --endpoint http://localhost:8000/v1 \\
@@ -56,20 +54,13 @@ Ctrl-C or kill -9; no reply is paid twice, and what failed without a reply is tr
 # --------------------------------------------------------------------------------------------------------- command line
 def add_arguments(subparsers: Any) -> None:
     """Adds the command to those of `python -m got.data`; its `run` is in the parsed arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "annotate",
-        help="write chains for pictures and edits with a vision-language model",
-        description="Writes chains for examples that have none (or others).",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    purpose = "write chains for pictures and edits with a vision-language model"
+    parser = add_command(subparsers, "annotate", purpose, _EPILOG, run)
     add = parser.add_argument
     add("place", type=Path, metavar="PLACE", help="a dataset, its chains empty or not; or a folder of pictures")
     add("--output", type=Path, required=True, metavar="DIR", help="where the dataset and the records go")
     add("--format", choices=storage.FORMATS, default="folder", help="of the output (default: %(default)s)")
-    add("--limit", type=int, metavar="N", help="the first N examples only")
+    add("--limit", type=whole(), metavar="N", help="the first N examples only")
     add("--dataset", metavar="NAME", help="name of a set that is a folder of pictures (default: the folder's)")
     add("--license", default="unknown", metavar="NAME", help="of a folder of pictures (default: %(default)s)")
     _add_model(parser.add_argument_group("model"))
@@ -80,10 +71,12 @@ def add_arguments(subparsers: Any) -> None:
         metavar="none|second-look|PATH",
         help="hold boxes against a second question to the model, or a detector of transformers (default: %(default)s)",
     )
-    group.add_argument("--min-iou", type=float, default=0.5, metavar="X", help="overlap wanted (default: %(default)s)")
+    group.add_argument(
+        "--min-iou", type=number(0, 1), default=0.5, metavar="X", help="overlap wanted (default: %(default)s)"
+    )
     group.add_argument(
         "--min-located",
-        type=float,
+        type=number(0, 1),
         default=1.0,
         metavar="X",
         help="share of the named objects that must have a box (default: %(default)s)",
@@ -101,19 +94,24 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         help="what the model's boxes count: pixels (Qwen2.5-VL), thousandths (Qwen2-VL, Qwen3-VL) or parts of one",
     )
     size = "larger pictures are scaled down for the model (default: %(default)s)"
-    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=size)
-    add("--concurrency", type=int, default=16, metavar="N", help="samples at a time (default: %(default)s)")
-    add("--attempts", type=int, default=3, metavar="N", help="replies to one question at most (default: %(default)s)")
-    add("--retries", type=int, default=5, metavar="N", help="of a request without reply (default: %(default)s)")
-    add("--timeout", type=float, default=120.0, metavar="S", help="seconds for one reply (default: %(default)s)")
-    add("--max-tokens", type=int, default=1400, metavar="N", help="longest reply (default: %(default)s)")
-    add("--temperature", type=float, default=0.0, metavar="X", help="of first attempts (default: %(default)s)")
+    add("--max-pixels", type=whole(), default=MAX_PIXELS, metavar="N", help=size)
+    add("--concurrency", type=whole(), default=16, metavar="N", help="samples at a time (default: %(default)s)")
+    add(
+        "--attempts",
+        type=whole(),
+        default=3,
+        metavar="N",
+        help="replies to one question at most (default: %(default)s)",
+    )
+    add("--retries", type=whole(0), default=5, metavar="N", help="of a request without reply (default: %(default)s)")
+    add("--timeout", type=number(0), default=120.0, metavar="S", help="seconds for one reply (default: %(default)s)")
+    add("--max-tokens", type=whole(), default=1400, metavar="N", help="longest reply (default: %(default)s)")
+    add("--temperature", type=number(0), default=0.0, metavar="X", help="of first attempts (default: %(default)s)")
     add("--json", action="store_true", help="ask for JSON by the endpoint's own means")
-    add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
-    add("--max-spend", type=float, metavar="USD", help="no request that could lead above this; needs --price")
+    add("--price", type=number(0), nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
+    add("--max-spend", type=number(0), metavar="USD", help="no request that could lead above this; needs --price")
     add("--device", default="cpu", help="of a model or detector of transformers (default: %(default)s)")
-    dtypes = ("float32", "bfloat16", "float16")
-    add("--dtype", choices=dtypes, default="float32", help="of a model of transformers (default: %(default)s)")
+    add("--dtype", choices=DTYPES, default="float32", help="of a model of transformers (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -123,10 +121,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         DataError: If there is nothing to annotate, or the output was begun with another model or other prompts.
         SetupError: If the model cannot be asked.
     """
-    for name, least in _LEAST.items():
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            raise DataError(f"--{name.replace('_', '-')}: expected {least} or more but got {value}")
     if arguments.max_spend is not None and arguments.price is None:
         raise DataError("--max-spend needs --price")
     if arguments.output.resolve().is_relative_to(arguments.place.resolve()):
@@ -139,14 +133,9 @@ def _backend(arguments: argparse.Namespace) -> OpenAIBackend | TransformersBacke
     kind, _, place = arguments.model.partition(":")
     if kind == "hf":
         return TransformersBackend(place, arguments.device, arguments.dtype, images_first=True)
-    key, url = os.environ.get("OPENAI_API_KEY", ""), arguments.endpoint or os.environ.get("OPENAI_BASE_URL") or None
-    if not key and url is None:
-        raise SetupError("--endpoint: expected an address, or OPENAI_API_KEY for OpenAI's own")
-    # A server of one's own often wants no key, but the client insists on one.
-    return OpenAIBackend(
+    return OpenAIBackend.from_environment(
         arguments.model,
-        url,
-        key or "none",
+        arguments.endpoint,
         timeout_seconds=arguments.timeout,
         max_retries=arguments.retries,
         images_first=True,
@@ -214,7 +203,7 @@ class _Run:
 
     def __init__(self, arguments: argparse.Namespace, writer: storage.Writer) -> None:
         self._arguments, self._writer, folder = arguments, writer, arguments.output
-        self._counts, self._begun, self._told = _Counts(), time.monotonic(), 0.0
+        self._counts, self._bar = _Counts(), Progress("samples", None)
         self._broke = False
         self._backend = _backend(arguments)
         view = View(convention=arguments.boxes, max_pixels=arguments.max_pixels)
@@ -232,41 +221,37 @@ class _Run:
             ),
             # A greedy model on this machine has one reply to one question.
             attempts=arguments.attempts if isinstance(self._backend, OpenAIBackend) else 1,
+            retry_temperature=0.7,
+            concurrency=arguments.concurrency,
+            lost_after=64,  # samples at least that an endpoint may not accept, one after the other
             usd_per_million=None if arguments.price is None else (arguments.price[0], arguments.price[1]),
             max_usd=arguments.max_spend,
         )
-        finished = {*writer.known_ids(), *self._rejected}
-        self._asker = Asker(self._backend, settings, folder / "replies.jsonl", finished)
+        self._asker = Asker(
+            self._backend,
+            settings,
+            folder / "replies.jsonl",
+            subject=("sample",),
+            identity=(self._backend.id,),  # not the address, for a server of one's own moves
+            finished={(id,) for id in (*writer.known_ids(), *self._rejected)},
+        )
         self._annotator = Annotator(self._asker, view)
         self._standards = quality.Standards(min_located=arguments.min_located, min_iou=arguments.min_iou)
         if arguments.check == "second-look":
             self._checker = quality.SecondLook(self._asker, view)
         self._duplicates = quality.Duplicates()
-        self._files: dict[str, IO[bytes]] = {
-            name: (folder / f"{name}.jsonl").open("wb" if name == "failures" else "ab", buffering=0)
-            for name in ("rejected", "failures", "pictures")
-        }
+        for name in ("rejected", "pictures"):
+            (folder / f"{name}.jsonl").touch()
+        (folder / "failures.jsonl").write_bytes(b"")  # they are tried again
 
     async def all(self) -> dict[str, Any]:
-        """Annotates what is not done yet; some samples at a time take their turn from one list."""
+        """Annotates what is not done yet."""
         samples = self._open_samples()
-
-        async def work() -> None:
-            for example in samples:
-                await self._one(example)
-
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._arguments.concurrency):
-                    group.create_task(work())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            with self._bar:
+                await self._asker.each(samples, self._one)
         finally:
             samples.close()
-            await self._backend.close()
-            self._asker.close()
-            for file in self._files.values():
-                file.close()
         return self._summary()
 
     def _open_samples(self) -> Generator[Example]:
@@ -295,8 +280,8 @@ class _Run:
 
     def _signed(self, example: Example) -> list[str]:
         if example.id not in self._signatures:
-            signatures = [quality.signature(opened(picture)) for _, picture in example.pictures()]
-            append(self._files["pictures"], {"id": example.id, "signatures": signatures})
+            signatures = [quality.signature(open_picture(picture)) for _, picture in example.pictures()]
+            self._log("pictures", {"id": example.id, "signatures": signatures})
             self._signatures[example.id] = signatures
         return self._signatures[example.id]
 
@@ -311,7 +296,7 @@ class _Run:
                 self._reject(draft.example, reasons)
             else:
                 self._add(draft.example)
-        self._asker.forget(example.id)
+        self._asker.forget((example.id,))
         self._tell()
 
     def _add(self, example: Example) -> None:
@@ -326,24 +311,25 @@ class _Run:
         self._broke |= error.cause == "budget"
         self._counts.failed[f"{error.stage}: {error.cause}"] += 1
         record = {"id": id, "stage": error.stage, "cause": error.cause, "detail": error.detail}
-        append(self._files["failures"], record)
+        self._log("failures", record)
 
     def _reject(self, example: Example, reasons: list[str]) -> None:
         self._rejected[example.id] = reasons
         self._counts.rejected[_check_of(reasons)] += 1
         steps = [{"instruction": step.instruction, "chain": step.chain} for step in example.steps]
         whole = {"prompt": example.prompt, "steps": steps, "provenance": dataclasses.asdict(example.provenance)}
-        append(self._files["rejected"], {"id": example.id, "reasons": reasons, **whole, "extra": dict(example.extra)})
+        self._log("rejected", {"id": example.id, "reasons": reasons, **whole, "extra": dict(example.extra)})
+
+    def _log(self, name: str, record: dict[str, Any]) -> None:
+        append_lines(self._arguments.output / f"{name}.jsonl", [record], durable=False)
 
     def _tell(self) -> None:
-        now = time.monotonic()
-        if now - self._told >= _SECONDS_BETWEEN_LINES:
-            self._told, counts = now, self._counts
-            speed = counts.done / max(now - self._begun, 1e-9)
-            sys.stderr.write(
-                f"{counts.done} samples: {counts.accepted} accepted, {counts.rejected.total()} rejected,"
-                f" {counts.failed.total()} failed; {self._asker.calls} replies; {speed:.1f} samples/s\n"
-            )
+        counts = self._counts
+        self._bar.update(
+            counts.done,
+            f"{counts.accepted} accepted, {counts.rejected.total()} rejected, {counts.failed.total()} failed; "
+            f"{self._asker.replies} replies",
+        )
 
     def _summary(self) -> dict[str, Any]:
         asker, known = self._asker, len(self._writer.known_ids())
@@ -354,7 +340,7 @@ class _Run:
             "accepted_now": known - self._before,
             "rejected": dict(sorted(rejected.items())),
             "failed": dict(sorted(self._counts.failed.items())),
-            "replies": asker.calls,
+            "replies": asker.replies,
             "tokens_in": asker.tokens_in,
             "tokens_out": asker.tokens_out,
             "usd": None if self._arguments.price is None else round(asker.ledger.spent_usd, 6),
@@ -374,11 +360,9 @@ def _check_identity(folder: Path, made_by: dict[str, Any], view: View) -> None:
     file, replies = folder / "annotate.json", folder / "replies.jsonl"
     wanted = {**made_by, "boxes": view.convention, "max_pixels": view.max_pixels}
     if not file.exists() or not replies.exists() or not replies.stat().st_size:
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(file)
+        write_json(file, wanted)
         return
-    begun = json.loads(file.read_text(encoding="utf-8"))
+    begun = read_object(file, DataError)
     for name, value in wanted.items():
         if begun.get(name, value) != value:
             there = f"was begun with {name} {begun.get(name)!r} but this is {value!r}"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from got.data.annotate.asker import prompt
 from got.data.annotate.boxes import frame_in_words, shown
+from got.data.annotate.prompts import ask, prompt
 from got.data.annotate.replies import candidates_of
 from got.plan.chain import iou
 from got.vlm.clients import SetupError
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from got.data.annotate.annotator import Draft, Located, View
-    from got.data.annotate.asker import Asker
     from got.plan.chain import Box1000
+    from got.vlm.asker import Asker
 
 _GRID = 8
 _NOISE = 2  # grey levels: an even ground must not turn into random bits
@@ -141,7 +141,7 @@ class SecondLook:
         frame = frame_in_words(self._view.convention, sent.size_px)
         for name in names:
             words = prompt("reground", name=name, frame=frame)
-            found.append(await self._asker.ask(sample, "reground", words, [sent.png], read))
+            found.append(await ask(self._asker, sample, "reground", words, [sent.png], read))
         return found
 
 

@@ -5,19 +5,19 @@ Easy to look into and to change with an editor; the format for up to some hundre
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from got.data.records import DataError, Example
 from got.data.rows import Entry, bytes_of, encode, suffix_of
+from got.util.files import append_lines, inside, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 LINES = "examples.jsonl"
 _CHUNK = 1 << 24
@@ -53,11 +53,10 @@ class FolderReader:
     def _picture(self, field: str, reference: Any) -> Path:
         if not isinstance(reference, str) or not reference or "\0" in reference:
             raise DataError(f"{field}: expected a path relative to the folder but got {reference!r}")
-        path = PurePosixPath(reference)
-        # The name alone is checked: where links in the folder lead is up to its owner.
-        if path.is_absolute() or ".." in path.parts or "\\" in reference:
+        path = inside(self.lines.parent, reference)
+        if path is None:
             raise DataError(f"{field}: expected a path that stays in the folder but got {reference!r}")
-        return self.lines.parent / reference
+        return path
 
 
 class FolderWriter:
@@ -65,8 +64,9 @@ class FolderWriter:
 
     def __init__(self, folder: Path, per_file: int) -> None:
         self.folder = folder
-        self.known = set(_repaired(folder / LINES))
-        self._file = (folder / LINES).open("ab", buffering=0)
+        self._lines = folder / LINES
+        self.known = {_id_of(row, self._lines) for row in recorded(self._lines, DataError)}
+        self._lines.touch()
         self._made: set[Path] = set()
 
     def add(self, example: Example) -> None:
@@ -74,21 +74,18 @@ class FolderWriter:
         pictures = {name: bytes_of(picture) for name, picture in example.pictures()}
         place = f"images/{len(self.known) // _EXAMPLES_TOGETHER:05d}"
         references = {name: f"{place}/{example.id}.{name}{suffix_of(data)}" for name, data in pictures.items()}
-        line = json.dumps(encode(example, references), ensure_ascii=False, allow_nan=False).encode()
+        row = encode(example, references)
         if (folder := self.folder / place) not in self._made:
             folder.mkdir(parents=True, exist_ok=True)
             self._made.add(folder)
         for name, reference in references.items():
             (self.folder / reference).write_bytes(pictures[name])
-        end = self._file.seek(0, os.SEEK_END)
-        if self._file.write(line + b"\n") <= len(line):
-            self._file.truncate(end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / LINES))
+        append_lines(self._lines, [row], durable=False)
 
     def close(self) -> None:
         """Leave everything on disk."""
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._lines.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def _line_offsets(lines: Path) -> np.ndarray:
@@ -103,22 +100,7 @@ def _line_offsets(lines: Path) -> np.ndarray:
     return offsets[offsets < base]
 
 
-def _repaired(lines: Path) -> Iterator[str]:
-    """Ids of a file whose last line is whole afterwards: one that a crash cut off is taken away."""
-    if not lines.exists():
-        return
-    with lines.open("r+b") as file:
-        end = 0
-        for number, line in enumerate(file, 1):
-            try:
-                known = json.loads(line)["id"]
-            except (ValueError, TypeError, KeyError) as error:
-                if not line.endswith(b"\n"):
-                    file.truncate(end)
-                    return
-                raise DataError(f"{lines}:{number}: id: expected an example to go on behind") from error
-            end += len(line)
-            if not line.endswith(b"\n"):  # written by hand
-                file.seek(end)
-                file.write(b"\n")
-            yield known
+def _id_of(row: dict[str, Any], lines: Path) -> str:
+    if not isinstance(row.get("id"), str):
+        raise DataError(f"{lines}: id: expected one in every row, to go on behind them, but got {row.get('id')!r}")
+    return str(row["id"])

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from got.data.records import DataError, Example
 from got.data.rows import Entry, bytes_of, encode, suffix_of
+from got.util.files import finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -122,10 +122,7 @@ class ParquetWriter:
         self._write_group()
         if self._file is not None:
             self._file.close()
-            part, whole = self._paths()
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            part.rename(whole)
+            finish(*self._paths())
             self._file, self._written = None, 0
             self._next += 1
 

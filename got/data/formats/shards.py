@@ -6,7 +6,6 @@ Read and written from front to back, which is what disks and networks are good a
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,6 +14,7 @@ import numpy as np
 
 from got.data.records import DataError, Example
 from got.data.rows import Entry, bytes_of, encode, suffix_of
+from got.util.files import finish, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -84,14 +84,10 @@ class ShardWriter:
             return
         with self._tar as file:
             file.write(_END)
-            file.flush()
-            os.fsync(file.fileno())
         part, whole = self._paths()
-        part.rename(whole)
+        finish(part, whole)
         self._index[whole.name] = (whole.stat().st_size, self._written)
-        beside = self.folder / f".{INDEX}.part"
-        beside.write_text(json.dumps(self._index, indent=1))
-        beside.rename(self.folder / INDEX)
+        write_json(self.folder / INDEX, self._index, indent=1)
         self._tar, self._written = None, 0
         self._next += 1
 

@@ -11,7 +11,6 @@ where they are until somebody writes the examples elsewhere, and every example c
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import itertools
 import sys
@@ -24,6 +23,8 @@ from got.data.importers.files import fetch
 from got.data.importers.got_sets import read_captions, read_edits, read_sessions
 from got.data.importers.request import FIELDS, Options, Request
 from got.data.records import DataError, Example
+from got.util.cli import add_command, number, whole
+from got.util.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,14 +168,9 @@ def open_source(
 # --------------------------------------------------------------------------------------------------------- command line
 def add_arguments(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add ``import`` to the commands of ``python -m got.data``; its ``run`` is `run`."""
-    parser = subparsers.add_parser(
-        "import",
-        help="bring a public data set into a chain dataset",
-        description="Read a public data set and write it as a chain dataset. Run again, it goes on where it stopped.",
-        epilog="sets:\n" + "\n".join(_line(name, source) for name, source in SOURCES.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    sets = "sets:\n" + "\n".join(_line(name, source) for name, source in SOURCES.items())
+    purpose = "bring a public data set into a chain dataset; run again, it goes on where it stopped"
+    parser = add_command(subparsers, "import", purpose, sets, run)
     parser.add_argument("name", choices=list(SOURCES), metavar="NAME", help="which set, see below")
     parser.add_argument(
         "--annotations", default="", metavar="PATH", help="its file or folder, or a hub id (the set's own, if any)"
@@ -185,7 +181,7 @@ def add_arguments(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--format", default="folder", choices=("folder", "parquet", "webdataset"), help="(default: %(default)s)"
     )
     parser.add_argument("--split", default="", help="which files: train, dev, val2017, ...")
-    parser.add_argument("--limit", type=int, metavar="N", help="no more than N examples")
+    parser.add_argument("--limit", type=whole(), metavar="N", help="no more than N examples")
     parser.add_argument("--keep-going", action="store_true", help="list broken rows in failures.txt and go on")
     parser.add_argument("--single-turn", action="store_true", help="each turn of a session as an edit of its own")
     parser.add_argument(
@@ -198,16 +194,15 @@ def add_arguments(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--strip-prefix", default="", metavar="TEXT", help="beginning of the files' paths to leave out")
     parser.add_argument(
-        "--max-boxes", type=int, default=10, metavar="N", help="coco: boxes per chain (default: %(default)s)"
+        "--max-boxes", type=whole(), default=10, metavar="N", help="coco: boxes per chain (default: %(default)s)"
     )
     parser.add_argument(
         "--min-area",
-        type=float,
+        type=number(0, 1),
         default=0.005,
         metavar="F",
         help="coco: least part of the picture (default: %(default)s)",
     )
-    parser.set_defaults(run=run)
 
 
 def _line(name: str, source: Source) -> str:
@@ -230,12 +225,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     from got.data.storage import Writer
 
-    if (
-        arguments.max_boxes < 1
-        or not 0 <= arguments.min_area < 1
-        or (arguments.limit is not None and arguments.limit < 1)
-    ):
-        raise DataError("Expected --max-boxes and --limit of at least 1 and --min-area from 0 to below 1")
     failures: list[str] = []
     options = Options(
         split=arguments.split,
@@ -249,7 +238,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     examples = open_source(arguments.name, arguments.annotations, arguments.images, options)
     counts = {"examples": 0, "written": 0, "without_chain": 0}
     ids: set[str] = set()
-    with Writer(arguments.output, arguments.format) as writer, _progress() as update:
+    with Writer(arguments.output, arguments.format) as writer, Progress("examples", None) as bar:
         there_before = len(writer.known_ids())
         try:
             for example in itertools.islice(examples, arguments.limit):
@@ -261,7 +250,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                     if options.on_error is None:
                         raise
                     options.on_error(error)
-                update(counts["examples"], len(failures))
+                bar.update(counts["examples"], f"{len(failures):,} rows left out" if failures else "")
         except BaseException:
             if failures:
                 _report(Path(arguments.output), failures, 0)
@@ -281,18 +270,6 @@ def _added(example: Example, writer: Writer, ids: set[str]) -> bool:
         return writer.add(example)
     except DataError as error:
         raise DataError(f"{where}{error}") from error
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Numbers on stderr, or their last state alone if nobody watches; gives a function that takes them."""
-    from rich import progress
-    from rich.console import Console
-
-    columns = progress.TextColumn("{task.completed:,} examples, {task.fields[failed]:,} rows left out")
-    with progress.Progress(columns, progress.TimeElapsedColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None, failed=0)
-        yield lambda done, failed: bar.update(task, completed=done, failed=failed)
 
 
 def _report(folder: Path, failures: list[str], without_chain: int) -> None:

@@ -26,13 +26,12 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from got.data.importers.files import Row, files_below
-from got.data.importers.json_stream import json_items
+from got.data.importers.files import Row, files_below, json_items, row_of
 from got.data.records import DataError, Example, Provenance, Step
 from got.plan.chain import MASK_COLORS, Box1000, format_box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from got.data.importers.request import Request
@@ -206,12 +205,7 @@ def read_coco(request: Request) -> Iterator[Example]:
     """
     instances, captions = _annotation_files(request)
     pictures, licenses = _read_instances(instances, request)
-    for key, number, value in json_items(captions, objects=True):
-        if key == "annotations":
-            try:
-                _add_caption(_item(captions, key, number, value), pictures)
-            except DataError as error:
-                request.failed(error)
+    _each(captions, "annotations", lambda row: _add_caption(row, pictures), request)
     request = dataclasses.replace(request, images=_image_folder(request, instances))
     count = 0
     for picture in pictures.values():
@@ -247,10 +241,13 @@ def _image_folder(request: Request, instances: Path) -> Path:
     return root / split if (root / split).is_dir() else root
 
 
-def _item(path: Path, key: str, number: int, value: Any) -> Row:
-    if not isinstance(value, dict):
-        raise DataError(f"{path} {key}[{number}]: expected an object but got {value!r:.60}")
-    return Row(values=value, file=path, place=f"{key}[{number}]")
+def _each(path: Path, key: str, read: Callable[[Row], None], request: Request) -> None:
+    """Reads every item of an array of the file; items that cannot be read are passed over."""
+    for number, value in json_items(path, key):
+        try:
+            read(row_of(path, f"{key}[{number}]", value))
+        except DataError as error:
+            request.failed(error)
 
 
 def _whole(row: Row, field: str, least: int = 0) -> int:
@@ -265,66 +262,39 @@ def _read_instances(path: Path, request: Request) -> tuple[dict[int, _Picture], 
     pictures: dict[int, _Picture] = {}
     categories: dict[int, str] = {}
     licenses: dict[int, str] = {}
-    objects: list[_Object] = []
-    for key, number, value in json_items(path, objects=True):
-        try:
-            if key == "images":
-                row = _item(path, key, number, value)
-                width, height = _whole(row, "width", 1), _whole(row, "height", 1)
-                pictures[_whole(row, "id")] = _Picture(row=row, width_px=width, height_px=height)
-            elif key == "categories":
-                row = _item(path, key, number, value)
-                categories[_whole(row, "id")] = row.text(("name",))
-            elif key == "licenses":
-                row = _item(path, key, number, value)
-                licenses[_whole(row, "id")] = row.text(("name",))
-            elif key == "annotations":
-                objects.append(_object(_item(path, key, number, value), number))
-        except DataError as error:
-            request.failed(error)
-    for found in objects:
-        if found.image_id not in pictures:
-            continue  # a list of pictures that somebody cut short is no mistake
-        if found.category_id in categories:
-            _add_object(found, pictures[found.image_id], categories[found.category_id], request.options.min_area)
-        else:
-            there = f"expected one of the file's {len(categories)} categories but got {found.category_id}"
-            request.failed(DataError(f"{path} annotations[{found.number}], field category_id: {there}"))
+
+    def add_picture(row: Row) -> None:
+        width, height = _whole(row, "width", 1), _whole(row, "height", 1)
+        pictures[_whole(row, "id")] = _Picture(row=row, width_px=width, height_px=height)
+
+    def add_name(names: dict[int, str], row: Row) -> None:
+        names[_whole(row, "id")] = row.text(("name",))
+
+    _each(path, "licenses", functools.partial(add_name, licenses), request)
+    _each(path, "categories", functools.partial(add_name, categories), request)
+    _each(path, "images", add_picture, request)
+    least = request.options.min_area
+    _each(path, "annotations", lambda row: _add_object(row, pictures, categories, least), request)
     return pictures, licenses
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Object:
-    """What is kept of an annotation: the outline is most of the file, and is not needed."""
-
-    number: int
-    id: int
-    image_id: int
-    category_id: int
-    crowd: bool
-    box_xywh_px: tuple[float, ...]
-
-
-def _object(row: Row, number: int) -> _Object:
-    box = row.values.get("bbox")
+def _add_object(row: Row, pictures: Mapping[int, _Picture], categories: Mapping[int, str], min_area: float) -> None:
+    box: Any = row.values.get("bbox")
     if not _is_box(box):
         raise row.error("bbox", f"expected [x, y, width, height] in pixels but got {box!r:.60}")
-    return _Object(
-        number=number,
-        id=_whole(row, "id"),
-        image_id=_whole(row, "image_id"),
-        category_id=_whole(row, "category_id"),
-        crowd=bool(row.values.get("iscrowd")),
-        box_xywh_px=tuple(box or ()),
-    )
-
-
-def _add_object(found: _Object, picture: _Picture, category: str, min_area: float) -> None:
-    area = found.box_xywh_px[2] * found.box_xywh_px[3] / (picture.width_px * picture.height_px)
-    box_1000 = box_to_1000(found.box_xywh_px, picture.width_px, picture.height_px)
-    picture.counts[category] += 1 + found.crowd  # a crowd is never one object
-    if not found.crowd and area >= min_area and box_1000 is not None:
-        picture.things.append((-area, found.id, Thing(category=category, box_1000=box_1000, area=area)))
+    id, image, category = (_whole(row, field) for field in ("id", "image_id", "category_id"))
+    picture = pictures.get(image)
+    if picture is None:
+        return  # a list of pictures that somebody cut short is no mistake
+    if category not in categories:
+        there = f"expected one of the file's {len(categories)} categories but got {category}"
+        raise row.error("category_id", there)
+    area = box[2] * box[3] / (picture.width_px * picture.height_px)
+    box_1000 = box_to_1000(box, picture.width_px, picture.height_px)
+    crowd = bool(row.values.get("iscrowd"))
+    picture.counts[categories[category]] += 1 + crowd  # a crowd is never one object
+    if not crowd and area >= min_area and box_1000 is not None:
+        picture.things.append((-area, id, Thing(category=categories[category], box_1000=box_1000, area=area)))
 
 
 def _is_box(box: Any) -> bool:

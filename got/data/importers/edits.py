@@ -24,13 +24,13 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from got.data.importers.files import ParquetTable, data_files, parquet_rows, safe_id
+from got.data.importers.files import Row, data_files, safe_id
 from got.data.records import DataError, Example, Provenance, Step
+from got.util.parquet import ParquetTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from got.data.importers.files import Row
     from got.data.importers.request import Request
 
 SOURCE_NAMES = (
@@ -229,9 +229,10 @@ def read_magicbrush(request: Request) -> Iterator[Example]:
         raise DataError(f"{request.place}: MagicBrush's test set is for measuring (evals), and must not be trained on")
     sessions: dict[str, dict[int, tuple[ParquetTable, int]]] = {}
     for path in data_files(request.place, request.options.split):
-        table = ParquetTable(path, _TURN_COLUMNS)
-        for number, row in enumerate(parquet_rows(path, _TURN_COLUMNS[:2], batch_size=4096)):
+        table = ParquetTable(path, DataError)
+        for number, values in enumerate(table.rows(_TURN_COLUMNS[:2])):
             try:
+                row = _turn(table, number, values)
                 turns, turn = sessions.setdefault(row.text(("img_id",)), {}), row.values["turn_index"]
                 if not isinstance(turn, int) or turn < 1 or turn in turns:
                     raise row.error("turn_index", f"expected a new number from 1 but got {turn!r}")
@@ -241,11 +242,16 @@ def read_magicbrush(request: Request) -> Iterator[Example]:
     for name, turns in sessions.items():
         for run in _runs(sorted(turns)):
             try:
-                found = list(_session(name, {turn: turns[turn][0].row(turns[turn][1]) for turn in run}, request))
+                found = list(_session(name, {turn: _turn(*turns[turn]) for turn in run}, request))
             except DataError as error:
                 request.failed(error)
                 continue
             yield from found
+
+
+def _turn(table: ParquetTable, number: int, values: dict[str, Any] | None = None) -> Row:
+    """A row, with all columns if its values are not given."""
+    return Row(values=values or table.row(number, _TURN_COLUMNS), file=table.path, place=f"row {number}")
 
 
 def _runs(numbers: Sequence[int]) -> list[list[int]]:

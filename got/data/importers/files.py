@@ -7,23 +7,25 @@ the file, the line, item or row, and the field.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import glob
 import hashlib
-import json
-import posixpath
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from got.data.importers.json_stream import json_items
+import ijson
+
 from got.data.records import DataError
+from got.util.files import inside, json_object, numbered_lines
+from got.util.hub import download, on_hub
+from got.util.parquet import ParquetTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _SUFFIXES = (".parquet", ".jsonl", ".json")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}.*|(train|training|test|testing|val|valid|validation|dev)")
 _EXCERPT = 60
 
@@ -104,11 +106,9 @@ class Row:
         return self._inside(name, value.removeprefix(strip_prefix), root)
 
     def _inside(self, field: str, name: str, root: Path) -> Path:
-        # Checked by its words alone: where the user's own links below the folder lead is the user's business.
-        lexical = posixpath.normpath(name.replace("\\", "/"))
-        if lexical.startswith(("/", "../")) or lexical in ("..", "."):
+        path = inside(root, name)
+        if path is None:
             raise self.error(field, f"expected a path inside {root} but got {_excerpt(name)}")
-        path = root / lexical
         try:
             there = path.is_file()
         except OSError as error:  # a name that no file system takes
@@ -150,19 +150,11 @@ def fetch(place: str | Path, hub_id: str, patterns: Sequence[str]) -> Path:
     path = Path(place)
     if path.exists():
         return path
-    name, _, revision = str(place).partition("@")
-    if not _HUB_ID.fullmatch(name):
+    found = on_hub(str(place))
+    if found is None:
         raise DataError(f"{place}: no such file or folder" + (f"; the hub has {hub_id}" if hub_id else ""))
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            name, repo_type="dataset", revision=revision or None, allow_patterns=list(patterns), tqdm_class=None
-        )
-    except Exception as error:  # the hub's client and the network each raise their own
-        why = " ".join(str(error).split())[:200]
-        raise DataError(f"{place}: no such file or folder, and the hub did not give it: {why}") from error
-    return Path(folder)
+    name, revision = found
+    return download(name, DataError, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
 
 
 def files_below(place: Path, pattern: str) -> list[Path]:
@@ -247,27 +239,16 @@ def line_rows(path: Path, failed: Callable[[DataError], None] | None = None) -> 
     Raises:
         DataError: A line is no JSON object.
     """
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    try:
-                        row = _row(path, f"line {number}", _json(line, f"{path} line {number}"))
-                    except DataError as error:
-                        if failed is None:
-                            raise
-                        failed(error)
-                    else:
-                        yield row
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected UTF-8 text ({error})") from error
-
-
-def _json(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
+    for number, line in numbered_lines(path, DataError):
+        place = f"line {number}"
+        try:
+            row = Row(values=json_object(line, f"{path} {place}", DataError), file=path, place=place)
+        except DataError as error:
+            if failed is None:
+                raise
+            failed(error)
+        else:
+            yield row
 
 
 def json_rows(path: Path) -> Iterator[Row]:
@@ -276,11 +257,36 @@ def json_rows(path: Path) -> Iterator[Row]:
     Raises:
         DataError: It is not JSON, breaks off, or holds something else.
     """
-    for key, number, value in json_items(path):
-        yield _row(path, f"{key}[{number}]" if key else f"item {number}", value)
+    for number, value in json_items(path):
+        yield row_of(path, f"item {number}", value)
 
 
-def _row(path: Path, place: str, value: Any) -> Row:
+def json_items(path: Path, key: str = "") -> Iterator[tuple[int, Any]]:
+    """The items of a JSON file, one by one and with their numbers from 0, in whatever size it has.
+
+    Args:
+        path: The file: an array; or objects one after the other.
+        key: The file is one object: gives the items of this array of it.
+
+    Raises:
+        DataError: The file is not JSON or breaks off.
+    """
+    with path.open("rb") as stream:
+        if stream.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
+            stream.seek(len(codecs.BOM_UTF8))
+        array = stream.peek(1).lstrip().startswith(b"[")
+        where = f"{key}.item" if key else "item" if array else ""
+        number = 0
+        try:
+            for number, value in enumerate(ijson.items(stream, where, use_float=True, multiple_values=not where), 1):
+                yield number - 1, value
+        except ijson.JSONError as error:
+            why = " ".join(str(error.args[0] if error.args else error).split())[:_EXCERPT]
+            raise DataError(f"{path}: breaks off or is not JSON at {key}[{number}]: {why}") from error
+
+
+def row_of(path: Path, place: str, value: Any) -> Row:
+    """A JSON value as a row; raises `DataError` if it is no object."""
     if not isinstance(value, dict):
         raise DataError(f"{path} {place}: expected an object but got {type(value).__name__} {_excerpt(value)}")
     return Row(values=value, file=path, place=place)
@@ -298,58 +304,5 @@ def parquet_rows(path: Path, columns: Sequence[str] | None = None, batch_size: i
     Raises:
         DataError: The file is damaged, or lacks a column.
     """
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            missing = [name for name in columns or () if name not in file.schema_arrow.names]
-            if missing:
-                there = ", ".join(file.schema_arrow.names)
-                raise DataError(f"{path}: expected columns {', '.join(missing)} but it has only {there}")
-            for batch in file.iter_batches(batch_size=batch_size, columns=list(columns) if columns else None):
-                for values in batch.to_pylist():
-                    yield Row(values=values, file=path, place=f"row {number}")
-                    number += 1
-    except (OSError, pyarrow.ArrowException) as error:
-        why = " ".join(str(error).split())[:120]
-        raise DataError(f"{path}: not a readable Parquet file, from row {number} on ({why})") from error
-
-
-class ParquetTable:
-    """One Parquet file whose rows are asked for by number; the row group of the last one is kept."""
-
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self.path = path
-        self._columns = list(columns)
-        self._kept: tuple[int, int, Any] = (0, 0, None)
-
-    def row(self, number: int) -> Row:
-        """A row.
-
-        Raises:
-            DataError: The file is damaged.
-        """
-        start, stop, table = self._kept
-        if not start <= number < stop:
-            start, stop, table = self._kept = self._group_of(number)
-        return Row(values=table.slice(number - start, 1).to_pylist()[0], file=self.path, place=f"row {number}")
-
-    def _group_of(self, number: int) -> tuple[int, int, Any]:
-        """First row, row behind the last, and the columns of the group that a row is in."""
-        import pyarrow
-        import pyarrow.parquet
-
-        self._kept = (0, 0, None)  # two groups at once may be more than there is memory for
-        try:
-            with pyarrow.parquet.ParquetFile(self.path) as file:
-                start, group = 0, 0
-                while start + file.metadata.row_group(group).num_rows <= number:
-                    start += file.metadata.row_group(group).num_rows
-                    group += 1
-                rows = file.metadata.row_group(group).num_rows
-                return start, start + rows, file.read_row_group(group, columns=self._columns)
-        except (OSError, pyarrow.ArrowException) as error:
-            why = " ".join(str(error).split())[:120]
-            raise DataError(f"{self.path}: not a readable Parquet file, at row {number} ({why})") from error
+    for number, values in enumerate(ParquetTable(path, DataError).rows(columns, batch_size)):
+        yield Row(values=values, file=path, place=f"row {number}")

@@ -1,0 +1,152 @@
+"""One record per back-end (generator, detector, embedder, judge): all that command line, help, doctor and tests know.
+
+Other packages add theirs by an entry point whose object is such a record::
+
+    [project.entry-points."got_evals.generators"]
+    mine = "my_package.generator:RECORD"
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from evals.core.records import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ICON_WORLD, PHOTOGRAPHS = "icon world", "photographs"
+"""What images show."""
+
+Role = TypeVar("Role")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Backend(Generic[Role]):
+    """A back-end, not yet built."""
+
+    factory: str | Callable[..., Role]
+    """``package.module:function``, imported when one is built, and heavy libraries with it; or the function itself."""
+    argument: str = ""
+    """How what stands behind the colon is written: ``PATH`` is needed, ``[WEIGHTS]`` may be left out, empty is none."""
+    world: str | None = None
+    """What it draws, or was trained on: `ICON_WORLD` or `PHOTOGRAPHS`; None where nobody knows."""
+    embedder: str | None = None
+    """Of a detector: the embedder that names the colours of what it finds."""
+    batch_size: int = 32
+    """Of a generator: images drawn and observed together, unless told otherwise."""
+    heeds: tuple[str, ...] = ()
+    """Of a generator: the flags, as fields are called, that not all generators heed. Others are refused with it."""
+    fault: Callable[[str], str | None] = lambda argument: None
+    """Why an argument can stand for nothing here; None if it may. Loads nothing, asks no hub."""
+    place: str | None = None
+    """Of a judge that is asked: the function that names who answers, by the argument and without secrets."""
+    weights: Callable[[str], Path | None] = lambda argument: None
+    """Where its weights lie on this machine, by its argument; None where they lie elsewhere, or it has none."""
+
+    def build(self, *arguments: Any) -> Role:
+        """Makes one, as its role's registry says."""
+        make = load(self.factory) if isinstance(self.factory, str) else self.factory
+        made: Role = make(*arguments)
+        return made
+
+    def named(self, argument: str) -> str | None:
+        """What `place` says."""
+        return None if self.place is None else str(load(self.place)(argument))
+
+
+class Registry(Generic[Role]):
+    """The back-ends of one role: those of this package, and those that other packages announce.
+
+    Args:
+        role: Their name in messages: ``"a detector"``.
+        group: The group of entry points of other packages.
+        records: Those of this package, by name.
+    """
+
+    def __init__(self, role: str, group: str, records: Mapping[str, Backend[Role]]) -> None:
+        self.role, self.group = role, group
+        self.records = dict(records)
+
+    def names(self) -> list[str]:
+        """All names, this package's first. Nothing is imported for it."""
+        return [*self.records, *(name for name in entry_points(self.group) if name not in self.records)]
+
+    def __getitem__(self, name: str) -> Backend[Role]:
+        """The record of a name.
+
+        Raises:
+            KeyError: There is none.
+        """
+        if name not in self.records:
+            found = entry_points(self.group)[name].load()
+            if not isinstance(found, Backend):
+                raise UserError(f"{self.role} {name} of {self.group} is no evals.core.backends.Backend")
+            self.records[name] = found
+        return self.records[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.records or name in entry_points(self.group)
+
+    def written(self, worlds: tuple[str | None, ...] = (ICON_WORLD, PHOTOGRAPHS, None)) -> str:
+        """How those of some worlds are written on a command line, for people."""
+        return ", ".join(_written(name, self[name].argument) for name in self.names() if self[name].world in worlds)
+
+    def find(self, spec: str, choices: str = "") -> tuple[Backend[Role], str]:
+        """The record that ``NAME`` or ``NAME:ARGUMENT`` names, and the argument.
+
+        Args:
+            spec: As on the command line.
+            choices: What a message lists, where that is more than `written`.
+
+        Raises:
+            UserError: There is none of the name, or its argument is missing, too much, or can stand for nothing here.
+        """
+        name, colon, argument = spec.partition(":")
+        wanted = self[name].argument if name in self else ""
+        if name not in self or (colon and not wanted):
+            raise UserError(f"Expected {self.role} among {choices or self.written()} but got {spec!r}")
+        if wanted and not wanted.startswith("[") and not argument:
+            forms = " or ".join(f"{name}:{form}" for form in wanted.split("|"))
+            raise UserError(f"Expected {forms} but got {spec!r}")
+        if fault := self[name].fault(argument):
+            raise UserError(fault)
+        return self[name], argument
+
+
+def _written(name: str, argument: str) -> str:
+    """As in a help text.
+
+    >>> _written("folder", "PATH"), _written("icon", "[WEIGHTS]"), _written("got", "")
+    ('folder:PATH', 'icon[:WEIGHTS]', 'got')
+    """
+    if argument.startswith("["):
+        return f"{name}[:{argument[1:]}"
+    return f"{name}:{argument}" if argument else name
+
+
+def local_place(argument: str) -> Path | None:
+    """Where weights lie that an argument may name by their path.
+
+    >>> local_place("")
+    """
+    return Path(argument) if argument else None
+
+
+def entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
+    """What installed packages announce under a group, by name, sorted."""
+    points = importlib.metadata.entry_points(group=group)
+    return {point.name: point for point in sorted(points, key=lambda point: point.name)}
+
+
+def load(reference: str) -> Any:
+    """The object that ``package.module:name`` names."""
+    module, _, name = reference.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

@@ -1,0 +1,33 @@
+"""The flags of the editing suites."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from evals.judges.registry import JudgeOptions
+from evals.suite import CASES, OBSERVE, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EditOptions(JudgeOptions):
+    """Those that all of them have."""
+
+    clip: tuple[str, ...] = option(
+        (), "more CLIPs to measure with, beside --embedder", stage=OBSERVE, metavar="NAME", nargs="+", parse=str
+    )
+    dino: str = option("none", "a DINO to measure with (default: %(default)s)", stage=OBSERVE, metavar="dino:ID|PATH")
+    lpips: str = option("none", "squeeze, alex or vgg (default: %(default)s)", stage=OBSERVE, metavar="NET[:PATH]")
+    data: str | None = option(None, "", stage=CASES)
+    """The published set; None for the icon world's edition, and no flag where there is no other."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PublishedOptions(EditOptions):
+    """Of suites that have a published set."""
+
+    data: str | None = option(
+        None,
+        "published set: hub id, folder or Parquet file (default: the icon world's edition)",
+        stage=CASES,
+        metavar="ID|PATH",
+    )

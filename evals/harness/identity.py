@@ -1,0 +1,159 @@
+"""Whose a run directory is: what its stages were made with, and which of them a command may make anew.
+
+The one rule: a stage that stands must have been made with what the command says, and with the same stages before it.
+run.json keeps a hash for each stage (`made_with`); files of a stage that has none are left over, and are cleared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evals.core.options import GENERATE, OBSERVE, STAGES, VERDICT
+from evals.core.records import UserError
+from evals.core.run_directory import differences, key_of
+from evals.generators.folder_images import change, content, counted_changes
+from got.util.files import read_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evals.core.run_directory import Key, RunDirectory
+    from evals.harness.plan import Plan
+
+Identity = dict[str, dict[str, Any]]
+
+STANDING = {None: STAGES, GENERATE: (GENERATE,), OBSERVE: (GENERATE,), VERDICT: (GENERATE, OBSERVE)}
+"""By the stage to begin with (None: resume), those whose arguments must be the run's own."""
+
+FILES = ("weights_sha256", "folder_sha256")
+"""Parts of an identity that lie in files, not in arguments."""
+_PLACES = (*FILES, "judge_place")
+"""... or come from the environment as well."""
+
+
+def hashes(identity: Identity) -> dict[str, str]:
+    """A hash for each stage of all that decides it, the stages before it included.
+
+    >>> one, two = hashes({"generate": {"seed": 1}, "observe": {}}), hashes({"generate": {"seed": 2}, "observe": {}})
+    >>> [one[stage] == two[stage] for stage in STAGES]
+    [False, False, False]
+    """
+    found, text = {}, ""
+    for stage in STAGES:
+        text = hashlib.sha256(json.dumps([text, identity.get(stage, {})], sort_keys=True).encode()).hexdigest()
+        found[stage] = text
+    return found
+
+
+def made_with(spec: Mapping[str, Any]) -> dict[str, str]:
+    """The hashes of a run's stages. Older runs keep none: those of their arguments, up to what was being cleared."""
+    if "made_with" in spec:
+        return dict(spec["made_with"])
+    cleared = STAGES.index(spec["clearing"]) if spec.get("clearing") else len(STAGES)
+    known = hashes(spec["identity"])
+    return {stage: known[stage] for stage in STAGES[:cleared]}
+
+
+def left_over(spec: Mapping[str, Any]) -> str | None:
+    """The first stage of which no hash is kept: its files are of before a redo; None if there is none."""
+    found = made_with(spec)
+    return next((stage for stage in STAGES if stage not in found), None)
+
+
+def as_now(spec: Mapping[str, Any], plan: Plan) -> Identity:
+    """An older run's identity as it would be now: its folder's path resolved, and its images taken to be as they are.
+
+    Later stages go by what the run has, whatever the folder holds.
+    """
+    identity = spec["identity"]
+    generate = {key: value for key, value in identity.get(GENERATE, {}).items() if key != "images_sha256"}
+    kind, _, place = str(generate.get("model", "")).partition(":")
+    if kind == "folder":
+        generate["model"] = f"folder:{Path(place).resolve()}"
+        now = plan.identity[GENERATE]
+        if plan.settings.start is None and generate["model"] == now["model"]:
+            generate = {"folder_sha256": now["folder_sha256"], **generate}
+    return {**identity, GENERATE: generate}
+
+
+def of_run(plan: Plan, old: Identity, stand: tuple[str, ...]) -> Identity:
+    """The plan's identity; stages that stand keep the files that they were made of, moved or changed as they may be.
+
+    Args:
+        plan: What the command says.
+        old: The run's identity.
+        stand: The stages of which nothing is done again.
+    """
+    identity = dict(plan.identity)
+    for stage in stand:
+        arguments = {key: value for key, value in identity[stage].items() if key not in _PLACES}
+        identity[stage] = arguments | {key: old[stage][key] for key in _PLACES if key in old[stage]}
+    generate, before = identity[GENERATE], old.get(GENERATE, {})
+    if plan.settings.start != GENERATE and "folder_sha256" not in before:
+        # Older runs do not say which images they were given.
+        generate = {key: value for key, value in generate.items() if key != "folder_sha256"}
+    elif "folder_sha256" in generate and generate["folder_sha256"] == before["folder_sha256"]:
+        generate = {**generate, "model": before["model"]}  # the same images at another place
+    return {**identity, GENERATE: generate}
+
+
+def check(start: str | None, old: Identity, new: Identity, place: Path) -> None:
+    """Refuses a directory whose standing stages were made with something else.
+
+    Args:
+        start: The stage to begin with.
+        old: The run's identity.
+        new: The command's.
+        place: The run directory.
+
+    Raises:
+        UserError: They were; the message has the differences.
+    """
+    before, now = hashes(old), hashes(new)
+    if all(before[stage] == now[stage] for stage in STANDING[start]):
+        return
+    changed = {stage: differences(old.get(stage, {}), new[stage]) for stage in STAGES}
+    refused = [line for stage in STANDING[start] for line in changed[stage]]
+    if start == GENERATE:  # draws from what the files hold now
+        refused = [line for line in refused if not line.startswith(FILES)]
+    if not refused:
+        return
+    what = "files" if all(line.startswith(FILES) for line in refused) else "arguments"
+    advice = "choose another --output"
+    if all(line.startswith(FILES) for line in changed[GENERATE]):
+        stage = next(stage for stage in STAGES if changed[stage])
+        advice += f" or redo this one with --from {stage}"
+    raise UserError(f"{place} was made with other {what} ({'; '.join(refused)}); {advice}")
+
+
+def changed_images(
+    plan: Plan, directory: RunDirectory, old: dict[str, Any], new: dict[str, Any]
+) -> dict[Key, tuple[str, str]]:
+    """The samples whose file in the user's folder is another: ``changed``, ``added`` or ``deleted``, and its name.
+
+    Args:
+        plan: The command's plan.
+        directory: The run.
+        old: The generate part of its identity.
+        new: That of the command.
+
+    Raises:
+        UserError: Most files have changed: these are other images, and the run's results would be lost.
+    """
+    before = {key_of(line): line for line in read_lines(directory.sources)[0]}
+    same_otherwise = all(line.startswith("folder_sha256") for line in differences(old, new))
+    if plan.settings.start is not None or not before or not same_otherwise:
+        return {}
+    now = {key_of(line): line for line in plan.sources}
+    changed = [key for key in now if key not in before or content(now[key]) != content(before[key])]
+    replaced = [key for key in changed if before.get(key, {}).get("sha256")]
+    known = sum(bool(line["sha256"]) for line in before.values())
+    found = {key: change(before.get(key), now[key]) for key in changed}
+    if 2 * len(replaced) > known:
+        what = f"of its {known:,} images {counted_changes([found[key] for key in replaced])}"
+        advice = "choose another --output or redo this one with --from generate"
+        raise UserError(f"{directory.path} was made with other files ({what}); {advice}")
+    return found

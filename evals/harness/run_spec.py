@@ -1,0 +1,134 @@
+"""A run as data: which suite, with which settings and options. All else follows from it, in any process."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any
+
+from evals.core import options as flags
+from evals.core.backends import ICON_WORLD, PHOTOGRAPHS, entry_points, load
+from evals.core.records import UserError
+from evals.detectors.registry import DETECTORS, in_icon_world
+from evals.embedders.registry import ICON_EMBEDDER, PHOTO_EMBEDDER
+from evals.generators import registry as generators
+from evals.harness.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from evals.suite import Suite
+
+SUITES = {
+    "geneval": "evals.geneval.suite:GenEval",
+    "emu_edit": "evals.emu_edit:EmuEdit",
+    "imagenhub": "evals.imagenhub:ImagenHub",
+    "reason_edit": "evals.reason_edit:ReasonEdit",
+    "multi_turn": "evals.multi_turn:MultiTurn",
+    "interactive": "evals.interactive:Interactive",
+}
+"""The suites of this package; others are announced by entry points of the group `GROUP`."""
+GROUP = "got_evals.suites"
+
+
+def suite_names() -> list[str]:
+    """All suites by name, this package's first."""
+    return [*SUITES, *(name for name in entry_points(GROUP) if name not in SUITES)]
+
+
+def find_suite(name: str) -> Suite[Any]:
+    """A suite by name, or by reference as ``package.module:Class``.
+
+    Raises:
+        UserError: There is none.
+    """
+    reference = SUITES.get(name, name)
+    if ":" not in reference:
+        points = entry_points(GROUP)
+        if name not in points:
+            raise UserError(f"there is no suite {name}; installed are {', '.join(suite_names())}")
+        reference = points[name].value
+    try:
+        suite: Suite[Any] = load(reference)()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"the suite {reference} cannot be imported: {error}") from error
+    return suite
+
+
+def reference_of(suite: Suite[Any]) -> str:
+    """Where any process finds a suite's class."""
+    kind = type(suite)
+    spec = sys.modules["__main__"].__spec__ if kind.__module__ == "__main__" else None
+    # `python -m evals.emu_edit` runs that module under another name.
+    module = kind.__module__ if spec is None else spec.name
+    return f"{module}:{kind.__qualname__}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """A run, resolved. Frozen, picklable, JSON in and out."""
+
+    suite: str
+    """``package.module:Class``."""
+    settings: Settings
+    options: Any
+    """The suite's own, of its class `Suite.options`."""
+    words: tuple[str, ...] = ()
+    """The command line, after that of the run which it goes on with, if it does."""
+    given: frozenset[str] = frozenset()
+    """Fields of settings and options that it names."""
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "suite": self.suite,
+            "settings": flags.as_json(self.settings),
+            "options": flags.as_json(self.options),
+            "words": list(self.words),
+            "given": sorted(self.given),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> RunSpec:
+        """The inverse of `as_json`."""
+        return cls(
+            suite=content["suite"],
+            settings=flags.from_json(Settings, content["settings"]),
+            options=flags.from_json(find_suite(content["suite"]).options, content["options"]),
+            words=tuple(content["words"]),
+            given=frozenset(content["given"]),
+        )
+
+
+def resolve(
+    suite: Suite[Any], settings: Settings, options: Any, words: Sequence[str] = (), given: Iterable[str] = ()
+) -> RunSpec:
+    """The run that settings and options ask for, with defaults that depend on others filled in.
+
+    Raises:
+        UserError: Some of them do not go together.
+    """
+    world = world_of(suite, settings, options)
+    options = suite.resolve(options, world)
+    if settings.embedder == "auto":
+        settings = dataclasses.replace(settings, embedder=_companion(settings.detector, world))
+    return RunSpec(
+        suite=reference_of(suite), settings=settings, options=options, words=tuple(words), given=frozenset(given)
+    )
+
+
+def world_of(suite: Suite[Any], settings: Settings, options: Any) -> str:
+    """``"icon world"`` or ``"photographs"``: what a run's images show."""
+    model, _ = generators.parse_model(settings.model)
+    if suite.detects(options):
+        icons = in_icon_world(settings.detector)
+    else:
+        icons = generators.draws_icons(model, settings.checkpoint)
+    return suite.shows(options) or (ICON_WORLD if icons else PHOTOGRAPHS)
+
+
+def _companion(detector: str, world: str) -> str:
+    """The embedder that goes with a detector, or else with a world."""
+    kind = detector.partition(":")[0]
+    own = DETECTORS[kind].embedder if kind in DETECTORS else None
+    return own if own and world == DETECTORS[kind].world else ICON_EMBEDDER if world == ICON_WORLD else PHOTO_EMBEDDER

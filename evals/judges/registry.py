@@ -1,0 +1,209 @@
+"""Judges by name, and their flags. A factory is called with its argument, `JudgeOptions` and the suite's tools.
+
+An endpoint is named by the environment alone: ``JUDGE_MODEL``, ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``. The key is
+never written anywhere; of the address only a hash.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from evals.core.backends import ICON_WORLD, Backend, Registry
+from evals.core.options import OBSERVE, RUN, VERDICT, option
+from evals.core.records import UserError
+from evals.judges.protocols import make_protocol
+from evals.metrics.judging import MAX_FAILED
+from got.util.cli import number, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evals.core.protocols import Judge, Tools
+    from evals.judges.vlm_judge import VlmJudge
+    from got.vlm.asker import AskSettings
+    from got.vlm.clients import Backend as Answerer
+
+
+JUDGES = Registry["Judge"](
+    "a judge",
+    "got_evals.judges",
+    {
+        "measured": Backend(factory="evals.judges.measured:make_measured", world=ICON_WORLD),
+        "openai": Backend(
+            factory="evals.judges.registry:_openai", argument="[MODEL]", place="evals.judges.registry:_endpoint"
+        ),
+        "hf": Backend(
+            factory="evals.judges.registry:_transformers", argument="PATH|ID", place="got.vlm.clients:model_name"
+        ),
+    },
+)
+
+
+def _temperature(text: str) -> float | None:
+    return None if text == "none" else number(0)(text)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JudgeOptions:
+    """The flags of suites that have a judge."""
+
+    judge: str = option("none", lambda: f"{JUDGES.written()} (default: %(default)s)", stage=OBSERVE, metavar="NAME")
+    judge_log: Path = option(
+        Path("runs") / "judge_replies.jsonl",
+        "all replies of judges; the same is never asked twice (default: %(default)s)",
+        stage=RUN,
+        metavar="FILE",
+        parse=Path,
+    )
+    judge_protocol: str = option(
+        "got", "what it is asked (default: %(default)s)", stage=OBSERVE, choices=("got", "viescore")
+    )
+    judge_prompt: Path | None = option(
+        None, "the paper's own prompt instead of ours, for protocol got", stage=OBSERVE, metavar="FILE", parse=Path
+    )
+    judge_temperature: float | None = option(
+        0.0,
+        "none leaves it to the endpoint (default: %(default)s)",
+        stage=OBSERVE,
+        metavar="X|none",
+        parse=_temperature,
+    )
+    judge_json: bool = option(False, "ask for JSON by the endpoint's own means", stage=OBSERVE)
+    judge_repeats: int = option(
+        1, "ask each thing N times (default: %(default)s)", stage=OBSERVE, metavar="N", parse=whole()
+    )
+    judge_concurrency: int = option(
+        4, "requests at a time (default: %(default)s)", stage=RUN, metavar="N", parse=whole()
+    )
+    judge_price: tuple[float, float] | None = option(
+        None, "USD for a million tokens in and out", stage=RUN, metavar=("IN", "OUT"), parse=number(0), nargs=2
+    )
+    max_spend: float | None = option(
+        None,
+        "no request that could lead above this, with what --judge-log holds of the judge; needs --judge-price",
+        stage=RUN,
+        metavar="USD",
+        parse=number(0),
+    )
+    judge_max_failed: float = option(
+        MAX_FAILED,
+        "share of failed judgements above which there is no headline; 1: always one (default: %(default)s)",
+        stage=VERDICT,
+        metavar="X",
+        parse=number(0, 1),
+    )
+    judge_prompts: str | None = option(None, "", stage=OBSERVE)
+    """Hash of the prompts of a judge that is asked; not a flag, see `resolve`."""
+    judge_place: str | None = option(None, "", stage=OBSERVE)
+    """A name of who answers, without secrets; not a flag, see `resolve`."""
+
+
+Options = TypeVar("Options", bound=JudgeOptions)
+
+
+def resolve(options: Options, world: str) -> Options:
+    """The options, checked, with what the judge depends on beside them.
+
+    That is the endpoint's model, a hash of its address or the name of a local model with its weights' hash, and the
+    prompts' hash: a run whose identity holds them belongs to one judge, also when the environment or a file changes.
+
+    Args:
+        options: As given.
+        world: What the run's images show.
+
+    Raises:
+        UserError: No such judge, or not with these options.
+    """
+    judge, prompts, place = options.judge, None, None
+    if judge == "none":
+        settings("none", options)
+        return dataclasses.replace(options, judge_prompts=None, judge_place=None)
+    record, argument = _find(judge)
+    kind = judge.partition(":")[0]
+    if kind == "openai" and not argument:
+        argument = _model_from_environment()
+        judge = f"openai:{argument}"
+    if record.world == ICON_WORLD != world:
+        raise UserError(f"--judge {kind} is for the icon world: no --data, and a detector of icons")
+    settings(kind, options)
+    if record.place is not None:
+        prompts = make_protocol(options.judge_protocol, options.judge_prompt).prompt_hash
+        place = record.named(argument)
+    return dataclasses.replace(options, judge=judge, judge_prompts=prompts, judge_place=place)
+
+
+def _find(spec: str) -> tuple[Backend[Judge], str]:
+    return JUDGES.find(spec, choices=f"none, {JUDGES.written()}")
+
+
+def settings(kind: str, options: JudgeOptions) -> AskSettings:
+    """How a judge is asked.
+
+    Raises:
+        UserError: The options do not go together.
+    """
+    from got.vlm.asker import AskSettings
+    from got.vlm.clients import AskParams
+
+    if options.max_spend is not None and options.judge_price is None:
+        raise UserError("--max-spend needs --judge-price")
+    if kind == "hf" and options.judge_repeats > 1:
+        raise UserError("--judge-repeats: a local judge is greedy and says the same every time")
+    return AskSettings(
+        params=AskParams(temperature=options.judge_temperature, json_mode=options.judge_json),
+        concurrency=options.judge_concurrency,
+        usd_per_million=options.judge_price,
+        max_usd=options.max_spend,
+    )
+
+
+def make_judge(options: JudgeOptions, tools: Tools) -> Judge | None:
+    """The judge that the options name; None for ``none``.
+
+    Raises:
+        UserError: No such judge, or it cannot be had with these options.
+    """
+    if options.judge == "none":
+        return None
+    record, argument = _find(options.judge)
+    settings(options.judge.partition(":")[0], options)  # a mistake in the flags goes before one in the set-up
+    return record.build(argument, options, tools)
+
+
+def _openai(argument: str, options: JudgeOptions, _: Tools) -> VlmJudge:
+    from got.vlm.clients import OpenAIBackend
+
+    return _asked("openai", lambda: OpenAIBackend.from_environment(argument or _model_from_environment()), options)
+
+
+def _transformers(argument: str, options: JudgeOptions, tools: Tools) -> VlmJudge:
+    from got.vlm.clients import TransformersBackend
+
+    return _asked("hf", lambda: TransformersBackend(argument, tools.device), options)
+
+
+def _asked(kind: str, answerer: Callable[[], Answerer], options: JudgeOptions) -> VlmJudge:
+    from evals.judges.vlm_judge import VlmJudge
+    from got.vlm.clients import SetupError
+
+    protocol = make_protocol(options.judge_protocol, options.judge_prompt)
+    try:
+        return VlmJudge(protocol, answerer(), settings(kind, options), options.judge_log)
+    except SetupError as error:
+        raise UserError(f"--judge {kind}: {error}") from error
+
+
+def _model_from_environment() -> str:
+    model = os.environ.get("JUDGE_MODEL", "")
+    if not model:
+        raise UserError("--judge openai: set JUDGE_MODEL to the model's name")
+    return model
+
+
+def _endpoint(_: str) -> str:
+    from got.vlm.clients import endpoint_hash
+
+    return endpoint_hash(None)

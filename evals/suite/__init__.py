@@ -1,0 +1,29 @@
+"""What a benchmark is made of: its base class, options, records, and what benchmarks share. Knows no benchmark.
+
+A suite of another package imports from here alone.
+"""
+
+from evals.core.options import CASES, GENERATE, OBSERVE, RUN, VERDICT, option
+from evals.core.protocols import Tools
+from evals.core.records import Case, Detection, Drawn, Sample, Score, Scored, UserError
+from evals.suite.base import Context, NoOptions, Suite
+
+__all__ = [
+    "CASES",
+    "GENERATE",
+    "OBSERVE",
+    "RUN",
+    "VERDICT",
+    "Case",
+    "Context",
+    "Detection",
+    "Drawn",
+    "NoOptions",
+    "Sample",
+    "Score",
+    "Scored",
+    "Suite",
+    "Tools",
+    "UserError",
+    "option",
+]

@@ -1,0 +1,95 @@
+"""Scores as tables for the terminal: what any suite can show, and the parts that other tables are made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evals.metrics import statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.table import Table
+
+_SHOWN_CAUSES = 8
+_ENDS = ("floor", "ceiling", "untouched", "true")
+"""Columns of what no model drew."""
+
+
+def score_table(scores: Mapping[str, Any], name: str, titles: Mapping[str, str]) -> Table:
+    """Scores by task, their mean, and that of all images; means of measured values, where a suite has any.
+
+    Args:
+        scores: As `evals.suite.plain.summarize` has them, and what they are of.
+        name: The benchmark's, for people.
+        titles: Tasks -> what they are called.
+    """
+    checkpoint = f" ({scores['checkpoint']})" if scores["checkpoint"] else ""
+    columns = ["score ↑", "95 %\ninterval", "images", "prompts", "≥ 1\nright ↑"]
+    columns += ["missing", "bounds"] if scores["missing"]["total"] else []
+    columns += ["floor", "ceiling"] if scores.get("reference") else []
+    columns += list(scores["overall"].get("values", ()))
+    wording = f" · {scores['wording']}" if scores.get("wording") else ""
+    title = f"{name}, {scores['world']}: {scores['model']}{checkpoint}{wording}"
+    made = table(title, columns, _score_caption(scores))
+    for tag, block in scores["tasks"].items():
+        made.add_row(titles.get(tag, tag), *_score_cells(block, scores, tag))
+    made.add_section()
+    made.add_row("mean of tasks", *_score_cells(scores["overall"], scores, "overall"), style="bold")
+    pooled = {**scores["overall"], "score": scores["images"], "bounds": None}
+    made.add_row("all images", *_score_cells(pooled, scores, "images"))
+    return made
+
+
+def _score_cells(block: Mapping[str, Any], scores: Mapping[str, Any], key: str) -> list[str]:
+    score = block["score"]
+    cells = [number(score["value"]), span(score["low"], score["high"])]
+    cells += [str(score["n"]), str(score["clusters"]), number(block["prompts_any"]["value"])]
+    if scores["missing"]["total"]:
+        cells += [str(block["missing"] or ""), span(*block["bounds"]) if block["bounds"] else ""]
+    if scores.get("reference"):
+        cells += [number(scores["reference"][end].get(key)) for end in ("floor", "ceiling")]
+    measured = block.get("values", {})
+    return cells + [number(measured.get(name, {}).get("value"), 3) for name in scores["overall"].get("values", ())]
+
+
+def _score_caption(scores: Mapping[str, Any]) -> str:
+    lines = [f"detector: {scores['detector']}; intervals: {statistics.method_of(scores)}, clustered by prompt"]
+    if scores.get("reference"):
+        floor, ceiling = (scores["reference"][end]["what"] for end in ("floor", "ceiling"))
+        lines.append(f"floor: {floor}; ceiling: {ceiling}")
+    if scores["missing"]["total"]:
+        causes = list(scores["missing"]["by_cause"].items())
+        lines.append("bounds: the score if all missing images were wrong, and if all were right; missing:")
+        lines += [f"  {times} × {cause}" for cause, times in causes[:_SHOWN_CAUSES]]
+        lines += [f"  and {len(causes) - _SHOWN_CAUSES} more causes"] if len(causes) > _SHOWN_CAUSES else []
+        lines += [f"no label for {', '.join(scores['missing']['classes'])}"] if "classes" in scores["missing"] else []
+    return "\n".join(lines)
+
+
+def table(title: str, columns: Sequence[str], caption: str, first: str = "task") -> Table:
+    """An empty table with a column of names, `first`, and columns of numbers."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title, caption=caption + "\n", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    made.title_justify = made.caption_justify = "left"
+    made.title_style, made.caption_style = "bold", "dim"
+    made.add_column(first, no_wrap=True)
+    for name in columns:
+        made.add_column(name, justify="right", style="dim" if name.startswith(_ENDS) else None)
+    return made
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A score, or a dash where there is none.
+
+    >>> number(0.8249), number(None)
+    ('0.82', '–')
+    """
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def span(low: float | None, high: float | None, digits: int = 2) -> str:
+    """An interval, or a dash where there is none."""
+    return "–" if low is None else f"{number(low, digits)}–{number(high, digits)}"

@@ -1,0 +1,36 @@
+"""Errors of the person at the keyboard, and errors of libraries in one line."""
+
+from __future__ import annotations
+
+import re
+
+# Unicode's controls, among them those that turn the reading direction around.
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+class UserError(Exception):
+    """A mistake of the person at the keyboard: one line with the value and what is allowed, shown without traceback."""
+
+
+def visible(text: str) -> str:
+    r"""The text on one line, without control characters.
+
+    >>> visible("a\nb\x00\u202ec")
+    'a bc'
+    """
+    return _CONTROLS.sub("", " ".join(text.split()))
+
+
+def one_line(error: BaseException, most: int = 200) -> str:
+    r"""An error's message in one line of at most `most` characters; its class if it has no message.
+
+    >>> one_line(ValueError("two\nlines")), one_line(KeyError())
+    ('two lines', 'KeyError')
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """An error's class and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

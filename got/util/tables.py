@@ -1,0 +1,88 @@
+"""Tables for people, in a terminal and as Markdown. Words from outside are made harmless here, once for each form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from got.util.errors import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import rich.table
+
+_MARKDOWN = {"<": "&lt;", ">": "&gt;", "&": "&amp;", **{letter: f"\\{letter}" for letter in "\\`*_[]|!#~$"}}
+
+
+def escaped(text: str) -> str:
+    r"""Text for a cell or a paragraph of Markdown.
+
+    >>> print(escaped("a|b <script> [x](y)"))
+    a\|b &lt;script&gt; \[x\](y)
+    """
+    return "".join(_MARKDOWN.get(letter, letter) for letter in visible(text))
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
+    """A table in Markdown. Its cells are Markdown: `escaped`, where their words come from outside.
+
+    Args:
+        header: Titles of the columns.
+        rows: Cells.
+        words: Columns of words at the left; the others are numbers, and aligned at the right.
+
+    >>> print(markdown(["what", "number"], [["a", "1"]]))
+    | what | number |
+    | --- | ---: |
+    | a | 1 |
+    """
+    rule = ["---"] * words + ["---:"] * (len(header) - words)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+
+
+def terminal(
+    title: str, columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]] | None], *, caption: str = ""
+) -> rich.table.Table:
+    """A table for a terminal.
+
+    Args:
+        title: Stands above it.
+        columns: Titles; the first column has words, the others numbers.
+        rows: The style (``""``, ``"bold"`` or ``"dim"``) and the cells of each; None draws a line.
+        caption: Stands below it.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), caption=Text(caption), box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    table.title_justify = table.caption_justify = "left"
+    for place, name in enumerate(columns):
+        table.add_column(Text(name), justify="right" if place else "left", no_wrap=not place)
+    for row in rows:
+        if row is None:
+            table.add_section()
+        else:
+            # A label may be indented.
+            indents = (cell[: len(cell) - len(cell.lstrip(" "))] for cell in row[1])
+            cells = (Text(indent + visible(cell)) for indent, cell in zip(indents, row[1], strict=True))
+            table.add_row(*cells, style=row[0])
+    return table
+
+
+def number(value: float | None, digits: int = 3, none: str = "–") -> str:
+    """A score, never minus zero; a dash where there is none.
+
+    >>> number(0.8249, 2), number(-0.0001), number(None)
+    ('0.82', '0.000', '–')
+    """
+    return none if value is None else f"{value:z.{digits}f}"
+
+
+def span(low: float | None, high: float | None, digits: int = 3, none: str = "–") -> str:
+    """An interval; a dash where there is none.
+
+    >>> span(0.4, 0.6, 2)
+    '0.40–0.60'
+    """
+    return none if low is None else f"{number(low, digits)}–{number(high, digits)}"

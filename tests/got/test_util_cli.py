@@ -1,0 +1,77 @@
+"""How every command ends, and how it reads numbers."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from got.util.cli import number, run_command, seed, whole
+from got.util.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def raises(error):
+    def work():
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "out", "err"),
+    [
+        (lambda: {"a": 1}, 0, '{"a": 1}\n', ""),
+        (lambda: {"ok": False}, 1, '{"ok": false}\n', ""),
+        (lambda: None, 0, "", ""),
+        (lambda: 7, 7, "", ""),
+        (raises(UserError("two\nlines \x1b[31m")), 2, "", "kit: error: two lines [31m\n"),
+        (raises(FileNotFoundError(2, "No such file", "a.png")), 2, "", "kit: error: a.png: No such file\n"),
+        (raises(ValueError()), 2, "", "kit: error: ValueError\n"),
+        (raises(KeyboardInterrupt()), 130, "", "kit: stopped\n"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 130, "", "kit: stopped\n"),
+    ],
+)
+def test_a_command_ends_in_one_line_and_its_own_status(work, code, out, err, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_command(work, "kit", interrupted="stopped") == code
+    assert capsys.readouterr() == (out, err)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_is_no_mistake_of_the_person_keeps_its_traceback():
+    with pytest.raises(ValueError, match="a bug"):
+        run_command(raises(ValueError("a bug")), mistakes=(UserError,))
+
+
+def test_a_reader_that_leaves_is_no_error():
+    code = "from got.util.cli import run_command; raise SystemExit(run_command(lambda: {'a': 'b' * 1_000_000}))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        *((whole(), text) for text in ("0", "-1", "1.5", "many", "", "1_0")),
+        (whole(0, 9), "10"),
+        (seed, str(2**63)),
+        (whole(multiple_of=64), "65"),
+        *((number(), text) for text in ("nan", "inf", "-inf", "x")),
+        (number(0, 1), "1.01"),
+        (number(0), "-0.5"),
+    ],
+)
+def test_a_number_out_of_range_is_named_with_what_is_allowed(kind, text):
+    with pytest.raises(argparse.ArgumentTypeError, match=rf"^expected .* but got {text}$"):
+        kind(text)
