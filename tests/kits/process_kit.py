@@ -6,6 +6,7 @@ To import all that takes longer than most of them run.
 import multiprocessing
 import os
 import sys
+from pathlib import Path
 
 _LOADED = ["torch", "got.data.__main__", "got.finetune.run", "got.checkpoint", "evals.harness.cli"]
 _context = multiprocessing.get_context("forkserver")
@@ -19,21 +20,18 @@ class Process:
         call: A function of a module, say a command's `main`; what it returns is the exit status.
         arguments: Of the call.
         folder: Where ``out`` and ``err`` are written: what the process prints.
+        cwd: Where it works, if not where this process does.
         environment: Variables besides those of this process.
     """
 
-    def __init__(self, call, *arguments, folder, environment=None):
+    def __init__(self, call, *arguments, folder, cwd=None, environment=None):
         folder.mkdir(parents=True, exist_ok=True)
         self._files = [folder / "out", folder / "err"]
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-        places = [str(path) for path in self._files]
-        self._process = _context.Process(target=_begin, args=(call, arguments, variables, places))
+        given = (call, arguments, cwd or Path.cwd(), variables, self._files)
+        self._process = _context.Process(target=_begin, args=given)
         self._process.start()
         self.pid = self._process.pid
-
-    @property
-    def returncode(self):
-        return self._process.exitcode
 
     def poll(self):
         return self._process.exitcode
@@ -61,14 +59,14 @@ class Process:
         return self._process.exitcode
 
 
-def _begin(call, arguments, variables, places):
+def _begin(call, arguments, cwd, variables, files):
     os.setsid()
+    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
-    for descriptor, place in enumerate(places, start=1):
-        file = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for descriptor, path in enumerate(files, start=1):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, descriptor)
         os.close(file)
     sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
-    status = call(*arguments)
-    sys.exit(status)
+    sys.exit(call(*arguments))
