@@ -93,14 +93,22 @@ def figure(width_in: float, height_in: float) -> Figure:
     return made
 
 
+FORMATS: dict[str, dict[str, None] | None] = {
+    "png": None,
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None},
+}
+"""Files of a figure -> what is left out of each, so that the same figure gives the same bytes."""
+
+
 def save(drawn: Figure, stem: Path) -> None:
-    """Writes STEM.png, .svg and .pdf. The same figure gives the same bytes."""
-    drawn.savefig(stem.with_name(f"{stem.name}.png"))
-    drawn.set_layout_engine("none")  # it is arranged now; once is enough
-    for image in (image for axes in drawn.axes for image in axes.images):
-        image.set_interpolation("none")  # the picture's own pixels: what shows the file makes them larger
-    drawn.savefig(stem.with_name(f"{stem.name}.svg"), metadata={"Date": None, "Creator": None})
-    drawn.savefig(stem.with_name(f"{stem.name}.pdf"), metadata={"CreationDate": None})
+    """Writes STEM.png, .svg and .pdf."""
+    for suffix, metadata in FORMATS.items():
+        if suffix != "png":
+            for image in (image for axes in drawn.axes for image in axes.images):
+                image.set_interpolation("none")  # the picture's own pixels: what shows the file makes them larger
+        drawn.savefig(stem.with_name(f"{stem.name}.{suffix}"), metadata=metadata)
+        drawn.set_layout_engine("none")  # it is arranged now; once is enough
 
 
 def inline(svg: str, name: str) -> str:

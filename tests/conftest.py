@@ -1,6 +1,7 @@
 """What every test shares: no network, few threads, reproducible property tests."""
 
 import os
+import sys
 
 import hypothesis
 import pytest
@@ -11,11 +12,21 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # with several processes, threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+_THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 # A busy machine must not fail a property test, and a failure in CI must come back on the next run.
-hypothesis.settings.register_profile("local", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("local", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    """A command that sets torch's number of threads sets it for its whole process; here, until its test ends."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(_THREADS)
 
 
 @pytest.fixture(scope="session")

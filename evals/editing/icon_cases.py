@@ -33,6 +33,7 @@ _TASKS = {
 
 
 # ----------------------------------------------------------------------------------------------------------------- data
+@functools.cache
 def icon_set(suite: str) -> EditSet:
     """The embedded edition of a suite: `emu_edit`, `imagenhub` or `reason_edit`.
 
@@ -51,6 +52,7 @@ def icon_set(suite: str) -> EditSet:
     return EditSet(origin=ICON_EDITS, variant=f"{suite} edition", cases=tuple(cases), notes=notes)
 
 
+@functools.cache
 def intervention_set(count: int) -> EditSet:
     """Prompts whose plan a person changed: ``extra["given_chain"]`` is to be drawn, and no source is shown.
 
@@ -67,6 +69,7 @@ def intervention_set(count: int) -> EditSet:
     return EditSet(origin=ICON_EDITS, variant="interventions", cases=tuple(cases))
 
 
+@functools.cache
 def multi_turn_set(count: int, most_turns: int) -> EditSet:
     """Instructions of two steps; ``extra["turns"]`` is how many pictures a model may take for them.
 

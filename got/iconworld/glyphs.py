@@ -260,8 +260,8 @@ def _draw_own(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _tight(coverage: np.ndarray, threshold: int) -> np.ndarray:
     """Crop (h, w, 2) coverage to where the two layers together exceed a threshold in 0..255."""
-    total = coverage.sum(-1, dtype=np.int32)
-    rows, columns = np.flatnonzero((total > threshold).any(1)), np.flatnonzero((total > threshold).any(0))
+    inked = coverage[..., 0].astype(np.uint16) + coverage[..., 1] > threshold
+    rows, columns = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
     return coverage[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 

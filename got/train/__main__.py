@@ -39,13 +39,20 @@ from got.util.precision import reuse_memory
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; a user's mistake ends in one line and exit status 2."""
-    return run_command(lambda: _run(arguments), interrupted="interrupted; the same command goes on")
+    from got.model.config import GoTConfig
 
 
-def _run(arguments: Sequence[str] | None) -> None:
+def main(arguments: Sequence[str] | None = None, config: GoTConfig = CONFIGS["mini"]) -> int:
+    """Entry point; a user's mistake ends in one line and exit status 2.
+
+    Args:
+        arguments: Of the command line; those of the process unless given.
+        config: Sizes of the networks and the images.
+    """
+    return run_command(lambda: _run(arguments, config), interrupted="interrupted; the same command goes on")
+
+
+def _run(arguments: Sequence[str] | None, config: GoTConfig) -> None:
     from got.train import decoder, edits, export, grounding, reasoner, unet, vae, vision
     from got.train import variants as stages_variants
 
@@ -164,7 +171,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         parser.error("--mean-with has an effect on export alone")
     variants = options.stage == "variants"
     setup = vae.Setup(
-        config=CONFIGS["mini"],
+        config=config,
         folder=options.folder or Path("runs/variants" if variants else "runs/mini"),
         scenes=options.scenes or (8_192 if variants else 24_576),
         seed=options.seed,

@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evals.core.records import Detection
@@ -30,7 +30,6 @@ def edit_of(seed: int, kind: str) -> Edit:
     return sample_edit(stable_rng("checks", seed), kind)
 
 
-@settings(max_examples=150)
 @example(seed=65518855, kind="replace")  # a bottle and a carrot, which hardly overlap at first
 @given(seed=st.integers(0, 10**9), kind=st.sampled_from(KINDS))
 def test_the_target_passes_and_the_untouched_source_does_not(seed, kind):
@@ -45,7 +44,6 @@ def test_the_target_passes_and_the_untouched_source_does_not(seed, kind):
     assert source.untouched
 
 
-@settings(max_examples=80)
 @given(seed=st.integers(0, 10**9), kind=st.sampled_from(KINDS), fault=st.sampled_from(("lose", "paint", "shift")))
 def test_whatever_happens_to_a_kept_object_counts_as_touched(seed, kind, fault):
     edit = edit_of(seed, kind)
@@ -64,7 +62,6 @@ def test_whatever_happens_to_a_kept_object_counts_as_touched(seed, kind, fault):
     assert not check_edit(truth_of(edit), found, edit.target.ground_color, SIDE, SIDE).untouched
 
 
-@settings(max_examples=80)
 @given(seed=st.integers(0, 10**9), kind=st.sampled_from(("add", "replace", "recolor", "move", "global")))
 def test_without_what_was_to_come_an_edit_is_not_done(seed, kind):
     edit = edit_of(seed, kind)
@@ -112,7 +109,6 @@ def test_sides_and_kinds():
         check_edit(truth, [], None, SIDE, SIDE)
 
 
-@settings(max_examples=60)
 @given(seed=st.integers(0, 10**9))
 def test_the_ground_of_a_render_is_read_back(seed):
     edit = edit_of(seed, "background")

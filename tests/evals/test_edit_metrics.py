@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchmetrics.functional.image as reference
 import torchvision
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -86,7 +86,6 @@ def test_a_region_is_a_plain_loop_over_its_pixels():
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
 def test_inside_and_outside_add_up_to_the_whole(seed):
     a, b, mask = picture(seed, 12, 14), picture(seed + 1, 12, 14), some_mask(seed, 12, 14)
     scores = images.pixel_scores(a, b, mask)
@@ -222,7 +221,8 @@ def test_pictures_compared_in_threads_are_those_compared_one_by_one(protocol, si
     sources, results, targets = zip(*pictures, strict=True)
     compare(compared, sources, results, [*targets[:2], None])
     for one, (source, result, target) in zip(compared, pictures, strict=True):
-        for a, b in [(source, result), (result, source), (target, result), (source, target), (source, source)]:
+        pairs = [(source, result), (result, source), (target, result), (source, target), (source, source)]
+        for a, b in pairs if one is compared[0] else pairs[:1]:
             scores, background = one(a, b)
             alone = images.pixel_scores(*images.pair(a, b, frame), mask)
             assert {name: score.value for name, score in scores.items()} == pytest.approx(

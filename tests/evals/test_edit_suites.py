@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -38,7 +38,7 @@ def tools():
 def test_an_edition_has_its_cases_with_pictures_masks_and_captions(name):
     found = icon_cases.icon_set(name)
     assert len(found.cases) == icon_cases.COUNTS[name]
-    assert found.ids_sha256 == icon_cases.icon_set(name).ids_sha256
+    assert found.ids_sha256 == icon_cases.icon_set.__wrapped__(name).ids_sha256
     kinds = {case.category for case in found.cases[:8]}
     assert kinds == {case.category for case in found.cases}, "any beginning has all kinds"
     for case in found.cases[:16]:
@@ -117,7 +117,6 @@ def test_the_measured_judge_tells_target_source_and_damage_apart(tools):
         assert {one.judge for one in (done, untouched, worse)} == {judge.name}
 
 
-@settings(max_examples=80)
 @given(seed=st.integers(0, 10**9), kind=st.sampled_from(INTERVENTIONS))
 def test_a_changed_plan_differs_in_one_region(seed, kind):
     edit = sample_intervention(stable_rng("interventions", seed), kind)
@@ -160,14 +159,14 @@ def test_the_suite_runs_from_command_line_to_table(suite, tmp_path, capsys):
 def test_reason_edit_pools_understanding_and_takes_lpips_as_smartedit_does(tmp_path, capsys):
     weights = tmp_path / "squeeze.pth"
     torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), weights)
-    words = ["--model", "target", "--limit", "12", "--lpips", f"squeeze:{weights}", "--output", str(tmp_path / "run")]
+    words = ["--model", "target", "--limit", "6", "--lpips", f"squeeze:{weights}", "--output", str(tmp_path / "run")]
     assert cli.main(reason_edit.SUITE, words) == 0
     assert "understanding, pooled" in capsys.readouterr().out
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     lines = [json.loads(line) for line in (tmp_path / "run" / "observations.jsonl").read_text().splitlines()]
     first = [line for line in lines if line["category"] != "reasoning"]
     pooled = scores["pooled"]["understanding"]
-    assert pooled["images"] == len(first) == 10
+    assert pooled["images"] == len(first) == 5
     for name in ("smartedit/l2", "smartedit/lpips@lpips-squeeze", "source/l1"):
         assert pooled["metrics"][name]["value"] == pytest.approx(np.mean([line["metrics"][name] for line in first]))
     lpips = scores["overall"]["metrics"]["smartedit/lpips@lpips-squeeze"]
@@ -177,17 +176,17 @@ def test_reason_edit_pools_understanding_and_takes_lpips_as_smartedit_does(tmp_p
 def test_got_is_given_the_source_or_the_changed_plan(tmp_path, capsys):
     for suite in (emu_edit.SUITE, interactive.SUITE):
         run = tmp_path / suite.name
-        assert cli.main(suite, ["--model", "got", "--limit", "3", "--steps", "2", "--output", str(run)]) == 0
+        assert cli.main(suite, ["--model", "got", "--limit", "2", "--steps", "1", "--output", str(run)]) == 0
         capsys.readouterr()
         chains = [json.loads(line)["chain"] for line in (run / "chains.jsonl").read_text().splitlines()]
         cases = {case.id: case for case in cli.make_plan(suite, ["--model", "got"]).cases}
         observations = [json.loads(line) for line in (run / "observations.jsonl").read_text().splitlines()]
-        assert len(chains) == len(observations) == 3
+        assert len(chains) == len(observations) == 2
         given = [cases[line["case"]].edit.extra.get("given_chain") for line in observations]
         if suite is interactive.SUITE:
             assert sorted(chains) == sorted(given)
         else:
-            assert given == [None] * 3
+            assert given == [None] * 2
         results = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
         assert all(dataclasses.is_dataclass(cases[line["case"]]) for line in results)
 

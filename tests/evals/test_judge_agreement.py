@@ -1,5 +1,6 @@
 """Summaries of judgements, and agreement with people, against scipy, plain loops and numbers worked out by hand."""
 
+import functools
 import itertools
 import json
 
@@ -129,6 +130,11 @@ def test_alpha_without_spread_is_undefined():
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    monkeypatch.setattr(judge_agreement, "analyse", functools.partial(judge_agreement.analyse, resamples=200))
+
+
 def write_tsv(path, models, rows):
     lines = ["\t".join(["uid", *models]), *("\t".join([uid, *cells]) for uid, cells in rows.items())]
     path.write_text("\n".join(lines) + "\n")

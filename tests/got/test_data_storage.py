@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from data_kit import DATASETS, as_bytes, contents, make_example
-from hypothesis import given, settings
+from hypothesis import given
 from PIL import Image
 
 from got.data.records import DataError, Example
@@ -45,7 +45,6 @@ def test_examples_come_back_whole_and_in_order(stored):
     assert [example.task for example in read(stored)][:3] == ["text-to-image", "edit", "multi-turn"]
 
 
-@settings(max_examples=25)
 @given(DATASETS)
 def test_any_dataset_survives_a_journey_through_all_formats(examples):
     with tempfile.TemporaryDirectory() as name:

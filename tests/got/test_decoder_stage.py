@@ -76,12 +76,12 @@ def test_the_critics_word_counts_a_fixed_share_of_the_reconstruction():
 
 
 def test_a_critic_learns_what_is_blurred():
-    pixels = to_pixels(torch.from_numpy(flat_pictures(64)[16:32]))
+    pixels = to_pixels(torch.from_numpy(flat_pictures(32)[16:24]))
     blurred = torch.nn.functional.avg_pool2d(pixels, 5, 1, 2)
     critic = build_critic(0)
     optimizer = torch.optim.AdamW(critic.parameters(), 4e-4, betas=(0.5, 0.99))
     first = None
-    for _ in range(60):
+    for _ in range(30):
         loss = losses.critic_loss(critic(pixels), critic(blurred))
         first = float(loss.detach()) if first is None else first
         optimizer.zero_grad()
@@ -93,8 +93,8 @@ def test_a_critic_learns_what_is_blurred():
 
 
 def test_what_the_unet_draws_shows_its_scene_with_less_detail():
-    setup = Setup(config=CONFIG, folder=MINI_PATH, scenes=8, seed=1, start=MINI_PATH)
-    bank, pipeline = setup.held_out(8), load(MINI_PATH)
+    setup = Setup(config=CONFIG, folder=MINI_PATH, scenes=4, seed=1, start=MINI_PATH)
+    bank, pipeline = setup.held_out(4), load(MINI_PATH)
     tokens = load_tokens(CONFIG, MINI_PATH)
     drawn = drawn_latents(pipeline.vae, pipeline.unet, tokens, bank.images, bank.scenes, setup)
     seen = encode_pictures(pipeline.vae, bank.images)

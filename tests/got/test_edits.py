@@ -3,7 +3,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from got.iconworld.bank import make_edit_bank
@@ -21,7 +21,6 @@ def edit_of(seed: int, kind: str | None = None):
     return sample_edit(stable_rng("edit", seed), kind)
 
 
-@settings(max_examples=150)
 @given(seed=st.integers(0, 10**9), kind=st.sampled_from(KINDS))
 def test_an_edit_changes_what_it_says_and_keeps_the_rest(seed, kind):
     edit = edit_of(seed, kind)
@@ -60,7 +59,6 @@ def test_an_edit_changes_what_it_says_and_keeps_the_rest(seed, kind):
         assert str(sum(item.name == name for item in edit.target.objects)) == edit.wanted
 
 
-@settings(max_examples=60)
 @given(seed=st.integers(0, 10**9))
 def test_objects_of_both_pictures_stay_apart_and_inside(seed):
     edit = edit_of(seed)
@@ -70,7 +68,6 @@ def test_objects_of_both_pictures_stay_apart_and_inside(seed):
         assert all(iou(a, b) < 0.06 for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-@settings(max_examples=60)
 @given(seed=st.integers(0, 10**9), kind=st.sampled_from([kind for kind in KINDS if kind != "background"]))
 def test_pixels_outside_the_changed_boxes_are_the_same(seed, kind):
     edit = edit_of(seed, kind)
@@ -83,7 +80,6 @@ def test_pixels_outside_the_changed_boxes_are_the_same(seed, kind):
     assert not differs.any()
 
 
-@settings(max_examples=150)
 @given(seed=st.integers(0, 10**9), kind=st.sampled_from(KINDS))
 def test_chains_parse_cleanly_in_known_words_and_plan_their_edit(seed, kind):
     edit = edit_of(seed, kind)
@@ -99,7 +95,6 @@ def test_chains_parse_cleanly_in_known_words_and_plan_their_edit(seed, kind):
     assert is_right(edit.chain, edit)
 
 
-@settings(max_examples=60)
 @given(seed=st.integers(0, 10**9), kind=st.sampled_from(KINDS))
 def test_a_chain_of_another_edit_is_not_right(seed, kind):
     edit = edit_of(seed, kind)
@@ -179,7 +174,6 @@ def test_questions_name_objects_plainly_or_in_a_way_that_fits_no_other():
     assert any(words in ways for words in asked for ways in DESCRIPTIONS.values())
 
 
-@settings(max_examples=100)
 @example(seed=2095, category="reasoning")  # a car becomes a carrot
 @given(seed=st.integers(0, 10**9), category=st.sampled_from(CATEGORIES))
 def test_edits_that_take_thought_have_one_answer(seed, category):
@@ -233,7 +227,6 @@ def test_a_category_nobody_knows_is_refused():
         sample_reasoning_edit(stable_rng("x"), "telepathy")
 
 
-@settings(max_examples=40)
 @given(seed=st.integers(0, 10**9))
 def test_a_mirror_hangs_behind_its_reflection_and_stays(seed):
     edit = sample_reasoning_edit(stable_rng("mirror", seed), "mirror")

@@ -1,24 +1,24 @@
 """Trainings in processes of their own: killed and resumed, and shared by two, with whole weights and with shards."""
 
-import contextlib
 import importlib.util
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import finetune_kit as kit
 import pytest
+import sharded_finetune
 import torch
+from process_kit import Process
 
 from got.checkpoint import load
 from got.finetune import folder
+from got.finetune.__main__ import main
 from got.util.files import read_lines
 
-pytestmark = pytest.mark.slow
 STEPS = 6
 _FIRST_PORT = 29611 + 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 PORTS = [str(_FIRST_PORT + number) for number in range(4)]  # no other process of these tests has them
@@ -42,7 +42,7 @@ def arguments(root, name):
 
 @pytest.fixture(scope="module")
 def straight(root):
-    kit.train(*arguments(root, "straight"))
+    finish(begin(root, "straight", arguments(root, "straight")))
     return read_lines(root / "straight" / folder.LOG)[0]
 
 
@@ -51,36 +51,54 @@ def weights(root, name):
     return state["weights"]
 
 
-def complaint(stderr):
-    """The end of what a training said, without the launcher's summary, which holds no traceback."""
-    return stderr.split("torch/distributed/run.py")[0][-4000:]
+def begin(root, name, words, *, processes=1, ranks=None, config=None, port=PORTS[0]):
+    """Start a training in processes that find each other as those of a launcher do; with a config, in shards."""
+    call, given = main, ["--device", "cpu", *words]
+    if config is not None:
+        call, given = sharded_finetune.main, [kit.ROOT / "docs" / "training" / f"{config}.yaml", *words]
+        if config == "fsdp":  # asked for, it keeps accelerate from DeepSpeed
+            given += ["--device", "cpu"]
+    common = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {name: str(value) for name, value in common.items()} if processes > 1 or config else {}
+    return [
+        Process(
+            call,
+            [str(word) for word in given],
+            folder=root / f"{name} said {rank}",
+            environment=common | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if common else {}),
+        )
+        for rank in ranks or range(processes)
+    ]
 
 
-def killed_behind(step, root, name, command=None):
-    """Start a training and kill it, with all its processes, when it has logged a step."""
-    process = subprocess.Popen(
-        command or kit.command(*arguments(root, name)),
-        env=kit.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+def sharded(root, name, config, words, *, processes=2, micro=1):
+    return begin(root, name, [*words, "--micro", micro], processes=processes, config=config, port=PORTS[3])
+
+
+def finish(processes):
+    """Wait for the end of a training; gives the numbers of its last line."""
+    ended = [process.wait() for process in processes]
+    assert ended == [0] * len(processes), "\n".join(process.err[-4000:] for process in processes)
+    return json.loads(processes[0].out.splitlines()[-1])
+
+
+def killed_behind(step, log, processes):
+    """Kill a training when it has logged a step."""
     try:
-        while len(read_lines(root / name / folder.LOG)[0]) < step:
-            assert process.poll() is None, complaint(process.stderr.read().decode())
+        while len(read_lines(log)[0]) < step:
+            assert processes[0].poll() is None, processes[0].err[-4000:]
             time.sleep(0.01)
     finally:
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL
+        for process in processes:
+            process.kill()
+    assert [process.wait() for process in processes] == [-signal.SIGKILL] * len(processes)
 
 
 def test_after_kill_9_losses_and_weights_are_as_without(root, straight):
-    killed_behind(3, root, "killed")
+    words = arguments(root, "killed")
+    killed_behind(3, root / "killed" / folder.LOG, begin(root, "killed", words))
     assert not (root / "killed" / "model").exists()
-    result = kit.train(*arguments(root, "killed"))
-    assert result["step"] == STEPS
+    assert finish(begin(root, "killed", words))["step"] == STEPS
     assert read_lines(root / "killed" / folder.LOG)[0] == straight
     expected, found = weights(root, "straight"), weights(root, "killed")
     assert expected.keys() == found.keys()
@@ -88,8 +106,7 @@ def test_after_kill_9_losses_and_weights_are_as_without(root, straight):
 
 
 def test_two_processes_give_the_losses_of_one(root, straight):
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", PORTS[0]]
-    kit.train(*arguments(root, "two"), "--micro", 1, launcher=launcher)
+    finish(begin(root, "two", [*arguments(root, "two"), "--micro", 1], processes=2))
     rows = read_lines(root / "two" / folder.LOG)[0]
     assert len(rows) == len(straight) == STEPS
     for one, two in zip(straight, rows, strict=True):
@@ -122,11 +139,17 @@ def two_machines(*of_machines):
     return [(machine.returncode, *one) for machine, one in zip(machines, said, strict=True)]
 
 
+def complaint(stderr):
+    """The end of what a training said, without the launcher's summary, which holds no traceback."""
+    return stderr.split("torch/distributed/run.py")[0][-4000:]
+
+
+@pytest.mark.slow
 def test_two_machines_give_the_losses_of_one_and_go_on_from_a_checkpoint(root, straight):
     """Two launchers and one disk."""
     command = arguments(root, "machines")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", PORTS[1]]
-    killed_behind(3, root, "machines", kit.command(*command, "--micro", 1, launcher=launcher))
+    begun = begin(root, "machines", [*command, "--micro", 1], processes=2, port=PORTS[1])
+    killed_behind(3, root / "machines" / folder.LOG, begun)
     ended = two_machines(command, command)
     assert [code for code, *_ in ended] == [0, 0], complaint(ended[0][2] + ended[1][2])
     rows = read_lines(root / "machines" / folder.LOG)[0]
@@ -138,32 +161,17 @@ def test_two_machines_give_the_losses_of_one_and_go_on_from_a_checkpoint(root, s
 
 
 def test_machines_that_do_not_share_the_folder_are_told(root):
-    ended = two_machines(arguments(root, "here"), arguments(root, "there"))
-    assert all(code for code, *_ in ended)
-    for (_, _, said), name in zip(ended, ("here", "there"), strict=True):
-        assert f"error: Expected all machines to share {root / name} but they find different things there" in said
+    begun = [
+        begin(root, name, arguments(root, name), processes=2, ranks=[rank], port=PORTS[2])[0]
+        for rank, name in enumerate(("here", "there"))
+    ]
+    assert all(process.wait() for process in begun)
+    for process, name in zip(begun, ("here", "there"), strict=True):
+        assert f"Expected all machines to share {root / name} but they find different things there" in process.err
 
 
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="pip install deepspeed")
 CONFIGS = ("fsdp", pytest.param("zero2", marks=needs_deepspeed))
-
-
-def sharded(config, *more):
-    """Command of a training that two processes with shards share."""
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", PORTS[3]]
-    program = [kit.ROOT / "tests" / "kits" / "sharded_finetune.py", kit.ROOT / "docs" / "training" / f"{config}.yaml"]
-    device = ["--device", "cpu"] if config == "fsdp" else []  # asked for, it keeps accelerate from DeepSpeed
-    return [sys.executable, *map(str, [*launcher, *program, *device, *more, "--micro", 1])]
-
-
-def with_processes(count, command):
-    where = command.index("--nproc_per_node") + 1
-    return [*command[:where], str(count), *command[where + 1 :]]
-
-
-def run(command):
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=kit.environment())
-    assert done.returncode == 0, complaint(done.stderr)
 
 
 def networks(root, name):
@@ -173,16 +181,17 @@ def networks(root, name):
     return {f"{part}.{key}": weight for part, state in parts.items() for key, weight in state.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
-def test_shards_that_were_killed_and_resumed_give_the_losses_and_the_model_of_one_process(config, root, straight):
+def test_shards_killed_and_resumed_give_the_losses_and_the_model_of_one_process(config, root, straight):
     """Looks change nothing, and neither does it that in an update only some of the batches have a source picture."""
-    command = sharded(config, *arguments(root, config), "--look-every", 3)
-    killed_behind(3, root, config, command)
+    words = [*arguments(root, config), "--look-every", 3]
+    killed_behind(3, root / config / folder.LOG, sharded(root, config, config, words))
     if config == "fsdp":
-        alone = subprocess.run(with_processes(1, command), capture_output=True, text=True, env=kit.environment())
-        assert alone.returncode != 0
-        assert "saved in shards by 2 processes and can only be resumed by as many, but there are 1" in alone.stderr
-    run(command)
+        (alone,) = sharded(root, config, config, words, processes=1)
+        assert alone.wait() != 0
+        assert "saved in shards by 2 processes and can only be resumed by as many, but there are 1" in alone.err
+    finish(sharded(root, config, config, words))
     rows = read_lines(root / config / folder.LOG)[0]
     assert len(rows) == len(straight) == STEPS
     for one, two in zip(straight, rows, strict=True):
@@ -193,28 +202,30 @@ def test_shards_that_were_killed_and_resumed_give_the_losses_and_the_model_of_on
         torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
 def test_shards_go_on_with_other_passes(config, root, straight):
     """Behind three updates of one pass, each of two passes must still end in a change of the weights."""
     name = f"{config}-passes"
-    command = sharded(config, *arguments(root, name), "--save-every", 1, "--keep", STEPS)
-    killed_behind(4, root, name, [*command[:-1], "2"])
+    words = [*arguments(root, name), "--save-every", 1, "--keep", STEPS]
+    killed_behind(4, root / name / folder.LOG, sharded(root, name, config, words, micro=2))
     for number in range(4, STEPS + 1):
         shutil.rmtree(root / name / f"checkpoint-{number:08d}", ignore_errors=True)
     assert folder.latest(root / name).name == "checkpoint-00000003"
-    run(command)
+    finish(sharded(root, name, config, words))
     rows = read_lines(root / name / folder.LOG)[0]
     assert len(rows) == STEPS
     for one, two in zip(straight, rows, strict=True):
         assert two == pytest.approx(one, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
 def test_shards_in_short_floats_with_looks(config, root, straight):
     name = f"{config}-short"
     settings = [*SETTINGS[: SETTINGS.index("--log-every")], "precision=bf16", "gradient_checkpointing=true"]
-    more = ["--look-every", 3, "--log-every", 1]
-    run(sharded(config, "--model", root / "model", "--data", root / "data", "--output", root / name, *settings, *more))
+    words = ["--model", root / "model", "--data", root / "data", "--output", root / name, *settings]
+    finish(sharded(root, name, config, [*words, "--look-every", 3, "--log-every", 1]))
     rows = read_lines(root / name / folder.LOG)[0]
     assert [row["noise"] for row in rows] == pytest.approx([row["noise"] for row in straight], rel=0.01)
     assert [row["cross_entropy"] for row in rows] == pytest.approx([row["cross_entropy"] for row in straight], rel=0.01)

@@ -64,14 +64,13 @@ def log(output):
     return read_lines(output / folder.LOG)[0]
 
 
-@pytest.mark.slow
-def test_fifty_steps_lower_both_losses(places, tmp_path):
-    recipe = dataclasses.replace(kit.RECIPE, steps=50, learning_rate=3e-3, batch=8)
+def test_steps_lower_both_losses(places, tmp_path):
+    recipe = dataclasses.replace(kit.RECIPE, steps=15, learning_rate=8e-3, batch=4)
     result = trainer(places, tmp_path / "out", recipe).train()
     rows = log(tmp_path / "out")
-    assert [row["step"] for row in rows] == list(range(1, 51))
+    assert [row["step"] for row in rows] == list(range(1, 16))
     for name in ("cross_entropy", "noise"):
-        first, last = (sum(row[name] for row in part) / 10 for part in (rows[:10], rows[-10:]))
+        first, last = (sum(row[name] for row in part) for part in (rows[:3], rows[-3:]))
         assert last < 0.8 * first, name
     assert result["finished"]
     assert result["faults"] == result["skipped"] == 0
@@ -159,7 +158,6 @@ def test_a_look_that_fails_costs_no_update_and_is_had_later(places, tmp_path):
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
         fit = trainer(places, tmp_path / "out", recipe, save_every=2, look_every=2)
-        fit.pipeline.mllm.generation_config.max_new_tokens = 8
         fit.train()
         assert [row["step"] for row in read_lines(tmp_path / "out" / folder.HELD_OUT)[0]] == [2, 3]
 
@@ -184,7 +182,6 @@ def test_short_floats_train_look_and_export(places, tmp_path):
     """Frozen weights are kept short then, trained ones are not."""
     recipe = dataclasses.replace(kit.LORA, steps=2, precision="bf16", gradient_checkpointing=True, lora_dropout=0.1)
     fit = trainer(places, tmp_path / "out", recipe, look_every=2)
-    fit.pipeline.mllm.generation_config.max_new_tokens = 4
     fit.train()
     kinds = {(weight.requires_grad, weight.dtype) for weight in fit.joint.parameters()}
     assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
@@ -228,7 +225,6 @@ def test_looks_leave_a_grid_and_held_out_losses_and_change_nothing(places, tmp_p
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     fit = trainer(places, tmp_path / "out", recipe, look_every=1, samples=7)
-    fit.pipeline.mllm.generation_config.max_new_tokens = 8
     fit.train()
     assert log(tmp_path / "out") == log(tmp_path / "blind")
     rows = read_lines(tmp_path / "out" / folder.HELD_OUT)[0]

@@ -2,6 +2,7 @@
 
 import json
 
+import got_kit
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch.nn import functional
 from got import __main__ as command
 from got.model import networks
 from got.model.config import CONFIGS
-from got.released import memory, names
+from got.released import memory
 
 CONFIG = CONFIGS["mini"]
 
@@ -37,7 +38,7 @@ def test_attention_holds_no_matrix_of_weights():
 def test_stages_grow_with_what_is_drawn():
     with torch.device("meta"):
         small = {
-            "mllm": names.full_size()["mllm"],
+            "mllm": networks.build_mllm(CONFIG, got_kit.make_tokenizer()),
             "unet": networks.build_unet(CONFIG),
             "vae": networks.build_vae(CONFIG),
             "projector": networks.build_projector(CONFIG),
@@ -56,6 +57,7 @@ def test_stages_grow_with_what_is_drawn():
     assert unet.weights == 2 * sum(weight.numel() for weight in small["unet"].parameters())
 
 
+@pytest.mark.slow
 def test_the_command_counts_and_reads_no_checkpoint(capsys):
     assert command.main(["info", "nowhere", "--memory", "--size", "512"]) == 0
     *words, last = capsys.readouterr().out.splitlines()
@@ -63,6 +65,9 @@ def test_the_command_counts_and_reads_no_checkpoint(capsys):
     assert words[0].startswith("GoT-6B, 512 px, 1 picture at a time")
     assert 13.5 < counted["all_on_the_device"] < 24
     assert counted["offload_sequential"] < counted["offload_model"] < counted["all_on_the_device"]
+
+
+def test_sizes_that_cannot_be_drawn_are_refused(capsys):
     assert command.main(["info", "--memory", "--size", "100"]) == 2
     assert "--size: expected a multiple of 64 but got 100" in capsys.readouterr().err
 

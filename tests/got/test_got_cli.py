@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import shlex
 import signal
@@ -15,6 +14,7 @@ import got_kit
 import numpy as np
 import pytest
 from PIL import Image
+from process_kit import Process
 
 from got import __main__ as command
 from got import checkpoint
@@ -316,24 +316,19 @@ def test_files_that_are_there_are_not_overwritten_unless_asked(got, kind):
 
 def test_ctrl_c_ends_in_one_line_and_leaves_no_torn_file(saved, tmp_path):
     words = ["generate", "dogs", "--checkpoint", saved, "--num", "500", "--batch-size", "1", "--output", "out"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "got", *map(str, words), "--max-new-tokens", "3"],
-        cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
-    )  # fmt: skip
+    words = [*map(str, words), "--max-new-tokens", "3"]
+    process = Process(command.main, words, folder=tmp_path / "said", cwd=tmp_path)
     while not list(tmp_path.glob("out/*.png")):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.err
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted"
-    assert "Traceback" not in err
+    assert process.wait() == 130
+    assert process.err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in process.err
     for path in tmp_path.glob("out/*"):
         assert path.suffix == ".png"
         assert pixels(path).shape == (32, 32, 3)
-    assert not out.rstrip().endswith("}")
+    assert not process.out.rstrip().endswith("}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- chat

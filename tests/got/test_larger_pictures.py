@@ -12,7 +12,7 @@ from got.model.ssgm import time_ids
 from got.train.export import keep_size
 from got.train.vae import distillation_loss, take_over
 
-LARGE = CONFIGS["mini"]
+LARGE = dataclasses.replace(CONFIGS["mini"], image_size_px=64)
 SMALL = dataclasses.replace(LARGE, image_size_px=LARGE.image_size_px // 2, vae_channels=LARGE.vae_channels[1:])
 
 

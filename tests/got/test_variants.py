@@ -31,7 +31,7 @@ from reports import formats, tables
 from reports.frames import load_ablation
 
 CONFIG = got_kit.CONFIG
-AMOUNT = Amount(steps=4, joint_steps=3, batch=2, joint_batch=2)
+AMOUNT = Amount(steps=3, joint_steps=2)
 TURN = "<|im_start|>assistant\n"
 
 
@@ -65,7 +65,9 @@ def setup_of(start, folder):
 def made(start, tmp_path_factory):
     """All four, trained for a few steps."""
     folder = tmp_path_factory.mktemp("variants")
-    train_variants(setup_of(start, folder), folder, AMOUNT)
+    words = ["--folder", folder, "--start", start, "--scenes", 8, "--threads", 1]
+    steps = ["--steps", AMOUNT.steps, "--joint-steps", AMOUNT.joint_steps]
+    assert main(["variants", *map(str, [*words, *steps])], CONFIG) == 0
     return folder
 
 
@@ -153,7 +155,7 @@ def test_a_pipeline_without_chains_draws_a_prompt_at_once_and_obeys_a_chain_that
 def test_all_variants_take_the_same_number_of_steps(made):
     last = {path.stem: curve(path)[-1] for path in (made / "training").glob("*.jsonl")}
     assert {name: row["step"] for name, row in last.items()} == {
-        "prompts": 4, "chains": 4, "joint-baseline": 3, "joint-got": 3, "joint-ssgm": 3, "joint-full": 3,
+        "prompts": 3, "chains": 3, "joint-baseline": 2, "joint-got": 2, "joint-ssgm": 2, "joint-full": 2,
     }  # fmt: skip
     assert "no_chain" in last["prompts"]
     assert "chains_right" in last["joint-ssgm"]
@@ -184,7 +186,7 @@ def test_finished_variants_are_left_alone_and_other_settings_refused(made, start
     train_variants(setup_of(start, made), made, AMOUNT)
     assert "nothing, all are there" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*.safetensors")} == before
-    with pytest.raises(UserError, match=r"other settings: joint_steps \(there 3, now 9\)"):
+    with pytest.raises(UserError, match=r"other settings: joint_steps \(there 2, now 9\)"):
         train_variants(setup_of(start, made), made, dataclasses.replace(AMOUNT, joint_steps=9))
 
 
@@ -204,7 +206,7 @@ def test_a_training_that_was_cut_off_ends_with_the_same_weights(made, start, tmp
 
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr(variants, "VARIANTS", VARIANTS[2:3])
-    for name, calls in (("aligned", 6), ("end_to_end", 2)):  # of which four tell the pace
+    for name, calls in (("aligned", 5), ("end_to_end", 1)):  # of which four tell the pace
         with monkeypatch.context() as patch:
             patch.setattr(variants, name, breaking(getattr(variants, name), calls))
             with pytest.raises(Cut):

@@ -1,19 +1,17 @@
 """`got.finetune` with sharded weights in processes on the CPU, which accelerate offers on accelerators only.
 
-    python -m torch.distributed.run --nproc_per_node 2 tests/kits/sharded_finetune.py CONFIG ARGUMENTS...
-
-CONFIG is one of ``docs/training/*.yaml``: it reaches accelerate as `accelerate launch` hands it on. Nothing else is
-different: the sharding, the gathering and the checkpoints are those of torch and DeepSpeed.
+Nothing else is different: the sharding, the gathering and the checkpoints are those of torch and DeepSpeed.
 """
 
 import os
-import sys
 from pathlib import Path
 
 from accelerate import DistributedType, PartialState
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from yaml import safe_load
+
+from got.finetune.__main__ import main as finetune
 
 
 def environment(config):
@@ -28,7 +26,9 @@ def environment(config):
     return prepare_deepspeed_cmd_env(options)[1]
 
 
-def main(config, *arguments):
+def main(words):
+    """Train; the first word, one of ``docs/training/*.yaml``, reaches accelerate as `accelerate launch` hands it on."""
+    config, *arguments = words
     given = environment(config)
     os.environ.update({name: value for name, value in given.items() if name.startswith(("ACCELERATE_", "FSDP_"))})
     if given.get("ACCELERATE_USE_FSDP") == "true":
@@ -36,11 +36,4 @@ def main(config, *arguments):
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     else:
         PartialState(backend="gloo")
-
-    from got.finetune.__main__ import main as finetune
-
-    return finetune(list(arguments))
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    return finetune(arguments)

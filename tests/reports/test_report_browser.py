@@ -11,6 +11,7 @@ import pytest
 from report_kit import BOTH, CAT, CHAIN, GREEN_DOG, HOSTILE, NO_DOG, WRONG_CHAIN, change_lines, make_ablation, write_run
 
 from reports import __main__ as reports_main
+from reports import style
 
 playwright = pytest.importorskip("playwright.sync_api", exc_type=ImportError)
 
@@ -47,11 +48,16 @@ def folder(tmp_path_factory):
     change_lines(evil / "results.jsonl", prompt=HOSTILE, tag=HOSTILE, reason=HOSTILE)
     change_lines(evil / "chains.jsonl", chain=HOSTILE)
     ablation = make_ablation(root / "parts", {"full": [], "no boxes": ["--spatial", "off"]})
-    for name, how in (("beside", ["--pictures", "beside"]), ("inline", ["--pictures", "inline", "--samples", "all"])):
-        words = [mini, evil, ablation, "--output", root / name, *how]
-        assert reports_main.main([str(word) for word in words]) == 0
-    assert reports_main.main(["compare", str(mini), str(write_run(root / "new" / "mini", [(CHAIN, BOTH, None)] * 4)),
-                              "--output", str(root / "compare")]) == 0  # fmt: skip
+    after = write_run(root / "new" / "mini", [(CHAIN, BOTH, None)] * 4)
+    reports = {
+        "beside": [mini, evil, ablation, "--pictures", "beside"],
+        "inline": [mini, evil, ablation, "--pictures", "inline", "--samples", "all"],
+        "compare": ["compare", mini, after],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "FORMATS", {"svg": style.FORMATS["svg"]})
+        for name, words in reports.items():
+            assert reports_main.main([*map(str, words), "--output", str(root / name)]) == 0
     return root
 
 

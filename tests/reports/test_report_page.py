@@ -167,6 +167,7 @@ def test_many_thumbnails_go_beside_the_page_by_themselves(sources, tmp_path, cap
     assert list((tmp_path / "pictures").iterdir())
 
 
+@pytest.mark.usefixtures("every_format")
 def test_the_same_runs_make_the_same_report(sources, folder, tmp_path, capsys):
     assert call(capsys, *sources, "--output", tmp_path / "again", "--title", "Two < three")[0] == 0
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
