@@ -256,7 +256,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict):
             records.append(record)
