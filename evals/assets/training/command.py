@@ -16,7 +16,7 @@ from torch import nn
 from got.train.trainer import Fit, Plan
 from got.util import precision
 from got.util.cli import Parser, number, run_command, whole
-from got.util.files import write_json
+from got.util.files import read_lines, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +134,7 @@ def _trained(asset: Asset, args: argparse.Namespace, path: Path) -> dict[str, An
         "note": args.note,
     }
     parameters = sum(weight.numel() for weight in asset.exported(module).parameters())
-    curves = [json.loads(line) for line in fit.curve.read_text().splitlines()]
+    curves, _ = read_lines(fit.curve)
     return {"recipe": recipe, "parameters": parameters, "curves": curves, **numbers}
 
 
