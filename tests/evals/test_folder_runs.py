@@ -415,7 +415,7 @@ def test_an_unknown_task_is_answered_with_the_known_ones(tmp_path):
 def test_a_task_whose_name_has_a_comma_is_chosen_by_a_json_list(tmp_path):
     tags = ["left, right", "counting"]
     lines = [{**CASES[0].metadata, "tag": tag} for tag in (*tags, "other")]
-    (tmp_path / "own.jsonl").write_text(prompts.as_text(lines))
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = ["--prompts", str(tmp_path / "own.jsonl"), "--tasks"]
     assert [case.tag for case in make_plan(tmp_path / "a", *words, json.dumps(tags)).cases] == tags
     assert [case.tag for case in make_plan(tmp_path / "a", *words, '["left, right"]').cases] == tags[:1]

@@ -130,12 +130,12 @@ def test_a_prompt_of_another_case_is_noted_once_with_an_example(tmp_path, capsys
     every = prompts.generate()
     wrong = [{**every[0], "prompt": every[1]["prompt"]}, {**every[200], "prompt": every[300]["prompt"]}]
     fine = [every[5], {**every[6], "prompt": "own words"}, {**every[180], "tag": "mine", "exclude": []}]
-    (tmp_path / "own").write_text(prompts.as_text([*fine, *wrong]))
+    (tmp_path / "own").write_text(as_text([*fine, *wrong]))
     prompts.read(tmp_path / "own")
     (said,) = [line for line in capsys.readouterr().err.splitlines() if "word for word" in line]
     assert said.startswith(f"note: --prompts {tmp_path}/own: 2 of 5 prompts are word for word another GenEval case's")
     assert f"(line 4: {every[1]['prompt']!r}, but its include asks for 1 bench)" in said
-    (tmp_path / "own").write_text(prompts.as_text(every))
+    (tmp_path / "own").write_text(as_text(every))
     prompts.read(tmp_path / "own")
     assert "word for word" not in capsys.readouterr().err
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from runner_kit import worker_of
 
 from evals.core.records import Case, EncodedImage, Generated, Sample
 from evals.generators.folder import FolderGenerator
 from evals.generators.folder_images import Assignment
-from evals.harness.worker import Worker
 from got.conversation import Conversation
 from got.data import sheet
 from got.data.records import Example, Provenance, Step
@@ -42,7 +42,7 @@ def drawn_by_a_generator(path):
             return [Generated(image=Image.open(path)) for _ in samples]
 
     sample = Sample(case=Case(id="0", prompt="", tag="", metadata={}), index=0, seed=0)
-    (made,) = Worker(Raw(), None, None, None, recorded=False)._draw([sample])
+    (made,) = worker_of(Raw())._draw([sample])
     return made.image
 
 
