@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import Detection, UserError
 from evals.core.run_directory import key_of
 from evals.metrics import layout
-from got.util.files import inside
+from got.util.files import inside, read_object
 from reports import near_misses, public_scores
 from reports.frames import load_lines
 
@@ -109,7 +109,8 @@ def _pictures(run: Run) -> list[Picture]:
         key = key_of(seen)
         if result["correct"] and not run.tells_right_from_wrong:
             result = {**result, "correct": None}  # an older run, which called right whatever is not black
-        if options := run.scores.get("options"):  # of GenEval's scorer
+        options = run.scores.get("options")
+        if options and run.scores.get("suite") == "geneval":
             detections = seen.get("detections", ())
             said = near_misses.explained(str(result["reason"]), str(result["tag"]), detections, options)
             result = {**result, "reason": said}
@@ -217,9 +218,4 @@ def _copy(run: Path, case: str, name: str) -> Path | None:
 def _metadata(path: Path | None) -> dict[str, Any]:
     if path is None or not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        words = f"line {error.lineno}, column {error.colno}: not JSON ({error.msg}); expected the case's JSON object"
-        raise UserError(f"{path}: {words}") from None
-    return content if isinstance(content, dict) else {}
+    return read_object(path, UserError)

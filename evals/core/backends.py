@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from evals.core.records import UserError
+from got.util.errors import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,9 +84,16 @@ class Registry(Generic[Role]):
 
         Raises:
             KeyError: There is none.
+            UserError: It is of another package, and cannot be imported.
         """
         if name not in self.records:
-            found = entry_points(self.group)[name].load()
+            point = entry_points(self.group)[name]
+            try:
+                found = point.load()
+            except Exception as error:  # of somebody else's package
+                raise UserError(
+                    f"{self.role} {name} of {self.group} cannot be imported: {first_line(error)}"
+                ) from error
             if not isinstance(found, Backend):
                 raise UserError(f"{self.role} {name} of {self.group} is no evals.core.backends.Backend")
             self.records[name] = found
@@ -95,8 +103,17 @@ class Registry(Generic[Role]):
         return name in self.records or name in entry_points(self.group)
 
     def written(self, worlds: tuple[str | None, ...] = (ICON_WORLD, PHOTOGRAPHS, None)) -> str:
-        """How those of some worlds are written on a command line, for people."""
-        return ", ".join(_written(name, self[name].argument) for name in self.names() if self[name].world in worlds)
+        """How those of some worlds are written on a command line, for people; without those that cannot be imported."""
+        found = {name: self[name] for name in self.names() if not self.broken(name)}
+        return ", ".join(_written(name, record.argument) for name, record in found.items() if record.world in worlds)
+
+    def broken(self, name: str) -> str | None:
+        """Why a record of another package cannot be had."""
+        try:
+            self[name]
+        except UserError as error:
+            return str(error)
+        return None
 
     def find(self, spec: str, choices: str = "") -> tuple[Backend[Role], str]:
         """The record that ``NAME`` or ``NAME:ARGUMENT`` names, and the argument.

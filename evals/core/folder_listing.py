@@ -175,6 +175,8 @@ def _read_metadata(path: Path) -> tuple[dict[str, Any] | None, str | None]:
         return None, f"line {error.lineno}, column {error.colno}: not JSON ({error.msg}); {_EXPECTED}"
     except UnicodeDecodeError as error:
         return None, f"byte {error.start} is not UTF-8; {_EXPECTED}"
+    except RecursionError:
+        return None, f"JSON nested too deep; {_EXPECTED}"
     except OSError as error:
         return None, f"{error.strerror}; {_EXPECTED}"
     if not isinstance(content, dict) or not isinstance(content.get("prompt"), str):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -100,9 +101,10 @@ def read(options: type[Options], args: argparse.Namespace) -> Options:
     for field, flag in flags_of(options):
         value = getattr(args, field.name)
         values[field.name] = tuple(value) if isinstance(value, list) else value
-        low, high = flag.low, flag.high
-        if low is not None and high is not None and value is not None and not low <= value <= high:
-            raise UserError(f"{flag_name(field)} is {value}; expected a number from {low} to {high}")
+        low, high = (-math.inf if flag.low is None else flag.low), (math.inf if flag.high is None else flag.high)
+        if (flag.low is not None or flag.high is not None) and value is not None and not low <= value <= high:
+            allowed = f"from {low} up" if high == math.inf else f"up to {high}" if low == -math.inf else None
+            raise UserError(f"{flag_name(field)} is {value}; expected a number {allowed or f'from {low} to {high}'}")
     return options(**values)
 
 
@@ -124,7 +126,8 @@ def from_json(options: type[Options], values: Mapping[str, Any]) -> Options:
     made = {}
     for field, flag in flags_of(options):
         value = values[field.name]
-        value = Path(value) if flag.parse is Path and value is not None else value
+        paths = flag.parse is Path or isinstance(field.default, Path)
+        value = Path(value) if paths and value is not None else value
         made[field.name] = tuple(value) if isinstance(value, list) else value
     return options(**made)
 

@@ -85,11 +85,14 @@ def parse_model(text: str) -> tuple[str, str]:
     >>> parse_model("got"), parse_model("folder:a/b:c")
     (('got', ''), ('folder', 'a/b:c'))
     """
+    name = text.partition(":")[0]
+    if name in GENERATORS and (fault := GENERATORS.broken(name)):
+        raise UserError(f"--model {text}: {fault}")
     try:
         _, argument = GENERATORS.find(text)
     except UserError as error:
         raise UserError(f"--model {text} is unknown; expected one of {GENERATORS.written()}") from error
-    return text.partition(":")[0], argument
+    return name, argument
 
 
 def known_schedulers() -> tuple[str, ...]:

@@ -172,7 +172,8 @@ def _installed() -> Check:
     registries = (generators.GENERATORS, detectors.DETECTORS, embedders.EMBEDDERS, embedders.IMAGE_EMBEDDERS, JUDGES)
     found = [f"suites: {', '.join(suite_names())}"]
     found += [f"{registry.role.partition(' ')[2]}s: {registry.written()}" for registry in registries]
-    return Check(name="installed", found="\n".join(found))
+    broken = [fault for registry in registries for name in registry.names() if (fault := registry.broken(name))]
+    return Check(name="installed", found="\n".join(found), problem="; ".join(broken) or None)
 
 
 def _given(plan: Plan) -> Iterator[Check]:

@@ -25,6 +25,7 @@ from evals.generators.options import GeneratorOptions
 from evals.generators.oracle import oracle_render
 from evals.harness.run_spec import RunSpec, find_suite, world_of
 from evals.suite import GENERATE, OBSERVE, VERDICT, Context
+from got.util.files import inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,15 @@ class Plan:
 
     @functools.cached_property
     def _every(self) -> list[Case]:
-        return self.suite.cases(self.options, self.context)
+        found = self.suite.cases(self.options, self.context)
+        ids = [case.id for case in found]
+        wrong = [one for one in ids if "/" in one or inside(Path("images"), one) is None]
+        if wrong or len(set(ids)) < len(ids):  # they name folders, and seeds
+            wrong = wrong or [one for one in set(ids) if ids.count(one) > 1]
+            raise UserError(
+                f"{self.suite.name}: expected case ids that differ and can name a folder but got {wrong[0]!r}"
+            )
+        return found
 
     @functools.cached_property
     def cases(self) -> list[Case]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import TYPE_CHECKING, Any
 
 from evals.core import options as flags
@@ -13,11 +12,12 @@ from evals.detectors.registry import DETECTORS, in_icon_world
 from evals.embedders.registry import ICON_EMBEDDER, PHOTO_EMBEDDER
 from evals.generators import registry as generators
 from evals.harness.settings import Settings
+from evals.suite import Suite
+from got.util.errors import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from evals.suite import Suite
 
 SUITES = {
     "geneval": "evals.geneval.suite:GenEval",
@@ -49,19 +49,19 @@ def find_suite(name: str) -> Suite[Any]:
             raise UserError(f"there is no suite {name}; installed are {', '.join(suite_names())}")
         reference = points[name].value
     try:
-        suite: Suite[Any] = load(reference)()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"the suite {reference} cannot be imported: {error}") from error
-    return suite
+        suite = load(reference)
+    except Exception as error:  # of somebody else's package
+        raise UserError(f"the suite {reference} cannot be imported: {first_line(error)}") from error
+    if not (isinstance(suite, type) and issubclass(suite, Suite)):
+        raise UserError(f"{reference} is no evals.suite.Suite")
+    made: Suite[Any] = suite()
+    return made
 
 
 def reference_of(suite: Suite[Any]) -> str:
     """Where any process finds a suite's class."""
     kind = type(suite)
-    spec = sys.modules["__main__"].__spec__ if kind.__module__ == "__main__" else None
-    # `python -m evals.emu_edit` runs that module under another name.
-    module = kind.__module__ if spec is None else spec.name
-    return f"{module}:{kind.__qualname__}"
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

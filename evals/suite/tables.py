@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evals.metrics import statistics
+from got.util import tables
+from got.util.errors import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,9 +33,9 @@ def score_table(scores: Mapping[str, Any], name: str, titles: Mapping[str, str])
     columns += list(scores["overall"].get("values", ()))
     wording = f" · {scores['wording']}" if scores.get("wording") else ""
     title = f"{name}, {scores['world']}: {scores['model']}{checkpoint}{wording}"
-    made = table(title, columns, _score_caption(scores))
+    made = table(visible(title), columns, _score_caption(scores))
     for tag, block in scores["tasks"].items():
-        made.add_row(titles.get(tag, tag), *_score_cells(block, scores, tag))
+        made.add_row(visible(titles.get(tag, tag)), *_score_cells(block, scores, tag))
     made.add_section()
     made.add_row("mean of tasks", *_score_cells(scores["overall"], scores, "overall"), style="bold")
     pooled = {**scores["overall"], "score": scores["images"], "bounds": None}
@@ -61,10 +63,20 @@ def _score_caption(scores: Mapping[str, Any]) -> str:
     if scores["missing"]["total"]:
         causes = list(scores["missing"]["by_cause"].items())
         lines.append("bounds: the score if all missing images were wrong, and if all were right; missing:")
-        lines += [f"  {times} × {cause}" for cause, times in causes[:_SHOWN_CAUSES]]
+        lines += [f"  {times} × {visible(cause)}" for cause, times in causes[:_SHOWN_CAUSES]]
         lines += [f"  and {len(causes) - _SHOWN_CAUSES} more causes"] if len(causes) > _SHOWN_CAUSES else []
         lines += [f"no label for {', '.join(scores['missing']['classes'])}"] if "classes" in scores["missing"] else []
     return "\n".join(lines)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A score with the two digits that it is told with."""
+    return tables.number(value, digits)
+
+
+def span(low: float | None, high: float | None, digits: int = 2) -> str:
+    """Its interval."""
+    return tables.span(low, high, digits)
 
 
 def table(title: str, columns: Sequence[str], caption: str, first: str = "task") -> Table:
@@ -79,17 +91,3 @@ def table(title: str, columns: Sequence[str], caption: str, first: str = "task")
     for name in columns:
         made.add_column(name, justify="right", style="dim" if name.startswith(_ENDS) else None)
     return made
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A score, or a dash where there is none.
-
-    >>> number(0.8249), number(None)
-    ('0.82', '–')
-    """
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def span(low: float | None, high: float | None, digits: int = 2) -> str:
-    """An interval, or a dash where there is none."""
-    return "–" if low is None else f"{number(low, digits)}–{number(high, digits)}"

@@ -164,7 +164,7 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
         add(f"--{name}-scale", type=number(), metavar="X", help="its strength (default: the model's)")
     add(
         "--guidance-interval",
-        type=number(),
+        type=number(0, 1),
         nargs=2,
         metavar=("FROM", "TO"),
         help="guide in this part of the steps alone, e.g. 0 0.7; the rest is drawn with all conditions, faster",

@@ -269,13 +269,13 @@ class Share:
         Raises:
             ValueError: If the batch cannot be divided so.
         """
-        vae_batch_size = self.micro * self.processes
-        if self.batch % vae_batch_size:
+        per_pass = self.micro * self.processes
+        if self.batch % per_pass:
             raise ValueError(
                 f"Expected a batch that {self.processes} processes with {self.micro} examples each divide, "
                 f"but got {self.batch}"
             )
-        return self.batch // vae_batch_size
+        return self.batch // per_pass
 
 
 class Feed(IterableDataset[Batch]):

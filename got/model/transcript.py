@@ -89,7 +89,7 @@ def batch(
     """Pad conversations on the left, and number their positions in time, height and width.
 
     Raises:
-        ValueError: If there are pictures and no image_input to see them.
+        ValueError: If there are pictures and no image processor to see them.
     """
     pictures = [picture for transcript in transcripts for picture in transcript.pictures]
     vision = (
@@ -121,7 +121,7 @@ def batch(
 
 
 def require_image_processor(image_input: ImageInput | None) -> ImageInput:
-    """The image_input, or an error that says what is missing."""
+    """The image processor, or an error that says what is missing."""
     if image_input is None:
         raise ValueError("Expected an image processor for source images, but this reasoner was made without one")
     return image_input

@@ -158,7 +158,7 @@ class Fit:
     @property
     def progress(self) -> float:
         """Share of the stage that is done."""
-        return self.step / self.plan.steps if self.plan.steps else self.seconds / (60 * self.plan.minutes)
+        return self.step / self.plan.steps if self.plan.steps else self.seconds / max(60 * self.plan.minutes, 1e-9)
 
     def run(
         self, loss_of: Callable[[int], dict[str, torch.Tensor]], check: Callable[[], dict[str, float]] | None

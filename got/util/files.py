@@ -134,10 +134,17 @@ def json_object(text: str | bytes, where: str, error: type[Exception]) -> dict[s
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as problem:
-        raise error(f"{where} is not valid JSON: {problem}") from problem
+        raise error(f"{where} is not valid JSON: {_fault(problem)}") from problem
     if not isinstance(content, dict):
         raise error(f"Expected a JSON object in {where} but got {type(content).__name__}")
     return content
+
+
+def _fault(problem: Exception) -> str:
+    if not isinstance(problem, json.JSONDecodeError):
+        return str(problem)
+    line = f"line {problem.lineno}, " if "\n" in problem.doc else ""  # of one line, the number is the caller's
+    return f"{problem.msg} at {line}column {problem.colno}"
 
 
 def read_object(path: Path, error: type[Exception]) -> dict[str, Any]:
@@ -249,7 +256,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict):
             records.append(record)

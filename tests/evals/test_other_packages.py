@@ -1,7 +1,11 @@
 """Suites and back-ends of other packages: found by name, run, scored again, reported, ablated."""
 
+import argparse
+import dataclasses
 import importlib
 import json
+import pickle
+import subprocess
 import sys
 
 import pytest
@@ -10,11 +14,13 @@ from runner_kit import lines
 
 from evals import ablation
 from evals import run as any_suite
+from evals.core import options as flags
 from evals.core.backends import Backend, Registry
 from evals.core.records import UserError
 from evals.detectors.registry import DETECTORS
 from evals.embedders.registry import EMBEDDERS, IMAGE_EMBEDDERS
 from evals.generators.registry import GENERATORS
+from evals.harness import cli
 from evals.harness.run_spec import find_suite, suite_names
 from evals.judges.registry import JUDGES
 from reports.__main__ import main as reports_main
@@ -128,3 +134,70 @@ def test_a_record_that_is_none_is_refused(monkeypatch):
     with pytest.raises(UserError, match=r"a model odd of got_evals.generators is no evals.core.backends.Backend"):
         registry.find("odd")
     assert registry.names() == ["good", "odd"]
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """An installed package whose generator and suite cannot be imported."""
+    (tmp_path / "torn_plugin.py").write_text("raise RuntimeError('no such driver')\n")
+    info = tmp_path / "torn_plugin-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torn-plugin\nVersion: 1\n")
+    groups = "[got_evals.generators]\ntorn = torn_plugin:RECORD\n[got_evals.suites]\ntorn = torn_plugin:Torn\n"
+    (info / "entry_points.txt").write_text(groups)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+
+
+def test_a_broken_package_stops_only_what_names_it(broken, tmp_path, capsys):
+    assert "torn" not in GENERATORS.written()
+    assert "RuntimeError: no such driver" in GENERATORS.broken("torn")
+    words = ["--limit", "1", "--images-per-prompt", "1", "--output", str(tmp_path / "run")]
+    assert any_suite.main(["geneval", "--model", "oracle", *words]) == 0
+    assert any_suite.main(["geneval", "--model", "torn", *words]) == 2
+    assert any_suite.main(["torn", *words]) == 2
+    said = capsys.readouterr().err.splitlines()[-2:]
+    assert all("cannot be imported: RuntimeError: no such driver" in line for line in said)
+
+
+@pytest.mark.parametrize("name", ["os:getcwd", ":", "os", "no_such_module:Suite", "evals.suite:Case"])
+def test_what_is_no_suite_is_one_line(name, capsys):
+    assert any_suite.main([name, "--model", "oracle"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("ids", [["a", "a"], ["../up"], ["a/b"], ["."]])
+def test_case_ids_that_cannot_name_folders_are_refused(ids, tmp_path):
+    from evals.suite import Case
+
+    class Odd(type(find_suite("geneval"))):
+        def cases(self, options, context):
+            wanted = {"include": [{"class": "dog", "count": 1}]}
+            return [Case(id=one, prompt="a dog", tag="single_object", metadata=wanted) for one in ids]
+
+    with pytest.raises(UserError, match="expected case ids that differ and can name a folder"):
+        _ = cli.make_plan(Odd(), ["--model", "oracle", "--output", str(tmp_path / "run")]).samples
+
+
+@pytest.mark.parametrize(
+    ("told", "allowed"), [({"low": 1}, "from 1 up"), ({"high": 1}, "up to 1"), ({"low": 1, "high": 2}, "from 1 to 2")]
+)
+def test_a_range_may_have_one_end(told, allowed):
+    value = 0 if "low" in told else 2
+
+    @dataclasses.dataclass(frozen=True)
+    class Some:
+        number: int = flags.option(value, "how many", stage=flags.RUN, **told)
+
+    with pytest.raises(UserError, match=f"--number is {value}; expected a number {allowed}"):
+        flags.read(Some, argparse.Namespace(number=value))
+
+
+@pytest.mark.parametrize("suite", ["emu_edit", "geneval"])
+def test_a_spec_of_a_command_can_be_read_by_any_process(suite, tmp_path):
+    words = ["--model", "oracle", "--limit", "1", "--output", str(tmp_path)]
+    spec = cli.make_plan(find_suite(suite), words).spec
+    assert not spec.suite.startswith("__main__")
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer).suite)"
+    ended = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(spec), capture_output=True, check=True)
+    assert ended.stdout.decode().strip() == spec.suite

@@ -276,7 +276,7 @@ def test_what_exists_is_not_overwritten(source, tmp_path):
 def test_configurations_that_are_missing_or_too_small(source, tmp_path):
     with pytest.raises(CheckpointError, match=r"Cannot read .*unet.config\.json"):
         convert(source, DATA / "qwen", tmp_path, tmp_path / "out")
-    with pytest.raises(CheckpointError, match="No folder no/where"):
+    with pytest.raises(CheckpointError, match="no/where: no such file or folder"):
         convert(source, "no/where", DATA / "sdxl", tmp_path / "out")
 
 

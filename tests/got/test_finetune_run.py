@@ -104,7 +104,7 @@ def test_passes_and_batches_give_the_same_losses(places, tmp_path):
     """Means are over the update: token counts of the passes differ, and must not weigh alike."""
     recipe = dataclasses.replace(kit.RECIPE, steps=3, learning_rate=1e-3)
     rows = []
-    for name, micro in (("vae_batch_size", 4), ("in_passes", 1)):
+    for name, micro in (("in_one_pass", 4), ("in_passes", 1)):
         trainer(places, tmp_path / name, recipe, micro=micro).train()
         rows.append(log(tmp_path / name))
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -283,7 +283,7 @@ def test_an_unknown_checkpoint_is_one_line(capsys):
     ("text", "message"),
     [
         (b"{torn", "prompts.jsonl, line 1 is not valid JSON"),
-        (b'\n["dogs"]', "prompts.jsonl, line 2"),
+        (b'\n["dogs"]', "in prompts.jsonl, line 2 but got list"),
         (b'{"prompt": "dogs", "sed": 3}', "prompts.jsonl, line 1: expected chain, prompt, seed but got 'sed'"),
         (b'{"prompt": "dogs", "seed": -1}', "seed to be a whole number"),
         (

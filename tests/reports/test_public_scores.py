@@ -156,7 +156,7 @@ def test_a_file_without_a_key_or_without_lines_is_one_line(capsys, tmp_path):
         ("{}", "line 1: 'filename' is missing"),
         ("[]", "Expected a JSON object"),
         ("", "has no lines"),
-        ("{", "damaged"),
+        ("{", "line 1 is not valid JSON: Expecting property name enclosed in double quotes at column 2"),
     ):
         path.write_text(text)
         code, _, err = call(capsys, "table", path)

@@ -201,7 +201,7 @@ def test_a_mistake_leaves_the_old_report_whole(sources, tmp_path, capsys):
     assert call(capsys, sources[0], "--output", output, "--pictures", "beside")[0] == 0
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     scores = json.loads((strange / "scores.json").read_text())
-    (strange / "scores.json").write_text(json.dumps({**scores, "suite": "other"}))
+    (strange / "scores.json").write_text(json.dumps({**scores, "suite": "other", "tasks": {}, "overall": {}}))
     for words in ([strange], ["compare", sources[0], strange]):
         (strange / "observations.jsonl").write_text("")
         assert call(capsys, *words, "--output", output)[0] == 2
@@ -313,7 +313,7 @@ def test_an_unreadable_picture_is_a_hole_and_not_the_end(tmp_path, capsys):
 def test_a_users_mistake_is_one_line(tmp_path, capsys, words, message):
     places = {name: write_run(tmp_path / name / name) for name in ("run", "strange", "uneven")}
     scores = json.loads((places["strange"] / "scores.json").read_text())
-    (places["strange"] / "scores.json").write_text(json.dumps({**scores, "suite": "other"}))
+    (places["strange"] / "scores.json").write_text(json.dumps({**scores, "suite": "other", "tasks": {}, "overall": {}}))
     write_lines(places["uneven"] / "results.jsonl", runner_kit.lines(places["uneven"] / "results.jsonl")[:1])
     places["damaged"] = tmp_path / "damaged"
     places["damaged"].mkdir()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,8 @@ from torch import nn
 from got.train.trainer import Fit, Plan
 from got.util import precision
 from got.util.cli import Parser, number, run_command, whole
-from got.util.files import write_json
+from got.util.errors import UserError
+from got.util.files import read_lines, read_object, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,7 @@ def _run(asset: Asset) -> dict[str, Any]:
     path = (args.output or asset.weights.parent) / asset.weights.name
     path.parent.mkdir(parents=True, exist_ok=True)
     if args.report_only:
-        numbers = json.loads(numbers_path(path).read_text()) | asset.measure(path, args.scenes, args.device)
+        numbers = read_object(numbers_path(path), UserError) | asset.measure(path, args.scenes, args.device)
     else:
         numbers = _trained(asset, args, path)
     write_json(numbers_path(path), numbers, indent=1, allow_nan=True)
@@ -134,7 +134,7 @@ def _trained(asset: Asset, args: argparse.Namespace, path: Path) -> dict[str, An
         "note": args.note,
     }
     parameters = sum(weight.numel() for weight in asset.exported(module).parameters())
-    curves = [json.loads(line) for line in fit.curve.read_text().splitlines()]
+    curves = read_lines(fit.curve)[0]
     return {"recipe": recipe, "parameters": parameters, "curves": curves, **numbers}
 
 
