@@ -9,8 +9,10 @@ Other packages add theirs by an entry point whose object is such a record::
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -156,8 +158,14 @@ def local_place(argument: str) -> Path | None:
 
 def entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
     """What installed packages announce under a group, by name, sorted."""
-    points = importlib.metadata.entry_points(group=group)
+    points = _announced(tuple(sys.path)).select(group=group)
     return {point.name: point for point in sorted(points, key=lambda point: point.name)}
+
+
+@functools.cache
+def _announced(path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
+    """What all packages on a path announce: a command asks many times, and each time every package would be read."""
+    return importlib.metadata.entry_points()
 
 
 def load(reference: str) -> Any:

@@ -9,6 +9,12 @@ from PIL import Image, ImageDraw
 from evals.core import contact_sheets
 from evals.core.records import Case
 
+
+@pytest.fixture
+def _sheets():
+    """As they are."""
+
+
 CASE = Case(id="00000", prompt="a photo of a dog", tag="single_object", metadata={})
 
 
