@@ -163,7 +163,7 @@ def entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
 
 
 @functools.cache
-def _announced(path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
+def _announced(path: tuple[str, ...]) -> Any:
     """What all packages on a path announce: a command asks many times, and each time every package would be read."""
     return importlib.metadata.entry_points()
 

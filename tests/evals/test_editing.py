@@ -264,7 +264,7 @@ def test_another_endpoint_or_other_weights_are_another_run(data, tmp_path, asked
 def test_a_judges_flags_are_checked_before_anything_is_drawn(data, tmp_path):
     for words, message in (
         (["--judge", "measured"], "--judge measured is for the icon world"),
-        (["--judge-repeats", "0"], "expected 1 or more"),
+        (["--judge-repeats", "0"], "expected a whole number from 1 up"),
         (["--judge", "gpt"], "but got 'gpt'"),
     ):
         with pytest.raises(cli.UserError, match=message):

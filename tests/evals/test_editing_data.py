@@ -131,7 +131,7 @@ def test_a_broken_picture_is_that_cases_failure_only(tmp_path):
     write(tmp_path / "x.parquet", rows)
     cases = load_emu_edit(str(tmp_path / "x.parquet"), rows=3).cases
     assert cases[0].source.load().size == (8, 6)
-    with pytest.raises(ValueError, match=r"x\.parquet row 1 image: Expected a whole picture but the file is damaged"):
+    with pytest.raises(ValueError, match=r"x\.parquet row 1 image: Expected a picture but the file is none"):
         cases[1].source.load()
     with pytest.raises(ValueError, match="row 2: no picture in column image"):
         cases[2].source.load()

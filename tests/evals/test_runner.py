@@ -13,7 +13,8 @@ from evals.geneval import prompts, suite
 from evals.harness import worker
 from evals.harness.plan import spread
 from evals.harness.runner import run
-from got.util import images, progress
+from got.util import progress
+from got.util.images import png_bytes
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ class FaultyDetector(ArithmeticDetector):
         self.bad = bad
 
     def detect(self, images):
-        if any(hashlib.sha256(images.png_bytes(image)).hexdigest() == self.bad for image in images):
+        if any(hashlib.sha256(png_bytes(image)).hexdigest() == self.bad for image in images):
             raise ValueError("cannot look at this")
         return super().detect(images)
 
