@@ -14,7 +14,7 @@ from evals.harness import worker
 from evals.harness.plan import spread
 from evals.harness.runner import run
 from got.util import progress
-from got.util.images import png_bytes
+from got.util.images import as_rgb, png_bytes
 
 
 @pytest.fixture(scope="module")
@@ -160,15 +160,15 @@ def test_a_generator_that_never_works_stops_the_run_and_leaves_nothing(tmp_path)
 
 def test_an_image_of_any_mode_is_observed_as_it_is_stored():
     for mode in ("L", "RGBA", "P", "I;16", "CMYK", "1"):
-        assert images.as_rgb(Image.new(mode, (4, 4))).mode == "RGB"
+        assert as_rgb(Image.new(mode, (4, 4))).mode == "RGB"
     grey = Image.new("I;16", (1, 1), 65535 // 2)
-    assert images.as_rgb(grey).getpixel((0, 0)) == (127, 127, 127)
+    assert as_rgb(grey).getpixel((0, 0)) == (127, 127, 127)
 
 
 def test_exif_orientation_is_applied():
     image = Image.new("RGB", (4, 2))
     image.getexif()[0x0112] = 6
-    assert images.as_rgb(image).size == (2, 4)
+    assert as_rgb(image).size == (2, 4)
 
 
 class NotJson(suite.GenEval):
