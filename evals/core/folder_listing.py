@@ -105,7 +105,9 @@ def list_folder(root: Path) -> Listing:
     except OSError as error:
         raise UserError(f"--model folder:{root}: cannot be read ({error.strerror}: {error.filename})") from error
     if not listing.images:
-        raise UserError(f"--model folder:{root}: no images there; {_hint(root, entries)}")
+        there = f"; found {some([path.name for path in entries])}" if entries else ""
+        suffixes = f"; images end in {', '.join(sorted(SUFFIXES))}" if entries else ""
+        raise UserError(f"--model folder:{root}: no images there; {_hint(root, entries)}{there}{suffixes}")
     return listing
 
 

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from evals.core import options as flags
-from evals.core.records import UserError
+from evals.core.records import UserError, note
 from evals.core.run_directory import RunDirectory
 from evals.harness.plan import Plan
 from evals.harness.run_spec import SUITES, RunSpec, resolve
@@ -129,4 +129,9 @@ def _main(suite: Suite[Any], words: Sequence[str]) -> int:
 def _show(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
     for table in suite.tables(scores):
         console().print(table)
-    print(json.dumps({**suite.headline(scores), "run": str(output)}), flush=True)
+    headline = suite.headline(scores)
+    unscored = headline.get("unscored_tasks", ())
+    if unscored and len(unscored) < len(headline["tasks"]):
+        scored = f"{len(headline['tasks']) - len(unscored)} of {len(headline['tasks'])} tasks"
+        note(f"overall is the mean of {scored}: no image of {', '.join(unscored)} has a score")
+    print(json.dumps({**headline, "run": str(output)}), flush=True)

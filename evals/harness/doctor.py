@@ -203,7 +203,9 @@ def _given(plan: Plan) -> Iterator[Check]:
 
     checks = [_guarded(model, draws)]
     checks += [_guarded(detector, finds)] if plan.suite.detects(plan.options) else []
-    checks += [_guarded(embedder, embeds)]
+    # Without a detector nobody knows which embedder goes with it.
+    if "embedder" in plan.spec.given or not any(check.problem for check in checks[1:]):
+        checks += [_guarded(embedder, embeds)]
     yield from checks
     if not any(check.problem for check in checks):
         yield _guarded(f"{plan.suite.name}'s measures", prepares)

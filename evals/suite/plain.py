@@ -143,6 +143,7 @@ def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
     overall = scores["overall"]
     score, values = overall["score"], overall.get("values")
     unknown = statements.why_no_interval(score)
+    unscored = [tag for tag, block in scores["tasks"].items() if block["score"]["value"] is None]
     return {
         **{name: scores[name] for name in ("suite", "world", "model", "detector")},
         **({"wording": scores["wording"]} if scores.get("wording") else {}),
@@ -152,6 +153,7 @@ def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
         "images": score["n"],
         "prompts": score["clusters"],
         "tasks": {tag: block["score"]["value"] for tag, block in scores["tasks"].items()},
+        **({"unscored_tasks": unscored} if unscored else {}),
         **({"values": {name: one["value"] for name, one in values.items()}} if values else {}),
         "missing": scores["missing"]["total"],
         "bounds": overall["bounds"],

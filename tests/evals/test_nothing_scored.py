@@ -328,3 +328,14 @@ def test_an_edit_of_a_class_without_a_label_is_missing_too(detector, tmp_path, c
     assert scores["missing"]["classes"] == last["missing_classes"]
     assert cli.main(suite, [str(word) for word in words]) == 0
     assert "no label for" in capsys.readouterr().out
+
+
+def test_a_mean_of_fewer_tasks_is_said(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "images" / "00000.png")
+    words = ["--model", f"folder:{tmp_path / 'images'}", "--detector", "icon", "--limit", "6", "--device", "cpu"]
+    code, last, err = call(capsys, geneval.SUITE, *words, "--images-per-prompt", "1", "--output", tmp_path / "run")
+    assert code == 0
+    assert len(last["unscored_tasks"]) == 5
+    assert [last["tasks"][tag] for tag in last["unscored_tasks"]] == [None] * 5
+    assert "note: overall is the mean of 1 of 6 tasks: no image of " in err
