@@ -69,7 +69,7 @@ def test_the_command_counts_and_reads_no_checkpoint(capsys):
 
 def test_sizes_that_cannot_be_drawn_are_refused(capsys):
     assert command.main(["info", "--memory", "--size", "100"]) == 2
-    assert "--size: expected a multiple of 64 but got 100" in capsys.readouterr().err
+    assert "--size: expected a whole number from 1 up that 64 divides but got 100" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")])
