@@ -5,6 +5,7 @@ To import all that takes longer than most of them run.
 
 import multiprocessing
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class Process:
 
 def _begin(call, arguments, cwd, variables, files):
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
