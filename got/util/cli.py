@@ -158,10 +158,12 @@ def run_command(
     prefix = f"{name}: " if name else ""
     try:
         with on_signals(_interrupt, signal.SIGTERM):
-            result = work()
-            if isinstance(result, dict):
-                print(json.dumps(result))
-            sys.stdout.flush()  # here and not at the interpreter's end, where nobody can catch what it raises
+            try:
+                result = work()
+                if isinstance(result, dict):
+                    print(json.dumps(result))
+            finally:  # of `--help`, too
+                sys.stdout.flush()  # here and not at the interpreter's end, where nobody can catch what it raises
     except BrokenPipeError:
         lost = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
         if not lost:  # a pipe or a socket of something else
