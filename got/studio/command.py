@@ -7,10 +7,14 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+from got.studio.observers import make_observer, open_run
 from got.util.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
+
+    from got.pipeline import GoTPipeline
+    from got.studio.observers import Observer
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -25,48 +29,53 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         import uvicorn
 
-        from got.studio.server import Server
+        from got.studio.server import Server, settings
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "starlette"):
             raise
         raise UserError("the studio needs starlette and uvicorn: pip install 'got-bench[studio]'") from error
 
     from got.cli.draw import load_pipeline
-    from got.studio import observers
     from got.studio.jobs import Studio
     from got.studio.sessions import Sessions
     from got.studio.worker import Worker
 
     if arguments.sample is not None and arguments.run is None:
         raise UserError("--sample names a sample of --run, which is missing")
-    listening = _listen(arguments.host, arguments.port)
-    with listening:
-        recorded = None if arguments.run is None else observers.open_run(arguments.run)
-        if arguments.run is not None and recorded is None:
-            raise UserError("--run: no installed package can read runs")
+    with _listen(arguments.host, arguments.port) as listening:
         root, first = _places(arguments)
+        recorded = None if arguments.run is None else open_run(arguments.run)
         if recorded is not None and arguments.sample is not None:
             recorded.sample(arguments.sample)  # a slip is better known now
             first = ("sample", arguments.sample)
         pipeline = load_pipeline(arguments)
         pipeline.set_progress_bar_config(disable=True)
-        detector = arguments.detector or ("icon" if pipeline.config.scale == "mini" else "none")
-        observer = None
-        if detector != "none":
-            observer = observers.make_observer(detector, str(pipeline._execution_device))
-        studio = Studio(pipeline=pipeline, sessions=Sessions(root, pipeline), observer=observer, arguments=arguments)
-        server = Server(studio, Worker(arguments.queue), recorded, first, arguments.max_upload)
+        observer = _observer(arguments, pipeline)
         away = arguments.host not in LOOPBACK
         token = secrets.token_urlsafe(24) if away else None
-        hosts = ["*"] if away else [*LOOPBACK, "[::1]"]
+        studio = Studio(pipeline=pipeline, sessions=Sessions(root, pipeline), observer=observer, arguments=arguments)
+        worker = Worker(arguments.queue)
+        app = Server(studio, worker, recorded, first).app(["*"] if away else [*LOOPBACK, "[::1]"], token)
         address = _address(arguments.host, listening.getsockname()[1], token)
         sys.stderr.write(f"sessions are kept in {root}\nopen {address}\n(Ctrl-C ends)\n")
         sys.stderr.flush()
-        settings = uvicorn.Config(
-            server.app(hosts, token), log_level="error", access_log=False, timeout_graceful_shutdown=1, lifespan="off"
-        )
-        uvicorn.Server(settings).run(sockets=[listening])
+        uvicorn.Server(settings(app)).run(sockets=[listening])
+        worker.close()
     return {"sessions": str(root)}
+
+
+def _observer(arguments: argparse.Namespace, pipeline: GoTPipeline) -> Observer | None:
+    """Who looks at images: asked for by name, or of the icon world where mini draws, if it is installed."""
+    detector = arguments.detector or ("icon" if pipeline.config.scale == "mini" else "none")
+    if detector == "none":
+        return None
+    try:
+        return make_observer(detector, str(pipeline._execution_device))
+    except UserError as error:
+        if arguments.detector is not None:
+            raise
+        sys.stderr.write(f"note: nobody looks at the images: {error}\n")
+        return None
 
 
 def _listen(host: str, port: int) -> socket.socket:

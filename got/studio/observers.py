@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 from typing import TYPE_CHECKING, Any, Protocol
 
+from got.util.errors import UserError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -41,18 +43,20 @@ class Run(Protocol):
         """
 
 
-def make_observer(detector: str, device: str) -> Observer | None:
-    """The observer, where a package announces one."""
-    made: Observer | None = _call("observer", detector, device)
+def make_observer(detector: str, device: str) -> Observer:
+    """The observer of an installed package; `UserError` where none announces one."""
+    made: Observer = _call("observer", detector, device)
     return made
 
 
-def open_run(folder: Path) -> Run | None:
-    """A run, where a package announces that it can read one."""
-    made: Run | None = _call("run", folder)
+def open_run(folder: Path) -> Run:
+    """A run; `UserError` where it cannot be read, or no installed package can."""
+    made: Run = _call("run", folder)
     return made
 
 
 def _call(name: str, *arguments: Any) -> Any:
     points = importlib.metadata.entry_points(group=GROUP, name=name)
-    return next(iter(points)).load()(*arguments) if points else None
+    if not points:
+        raise UserError(f"no installed package announces the entry point {name} of {GROUP}; install this one again")
+    return next(iter(points)).load()(*arguments)

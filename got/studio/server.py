@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import uvicorn
 from PIL import Image, ImageChops
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -103,14 +104,13 @@ class Server:
         worker: The thread that it is done in.
         run: Samples to open.
         first: The session or the sample to begin with, as ``("session", name)`` or ``("sample", key)``.
-        upload_mb: Largest file that is taken.
     """
 
     def __init__(
-        self, studio: Studio, worker: Worker, run: Run | None, first: tuple[str, str] | None, upload_mb: int
+        self, studio: Studio, worker: Worker, run: Run | None = None, first: tuple[str, str] | None = None
     ) -> None:
         self._studio, self._sessions, self._worker, self._run = studio, studio.sessions, worker, run
-        self._first, self._upload_mb = first, upload_mb
+        self._first, self._upload_mb = first, studio.arguments.max_upload
 
     def app(self, hosts: list[str], token: str | None) -> Starlette:
         """The application.
@@ -278,6 +278,13 @@ class Server:
     def _session(self, name: str) -> Response:
         talk = self._sessions.get(name)
         return JSONResponse(views.session(name, talk, self._sessions.folder(name), self._studio.arguments))
+
+
+def settings(app: Starlette) -> uvicorn.Config:
+    """How it is served: without a word per request, and without waiting for pages that stay open."""
+    return uvicorn.Config(
+        app, log_level="error", access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
+    )
 
 
 async def _page(request: Request) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import secrets
 import threading
 import traceback
@@ -39,7 +40,8 @@ class Job:
 
     def say(self, kind: str, **fields: Any) -> None:
         """Sends an event, from any thread."""
-        self._loop.call_soon_threadsafe(self._events.put_nowait, {"kind": kind, **fields})
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(self._events.put_nowait, {"kind": kind, **fields})
 
     def stop(self) -> None:
         """Asks the work to end soon."""
@@ -74,7 +76,9 @@ class Worker:
         self._waiting: collections.deque[Job] = collections.deque()
         self._running: Job | None = None
         self._changed = threading.Condition()
-        threading.Thread(target=self._run, name="studio", daemon=True).start()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="studio", daemon=True)
+        self._thread.start()
 
     def submit(self, job: Job) -> None:
         """Takes a job.
@@ -100,6 +104,16 @@ class Worker:
                         job.say("stopped")
                         self._tell_places()
 
+    def close(self) -> None:
+        """Ends the thread, after the step that it is at."""
+        with self._changed:
+            self._closed = True
+            self._waiting.clear()
+            if self._running is not None:
+                self._running.stop()
+            self._changed.notify()
+        self._thread.join(timeout=60)
+
     def _tell_places(self) -> None:
         ahead = int(self._running is not None)
         for place, job in enumerate(self._waiting, ahead):
@@ -109,6 +123,8 @@ class Worker:
         while True:
             with self._changed:
                 while not self._waiting:
+                    if self._closed:
+                        return
                     self._changed.wait()
                 job = self._running = self._waiting.popleft()
                 self._tell_places()
