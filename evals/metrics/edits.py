@@ -28,7 +28,7 @@ REPLACED_IOU = 0.25
 IN_BOX = "box"
 """The place of a move that is a box and not a side."""
 _NEAR_MIDDLE = 0.06
-"""Share of the picture by which a centre must be off the middle to be on a side."""
+"""Share of the image by which a centre must be off the middle to be on a side."""
 _SIDES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}
 """Axis and sign of the offset from the middle, y pointing down."""
 
@@ -231,7 +231,7 @@ def _outcome(
 
 
 def on_side(box: Sequence[float], side: str, width_px: int, height_px: int) -> bool:
-    """Whether a box has its centre on a side of the picture, ``"left"`` or ``"top right"``.
+    """Whether a box has its centre on a side of the image, ``"left"`` or ``"top right"``.
 
     >>> on_side((0, 0, 20, 20), "top left", 64, 64), on_side((0, 0, 20, 20), "right", 64, 64)
     (True, False)

@@ -29,7 +29,7 @@ _GREY_SHARE = 0.2  # of such edits are kept where the ground has no tint yet: ha
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bank:
-    """Scenes and their pictures."""
+    """Scenes and their images."""
 
     scenes: list[Scene]
     images: np.ndarray
@@ -40,7 +40,7 @@ class Bank:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EditBank:
-    """Edits and their pictures."""
+    """Edits and their images."""
 
     edits: list[Edit]
     sources: np.ndarray
@@ -52,9 +52,9 @@ class EditBank:
 
 
 _OF = "of"
-"""Under this name the kept pictures say what they show."""
+"""Under this name the kept images say what they show."""
 _Job = tuple[int, int, int, int]
-"""Seed, number of the chunk, items in it, side of the pictures."""
+"""Seed, number of the chunk, items in it, side of the images."""
 
 
 def _scenes(job: _Job) -> list[Scene]:
@@ -97,8 +97,8 @@ def _drawn_edits(job: _Job) -> tuple[list[Edit], dict[str, np.ndarray]]:
         for item in edit.erased:
             x1, y1, x2, y2 = edges_px(item.box_1000, job[3])
             pixels[y1:y2, x1:x2] = True
-    pictures = {"sources": [s.image for s in sources], "targets": [t.image for t in targets]}
-    return edits, {**{name: np.stack(images) for name, images in pictures.items()}, "changed": changed}
+    drawn = {"sources": [s.image for s in sources], "targets": [t.image for t in targets]}
+    return edits, {**{name: np.stack(images) for name, images in drawn.items()}, "changed": changed}
 
 
 def make_bank(count: int, seed: int, size_px: int, cache: Path | None = None) -> Bank:
@@ -121,9 +121,9 @@ def _made(
     size_px: int,
     cache: Path | None,
 ) -> tuple[list[Any], dict[str, np.ndarray]]:
-    """Items and pictures. The first n items of a larger bank with the same seed are the bank of n items.
+    """Items and images. The first n items of a larger bank with the same seed are the bank of n items.
 
-    Only pictures are kept on disk: items are cheap and sampled again. If they are not those of the kept pictures
+    Only images are kept on disk: items are cheap and sampled again. If they are not those of the kept images
     (another number, seed or size, or they are sampled in another way now), these are drawn again.
     """
     jobs = [(seed, i, min(_CHUNK, count - i * _CHUNK), size_px) for i in range(-(-count // _CHUNK))]

@@ -137,7 +137,7 @@ def _with(scene: Scene, objects: Iterable[SceneObject]) -> Scene:
 
 
 def side_of(box: Box1000) -> tuple[int, int]:
-    """On which side of the picture's middle a box has its centre: signs of x and y, 0 near the middle.
+    """On which side of the image's middle a box has its centre: signs of x and y, 0 near the middle.
 
     >>> side_of((0, 400, 300, 620))
     (-1, 0)

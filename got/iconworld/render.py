@@ -44,7 +44,7 @@ _SOLID = 128
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Rendered:
-    """A picture and its truth, for n objects."""
+    """An image and its truth, for n objects."""
 
     image: np.ndarray
     """uint8 (size, size, 3)."""
@@ -168,7 +168,7 @@ def _half_glyph(name: str, variant: int, angle: int) -> Image.Image:
     return glyph(name, variant, angle).reduce(2)
 
 
-@functools.lru_cache(64)  # an edit's pictures have most of their objects in common
+@functools.lru_cache(64)  # an edit's images have most of their objects in common
 def _coverage(name: str, variant: int, angle: int, width: int, height: int) -> np.ndarray:
     """Coverage of the two layers at the wanted size, uint16 (2, height, width)."""
     source = _half_glyph if max(width, height) <= _HALF_UP_TO_PX else glyph
@@ -191,7 +191,7 @@ def _blend(patch: np.ndarray, layers: np.ndarray, tones: np.ndarray) -> np.ndarr
 
 
 def _hang_mirror(image: np.ndarray, edges: tuple[int, int, int, int]) -> None:
-    """Paint a bluish pane into a picture, uint8 (size, size, 3). A frame would be taken for an object."""
+    """Paint a bluish pane into an image, uint8 (size, size, 3). A frame would be taken for an object."""
     x1, y1, x2, y2 = edges
     image[y1:y2, x1:x2] = (0.3 * image[y1:y2, x1:x2] + 0.7 * _MIRROR_PANE).astype(np.uint8)
 

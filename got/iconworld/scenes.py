@@ -56,7 +56,7 @@ class Scene:
 
 
 def assemble(things: Sequence[tuple[str, str]], rng: np.random.Generator, wanted: str | None, background: str) -> Scene:
-    """Place (class, colour) pairs in a picture; `wanted` is the relation of the first of two to the second."""
+    """Place (class, colour) pairs in an image; `wanted` is the relation of the first of two to the second."""
     looks = [sample_look(name, rng) for name, _ in things]
     ratios = [look[2] for look in looks]
     boxes = place_related(ratios, wanted, rng) if wanted else place(ratios, rng)
@@ -114,7 +114,7 @@ def stable_rng(*key: object) -> np.random.Generator:
 
 
 def scene_from_include(include: Sequence[Mapping[str, Any]], seed: int) -> Scene:
-    """The scene that a GenEval prompt asks for, and nothing else: the oracle's picture.
+    """The scene that a GenEval prompt asks for, and nothing else: the oracle's image.
 
     Args:
         include: GenEval metadata, entries with `class`, `count` and perhaps `color` and `position` (relation, index).

@@ -92,7 +92,7 @@ PLACES = {
     "left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1),
     "top left": (-1, -1), "top right": (1, -1), "bottom left": (-1, 1), "bottom right": (1, 1),
 }  # fmt: skip
-"""Where an object can be moved: the sign of its centre's offset from the middle of the picture, y pointing down."""
+"""Where an object can be moved: the sign of its centre's offset from the middle of the image, y pointing down."""
 
 
 EDIT_WORDS = (

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from got.util import weight_files
-from got.util.images import open_picture
+from got.util.images import open_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ class SetupError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AskParams:
-    """What a request says beside prompt and pictures. None leaves a thing to the endpoint."""
+    """What a request says beside prompt and images. None leaves a thing to the endpoint."""
 
     temperature: float | None = 0.0
     """0 does not make an endpoint deterministic, but less random."""
@@ -90,7 +90,7 @@ class Backend(Protocol):
     """Part of the cache key: tells two endpoints with one model name apart, and gives nothing away."""
 
     async def ask(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
-        """The reply to a text with pictures (PNG files); raises `AskFailed`."""
+        """The reply to a text with images (PNG files); raises `AskFailed`."""
 
     async def close(self) -> None:
         """Closes connections; the next question opens new ones."""
@@ -119,8 +119,8 @@ class OpenAIBackend:
             timeout_seconds: Longest wait for one answer.
             max_retries: How often the client library itself asks again, with growing pauses, after an answer that a
                 second request may mend. 0 leaves this to the caller.
-            images_first: Pictures before the text. A server that keeps the work on a common beginning of requests then
-                sees each picture once.
+            images_first: Images before the text. A server that keeps the work on a common beginning of requests then
+                sees each image once.
 
         Raises:
             SetupError: If the client library is not installed.
@@ -172,8 +172,8 @@ class OpenAIBackend:
     def _request(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> dict[str, Any]:
         text: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
         urls = ("data:image/png;base64," + base64.b64encode(data).decode() for data in images)
-        pictures: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-        content = pictures + text if self._images_first else text + pictures
+        image_parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        content = image_parts + text if self._images_first else text + image_parts
         options: dict[str, Any] = {"temperature": params.temperature, "seed": seed}
         options[self._length_name] = params.max_tokens
         if params.json_mode:
@@ -297,9 +297,9 @@ class TransformersBackend:
             add_generation_prompt=True,
             tokenize=False,
         )
-        pictures = [open_picture(data) for data in images]
+        opened = [open_image(data) for data in images]
         with self._lock, torch.inference_mode():
-            inputs = self._processor(text=[text], images=pictures or None, return_tensors="pt").to(self._model.device)
+            inputs = self._processor(text=[text], images=opened or None, return_tensors="pt").to(self._model.device)
             length = int(inputs["input_ids"].shape[1])
             written = self._model.generate(**inputs, do_sample=False, max_new_tokens=params.max_tokens)[0, length:]
         reply = self._processor.batch_decode(written[None], skip_special_tokens=True)[0]

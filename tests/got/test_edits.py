@@ -60,7 +60,7 @@ def test_an_edit_changes_what_it_says_and_keeps_the_rest(seed, kind):
 
 
 @given(seed=st.integers(0, 10**9))
-def test_objects_of_both_pictures_stay_apart_and_inside(seed):
+def test_objects_of_both_images_stay_apart_and_inside(seed):
     edit = edit_of(seed)
     for scene in (edit.source, edit.target):
         boxes = [item.box_1000 for item in scene.objects]
