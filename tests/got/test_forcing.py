@@ -80,8 +80,6 @@ def test_the_pass_gives_the_librarys_loss_and_the_same_states_as_inference(reaso
 def test_positions_found_beforehand_change_nothing(reasoner, image_inputs):
     images = image_inputs
     batch = encode(dataclasses.replace(BOTH, images=images[:1]), dataclasses.replace(DOGS, images=images[1:2]))
-        dataclasses.replace(BOTH, images=image_inputs[:1]), dataclasses.replace(DOGS, images=image_inputs[1:2])
-    )
     placed = batch.placed(reasoner.mllm)
     assert placed.position_ids.shape == (3, *batch.input_ids.shape)
     with torch.no_grad():
