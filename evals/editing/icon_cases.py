@@ -73,7 +73,7 @@ def intervention_set(count: int) -> EditSet:
 def multi_turn_set(count: int, most_turns: int) -> EditSet:
     """Instructions of two steps; ``extra["turns"]`` is how many images a model may take for them.
 
-    Two categories: steps that change objects only, and those of which one changes the ground.
+    Two categories: steps that change objects only, and those of which one changes the background.
     """
     world = icon_world()
     cases = []
@@ -120,7 +120,7 @@ def _png(scene: Any) -> bytes:
 
 
 def _mask(edit: Any) -> bytes:
-    """White where the edit belongs: boxes of what goes and comes; where the ground changes, all but what is kept."""
+    """White where the edit belongs: boxes of what goes and comes, or all but what is kept if the background changes."""
     from PIL import Image, ImageDraw
 
     side = draw(edit.source).width

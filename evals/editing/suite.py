@@ -227,7 +227,7 @@ def observe(batch: Sequence[Drawn], with_: Instruments, protocol: str, repeats: 
 
 
 def _plan_score(chain: str | None, mask: Any) -> dict[str, Measure]:
-    """How well the boxes of a chain cover the mask. A plan without a box, as for a ground, covers nothing."""
+    """How well the boxes of a chain cover the mask. A plan without a box, as for a background, covers nothing."""
     if chain is None or mask is None:
         return {}
     value = layout.plan_mask_iou(layout.parse_plan(chain), mask)

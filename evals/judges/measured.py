@@ -32,7 +32,7 @@ SCORE = 0.3
 def look(
     images: Sequence[Image.Image], truths: Sequence[EditTruth], detector: Detector, embedder: Embedder
 ) -> list[dict[str, Any]]:
-    """What is in images, JSON-able: detections with colours, and the tint of the ground.
+    """What is in images, JSON-able: detections with colours, and the tint of the background.
 
     The ground is read outside the boxes of detections and of the truth's objects.
     """

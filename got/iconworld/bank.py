@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 512
 _MIRROR_SHARE = 0.05  # of the edits happen before a mirror
-_GROUND_SHARE = 0.12  # of the edits change the ground, beside those that do among all kinds
-_GREY_SHARE = 0.2  # of such edits are kept where the ground has no tint yet: half of the others have one
+_BACKGROUND_SHARE = 0.12  # of the edits change the background, beside those that do among all kinds
+_GREY_SHARE = 0.2  # of such edits are kept where the background has no tint yet: half of the others have one
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,7 +48,7 @@ class EditBank:
     targets: np.ndarray
     """uint8 (n, size, size, 3)."""
     changed: np.ndarray
-    """bool (n, size, size): pixels of the target's objects, boxes of what was taken away, all if the ground changes."""
+    """bool (n, size, size): the target's objects, boxes of what was taken away, all if the background changes."""
 
 
 _OF = "of"
@@ -71,7 +71,7 @@ def _edit(rng: np.random.Generator) -> Edit:
     lot = rng.random()
     if lot < _MIRROR_SHARE:
         return sample_mirror_edit(rng)
-    if lot > 1 - _GROUND_SHARE:
+    if lot > 1 - _BACKGROUND_SHARE:
         while True:
             edit = sample_edit(rng, "background")
             if edit.source.ground_color is not None or rng.random() < _GREY_SHARE:

@@ -30,7 +30,7 @@ def _normal(features: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _templates() -> tuple[np.ndarray, np.ndarray]:
-    """Squares of all drawings at all angles: how far a pixel is from the ground (1 main, 0.6 accent); class indices."""
+    """Squares of all drawings at all angles: distance from the background (1 main, 0.6 accent); class indices."""
     rows, labels = [], []
     for label, name in enumerate(CLASSES):
         for variant in range(len(DRAWINGS[name])):

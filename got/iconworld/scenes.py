@@ -43,14 +43,14 @@ class SceneObject:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """Icons on a textured ground, painted in order."""
+    """Icons on a textured background, painted in order."""
 
     objects: tuple[SceneObject, ...]
     background: str
     seed: int
     """Fixes texture and colour jitter."""
     ground_color: str | None = None
-    """One of `GROUND_COLORS`, or None for a ground that is nearly grey."""
+    """One of `BACKGROUND_COLORS`, or None for a background that is nearly grey."""
     mirror_1000: tuple[int, int, int, int] | None = None
     """Where a mirror hangs, behind all objects."""
 

@@ -35,8 +35,8 @@ COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown",
 """GenEval's ten colours, in its order."""
 
 
-GROUND_COLORS = ("yellow", "green", "blue", "purple", "pink")
-"""Tints of a ground that an edit may ask for."""
+BACKGROUND_COLORS = ("yellow", "green", "blue", "purple", "pink")
+"""Tints of a background that an edit may ask for."""
 
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")

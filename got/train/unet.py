@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from got.model.config import GoTConfig
 
 _TOKENS_FILE = "training/scene_tokens.safetensors"  # no part of the pipeline
-_OBJECT_WEIGHT = 3.0  # a pixel of an object counts this much more than the ground, whose texture nobody can predict
-_ERASED, _GROUND, _NO_COLOR = len(CLASSES), len(CLASSES) + 1, len(COLORS)
-"""Beyond the classes and colours of objects: what an edit takes away, the ground, and the colour of neither."""
+_OBJECT_WEIGHT = 3.0  # a pixel of an object counts this much more than the background, whose texture nobody can predict
+_ERASED, _BACKGROUND, _NO_COLOR = len(CLASSES), len(CLASSES) + 1, len(COLORS)
+"""Beyond the classes and colours of objects: what an edit takes away, the background, and the colour of neither."""
 
 
 class SceneTokens(nn.Module):
@@ -54,7 +54,7 @@ class SceneTokens(nn.Module):
     def __init__(self, config: GoTConfig) -> None:
         super().__init__()
         width = config.cross_attention_dim
-        self.name = nn.Embedding(len(CLASSES) + 2, width)  # and _ERASED, _GROUND
+        self.name = nn.Embedding(len(CLASSES) + 2, width)  # and _ERASED, _BACKGROUND
         self.color = nn.Embedding(len(COLORS) + 1, width)  # and _NO_COLOR
         self.slot = nn.Embedding(MAX_OBJECTS, width)
         self.box = nn.Linear(4, width)
@@ -115,7 +115,7 @@ def describe(scenes: Sequence[Scene]) -> torch.Tensor:
 
 
 def describe_edits(edits: Sequence[Edit]) -> torch.Tensor:
-    """What edits change, as numbers, float32 (b, 6, 7): boxes that become empty, new objects, a ground's colour.
+    """What edits change, as numbers, float32 (b, 6, 7): boxes that become empty, new objects, a background's colour.
 
     What stays is not described: the reference shows it.
     """
@@ -124,7 +124,7 @@ def describe_edits(edits: Sequence[Edit]) -> torch.Tensor:
         slots = [(_ERASED, _NO_COLOR, item.box_1000) for item in edit.erased if edit.kind not in {"recolor", "global"}]
         slots += [(CLASSES.index(item.name), COLORS.index(item.color), item.box_1000) for item in edit.drawn]
         if edit.target.ground_color not in (None, edit.source.ground_color):
-            slots += [(_GROUND, COLORS.index(edit.target.ground_color), (0, 0, 1000, 1000))]
+            slots += [(_BACKGROUND, COLORS.index(edit.target.ground_color), (0, 0, 1000, 1000))]
         for slot, (name, color, box) in zip(row, slots, strict=False):
             slot[:3] = 1, name, color
             slot[3:] = np.array(box) / 1000

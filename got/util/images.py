@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_ASPECT = 20
 """Longest side over shortest: what is drawn has the source's aspect, and must stay an image."""
-_GROUND = (255, 255, 255)
+_BACKGROUND = (255, 255, 255)
 
 
 class ImageError(ValueError):
@@ -109,7 +109,7 @@ def as_rgb(image: Image.Image, name: str = "the image", *, max_aspect: float = M
         upright = _to_eight_bits(upright, name)
     if upright.has_transparency_data:
         coloured = upright.convert("RGBA")
-        ground = Image.new("RGBA", coloured.size, (*_GROUND, 255))
+        ground = Image.new("RGBA", coloured.size, (*_BACKGROUND, 255))
         upright = Image.alpha_composite(ground, coloured)
     return upright.convert("RGB")
 

@@ -84,7 +84,7 @@ def noise_image(size_px: int, rng: np.random.Generator) -> torch.Tensor:
 
 
 def held_out(count: int, size_px: int, seed: int, *, degraded: bool = False) -> list[Batch]:
-    """Scenes on grounds and of sizes that training never shows, with colour jitter; in batches of 50.
+    """Scenes on backgrounds and of sizes that training never shows, with colour jitter; in batches of 50.
 
     Args:
         count: how many.
@@ -104,7 +104,7 @@ def held_out(count: int, size_px: int, seed: int, *, degraded: bool = False) -> 
 
 
 def empty_pictures(count: int, size_px: int, seed: int) -> NDArray[Any]:
-    """Images without an object: flat colours, empty grounds, white and blotchy noise; uint8 (n, size, size, 3)."""
+    """Images without an object: flat colours, empty backgrounds, white and blotchy noise; uint8 (n, size, size, 3)."""
     world = icon_world()
     rng = np.random.default_rng([20_312, seed])
     flat = np.broadcast_to(rng.uniform(0, 255, (count // 4, 1, 1, 3)), (count // 4, size_px, size_px, 3))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from got.vlm.asker import Asker
 
 _GRID = 8
-_NOISE = 2  # grey levels: an even ground must not turn into random bits
+_NOISE = 2  # grey levels: an even background must not turn into random bits
 _BANDS = 4
 _NEAR_BITS = 3  # of 64: images that share a band of 16 bits may differ in this many, and any two that do share one
 _NEAR_LEVELS = 16  # grey levels of any cell of the thumbnail
