@@ -189,7 +189,7 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
 
     findings = Findings()
     with Progress("examples checked", None) as bar:
-        for problem in check(arguments.place, findings, images=not arguments.no_images, step=bar.update):
+        for problem in check(arguments.place, findings, images=not arguments.no_pictures, step=bar.update):
             if findings.problems <= arguments.limit:
                 print(problem, flush=True)
     if findings.problems > arguments.limit:

@@ -25,14 +25,14 @@ FAST = ("--boxes", "unit")  # needs no torch
 PROVENANCE = Provenance(dataset="icons", license="Apache-2.0", origin="seed")
 TASKS = {"add": "add", "remove": "remove", "replace": "swap", "recolor": "attribute", "background": "environment"}
 _OPENINGS = {
-    "You describe images": "describe",
+    "You describe pictures": "describe",
     "Below is a text": "extract",
     "Find objects": "ground",
     "Look for one thing": "reground",
-    "An image was edited by following": "parse",
+    "A picture was edited by following": "parse",
     "You see a part": "crop",
     "Write down how": "compose",
-    "An image was edited in several": "instruction",
+    "A picture was edited in several": "instruction",
 }
 _THING = re.compile(
     rf"\b(?:an?|the) (?:{'|'.join(COLORS)}) (?:{'|'.join(sorted(CLASSES, key=len, reverse=True))})\b", re.IGNORECASE
@@ -54,7 +54,7 @@ def description_of(scene):
     """Prose of some sentences; a scene's texture and seed make it that scene's alone."""
     where = [f"{name} at {item.box_1000[0]}, {item.box_1000[1]}" for name, item in
              zip(names_in(scene), scene.objects, strict=True)]  # fmt: skip
-    shows = f"The image shows {', '.join(where)}. " if where else "The image shows nothing. "
+    shows = f"The picture shows {', '.join(where)}. " if where else "The picture shows nothing. "
     return f"{shows}The ground is {scene.ground_color or 'grey'} with {scene.background}."
 
 
@@ -140,7 +140,7 @@ class Truth:
 
     def _compose(self, text, images):
         lines = dict(re.findall(r"^(Instruction|Task|Before the edit|After the edit): (.*)$", text, re.MULTILINE))
-        marks = re.findall(r'^\[(\d+)\] (".*"), in the image', text, re.MULTILINE)
+        marks = re.findall(r'^\[(\d+)\] (".*"), in the picture', text, re.MULTILINE)
         done = " with ".join(f"{json.loads(phrase)} [{number}]" for number, phrase in marks)
         before = json.loads(lines["Before the edit"]) + " " if "Before the edit" in lines else ""
         after = " Now: " + json.loads(lines["After the edit"]) if "After the edit" in lines else ""

@@ -16,7 +16,7 @@ from evals.harness import cli
 from reports import __main__ as reports_main
 from reports import compare, editing, style
 from reports.frames import load, load_run
-from reports.samples import load_images
+from reports.samples import load_samples
 
 
 @pytest.fixture(scope="module")
@@ -169,12 +169,12 @@ def test_an_editing_run_has_a_baseline_and_a_gate(edited, tmp_path, capsys):
 def test_a_failed_edit_keeps_its_kind_and_its_instruction(edited, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(edited / "interactive", run)
-    before = load_images(load_run(run))[-1]
+    before = load_samples(load_run(run))[-1]
     for name in ("results", "observations"):
         write_lines(run / f"{name}.jsonl", runner_kit.lines(run / f"{name}.jsonl")[:-1])
     failure = {"case": before.case, "index": before.index, "stage": "generate", "error": "out of memory"}
     write_lines(run / "failures.jsonl", [failure])
-    after = load_images(load_run(run))[-1]
+    after = load_samples(load_run(run))[-1]
     assert (after.key, after.outcome) == (before.key, "missing")
     assert (after.task, after.prompt) == (before.task, before.prompt)
 

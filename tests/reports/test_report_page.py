@@ -29,7 +29,7 @@ from got.util.images import open_if_any
 from reports import __main__ as reports_main
 from reports import report
 from reports.frames import load_ablation, load_run
-from reports.samples import load_images
+from reports.samples import load_samples
 
 STEPS = {"steps 20": ["--steps", "20"], "steps 5": ["--steps", "5"], "steps 10": ["--steps", "10"]}
 
@@ -278,7 +278,7 @@ def test_no_name_of_a_run_leads_out_of_its_folder(hostile, tmp_path, capsys):
     new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert [path for path in new if output not in path.parents] == []
     assert all(re.fullmatch(r"[a-z0-9.-]+", path.name) for path in new)
-    first, second, third = load_images(load_run(hostile[0]))
+    first, second, third = load_samples(load_run(hostile[0]))
     assert (first.file, second.file) == (None, None)
     assert open_if_any(third.file) is not None
     shown = [s["views"][0]["file"] for s in page_data(output)["samples"] if s["task"] == HOSTILE]
