@@ -24,7 +24,8 @@ CAUSES = {
     "refusal": "the judge, or a filter before it, would not judge",
     "rejected": "the server did not accept the request",
     "unparsable": "no legal scores in the reply",
-    "out of range": "scores outside 0 to 10, or not finite",
+    "out of range": "scores outside their scale, or not finite",
+    "no probabilities": "the endpoint does not say how likely its words are",
     "budget": "the allowed spending was reached",
     "no image": "there is no image to judge",
 }

@@ -15,17 +15,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from got.util.files import append_lines, clear_disk_errors, recorded
 from got.vlm.clients import REFUSED, AskFailed, AskParams, Reply, SetupError
 from got.vlm.json_replies import BadReply, shortened
+from got.vlm.messages import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from got.vlm.clients import Backend
+    from got.vlm.messages import Messages
 
 _HOPELESS = 8
 """So many questions without an answer, and not one with, are a broken set-up."""
 _SILENT = ("transport", "rate limit")
 _REPLY_FIELDS = tuple(field.name for field in dataclasses.fields(Reply))
+_ALWAYS = ("text", "tokens_in", "tokens_out", "served_by", "finish")
+"""Parts of a reply that every line of the log has."""
 _T = TypeVar("_T")
 Subject = tuple[Any, ...]
 """What a question is about, such as a sample's id."""
@@ -63,10 +67,10 @@ class Question:
     """What it is about."""
     detail: dict[str, Any]
     """What else the log says of it."""
-    words: str
-    """The prompt."""
-    images: Sequence[bytes]
-    """PNG files."""
+    messages: Messages
+    """The conversation that the answer is to go on with."""
+    spellings: tuple[str, ...] = ()
+    """Words of which each one's probability to begin the reply is wanted."""
     repeat: int = 0
     """Number of a question that is asked several times."""
 
@@ -180,7 +184,7 @@ class Asker:
             self._hard.add(subject)
             return
         self._answered = True
-        reply = Reply(**{name: record[name] for name in _REPLY_FIELDS})
+        reply = Reply(**{name: record[name] for name in _REPLY_FIELDS if name in record})
         self._count(reply)
         self.ledger.recall(record)
         if subject not in finished:
@@ -246,6 +250,7 @@ class Asker:
 
     async def _attempt(self, question: Question, attempt: int, read: Callable[[Reply], _T], tally: Tally) -> _T:
         params, seed = self._settings.params, self._settings.params.seed
+        params = dataclasses.replace(params, spellings=question.spellings)
         if attempt and self._varied:
             params = dataclasses.replace(params, temperature=self._settings.retry_temperature)
         if seed is not None:
@@ -266,7 +271,8 @@ class Asker:
         finally:
             self._keep(question.subject, key, reply, cause)
             about = {**self._about(question.subject), **question.detail, "attempt": attempt}
-            self._write({"key": key, **about, "cause": cause, "usd": usd, **dataclasses.asdict(reply)})
+            said = {name: value for name, value in dataclasses.asdict(reply).items() if name in _ALWAYS or value}
+            self._write({"key": key, **about, "cause": cause, "usd": usd, **said})
 
     async def _request(
         self, question: Question, params: AskParams, seed: int | None, tally: Tally
@@ -276,7 +282,7 @@ class Asker:
         tally.calls += 1
         usd: float | None = 0.0
         try:
-            reply = await self.backend.ask(question.words, question.images, params, seed)
+            reply = await self.backend.ask(question.messages, params, seed)
             usd = self.ledger.cost(reply.tokens_in, reply.tokens_out)
         except AskFailed as error:
             usd = None if error.may_be_billed else 0.0
@@ -293,8 +299,9 @@ class Asker:
 
     def _key(self, question: Question, params: AskParams, which: int | None) -> str:
         """Everything that can change a reply."""
-        digests = [hashlib.sha256(data).hexdigest() for data in question.images]
-        parts = [*self._identity, question.words, dataclasses.asdict(params), which, digests]
+        words, digests = fingerprint(question.messages)
+        asked = {name: value for name, value in dataclasses.asdict(params).items() if name != "spellings" or value}
+        parts = [*self._identity, words, asked, which, digests]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _wait(self, error: AskFailed | BadReply, attempt: int) -> float | None:

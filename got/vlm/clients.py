@@ -7,11 +7,11 @@ Needs neither torch nor the client library until a model is named.
 from __future__ import annotations
 
 import asyncio
-import base64
 import dataclasses
 import email.utils
 import functools
 import hashlib
+import math
 import os
 import threading
 import time
@@ -20,14 +20,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from got.util import weight_files
 from got.util.images import open_image
+from got.vlm.messages import ImageFile, images_first, images_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from got.vlm.messages import Messages
 
 
 REFUSED = "refusal"
 """Why a reply ends in which the model, or a filter before it, would not answer; it is paid like any other."""
 
+
+TOP_TOKENS = 20
+"""So many alternatives of a first token an endpoint gives at most."""
 
 _OPENAI = "https://api.openai.com/v1"
 """Where the client goes if nobody names an address."""
@@ -48,6 +52,8 @@ class AskParams:
     """First seed; repeats count up from it."""
     json_mode: bool = False
     """Ask for JSON by the protocol's own means, where the endpoint has them."""
+    spellings: tuple[str, ...] = ()
+    """Words of which each one's probability to begin the reply is wanted, see `Reply.first_token`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +68,11 @@ class Reply:
     """Model and fingerprint as the endpoint names them: a silent change of the model shows here."""
     finish: str = ""
     """Why it ends, e.g. ``"stop"``, ``"length"`` where it was cut off, or `REFUSED`."""
+    first_token: dict[str, float] | None = None
+    """Probabilities of what the reply could have begun with, by the token's text; of an endpoint the `TOP_TOKENS`
+    likeliest ones, of a local model those as well. None where none were asked for, or the endpoint gives none."""
+    spelled: dict[str, float] | None = None
+    """Of a local model: the probability of each of the wanted spellings' first token, from the whole vocabulary."""
 
 
 class AskFailed(Exception):
@@ -89,8 +100,8 @@ class Backend(Protocol):
     secret_free_place: str
     """Part of the cache key: tells two endpoints with one model name apart, and gives nothing away."""
 
-    async def ask(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
-        """The reply to a text with images (PNG files); raises `AskFailed`."""
+    async def ask(self, messages: Messages, params: AskParams, seed: int | None) -> Reply:
+        """The reply to a conversation that ends with the user's turn; raises `AskFailed`."""
 
     async def close(self) -> None:
         """Closes connections; the next question opens new ones."""
@@ -151,14 +162,14 @@ class OpenAIBackend:
         # A server of one's own often wants no key, but the client insists on one.
         return cls(model, url, key or "none", **options)
 
-    async def ask(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
+    async def ask(self, messages: Messages, params: AskParams, seed: int | None) -> Reply:
         """One request; raises `AskFailed`, or `SetupError` where the key or the model's name is wrong."""
         import openai
 
         if self._client is None:
             self._client = self._connect()
         try:
-            answer = await self._client.chat.completions.create(**self._request(prompt, images, params, seed))
+            answer = await self._client.chat.completions.create(**self._request(messages, params, seed))
         except (openai.APIError, ValueError) as error:
             raise self._failure(error) from None
         return _read_answer(answer)
@@ -169,17 +180,16 @@ class OpenAIBackend:
             await self._client.close()
             self._client = None
 
-    def _request(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> dict[str, Any]:
-        text: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
-        urls = ("data:image/png;base64," + base64.b64encode(data).decode() for data in images)
-        image_parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-        content = image_parts + text if self._images_first else text + image_parts
+    def _request(self, messages: Messages, params: AskParams, seed: int | None) -> dict[str, Any]:
+        turns = images_first(messages) if self._images_first else messages
         options: dict[str, Any] = {"temperature": params.temperature, "seed": seed}
         options[self._length_name] = params.max_tokens
         if params.json_mode:
             options["response_format"] = {"type": "json_object"}
+        if params.spellings:
+            options |= {"logprobs": True, "top_logprobs": TOP_TOKENS}
         given = {name: value for name, value in options.items() if value is not None}
-        return {"model": self.id, "messages": [{"role": "user", "content": content}], **given}
+        return {"model": self.id, "messages": [_as_chat(turn.role, turn.parts) for turn in turns], **given}
 
     def _failure(self, error: Exception) -> AskFailed:
         failed = self._meaning(error)
@@ -216,6 +226,20 @@ class OpenAIBackend:
         return text.replace(self._key, "***") if len(self._key) > 4 else text
 
 
+def _as_chat(role: str, parts: tuple[str | ImageFile, ...]) -> dict[str, Any]:
+    """A turn in the form of chat endpoints; texts of the model itself and of the system are plain strings there."""
+    if role != "user":
+        return {"role": role, "content": "\n".join(part for part in parts if isinstance(part, str))}
+    return {"role": role, "content": [_as_part(part) for part in parts]}
+
+
+def _as_part(part: str | ImageFile) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    detail = {} if part.detail is None else {"detail": part.detail}
+    return {"type": "image_url", "image_url": {"url": part.url, **detail}}
+
+
 def endpoint_hash(base_url: str | None) -> str:
     """Tells two addresses apart and gives neither away; None is OpenAI's, unless `OPENAI_BASE_URL` names another."""
     address = base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
@@ -237,7 +261,19 @@ def _read_answer(answer: Any) -> Reply:
         tokens_out=None if usage is None else usage.completion_tokens,
         served_by=" ".join(str(part) for part in (answer.model, answer.system_fingerprint) if part),
         finish=REFUSED if refused else choices[0].finish_reason or "",
+        first_token=_first_token(choices[0]),
     )
+
+
+def _first_token(choice: Any) -> dict[str, float] | None:
+    """What the reply could have begun with, and how likely; of equal texts of two tokens the sum."""
+    content = getattr(getattr(choice, "logprobs", None), "content", None)
+    if not content:
+        return None
+    found: dict[str, float] = {}
+    for one in content[0].top_logprobs:
+        found[one.token] = found.get(one.token, 0.0) + math.exp(one.logprob)
+    return found
 
 
 def _seconds_to_wait(headers: Any) -> float | None:
@@ -283,25 +319,38 @@ class TransformersBackend:
         self._images_first, self._lock = images_first, threading.Lock()
         self.id = model_name(place)
 
-    async def ask(self, prompt: str, images: Sequence[bytes], params: AskParams, seed: int | None) -> Reply:
+    async def ask(self, messages: Messages, params: AskParams, seed: int | None) -> Reply:
         """In a thread of its own, one question at a time; greedy, so temperature and seed change nothing."""
         del seed
-        return await asyncio.to_thread(self._ask, prompt, images, params)
+        return await asyncio.to_thread(self._ask, messages, params)
 
-    def _ask(self, prompt: str, images: Sequence[bytes], params: AskParams) -> Reply:
+    def _ask(self, messages: Messages, params: AskParams) -> Reply:
         import torch
 
-        words, marks = [{"type": "text", "text": prompt}], [{"type": "image"} for _ in images]
-        text = self._processor.apply_chat_template(
-            [{"role": "user", "content": marks + words if self._images_first else words + marks}],
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-        opened = [open_image(data) for data in images]
+        turns = images_first(messages) if self._images_first else messages
+        marks: list[dict[str, Any]] = [
+            {
+                "role": turn.role,
+                "content": [
+                    {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+                    for part in turn.parts
+                ],
+            }
+            for turn in turns
+        ]
+        text = self._processor.apply_chat_template(marks, add_generation_prompt=True, tokenize=False)
+        images = [open_image(image.data) for image in images_of(turns)]
         with self._lock, torch.inference_mode():
-            inputs = self._processor(text=[text], images=opened or None, return_tensors="pt").to(self._model.device)
+            inputs = self._processor(text=[text], images=images or None, return_tensors="pt").to(self._model.device)
             length = int(inputs["input_ids"].shape[1])
-            written = self._model.generate(**inputs, do_sample=False, max_new_tokens=params.max_tokens)[0, length:]
+            made = self._model.generate(
+                **inputs,
+                do_sample=False,
+                max_new_tokens=params.max_tokens,
+                return_dict_in_generate=True,
+                output_logits=bool(params.spellings),
+            )
+        written = made.sequences[0, length:]
         reply = self._processor.batch_decode(written[None], skip_special_tokens=True)[0]
         ends = self._model.generation_config.eos_token_id
         whole = len(written) < params.max_tokens or int(written[-1]) in (ends if isinstance(ends, list) else [ends])
@@ -311,7 +360,20 @@ class TransformersBackend:
             tokens_out=len(written),
             served_by=self.id,
             finish="stop" if whole else "length",
+            **(self._likely(made.logits[0][0], params.spellings) if params.spellings else {}),
         )
+
+    def _likely(self, logits: Any, spellings: tuple[str, ...]) -> dict[str, Any]:
+        """Probabilities of the first token, from logits ``(vocabulary,)``."""
+        tokenizer = self._processor.tokenizer
+        likely = logits.double().softmax(-1)
+        best = likely.topk(min(TOP_TOKENS, len(likely)))
+        first: dict[str, float] = {}
+        for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            text = tokenizer.decode([token])
+            first[text] = first.get(text, 0.0) + value
+        ids = {word: tokenizer.encode(word, add_special_tokens=False)[0] for word in spellings}
+        return {"first_token": first, "spelled": {word: float(likely[one]) for word, one in ids.items()}}
 
     async def close(self) -> None:
         """Nothing to close."""

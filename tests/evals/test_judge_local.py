@@ -17,6 +17,7 @@ from evals.judges.vlm_judge import VlmJudge
 from got.util.images import png_bytes
 from got.vlm.asker import AskSettings
 from got.vlm.clients import AskParams, TransformersBackend
+from got.vlm.messages import user
 
 
 def test_a_local_model_judges_by_the_same_rules(tmp_path):
@@ -40,7 +41,7 @@ def test_the_images_reach_the_model_in_their_order(tmp_path):
     backend = TransformersBackend(str(build(tmp_path / "m")))
     params = AskParams(max_tokens=24)
     red, wide = (png_bytes(Image.new("RGB", size, color)) for size, color in (((28, 28), "red"), ((112, 56), "blue")))
-    replies = {name: asyncio.run(backend.ask("x", files, params, None)) for name, files in
+    replies = {name: asyncio.run(backend.ask(user("x", files), params, None)) for name, files in
                {"none": [], "red": [red], "both": [red, wide], "swapped": [wide, red]}.items()}  # fmt: skip
     tokens = {name: reply.tokens_in for name, reply in replies.items()}
     assert tokens["red"] - tokens["none"] == 3  # one patch and its two marks

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from got.vlm.asker import Question
 from got.vlm.clients import AskFailed, Reply
 from got.vlm.json_replies import BadReply, read_json, shortened
+from got.vlm.messages import user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,7 +91,7 @@ async def ask(
         return read(read_json(reply.text))
 
     detail = {"stage": stage, "prompt": words}
-    question = Question(subject=(sample,), detail=detail, words=words, images=images)
+    question = Question(subject=(sample,), detail=detail, messages=user(words, images))
     try:
         return await asker.ask(question, whole)
     except (AskFailed, BadReply) as error:
