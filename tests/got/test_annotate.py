@@ -71,7 +71,7 @@ def test_edits_of_every_task_say_what_is_done_where(tmp_path):
         edit, (chain,) = found[n], example.chains
         changed = [*edit.erased, *([] if edit.kind == "recolor" else edit.drawn)]
         assert planned(chain) == truth_of(changed)
-        assert chain.startswith("The image shows")
+        assert chain.startswith("The picture shows")
         assert "Now: " in chain
         assert example.prompt == edit.instruction
     assert len(truth.crops) == sum(len(planned(example.chains[0])) for example in storage.read(tmp_path / "out"))
@@ -88,7 +88,7 @@ def test_the_steps_of_a_multi_turn_edit_are_one_chain_when_read_together(tmp_pat
     (example,) = storage.read(tmp_path / "out")
     assert example.prompt == f"{first.instruction} then {second.instruction}"
     assert planned(example.chains[0]) == truth_of(first.drawn)
-    assert ["The image shows" in chain.split("Now:")[0] for chain in example.chains] == [True, False]
+    assert ["The picture shows" in chain.split("Now:")[0] for chain in example.chains] == [True, False]
     assert ["Now: " in chain for chain in example.chains] == [False, True]
     assert truth.asked["describe"] == 3  # the image between the steps is described once
 
@@ -325,7 +325,7 @@ def test_a_damaged_image_and_a_damaged_line_fail_alone(tmp_path):
     with serve(truth) as endpoint:
         counts = annotate(place, tmp_path / "out", endpoint, *FAST)
     assert counts["accepted"] == 2
-    assert counts["failed"] == {"open: image": 1, "read: no example": 1}
+    assert counts["failed"] == {"open: picture": 1, "read: no example": 1}
     details = {line["id"].rsplit("/")[-1]: line["detail"] for line in lines(tmp_path / "out" / "failures.jsonl")}
     assert "damaged" in details["s1"]
     assert "prompt: missing" in details["examples.jsonl:4"]
