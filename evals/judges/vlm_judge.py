@@ -16,9 +16,11 @@ from evals.core.records import Judgement, UserError
 from evals.judges.protocols import render
 from evals.judges.replies import parse_scores
 from got.util.images import png_bytes
-from got.vlm.asker import Asker, AskSettings, Question, Tally
+from got.vlm.asker import Asker, AskSettings, Question
 from got.vlm.clients import AskFailed, SetupError
 from got.vlm.json_replies import BadReply
+from got.vlm.messages import user
+from got.vlm.spending import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -90,8 +92,7 @@ class VlmJudge:
                 asked = Question(
                     subject=(case.id, question.repeat),
                     detail={"call": call.name},
-                    words=render(call, case.instruction),
-                    images=[files[name] for name in call.images],
+                    messages=user(render(call, case.instruction), [files[name] for name in call.images]),
                     repeat=question.repeat,
                 )
                 pair = await self._asker.ask(asked, lambda reply: parse_scores(reply.text), tally)
