@@ -26,7 +26,8 @@ CAUSES = {
     "unparsable": "no legal scores in the reply",
     "unknown form": "the content of the answer is no text",
     "truncated": "the answer ended at the limit of tokens; --judge-max-tokens raises it",
-    "out of range": "scores outside 0 to 10, or not finite",
+    "out of range": "scores outside their scale, or not finite",
+    "no probabilities": "the endpoint does not say how likely its words are",
     "budget": "the allowed spending was reached",
     "no image": "there is no picture to judge",
 }

@@ -7,7 +7,6 @@ import io
 import math
 from typing import TYPE_CHECKING
 
-from got.util.images import png_bytes
 from got.vlm.messages import ImageFile
 
 if TYPE_CHECKING:
@@ -52,6 +51,8 @@ class Encoding:
 def encoded(image: Image.Image, how: Encoding) -> ImageFile:
     """An RGB image as it is sent."""
     from PIL import Image
+
+    from got.util.images import png_bytes
 
     if how.longest_px is not None and max(image.size) > how.longest_px:
         image = image.copy()
