@@ -8,10 +8,10 @@ import hashlib
 import json
 import math
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 from got.util.errors import UserError as UserError
+from got.util.errors import note as note
 from got.util.errors import one_line
 
 if TYPE_CHECKING:
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 
 BoxPx = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the image, origin at the top left."""
-
-
-def note(text: str) -> None:
-    """Tells the person at the keyboard, on stderr, something to know that stops nothing."""
-    sys.stderr.write(f"note: {text}\n")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,8 @@ CAUSES = {
     "refusal": "the judge, or a filter before it, would not judge",
     "rejected": "the server did not accept the request",
     "unparsable": "no legal scores in the reply",
+    "unknown form": "the content of the answer is no text",
+    "truncated": "the answer ended at the limit of tokens; --judge-max-tokens raises it",
     "out of range": "scores outside their scale, or not finite",
     "no probabilities": "the endpoint does not say how likely its words are",
     "budget": "the allowed spending was reached",

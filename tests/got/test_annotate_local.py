@@ -12,7 +12,8 @@ from got.data.annotate import command
 from got.data.annotate.prompts import prompts_hash
 from got.plan.chain import Chain
 from got.util.cli import Parser
-from got.vlm.clients import SetupError, model_name
+from got.vlm.clients import SetupError
+from got.vlm.local import model_name
 
 REPLY = json.dumps({
     "prompt": "A dog", "description": "A dog on grass.", "objects": ["A dog"],

@@ -34,7 +34,9 @@ from got.util.files import append_lines, read_object, recorded, write_json
 from got.util.images import ImageError, open_image
 from got.util.progress import Progress
 from got.vlm.asker import Asker, AskSettings
-from got.vlm.clients import AskParams, OpenAIBackend, TransformersBackend
+from got.vlm.clients import AskParams
+from got.vlm.endpoint import OpenAIBackend
+from got.vlm.local import TransformersBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -132,13 +134,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _backend(arguments: argparse.Namespace) -> OpenAIBackend | TransformersBackend:
     kind, _, place = arguments.model.partition(":")
     if kind == "hf":
-        return TransformersBackend(place, arguments.device, arguments.dtype, images_first=True)
+        return TransformersBackend(place, arguments.device, arguments.dtype)
     return OpenAIBackend.from_environment(
         arguments.model,
         arguments.endpoint,
         timeout_seconds=arguments.timeout,
         max_retries=arguments.retries,
-        images_first=True,
     )
 
 
