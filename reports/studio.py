@@ -8,7 +8,7 @@ from evals.core.records import UserError
 from evals.core.run_directory import RunDirectory, key_of
 from got.util.files import read_lines
 from reports.frames import load_run
-from reports.samples import load_pictures
+from reports.samples import load_samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ class StudioRun:
     def __init__(self, folder: Path) -> None:
         run = load_run(folder)
         self.name = run.name
-        self._samples = {one.key: one for one in load_pictures(run)}
+        self._samples = {one.key: one for one in load_samples(run)}
         self._chains = {"{}/{}".format(*key_of(line)): line for line in read_lines(RunDirectory(folder).chains)[0]}
         self._settings = run.spec.get("arguments", {}).get("resolved", {})
 

@@ -78,15 +78,13 @@ def python(entry: Entry, entries: Sequence[Entry], folder: Path, arguments: argp
         if getattr(arguments, name)
     ]
     call = [f"    {entry.instruction!r},"]
-    call += [
-        f"    image=open_picture({str(folder / f'{first.source:04d}.png')!r})," if first.source is not None else ""
-    ]
+    call += [f"    image=open_image({str(folder / f'{first.source:04d}.png')!r})," if first.source is not None else ""]
     call += [f"    chain={first.chain!r}," if first.given else ""]
     call += [f'    generator=torch.Generator("cpu").manual_seed({entry.seed}),']
     call += [f"    {name}={value!r}," for name, value in options.items()]
     lines = ["import torch", "", "from got import checkpoint"]
     lines += ["from got.model.schedulers import make_scheduler"] if sampler else []
-    lines += ["from got.util.images import open_picture"] if first.source is not None else []
+    lines += ["from got.util.images import open_image"] if first.source is not None else []
     lines += ["", f"pipe = checkpoint.load({', '.join(load)})"]
     lines += [f"pipe.vae.enable_{part}()" for part in ("slicing", "tiling") if getattr(arguments, f"vae_{part}")]
     lines += [f"pipe.scheduler = make_scheduler({sampler!r}, pipe.scheduler)"] if sampler else []

@@ -11,7 +11,7 @@ from got.cli.parser import MOST_TURNS
 from got.conversation import with_names
 from got.model.outputs import scale_latents, to_pil
 from got.model.schedulers import SCHEDULERS
-from got.model.ssgm import Switches, picture_conditions
+from got.model.ssgm import Switches, image_conditions
 from got.plan.layout import draw_overview
 from got.studio import views
 from got.util.errors import UserError
@@ -123,7 +123,7 @@ class Studio:
         """The layout, and both images that the UNet sees, as the autoencoder gives them back from its latents."""
         pipeline, size_px = self.pipeline, self.pipeline.size_px(used.get("width"), used.get("height"))
         with torch.inference_mode():
-            latents = picture_conditions(
+            latents = image_conditions(
                 pipeline.vae, [chain], None if source is None else [source], size_px,
                 Switches(semantic=True, spatial=True, reference=True), device=pipeline._execution_device,
             )  # fmt: skip

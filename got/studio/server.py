@@ -24,7 +24,7 @@ from got.model.schedulers import SCHEDULERS
 from got.studio import jobs, views
 from got.studio.worker import Busy, Job, Worker
 from got.util.errors import UserError, one_line
-from got.util.images import open_picture, png_bytes
+from got.util.images import open_image, png_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -212,7 +212,7 @@ class Server:
         content = await _body(request, self._upload_mb * 1_000_000)
 
         def take() -> Response:
-            image = open_picture(content, "the file")
+            image = open_image(content, "the file")
             with self._sessions.changing(name) as talk:
                 talk.open(image)
             return self._session(name)
@@ -255,8 +255,8 @@ class Server:
             sample, name = self._run.sample(request.path_params["key"]), self._sessions.new()
             with self._sessions.changing(name) as talk:
                 if sample["source"] is not None:
-                    talk.open(open_picture(sample["source"]))
-                image = open_picture(sample["image"])
+                    talk.open(open_image(sample["source"]))
+                image = open_image(sample["image"])
                 if sample["chain"] is None:
                     talk.open(image)
                 else:

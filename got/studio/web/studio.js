@@ -59,7 +59,7 @@ const EVENTS = {
   image: (event) => { S.image = event; },
   chain: (event) => { S.planned = event.plan; plan.show(event.plan); if (S.busy === "drawing") blank(); say(`${part()}The plan is written. Drawing …`); },
   step: (event) => progress(event),
-  preview: (event) => { progress(event); picture(event.url, "Preview: the image while it is denoised"); },
+  preview: (event) => { progress(event); display(event.url, "Preview: the image while it is denoised"); },
   session: ({ session, made }) => {
     const before = S.session.current;
     S.session = session;
@@ -118,7 +118,7 @@ async function drawing(request) {
 }
 
 // -------------------------------------------------------------------------------------------------------------- views
-function picture(source, words) {
+function display(source, words) {
   $("shown").hidden = !source;
   $("empty").hidden = Boolean(source);
   if (source) $("shown").src = source;
@@ -126,7 +126,7 @@ function picture(source, words) {
 }
 
 function blank() {
-  picture(null, "");
+  display(null, "");
   $("empty").hidden = true;
   $("seen").replaceChildren();
   compare(null);
@@ -136,11 +136,11 @@ function show() {
   const one = current();
   plan.show(S.planned ?? one?.plan);
   if (one) {
-    picture(url(one.number), describe(one));
+    display(url(one.number), describe(one));
     const shown = $("shown");
     shown.onload = () => { if (shown.src.endsWith(url(one.number))) $("canvas").style.aspectRatio = `${shown.naturalWidth} / ${shown.naturalHeight}`; };
   } else {
-    picture(null, "");
+    display(null, "");
   }
   $("caption").textContent = one ? `#${one.number} ${describe(one)}${one.seed ? `, seed ${one.seed}` : ""}` : "";
   for (const words of one?.warnings ?? []) $("caption").append(item("span", ` Note: ${words}.`));
