@@ -99,7 +99,8 @@ def make_detector(spec: str, device: str = "cpu") -> Detector:
 
     Args:
         spec: `icon` (embedded, icon world), `icon:WEIGHTS` or a path to a `.safetensors` file (another training of the
-            embedded config), `icon-fine` (the same for many small icons), `mask2former[:WEIGHTS]` (GenEval's own, photographs; of MMDetection 3 or 2), `hf:ID` or
+            embedded config), `icon-fine` (the same for many small icons), `mask2former[:WEIGHTS]` (GenEval's own,
+            photographs; of MMDetection 3 or 2), `hf:ID` or
             `hf:FOLDER` (an object detector, instance segmenter or open-vocabulary detector of transformers).
         device: torch device.
 

@@ -49,6 +49,7 @@ from evals.suite import (
 )
 from evals.suite.objects import from_log
 from evals.suite.plans import LOGGED_SCORE, Outcome
+from evals.suite.reference import load_reference, reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -262,7 +263,7 @@ class GenEval(Suite[Options]):
     ) -> dict[str, Any]:
         """``scores.json``: per task and overall, with intervals, bounds for missing images, and faults."""
         wording = prompts.wording(cases)
-        reference = None if wording else scores.load_reference(context.detector, options.rules())
+        reference = None if wording else load_reference(self.name, context.detector, options.rules())
         return {
             "suite": self.name,
             "version": self.version,
@@ -272,7 +273,7 @@ class GenEval(Suite[Options]):
             "options": options.rules(),
             **scores.summarize(cases, scored, failures, context.images_per_prompt),
             "faults": {one.key: one.score.fault for one in scored if one.score.fault},
-            "reference": scores.reference_of(reference, {case.tag for case in cases}),
+            "reference": reference_of(reference, {case.tag for case in cases}),
         }
 
     def tables(self, found: Mapping[str, Any]) -> list[Table]:

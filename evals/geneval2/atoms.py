@@ -18,6 +18,8 @@ from evals.metrics.boxes import enclosing, relations
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from evals.core.records import Detection
 
 SKILLS = ("object", "attribute", "count", "position", "verb")
@@ -95,15 +97,15 @@ def _color(item: Mapping[str, Any], every: Sequence[Detection], kept: Sequence[D
     return good, _any(right) * math.prod(1 - score for score in others), said
 
 
-def number_of(scores: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def number_of(scores: Sequence[float]) -> NDArray[np.float64]:
     """Probability of each number of real objects among detections, (n + 1,): the Poisson binomial distribution.
 
     >>> number_of([0.5, 0.5]).tolist(), number_of([]).tolist()
     ([0.25, 0.5, 0.25], [1.0])
     """
-    spread = np.ones(1)
+    spread: NDArray[np.float64] = np.ones(1)
     for score in scores:
-        spread = np.convolve(spread, (1 - score, score))
+        spread = np.convolve(spread, np.array([1 - score, score]))
     return spread
 
 
@@ -126,8 +128,8 @@ def stands(group: Sequence[Detection], relation: str, other: Sequence[Detection]
             offset = sign * (a[axis] + a[axis + 2] - b[axis] - b[axis + 2]) / 2
             if offset <= position_threshold * (a[axis + 2] - a[axis] + b[axis + 2] - b[axis]):
                 return False
-    around = (enclosing([one.box_xyxy_px for one in some]) for some in (group, other))
-    return relation in relations(*around, position_threshold)
+    around, target = (enclosing([one.box_xyxy_px for one in some]) for some in (group, other))
+    return relation in relations(around, target, position_threshold)
 
 
 def arithmetic(probabilities: Sequence[float]) -> float:

@@ -24,6 +24,7 @@ from evals.geneval2.scores import Outcome
 from evals.metrics import layout
 from evals.suite import VERDICT, Case, Context, Detection, Drawn, Scored, Suite, Tools, UserError, option, plans
 from evals.suite.objects import by_class, from_log
+from evals.suite.reference import load_reference, reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -139,12 +140,14 @@ class GenEval2(Suite[Options]):
         context: Context,
     ) -> dict[str, Any]:
         """``scores.json``: by number of atoms and overall, by skill, with faults and layouts."""
+        known = load_reference(self.name, context.detector, dataclasses.asdict(options))
         return {
             "suite": self.name,
             "version": self.version,
             "title": f"{self.title}, icon edition",
             **context.describe(),
             "options": dataclasses.asdict(options),
+            "reference": reference_of(known, {case.tag for case in cases}),
             **scores.summarize(cases, scored, failures, context.images_per_prompt),
             "faults": {one.key: one.score.fault for one in scored if one.score.fault},
         }

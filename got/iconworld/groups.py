@@ -1,4 +1,4 @@
-"""Where groups of icons go that stand in relations to each other: "three dogs left of two cats, and a bus below them"."""
+"""Where groups of icons go that stand in relations to each other, as three dogs left of two cats do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def enclosing(boxes: Sequence[Box1000]) -> Box1000:
 
 
 def stands(group: Sequence[Box1000], name: str, other: Sequence[Box1000]) -> bool:
-    """Whether every box of a group is clearly on the named side of every other one, and the group as a whole clearly is.
+    """Whether a group is clearly on the named side of another one, as a whole and box by box.
 
     >>> stands([(0, 0, 100, 100), (0, 800, 100, 900)], "left of", [(700, 300, 900, 500)])
     True
