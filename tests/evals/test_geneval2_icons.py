@@ -66,7 +66,7 @@ def test_every_prompt_is_in_words_that_mini_knows():
 
 # -------------------------------------------------------------------------------------------------------------- placing
 def test_every_scene_that_is_asked_for_can_be_drawn():
-    for case, seed in itertools.product(CASES[3::11], (0, 1)):
+    for case, seed in itertools.product(CASES[3::23], (0, 1)):
         include = case.metadata["include"]
         scene = iconworld.scene_from_include(include, seed)
         counts = collections.Counter(item.name for item in scene.objects)
