@@ -10,7 +10,7 @@ Legal forms, each with exactly two finite numbers in [0, 10]:
 
 Zeros whose reasoning says that nothing can be judged are a refusal, not the lowest score.
 
-Two score objects in one reply are not legal: one of them may be quoted from the picture that is being judged.
+Two score objects in one reply are not legal: one of them may be quoted from the image that is being judged.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from got.util import weight_files
-from got.util.images import open_picture
+from got.util.images import open_image
 from got.vlm.clients import CUT_OFF, TOP_TOKENS, AskParams, Reply, SetupError
 from got.vlm.messages import images_of
 
@@ -51,7 +51,7 @@ class TransformersBackend:
 
         turns = [{"role": message.role, "content": [_part(part) for part in message.parts]} for message in messages]
         text = self._processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        images = [open_picture(image.data) for image in images_of(messages)]
+        images = [open_image(image.data) for image in images_of(messages)]
         limit = {} if params.max_tokens is None else {"max_new_tokens": params.max_tokens}
         with self._lock, torch.inference_mode():
             inputs = self._processor(text=[text], images=images or None, return_tensors="pt").to(self._model.device)

@@ -38,7 +38,7 @@ def test_an_untrained_model_writes_nonsense_and_nonsense_is_missing(tmp_path):
     assert all(answer.replies)
 
 
-def test_the_pictures_reach_the_model_in_their_order(tmp_path):
+def test_the_images_reach_the_model_in_their_order(tmp_path):
     backend = TransformersBackend(str(build(tmp_path / "m")))
     params = AskParams(max_tokens=24)
     red, wide = (png_bytes(Image.new("RGB", size, color)) for size, color in (((28, 28), "red"), ((112, 56), "blue")))

@@ -25,7 +25,7 @@ GOOD = says('{"score": [8, 6], "reasoning": "the hat is there"}')
 
 
 # ----------------------------------------------------------------------------------------------------------- one answer
-def test_got_asks_once_with_the_text_then_both_pictures_and_takes_the_lower_score():
+def test_got_asks_once_with_the_text_then_both_images_and_takes_the_lower_score():
     with serve(GOOD) as endpoint:
         (answer,) = judge_at(endpoint).judge([question(seed=40)])
     assert answer.scores_0_10 == {"success": 8, "restraint": 6}

@@ -25,7 +25,7 @@ REPLY = json.dumps({
 def annotate(place, output, model, *words):
     parser = Parser()
     command.add_arguments(parser.add_subparsers())
-    # The test's processor takes 28 * 28 * 16 pixels at most, and would shrink larger pictures.
+    # The test's processor takes 28 * 28 * 16 pixels at most, and would shrink larger images.
     given = ["annotate", str(place), "--output", str(output), "--model", f"hf:{model}", "--boxes", "pixels"]
     return command.run(parser.parse_args([*given, "--max-pixels", "12544", *words]))
 

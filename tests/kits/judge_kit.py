@@ -110,10 +110,10 @@ def serve(*script):
 
 
 def question(instruction="add a red hat", seed=0, repeat=0, case="c0"):
-    """An edit of two small pictures."""
+    """An edit of two small images."""
 
     def encoded():
-        raise AssertionError("the judge gets pictures, not files")
+        raise AssertionError("the judge gets images, not files")
 
     return JudgeQuestion(
         case=EditCase(id=case, instruction=instruction, source=EncodedImage(name="s", read=encoded), category="add"),
