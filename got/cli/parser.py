@@ -156,7 +156,11 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("--checkpoint", dest="named", metavar="mini|PATH|HUB_ID", help="weights, as of the other commands")
-    add("--memory", action="store_true", help="instead, count what GoT-6B needs of a GPU; no checkpoint is read")
+    add(
+        "--memory",
+        action="store_true",
+        help="instead, count what GoT-6B needs of a GPU, and its least time",
+    )
     add("--batch-size", type=whole(), metavar="N", help="for --memory: images at a time (default: 1)")
     add("--size", type=whole(multiple_of=64), metavar="PX", help="for --memory: side of an image (default: 1024)")
 
