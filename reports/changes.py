@@ -62,6 +62,7 @@ def of_two(before: Run, after: Run) -> Report:
             lead="Before and after, with planned and detected boxes and the reason. Open one for its chain.",
             records=records,
             runs=(f"{before.name} → {after.name}",),
+            studio=(after.studio,),
         ),
         origins=tuple((run.name, provenance(run), json.dumps(run.spec, indent=1)) for run in (before, after)),
     )

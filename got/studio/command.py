@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             raise
         raise UserError("the studio needs starlette and uvicorn: pip install 'got-bench[studio]'") from error
 
+    import torch
+
     from got.cli.draw import load_pipeline
     from got.studio.jobs import Studio
     from got.studio.sessions import Sessions
@@ -51,6 +53,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         pipeline = load_pipeline(arguments)
         pipeline.set_progress_bar_config(disable=True)
         observer = _observer(arguments, pipeline)
+        if pipeline.config.scale == "mini":  # the first call is slow, and here it costs little
+            pipeline("a photo of a dog", num_inference_steps=1, generator=torch.Generator())
         away = arguments.host not in LOOPBACK
         token = secrets.token_urlsafe(24) if away else None
         studio = Studio(pipeline=pipeline, sessions=Sessions(root, pipeline), observer=observer, arguments=arguments)

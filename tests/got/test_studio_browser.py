@@ -3,11 +3,14 @@
 import re
 
 import pytest
+from browser_kit import CONTRAST, NAMELESS
 from PIL import Image
+from report_kit import BOTH, CHAIN, NO_DOG, write_run
 
 from evals.geneval.observer import Observer
 from got import checkpoint
 from got.conversation import Conversation
+from reports.studio import StudioRun
 
 pytest.importorskip("starlette", reason="the studio needs starlette")
 pytest.importorskip("uvicorn", reason="the studio needs uvicorn")
@@ -231,3 +234,39 @@ def test_words_of_others_are_never_run(opened):
     expect(page.locator(".box .tag")).to_have_text(hostile)
     assert page.evaluate("window.planted === undefined")
     assert page.locator("img[src=x]").count() == 0
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_page_can_be_read_and_fits(opened, width, scheme):
+    page = opened(width=width, scheme=scheme)
+    assert page.locator("#examples button").count() == 5
+    page.locator("#examples button").nth(1).click()
+    wait_for(page, 0)
+    page.click("#settings summary")
+    page.click("#explain")
+    expect(page.locator("#strip img")).to_have_count(5, timeout=PATIENCE_MS)
+    expect(page.locator("#conditions img")).to_have_count(3)
+    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CONTRAST) == []
+    assert page.evaluate(NAMELESS) == []
+    page.click("#theme")
+    assert page.evaluate(CONTRAST) == []
+    page.click("#sessions-open")
+    expect(page.locator("#sessions a").first).to_be_visible()
+
+
+def test_a_sample_of_a_run_is_opened_and_changed(opened, mini, observer, tmp_path):
+    run = StudioRun(write_run(tmp_path / "run", [(CHAIN, NO_DOG, None), (CHAIN, BOTH, None)]))
+    with studio_kit.served(tmp_path / "talks", mini, observer=observer, run=run, first=("sample", "00000/0")) as place:
+        page = opened(place)
+        expect(page.locator("#samples small")).to_have_text(
+            [re.compile("00000/0 .*: wrong, expected dog"), re.compile("right")]
+        )
+        expect(page.locator("#regions .said")).to_have_text(["✗ not found"] * 2, timeout=PATIENCE_MS)
+        page.click("#revise")
+        wait_for(page, 1)
+        expect(page.locator("#regions .said")).to_have_text([re.compile("✓")] * 2, timeout=PATIENCE_MS)
+        page.locator("#samples button").last.click()
+        wait_for(page, 0)
+    assert sorted(len(Conversation.load(session).entries) for session in (tmp_path / "talks").iterdir()) == [1, 2]
