@@ -364,7 +364,9 @@ def _stray_tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int, s
     for match in _BOX_TOKEN.finditer(text, start, end):
         if match[0] == BOX_START or not open_box:
             words = _excerpt(text[:end], match.start())
-            yield match.start(), match.start() + len(words), f"malformed box left out: {words}"
+            closed = words.find(BOX_END) + len(BOX_END)
+            marked = closed if closed >= len(BOX_END) else len(words)
+            yield match.start(), match.start() + marked, f"malformed box left out: {words}"
         open_box = match[0] == BOX_START
 
 

@@ -260,9 +260,8 @@ def test_a_sample_of_a_run_is_opened_and_changed(opened, mini, observer, tmp_pat
     run = StudioRun(write_run(tmp_path / "run", [(CHAIN, NO_DOG, None), (CHAIN, BOTH, None)]))
     with studio_kit.served(tmp_path / "talks", mini, observer=observer, run=run, first=("sample", "00000/0")) as place:
         page = opened(place)
-        expect(page.locator("#samples small")).to_have_text(
-            [re.compile("00000/0 .*: wrong, expected dog"), re.compile("right")]
-        )
+        said = [re.compile("00000/0 .*: wrong, expected dog"), re.compile("right")]
+        expect(page.locator("#samples small")).to_have_text(said)
         expect(page.locator("#regions .said")).to_have_text(["✗ not found"] * 2, timeout=PATIENCE_MS)
         page.click("#revise")
         wait_for(page, 1)

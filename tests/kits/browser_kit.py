@@ -25,8 +25,10 @@ CONTRAST = """() => {
 }"""
 
 # Controls that a screen reader has no name for.
-NAMELESS = """() => [...document.querySelectorAll('button, a, input, select, textarea, [tabindex="0"], img, dialog')]
-  .filter((element) => element.checkVisibility() && element.getAttribute('aria-hidden') !== 'true')
-  .filter((element) => !(element.labels?.length || element.getAttribute('aria-label')
-    || element.getAttribute('aria-labelledby') || element.textContent.trim() || element.tagName === 'IMG' && element.hasAttribute('alt') || element.title))
-  .map((element) => element.outerHTML.slice(0, 80))"""
+NAMELESS = """() => {
+  const named = (element) => element.labels?.length || element.getAttribute('aria-label') || element.title
+    || element.getAttribute('aria-labelledby') || element.textContent.trim()
+    || (element.tagName === 'IMG' && element.hasAttribute('alt'));
+  return [...document.querySelectorAll('button, a, input, select, textarea, [tabindex="0"], img, dialog')]
+    .filter((element) => element.checkVisibility() && !named(element)).map((element) => element.outerHTML.slice(0, 80));
+}"""
