@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import sys
@@ -63,7 +64,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         address = _address(arguments.host, listening.getsockname()[1], token)
         sys.stderr.write(f"sessions are kept in {root}\nopen {address}\n(Ctrl-C ends)\n")
         sys.stderr.flush()
-        uvicorn.Server(settings(app)).run(sockets=[listening])
+        with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
+            uvicorn.Server(settings(app)).run(sockets=[listening])
         worker.close()
     return {"sessions": str(root)}
 
