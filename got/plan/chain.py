@@ -35,6 +35,7 @@ MASK_COLORS = (
 
 _REGION = re.compile(r"<\|box_start\|>\((\d+),(\d+)\),\((\d+),(\d+)\)<\|box_end\|> \((\w+)\)")
 _BOX_TOKEN = re.compile(r"<\|box_(?:start|end)\|>")
+_TORN_BOX = re.compile(r"<\|box_(?:start|end)\|>[-\d(),. ]*(?:<\|box_end\|>)?")
 _MAX_DIGITS = 9
 _EXCERPT_LENGTH = 60
 # A name begins at the last of the opening words, or behind the last of the joining ones, whichever comes later.
@@ -364,9 +365,8 @@ def _stray_tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int, s
     for match in _BOX_TOKEN.finditer(text, start, end):
         if match[0] == BOX_START or not open_box:
             words = _excerpt(text[:end], match.start())
-            closed = words.find(BOX_END) + len(BOX_END)
-            marked = closed if closed >= len(BOX_END) else len(words)
-            yield match.start(), match.start() + marked, f"malformed box left out: {words}"
+            torn = _TORN_BOX.match(text, match.start(), end)
+            yield match.start(), torn.end() if torn else match.end(), f"malformed box left out: {words}"
         open_box = match[0] == BOX_START
 
 
