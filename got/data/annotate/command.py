@@ -272,7 +272,6 @@ class _Run:
         try:
             with self._bar:
                 await self._asker.each(samples, self._one)
-            self._asker.check_answered()
         finally:
             samples.close()
         return self._summary()
@@ -357,8 +356,12 @@ class _Run:
     def _summary(self) -> dict[str, Any]:
         asker, known = self._asker, len(self._writer.known_ids())
         rejected = collections.Counter(_check_of(reasons) for reasons in self._rejected.values())
+        silent = asker.silence()
+        if silent is not None:
+            note(silent)
+        in_vain = not known or (known == self._before and self._counts.failed.total() > 0)
         return {
-            **({} if known else {"ok": False}),  # nothing came of it: exit code 1
+            **({"ok": False} if in_vain else {}),  # nothing came of it: exit code 1
             "accepted": known,
             "accepted_now": known - self._before,
             "rejected": dict(sorted(rejected.items())),
