@@ -214,7 +214,7 @@ def plan_of(suite: Suite[Any], cell: Cell, shared: Sequence[str], output: Path) 
 def case_scores(folder: Path) -> dict[str, tuple[str, float, int, str]]:
     """Of a finished run by case: task, share of right images, their number, what cases share that are alike.
 
-    Equal prompts are one case; edits of one source picture are alike.
+    Equal prompts are one case; edits of one source image are alike.
     """
     directory = RunDirectory(folder)
     results, observations = directory.read(directory.results), directory.read(directory.observations)

@@ -22,6 +22,9 @@ Key = tuple[str, int]
 MEND = "the command that made the run, given again without --from, makes it anew"
 """How to go on where a file of a run is damaged."""
 
+PARTS = "parts"
+"""Folder in a run directory for the parts that ``--shard`` makes, each a run directory without scores."""
+
 
 def key_of(record: dict[str, Any]) -> Key:
     """The sample a log line speaks of."""
@@ -53,9 +56,13 @@ class RunDirectory:
     """Names and logs of one run. ``images/00042/samples/0001.png`` is GenEval's layout.
 
     What is written here is hashed, and checked when it is read.
+
+    Args:
+        path: The folder.
+        part: Whether it holds a share of a run's samples, whose end is marked by ``part.json`` and not by scores.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, part: bool = False) -> None:
         self.path = path
         self.files = HashedFolder(path)
         self.spec = path / "run.json"
@@ -64,7 +71,7 @@ class RunDirectory:
         self.failures = path / "failures.jsonl"
         self.times = path / "times.jsonl"
         self.results = path / "results.jsonl"
-        self.scores = path / "scores.json"
+        self.scores = path / ("part.json" if part else "scores.json")
         self.sources = path / "sources.jsonl"
         """Of ``--model folder:PATH``, the file that each image is made of, with its hash."""
         self._lock: Path | None = None
@@ -80,7 +87,7 @@ class RunDirectory:
             raise UserError(f"{self.path} is no folder; choose another --output")
         with clear_disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            strangers = {entry.name for entry in self.path.iterdir()} - {".lock", HASHES}
+            strangers = {entry.name for entry in self.path.iterdir()} - {".lock", HASHES, PARTS}
             if strangers and not self.spec.exists():
                 raise UserError(f"{self.path} has files but no run.json; choose another --output")
         lock = FolderLock(self.path)
@@ -190,6 +197,9 @@ class RunDirectory:
                 path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 self.path.rmdir()
+                if self.path.parent.name == PARTS:
+                    self.path.parent.rmdir()
+                    self.path.parent.parent.rmdir()
 
     def load(self, log: Path, keys: set[Key], *, mend: bool) -> dict[Key, dict[str, Any]]:
         """A log by sample; the last line of a sample counts.

@@ -47,7 +47,7 @@ def run(plan: Plan) -> dict[str, Any]:
     Raises:
         UserError: The directory is in use, was made with other arguments, or the disk is full.
     """
-    directory = RunDirectory(plan.output)
+    directory = RunDirectory(plan.output, part=plan.settings.shard is not None)
     with directory.locked():
         begun = directory.spec.exists()
         this = _Run(plan, directory)
@@ -59,7 +59,7 @@ def run(plan: Plan) -> dict[str, Any]:
             raise
         finished = directory.read_scores()
         logs = _Logs.read(plan, directory)
-        for log in (directory.results, directory.times):
+        for log in (directory.times, *([] if plan.settings.shard else [directory.results])):
             directory.mended(log)
         if finished is None or logs.retried or directory.is_damaged:
             try:
@@ -72,9 +72,19 @@ def run(plan: Plan) -> dict[str, Any]:
                     raise
                 raise UserError(f"{error} (--from verdict shows the run as it is)") from error
             this.finish()
-        scores = directory.read_scores()
-        assert scores is not None, "a run that is done has scores"
-        return scores
+        return _scores_of(directory)
+
+
+def finish(plan: Plan, directory: RunDirectory) -> dict[str, Any]:
+    """Scores what the logs of a directory hold, sums it up and returns the scores; for one that this process holds."""
+    _Run(plan, directory).finish()
+    return _scores_of(directory)
+
+
+def _scores_of(directory: RunDirectory) -> dict[str, Any]:
+    scores = directory.read_scores()
+    assert scores is not None, "a run that is done has scores"
+    return scores
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +229,7 @@ class _Run:
         plan, directory = self.plan, self.directory
         _ = plan.machine, plan.generator, plan.instruments
         redone = [batch for batch in self._batches() if any(_key(sample) in changed for sample in batch)]
-        others = sum(map(len, redone)) - len(changed)
+        others = sum(_key(sample) not in changed for batch in redone for sample in batch)
         what = (
             f"of {len(plan.sources):,} images {counted_changes(changed.values())} since this run was made: done again"
         )
@@ -315,13 +325,21 @@ class _Run:
         kept = {directory.chains: logs.chains, directory.observations: logs.observations}
         for path, log in (kept | {directory.failures: logs.failures}).items():
             directory.replace(path, [log[_key(sample)] for sample in plan.samples if _key(sample) in log])
+        directory.replace(directory.times, directory.mended(directory.times))
         failures = [logs.failures[_key(sample)] for sample in plan.samples if _key(sample) in logs.failures]
+        if plan.settings.shard is not None:
+            self._end({"images": len(plan.samples), "observed": len(logs.observations), "failed": len(failures)})
+            return
         results = [plan.suite.result(one, directory.image_name(one.sample)) for one in self._scored]
         directory.replace(directory.results, results)
-        directory.replace(directory.times, directory.mended(directory.times))
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)
         contact_sheets.write_grids(directory.path, plan.cases, plan.settings.images_per_prompt)
         plan.suite.sheets(directory.path, results, self._scored)
+        self._end(scores)
+
+    def _end(self, scores: dict[str, Any]) -> None:
+        """Marks the run as finished."""
+        directory = self.directory
         directory.write(directory.scores, scores)
         spec = directory.read_spec()
         if spec is not None and spec["redo"]:

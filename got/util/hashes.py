@@ -82,7 +82,7 @@ class HashedFolder:
         new = "".join(f"{one}\n" for one in dict.fromkeys(hashes) if one not in known)
         self.path.mkdir(parents=True, exist_ok=True)
         # A kill may have cut the last one short: it ends here, and is the hash of nothing.
-        append_bytes(self._hashes, f"{'' if text.endswith(chr(10)) else chr(10)}{new}".encode())
+        append_bytes(self._hashes, (new if text.endswith("\n") or not text else f"\n{new}").encode())
 
     def _text(self) -> str | None:
         try:

@@ -13,7 +13,7 @@ from got.util.hashes import HASHES, HashedFolder
 from reports import __main__ as reports_main
 from reports import compare
 from reports.frames import load_run
-from reports.samples import load_pictures
+from reports.samples import load_samples
 
 MADE_ANEW = ("observations.jsonl", "chains.jsonl", "results.jsonl", "scores.json", "times.jsonl")
 
@@ -78,7 +78,7 @@ def test_a_score_that_was_raised_by_hand_is_named_with_its_line(folder):
     with pytest.raises(UserError, match=r"observations\.jsonl line 1 is damaged"):
         run(small(folder, "--from", "verdict"))
     with pytest.raises(UserError, match=r"observations\.jsonl line 1 is damaged"):
-        load_pictures(load_run(folder))
+        load_samples(load_run(folder))
 
 
 @pytest.mark.parametrize("name", ["observations.jsonl", "results.jsonl", "chains.jsonl"])
@@ -86,7 +86,7 @@ def test_lines_that_are_lost_are_missed(reference, folder, name, capsys):
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(b"".join(whole.splitlines(keepends=True)[:-3]))
     with pytest.raises(UserError, match=rf"{name} is damaged: it has lost lines"):
-        load_pictures(load_run(folder))
+        load_samples(load_run(folder))
     run(small(folder))
     assert f"{name} is damaged: it has lost lines" in capsys.readouterr().err
     assert contents(folder) == contents(reference)
