@@ -253,9 +253,9 @@ class Conversation:
         kind = "drawn" if source is None else "edited"
         for turn in output.turns[0]:
             names: tuple[str, ...] = ()
-            if isinstance(chain, Chain) and turn.chain == chain.text:
+            if isinstance(chain, Chain) and turn.chain.text == chain.text:
                 names = tuple(region.text for region in chain.regions)
-            entry = self._add(kind, source, instruction, turn.chain, noise, used, turn.warnings, turn.image, names)
+            entry = self._add(kind, source, instruction, turn.chain.text, noise, used, turn.warnings, turn.image, names)
             kind, source = "edited", entry.number
         return entry
 

@@ -196,7 +196,7 @@ def _draw(
         {
             "image": save(image, request.output),
             "prompt": request.prompt,
-            "chain": chain,
+            "chain": str(chain),
             "seed": request.seed,
             "size_px": list(image.size),
             "warnings": list(warnings),
@@ -214,21 +214,20 @@ def _earlier_turns(turns: Sequence[Turn], output: Path) -> dict[str, list[dict[s
     for stale in numbered_files(output, "turn"):  # an earlier run may have had more turns
         stale.unlink()
     made = [
-        {"image": save(turn.image, side_file(output, f"turn-{i}")), "chain": turn.chain}
+        {"image": save(turn.image, side_file(output, f"turn-{i}")), "chain": str(turn.chain)}
         for i, turn in enumerate(turns[:-1])
     ]
     return {"turns": made} if made else {}
 
 
 def _side_files(
-    text: str, size_px: tuple[int, int], output: Path, arguments: argparse.Namespace
+    chain: Chain, size_px: tuple[int, int], output: Path, arguments: argparse.Namespace
 ) -> dict[str, str | list[str]]:
     from got.plan.layout import draw_layout, draw_overview
 
-    chain = Chain.parse(text)
     files: dict[str, str | list[str]] = {}
     if arguments.save_chain:
-        files["chain_file"] = _write_text(text, side_file(output, "chain", ".txt"))
+        files["chain_file"] = _write_text(str(chain), side_file(output, "chain", ".txt"))
     if arguments.save_layout:
         files["layout"] = save(draw_overview(chain, *size_px), side_file(output, "layout"))
     if arguments.save_masks:
