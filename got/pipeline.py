@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import diffusers
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
@@ -121,6 +123,11 @@ class GoTPipeline(DrawingPipeline):
             pipeline.unet.to(memory_format=torch.channels_last)
         return pipeline
 
+    def to_json_string(self) -> str:
+        """The index of a saved pipeline, which has the class with its module: errors of diffusers say what to import."""
+        index = json.loads(super().to_json_string())
+        return json.dumps(index | {"_class_name": _full_name(type(self))}, indent=2, sort_keys=True) + "\n"
+
     def enable_attention_slicing(self, slice_size: str | int | None = "auto") -> None:
         """As in any diffusers pipeline; ``"auto"``, half the heads, is one by one where a level has a single head."""
         heads = [module.heads for module in self.unet.modules() if isinstance(module, Attention)]
@@ -188,7 +195,7 @@ class GoTPipeline(DrawingPipeline):
         semantic_scale: float | None = None,
         spatial_scale: float | None = None,
         reference_scale: float | None = None,
-        guidance_interval: tuple[float, float] | None = None,
+        guidance_interval: Sequence[float] | None = None,
         semantic: bool = True,
         spatial: bool = True,
         reference: bool = True,
@@ -206,7 +213,7 @@ class GoTPipeline(DrawingPipeline):
         sigmas: Sequence[float] | None = None,
         latents: torch.Tensor | None = None,
         return_dict: bool = True,
-    ) -> GoTOutput | tuple[Any, ...]:
+    ) -> GoTOutput:
         """Draw one image per prompt, or several where a prompt takes several steps.
 
         Args:
@@ -369,7 +376,7 @@ class GoTPipeline(DrawingPipeline):
         semantic: float | None,
         spatial: float | None,
         reference: float | None,
-        interval: tuple[float, float] | None,
+        interval: Sequence[float] | None,
         *,
         edit: bool,
     ) -> GuidanceConfig:
@@ -407,3 +414,12 @@ class GoTPipeline(DrawingPipeline):
             warnings=[warning for part in parts for warning in part.warnings],
             transcripts=[transcript for part in parts for transcript in part.transcripts],
         )[place]
+
+
+def _full_name(pipeline_class: type) -> str:
+    return f"{pipeline_class.__module__}.{pipeline_class.__name__}"
+
+
+# `DiffusionPipeline.from_pretrained` looks for the class of a folder here.
+for _name in (GoTPipeline.__name__, _full_name(GoTPipeline)):
+    setattr(diffusers, _name, GoTPipeline)

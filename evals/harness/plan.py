@@ -245,6 +245,7 @@ class Plan:
             semantic_scale=settings.semantic_scale,
             spatial_scale=settings.spatial_scale,
             reference_scale=settings.reference_scale,
+            guidance_interval=settings.guidance_interval,
             chain=settings.chain,
             device=self.device,
             dtype=settings.dtype,

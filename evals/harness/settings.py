@@ -83,6 +83,15 @@ class Settings:
     spatial_scale: float | None = _strength()
     reference: str = _on_off("follow the source image; black for text-to-image (default: on)")
     reference_scale: float | None = _strength()
+    guidance_interval: tuple[float, ...] | None = _guides(
+        None,
+        "guide in this part of the steps alone, e.g. 0 0.7; the rest is drawn with all conditions, faster (default: the"
+        " checkpoint's)",
+        metavar=("FROM", "TO"),
+        parse=number(0, 1),
+        nargs=2,
+        silent=True,
+    )
     chain: str = _guides(
         "own",
         f"whose plan is drawn: {_CHAINS}; the last three are the oracle's with moved boxes, a share X of boxes missing,"
@@ -160,6 +169,9 @@ class Settings:
         idle = [flags.flag_name(field) for field in some if field.name in given - set(heeds)]
         if idle:
             raise UserError(f"{', '.join(idle)} has no effect with --model {model}")
+        if self.guidance_interval is not None and self.guidance_interval[0] > self.guidance_interval[1]:
+            start, end = self.guidance_interval
+            raise UserError(f"--guidance-interval {start:g} {end:g}: expected the lesser number first")
         if self.reference_compat and self.scheduler not in (None, "ddpm"):
             raise UserError(
                 "--scheduler cannot be used with --reference-compat: the released code samples by DDPM only"

@@ -1,10 +1,10 @@
 """How noise becomes latents with any scheduler of diffusers, and which of them can do that for a model.
 
-A scheduler that does not fit a model does not say so: it draws noise. Here each is tried before it is used, at the steps
-that it is asked for, on data whose best denoiser is known exactly: independent values of one normal distribution. What
-it then draws must have the mean and the deviation that DDIM gives on the model's own noise schedule. That finds another
-prediction type, clipped latents, samplers for distilled or flow-matching models, and those of second order that lose
-their way where a schedule begins at almost pure noise (Heun on mini's: it works with ``timestep_spacing="leading"``).
+A scheduler that does not fit a model does not say so: it draws noise. Here each is tried before it is used, at the
+steps that it is asked for, on data whose best denoiser is known exactly: independent values of one normal distribution.
+What it then draws must have the mean and the deviation that DDIM gives on the model's own noise schedule. That finds
+another prediction type, clipped latents, samplers for flow matching, and those of second order that lose their way
+where a schedule begins at almost pure noise (Heun on mini's: it works with ``timestep_spacing="leading"``).
 """
 
 from __future__ import annotations
@@ -31,8 +31,17 @@ _FEWEST_STEPS = 4
 """With fewer, samplers that agree later do not yet."""
 _OTHER_NOISE = 0.1
 """Most that the share of the image in a noisy one may differ, in [0, 1]."""
-_WHY_NOT = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NotImplementedError)
-_WHY_NOT += (RuntimeError, TypeError, ValueError)
+_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What the schedulers of other models raise."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +60,7 @@ class Steps:
             ValueError: If it has no timesteps or sigmas but its own.
         """
         given = {name: getattr(self, name) for name in ("timesteps", "sigmas")}
-        asked = {name: list(value) for name, value in given.items() if value is not None}
+        asked: dict[str, Any] = {name: list(value) for name, value in given.items() if value is not None}
         unknown = sorted(asked.keys() - inspect.signature(scheduler.set_timesteps).parameters.keys())
         if unknown:
             raise ValueError(f"Expected a scheduler that takes {unknown[0]} but {type(scheduler).__name__} does not")
@@ -87,14 +96,14 @@ def check_scheduler(scheduler: SchedulerMixin, trained: SchedulerMixin, steps: S
     own = getattr(trained, "alphas_cumprod", None)
     if alphas is None or own is None or alphas.shape != own.shape or (alphas - own).abs().max() > _OTHER_NOISE:
         raise ValueError(
-            f"Expected a scheduler of the model's noise schedule, e.g. DDIMScheduler.from_config(pipe.scheduler.config), "
-            f"but {name} has {'none' if alphas is None else 'another'}"
+            f"Expected a scheduler of the model's noise schedule, as DDIMScheduler.from_config(pipe.scheduler.config) "
+            f"is, but {name} has {'none' if alphas is None else 'another'}"
         )
     enough = steps if steps.count >= _FEWEST_STEPS else dataclasses.replace(steps, count=_FEWEST_STEPS)
     try:
         ends = _trial(copy.deepcopy(scheduler), trained, enough)
         apart = float((ends - _trial(_ddim(trained), trained, Steps(count=enough.count))).abs().sum())
-    except _WHY_NOT as error:
+    except _FAILURES as error:
         raise ValueError(f"Expected a scheduler for this model but {name} fails: {first_line(error)}") from error
     if not apart <= _FURTHEST:
         raise ValueError(

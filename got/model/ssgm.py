@@ -248,7 +248,7 @@ class Denoiser:
         Raises:
             ValueError: If one has another shape than before.
         """
-        changed = {}
+        changed: dict[str, torch.Tensor] = {}
         for name, field in CALLBACK_TENSORS.items():
             old = getattr(self.conditions, field)
             new = tensors.get(name, old)
