@@ -50,7 +50,7 @@ class GoTPipeline(DrawingPipeline):
     """Writes a chain of thought for each prompt, then draws it.
 
     Args:
-        vae: Pictures to latents and back.
+        vae: Images to latents and back.
         unet: SDXL's conditioning, three times the latent channels as input: noisy, reference, spatial.
         scheduler: The one that the UNet was trained with. Any of diffusers can be put in its place, see
             `got.model.sampling`.
@@ -124,7 +124,7 @@ class GoTPipeline(DrawingPipeline):
         return pipeline
 
     def to_json_string(self) -> str:
-        """The index of a saved pipeline, which has the class with its module: errors of diffusers say what to import."""
+        """The index of a saved pipeline. Its class has its module: diffusers' error then says what to import."""
         index = json.loads(super().to_json_string())
         return json.dumps(index | {"_class_name": _full_name(type(self))}, indent=2, sort_keys=True) + "\n"
 
@@ -329,7 +329,7 @@ class GoTPipeline(DrawingPipeline):
         chains: list[str | Chain | None] | None,
         sampling: Sampling,
     ) -> list[list[Turn]]:
-        """Draw, and as long as the reasoner has more to say, show it the picture and draw its next chain upon that."""
+        """Draw, and as long as the reasoner has more to say, show it the image and draw its next chain upon that."""
         self._check_scheduler(sampling.steps)
         copied = [row for row in range(len(prompts)) for _ in range(sampling.copies)]
         thoughts = self._think(prompts, chains, images, sampling.max_new_tokens)
@@ -350,16 +350,16 @@ class GoTPipeline(DrawingPipeline):
                 turns[row].append(Turn(image=image, chain=chain, warnings=(*warnings, *chain.warnings)))
             if done or decoded is None or self._interrupt:
                 return turns
-            pictures = to_pil(decoded)
+            images = to_pil(decoded)
             thoughts, going, ends = self.reasoner.continue_after_image(
-                thoughts.transcripts, pictures, sampling.max_new_tokens
+                thoughts.transcripts, images, sampling.max_new_tokens
             )
             for row, why in zip(rows, ends, strict=True):
                 last = turns[row][-1]
                 turns[row][-1] = dataclasses.replace(last, warnings=(*last.warnings, *why))
             if not going:
                 return turns
-            rows, references = [rows[i] for i in going], [pictures[i] for i in going]
+            rows, references = [rows[i] for i in going], [images[i] for i in going]
 
     def _check_texts(self, prompts: Sequence[str], chains: Sequence[str | Chain | None] | None) -> None:
         if not prompts:

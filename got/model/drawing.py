@@ -16,7 +16,7 @@ from got.model.ssgm import (
     CALLBACK_TENSORS,
     Conditions,
     Denoiser,
-    picture_conditions,
+    image_conditions,
     semantic_conditions,
     time_ids,
     vae_batch_size,
@@ -72,7 +72,7 @@ class DrawingPipeline(DiffusionPipeline, UNetLoraMixin):
         return self._interrupt
 
     def size_px(self, width: int | None = None, height: int | None = None) -> tuple[int, int]:
-        """Width and height of a picture; what is not given is the UNet's usual size.
+        """Width and height of an image; what is not given is the UNet's usual size.
 
         Raises:
             ValueError: If a side is not a multiple of the VAE's factor.
@@ -105,15 +105,15 @@ class DrawingPipeline(DiffusionPipeline, UNetLoraMixin):
         """From the image-token states (batch, 64, hidden_dim) and chains to normalised latents (batch, channels, h, w).
 
         Args:
-            hidden: What the reasoner thinks of each picture.
+            hidden: What the reasoner thinks of each image.
             chains: The layouts.
-            references: The pictures to start from; None stands for black ones.
+            references: The images to start from; None stands for black ones.
             sampling: Everything else.
         """
         _keep_exact(self.vae)
         switches, (width, height) = sampling.switches, sampling.size_px
         context, null_context, pooled = semantic_conditions(self.projector, hidden, switches)
-        spatial, reference = picture_conditions(
+        spatial, reference = image_conditions(
             self.vae, chains, references, sampling.size_px, switches, device=self._execution_device
         )
         conditions = Conditions(
@@ -161,7 +161,7 @@ class DrawingPipeline(DiffusionPipeline, UNetLoraMixin):
         return replaced.get("latents", latents)
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pictures (batch, 3, height, width) in [0, 1]."""
+        """Images (batch, 3, height, width) in [0, 1]."""
         size_px = (latents.shape[-1] * self.vae_scale_factor, latents.shape[-2] * self.vae_scale_factor)
         parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(vae_batch_size(size_px))
         decoded = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])

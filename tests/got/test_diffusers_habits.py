@@ -20,7 +20,10 @@ from got.pipeline import GoTPipeline
 from got.plan.chain import Chain
 from got.util.quiet import quiet
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),  # diffusers, with numpy 2
+    pytest.mark.filterwarnings("ignore:Should have tb<=t1:UserWarning"),  # torchsde, of rounding
+]
 
 PROMPTS, CHAINS = ["a red apple", "dogs"], [got_kit.APPLE, "no boxes here"]
 
@@ -128,7 +131,7 @@ def test_timesteps_and_sigmas_are_the_schedulers_stops():
     assert pipe.scheduler.timesteps.tolist() == [999, 749, 499, 249]
     assert torch.equal(listed, draw(pipe, num_inference_steps=4, output_type="latent").images)
     pipe.scheduler = EulerDiscreteScheduler.from_config(usual)
-    draw(pipe, sigmas=np.array([14.6, 3.0, 1.0, 0.3]))
+    draw(pipe, sigmas=np.array([14.6, 3.0, 1.0, 0.3, 0.0]))
     assert pipe.num_timesteps == 4
     with pytest.raises(ValueError, match="timesteps or sigmas"):
         draw(pipe, timesteps=[1], sigmas=[1])
