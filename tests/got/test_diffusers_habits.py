@@ -22,7 +22,7 @@ from got.util.quiet import quiet
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),  # diffusers, with numpy 2
-    pytest.mark.filterwarnings("ignore:Should have tb<=t1:UserWarning"),  # torchsde, of rounding
+    pytest.mark.filterwarnings("ignore:Should have t:UserWarning"),  # torchsde, of rounding
 ]
 
 PROMPTS, CHAINS = ["a red apple", "dogs"], [got_kit.APPLE, "no boxes here"]
