@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from got.plan.after_edit import after_edit
 from got.plan.chain import Chain
 from got.util.files import json_object, numbered_lines, read_object, replacing, write_json, write_lines
 from got.util.images import ImageError, as_rgb, open_image
@@ -106,6 +107,18 @@ class Conversation:
     def chain(self) -> Chain | None:
         """The plan of the image that is looked at."""
         return None if self.entry is None else _named(self.entry.chain, self.entry.names)
+
+    @property
+    def objects(self) -> Chain | None:
+        """A plan of all objects of the image that is looked at; after edits that do not say, their own plan."""
+        return None if self._current is None else self._objects(self._current)
+
+    def _objects(self, number: int) -> Chain:
+        entry = self._entries[number]
+        plan = _named(entry.chain, entry.names)
+        if entry.kind != "edited" or entry.source is None or not self._entries[entry.source].chain:
+            return plan
+        return after_edit(self._objects(entry.source), plan) or plan
 
     def open(self, image: Image.Image) -> Entry:
         """Go on with an image from elsewhere.

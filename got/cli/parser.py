@@ -35,6 +35,7 @@ examples:
   python -m got generate --prompts prompts.txt --output images    a prompt a line
   python -m got generate "two cats" --plan-only --output plan.txt   write the plan, edit it by hand, and draw it:
   python -m got generate --chain plan.txt --overwrite               the prompt is then what the plan names
+  python -m got generate --chain "a dog (0,100),(500,900) and a cat (520,100),(980,900)"    boxes x,y in thousandths
   python -m got generate "two cats" --spatial off --semantic-scale 4 --scheduler unipc --steps 8
 
 A file of prompts is text with a prompt a line, or JSON lines ({"prompt": ..., "chain": ..., "seed": ...}) if its name
@@ -55,9 +56,9 @@ CHAT_HELP = """\
 A line is a request: the first one draws an image, later ones edit it. Commands:
   /open FILE            go on with an image
   /new CAPTION          draw a new image
-  /chain                show the plan, its boxes numbered from 0
+  /chain                show the plan, its boxes numbered from 0; (green) behind a box is its mask's colour alone
   /replace N WORDS      /move N X1,Y1,X2,Y2      /add X1,Y1,X2,Y2 WORDS      /remove N      change the plan
-  /draw                 draw the changed plan
+  /draw                 draw the changed plan; after an edit it has all objects of the image, and these are drawn anew
   /undo /redo           back and forth
   /seed N               seed of the next images
   /help /quit"""

@@ -51,7 +51,11 @@ def check_length(tokenizer: PreTrainedTokenizerBase, prompt: str, chain: str | N
 def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, ...]:
     """A warning that names the words which a small vocabulary lacks, or nothing."""
     unknown = tokenizer.unk_token_id
-    words = [word for word in prompt.split() if unknown in tokenizer(word, add_special_tokens=False)["input_ids"]]
+    words = [
+        word
+        for word in dict.fromkeys(prompt.split())
+        if unknown in tokenizer(word, add_special_tokens=False)["input_ids"]
+    ]
     shown = ", ".join(words[:5]) + (", ..." if len(words) > 5 else "")
     return (f"not in the model's vocabulary: {shown}",) if words else ()
 

@@ -90,7 +90,7 @@ def object_nouns(caption: str) -> list[tuple[str, int]]:
     >>> object_nouns("A man skis past a bus stop without a dog, his cup on an orange table.")
     [('person', 5), ('cup', 49), ('dining table', 68)]
     """
-    words = _tagged(caption)
+    words = _tagged(caption) if caption.strip() else []
     places = {word.end: number for number, word in enumerate(words)}
     starts = {word.start: number for number, word in enumerate(words)}
     found = []
