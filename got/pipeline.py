@@ -206,6 +206,7 @@ class GoTPipeline(DrawingPipeline):
         callback_on_step_end: Callable[[GoTPipeline, int, torch.Tensor, dict[str, torch.Tensor]], Any] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         *,
+        callback_on_chains: Callable[[list[Chain]], object] | None = None,
         num_images_per_prompt: int = 1,
         guidance_scale: float | None = None,
         negative_prompt: None = None,
@@ -251,6 +252,8 @@ class GoTPipeline(DrawingPipeline):
             sigmas: Likewise, as noise levels.
             latents: The noise to start from, (images, channels, height, width) in latents, of deviation 1.
             return_dict: False gives the output's fields as a tuple.
+            callback_on_chains: Called before the images of a turn are denoised, with the chains that they are drawn
+                from; of a prompt that is done there is none.
 
         Returns:
             Images, chains and warnings, in the order of the prompts.
@@ -295,6 +298,7 @@ class GoTPipeline(DrawingPipeline):
                 one_of(name, self._callback_tensor_inputs, "callback_on_step_end_tensor_inputs")
                 for name in callback_on_step_end_tensor_inputs
             ),
+            on_chains=callback_on_chains,
         )
         self._check_latents(sampling, count)
         self._guidance_scale, self._interrupt = sampling.scales.semantic, False
@@ -341,25 +345,27 @@ class GoTPipeline(DrawingPipeline):
             for generator, state in noise:
                 generator.set_state(state)
             parsed = [Chain.parse(text) for text in thoughts.chains]
+            if sampling.on_chains is not None:
+                sampling.on_chains(parsed)
             latents = self.draw(thoughts.hidden, parsed, references, sampling.rows(rows))
             done = len(turns[rows[0]]) + 1 == sampling.max_turns
-            decoded = None if done and sampling.output_type == "latent" else self._decode(latents)
+            decoded = None if done and sampling.output_type == "latent" else self.decode(latents)
             frames = [images[row] for row in rows] if images and sampling.stretch else None
             finished = finish(latents, decoded, sampling.output_type, frames)
             for row, image, chain, warnings in zip(rows, finished, parsed, thoughts.warnings, strict=True):
                 turns[row].append(Turn(image=image, chain=chain, warnings=(*warnings, *chain.warnings)))
             if done or decoded is None or self._interrupt:
                 return turns
-            images = to_pil(decoded)
+            drawn = to_pil(decoded)
             thoughts, going, ends = self.reasoner.continue_after_image(
-                thoughts.transcripts, images, sampling.max_new_tokens
+                thoughts.transcripts, drawn, sampling.max_new_tokens
             )
             for row, why in zip(rows, ends, strict=True):
                 last = turns[row][-1]
                 turns[row][-1] = dataclasses.replace(last, warnings=(*last.warnings, *why))
             if not going:
                 return turns
-            rows, references = [rows[i] for i in going], [images[i] for i in going]
+            rows, references = [rows[i] for i in going], [drawn[i] for i in going]
 
     def _check_texts(self, prompts: Sequence[str], chains: Sequence[str | Chain | None] | None) -> None:
         if not prompts:

@@ -160,8 +160,8 @@ class DrawingPipeline(DiffusionPipeline, UNetLoraMixin):
             denoiser.scales = dataclasses.replace(scales, semantic=scale, interval=interval)
         return replaced.get("latents", latents)
 
-    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Images (batch, 3, height, width) in [0, 1]."""
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """From normalised latents to images (batch, 3, height, width) in [0, 1]."""
         size_px = (latents.shape[-1] * self.vae_scale_factor, latents.shape[-2] * self.vae_scale_factor)
         parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(vae_batch_size(size_px))
         decoded = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])

@@ -71,6 +71,7 @@ class Sampling:
     callback: Callable[..., dict[str, torch.Tensor]] | None = None
     callback_inputs: tuple[str, ...] = ("latents",)
     """Names of the tensors that the callback is given."""
+    on_chains: Callable[[list[Chain]], object] | None = None
 
     def rows(self, rows: Sequence[int]) -> Sampling:
         """The same for some of the prompts."""

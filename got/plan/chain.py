@@ -79,6 +79,8 @@ class Chain:
     """What the text has that the grammar does not know, in words for a person."""
     spans: tuple[tuple[int, int, int, int], ...] = dataclasses.field(repr=False)
     """Per region: start and end of its name, start and end of its box, as offsets into the text."""
+    faults: tuple[tuple[int, int, str], ...] = dataclasses.field(default=(), repr=False)
+    """Start, end and words of each warning about the text, to underline it."""
 
     def __str__(self) -> str:
         return self.text
@@ -102,22 +104,31 @@ class Chain:
         """
         regions: list[Region] = []
         spans: list[tuple[int, int, int, int]] = []
-        warnings: list[str] = []
+        faults: list[tuple[int, int, str]] = []
         end = 0
         for match in _REGION.finditer(text):
-            warnings += _stray_tokens(text, end, match.start())
+            faults += _stray_tokens(text, end, match.start())
             if max(len(digits) for digits in match.groups()[:4]) > _MAX_DIGITS:
-                warnings.append(f"box with an impossible coordinate left out{_place(text, match.start())}")
+                place = f"at character {match.start()}: {match[0][:_EXCERPT_LENGTH]}"
+                words = f"box with an impossible coordinate left out {place}"
+                faults.append((*match.span(), words))
             else:
                 name = _name_span(text, end, match.start())
                 box_1000, box_warnings = _read_box(match)
                 color, color_warnings = _read_color(match[5], len(regions))
-                warnings += box_warnings + color_warnings
+                faults += [(*match.span(), words) for words in box_warnings]
+                faults += [(*match.span(5), words) for words in color_warnings]
                 regions.append(Region(text=text[slice(*name)], box_1000=box_1000, color=color))
                 spans.append((*name, *match.span()))
             end = match.end()
-        warnings += _stray_tokens(text, end, len(text))
-        return cls(text=text, regions=tuple(regions), warnings=tuple(warnings), spans=tuple(spans))
+        faults += _stray_tokens(text, end, len(text))
+        return cls(
+            text=text,
+            regions=tuple(regions),
+            warnings=tuple(words for _, _, words in faults),
+            spans=tuple(spans),
+            faults=tuple(faults),
+        )
 
     @classmethod
     def read(cls, text: str) -> Chain:
@@ -382,16 +393,14 @@ def is_color(word: str) -> bool:
     return word.lower() in MASK_COLORS or word.lower() in ImageColor.colormap
 
 
-def _place(text: str, start: int) -> str:
-    return f" at character {start}: {text[start : start + _EXCERPT_LENGTH]}"
-
-
-def _stray_tokens(text: str, start: int, end: int) -> Iterator[str]:
+def _stray_tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:
     """Warn of box tokens between two well-formed boxes; an end token right after a start token is the same box."""
     open_box = False
     for match in _BOX_TOKEN.finditer(text, start, end):
         if match[0] == BOX_START or not open_box:
-            yield f"malformed box left out{_place(text[:end], match.start())}"
+            words = text[match.start() : min(end, match.start() + _EXCERPT_LENGTH)]
+            place = f"malformed box left out at character {match.start()}: {words}"
+            yield match.start(), match.start() + len(words), place
         open_box = match[0] == BOX_START
 
 

@@ -166,7 +166,8 @@ def test_plan_layout_and_masks_are_kept_beside_the_image(got):
     )
     record = json.loads(out[-1])
     assert code == 0
-    assert out[1:-1] == [
+    assert out[1].startswith("  #  mask     x         y         object (the mask's colour")
+    assert out[2:-1] == [
         "  0  red      x 120-480   y 300-660   a red apple",
         "  1  green    x 520-900   y 310-720   a blue dog",
     ]
