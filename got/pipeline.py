@@ -176,11 +176,7 @@ class GoTPipeline(DrawingPipeline):
         self._check_texts(prompts, None)
         thoughts = self.reasoner.write(prompts, images, max_new_tokens, **generate_kwargs)
         self.maybe_free_model_hooks()
-        chains = [Chain.parse(text) for text in thoughts.chains]
-        chains = [
-            dataclasses.replace(chain, warnings=(*warnings, *chain.warnings))
-            for chain, warnings in zip(chains, thoughts.warnings, strict=True)
-        ]
+        chains = _with_warnings(thoughts)
         return chains[0] if isinstance(prompt, str) else chains
 
     @torch.inference_mode()
@@ -344,7 +340,7 @@ class GoTPipeline(DrawingPipeline):
         while True:
             for generator, state in noise:
                 generator.set_state(state)
-            parsed = [Chain.parse(text) for text in thoughts.chains]
+            parsed = _with_warnings(thoughts)
             if sampling.on_chains is not None:
                 sampling.on_chains(parsed)
             latents = self.draw(thoughts.hidden, parsed, references, sampling.rows(rows))
@@ -352,8 +348,8 @@ class GoTPipeline(DrawingPipeline):
             decoded = None if done and sampling.output_type == "latent" else self.decode(latents)
             frames = [images[row] for row in rows] if images and sampling.stretch else None
             finished = finish(latents, decoded, sampling.output_type, frames)
-            for row, image, chain, warnings in zip(rows, finished, parsed, thoughts.warnings, strict=True):
-                turns[row].append(Turn(image=image, chain=chain, warnings=(*warnings, *chain.warnings)))
+            for row, image, chain in zip(rows, finished, parsed, strict=True):
+                turns[row].append(Turn(image=image, chain=chain, warnings=chain.warnings))
             if done or decoded is None or self._interrupt:
                 return turns
             drawn = to_pil(decoded)
@@ -420,6 +416,15 @@ class GoTPipeline(DrawingPipeline):
             warnings=[warning for part in parts for warning in part.warnings],
             transcripts=[transcript for part in parts for transcript in part.transcripts],
         )[place]
+
+
+def _with_warnings(thoughts: ReasonerOutput) -> list[Chain]:
+    """The chains, with what went wrong while writing them among their warnings."""
+    parsed = [Chain.parse(text) for text in thoughts.chains]
+    return [
+        dataclasses.replace(chain, warnings=(*warnings, *chain.warnings))
+        for chain, warnings in zip(parsed, thoughts.warnings, strict=True)
+    ]
 
 
 def _full_name(pipeline_class: type) -> str:

@@ -150,14 +150,17 @@ class DrawingPipeline(DiffusionPipeline, UNetLoraMixin):
         self, step: int, timestep: torch.Tensor, latents: torch.Tensor, denoiser: Denoiser, sampling: Sampling
     ) -> torch.Tensor:
         """Let the callback see the tensors it asks for, and go on with what it changed."""
-        known = {name: getattr(denoiser.conditions, field) for name, field in CALLBACK_TENSORS.items()}
-        shown = {name: latents if name == "latents" else known[name] for name in sampling.callback_inputs}
+        shown = {
+            name: latents if name == "latents" else getattr(denoiser.conditions, CALLBACK_TENSORS[name])
+            for name in sampling.callback_inputs
+        }
         replaced = sampling.callback(self, step, timestep, shown) or {}  # type: ignore[misc]
-        denoiser.replace(replaced)
-        scale, scales = self._guidance_scale, denoiser.scales
-        if scale != scales.semantic:
-            interval = scales.interval if scale > 1 else (0.0, 0.0)
-            denoiser.scales = dataclasses.replace(scales, semantic=scale, interval=interval)
+        if replaced.keys() & CALLBACK_TENSORS:
+            denoiser.replace(replaced)
+        scale = self._guidance_scale
+        if scale != sampling.scales.semantic:
+            interval = sampling.scales.interval if scale > 1 else (0.0, 0.0)
+            denoiser.scales = dataclasses.replace(sampling.scales, semantic=scale, interval=interval)
         return replaced.get("latents", latents)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:

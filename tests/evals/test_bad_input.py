@@ -168,7 +168,7 @@ def test_a_single_pixel_is_edited_as_a_flat_image(pipe):
 
 
 @pytest.mark.parametrize(
-    "image", ["photo.png", np.zeros((4, 4, 3)), torch.zeros(3, 4, 4), [None], [Image.new("RGB", (4, 4))] * 2]
+    "image", ["photo.png", np.zeros((4, 4, 2)), torch.zeros(5, 4, 4), [None], [Image.new("RGB", (4, 4))] * 2]
 )
 def test_images_that_are_none_are_refused(pipe, image):
     with pytest.raises(ValueError, match="Expected"):
