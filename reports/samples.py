@@ -121,6 +121,8 @@ def _pictures(run: Run) -> list[Picture]:
     for key, line in failures.items():
         if key not in judged:
             pictures.append(_failed(run.path, key, line, chains.get(key, {}), metadata.get(key[0])))
+    if not any(picture.has_plan for picture in pictures):  # of a model that writes none, its lack is no failure
+        return [dataclasses.replace(p, stage=None) if p.stage == "no_plan" else p for p in pictures]
     return pictures
 
 

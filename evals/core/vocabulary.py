@@ -19,3 +19,14 @@ RELATIONS = ("left of", "right of", "above", "below")
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 """In the order of the prompts."""
+
+_TITLES = {"two_object": "two objects", "color_attr": "color attribution"}
+
+
+def task_title(task: str) -> str:
+    """What a task, a category or a column is called in tables, figures and documents.
+
+    >>> [task_title(task) for task in TASKS]
+    ['single object', 'two objects', 'counting', 'colors', 'position', 'color attribution']
+    """
+    return _TITLES.get(task, task.replace("_", " "))

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evals.core.vocabulary import task_title
 from evals.metrics import statements
-from evals.suite.tables import number, score_table, span, table
+from evals.suite.tables import interval, number, score_table, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rich.table import Table
 
-_TITLES = {
-    "single_object": "single object",
-    "two_object": "two objects",
-    "counting": "counting",
-    "colors": "colours",
-    "position": "position",
-    "color_attr": "colour attribution",
-}
-
 
 def tables(scores: Mapping[str, Any]) -> list[Table]:
     """The scores; if any image had a plan, also where wrong images went wrong and how drawings keep to their plans."""
     if not scores["overall"]["plan"]["n"]:
-        return [score_table(scores, "GenEval", _TITLES)]
-    return [score_table(scores, "GenEval", _TITLES), _fault_table(scores), _layout_table(scores)]
+        return [score_table(scores, "GenEval")]
+    return [score_table(scores, "GenEval"), _fault_table(scores), _layout_table(scores)]
 
 
 _FAULTS = {
@@ -43,12 +35,12 @@ def _fault_table(scores: Mapping[str, Any]) -> Table:
     # The last two are rare: a column only where there is something in it.
     shown = [name for index, name in enumerate(_FAULTS) if index < 3 or overall["faults"][name]]
     columns = ["plan\nright ↑", "95 %\ninterval", "wrong\nimages", *(_FAULTS[name][0] for name in shown)]
-    columns.append("lucky")
-    caption = "\n".join([*(_FAULTS[name][1] for name in shown), "lucky: the image is right although its plan is not"])
+    columns.append("correct despite\na wrong plan")
+    caption = "\n".join(_FAULTS[name][1] for name in shown)
     made = table("Where wrong images went wrong", columns, caption)
     for title, block in _rows(scores):
         faults = block["faults"]
-        plan = [number(block["plan"]["value"]), span(block["plan"]["low"], block["plan"]["high"])]
+        plan = [number(block["plan"]["value"]), interval(block["plan"])]
         counts = [sum(faults.values()), *(faults[name] for name in shown), block["right_despite_plan"]]
         made.add_row(title, *plan, *(str(count or "·") for count in counts), style=_style(title))
     return made
@@ -67,7 +59,7 @@ def _layout_table(scores: Mapping[str, Any]) -> Table:
         cells = [str(block["layout"]["iou"]["n"])]
         for name in measures:
             measure, digits = block["layout"][name], 3 if name == "offset" else 2
-            cells += [number(measure["value"], digits), span(measure["low"], measure["high"], digits)]
+            cells += [number(measure["value"], digits), interval(measure, digits)]
         made.add_row(title, *cells, style=_style(title))
     return made
 
@@ -76,7 +68,7 @@ _ALL = "all images"
 
 
 def _rows(scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [*((_TITLES.get(tag, tag), block) for tag, block in scores["tasks"].items()), (_ALL, scores["overall"])]
+    return [*((task_title(tag), block) for tag, block in scores["tasks"].items()), (_ALL, scores["overall"])]
 
 
 def _style(title: str) -> str | None:
