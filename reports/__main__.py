@@ -12,6 +12,7 @@ python -m reports teaser runs/a 00042 --output teaser.png
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -226,7 +227,7 @@ def _runs(paths: list[Path], given: tuple[str, ...]) -> list[Run]:
 
 
 def _baseline(args: argparse.Namespace) -> dict[str, object]:
-    outcomes = compare.of_run(_known(args.run_directory))
+    outcomes = compare.of_run(_known(load_run(args.run_directory)))
     missing, total = outcomes.images()
     if missing == total:
         raise UserError(f"{args.run_directory} cannot be a baseline: none of its {total} images has a verdict")
@@ -234,9 +235,8 @@ def _baseline(args: argparse.Namespace) -> dict[str, object]:
     return {"cases": len(outcomes.right), "output": str(args.output)}
 
 
-def _known(path: Path) -> Run:
+def _known(run: Run) -> Run:
     """A run that says how it was made."""
-    run = load_run(path)
     if run.public_scores is not None:
         raise UserError(f"{run.public_scores} does not say how its images were made; a gate compares like with like")
     return run
@@ -247,11 +247,13 @@ def _gate(args: argparse.Namespace) -> dict[str, object]:
         if args.baseline_run is None:
             raise UserError("--output needs --baseline-run: a baseline file has no images")
         report.check(args.output)
-    before, run = None, _known(args.run_directory)
-    if args.baseline_run is not None:
-        before, run = _runs([args.baseline_run, args.run_directory], ())
-        _known(args.baseline_run)
-    baseline = compare.of_baseline(args.baseline) if before is None else compare.of_run(before)
+    before = None
+    if args.baseline_run is None:
+        baseline = dataclasses.replace(compare.of_baseline(args.baseline), name="baseline")
+        run = _known(load_run(args.run_directory))
+    else:
+        before, run = map(_known, _runs([args.baseline_run, args.run_directory], ()))
+        baseline = compare.of_run(before)
     outcomes = compare.of_run(run)
     suite = str(outcomes.made_by["generate"]["suite"])
     decision = gate.decide(baseline, outcomes, args.max_drop, args.alpha)

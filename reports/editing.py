@@ -129,12 +129,18 @@ def _editing_notes(runs: Sequence[Run]) -> list[str]:
         ]
         shown += [(judge["judge"], judge["score"])] if (judge := _judged(run)) else []
         notes += [f"{run.label}: {words}." for words in statements.no_intervals(shown)]
-        failed = sum(((overall["judge"] or {}).get("failed") or {}).values())
-        if failed:
-            low, high = overall["judge"]["bounds"]
-            said = f"{failed:,} judgements failed; with them the score lies between {low:.3f} and {high:.3f}"
-            notes.append(f"{run.label}, {overall['judge']['judge']}: {said}.")
+        notes += _failed_judgements(run)
     return notes
+
+
+def _failed_judgements(run: Run) -> list[str]:
+    judge = run.scores["overall"]["judge"] or {}
+    failed = sum((judge.get("failed") or {}).values())
+    if not failed:
+        return []
+    low, high = judge["bounds"]
+    said = f"{failed:,} judgements failed; with them the score lies between {low:.3f} and {high:.3f}"
+    return [f"{run.label}, {judge['judge']}: {said}."]
 
 
 # ------------------------------------------------------------------------------------------------------------ measured
@@ -206,6 +212,7 @@ def metrics_table(runs: Sequence[Run], name: str) -> tables.Table:
             *images.meanings(names),
             tables.measured_note("source image", []),
             *(f"{words}." for words in statements.no_intervals(every)),
+            *(note for run in runs for note in _failed_judgements(run)),
         ),
         origins=tuple(tables.run_notes(runs)),
     )

@@ -115,7 +115,7 @@ def to_latex(table: Table) -> str:
     notes = _latex_signs(" ".join(escape.latex(note) for note in (*table.footnotes, *table.notes)))
     lines = [
         f"% Needs {_PACKAGES}.",
-        *(f"% {visible(origin)}" for origin in table.origins),
+        *(f"% {escape.latex(origin)}" for origin in table.origins),
         r"\begin{table*}[t]",
         r"\centering",
         rf"\caption{{{escape.latex(table.caption)}}}",
