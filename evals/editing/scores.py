@@ -43,7 +43,7 @@ def summarize(
 
     Args:
         cases: All cases of the run.
-        scored: Those pictures that were observed.
+        scored: Those images that were observed.
         failures: Those that were not.
         options: The suite's.
         context: The run.
@@ -146,7 +146,7 @@ def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nothing_scored(scores: Mapping[str, Any]) -> str | None:
-    """Why no picture of a run has a score, or a judge that was asked gave none; None where there are scores."""
+    """Why no image of a run has a score, or a judge that was asked gave none; None where there are scores."""
     overall, missing = scores["overall"], scores["missing"]
     if not overall["images"]:
         return f"expected {missing['total']} images with a score, found none: {counted_causes(missing['by_cause'])}"
@@ -265,7 +265,7 @@ def _measured_table(scores: Mapping[str, Any]) -> Table:
         for side in ("identity", "target")
     )
     caption = (
-        f"measured by {scores['detector']}; intervals: {statistics.method_of(scores)}, clustered by source picture\n"
+        f"measured by {scores['detector']}; intervals: {statistics.method_of(scores)}, clustered by source image\n"
         f"untouched source: {floor}\ntrue target: {ceiling}"
     )
     table = shared.table("Edits that a detector finds done, and the rest untouched", columns, caption, first="category")

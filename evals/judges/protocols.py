@@ -2,7 +2,7 @@
 
 Two protocols, which never share a column:
 
-- ``got`` (GoT, arXiv 2503.10639, Figure 12): one question with both pictures, two scores, the lower one over 10.
+- ``got`` (GoT, arXiv 2503.10639, Figure 12): one question with both images, two scores, the lower one over 10.
 - ``viescore`` (arXiv 2312.14867): the same with its own wording (SC), then a second question about the result alone
   (PQ); the final score is ``sqrt(min(SC) * min(PQ)) / 10``.
 
@@ -12,12 +12,13 @@ The prompts are ours, not the papers' sentences; the user may supply the paper's
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evals.core.records import UserError
+from evals.judges.calls import Call, Shown, prompt_hash
+from evals.judges.replies import parse_scores
 from evals.metrics.judging import geometric, minimum
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ PLACE = "{instruction}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One question of a protocol."""
+class EditCall:
+    """One question of a protocol for edits, whose two scores come as a list."""
 
     name: str
     prompt: str
-    """Text with `PLACE` in it, unless it asks about the picture alone."""
+    """Text with `PLACE` in it, unless it asks about the image alone."""
     images: tuple[str, ...]
     """``"source"`` and ``"result"``, in the order sent."""
     scores: tuple[str, str]
@@ -42,20 +43,29 @@ class Call:
     quoted: bool = True
     """Whether the instruction goes in as a JSON string, which it cannot break out of."""
 
+    def about(self, instruction: str) -> Call:
+        """The question about one edit."""
+        return Call(
+            name=self.name,
+            text=render(self, instruction),
+            images=tuple(Shown(role=role) for role in self.images),
+            read=lambda text: dict(zip(self.scores, parse_scores(text), strict=True)),
+        )
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeProtocol:
     """Questions, and what their scores make together."""
 
     name: str
-    calls: tuple[Call, ...]
+    calls: tuple[EditCall, ...]
     combine: Callable[[dict[str, float]], float]
     """All single scores, 0 to 10 -> the final one, 0 to 1."""
 
     @property
     def prompt_hash(self) -> str:
         """Eight digits that change with any prompt."""
-        return hashlib.sha256("\0".join(call.prompt for call in self.calls).encode()).hexdigest()[:8]
+        return prompt_hash(call.prompt for call in self.calls)
 
 
 def make_protocol(name: str, verbatim: Path | None = None) -> JudgeProtocol:
@@ -72,14 +82,14 @@ def make_protocol(name: str, verbatim: Path | None = None) -> JudgeProtocol:
     both, pair = ("source", "result"), ("success", "restraint")
     if name == "got":
         text, quoted = (_shipped("got.txt"), True) if verbatim is None else (_own(verbatim), False)
-        call = Call(name="edit", prompt=text, images=both, scores=pair, quoted=quoted)
+        call = EditCall(name="edit", prompt=text, images=both, scores=pair, quoted=quoted)
         title = "got" if verbatim is None else "got-verbatim"
         return JudgeProtocol(name=title, calls=(call,), combine=lambda s: minimum([s[part] for part in pair]))
     if name == "viescore" and verbatim is None:
         looks = ("naturalness", "cleanness")
         calls = (
-            Call(name="consistency", prompt=_shipped("viescore_consistency.txt"), images=both, scores=pair),
-            Call(name="quality", prompt=_shipped("viescore_quality.txt"), images=("result",), scores=looks),
+            EditCall(name="consistency", prompt=_shipped("viescore_consistency.txt"), images=both, scores=pair),
+            EditCall(name="quality", prompt=_shipped("viescore_quality.txt"), images=("result",), scores=looks),
         )
         return JudgeProtocol(
             name="viescore",
@@ -105,10 +115,10 @@ def _own(path: Path) -> str:
     return text
 
 
-def render(call: Call, instruction: str) -> str:
+def render(call: EditCall, instruction: str) -> str:
     """The text of a question.
 
-    >>> call = Call(name="x", prompt="Do: {instruction} {", images=(), scores=("a", "b"))
+    >>> call = EditCall(name="x", prompt="Do: {instruction} {", images=(), scores=("a", "b"))
     >>> render(call, 'say "hi"') == 'Do: ' + json.dumps('say "hi"') + ' {'
     True
     """

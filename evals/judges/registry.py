@@ -36,7 +36,7 @@ JUDGES = Registry["Judge"](
             factory="evals.judges.registry:_openai", argument="[MODEL]", place="evals.judges.registry:_endpoint"
         ),
         "hf": Backend(
-            factory="evals.judges.registry:_transformers", argument="PATH|ID", place="got.vlm.clients:model_name"
+            factory="evals.judges.registry:_transformers", argument="PATH|ID", place="got.vlm.local:model_name"
         ),
     },
 )
@@ -174,13 +174,13 @@ def make_judge(options: JudgeOptions, tools: Tools) -> Judge | None:
 
 
 def _openai(argument: str, options: JudgeOptions, _: Tools) -> VlmJudge:
-    from got.vlm.clients import OpenAIBackend
+    from got.vlm.endpoint import OpenAIBackend
 
     return _asked("openai", lambda: OpenAIBackend.from_environment(argument or _model_from_environment()), options)
 
 
 def _transformers(argument: str, options: JudgeOptions, tools: Tools) -> VlmJudge:
-    from got.vlm.clients import TransformersBackend
+    from got.vlm.local import TransformersBackend
 
     return _asked("hf", lambda: TransformersBackend(argument, tools.device), options)
 
@@ -204,6 +204,6 @@ def _model_from_environment() -> str:
 
 
 def _endpoint(_: str) -> str:
-    from got.vlm.clients import endpoint_hash
+    from got.vlm.endpoint import endpoint_hash
 
     return endpoint_hash(None)

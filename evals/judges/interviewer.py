@@ -1,0 +1,165 @@
+"""Puts the calls of interviews to a vision-language model, many at a time, with rules for all that can go wrong.
+
+A judge's name holds the protocol, the model and a hash of the wording, and stands in every metric's name. Each answer
+is asked for a bounded number of times. What failed is missing and has a cause; see `evals.metrics.judging`. Replies are
+kept in a log, legal or not. Legal ones are taken from there when the same is asked again; whoever refused or wrote
+nonsense is asked anew, and paid anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+from typing import TYPE_CHECKING
+
+from evals.core.records import UserError
+from evals.judges.calls import Answers, Sending
+from got.vlm.asker import Asker, AskSettings, Question
+from got.vlm.clients import AskFailed, Reply, SetupError
+from got.vlm.encoding import encoded
+from got.vlm.json_replies import BadReply
+from got.vlm.messages import ASSISTANT, SYSTEM, USER, Message, Messages
+from got.vlm.spending import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from evals.judges.calls import Call, Interview
+    from got.vlm.clients import Backend
+    from got.vlm.messages import ImageFile
+
+
+class Interviewer:
+    """A protocol's way of asking, put to a back-end."""
+
+    def __init__(
+        self,
+        protocol: str,
+        backend: Backend,
+        settings: AskSettings,
+        log: Path | None = None,
+        *,
+        sending: Sending | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Takes legal replies from a log, and adds all new ones. What the log has cost counts as spent.
+
+        Args:
+            protocol: Name and hash of the wording, as ``got#0123abcd``.
+            backend: Who answers.
+            settings: How often, how many at a time, how much money.
+            log: File of all replies; None keeps none.
+            sending: What the protocol lays down of requests; None leaves that to the settings.
+            sleep: Waits some seconds.
+        """
+        name, _, digest = protocol.partition("#")
+        self.name = f"{name}@{backend.id}#{digest}"
+        self.sending = sending or Sending()
+        if sending is not None:
+            params = dataclasses.replace(
+                settings.params, temperature=sending.temperature, max_tokens=sending.max_tokens
+            )
+            settings = dataclasses.replace(settings, params=params)
+        self._priced = settings.usd_per_million is not None
+        self._asker = Asker(
+            backend,
+            settings,
+            log,
+            subject=("case", "repeat"),
+            identity=(backend.id, backend.secret_free_place),
+            stamp={"judge": self.name},
+            log_silence=True,
+            who="the judge",
+            sleep=sleep,
+        )
+        self.ledger = self._asker.ledger
+
+    def hold(self, interviews: Sequence[Interview]) -> list[Answers]:
+        """The answers of each interview, in order, several asked at a time.
+
+        Raises:
+            UserError: The judge cannot be asked at all, or the log cannot be written.
+        """
+        found: dict[int, Answers] = {}
+
+        async def work(numbered: tuple[int, Interview]) -> None:
+            found[numbered[0]] = await self._hold(numbered[1])
+
+        try:
+            asyncio.run(self._asker.each(enumerate(interviews), work))
+        except SetupError as error:
+            raise UserError(f"--judge, {self.name}: {error}") from error
+        return [found[number] for number in range(len(interviews))]
+
+    async def _hold(self, interview: Interview) -> Answers:
+        encode = functools.cache(lambda role: encoded(interview.images[role], self.sending.encoding))
+        tallies = {call.name: Tally() for call in interview.calls}
+        answers = Answers(judge=self.name, repeat=interview.repeat)
+        said: dict[str, Messages] = {}
+        for call in interview.calls:
+            try:
+                if interview.stops and answers.failures:
+                    break
+                if call.after in answers.failures:
+                    raise BadReply(answers.failures[call.after], f"nothing was said of {call.after}")
+                messages = as_messages(call, encode, self.sending, said.get(call.after or "", ()))
+                question = Question(
+                    subject=(interview.id, interview.repeat),
+                    detail={"call": call.name},
+                    messages=messages,
+                    spellings=call.spellings,
+                    repeat=interview.repeat,
+                )
+                text, scores = await self._asker.ask(question, functools.partial(_read, call), tallies[call.name])
+                answers.scores[call.name] = scores
+                said[call.name] = (*messages, Message(role=ASSISTANT, parts=(text,)))
+            except (AskFailed, BadReply) as error:
+                answers.failures[call.name], answers.details[call.name] = error.cause, str(error)
+        every = list(tallies.values())
+        return dataclasses.replace(
+            answers,
+            replies={name: tally.replies for name, tally in tallies.items() if tally.replies},
+            calls=sum(tally.calls for tally in every),
+            tokens_in=sum(tally.tokens_in for tally in every),
+            tokens_out=sum(tally.tokens_out for tally in every),
+            usd=sum(tally.usd for tally in every) if self._priced else None,
+        )
+
+
+def _read(call: Call, reply: Reply) -> tuple[str, dict[str, float]]:
+    if call.spellings:
+        return reply.text, {call.name: first_token_probability(reply, call.spellings)}
+    assert call.read is not None, f"{call.name} says neither how its reply is read nor which words are wanted"
+    return reply.text, dict(call.read(reply.text))
+
+
+def first_token_probability(reply: Reply, spellings: Sequence[str]) -> float:
+    """The probability that a reply begins with one of the spellings, each by its first token.
+
+    A local model gives it from its whole vocabulary; two spellings with the same first token count twice there, as in
+    GenEval 2's own script. An endpoint gives its likeliest tokens, of which those count that are a spelling: what is
+    not among them adds 0.
+
+    Raises:
+        BadReply: The endpoint gives no probabilities.
+
+    >>> from got.vlm.clients import Reply
+    >>> reply = Reply(text="Yes", tokens_in=1, tokens_out=1, first_token={"Yes": 0.75, " yes": 0.125, "No": 0.125})
+    >>> first_token_probability(reply, ["Yes", " yes"])
+    0.875
+    """
+    if reply.spelled is not None:
+        return float(sum(reply.spelled[word] for word in spellings))
+    if reply.first_token is None:
+        raise BadReply("no probabilities", "the endpoint gives no log-probabilities of the first token")
+    return float(sum(reply.first_token.get(word, 0.0) for word in dict.fromkeys(spellings)))
+
+
+def as_messages(call: Call, encode: Callable[[str], ImageFile], sending: Sending, before: Messages = ()) -> Messages:
+    """The conversation of a call: system message, earlier turns, then text and images in the protocol's order."""
+    images = [part for shown in call.images for part in ((shown.label,) if shown.label else ()) + (encode(shown.role),)]
+    parts = (*images, call.text) if sending.images_first else (call.text, *images)
+    system = (Message(role=SYSTEM, parts=(call.system,)),) if call.system and not before else ()
+    return (*system, *before, Message(role=USER, parts=parts))
