@@ -24,7 +24,7 @@ from got.util.cli import Parser, number, run_command, whole
 from got.util.files import write_atomic, write_json
 from reports import changes, compare, formats, gate, names, plain, power, published, report, speed, style, teaser
 from reports.frames import Run, load, load_run
-from reports.samples import load_pictures
+from reports.samples import load_samples
 
 _NAME = "python -m reports"
 COMMANDS = ("report", "table", "compare", "baseline", "gate", "power", "teaser")
@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     both.add_argument("a", type=Path, metavar="A", help="a finished run, or a file of GenEval's public scorer")
     both.add_argument("b", type=Path, metavar="B", help="the same, of the same cases")
     both.add_argument("--output", type=Path, metavar="DIR", help="write a page with the flipped images side by side")
-    both.add_argument("--pictures", choices=report.PICTURES, default="auto", help="as in report (default: %(default)s)")
+    both.add_argument(
+        "--pictures", choices=report.THUMBNAILS, default="auto", help="as in report (default: %(default)s)"
+    )
     _add_names(both)
     both.set_defaults(run=_compare)
     keep = commands.add_parser("baseline", help="keep a run's outcomes in a small file, for the gate")
@@ -101,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "--alpha", type=number(0.0001, 0.5), default=0.05, metavar="X", help="level of the gate's test (default: 0.05)"
     )
     need.set_defaults(run=_power)
-    strip = commands.add_parser("teaser", help="one sample from prompt to verdict, as a picture")
+    strip = commands.add_parser("teaser", help="one sample from prompt to verdict, as an image")
     strip.add_argument("run_directory", type=Path, metavar="RUN", help="directory of a finished run")
     strip.add_argument("case", metavar="CASE", help="case id, e.g. 00042")
     strip.add_argument("--index", type=whole(0), default=0, metavar="N", help="which image of the case (default: 0)")
@@ -260,7 +262,7 @@ def _gate(args: argparse.Namespace) -> dict[str, object]:
     text = gate.summary(decision, baseline, outcomes, run, before)
     sys.stdout.write(text)
     if args.junit is not None:
-        gone = gate.lost(baseline, outcomes, load_pictures(run))
+        gone = gate.lost(baseline, outcomes, load_samples(run))
         write_atomic(args.junit, gate.junit(decision, suite, args.max_drop, gone))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from evals.core.vocabulary import task_title
 from reports import ablation_figures, compare, style, tables
 from reports.page import Browser, Fact, Page, Section, record
-from reports.pictures import Album
 from reports.report import Report, origin
 from reports.run_figures import Drawn
 from reports.samples import JUDGED, load_samples

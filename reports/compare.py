@@ -44,7 +44,7 @@ class Outcomes:
     first: dict[str, str] = dataclasses.field(default_factory=dict)
     """Of a case whose prompt an earlier one has, too, that one: both count as one case."""
     groups: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Source picture of each case that is an edit: edits of one are alike."""
+    """Source image of each case that is an edit: edits of one are alike."""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What it was made with, defaults resolved: flags, weights, machine, versions. Empty in older baselines."""
     indexed: bool = True
@@ -105,8 +105,8 @@ def of_run(run: Run) -> Outcomes:
         tasks=tasks,
         right={case: tuple(right[case]) for case in sorted(right)},
         pooled="tasks" not in run.scores,
-        first=_repeated(pictures) if "tasks" in run.scores else {},
-        groups={picture.case: picture.group for picture in pictures if picture.group is not None},
+        first=_repeated(samples) if "tasks" in run.scores else {},
+        groups={sample.case: sample.group for sample in samples if sample.group is not None},
         settings=_settings(run.spec),
     )
 

@@ -35,14 +35,8 @@ class Run:
 
     @property
     def model(self) -> str:
-        """What drew the images, without the path of a folder.
-
-        >>> from pathlib import Path
-        >>> Run(path=Path("a"), spec={}, scores={"model": "folder:/data/sdxl"}).model
-        'folder:sdxl'
-        """
-        kind, colon, place = str(self.scores.get("model", "unknown")).partition(":")
-        return f"{kind}{colon}{place.rstrip('/').rpartition('/')[2]}"
+        """What drew the images, without the path of a folder."""
+        return names.model_of(self.scores)
 
     @property
     def wording(self) -> str | None:
@@ -110,7 +104,12 @@ def load_run(path: Path) -> Run:
     Raises:
         UserError: The folder is no run directory, or the run is not finished.
     """
-    return names.name_all([_read(path)], [path.name])[0]
+    return _named([_read(path)], [path.name])[0]
+
+
+def _named(runs: Sequence[Run], folders: Sequence[str], given: Sequence[str] = ()) -> list[Run]:
+    told = names.names_of([(run.spec, run.scores) for run in runs], folders, given)
+    return [dataclasses.replace(run, name=name, label=label) for run, (name, label) in zip(runs, told, strict=True)]
 
 
 def _read(path: Path) -> Run:
@@ -138,7 +137,7 @@ def load(paths: Sequence[Path], given: Sequence[str] = ()) -> tuple[list[Run], l
     ablations = [path for path in paths if (path / "ablation.json").is_file()]
     runs = [path for path in paths if path not in ablations]
     return (
-        names.name_all([_read(path) for path in runs], names.short_folders(runs), given),
+        _named([_read(path) for path in runs], names.short_folders(runs), given),
         [load_ablation(path, name) for path, name in zip(ablations, names.short_folders(ablations), strict=True)],
     )
 

@@ -23,14 +23,14 @@ from evals.core.vocabulary import task_title
 from got.util.images import open_if_any
 from got.util.tables import escaped, markdown
 from reports import compare
-from reports.samples import STAGES, load_pictures
+from reports.samples import STAGES, load_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reports.compare import Outcomes, Row, Verdicts
     from reports.frames import Run
-    from reports.samples import Picture
+    from reports.samples import SampleRecord
 
 PASS, REGRESSION, UNDECIDED = "pass", "regression", "cannot decide"
 EXIT_CODES = {PASS: 0, REGRESSION: 1, UNDECIDED: 2}
@@ -97,23 +97,23 @@ def _filled(before: Verdicts, after: Verdicts, guess: bool) -> Verdicts:
 
 
 # ------------------------------------------------------------------------------------------------------------- summary
-def lost(baseline: Outcomes, run: Outcomes, pictures: Sequence[Picture]) -> list[Picture]:
+def lost(baseline: Outcomes, run: Outcomes, samples: Sequence[SampleRecord]) -> list[SampleRecord]:
     """The images that were right before and are wrong or missing now, in order.
 
     Args:
         baseline: The earlier outcomes.
         run: The later ones.
-        pictures: All images of the later run.
+        samples: All images of the later run.
     """
     if not (baseline.indexed and run.indexed):
         return []
 
-    def was_right(picture: Picture) -> bool:
-        values = baseline.right.get(picture.case, ())
-        return picture.index < len(values) and values[picture.index] is True
+    def was_right(sample: SampleRecord) -> bool:
+        values = baseline.right.get(sample.case, ())
+        return sample.index < len(values) and values[sample.index] is True
 
-    gone = [p for p in pictures if p.outcome in ("wrong", "missing") and was_right(p)]
-    return sorted(gone, key=lambda picture: (picture.case, picture.index))
+    gone = [p for p in samples if p.outcome in ("wrong", "missing") and was_right(p)]
+    return sorted(gone, key=lambda sample: (sample.case, sample.index))
 
 
 def summary(decision: Decision, baseline: Outcomes, outcomes: Outcomes, run: Run, before: Run | None = None) -> str:
@@ -131,7 +131,7 @@ def summary(decision: Decision, baseline: Outcomes, outcomes: Outcomes, run: Run
         # Here images that are missing count as wrong, so none of their cases is left out.
         left_out = dataclasses.replace(compare.unpaired(baseline, outcomes), without_verdict=0)
         parts.append(compare.markdown(decision.rows, baseline, outcomes, left_out.sentences(baseline.name, run.name)))
-    gone = lost(baseline, outcomes, load_pictures(run))
+    gone = lost(baseline, outcomes, load_samples(run))
     if gone:
         parts.append(_lost_table(gone, run, before))
     if before is not None:
@@ -139,16 +139,16 @@ def summary(decision: Decision, baseline: Outcomes, outcomes: Outcomes, run: Run
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _lost_table(gone: Sequence[Picture], run: Run, before: Run | None) -> str:
-    files = {} if before is None else {picture.key: picture.file for picture in load_pictures(before)}
+def _lost_table(gone: Sequence[SampleRecord], run: Run, before: Run | None) -> str:
+    files = {} if before is None else {sample.key: sample.file for sample in load_samples(before)}
     rows = []
-    for picture in gone[:_SHOWN]:
-        stage = STAGES.get(picture.stage or "", "")
-        words = ["python", "-m", "reports", "teaser", str(run.path), picture.case, "--index", str(picture.index)]
-        command = shlex.join([*words, "--output", f"lost-{picture.case}-{picture.index}.png"])
-        cells = [picture.key, task_title(picture.task), picture.prompt, picture.reason.replace("\n", "; "), stage]
+    for sample in gone[:_SHOWN]:
+        stage = STAGES.get(sample.stage or "", "")
+        words = ["python", "-m", "reports", "teaser", str(run.path), sample.case, "--index", str(sample.index)]
+        command = shlex.join([*words, "--output", f"lost-{sample.case}-{sample.index}.png"])
+        cells = [sample.key, task_title(sample.task), sample.prompt, sample.reason.replace("\n", "; "), stage]
         if before is not None:
-            cells += [str(files.get(picture.key) or ""), str(picture.file or "no image")]
+            cells += [str(files.get(sample.key) or ""), str(sample.file or "no image")]
         rows.append([*map(escaped, cells), _code(command)])
     header = ["image", "task", "prompt", "reason", "failed at", *(["before", "after"] * bool(before)), "open it with"]
     more = f"\n\nand {len(gone) - _SHOWN:,} more" if len(gone) > _SHOWN else ""
@@ -162,17 +162,17 @@ def _code(text: str) -> str:
 
 def pixels(before: Run, after: Run) -> str:
     """How far the images of two runs differ: equal ones, and the mean absolute difference of the others' pixels."""
-    first = {picture.key: picture.file for picture in load_pictures(before)}
+    first = {sample.key: sample.file for sample in load_samples(before)}
     equal, apart = 0, []
-    for picture in load_pictures(after):
-        one, other = open_if_any(first.get(picture.key)), open_if_any(picture.file)
+    for sample in load_samples(after):
+        one, other = open_if_any(first.get(sample.key)), open_if_any(sample.file)
         if one is None or other is None:
             continue
         if one.size != other.size:
             other = other.resize(one.size)
         distance = float(np.mean(np.abs(np.asarray(one, dtype=np.float32) - np.asarray(other, dtype=np.float32)))) / 255
         equal += distance == 0
-        apart += [(distance, picture.key)] if distance else []
+        apart += [(distance, sample.key)] if distance else []
     total = equal + len(apart)
     if not apart:
         return f"Images: {equal:,} of {total:,} are equal, pixel by pixel."
@@ -183,7 +183,7 @@ def pixels(before: Run, after: Run) -> str:
     )
 
 
-def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[Picture] = ()) -> bytes:
+def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[SampleRecord] = ()) -> bytes:
     """The decision as JUnit XML, for systems that collect tests: a case for the score, and one for each task.
 
     A task fails where the gate does not pass and the task fell by more than is allowed.
@@ -195,8 +195,8 @@ def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[Pictur
         gone: The images that were lost.
     """
     by_task: dict[str, list[str]] = {}
-    for picture in gone:
-        by_task.setdefault(picture.task, []).append(f"lost {picture.key}: {picture.prompt}: {picture.reason}")
+    for sample in gone:
+        by_task.setdefault(sample.task, []).append(f"lost {sample.key}: {sample.prompt}: {sample.reason}")
     cases = [("overall score", f"{decision.answer}: {decision.why}", decision.answer != PASS)]
     for row in decision.rows[1:]:
         change = row.difference

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from evals.core.options import STAGES
@@ -12,8 +11,6 @@ from evals.core.records import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    from reports.frames import Run
 
 _NO_SETTINGS = {"suite", "version", "limit", "tasks", "judge_place"}
 """Parts of an identity that are no setting of a model or a scorer, besides hashes."""
@@ -79,14 +76,25 @@ def _short(value: Any) -> str:
     return "default" if value is None else str(value)
 
 
-def name_all(runs: Sequence[Run], folders: Sequence[str], given: Sequence[str] = ()) -> list[Run]:
-    """The runs with their names.
+def model_of(scores: Mapping[str, Any]) -> str:
+    """What drew the images, without the path of a folder.
 
-    Those of one suite are named by the settings that differ between them; where none does, or several runs share all,
-    by their folders too.
+    >>> model_of({"model": "folder:/data/sdxl"})
+    'folder:sdxl'
+    """
+    return in_words("model", str(scores.get("model", "unknown")))
+
+
+def names_of(
+    told: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], folders: Sequence[str], given: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Name and label of each run. A label stands in tables beside other methods, and always has the model.
+
+    Runs of one suite are named by the settings that differ between them; where none does, or several runs share all, by
+    their folders too.
 
     Args:
-        runs: In order.
+        told: run.json and scores.json of each, in order.
         folders: What their folders are called, all unlike.
         given: The user's own names, in the same order.
 
@@ -94,37 +102,41 @@ def name_all(runs: Sequence[Run], folders: Sequence[str], given: Sequence[str] =
         UserError: There are more names than runs, or fewer, or two are equal.
     """
     if given:
-        if len(given) != len(runs) or len(set(given)) < len(given):
-            raise UserError(f"--names: expected {len(runs)} names that differ, but got {', '.join(given)}")
-        return [dataclasses.replace(run, name=name, label=name) for run, name in zip(runs, given, strict=True)]
+        if len(given) != len(told) or len(set(given)) < len(given):
+            raise UserError(f"--names: expected {len(told)} names that differ, but got {', '.join(given)}")
+        return [(name, name) for name in given]
     named: dict[int, tuple[str, str]] = {}
-    suites = [str(run.scores.get("suite")) for run in runs]
+    suites = [str(scores.get("suite")) for _, scores in told]
     for suite in dict.fromkeys(suites):
         own = [i for i, other in enumerate(suites) if other == suite]
-        found = _of_one_suite([runs[i] for i in own], [folders[i] for i in own])
-        prefix = f"{runs[own[0]].scores.get('title') or suite}: " if len(set(suites)) > 1 else ""
+        found = _of_one_suite([told[i] for i in own], [folders[i] for i in own])
+        title = told[own[0]][1].get("title") or suite
+        prefix = f"{title}: " if len(set(suites)) > 1 else ""
         named |= {i: (prefix + name, label) for i, (name, label) in zip(own, found, strict=True)}
-    return [dataclasses.replace(run, name=named[i][0], label=named[i][1]) for i, run in enumerate(runs)]
+    return [named[i] for i in range(len(told))]
 
 
-def _of_one_suite(runs: Sequence[Run], folders: Sequence[str]) -> list[tuple[str, str]]:
-    """Name and label of each run: a label stands in tables beside other methods, and always has the model."""
-    every = [settings_of(run.spec) | {"model": run.model} for run in runs]
-    if len({settings["model"] for settings in every}) > 1:  # what one of several models lacks is no setting of it
+def _of_one_suite(
+    told: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], folders: Sequence[str]
+) -> list[tuple[str, str]]:
+    every = [settings_of(spec) | {"model": model_of(scores)} for spec, scores in told]
+    models = {settings["model"] for settings in every}
+    if len(models) > 1:  # what one of several models lacks is no setting of it
         every = [{key: value for key, value in settings.items() if value is not None} for settings in every]
     keys = list(dict.fromkeys(["model", *(key for settings in every for key in settings)]))
-    differ = [key for key in keys if len({str(settings.get(key)) for settings in every}) > 1]
-    if len({settings["model"] for settings in every}) == len(runs):
+    if len(told) == 1:
+        differ = ["model", *(key for key in keys if key in _given(told[0][0]) - {"model", *_SIZE})]
+    elif len(models) == len(told):
         differ = ["model"]
-    if len(runs) == 1:
-        differ = ["model", *(key for key in keys if key in _given(runs[0].spec) - {"model", *_SIZE})]
+    else:
+        differ = [key for key in keys if len({str(settings.get(key)) for settings in every}) > 1]
     names, labels = (
         [", ".join(in_words(key, one.get(key)) for key in shown if key in one) for one in every]
         for shown in (differ, ["model", *(key for key in differ if key != "model")])
     )
     return [
-        (name, label) if name and run.spec and names.count(name) == 1 else (folder, f"{label} ({folder})")
-        for run, name, label, folder in zip(runs, names, labels, folders, strict=True)
+        (name, label) if name and spec and names.count(name) == 1 else (folder, f"{label} ({folder})")
+        for (spec, _), name, label, folder in zip(told, names, labels, folders, strict=True)
     ]
 
 

@@ -52,7 +52,7 @@ def prompts_needed(drop: float, noise: float, images: int, alpha: float = 0.05, 
         certainty: In (0.5, 1).
 
     >>> prompts_needed(0.01, 0.0, 4), prompts_needed(0.02, 0.0, 4), prompts_needed(0.02, 0.02, 4)
-    (369, 183, 281)
+    (370, 183, 281)
     """
     taken = drop * (1 - drop) * (1 + (images - 1) * _LIKENESS) / images
     reach = float(norm.ppf(1 - alpha / 2) + norm.ppf(certainty))

@@ -172,10 +172,10 @@ def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
 def _figures_of_runs(runs: Sequence[Run], images: dict[str, list[SampleRecord]], names: set[str]) -> list[Drawn]:
     found: list[Drawn | None] = [run_figures.score_by_task(runs)]
     for run in runs:
-        pictures, mark = images[run.name], f": {run.name}"
-        by_task: dict[str, list[Picture]] = {}
-        for picture in pictures:
-            by_task.setdefault(picture.task, []).append(picture)
+        samples, mark = images[run.name], f": {run.name}"
+        by_task: dict[str, list[SampleRecord]] = {}
+        for sample in samples:
+            by_task.setdefault(sample.task, []).append(sample)
         found += [
             run_figures.failure_split(by_task, "failures", f"Where wrong images went wrong{mark}"),
             run_figures.layout_fit(by_task, "layout", f"Drawings keep to their plans{mark}"),
@@ -196,8 +196,8 @@ def _named(found: Sequence[Drawn | None], prefix: str, names: set[str]) -> list[
 
 def _ablation(
     ablation: Ablation, names: set[str], reported: Rows
-) -> tuple[Section, list[Drawn], dict[str, list[Picture]]]:
-    images = {cell.run.name: load_pictures(cell.run) for cell in ablation.cells if cell.run is not None}
+) -> tuple[Section, list[Drawn], dict[str, list[SampleRecord]]]:
+    images = {cell.run.name: load_samples(cell.run) for cell in ablation.cells if cell.run is not None}
     short, settings = setting_figures.labels(ablation)
     cells = {short[cell.name]: images[cell.run.name] for cell in ablation.cells if cell.run is not None}
     few = len(cells) <= _CURVES

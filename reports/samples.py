@@ -120,10 +120,10 @@ def _images(run: Run) -> list[SampleRecord]:
     failures = {key_of(line): line for line in _lines_if_any(run.path / "failures.jsonl")}
     for key, line in failures.items():
         if key not in judged:
-            pictures.append(_failed(run.path, key, line, chains.get(key, {}), metadata.get(key[0])))
-    if not any(picture.has_plan for picture in pictures):  # of a model that writes none, its lack is no failure
-        return [dataclasses.replace(p, stage=None) if p.stage == "no_plan" else p for p in pictures]
-    return pictures
+            samples.append(_failed(run.path, key, line, chains.get(key, {}), metadata.get(key[0])))
+    if not any(sample.has_plan for sample in samples):  # of a model that writes none, its lack is no failure
+        return [dataclasses.replace(p, stage=None) if p.stage == "no_plan" else p for p in samples]
+    return samples
 
 
 def _public(run: Run, key: Key, line: dict[str, Any]) -> SampleRecord:

@@ -193,7 +193,7 @@ def _caption(scores: Mapping[str, Any], data: dict[str, Any], overall: dict[str,
         f"licence: {data['licence']}",
         *data["notes"],
         *(f"left out: {times} × {reason}" for reason, times in data["dropped"].items()),
-        f"pixels compared as {scores['protocol']} does; intervals: bootstrap over source pictures",
+        f"pixels compared as {scores['protocol']} does; intervals: bootstrap over source images",
     ]
     reasons: collections.Counter[str] = collections.Counter()
     for name, block in overall["metrics"].items():
@@ -202,7 +202,7 @@ def _caption(scores: Mapping[str, Any], data: dict[str, Any], overall: dict[str,
     lines += statements.no_intervals(overall["metrics"].items())
     lines += [f"cut captions: {times} by {label}" for label, times in overall["truncated"].items()]
     lines += [f"cut captions: {label} does not tell" for label in overall.get("truncation_unknown", ())]
-    lines += [f"black pictures: {overall['black']}"] if overall["black"] else []
+    lines += [f"black images: {overall['black']}"] if overall["black"] else []
     lines += [f"missing: {times} × {cause}" for cause, times in list(scores["missing"]["by_cause"].items())[:6]]
     lines += [f"no label for {', '.join(scores['missing']['classes'])}"] if "classes" in scores["missing"] else []
     return "\n".join(lines)

@@ -84,7 +84,7 @@ def arrow(name: str) -> str:
 def meanings(names: Iterable[str]) -> list[str]:
     r"""A line for each metric among full names: what it measures, its unit, and which way is better.
 
-    >>> print(*meanings(["source/l1", "source/l1_outside", "clip_t@icon"]), sep="\\n")
+    >>> print(*meanings(["source/l1", "source/l1_outside", "clip_t@icon"]), sep="\n")
     l1 ↓: mean absolute difference of pixels, 0 to 1; lower is better.
     clip_t ↑: cosine of CLIP's embeddings of the result and of the target's caption, up to 1; higher is better.
     Before a slash: what the result is compared with; inside, outside: of the mask; after @: the encoder.

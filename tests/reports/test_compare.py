@@ -99,8 +99,9 @@ def test_two_runs_are_compared_task_by_task(runs, capsys):
     code, out, _ = call(capsys, "compare", runs / "good", runs / "bad")
     assert code == 0
     lines = out.splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:9]] == [
-        "| overall", "| single_object", "| two_object", "| counting", "| colors", "| position", "| color_attr"
+    assert lines[0].startswith("Changed settings: model oracle → folder:")
+    assert [line.split(" | ")[0] for line in lines[4:11]] == [
+        "| overall", "| single object", "| two objects", "| counting", "| colors", "| position", "| color attribution"
     ]  # fmt: skip
     assert json.loads(lines[-1])["verdict"] == "worse"
 

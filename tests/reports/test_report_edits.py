@@ -35,7 +35,7 @@ def test_editing_runs_stand_below_the_papers_rows_by_encoder_and_judge(edited):
     ours = {row.label: row for row in table.rows if not row.reported}
     (clip,) = [row for label, row in ours.items() if label.startswith("identity, icon")]
     (judged,) = [row for label, row in ours.items() if label.startswith("identity, got")]
-    assert clip.cells[0].value == pytest.approx(1.0, abs=1e-4), "an untouched picture is like itself"
+    assert clip.cells[0].value == pytest.approx(1.0, abs=1e-4), "an untouched image is like itself"
     assert clip.cells[1].low <= clip.cells[1].value <= clip.cells[1].high
     assert [cell.value for cell in clip.cells[2:]] == [None] * 3
     assert [column.title for column in table.columns][-1] == "ImagenHub judge (got/measured)"
