@@ -194,6 +194,7 @@ class GoTPipeline(DiffusionPipeline):
         max_turns: int | None = None,
         callback_on_step_end: Callable[[GoTPipeline, int, int, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
         | None = None,
+        callback_on_chains: Callable[[list[Chain]], object] | None = None,
     ) -> GoTOutput:
         """Draw one image per prompt, or several where a prompt takes several steps.
 
@@ -222,6 +223,8 @@ class GoTPipeline(DiffusionPipeline):
                 starts from the same noise (where several prompts share a generator: as long as all of them go on).
             callback_on_step_end: Called after each step with (pipeline, step, timestep, {"latents": ...}); latents in
                 the mapping that it returns replace ours.
+            callback_on_chains: Called before the images of a turn are denoised, with the chains that they are drawn
+                from; of a prompt that is done there is none.
 
         Returns:
             Images, chains and warnings, in the order of the prompts.
@@ -252,6 +255,7 @@ class GoTPipeline(DiffusionPipeline):
             max_turns=max_turns,
             max_new_tokens=max_new_tokens,
             callback=callback_on_step_end,
+            on_chains=callback_on_chains,
         )
         turns = self._answer(prompts, images, chains, sampling)
         self.maybe_free_model_hooks()
@@ -282,9 +286,11 @@ class GoTPipeline(DiffusionPipeline):
             for generator, state in noise:
                 generator.set_state(state)
             parsed = [Chain.parse(text) for text in thoughts.chains]
+            if sampling.on_chains is not None:
+                sampling.on_chains(parsed)
             latents = self.draw(thoughts.hidden, parsed, references, sampling.rows(rows))
             done = len(turns[rows[0]]) + 1 == sampling.max_turns
-            decoded = None if done and sampling.output_type == "latent" else self._decode(latents)
+            decoded = None if done and sampling.output_type == "latent" else self.decode(latents)
             frames = [images[row] for row in rows] if images and sampling.stretch else None
             finished = finish(latents, decoded, sampling.output_type, frames)
             for row, image, chain, warnings in zip(rows, finished, parsed, thoughts.warnings, strict=True):
@@ -417,8 +423,8 @@ class GoTPipeline(DiffusionPipeline):
                 latents = replaced.get("latents", latents)
         return latents
 
-    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Images (batch, 3, height, width) in [0, 1]."""
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """From normalised latents to images (batch, 3, height, width) in [0, 1]."""
         size_px = (latents.shape[-1] * self.vae_factor, latents.shape[-2] * self.vae_factor)
         parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(vae_batch_size(size_px))
         decoded = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])

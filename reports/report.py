@@ -170,7 +170,7 @@ def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
 
 
 def _figures_of_runs(runs: Sequence[Run], images: dict[str, list[SampleRecord]], names: set[str]) -> list[Drawn]:
-    found: list[Drawn | None] = [run_figures.score_by_task(runs)]
+    found: list[Drawn | None] = [run_figures.score_by_atoms(runs) or run_figures.score_by_task(runs)]
     for run in runs:
         samples, mark = images[run.name], f": {run.name}"
         by_task: dict[str, list[SampleRecord]] = {}

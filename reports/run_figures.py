@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +67,48 @@ def score_by_task(runs: Sequence[Run]) -> Drawn | None:
         header=("run", "task", "score", "low", "high", "images"),
         rows=rows,
     )
+
+
+_ATOMS = re.compile(r"(\d+)_atoms")
+
+
+def score_by_atoms(runs: Sequence[Run]) -> Drawn | None:
+    """Scores of GenEval 2's icon edition against the number of atoms of a prompt; a line with its band per run."""
+    of_runs = {run.label: _by_atoms(run.scores["tasks"]) for run in runs}
+    if not all(of_runs.values()):
+        return None
+    measures = {"score": "share of images with all atoms right", "am": "share of right answers"}
+    figure = style.figure(style.PAGE_IN, 2.6 + 0.15 * len(runs))
+    rows: list[tuple[object, ...]] = []
+    for axes, (measure, title) in zip(figure.subplots(1, len(measures), sharey=True), measures.items(), strict=True):
+        for number, (label, blocks) in enumerate(of_runs.items()):
+            estimates = [block["score"] if measure == "score" else block["values"][measure] for _, block in blocks]
+            atoms, values = [atoms for atoms, _ in blocks], [each["value"] for each in estimates]
+            low, high = ([end_of(each, end) for each in estimates] for end in ("low", "high"))
+            mark = _mark(number)
+            axes.fill_between(atoms, low, high, color=mark["color"], alpha=0.15, linewidth=0)
+            axes.plot(atoms, values, **mark, label=style.words(label, 40, 1) if measure == "score" else None)
+            rows += zip([label] * len(atoms), [measure] * len(atoms), atoms, values, low, high, strict=True)
+        axes.set(xlabel="atoms of the prompt", title=title, ylim=(-0.02, 1.02))
+        axes.grid()
+    figure.legend(loc="outside lower left", ncols=len(runs))
+    return Drawn(
+        name="score-by-atoms",
+        title="Score against the number of atoms",
+        text="Share of images that have every atom of their prompt right, and share of right answers, against the "
+        "number of atoms; the bands are 95 % intervals.",
+        figure=figure,
+        header=("run", "measure", "atoms", "value", "low", "high"),
+        rows=tuple(rows),
+    )
+
+
+def _by_atoms(tasks: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
+    """Blocks of scores by number of atoms; nothing where tasks are others, or one has no score."""
+    named = [(_ATOMS.fullmatch(name), block) for name, block in tasks.items()]
+    if any(name is None or block["score"]["value"] is None for name, block in named):
+        return []
+    return [(int(name[1]), block) for name, block in named if name is not None]
 
 
 def estimates_by_line(

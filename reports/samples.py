@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Detection, UserError
 from evals.core.run_directory import key_of
+from evals.geneval import near_misses
 from evals.metrics import layout
 from got.util.files import inside, read_object
-from reports import near_misses, public_scores
+from reports import public_scores
 from reports.frames import load_lines
 
 if TYPE_CHECKING:

@@ -51,8 +51,8 @@ def _detectors() -> str:
     return (
         f"{detectors.choices()}; hf takes object detectors, instance segmenters and open-vocabulary detectors of "
         "transformers (Grounding DINO, OWL-ViT, OWLv2); the last are prompted with the 80 class names, and their "
-        "scores are lower, which asks for thresholds of their own (default: icon; GenEval has none for a folder, a "
-        "diffusers pipeline and a GoT checkpoint larger than mini)"
+        "scores are lower, which asks for thresholds of their own (default: icon, of GenEval 2 icon-fine; GenEval has "
+        "none for a folder, a diffusers pipeline and a GoT checkpoint larger than mini)"
     )
 
 

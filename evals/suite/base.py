@@ -62,6 +62,8 @@ class Suite(abc.ABC, Generic[Own]):
     options: ClassVar[type] = NoOptions
     """A frozen dataclass whose fields are `evals.core.options.option`."""
     images_per_prompt: ClassVar[int] = 4
+    detector: ClassVar[str] = "icon"
+    """What looks at images of the icon world where nothing else is said."""
     examples: ClassVar[Mapping[str, str]] = {
         "photographs": " --detector mask2former",
         "stage": "observe --detector mask2former",

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from got.conversation import Conversation
 
-    chosen = options(arguments)
+    chosen = options(arguments) | ({} if arguments.scheduler is None else {"scheduler": arguments.scheduler})
     if arguments.resume:  # it keeps what it was begun with, but for what is given now
         talk = Conversation.load(arguments.output, pipeline)
         talk.options.update(chosen)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from got.model.config import GuidanceConfig
     from got.model.ssgm import Switches
+    from got.plan.chain import Chain
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,6 +64,7 @@ class Sampling:
     max_new_tokens: int | None = None
     """Longest chain."""
     callback: Callable[..., dict[str, torch.Tensor]] | None = None
+    on_chains: Callable[[list[Chain]], object] | None = None
 
     def rows(self, rows: Sequence[int]) -> Sampling:
         """The same for some of the prompts."""

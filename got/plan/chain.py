@@ -74,6 +74,8 @@ class Chain:
     """What the text has that the grammar does not know, in words for a person."""
     spans: tuple[tuple[int, int, int, int], ...] = dataclasses.field(repr=False)
     """Per region: start and end of its name, start and end of its box, as offsets into the text."""
+    faults: tuple[tuple[int, int, str], ...] = dataclasses.field(default=(), repr=False)
+    """Start, end and words of each warning about the text, to underline it."""
 
     def __str__(self) -> str:
         return self.text
@@ -97,22 +99,30 @@ class Chain:
         """
         regions: list[Region] = []
         spans: list[tuple[int, int, int, int]] = []
-        warnings: list[str] = []
+        faults: list[tuple[int, int, str]] = []
         end = 0
         for match in _REGION.finditer(text):
-            warnings += _stray_tokens(text, end, match.start())
+            faults += _stray_tokens(text, end, match.start())
             if max(len(digits) for digits in match.groups()[:4]) > _MAX_DIGITS:
-                warnings.append(f"box with an impossible coordinate left out: {_excerpt(text, match.start())}")
+                words = f"box with an impossible coordinate left out: {_excerpt(text, match.start())}"
+                faults.append((*match.span(), words))
             else:
                 name = _name_span(text, end, match.start())
                 box_1000, box_warnings = _read_box(match)
                 color, color_warnings = _read_color(match[5], len(regions))
-                warnings += box_warnings + color_warnings
+                faults += [(*match.span(), words) for words in box_warnings]
+                faults += [(*match.span(5), words) for words in color_warnings]
                 regions.append(Region(text=text[slice(*name)], box_1000=box_1000, color=color))
                 spans.append((*name, *match.span()))
             end = match.end()
-        warnings += _stray_tokens(text, end, len(text))
-        return cls(text=text, regions=tuple(regions), warnings=tuple(warnings), spans=tuple(spans))
+        faults += _stray_tokens(text, end, len(text))
+        return cls(
+            text=text,
+            regions=tuple(regions),
+            warnings=tuple(words for _, _, words in faults),
+            spans=tuple(spans),
+            faults=tuple(faults),
+        )
 
     def caption(self, opening: str = "a photo of ") -> str:
         """A prompt that asks for just the objects of the plan.
@@ -348,12 +358,13 @@ def _excerpt(text: str, start: int) -> str:
     return text[start : start + _EXCERPT_LENGTH]
 
 
-def _stray_tokens(text: str, start: int, end: int) -> Iterator[str]:
+def _stray_tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:
     """Warn of box tokens between two well-formed boxes; an end token right after a start token is the same box."""
     open_box = False
     for match in _BOX_TOKEN.finditer(text, start, end):
         if match[0] == BOX_START or not open_box:
-            yield f"malformed box left out: {_excerpt(text[:end], match.start())}"
+            words = _excerpt(text[:end], match.start())
+            yield match.start(), match.start() + len(words), f"malformed box left out: {words}"
         open_box = match[0] == BOX_START
 
 

@@ -237,12 +237,14 @@ class ReferencePipeline(GoTPipeline):
         """Draw the image whose image tokens end the conversation so far."""
         hidden = self.reasoner.states(self.reasoner.batch([rollout.transcript]))[:, -IMAGE_TOKENS:]
         references = [*sources, *rollout.drawn][-1:] or None
+        if sampling.on_chains is not None:
+            sampling.on_chains([chain])
         scheduler, self.scheduler = self.scheduler, DDPMScheduler.from_config(self.scheduler.config)
         try:
             latents = self.draw(hidden, [chain], references, sampling)
         finally:
             self.scheduler = scheduler
-        (image,) = to_pil(self._decode(latents))
+        (image,) = to_pil(self.decode(latents))
         rollout.drawn.append(image)
         aspect = sources[0].size if sources else sampling.size_px
         rollout.turns.append(Turn(image=with_aspect_of(aspect, image), chain=chain.text, warnings=chain.warnings))

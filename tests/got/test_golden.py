@@ -208,7 +208,7 @@ def test_decoding(name, case):
         latents = case[f"{turn}_final_latents"]
         if f"{turn}_decoded" in case:
             close(pipe.vae.decode(unscale_latents(pipe.vae, latents)).sample, case[f"{turn}_decoded"], 1e-4)
-        close_images(to_pil(pipe._decode(latents))[0], case[f"{turn}_image"])
+        close_images(to_pil(pipe.decode(latents))[0], case[f"{turn}_image"])
 
 
 @having("image_out_0")

@@ -148,7 +148,7 @@ def test_a_turn_starts_from_the_last_image_and_from_the_same_noise(pipe):
         generators=got_kit.generator(5),
     )
     latents = pipe.draw(states, [Chain.parse(" red apple")], [turns[0].image], sampling)
-    same(to_pil(pipe._decode(latents))[0], turns[1].image)
+    same(to_pil(pipe.decode(latents))[0], turns[1].image)
 
 
 def test_turns_without_a_generator_start_from_the_same_noise_too(pipe, monkeypatch):
