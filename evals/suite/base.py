@@ -170,7 +170,7 @@ class Suite(abc.ABC, Generic[Own]):
         """Scores as tables for the terminal."""
         from evals.suite import tables
 
-        return [tables.score_table(scores, self.title, {})]
+        return [tables.score_table(scores, self.title)]
 
     def headline(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """The few numbers of the last stdout line."""
