@@ -140,7 +140,8 @@ class EditingSuite(Suite[EditOptions]):
         described = self._edits(options).describe()
         # What was run may be a part of the set (--limit).
         data = {**described, "of": described["cases"], "cases": len(cases), "ids_sha256": ids_sha256(cases)}
-        about = {"suite": self.name, "version": self.version, "title": self.title, "protocol": self.protocol}
+        title = f"{self.title}'s protocol, own data" if "own" in described else self.title
+        about = {"suite": self.name, "version": self.version, "title": title, "protocol": self.protocol}
         summed = editing_scores.summarize(cases, scored, failures, options, context, self.pools)
         return {**about, "data": data, **summed}
 

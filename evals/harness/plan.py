@@ -273,6 +273,7 @@ class Plan:
             dtype=settings.dtype,
             scheduler=settings.scheduler,
             reference_compat=settings.reference_compat,
+            own_size=settings.own_size,
             offload=settings.offload,
             compiled=settings.compile,
             folder=self.folder,

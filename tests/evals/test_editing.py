@@ -89,21 +89,34 @@ def data(tmp_path):
 
 
 class Tiny(EditingSuite):
-    name, title, version, protocol, options = "imagenhub", "Tiny ImagenHub", 1, "magicbrush", PublishedOptions
+    name, title, version, protocol, options = "imagenhub", "Tiny ImagenHub", 1, "emu-edit", PublishedOptions
 
     def load(self, options):
         return load_imagenhub(options.data, rows=COUNT)
 
 
+class Own(Tiny):
+    def load(self, options):
+        return load_imagenhub(options.data, rows=COUNT + 1)
+
+
 SUITE = Tiny()
 
 
-def scores_of(data, output, *words, clip=None):
+def scores_of(data, output, *words, clip=None, suite=SUITE):
     words = ["--data", str(data), *TOOLS, "--output", str(output), *words]
-    plan = cli.make_plan(SUITE, words)
+    plan = cli.make_plan(suite, words)
     plan.tools = Tools(detector=pytest.fail, embedder=lambda: clip or MeanColors())
     plan.machine = {"device": "cpu"}
     return run(plan)
+
+
+def test_own_data_are_scored_and_labelled_as_such(data, tmp_path):
+    scores = scores_of(data, tmp_path / "run", "--model", "identity", suite=Own())
+    assert scores["title"] == "Tiny ImagenHub's protocol, own data"
+    assert scores["data"]["name"].startswith("own data (filtered-00000-of-00001.parquet), in the form of ImagenHub")
+    assert SUITE.headline(scores)["data"] == scores["data"]["name"]
+    assert scores["overall"]["metrics"]["source/l1"]["value"] == 0
 
 
 def test_an_untouched_source_is_the_floor_that_every_table_shows(data, tmp_path):
