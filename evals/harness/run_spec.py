@@ -26,6 +26,7 @@ SUITES = {
     "reason_edit": "evals.reason_edit:ReasonEdit",
     "multi_turn": "evals.multi_turn:MultiTurn",
     "interactive": "evals.interactive:Interactive",
+    "wise": "evals.wise:Wise",
 }
 """The suites of this package; others are announced by entry points of the group `GROUP`."""
 GROUP = "got_evals.suites"
