@@ -66,8 +66,6 @@ class Wise(JudgedSuite):
     name = "wise"
     title = "WISE"
     options = Options
-    right = "score"
-    metrics = (Metric(name="overall", of=("score",)),)
     sending = Sending(max_tokens=500)
     origin: ClassVar = Origin(
         name="WISE",
@@ -112,9 +110,16 @@ class Wise(JudgedSuite):
         found = scores["image"]
         return {"score": found["score"] if "score" in found else wiscore([found[name] for name in GRADES])}
 
+    def measures(self, options: Options) -> tuple[Metric, ...]:
+        """One, whose values are right or wrong in the verified edition."""
+        return (Metric(name="overall", of=("score",), share=options.edition == "verified"),)
+
     def reported(self, edition: str) -> list[Reported]:
         """Of the same edition."""
-        return reported("WISE", "Verified" if edition.startswith("wise-verified") else "legacy")
+        verified = edition.startswith("wise-verified")
+        shares = (0.4, 0.12, 0.12, 0.12, 0.12, 0.12) if verified else (0.4, 0.167, 0.133, 0.1, 0.1, 0.1)
+        weights = dict(zip(TASKS.values(), shares, strict=True))
+        return reported("WISE", "Verified" if verified else "legacy", weights=weights)
 
 
 def wiscore(grades: list[float]) -> float:

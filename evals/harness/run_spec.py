@@ -27,6 +27,9 @@ SUITES = {
     "multi_turn": "evals.multi_turn:MultiTurn",
     "interactive": "evals.interactive:Interactive",
     "wise": "evals.wise:Wise",
+    "genevalpp": "evals.genevalpp:GenEvalPlusPlus",
+    "imgedit": "evals.imgedit:ImgEdit",
+    "gedit": "evals.gedit:GEdit",
 }
 """The suites of this package; others are announced by entry points of the group `GROUP`."""
 GROUP = "got_evals.suites"

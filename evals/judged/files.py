@@ -44,6 +44,18 @@ def find(root: Path, names: Sequence[str], origin: Origin) -> Path:
     raise UserError(f"--data {root}: {' or '.join(names)} is missing; {origin.name} is at {origin.page}")
 
 
+def folder(root: Path, names: Sequence[str], origin: Origin) -> Path:
+    """The first of some folders that is there.
+
+    Raises:
+        UserError: None is.
+    """
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise UserError(f"--data {root}: a folder {' or '.join(names)} is missing; {origin.name} is at {origin.page}")
+
+
 def load_json(path: Path) -> Any:
     """A JSON file, or one JSON object a line.
 

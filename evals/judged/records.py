@@ -41,7 +41,7 @@ class Item:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What else decides questions or scores, JSON-able."""
     images: Mapping[str, EncodedImage] = dataclasses.field(default_factory=dict)
-    """By role; ``"source"`` makes it an edit."""
+    """By role; ``"source"`` makes it an edit, of ``"draw_from"`` where a model is given another file than a judge."""
     subtask: str = ""
     group: str = ""
     """What it shares with others that are therefore alike, such as the source image; empty for nothing."""
@@ -58,7 +58,7 @@ class Item:
             "texts": dict(self.texts),
             "facts": dict(self.facts),
         }
-        source = self.images.get("source")
+        source = self.images.get("draw_from", self.images.get("source"))
         edit = source and EditCase(
             id=self.id, instruction=self.prompt, source=source, category=self.task, group=self.group or None
         )
@@ -88,6 +88,10 @@ class Metric:
     scale: tuple[float, float] = (0.0, 1.0)
     """Least and largest value, for bounds."""
     digits: int = 3
+    times: float = 1.0
+    """What tables multiply it with."""
+    share: bool = False
+    """Whether its values are right (1) or wrong (0): then the interval is that of a share."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +105,8 @@ class Reported:
     """As printed."""
     judge: str
     """As far as it is stated."""
+    note: str = ""
+    """What does not fit, such as an overall that does not follow from its parts."""
 
 
 def unique(items: Sequence[Item], what: str) -> tuple[Item, ...]:

@@ -47,8 +47,6 @@ class JudgedSuite(Suite[JudgedOptions]):
     """The headline first."""
     sending: ClassVar[Sending] = Sending()
     """What the official script lays down of requests."""
-    right: ClassVar[str | None] = None
-    """The value that says right (1) or wrong (0); None where scores have degrees."""
 
     # ---------------------------------------------------------------------------------------------- what it must bring
     @abc.abstractmethod
@@ -76,13 +74,25 @@ class JudgedSuite(Suite[JudgedOptions]):
         """Where its own wording lies in a clone."""
         return None
 
+    def way(self, options: Any) -> Sending:
+        """What the official script lays down of requests, where that differs by edition."""
+        return self.sending
+
+    def edition(self, options: Any) -> str:
+        """What its numbers are of."""
+        return self._set(options).edition
+
     def ours(self, options: Any) -> str:
         """The folder of our wording, see `evals.judged.wording.PROMPTS`."""
         return self.name
 
-    def expects(self, case: Case) -> frozenset[str]:
+    def measures(self, options: Any) -> tuple[Metric, ...]:
+        """The metrics of an edition, the headline first."""
+        return self.metrics
+
+    def expects(self, case: Case, options: Any) -> frozenset[str]:
         """The values that an image of a case should have."""
-        return frozenset(name for metric in self.metrics for name in metric.of)
+        return frozenset(name for metric in self.measures(options) for name in metric.of)
 
     def reported(self, edition: str) -> list[Reported]:
         """What others report of an edition, best first."""
@@ -128,7 +138,7 @@ class JudgedSuite(Suite[JudgedOptions]):
         return judges.resolve(options, world, lambda: self._digest(options))
 
     def _digest(self, options: JudgedOptions) -> str:
-        return prompt_hash([self._wording(options).digest], self.sending)
+        return prompt_hash([self._wording(options).digest], self.way(options))
 
     def protocol(self, options: JudgedOptions) -> str:
         """Edition and wording, with a hash: what a judge's name begins with."""
@@ -140,7 +150,7 @@ class JudgedSuite(Suite[JudgedOptions]):
 
     def prepare(self, tools: Tools, options: JudgedOptions) -> Interviewer:
         """Who is asked."""
-        return judges.make_interviewer(options, tools, self.protocol(options), self.sending)
+        return judges.make_interviewer(options, tools, self.protocol(options), self.way(options))
 
     def observe(self, batch: Sequence[Drawn], tools: Interviewer, options: JudgedOptions) -> list[dict[str, Any]]:
         """The judge's answers about each image, and about the floor of some cases."""
@@ -184,12 +194,10 @@ class JudgedSuite(Suite[JudgedOptions]):
         names = dict.fromkeys(name for values in found for name in values)
         values = {name: statistics.fmean(one[name] for one in found if name in one) for name in names}
         causes = {f"{call}: {cause}" for one in observation["answers"] for call, cause in one["failures"].items()}
-        right = values.get(self.right) if self.right else None
-        return Score(
-            correct=None if right is None else right > 0.5,
-            reason="\n".join(sorted(causes)),
-            values=values,
-        )
+        first = self.measures(options)[0]
+        right = values.get(first.of[0]) if first.share else None
+        correct = None if right is None else right > 0.5
+        return Score(correct=correct, reason="\n".join(sorted(causes)), values=values)
 
     def summarize(
         self,
@@ -200,13 +208,14 @@ class JudgedSuite(Suite[JudgedOptions]):
         context: Context,
     ) -> dict[str, Any]:
         """``scores.json``: what any suite has, and metrics by task with bounds, floor and the judge's account."""
-        rows = summaries.rows_of(cases, scored, context.images_per_prompt, self.expects)
-        headline = self.metrics[0]
+        metrics = self.measures(options)
+        expects = functools.partial(self.expects, options=options)
+        rows = summaries.rows_of(cases, scored, context.images_per_prompt, expects)
         repeats, floor = [], []
         for one in scored:
             case = one.sample.case
             each = [self.combine(case, answers["scores"], options) for answers in one.observation["answers"]]
-            repeats.append([value for values in each if (value := values.get(headline.of[0])) is not None])
+            repeats.append([value for values in each if (value := values.get(metrics[0].of[0])) is not None])
             for answers in one.observation["floor"]:
                 lowest = self.combine(case, answers["scores"], options)
                 floor.append(
@@ -215,13 +224,13 @@ class JudgedSuite(Suite[JudgedOptions]):
                     )
                 )
         about = {
-            "edition": self._set(options).edition,
+            "edition": self.edition(options),
             "wording": self._wording(options).kind,
             "licence": self.origin.licence,
             "official_judge": self.origin.judge,
             "notes": list(self._set(options).notes),
             "rewritten_from": None if options.rewritten_from is None else str(options.rewritten_from),
-            **summaries.summarize(rows, scored, floor, repeats, self.metrics, options, context),
+            **summaries.summarize(rows, scored, floor, repeats, metrics, options, context),
         }
         return {**super().summarize(cases, scored, failures, options, context), **about}
 
@@ -243,7 +252,7 @@ class JudgedSuite(Suite[JudgedOptions]):
         floor = self._floor(options) if options.floor else frozenset()
         times = images_per_prompt * options.judge_repeats
         asked = [call for case in cases for call in self.ask(case, words, options) * (times + (case.id in floor))]
-        return summaries.costs(asked, self.sending, options.judge_price)
+        return summaries.costs(asked, self.way(options), options.judge_price)
 
 
 def _blank(like: Image.Image) -> Image.Image:

@@ -80,7 +80,11 @@ def estimate(metric: Metric, rows: Sequence[Judged], rng: np.random.Generator) -
         key = (row.task if metric.over == "tasks" else "", row.cluster)
         clusters.setdefault(key, []).extend(row.values[name] for name in metric.of if name in row.values)
     sums, counts = [sum(values) for values in clusters.values()], [len(values) for values in clusters.values()]
-    found = statistics.macro(sums, counts, [group for group, _ in clusters], rng, _RESAMPLES).as_dict()
+    groups = [group for group, _ in clusters]
+    if metric.share:
+        found = statistics.share(sums, counts, groups).as_dict()
+    else:
+        found = statistics.macro(sums, counts, groups, rng, _RESAMPLES).as_dict()
     missing = sum(name in row.expected and name not in row.values for row in rows for name in metric.of)
     bounds = [point(metric, rows, end) for end in metric.scale] if missing else None
     return {**found, "missing": missing, "bounds": bounds}
@@ -143,7 +147,7 @@ def summarize(
     # Inside one task the mean of tasks is the mean of cases: that metric has the column there.
     return {
         "metrics": {
-            "names": {m.name: {"digits": m.digits, "over": m.over} for m in metrics},
+            "names": {m.name: {"digits": m.digits, "over": m.over, "times": m.times} for m in metrics},
             "all": block(rows, metrics),
             "tasks": {task: block(some, metrics) for task, some in tasks.items()},
             "subtasks": {name: block(some, metrics[:1]) for name, some in subtasks.items()},
@@ -195,8 +199,7 @@ def is_unasked(observation: Mapping[str, Any]) -> bool:
 
 def metric_id(scores: Mapping[str, Any], name: str) -> str:
     """What a number is called wherever it stands alone: edition, wording, metric, judge and hash."""
-    protocol, _, rest = str(scores["judge"]["name"]).partition("@")
-    return f"{protocol}/{name}@{rest}"
+    return f"{scores['edition']}-{scores['wording']}/{name}@{str(scores['judge']['name']).partition('@')[2]}"
 
 
 def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,17 +251,26 @@ def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:
     table.add_section()
     table.add_row("all", *_cells(metrics["all"], names), style="bold")
     floor = metrics["floor"]
-    cells = [shared.number(floor[name]["value"], names[name]["digits"]) for name in names]
+    cells = [_number(floor[name]["value"], names[name]) for name in names]
     table.add_row("floor", *cells, "", str(next(iter(floor.values()))["n"]), "", "", style="dim")
     return [table, *([_reported_table(scores, rows)] if rows else [])]
 
 
 def _cells(block: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
-    cells = [shared.number(block[name]["value"], names[name]["digits"]) if name in block else "" for name in names]
+    cells = [_number(block[name]["value"], names[name]) if name in block else "" for name in names]
     first = next(iter(names))
-    one, digits = block[first], names[first]["digits"]
-    bounds = shared.span(one["bounds"][0], one["bounds"][1], digits) if one["bounds"] else ""
-    return [*cells, shared.span(one["low"], one["high"], digits), str(one["n"]), str(one["missing"] or ""), bounds]
+    one, how = block[first], names[first]
+    bounds = _span(one["bounds"], how) if one["bounds"] else ""
+    return [*cells, _span((one["low"], one["high"]), how), str(one["n"]), str(one["missing"] or ""), bounds]
+
+
+def _number(value: float | None, how: Mapping[str, Any]) -> str:
+    return shared.number(None if value is None else value * how["times"], how["digits"])
+
+
+def _span(ends: Sequence[float | None], how: Mapping[str, Any]) -> str:
+    low, high = (None if end is None else end * how["times"] for end in ends)
+    return shared.span(low, high, how["digits"])
 
 
 def _caption(scores: Mapping[str, Any]) -> str:
@@ -289,20 +301,26 @@ def _causes(scores: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 def _reported_table(scores: Mapping[str, Any], rows: Sequence[Reported]) -> Table:
     table = shared.table(
-        "Reported by others, not measured here", ["value", "judge", "edition"], "", first=f"model ({rows[0].metric})"
+        "Reported by others, not measured here",
+        ["value", "judge", "edition", ""],
+        "",
+        first=f"model ({rows[0].metric})",
     )
     for row in rows[:_SHOWN_ROWS]:
-        table.add_row(visible(row.model), row.value, row.judge, row.edition)
+        table.add_row(visible(row.model), row.value, row.judge, row.edition, row.note)
     return table
 
 
-def reported(benchmark: str, edition: str = "", metric: str = "overall") -> list[Reported]:
+def reported(
+    benchmark: str, edition: str = "", metric: str = "overall", weights: Mapping[str, float] | None = None
+) -> list[Reported]:
     """Rows of papers and leaderboards, best first.
 
     Args:
         benchmark: As in ``reported.csv``.
         edition: What its edition begins with.
         metric: As there.
+        weights: Of the parts that the metric is made of: a row that does not follow from its parts has a note.
 
     >>> reported("GenEval++")[0].model
     'BAGEL + R3'
@@ -310,12 +328,43 @@ def reported(benchmark: str, edition: str = "", metric: str = "overall") -> list
     from evals.judged.records import Reported
 
     with files("evals.judged").joinpath("reported.csv").open(encoding="utf-8") as file:
-        found = [
-            Reported(**{name: row[name] for name in ("edition", "model", "metric", "value", "judge")})
-            for row in csv.DictReader(file)
-            if row["benchmark"] == benchmark and row["edition"].startswith(edition) and metric in ("", row["metric"])
+        rows = [
+            row for row in csv.DictReader(file) if row["benchmark"] == benchmark and row["edition"].startswith(edition)
         ]
+    parts: dict[tuple[str, ...], dict[str, str]] = collections.defaultdict(dict)
+    for row in rows:
+        parts[_row_of(row)][row["metric"]] = row["value"]
+    found = [
+        Reported(
+            **{name: row[name] for name in ("edition", "model", "metric", "value", "judge")},
+            note=mismatch(row["value"], parts[_row_of(row)], weights) if weights else "",
+        )
+        for row in rows
+        if row["metric"] == metric
+    ]
     return sorted(found, key=lambda row: -float(row.value))
+
+
+def _row_of(row: Mapping[str, str]) -> tuple[str, ...]:
+    return row["edition"], row["model"], row["judge"], row["source"]
+
+
+def mismatch(value: str, parts: Mapping[str, str], weights: Mapping[str, float]) -> str:
+    """Why a printed overall does not follow from its printed parts; empty where it does, or a part is not printed.
+
+    >>> mismatch("0.57", {"a": "0.60", "b": "0.50"}, {"a": 0.5, "b": 0.5}), mismatch("0.55", {"a": "0.60"}, {"a": 1})
+    ('its parts give 0.550', 'its parts give 0.600')
+    >>> mismatch("0.55", {"a": "0.60", "b": "0.50"}, {"a": 0.5, "b": 0.5}), mismatch("0.55", {}, {"a": 1})
+    ('', '')
+    """
+    if not weights.keys() <= parts.keys():
+        return ""
+    made = sum(weight * float(parts[name]) for name, weight in weights.items()) / sum(weights.values())
+    digits = len(value.partition(".")[2])
+    # Half a unit for each rounding: of the parts, and of the whole. A little more for binary fractions.
+    if abs(made - float(value)) <= 1.001 * 10**-digits:
+        return ""
+    return f"its parts give {made:.{digits + 1}f}"
 
 
 def costs(calls: Sequence[Call], sending: Sending, price: tuple[float, float] | None) -> dict[str, Any]:

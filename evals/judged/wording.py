@@ -48,6 +48,8 @@ class Published:
     """The file -> texts by the names that the suite uses, with its placeholders."""
     known: Collection[str] = ()
     """Digests that have been checked against the benchmark's repository."""
+    files: Collection[str] = ()
+    """... or the sha256 of the whole file."""
 
 
 def choose(asked: str, ours: str, published: Published | None, root: Path | None) -> Wording:
@@ -73,7 +75,8 @@ def choose(asked: str, ours: str, published: Published | None, root: Path | None
     if not path.is_file():
         raise UserError(f"--wording published: {path} is missing; --data must be a clone with its scripts")
     found = Wording(kind="published", texts=published.read(path))
-    if found.digest in published.known or found.digest == digest:
+    known = found.digest in published.known or files.sha256(path) in published.files
+    if known or found.digest == digest:
         return found
     if kind == "auto":
         return our_own(ours)
@@ -175,6 +178,21 @@ def wanted(texts: Mapping[str, str], names: Mapping[str, str], path: Path) -> di
     if missing:
         raise UserError(f"{path}: expected texts {', '.join(missing)} there; is it another version?")
     return {name: texts[theirs] for name, theirs in names.items()}
+
+
+def formatted(texts: Mapping[str, str], places: Collection[str], path: Path) -> dict[str, str]:
+    """Texts for `str.format` as texts for `fill`: doubled braces become single ones, named places stay.
+
+    Raises:
+        UserError: A text has another placeholder.
+
+    >>> formatted({"a": "{{x}} {instruct}"}, ["instruct"], Path("utils.py"))
+    {'a': '{x} {instruct}'}
+    """
+    try:
+        return {name: text.format(**{place: f"{{{place}}}" for place in places}) for name, text in texts.items()}
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f"{path}: expected no placeholders but {', '.join(places)} ({error!r})") from error
 
 
 def json_texts(path: Path) -> dict[str, str]:
