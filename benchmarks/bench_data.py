@@ -51,14 +51,14 @@ def bench_write(measure: BenchmarkFixture, form: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def bench_read_shuffled(measure: BenchmarkFixture, form: str, tmp_path: Path) -> None:
-    """Examples from disk in a random order; of a folder, the pictures' bytes as well."""
+    """Examples from disk in a random order; of a folder, the images' bytes as well."""
     with Writer(tmp_path, form) as writer:
         for number in range(_COUNT):
             writer.add(sample(Recipe(), number))
 
     def work() -> int:
-        pictures = (picture for example in read(tmp_path, shuffle_seed=0) for _, picture in example.pictures())
-        return sum(len(picture if isinstance(picture, bytes) else picture.read_bytes()) for picture in pictures)
+        images = (image for example in read(tmp_path, shuffle_seed=0) for _, image in example.images())
+        return sum(len(image if isinstance(image, bytes) else image.read_bytes()) for image in images)
 
     assert measure.pedantic(work, rounds=3, warmup_rounds=1) > _COUNT
     _note(measure)

@@ -51,7 +51,7 @@ DISTINCT = (
     "a photo of a bear above a pizza",
     "a photo of a green zebra",
 )
-# As GenEval asks: four pictures of a prompt.
+# As GenEval asks: four images of a prompt.
 REPEATED = DISTINCT[:2] * 4
 
 
@@ -88,7 +88,7 @@ def compiled() -> GoTPipeline:
 
 
 def noise(count: int) -> list[torch.Generator]:
-    """One generator per picture, the same for both sides."""
+    """One generator per image, the same for both sides."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in range(count)]
 
 
@@ -100,13 +100,13 @@ def shortcut(pipe: GoTPipeline, prompts: Sequence[str], steps: int) -> tuple[np.
 
 def plain(pipe: GoTPipeline, prompts: Sequence[str], steps: int) -> tuple[np.ndarray, list[str]]:
     """The published algorithm, prompt by prompt."""
-    pictures, chains = [], []
+    images, chains = [], []
     for prompt, generator in zip(prompts, noise(len(prompts)), strict=True):
         with torch.inference_mode():
             chain, states = plain_thoughts(pipe, prompt)
-            pictures.append(plain_picture(pipe, chain, states, steps, generator))
+            images.append(plain_image(pipe, chain, states, steps, generator))
         chains.append(chain)
-    return np.stack(pictures), chains
+    return np.stack(images), chains
 
 
 def plain_thoughts(pipe: GoTPipeline, prompt: str) -> tuple[str, torch.Tensor]:
@@ -128,10 +128,10 @@ def plain_thoughts(pipe: GoTPipeline, prompt: str) -> tuple[str, torch.Tensor]:
     return tokenizer.decode(new[:-1]), states[:, -64:]
 
 
-def plain_picture(
+def plain_image(
     pipe: GoTPipeline, chain: str, states: torch.Tensor, steps: int, generator: torch.Generator
 ) -> np.ndarray:
-    """One picture (height, width, 3) in [0, 1]: masks one by one, four branches at every step."""
+    """One image (height, width, 3) in [0, 1]: masks one by one, four branches at every step."""
     scales, vae, unet = pipe.got_config.text_to_image, pipe.vae, pipe.unet
     side = unet.config.sample_size * pipe.vae_factor
     context, pooled = pipe.projector(states)
@@ -165,9 +165,9 @@ def plain_picture(
     return (decoded[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy()
 
 
-def encode(pipe: GoTPipeline, picture: Image.Image) -> torch.Tensor:
-    """Posterior mean of one picture, (1, channels, h, w)."""
-    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].contiguous().float()
+def encode(pipe: GoTPipeline, image: Image.Image) -> torch.Tensor:
+    """Posterior mean of one image, (1, channels, h, w)."""
+    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].contiguous().float()
     return pipe.vae.encode((pixels / 255 - 0.5) / 0.5).latent_dist.mode()
 
 
@@ -217,9 +217,9 @@ def bench_against_plain(
     times = {side: min(measured[1:] or measured) for side, measured in seconds.items()}  # the first one warmed up
     measure.extra_info["images_per_second"] = {side: len(prompts) / time_s for side, time_s in times.items()}
     expected, chains = made.pop("plain")
-    for side, (pictures, own_chains) in made.items():
+    for side, (images, own_chains) in made.items():
         assert own_chains == chains, side
-        difference = np.abs(pictures - expected)
+        difference = np.abs(images - expected)
         mean, largest = float(difference.mean()), float(difference.max())
         assert mean <= SHORT_TOLERANCE if side == "bfloat16" else largest <= TOLERANCE, side
         measure.extra_info[f"difference, {side}"] = {"mean": mean, "largest": largest}

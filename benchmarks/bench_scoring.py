@@ -48,22 +48,22 @@ def compare(measure: BenchmarkFixture, fast: Callable[[], Any], plain: Callable[
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     """Renders of random scenes."""
     rng = np.random.default_rng(0)
     return [Image.fromarray(iconworld.render(iconworld.sample_scene(rng), 64).image) for _ in range(IMAGES)]
 
 
 @pytest.mark.parametrize("batch", [4, 16, 64])
-def bench_detection(measure: BenchmarkFixture, pictures: list[Image.Image], batch: int) -> None:
+def bench_detection(measure: BenchmarkFixture, images: list[Image.Image], batch: int) -> None:
     """The embedded detector in batches, against one image a call."""
     detector = make_detector("icon", "cpu")
 
     def batched() -> list[Any]:
-        return [found for i in range(0, IMAGES, batch) for found in detector.detect(pictures[i : i + batch])]
+        return [found for i in range(0, IMAGES, batch) for found in detector.detect(images[i : i + batch])]
 
     def one_by_one() -> list[Any]:
-        return [detector.detect([picture])[0] for picture in pictures]
+        return [detector.detect([image])[0] for image in images]
 
     answer, expected = compare(measure, batched, one_by_one)
     if measure.stats:
@@ -71,14 +71,14 @@ def bench_detection(measure: BenchmarkFixture, pictures: list[Image.Image], batc
     assert [[d.name for d in found] for found in answer] == [[d.name for d in found] for found in expected]
 
 
-def bench_color_check(measure: BenchmarkFixture, pictures: list[Image.Image]) -> None:
+def bench_color_check(measure: BenchmarkFixture, images: list[Image.Image]) -> None:
     """Colours of all objects of a batch in one call, against a call for each image's objects of a class."""
     embedder = make_embedder("icon", "cpu")
-    found = make_detector("icon", "cpu").detect(pictures)
+    found = make_detector("icon", "cpu").detect(images)
     groups = []
-    for picture, detections in zip(pictures, found, strict=True):
+    for image, detections in zip(images, found, strict=True):
         for name in dict.fromkeys(d.name for d in detections):
-            groups.append((name, [objects.crop(picture, d) for d in detections if d.name == name]))
+            groups.append((name, [objects.crop(image, d) for d in detections if d.name == name]))
     crops = [crop for _, group in groups for crop in group]
     names = [name for name, group in groups for _ in group]
 

@@ -213,7 +213,7 @@ def plan_of(suite: Suite[Any], cell: Cell, shared: Sequence[str], output: Path) 
 def case_scores(folder: Path) -> dict[str, tuple[str, float, int, str]]:
     """Of a finished run by case: task, share of right images, their number, what cases share that are alike.
 
-    Equal prompts are one case; edits of one source picture are alike.
+    Equal prompts are one case; edits of one source image are alike.
     """
     results, _ = read_lines(RunDirectory(folder).results)
     observations, _ = read_lines(RunDirectory(folder).observations)

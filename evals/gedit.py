@@ -79,6 +79,7 @@ class GEdit(JudgedSuite):
 
     name = "gedit"
     title = "GEdit-Bench"
+    edits = True
     options = Options
     metrics = (
         Metric(name="G_O", of=("O",), over="tasks", scale=(0, 10), digits=2),

@@ -71,6 +71,7 @@ class ImgEdit(JudgedSuite):
 
     name = "imgedit"
     title = "ImgEdit-Bench"
+    edits = True
     options = Options
     metrics = (
         Metric(name="overall", of=("score",), over="tasks", scale=(1, 5), digits=2),

@@ -1,9 +1,9 @@
-"""Obedience: a person changes one thing in a plan; does the picture follow, and does the rest stay?
+"""Obedience: a person changes one thing in a plan; does the image follow, and does the rest stay?
 
-GoT's paper shows interactive generation in pictures; this suite measures it. 1,500 prompts of the icon world, each with
+GoT's paper shows interactive generation in images; this suite measures it. 1,500 prompts of the icon world, each with
 a flawless plan in which one box got another object (`replace`), moved (`move`) or changed its colour (`recolor`), 500
 of each. The model draws the changed plan. A detector looks for the new object in its box (IoU of 0.5 or more for a
-moved one), its colour, and every object that was not touched. Floor: a picture of the unchanged plan. Ceiling: the icon
+moved one), its colour, and every object that was not touched. Floor: an image of the unchanged plan. Ceiling: the icon
 world's render of the changed one.
 
     python -m evals.interactive --model got

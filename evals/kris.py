@@ -78,6 +78,7 @@ class Kris(JudgedSuite):
 
     name = "kris"
     title = "KRIS-Bench"
+    edits = True
     options = Options
     metrics = (
         Metric(name="overall", of=("case",), scale=(0, 100), digits=2),
@@ -116,7 +117,8 @@ class Kris(JudgedSuite):
         """Three questions, by the category."""
         facts, texts = case.metadata["facts"], case.metadata["texts"]
         category, result = case.metadata["subtask"], (Shown(role="result", label="Image to evaluate:"),)
-        shown, consist, instruct, grades = _pair(), "consist", "instruction", ("IF",)
+        shown, consist, instruct = _pair(), "consist", "instruction"
+        grades: tuple[str, ...] = ("IF",)
         seen = shown
         if category in KNOWLEDGE:
             instruct, grades = "dual", ("IF", "KP")

@@ -1,10 +1,10 @@
-"""Multi-turn editing: one instruction of two steps, of which each is drawn upon the picture of the one before.
+"""Multi-turn editing: one instruction of two steps, of which each is drawn upon the image of the one before.
 
-GoT's paper shows such edits in pictures and gives no numbers; this suite measures them. 200 sources of the icon world,
+GoT's paper shows such edits in images and gives no numbers; this suite measures them. 200 sources of the icon world,
 each with two edits in one instruction ("remove the dog , then change the background to pink"): removals, replacements,
-other colours, other grounds. The model may draw up to four pictures and decides by itself when it is done. A detector
+other colours, other backgrounds. The model may draw up to four images and decides by itself when it is done. A detector
 looks at the last one: is all that goes gone, all that comes in its place and colour, and is the rest untouched? A
-model that draws once has one picture to do both in. No verdict tells plan from drawing: a picture has several plans.
+model that draws once has one image to do both in. No verdict tells plan from drawing: an image has several plans.
 
     python -m evals.multi_turn --model got
     python -m evals.multi_turn --model oracle

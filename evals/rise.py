@@ -65,6 +65,7 @@ class Rise(JudgedSuite):
 
     name = "rise"
     title = "RISEBench"
+    edits = True
     options = Options
     metrics = (
         Metric(name="accuracy", of=("accuracy",), share=True, times=100, digits=1),

@@ -66,7 +66,6 @@ class Wise(JudgedSuite):
     name = "wise"
     title = "WISE"
     options = Options
-    sending = Sending(max_tokens=500)
     origin: ClassVar = Origin(
         name="WISE",
         page="https://github.com/PKU-YuanGroup/WISE",
@@ -74,6 +73,12 @@ class Wise(JudgedSuite):
         licence="no licence file: all rights reserved",
         judge="Qwen3.5-35B-A3B (verified), gpt-4o-2024-05-13 (legacy)",
     )
+
+    def way(self, options: Options) -> Sending:
+        """Of the verified edition without thinking."""
+        if options.edition == "legacy":
+            return Sending(max_tokens=2000)
+        return Sending(max_tokens=500, extra={"chat_template_kwargs": {"enable_thinking": False}})
 
     def load(self, root: Path, options: Options) -> JudgedSet:
         """Three files of an edition."""

@@ -1,1 +1,1 @@
-"""GoT: an image model that writes its plan first. A chain of thought with boxes, then a picture guided by it."""
+"""GoT: an image model that writes its plan first. A chain of thought with boxes, then an image guided by it."""

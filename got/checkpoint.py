@@ -92,7 +92,7 @@ def place(pipeline: DiffusionPipeline, device: str, offload: str | None = None, 
         device: Where the networks go. If it only emulates the denoising network's precision, the log says so.
         offload: ``"model"`` keeps networks in main memory and moves each to the device when it is its turn;
             ``"sequential"`` does so layer by layer, slower and in the least memory.
-        compiled: Let torch compile the denoising network, at its first call for each size of batch and picture. It is
+        compiled: Let torch compile the denoising network, at its first call for each size of batch and image. It is
             faster from then on; numbers move by rounding.
 
     Raises:

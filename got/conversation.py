@@ -1,7 +1,7 @@
-"""A conversation about a picture: draw, look, edit, edit again, undo, redo; kept in a folder without loss.
+"""A conversation about an image: draw, look, edit, edit again, undo, redo; kept in a folder without loss.
 
     talk = Conversation(pipeline)
-    talk.say("a photo of a red apple and a blue dog")     # no picture yet: draws one
+    talk.say("a photo of a red apple and a blue dog")     # no image yet: draws one
     talk.say("make the dog green")                        # edits it
     talk.revise(talk.chain.move(0, (0, 0, 400, 400)))     # the same again, drawn from a changed plan
     talk.undo()
@@ -22,7 +22,7 @@ import torch
 
 from got.plan.chain import Chain
 from got.util.files import json_object, numbered_lines, read_object, replacing, write_json, write_lines
-from got.util.images import PictureError, as_rgb, open_picture
+from got.util.images import ImageError, as_rgb, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,16 +42,16 @@ class ConversationError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Entry:
-    """One picture of a conversation and how it came about."""
+    """One image of a conversation and how it came about."""
 
     number: int
     """Its place among the entries, from 0."""
     kind: str
     """``"opened"``, ``"drawn"`` or ``"edited"``."""
     source: int | None
-    """Number of the entry whose picture was edited."""
+    """Number of the entry whose image was edited."""
     instruction: str
-    """What was asked for; empty for an opened picture."""
+    """What was asked for; empty for an opened image."""
     chain: str
     """The chain it was drawn from."""
     seed: int | None
@@ -63,11 +63,11 @@ class Entry:
     names: tuple[str, ...] = ()
     """What the regions of a given plan are called: of a name like "a cup with ice" the text alone gives the end."""
     image: Image.Image
-    """The picture, RGB."""
+    """The image, RGB."""
 
 
 class Conversation:
-    """A line of pictures, each made from the one before, with undo and redo.
+    """A line of images, each made from the one before, with undo and redo.
 
     Args:
         pipeline: What draws; without one a conversation can be looked at, but not continued.
@@ -99,27 +99,27 @@ class Conversation:
 
     @property
     def image(self) -> Image.Image | None:
-        """The picture that is looked at."""
+        """The image that is looked at."""
         return None if self.entry is None else self.entry.image
 
     @property
     def chain(self) -> Chain | None:
-        """The plan of the picture that is looked at."""
+        """The plan of the image that is looked at."""
         return None if self.entry is None else _named(self.entry.chain, self.entry.names)
 
     def open(self, image: Image.Image) -> Entry:
-        """Go on with a picture from elsewhere.
+        """Go on with an image from elsewhere.
 
         Raises:
-            got.util.images.PictureError: If it cannot be used.
+            got.util.images.ImageError: If it cannot be used.
         """
-        picture = as_rgb(image)
-        return self._add("opened", None, "", "", None, {}, (), picture.copy() if picture is image else picture)
+        rgb = as_rgb(image)
+        return self._add("opened", None, "", "", None, {}, (), rgb.copy() if rgb is image else rgb)
 
     def say(
         self, instruction: str, *, chain: str | Chain | None = None, seed: int | None = None, **options: Any
     ) -> Entry:
-        """Edit the picture, or draw one if there is none.
+        """Edit the image, or draw one if there is none.
 
         Args:
             instruction: An editing instruction, or a caption.
@@ -137,7 +137,7 @@ class Conversation:
         return self._request(instruction, self._current, chain, seed, options)
 
     def draw(self, prompt: str, *, chain: str | Chain | None = None, seed: int | None = None, **options: Any) -> Entry:
-        """Draw a new picture from a caption, whatever is there; otherwise as `say`."""
+        """Draw a new image from a caption, whatever is there; otherwise as `say`."""
         return self._request(prompt, None, chain, seed, options)
 
     def revise(self, chain: str | Chain, *, seed: int | None = None, **options: Any) -> Entry:
@@ -151,17 +151,17 @@ class Conversation:
         """
         last = self.entry
         if last is None or last.kind == "opened":
-            raise ConversationError("Expected a picture that was drawn, whose plan can be changed, but there is none")
+            raise ConversationError("Expected an image that was drawn, whose plan can be changed, but there is none")
         plan = chain if isinstance(chain, Chain) else Chain.parse(chain)  # read again, a long name loses its head
         before = (_named(last.chain, last.names), Chain.parse(last.chain))
         renamed = all([r.text for r in plan.regions] != [r.text for r in one.regions] for one in before)
         asked = plan.caption() if renamed and last.kind == "drawn" and plan.regions else last.instruction
-        once = {"max_turns": 1} if "max_turns" in last.options else {}  # a plan is one picture's
+        once = {"max_turns": 1} if "max_turns" in last.options else {}  # a plan is one image's
         noise = last.seed if seed is None else seed
         return self._request(asked, last.source, chain, noise, last.options | once | options)
 
     def undo(self) -> Entry | None:
-        """Go back to the picture before this one; a request that made several is taken back picture by picture.
+        """Go back to the image before this one; a request that made several is taken back image by image.
 
         Raises:
             ConversationError: If there is nothing before.
@@ -185,7 +185,7 @@ class Conversation:
         return self.entry
 
     def save(self, folder: str | Path) -> Path:
-        """Write pictures (PNG), entries (a JSON object a line) and the state; what is there already is not drawn anew.
+        """Write images (PNG), entries (a JSON object a line) and the state; what is there already is not drawn anew.
 
         Every file is complete or absent, whenever the program is stopped.
 
@@ -200,7 +200,7 @@ class Conversation:
         if not (folder / STATE_FILE).exists():
             write_json(folder / STATE_FILE, self._state(entries=0), durable=True)
         for entry in self._entries:
-            target = folder / _picture_name(entry.number)
+            target = folder / _image_name(entry.number)
             # Another one may be there, of a save that was interrupted.
             if entry.number >= self._saved.get(folder.resolve(), 0) or not target.exists():
                 with replacing(target) as unfinished:
@@ -336,14 +336,14 @@ def _named(text: str, names: Sequence[str]) -> Chain:
     return dataclasses.replace(chain, regions=regions, spans=spans)
 
 
-def _picture_name(number: int) -> str:
+def _image_name(number: int) -> str:
     return f"{number:04d}.png"
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:
     record = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
     lists = {"warnings": list(entry.warnings), "names": list(entry.names)}
-    return record | lists | {"image": _picture_name(entry.number)}
+    return record | lists | {"image": _image_name(entry.number)}
 
 
 def _read_entries(folder: Path) -> list[Entry]:
@@ -351,13 +351,13 @@ def _read_entries(folder: Path) -> list[Entry]:
     for number, (line, text) in enumerate(numbered_lines(path, ConversationError)):
         try:
             record = json_object(text, f"{path}, line {line}", ConversationError)
-            image = open_picture(folder / Path(record["image"]).name)
+            image = open_image(folder / Path(record["image"]).name)
             lists = {name: tuple(record.get(name, ())) for name in ("warnings", "names")}  # older ones have no names
             entry = Entry(**{**record, **lists, "image": image})
             in_order = entry.number == number and entry.kind in _KINDS
             if not in_order or (entry.source is not None and not 0 <= entry.source < number):
                 raise ConversationError(f"{path}, line {line} does not belong here")
-        except PictureError as error:
+        except ImageError as error:
             raise ConversationError(f"{path}, line {line}: {error}") from error
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, ConversationError):

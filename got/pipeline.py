@@ -23,7 +23,7 @@ from got.model.ssgm import (
     Conditions,
     Denoiser,
     Switches,
-    picture_conditions,
+    image_conditions,
     semantic_conditions,
     time_ids,
     vae_batch_size,
@@ -43,7 +43,7 @@ class GoTPipeline(DiffusionPipeline):
     """Writes a chain of thought for each prompt, then draws it.
 
     Args:
-        vae: Pictures to latents and back.
+        vae: Images to latents and back.
         unet: SDXL's conditioning, three times the latent channels as input: noisy, reference, spatial.
         scheduler: Any diffusers scheduler.
         mllm: The reasoner's language model.
@@ -195,7 +195,7 @@ class GoTPipeline(DiffusionPipeline):
         callback_on_step_end: Callable[[GoTPipeline, int, int, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
         | None = None,
     ) -> GoTOutput:
-        """Draw one picture per prompt, or several where a prompt takes several steps.
+        """Draw one image per prompt, or several where a prompt takes several steps.
 
         Args:
             prompt: A caption, or an editing instruction where there is an image; a list is one batch.
@@ -213,11 +213,11 @@ class GoTPipeline(DiffusionPipeline):
             semantic: False takes the image tokens away: their null form in every branch.
             spatial: False takes the layout away.
             reference: False takes the reference latent away (the source image's, or black).
-            generator: One per prompt makes each picture independent of its batch; noise is drawn on the generator's
+            generator: One per prompt makes each image independent of its batch; noise is drawn on the generator's
                 device.
             output_type: ``"pil"``, ``"np"``, ``"pt"`` or ``"latent"`` (normalised latents).
             max_new_tokens: Longest chain.
-            max_turns: Most pictures per prompt, one unless told otherwise. With more, each picture is the reference of
+            max_turns: Most images per prompt, one unless told otherwise. With more, each image is the reference of
                 the next, and the reasoner sees it if it asks to; it decides by itself when a prompt is done. Every turn
                 starts from the same noise (where several prompts share a generator: as long as all of them go on).
             callback_on_step_end: Called after each step with (pipeline, step, timestep, {"latents": ...}); latents in
@@ -246,7 +246,7 @@ class GoTPipeline(DiffusionPipeline):
             ),
             switches=Switches(semantic=semantic, spatial=spatial and self.config.layout, reference=reference),
             generators=per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True),
-            # The model was trained on squares. A picture of no given size is one, stretched to the source's aspect.
+            # The model was trained on squares. An image of no given size is one, stretched to the source's aspect.
             stretch=width is None and height is None,
             output_type=output_type,
             max_turns=max_turns,
@@ -274,7 +274,7 @@ class GoTPipeline(DiffusionPipeline):
         chains: list[str | Chain | None] | None,
         sampling: Sampling,
     ) -> list[list[Turn]]:
-        """Draw, and as long as the reasoner has more to say, show it the picture and draw its next chain upon that."""
+        """Draw, and as long as the reasoner has more to say, show it the image and draw its next chain upon that."""
         thoughts = self._think(prompts, chains, images, sampling.max_new_tokens)
         turns: list[list[Turn]] = [[] for _ in prompts]
         rows, references, noise = list(range(len(prompts))), images, sampling.noise_states()
@@ -291,16 +291,16 @@ class GoTPipeline(DiffusionPipeline):
                 turns[row].append(Turn(image=image, chain=chain.text, warnings=(*warnings, *chain.warnings)))
             if done or decoded is None:
                 return turns
-            pictures = to_pil(decoded)
+            shown = to_pil(decoded)
             thoughts, going, ends = self.reasoner.continue_after_image(
-                thoughts.transcripts, pictures, sampling.max_new_tokens
+                thoughts.transcripts, shown, sampling.max_new_tokens
             )
             for row, why in zip(rows, ends, strict=True):
                 last = turns[row][-1]
                 turns[row][-1] = dataclasses.replace(last, warnings=(*last.warnings, *why))
             if not going:
                 return turns
-            rows, references = [rows[i] for i in going], [pictures[i] for i in going]
+            rows, references = [rows[i] for i in going], [shown[i] for i in going]
 
     def _check_texts(self, prompts: Sequence[str], chains: Sequence[str | Chain | None] | None) -> None:
         if not prompts:
@@ -313,7 +313,7 @@ class GoTPipeline(DiffusionPipeline):
             check_length(self.tokenizer, prompt, chain, limit)
 
     def size_px(self, width: int | None = None, height: int | None = None) -> tuple[int, int]:
-        """Width and height of a picture; what is not given is the UNet's usual size.
+        """Width and height of an image; what is not given is the UNet's usual size.
 
         Raises:
             ValueError: If a side is not a multiple of the VAE's factor.
@@ -378,15 +378,15 @@ class GoTPipeline(DiffusionPipeline):
         """From the image-token states (batch, 64, hidden_dim) and chains to normalised latents (batch, channels, h, w).
 
         Args:
-            hidden: What the reasoner thinks of each picture.
+            hidden: What the reasoner thinks of each image.
             chains: The layouts.
-            references: The pictures to start from; None stands for black ones.
+            references: The images to start from; None stands for black ones.
             sampling: Everything else.
         """
         _keep_exact(self.vae)
         switches, (width, height) = sampling.switches, sampling.size_px
         context, null_context, pooled = semantic_conditions(self.projector, hidden, switches)
-        spatial, reference = picture_conditions(
+        spatial, reference = image_conditions(
             self.vae, chains, references, sampling.size_px, switches, device=self._execution_device
         )
         conditions = Conditions(
@@ -418,7 +418,7 @@ class GoTPipeline(DiffusionPipeline):
         return latents
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pictures (batch, 3, height, width) in [0, 1]."""
+        """Images (batch, 3, height, width) in [0, 1]."""
         size_px = (latents.shape[-1] * self.vae_factor, latents.shape[-2] * self.vae_factor)
         parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(vae_batch_size(size_px))
         decoded = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])

@@ -1,1 +1,1 @@
-"""Run directories in, tables and pictures out. Loads no model."""
+"""Run directories in, tables and images out. Loads no model."""

@@ -1,4 +1,4 @@
-"""Reports, tables and pictures from run directories.
+"""Reports, tables and images from run directories.
 
 python -m reports runs/a runs/b runs/table3 --output report
 python -m reports table runs/a runs/b --format markdown
@@ -55,7 +55,7 @@ def _with_command(words: list[str]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog=_NAME, description="Reports, tables and pictures from run directories.",
+        prog=_NAME, description="Reports, tables and images from run directories.",
         usage="%(prog)s RUN... --output DIR   or   %(prog)s COMMAND ...",
         epilog="Without a command: report. Each has its own --help. A folder named like a command: ./table. "
         "Exit codes: 0 done; 1 no image has a score, or gate found a regression; 2 a mistake, or gate cannot decide.",
@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     both.add_argument("a", type=Path, metavar="A", help="a finished run, or a file of GenEval's public scorer")
     both.add_argument("b", type=Path, metavar="B", help="the same, of the same cases")
     both.add_argument("--output", type=Path, metavar="DIR", help="write a page with the flipped images side by side")
-    both.add_argument("--pictures", choices=report.PICTURES, default="auto", help="as in report (default: %(default)s)")
+    both.add_argument(
+        "--pictures", choices=report.THUMBNAILS, default="auto", help="as in report (default: %(default)s)"
+    )
     both.set_defaults(run=_compare)
     keep = commands.add_parser("baseline", help="keep a run's outcomes in a small file, for the gate")
     keep.add_argument("run_directory", type=Path, metavar="RUN", help="directory of a finished run")
@@ -98,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     gate.add_argument("--junit", type=Path, metavar="FILE", help="write the answer as JUnit XML, too")
     gate.set_defaults(run=_gate)
-    strip = commands.add_parser("teaser", help="one sample from prompt to verdict, as a picture")
+    strip = commands.add_parser("teaser", help="one sample from prompt to verdict, as an image")
     strip.add_argument("run_directory", type=Path, metavar="RUN", help="directory of a finished run")
     strip.add_argument("case", metavar="CASE", help="case id, e.g. 00042")
     strip.add_argument("--index", type=whole(0), default=0, metavar="N", help="which image of the case (default: 0)")
@@ -113,8 +115,8 @@ def _add_report(commands: Any) -> None:
         description="Writes DIR/report.html, one file that opens from disk without a network: tables with "
         "published rows, figures, and a browser of the failures. Beside it: report.md, report.tex, samples.csv, "
         "tables/ (CSV, LaTeX, Markdown) and figures/ (SVG, PDF, PNG, CSV). Figures are part of the page. So are "
-        f"thumbnails of samples, up to {report.INLINE_BYTES / 1e6:.0f} MB of them; more go into DIR/pictures, since a "
-        "page with thousands of pictures inside opens slowly. Move the folder as a whole then.",
+        f"thumbnails of samples, up to {report.INLINE_BYTES / 1e6:.0f} MB of them; more go into DIR/images, since a "
+        "page with thousands of images inside opens slowly. Move the folder as a whole then.",
     )  # fmt: skip
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN", help="directory of a finished run, or of a finished ablation"
@@ -129,8 +131,8 @@ def _add_report(commands: Any) -> None:
         "--samples", choices=("wrong", "all"), default="wrong", help="which samples to show (default: %(default)s)"
     )
     parser.add_argument(
-        "--pictures", choices=report.PICTURES, default="auto",
-        help="thumbnails: inline in the page, beside it in DIR/pictures, or as their size says (default: %(default)s)",
+        "--pictures", choices=report.THUMBNAILS, default="auto",
+        help="thumbnails: inline in the page, beside it in DIR/images, or as their size says (default: %(default)s)",
     )  # fmt: skip
     parser.set_defaults(run=_report)
 

@@ -1,4 +1,4 @@
-"""Figures of ablations: the ladder of paired differences, and pictures side by side."""
+"""Figures of ablations: the ladder of paired differences, and images side by side."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from reports.frames import Ablation
-    from reports.samples import Picture
+    from reports.samples import SampleRecord
 
 SHOWN_PROMPTS = 6
-"""Rows of a grid of pictures."""
+"""Rows of a grid of images."""
 SHOWN_CELLS = 9
 
 
@@ -70,9 +70,9 @@ def difference_mark(axes: Axes, place: int, change: tuple[float, float, float], 
               markerfacecolor=color if sure else style.PAPER)  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------------------ pictures
-def picture_grid(
-    columns: Mapping[str, Sequence[Picture]], name: str, title: str, keys: Sequence[str] = ()
+# ------------------------------------------------------------------------------------------------------------ images
+def image_grid(
+    columns: Mapping[str, Sequence[SampleRecord]], name: str, title: str, keys: Sequence[str] = ()
 ) -> Drawn | None:
     """The same prompts drawn by each cell, side by side, with a sign for right or wrong.
 
@@ -83,7 +83,7 @@ def picture_grid(
         keys: Which samples (case/index); by default the first images of prompts on which the columns differ, spread
             over the tasks.
     """
-    by_key = [{picture.key: picture for picture in pictures} for pictures in list(columns.values())[:SHOWN_CELLS]]
+    by_key = [{sample.key: sample for sample in samples} for samples in list(columns.values())[:SHOWN_CELLS]]
     chosen = list(keys) or _telling(by_key)
     if len(by_key) < 2 or not chosen:
         return None
@@ -93,11 +93,11 @@ def picture_grid(
     grid = figure.subplots(len(chosen), len(by_key), squeeze=False)
     rows: list[tuple[object, ...]] = []
     for y, key in enumerate(chosen):
-        for x, (label, pictures) in enumerate(zip(columns, by_key, strict=False)):
-            _panel(grid[y, x], pictures.get(key))
+        for x, (label, samples) in enumerate(zip(columns, by_key, strict=False)):
+            _panel(grid[y, x], samples.get(key))
             if y == 0:
                 grid[y, x].set_title(style.words(label, 13, 3), fontsize=7, loc="center", fontweight="normal")
-        known = [pictures[key] for pictures in by_key if key in pictures]
+        known = [samples[key] for samples in by_key if key in samples]
         grid[y, 0].set_ylabel(style.words(known[0].prompt.removeprefix("a photo of "), 16, 4), rotation=0, ha="right",
                               va="center", fontsize=7)  # fmt: skip
         rows.append((key, known[0].prompt, *(p[key].outcome if key in p else "" for p in by_key)))
@@ -112,12 +112,12 @@ def picture_grid(
     )
 
 
-def _telling(by_key: Sequence[Mapping[str, Picture]]) -> list[str]:
+def _telling(by_key: Sequence[Mapping[str, SampleRecord]]) -> list[str]:
     """Samples on which the columns agree least, first images first, the tasks in turn."""
-    shared = set.intersection(*(set(pictures) for pictures in by_key)) if by_key else set()
+    shared = set.intersection(*(set(samples) for samples in by_key)) if by_key else set()
 
     def split(key: str) -> float:
-        right = sum(pictures[key].outcome == "right" for pictures in by_key)
+        right = sum(samples[key].outcome == "right" for samples in by_key)
         return abs(right - len(by_key) / 2)
 
     tasks: dict[str, list[str]] = {}
@@ -127,20 +127,20 @@ def _telling(by_key: Sequence[Mapping[str, Picture]]) -> list[str]:
     return turns[:SHOWN_PROMPTS]
 
 
-def _panel(axes: Axes, picture: Picture | None) -> None:
+def _panel(axes: Axes, sample: SampleRecord | None) -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(True)
         spine.set_color(style.GREY)
-    image: Any = None if picture is None else open_if_any(picture.file)
-    if picture is None or image is None:
+    image: Any = None if sample is None else open_if_any(sample.file)
+    if sample is None or image is None:
         axes.text(0.5, 0.5, "no image", ha="center", va="center", fontsize=6.5, transform=axes.transAxes)
         axes.set_box_aspect(1)
         return
     axes.imshow(np.asarray(image), interpolation="lanczos")
-    if picture.outcome not in JUDGED:
+    if sample.outcome not in JUDGED:
         return
-    right = picture.outcome == "right"
+    right = sample.outcome == "right"
     color = style.GREEN if right else style.RED
     for spine in axes.spines.values():
         spine.set(color=color, linewidth=1.6)

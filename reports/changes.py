@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from reports import ablation_figures, compare, style, tables
 from reports.frames import provenance
 from reports.page import Browser, Fact, Page, Section, record
-from reports.pictures import Album
 from reports.report import Report
 from reports.run_figures import Drawn
-from reports.samples import JUDGED, load_pictures
+from reports.samples import JUDGED, load_samples
+from reports.thumbnails import Album
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reports.frames import Run
-    from reports.samples import Picture
+    from reports.samples import SampleRecord
 
 _SHOWN = 6
 """Flips each way in the figure; the page has them all."""
@@ -35,7 +35,7 @@ def of_two(before: Run, after: Run) -> Report:
     said = [f"{words}." for words in compare.unpaired(a, b).sentences(before.name, after.name)]
     said += [note] if (note := compare.wordings(before, after)) else []
     comparison = tables.comparison_table(rows, before, after, said)
-    first, second = ({picture.key: picture for picture in load_pictures(run)} for run in (before, after))
+    first, second = ({sample.key: sample for sample in load_samples(run)} for run in (before, after))
     flipped = flips(first, second)
     album = Album()
     labels = (f"before: {before.name}", f"after: {after.name}")
@@ -68,12 +68,12 @@ def of_two(before: Run, after: Run) -> Report:
     return Report(
         page=page,
         drawn=tuple(("tasks", figure) for figure in figures if figure is not None),
-        pictures=((before.name, tuple(first.values())), (after.name, tuple(second.values()))),
+        samples=((before.name, tuple(first.values())), (after.name, tuple(second.values()))),
         album=album,
     )
 
 
-def flips(before: dict[str, Picture], after: dict[str, Picture]) -> dict[str, list[str]]:
+def flips(before: dict[str, SampleRecord], after: dict[str, SampleRecord]) -> dict[str, list[str]]:
     """Samples (case/index) whose verdict changed: those that were lost, those that were won, in order.
 
     A sample without a verdict in one of the two is neither.
@@ -87,14 +87,18 @@ def flips(before: dict[str, Picture], after: dict[str, Picture]) -> dict[str, li
 
 
 def _grid(
-    way: str, keys: Sequence[str], labels: Sequence[str], first: dict[str, Picture], second: dict[str, Picture]
+    way: str,
+    keys: Sequence[str],
+    labels: Sequence[str],
+    first: dict[str, SampleRecord],
+    second: dict[str, SampleRecord],
 ) -> Drawn | None:
     """Some of the flips as a figure, spread over all of them."""
     if not keys:
         return None
     chosen = [keys[i * len(keys) // min(_SHOWN, len(keys))] for i in range(min(_SHOWN, len(keys)))]
     columns = dict(zip(labels, (list(first.values()), list(second.values())), strict=True))
-    return ablation_figures.picture_grid(columns, way, f"{len(chosen)} of {len(keys):,} images {way}", chosen)
+    return ablation_figures.image_grid(columns, way, f"{len(chosen)} of {len(keys):,} images {way}", chosen)
 
 
 def _differences(rows: Sequence[compare.Row]) -> Drawn:

@@ -22,14 +22,14 @@ from evals.core.records import UserError, alike, describes
 from evals.core.run_directory import differences
 from evals.metrics import statements, statistics
 from reports.public_scores import UNKNOWN_IMAGES
-from reports.samples import load_pictures
+from reports.samples import load_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from reports.frames import Run
-    from reports.samples import Picture
+    from reports.samples import SampleRecord
 
 PASS, REGRESSION, UNDECIDED = "pass", "regression", "cannot decide"
 EXIT_CODES = {PASS: 0, REGRESSION: 1, UNDECIDED: 2}
@@ -54,7 +54,7 @@ class Outcomes:
     first: dict[str, str] = dataclasses.field(default_factory=dict)
     """Of a case whose prompt an earlier one has, too, that one: both count as one case."""
     groups: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Source picture of each case that is an edit: edits of one are alike."""
+    """Source image of each case that is an edit: edits of one are alike."""
     indexed: bool = True
     """Whether a verdict's place says which image it is of; not in a baseline of format 1."""
 
@@ -94,24 +94,24 @@ def of_run(run: Run) -> Outcomes:
         UserError: It does not say how it was made, or nothing tells right from wrong in it.
     """
     made_by, each = ({}, 0) if run.public_scores is not None else _made_by(run)
-    pictures = load_pictures(run)
+    samples = load_samples(run)
     if not run.tells_right_from_wrong:
         raise UserError(f"{run.path} has no verdicts: nothing measured its edits, or could tell right from wrong")
     tasks: dict[str, str] = {}
     right: dict[str, list[bool | None]] = {}
-    for picture in pictures:
-        tasks.setdefault(picture.case, picture.task)
-        values = right.setdefault(picture.case, [])
-        values += [None] * (max(each, picture.index + 1) - len(values))
-        values[picture.index] = {"right": True, "wrong": False}.get(picture.outcome)
+    for sample in samples:
+        tasks.setdefault(sample.case, sample.task)
+        values = right.setdefault(sample.case, [])
+        values += [None] * (max(each, sample.index + 1) - len(values))
+        values[sample.index] = {"right": True, "wrong": False}.get(sample.outcome)
     return Outcomes(
         name=run.name,
         made_by=made_by,
         tasks=tasks,
         right={case: tuple(right[case]) for case in sorted(right)},
         pooled="tasks" not in run.scores,
-        first=_repeated(pictures) if "tasks" in run.scores else {},
-        groups={picture.case: picture.group for picture in pictures if picture.group is not None},
+        first=_repeated(samples) if "tasks" in run.scores else {},
+        groups={sample.case: sample.group for sample in samples if sample.group is not None},
     )
 
 
@@ -126,9 +126,9 @@ def _made_by(run: Run) -> tuple[dict[str, Any], int]:
     return {"generate": generate, "observe": identity["observe"], "verdict": identity["verdict"]}, each
 
 
-def _repeated(pictures: Sequence[Picture]) -> dict[str, str]:
+def _repeated(samples: Sequence[SampleRecord]) -> dict[str, str]:
     """Cases that ask for the same in the same words as an earlier one -> that one."""
-    names = {picture.case: alike(picture.prompt, picture.metadata) for picture in pictures}
+    names = {sample.case: alike(sample.prompt, sample.metadata) for sample in samples}
     first: dict[str, str] = {}
     return {case: first[name] for case, name in sorted(names.items()) if first.setdefault(name, case) != case}
 
@@ -302,7 +302,7 @@ def wordings(before: Run, after: Run) -> str:
     worlds = [run.scores.get("world") for run in (before, after)]
     if worlds[0] != worlds[1] and UNKNOWN_IMAGES not in worlds:
         raise UserError(f"{before.name} shows {worlds[0]} and {after.name} {worlds[1]}: their scores do not compare")
-    first, second = ({picture.case: picture for picture in load_pictures(run)} for run in (before, after))
+    first, second = ({sample.case: sample for sample in load_samples(run)} for run in (before, after))
     both = sorted(first.keys() & second.keys())
     other = [case for case in both if first[case].prompt != second[case].prompt]
     for case in other:

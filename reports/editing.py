@@ -48,7 +48,7 @@ def editing_table(runs: Sequence[Run]) -> tables.Table:
         columns=tuple(columns),
         rows=tuple(rows),
         notes=(
-            *tables.marks(rows, "Table 2", tables.measured_note("source picture", [])),
+            *tables.marks(rows, "Table 2", tables.measured_note("source image", [])),
             *tables.run_notes(runs),
             *_editing_notes(runs),
         ),
@@ -168,7 +168,7 @@ def measured_table(runs: Sequence[Run]) -> tables.Table:
             tables.Column(key=name.replace(" ", "_"), title=name, best=None) for name in (*_MEASURED, "plans right")
         ),
         rows=tuple(rows),
-        notes=(tables.measured_note("source picture", [run.scores for run in runs]), *notes, *tables.run_notes(runs)),
+        notes=(tables.measured_note("source image", [run.scores for run in runs]), *notes, *tables.run_notes(runs)),
     )
 
 

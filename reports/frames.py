@@ -72,7 +72,7 @@ class Run:
 
     @property
     def tells_right_from_wrong(self) -> bool:
-        """False for edits that no detector measured: their verdicts say no more than that the picture is not black."""
+        """False for edits that no detector measured: their verdicts say no more than that the image is not black."""
         return "categories" not in self.scores or bool(self.scores["overall"].get("measured"))
 
 

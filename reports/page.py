@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import jinja2
 
     from evals.core.records import Detection
-    from reports.pictures import Album
-    from reports.samples import Picture
+    from reports.samples import SampleRecord
     from reports.tables import Table
+    from reports.thumbnails import Album
 
 WORDS = {
     "plan_wrong": "the chain's own boxes, taken as detections, fail the prompt",
@@ -94,7 +94,7 @@ def render(page: Page, sources: dict[str, str] | None) -> str:
 
     Args:
         page: What it shows. All of its words are escaped.
-        sources: File name of each thumbnail -> data URI; None if the thumbnails lie in ``pictures/`` beside the page.
+        sources: File name of each thumbnail -> data URI; None if the thumbnails lie in ``images/`` beside the page.
     """
     from markupsafe import Markup
 
@@ -126,40 +126,38 @@ def _file(name: str) -> str:
 
 
 def record(
-    pictures: Sequence[Picture], album: Album, run: int, outcome: str, labels: Sequence[str] = ()
+    samples: Sequence[SampleRecord], album: Album, run: int, outcome: str, labels: Sequence[str] = ()
 ) -> dict[str, Any]:
     """A sample for the browser: one view, or the same sample in two runs.
 
     Args:
-        pictures: The views.
+        samples: The views.
         album: Takes their thumbnails in.
         run: Number of the run, in :attr:`Browser.runs`.
         outcome: What the browser filters by.
         labels: Titles of the views.
     """
-    last = pictures[-1]
-    views = [
-        _view(picture, album, label) for picture, label in zip(pictures, labels or [""] * len(pictures), strict=True)
-    ]
-    stage = next((picture.stage for picture in reversed(pictures) if picture.stage), "")
+    last = samples[-1]
+    views = [_view(sample, album, label) for sample, label in zip(samples, labels or [""] * len(samples), strict=True)]
+    stage = next((sample.stage for sample in reversed(samples) if sample.stage), "")
     return {"key": last.key, "task": last.task, "prompt": last.prompt, "outcome": outcome, "stage": stage, "run": run,
             "views": views}  # fmt: skip
 
 
-def _view(picture: Picture, album: Album, label: str) -> dict[str, Any]:
+def _view(sample: SampleRecord, album: Album, label: str) -> dict[str, Any]:
     return {
         "label": label,
-        "file": album.add(picture.file),
-        "size": [picture.width or 1, picture.height or 1],
-        "outcome": picture.outcome,
-        "stage": picture.stage or "",
-        "reason": picture.reason,
-        "chain": picture.chain,
-        "planned": [_planned(item) for item in picture.planned],
-        "seen": [_seen(item, picture) for item in picture.seen],
+        "file": album.add(sample.file),
+        "size": [sample.width or 1, sample.height or 1],
+        "outcome": sample.outcome,
+        "stage": sample.stage or "",
+        "reason": sample.reason,
+        "chain": sample.chain,
+        "planned": [_planned(item) for item in sample.planned],
+        "seen": [_seen(item, sample) for item in sample.seen],
         "beside": [
             [name, album.add(file)]
-            for name, file in (("source", picture.source), ("target", picture.target))
+            for name, file in (("source", sample.source), ("target", sample.target))
             if file is not None
         ],
     }
@@ -169,8 +167,8 @@ def _planned(item: PlannedObject) -> list[Any]:
     return [item.name or item.text[-40:], item.color or "", *item.box_1000]
 
 
-def _seen(item: Detection, picture: Picture) -> list[Any]:
+def _seen(item: Detection, sample: SampleRecord) -> list[Any]:
     """Name, colour, box in thousandths of the image's sides, score."""
-    sides = (picture.width, picture.height) * 2
+    sides = (sample.width, sample.height) * 2
     box = (round(1000 * value / max(side, 1)) for value, side in zip(item.box_xyxy_px, sides, strict=True))
     return [item.name, item.color or "", *box, round(item.score, 3)]

@@ -28,8 +28,8 @@ from reports import (
 )
 from reports.frames import provenance
 from reports.page import Browser, Fact, Page, Section, Shown, record, render
-from reports.pictures import Album
-from reports.samples import NOT_JUDGED, load_pictures
+from reports.samples import NOT_JUDGED, load_samples
+from reports.thumbnails import Album
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
     from reports.frames import Ablation, Run
     from reports.run_figures import Drawn
-    from reports.samples import Picture
+    from reports.samples import SampleRecord
     from reports.speed import Benchmarks
     from reports.tables import Table
 
-PICTURES = ("auto", "inline", "beside")
+THUMBNAILS = ("auto", "inline", "beside")
 INLINE_BYTES = 4_000_000
 """Thumbnails up to this size in all are put into the page by `auto`; more would make it slow to open."""
 _CURVES = 9
@@ -56,7 +56,7 @@ class Report:
     page: Page
     drawn: tuple[tuple[str, Drawn], ...]
     """Sections' ids with their figures, not yet saved."""
-    pictures: tuple[tuple[str, tuple[Picture, ...]], ...]
+    samples: tuple[tuple[str, tuple[SampleRecord, ...]], ...]
     """Names of runs with their images, for ``samples.csv``."""
     album: Album
 
@@ -80,7 +80,7 @@ def of_runs(
         benchmarks: Files of measured speed, oldest first.
     """
     names: set[str] = set()
-    images = {run.name: load_pictures(run) for run in runs}
+    images = {run.name: load_samples(run) for run in runs}
     geneval = [run for run in runs if run.scores.get("suite") == "geneval"]
     published = [run for run in runs if run.scores.get("suite") in editing.EDITING_SUITES]
     measured = [
@@ -125,8 +125,8 @@ def of_runs(
         browser=_browser(images, album, every=every),
         origins=tuple((run.name, provenance(run), json.dumps(run.spec, indent=1)) for run in every_run),
     )
-    listed = tuple((name, tuple(pictures)) for name, pictures in images.items())
-    return Report(page=page, drawn=tuple(drawn), pictures=listed, album=album)
+    listed = tuple((name, tuple(samples)) for name, samples in images.items())
+    return Report(page=page, drawn=tuple(drawn), samples=listed, album=album)
 
 
 def _lead(runs: Sequence[Run], ablations: Sequence[Ablation]) -> str:
@@ -156,18 +156,18 @@ def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
     return facts
 
 
-def _figures_of_runs(runs: Sequence[Run], images: dict[str, list[Picture]], names: set[str]) -> list[Drawn]:
+def _figures_of_runs(runs: Sequence[Run], images: dict[str, list[SampleRecord]], names: set[str]) -> list[Drawn]:
     found: list[Drawn | None] = [run_figures.score_by_task(runs)]
     for run in runs:
-        pictures, mark = images[run.name], f": {run.name}" if len(runs) > 1 else ""
-        by_task: dict[str, list[Picture]] = {}
-        for picture in pictures:
-            by_task.setdefault(picture.task, []).append(picture)
+        samples, mark = images[run.name], f": {run.name}" if len(runs) > 1 else ""
+        by_task: dict[str, list[SampleRecord]] = {}
+        for sample in samples:
+            by_task.setdefault(sample.task, []).append(sample)
         found += [
             run_figures.failure_split(by_task, "failures", f"Where wrong images went wrong{mark}"),
             run_figures.layout_fit(by_task, "layout", f"Drawings keep to their plans{mark}"),
-            run_figures.color_confusion(pictures, "colours", f"Colours taken for others{mark}"),
-            run_figures.class_confusion(pictures, "classes", f"Objects not found, or taken for others{mark}"),
+            run_figures.color_confusion(samples, "colours", f"Colours taken for others{mark}"),
+            run_figures.class_confusion(samples, "classes", f"Objects not found, or taken for others{mark}"),
         ]
     return _named(found, runs[0].name if len(runs) == 1 else "", names)
 
@@ -183,8 +183,8 @@ def _named(found: Sequence[Drawn | None], prefix: str, names: set[str]) -> list[
 
 def _ablation(
     ablation: Ablation, names: set[str], *, first: bool
-) -> tuple[Section, list[Drawn], dict[str, list[Picture]]]:
-    images = {cell.run.name: load_pictures(cell.run) for cell in ablation.cells if cell.run is not None}
+) -> tuple[Section, list[Drawn], dict[str, list[SampleRecord]]]:
+    images = {cell.run.name: load_samples(cell.run) for cell in ablation.cells if cell.run is not None}
     short, settings = setting_figures.labels(ablation)
     cells = {short[cell.name]: images[cell.run.name] for cell in ablation.cells if cell.run is not None}
     few = len(cells) <= _CURVES
@@ -196,9 +196,7 @@ def _ablation(
         run_figures.layout_fit(cells, "layout", f"{ablation.name}: drawings keep to their plans{settings}")
         if few
         else None,
-        ablation_figures.picture_grid(
-            cells, "pictures", f"{ablation.name}: the same prompts in each variant{settings}"
-        ),
+        ablation_figures.image_grid(cells, "pictures", f"{ablation.name}: the same prompts in each variant{settings}"),
     ]
     name = escape.file_name(f"ablation {ablation.name}", names)
     made = [tables.ablation_table(ablation, name), *([tables.published_ablation_table()] if first else [])]
@@ -206,24 +204,24 @@ def _ablation(
     return section, _named(figures, ablation.name, names), images
 
 
-def _browser(images: dict[str, list[Picture]], album: Album, *, every: bool) -> Browser:
+def _browser(images: dict[str, list[SampleRecord]], album: Album, *, every: bool) -> Browser:
     shown = [
-        (number, picture)
-        for number, pictures in enumerate(images.values())
-        for picture in pictures
-        if every or picture.outcome != "right"
+        (number, sample)
+        for number, samples in enumerate(images.values())
+        for sample in samples
+        if every or sample.outcome != "right"
     ]
-    unjudged = [picture for _, picture in shown if picture.outcome == NOT_JUDGED]
+    unjudged = [sample for _, sample in shown if sample.outcome == NOT_JUDGED]
     if unjudged:
         shown.sort(key=_least_liked)
-    total = sum(len(pictures) for pictures in images.values())
+    total = sum(len(samples) for samples in images.values())
     lead = "Every sample" if every else _what_is_shown(len(unjudged), len(shown) - len(unjudged), total)
-    if any(picture.judge_score is not None for picture in unjudged):
+    if any(sample.judge_score is not None for sample in unjudged):
         lead += ", those that the judge likes least first"
     return Browser(
         title="Samples" if every or unjudged else "Failures",
         lead=f"{lead}, with planned and detected boxes, the reason, and the stage that failed. Open one for its chain.",
-        records=[record([picture], album, number, picture.outcome) for number, picture in shown],
+        records=[record([sample], album, number, sample.outcome) for number, sample in shown],
         runs=tuple(images),
     )
 
@@ -242,21 +240,21 @@ def _what_is_shown(unjudged: int, faulty: int, total: int) -> str:
     return f"{said} and {faulty:,} that are wrong or missing" if faulty else said
 
 
-def _least_liked(shown: tuple[int, Picture]) -> tuple[int, bool, float]:
+def _least_liked(shown: tuple[int, SampleRecord]) -> tuple[int, bool, float]:
     """Run by run: what was judged as it stands, then the rest by the judge's score, where there is one."""
-    number, picture = shown
-    score = picture.judge_score if picture.outcome == NOT_JUDGED else 0.0
+    number, sample = shown
+    score = sample.judge_score if sample.outcome == NOT_JUDGED else 0.0
     return number, score is None, score or 0.0
 
 
 # --------------------------------------------------------------------------------------------------------------- files
-def write(report: Report, output: Path, pictures: str) -> dict[str, Any]:
+def write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
     """Writes the folder.
 
     Args:
         report: What to write.
         output: The folder; a new one, an empty one, or that of an earlier report, which is replaced.
-        pictures: One of :data:`PICTURES`.
+        thumbnails: One of :data:`THUMBNAILS`.
 
     Raises:
         UserError: The folder holds something else.
@@ -276,8 +274,8 @@ def write(report: Report, output: Path, pictures: str) -> dict[str, Any]:
             write_atomic(output / "tables" / f"{table.name}.{suffix}", form(table))
     write_atomic(output / "report.md", markdown(page))
     write_atomic(output / "report.tex", _latex(every))
-    write_atomic(output / "samples.csv", _samples_csv(report.pictures))
-    inline = pictures == "inline" or (pictures == "auto" and report.album.size <= INLINE_BYTES)
+    write_atomic(output / "samples.csv", _samples_csv(report.samples))
+    inline = thumbnails == "inline" or (thumbnails == "auto" and report.album.size <= INLINE_BYTES)
     if not inline:
         report.album.write(output / "pictures")
     html = render(page, report.album.inline() if inline else None)
@@ -348,12 +346,12 @@ def csv_of(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return file.getvalue()
 
 
-def _samples_csv(images: Sequence[tuple[str, Sequence[Picture]]]) -> str:
+def _samples_csv(images: Sequence[tuple[str, Sequence[SampleRecord]]]) -> str:
     header = ("run", "case", "index", "task", "outcome", "failed_at", "prompt", "reason", "chain")
     rows = [
         (name, p.case, p.index, p.task, p.outcome, p.stage or "", p.prompt, p.reason, p.chain)
-        for name, pictures in images
-        for p in pictures
+        for name, samples in images
+        for p in samples
     ]
     return csv_of(header, rows)
 

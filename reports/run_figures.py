@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from reports.frames import Run
-    from reports.samples import Picture
+    from reports.samples import SampleRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ def _mark(number: int) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------------------------------- faults
-def failure_split(groups: Mapping[str, Sequence[Picture]], name: str, title: str) -> Drawn | None:
+def failure_split(groups: Mapping[str, Sequence[SampleRecord]], name: str, title: str) -> Drawn | None:
     """Bars of wrong and missing images, stacked by the stage that failed.
 
     Args:
@@ -131,11 +131,11 @@ def failure_split(groups: Mapping[str, Sequence[Picture]], name: str, title: str
         name: For the files.
         title: Above the figure.
     """
-    counts = {label: collections.Counter(p.stage for p in pictures if p.stage) for label, pictures in groups.items()}
+    counts = {label: collections.Counter(p.stage for p in samples if p.stage) for label, samples in groups.items()}
     stages = [stage for stage in STAGES if any(count[stage] for count in counts.values())]
     if not stages or set(stages) <= {"no_plan", "untraced"}:
         return None
-    totals = {label: len(pictures) for label, pictures in groups.items()}
+    totals = {label: len(samples) for label, samples in groups.items()}
     figure = style.figure(style.COLUMN_IN, 0.95 + 0.24 * len(groups))
     axes = figure.subplots()
     left = np.zeros(len(groups))
@@ -175,11 +175,11 @@ def _few_ticks(*, integer: bool = False) -> MaxNLocator:
 
 
 # ------------------------------------------------------------------------------------------------------------- layout
-def layout_fit(groups: Mapping[str, Sequence[Picture]], name: str, title: str) -> Drawn | None:
+def layout_fit(groups: Mapping[str, Sequence[SampleRecord]], name: str, title: str) -> Drawn | None:
     """How much detected boxes overlap planned ones: the share of planned boxes that reach each IoU."""
     ious = {}
-    for label, pictures in groups.items():
-        fits = [fit for fit in (picture.fit() for picture in pictures if picture.outcome in JUDGED) if fit]
+    for label, samples in groups.items():
+        fits = [fit for fit in (sample.fit() for sample in samples if sample.outcome in JUDGED) if fit]
         found = np.sort([iou for fit in fits for iou in fit.ious])
         if len(found):
             ious[label] = found
@@ -213,11 +213,11 @@ def layout_fit(groups: Mapping[str, Sequence[Picture]], name: str, title: str) -
 
 
 # --------------------------------------------------------------------------------------------------------- confusions
-def color_confusion(pictures: Sequence[Picture], name: str, title: str) -> Drawn | None:
+def color_confusion(samples: Sequence[SampleRecord], name: str, title: str) -> Drawn | None:
     """Which colour was named for objects whose colour the prompt gives: a row per colour asked for."""
     columns = [*COLORS, "not found"]
     counts = np.zeros((len(COLORS), len(columns)), dtype=int)
-    for asked, named in _asked_colors(pictures):
+    for asked, named in _asked_colors(samples):
         counts[COLORS.index(asked), columns.index(named)] += 1
     if not counts.sum():
         return None
@@ -241,15 +241,15 @@ def color_confusion(pictures: Sequence[Picture], name: str, title: str) -> Drawn
     )
 
 
-def _asked_colors(pictures: Sequence[Picture]) -> Iterator[tuple[str, str]]:
-    for picture in pictures:
-        if picture.outcome not in JUDGED:
+def _asked_colors(samples: Sequence[SampleRecord]) -> Iterator[tuple[str, str]]:
+    for sample in samples:
+        if sample.outcome not in JUDGED:
             continue
-        for item in picture.metadata.get("include", ()):
+        for item in sample.metadata.get("include", ()):
             if item.get("color") not in COLORS:
                 continue
             count = int(item.get("count", 1))
-            named = [seen.color for seen in picture.seen if seen.name == item.get("class") and seen.color][:count]
+            named = [seen.color for seen in sample.seen if seen.name == item.get("class") and seen.color][:count]
             yield from ((item["color"], color) for color in named if color in COLORS)
             yield from [(item["color"], "not found")] * max(0, min(count, 100) - len(named))
 
@@ -274,12 +274,12 @@ _SAME_PLACE_IOU = 0.3
 _SHOWN_PAIRS = 15
 
 
-def class_confusion(pictures: Sequence[Picture], name: str, title: str) -> Drawn | None:
+def class_confusion(samples: Sequence[SampleRecord], name: str, title: str) -> Drawn | None:
     """What stands most often where a planned object should stand, if that object was not found."""
     pairs: collections.Counter[tuple[str, str]] = collections.Counter()
     planned: collections.Counter[str] = collections.Counter()
-    for picture in pictures:
-        for wanted, instead in _mistaken(picture):
+    for sample in samples:
+        for wanted, instead in _mistaken(sample):
             planned[wanted] += 1
             if instead is not None:
                 pairs[wanted, instead] += 1
@@ -314,16 +314,16 @@ def class_confusion(pictures: Sequence[Picture], name: str, title: str) -> Drawn
 _NOTHING = "nothing"
 
 
-def _mistaken(picture: Picture) -> Iterator[tuple[str, str | None]]:
+def _mistaken(sample: SampleRecord) -> Iterator[tuple[str, str | None]]:
     """Each planned object and what stands in its place instead; None where it was found."""
-    if not picture.has_plan or not picture.width:
+    if not sample.has_plan or not sample.width:
         return
-    wanted = as_detections(picture.planned, picture.width, picture.height)
-    overlap = iou_matrix([d.box_xyxy_px for d in wanted], [d.box_xyxy_px for d in picture.seen])
+    wanted = as_detections(sample.planned, sample.width, sample.height)
+    overlap = iou_matrix([d.box_xyxy_px for d in wanted], [d.box_xyxy_px for d in sample.seen])
     for row, item in enumerate(wanted):
-        there = [i for i in range(len(picture.seen)) if overlap[row, i] >= _SAME_PLACE_IOU]
-        if any(picture.seen[i].name == item.name for i in there):
+        there = [i for i in range(len(sample.seen)) if overlap[row, i] >= _SAME_PLACE_IOU]
+        if any(sample.seen[i].name == item.name for i in there):
             yield item.name, None
             continue
         best = max(there, key=lambda i: overlap[row, i], default=None)
-        yield item.name, _NOTHING if best is None else picture.seen[best].name
+        yield item.name, _NOTHING if best is None else sample.seen[best].name

@@ -36,7 +36,7 @@ OUTCOMES = (*JUDGED, "missing", NOT_JUDGED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class SampleRecord:
     """One image of a run with everything that was found out about it."""
 
     case: str
@@ -62,11 +62,11 @@ class Picture:
     """What the benchmark asks for."""
     has_plan: bool
     source: Path | None = None
-    """Copy of the picture that an edit starts from, where the run keeps one."""
+    """Copy of the image that an edit starts from, where the run keeps one."""
     target: Path | None = None
-    """Copy of the picture that it should lead to."""
+    """Copy of the image that it should lead to."""
     group: str | None = None
-    """What it shares with other edits that are alike: their source picture."""
+    """What it shares with other edits that are alike: their source image."""
     judge_score: float | None = None
     """What a judge gave it, in [0, 1]: the mean over repeats; None without a judge."""
 
@@ -83,19 +83,19 @@ class Picture:
         return layout.fit(boxes, self.seen, self.width, self.height)
 
 
-def load_pictures(run: Run) -> list[Picture]:
+def load_samples(run: Run) -> list[SampleRecord]:
     """All images of a run, those that failed last.
 
     Raises:
         UserError: The run's logs are missing, damaged, or not of one run.
     """
     try:
-        return _pictures(run)
+        return _images(run)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{run.path} has a log that no suite writes: {type(error).__name__} {error}") from None
 
 
-def _pictures(run: Run) -> list[Picture]:
+def _images(run: Run) -> list[SampleRecord]:
     if run.public_scores is not None:
         lines = public_scores.checked(load_lines(run.public_scores), run.public_scores)
         return [_public(run, key, line) for key, line in lines]
@@ -104,7 +104,7 @@ def _pictures(run: Run) -> list[Picture]:
         raise UserError(f"{run.path} has {len(results)} results but {len(observations)} observations; score it again")
     chains = {key_of(line): line for line in _lines_if_any(run.path / "chains.jsonl")}
     faults = run.scores.get("faults") or {}
-    pictures = []
+    samples = []
     for result, seen in zip(results, observations, strict=True):
         key = key_of(seen)
         if result["correct"] and not run.tells_right_from_wrong:
@@ -114,22 +114,22 @@ def _pictures(run: Run) -> list[Picture]:
             detections = seen.get("detections", ())
             said = near_misses.explained(str(result["reason"]), str(result["tag"]), detections, options)
             result = {**result, "reason": said}
-        pictures.append(_judged(run.path, key, result, seen, chains.get(key, {}), faults))
+        samples.append(_judged(run.path, key, result, seen, chains.get(key, {}), faults))
     judged = {key_of(line) for line in observations}
     metadata = {seen["case"]: result for result, seen in zip(results, observations, strict=True)}
     failures = {key_of(line): line for line in _lines_if_any(run.path / "failures.jsonl")}
     for key, line in failures.items():
         if key not in judged:
-            pictures.append(_failed(run.path, key, line, chains.get(key, {}), metadata.get(key[0])))
-    return pictures
+            samples.append(_failed(run.path, key, line, chains.get(key, {}), metadata.get(key[0])))
+    return samples
 
 
-def _public(run: Run, key: Key, line: dict[str, Any]) -> Picture:
+def _public(run: Run, key: Key, line: dict[str, Any]) -> SampleRecord:
     """An image of which only the public scorer's verdict is known."""
     seen = {"width": 0, "height": 0}
-    picture = _judged(run.path, key, {**line, "metadata": json.dumps(line["metadata"])}, seen, {}, run.scores["faults"])
-    there = picture.file is not None and picture.file.is_file()
-    return picture if there else dataclasses.replace(picture, file=None)
+    sample = _judged(run.path, key, {**line, "metadata": json.dumps(line["metadata"])}, seen, {}, run.scores["faults"])
+    there = sample.file is not None and sample.file.is_file()
+    return sample if there else dataclasses.replace(sample, file=None)
 
 
 def _lines_if_any(path: Path) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ def _lines_if_any(path: Path) -> list[dict[str, Any]]:
 
 def _judged(
     run: Path, key: Key, result: dict[str, Any], seen: dict[str, Any], chain: dict[str, Any], faults: dict[str, str]
-) -> Picture:
+) -> SampleRecord:
     plan = seen.get("plan")
     outcome = {True: "right", False: "wrong", None: NOT_JUDGED}[result["correct"]]
     judged = [float(value) for value in result.get("judge", ()) if value is not None]
@@ -146,7 +146,7 @@ def _judged(
     fault = faults.get(f"{key[0]}/{key[1]}", "untraced" if plan else "no_plan")
     colors = {(item["name"], *item["box_xyxy_px"]): item.get("color") for item in seen.get("detections", ())}
     details = json.loads(result.get("details", "{}"))  # an editing suite logs none
-    return Picture(
+    return SampleRecord(
         case=key[0],
         index=key[1],
         task=_first(result, ("tag", "category")),
@@ -184,12 +184,12 @@ def _first(record: dict[str, Any], names: tuple[str, str], unknown: str | None =
 
 def _failed(
     run: Path, key: Key, line: dict[str, Any], chain: dict[str, Any], sibling: dict[str, Any] | None
-) -> Picture:
+) -> SampleRecord:
     """A sample without a verdict; its prompt is known from another image of the case, or from the case's own file."""
     file = inside(run, f"images/{key[0]}/samples/{key[1]:04d}.png")
     told = sibling.get("metadata") if sibling else None
     metadata = json.loads(told) if told else _metadata(inside(run, f"images/{key[0]}/metadata.jsonl"))
-    return Picture(
+    return SampleRecord(
         case=key[0],
         index=key[1],
         task=_first(sibling or metadata, ("tag", "category"), "unknown"),

@@ -82,7 +82,7 @@ def over_settings(ablation: Ablation) -> Drawn | None:
 
 
 def against_time(ablation: Ablation) -> Drawn | None:
-    """Score against the time that a picture takes; None where settings are no numbers or a time is not known."""
+    """Score against the time that an image takes; None where settings are no numbers or a time is not known."""
     varied = settings_of(ablation)
     times = [cell.row["seconds_per_image"] for cell in ablation.cells if cell.row.get("seconds_per_image")]
     if len(varied.numbers) != 1 or len(varied.words) > 1 or len(set(times)) < 2 or len(times) < len(ablation.cells):

@@ -106,7 +106,7 @@ def save(drawn: Figure, stem: Path) -> None:
     for suffix, metadata in FORMATS.items():
         if suffix != "png":
             for image in (image for axes in drawn.axes for image in axes.images):
-                image.set_interpolation("none")  # the picture's own pixels: what shows the file makes them larger
+                image.set_interpolation("none")  # the image's own pixels: what shows the file makes them larger
         drawn.savefig(stem.with_name(f"{stem.name}.{suffix}"), metadata=metadata)
         drawn.set_layout_engine("none")  # it is arranged now; once is enough
 

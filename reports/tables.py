@@ -262,7 +262,7 @@ def run_notes(runs: Sequence[Run], *, missing: bool = True) -> list[str]:
         if "score" in overall:
             size = f"n = {overall['score']['n']:,} images of {overall['score']['clusters']:,} prompts, "
         else:
-            size = f"n = {overall['images']:,} images of {overall['groups']:,} source pictures, "
+            size = f"n = {overall['images']:,} images of {overall['groups']:,} source images, "
         facts = [f"{run.images}, {size}{_facts(run)}."]
         reference = run.scores.get("reference")
         if reference:

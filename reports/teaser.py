@@ -9,9 +9,9 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from evals.core.records import UserError
-from got.util.images import PictureError, open_picture
+from got.util.images import ImageError, open_image
 from reports.frames import load_run
-from reports.samples import load_pictures
+from reports.samples import load_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from evals.metrics.layout import PlannedObject
-    from reports.samples import Picture
+    from reports.samples import SampleRecord
 
 _BOX_TOKENS = re.compile(r"<\|box_(?:start|end)\|>")
 _MASK_COLOR = re.compile(r"<\|box_end\|> \((\w+)\)")
@@ -42,14 +42,14 @@ def draw_teaser(run: Path, case: str, index: int) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    picture = _find(run, case, index)
-    if not picture.chain:
+    sample = _find(run, case, index)
+    if not sample.chain:
         raise UserError(f"{run} has no chain for case {case}; choose a run of a model that writes chains")
-    if picture.file is None or not picture.file.is_file():
+    if sample.file is None or not sample.file.is_file():
         raise UserError(f"{run} has no image for case {case} with index {index}")
     try:
-        image = open_picture(picture.file, max_aspect=math.inf)
-    except PictureError as error:
+        image = open_image(sample.file, max_aspect=math.inf)
+    except ImageError as error:
         raise UserError(str(error)) from error
 
     figure = Figure(figsize=(15, 3.85), dpi=110, facecolor="white")
@@ -60,24 +60,24 @@ def draw_teaser(run: Path, case: str, index: int) -> Figure:
         panel.set_axis_off()
         panel.set(xlim=(0, 1), ylim=(1, 0))
         panel.set_title(title, fontsize=13, fontweight="bold", color="#444444", pad=10)
-    prompt = textwrap.fill(f"“{picture.prompt}”", 18)
+    prompt = textwrap.fill(f"“{sample.prompt}”", 18)
     panels[0].text(0.5, 0.5, prompt, fontsize=14, ha="center", va="center")
-    _draw_chain(panels[1], picture.chain, picture.planned)
+    _draw_chain(panels[1], sample.chain, sample.planned)
     panels[2].imshow(image, extent=(0, 1, 1, 0), aspect="auto", interpolation="lanczos")
     panels[3].imshow(image, extent=(0, 1, 1, 0), aspect="auto", interpolation="lanczos")
-    _draw_detections(panels[3], picture, image.size)
-    _draw_verdict(panels[4], picture)
+    _draw_detections(panels[3], sample, image.size)
+    _draw_verdict(panels[4], sample)
     figure.subplots_adjust(left=0.005, right=0.995, top=0.9, bottom=0.14, wspace=0.2)
     _draw_arrows(figure, list(panels))
     return figure
 
 
-def _find(run: Path, case: str, index: int) -> Picture:
-    pictures = load_pictures(load_run(run))
-    for picture in pictures:
-        if (picture.case, picture.index) == (case, index):
-            return picture
-    known = sorted({picture.case for picture in pictures})
+def _find(run: Path, case: str, index: int) -> SampleRecord:
+    samples = load_samples(load_run(run))
+    for sample in samples:
+        if (sample.case, sample.index) == (case, index):
+            return sample
+    known = sorted({sample.case for sample in samples})
     span = f"{known[0]} to {known[-1]}" if known else "none"
     raise UserError(f"{run} has no case {case!r} with index {index}; its cases: {span}")
 
@@ -103,12 +103,12 @@ def _draw_chain(panel: Axes, chain: str, planned: Sequence[PlannedObject]) -> No
     panel.text(0.5, 1.04, textwrap.fill(words, 54), fontsize=7, ha="center", va="top", color="#444444")
 
 
-def _draw_detections(panel: Axes, picture: Picture, size: tuple[int, int]) -> None:
+def _draw_detections(panel: Axes, sample: SampleRecord, size: tuple[int, int]) -> None:
     """The detections that counted, with the colour that the encoder named."""
     from matplotlib.patches import Rectangle
 
     width, height = size
-    for number, found in enumerate(picture.seen):
+    for number, found in enumerate(sample.seen):
         x1, y1, x2, y2 = found.box_xyxy_px
         color = _OUTLINES[number % len(_OUTLINES)]
         corner = (x1 / width, y1 / height)
@@ -121,12 +121,12 @@ def _draw_detections(panel: Axes, picture: Picture, size: tuple[int, int]) -> No
         panel.text(x, y, words, va="bottom", color="white", fontsize=8, bbox=ground)
 
 
-def _draw_verdict(panel: Axes, picture: Picture) -> None:
-    word = "correct" if picture.outcome == "right" else picture.outcome
-    color = {"right": "#2a8a3e", "wrong": "#c0392b"}.get(picture.outcome, "#444444")
+def _draw_verdict(panel: Axes, sample: SampleRecord) -> None:
+    word = "correct" if sample.outcome == "right" else sample.outcome
+    color = {"right": "#2a8a3e", "wrong": "#c0392b"}.get(sample.outcome, "#444444")
     panel.text(0.5, 0.42, word, fontsize=22, fontweight="bold", color=color, ha="center")
-    reason = "\n".join(textwrap.fill(line, 26) for line in picture.reason.splitlines())
-    panel.text(0.5, 0.56, reason or f"task: {picture.task.replace('_', ' ')}", fontsize=10, ha="center", va="top")
+    reason = "\n".join(textwrap.fill(line, 26) for line in sample.reason.splitlines())
+    panel.text(0.5, 0.56, reason or f"task: {sample.task.replace('_', ' ')}", fontsize=10, ha="center", va="top")
 
 
 def _draw_arrows(figure: Figure, panels: list[Axes]) -> None:

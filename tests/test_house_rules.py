@@ -131,7 +131,7 @@ def test_files_that_the_gate_names_exist():
     assert [name for name in listed.stdout.split() if not (ROOT / name).exists()] == []
 
 
-def test_readme_links_and_pictures_exist():
+def test_readme_links_and_images_exist():
     links = [(page, target) for page in PAGES for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text())]
     assert [(page.name, target) for page, target in links if not (page.parent / target).exists()] == []
     assert len(README.splitlines()) <= 180

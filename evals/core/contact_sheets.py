@@ -1,4 +1,4 @@
-"""Pictures of a run: GenEval's grid per prompt, and a contact sheet per task with planned and detected boxes."""
+"""Images of a run: GenEval's grid per prompt, and a contact sheet per task with planned and detected boxes."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _tile(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Ima
         (_PAD_PX + (0 if row else 18), top + row * _LINE_PX, line, color, 12) for row, (line, color) in enumerate(lines)
     ]
     tile = written(_TILE_PX, placed)
-    tile.paste(_picture(run, result, observation), (_PAD_PX, _PAD_PX))
+    tile.paste(_image(run, result, observation), (_PAD_PX, _PAD_PX))
     if result["correct"] is not None:
         mark(ImageDraw.Draw(tile), (_PAD_PX, top), correct=result["correct"])
     return tile
@@ -112,7 +112,7 @@ def wrap(text: str, lines: int, indent: int = 0, characters: int = _CHARS) -> li
     return [line.strip() for line in wrapped]
 
 
-def _picture(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Image.Image:
+def _image(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Image.Image:
     """The image at icon-friendly size with its boxes, on a square of `_SIDE_PX`."""
     from PIL import Image, ImageDraw
 

@@ -50,7 +50,7 @@ class Embedder(Protocol):
 
 
 class ImageEmbedder(Protocol):
-    """What turns pictures into vectors: a CLIP, or a DINO, which reads no text."""
+    """What turns images into vectors: a CLIP, or a DINO, which reads no text."""
 
     name: str
 

@@ -8,10 +8,10 @@ import hashlib
 import json
 import math
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 from got.util.errors import UserError as UserError
+from got.util.errors import note as note
 from got.util.errors import one_line
 
 if TYPE_CHECKING:
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 
 BoxPx = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the image, origin at the top left."""
-
-
-def note(text: str) -> None:
-    """Tells the person at the keyboard, on stderr, something to know that stops nothing."""
-    sys.stderr.write(f"note: {text}\n")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +37,7 @@ class Case:
     metadata: dict[str, Any]
     """The case's own line of the benchmark file, unchanged."""
     edit: EditCase | None = dataclasses.field(default=None, compare=False)
-    """Source picture and what is known of the outcome, where the case is an edit."""
+    """Source image and what is known of the outcome, where the case is an edit."""
 
 
 def describes(metadata: Mapping[str, Any]) -> str:
@@ -146,7 +141,7 @@ class Scored:
 # --------------------------------------------------------------------------------------------------------------- edits
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EncodedImage:
-    """A picture of a data set, as its file holds it. Read when it is asked for, so that a case costs no memory."""
+    """An image of a data set, as its file holds it. Read when it is asked for, so that a case costs no memory."""
 
     name: str
     """Where it lies, for messages: ``"test-00000.parquet row 17 image"``."""
@@ -154,26 +149,26 @@ class EncodedImage:
     """The bytes of the image file."""
 
     def sha256(self) -> str:
-        """Hash of the file: the same picture under two names is one picture."""
+        """Hash of the file: the same image under two names is one image."""
         return hashlib.sha256(self.read()).hexdigest()
 
     def load(self) -> Image.Image:
-        """The picture as a person sees it: RGB, upright.
+        """The image as a person sees it: RGB, upright.
 
         Raises:
-            ValueError: The bytes are no readable picture.
+            ValueError: The bytes are no readable image.
         """
         from got.util.images import as_rgb
 
         return as_rgb(self._decode(), self.name, max_aspect=math.inf)
 
     def load_mask(self) -> NDArray[np.bool_]:
-        """The picture as a mask, bool (height, width): True where it is transparent, or white in black and white.
+        """The image as a mask, bool (height, width): True where it is transparent, or white in black and white.
 
         Levels above 127 count as white, so the ringing of a JPEG file does not. Transparency goes first.
 
         Raises:
-            ValueError: The bytes are no readable picture, or show neither transparency nor black and white.
+            ValueError: The bytes are no readable image, or show neither transparency nor black and white.
         """
         import numpy as np
 
@@ -187,15 +182,15 @@ class EncodedImage:
                 return clear
         levels = np.asarray(as_rgb(image, self.name, max_aspect=math.inf).convert("L"))
         if np.mean((levels > 63) & (levels < 192)) > 0.05:
-            raise ValueError(f"{self.name}: expected a mask with transparency or in black and white but got a picture")
+            raise ValueError(f"{self.name}: expected a mask with transparency or in black and white but got an image")
         white: NDArray[np.bool_] = levels > 127
         return white
 
     def load_levels(self) -> NDArray[np.uint8]:
-        """The picture in grey levels, uint8 (height, width), as SmartEdit's own metrics take a mask.
+        """The image in grey levels, uint8 (height, width), as SmartEdit's own metrics take a mask.
 
         Raises:
-            ValueError: The bytes are no readable picture.
+            ValueError: The bytes are no readable image.
         """
         import numpy as np
 
@@ -207,31 +202,31 @@ class EncodedImage:
 
         try:
             return decode(self.read(), "the file")
-        except Exception as error:  # of the picture, of Parquet, of the file system, of a path that leads out
+        except Exception as error:  # of the image, of Parquet, of the file system, of a path that leads out
             raise ValueError(f"{self.name}: {one_line(error)}") from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EditCase:
-    """One edit of an editing suite: what is to be done to which picture, and what is known of the outcome."""
+    """One edit of an editing suite: what is to be done to which image, and what is known of the outcome."""
 
     id: str
     """Unique in its set, safe as a file name."""
     instruction: str
     source: EncodedImage
     target: EncodedImage | None = None
-    """The picture after the edit, where someone made one."""
+    """The image after the edit, where someone made one."""
     mask: EncodedImage | None = None
     """Where the edit belongs."""
     released: EncodedImage | None = None
     """A published system's own result, where the set comes with one."""
     captions: dict[str, str] = dataclasses.field(default_factory=dict)
-    """``source`` and ``target`` describe the whole picture before and after; ``target_local`` the edited part after;
+    """``source`` and ``target`` describe the whole image before and after; ``target_local`` the edited part after;
     ``object`` the edited object. Only those that the set has."""
     category: str
     """Its kind in the set's own words, e.g. ``"background"`` or ``"1-Left-Right"``."""
     group: str | None = None
-    """Name of the source picture, to cluster by; None where the set gives none (then hash its bytes)."""
+    """Name of the source image, to cluster by; None where the set gives none (then hash its bytes)."""
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What else the set says, JSON-able; in the icon world the truth of the edit."""
 

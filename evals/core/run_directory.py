@@ -18,6 +18,10 @@ Key = tuple[str, int]
 """Case id and index: the name of a sample."""
 
 
+PARTS = "parts"
+"""Folder in a run directory for the parts that ``--shard`` makes, each a run directory without scores."""
+
+
 def key_of(record: dict[str, Any]) -> Key:
     """The sample a log line speaks of."""
     return str(record["case"]), int(record["index"])
@@ -45,9 +49,14 @@ def _short(value: object) -> str:
 
 
 class RunDirectory:
-    """Names and logs of one run. ``images/00042/samples/0001.png`` is GenEval's layout."""
+    """Names and logs of one run. ``images/00042/samples/0001.png`` is GenEval's layout.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The folder.
+        part: Whether it holds a share of a run's samples, whose end is marked by ``part.json`` and not by scores.
+    """
+
+    def __init__(self, path: Path, *, part: bool = False) -> None:
         self.path = path
         self.spec = path / "run.json"
         self.chains = path / "chains.jsonl"
@@ -55,7 +64,7 @@ class RunDirectory:
         self.failures = path / "failures.jsonl"
         self.times = path / "times.jsonl"
         self.results = path / "results.jsonl"
-        self.scores = path / "scores.json"
+        self.scores = path / ("part.json" if part else "scores.json")
         self.sources = path / "sources.jsonl"
         """Of ``--model folder:PATH``, the file that each image is made of, with its hash."""
 
@@ -69,7 +78,7 @@ class RunDirectory:
             raise UserError(f"{self.path} is no folder; choose another --output")
         with clear_disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            strangers = [entry.name for entry in self.path.iterdir() if entry.name != ".lock"]
+            strangers = [entry.name for entry in self.path.iterdir() if entry.name not in (".lock", PARTS)]
             if strangers and not self.spec.exists():
                 raise UserError(f"{self.path} has files but no run.json; choose another --output")
         return FolderLock(self.path)
@@ -116,6 +125,9 @@ class RunDirectory:
                 path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 self.path.rmdir()
+                if self.path.parent.name == PARTS:
+                    self.path.parent.rmdir()
+                    self.path.parent.parent.rmdir()
 
     def load(self, path: Path, keys: set[Key]) -> dict[Key, dict[str, Any]]:
         """A log by sample; the last line of a sample counts. Damaged lines are cut out of the file."""

@@ -116,21 +116,21 @@ class OpenVocabularyDetector:
         for start in range(0, len(images), self.batch):
             chunk = [image.convert("RGB") for image in images[start : start + self.batch]]
             inputs = self._processor(images=chunk, return_tensors="pt").to(self._device)
-            picture = {key: inputs[key] for key in inputs if key in IMAGE_INPUTS}
+            features = {key: inputs[key] for key in inputs if key in IMAGE_INPUTS}
             sizes = [(image.height, image.width) for image in chunk]
-            looks = [self._look(picture, prompt, sizes) for prompt in self._prompts]
+            looks = [self._look(features, prompt, sizes) for prompt in self._prompts]
             found += [best_first([each for look in looks for each in look[i]]) for i in range(len(chunk))]
         return found
 
     def _look(
-        self, picture: dict[str, torch.Tensor], prompt: Prompt, sizes: list[tuple[int, int]]
+        self, image: dict[str, torch.Tensor], prompt: Prompt, sizes: list[tuple[int, int]]
     ) -> list[list[Detection]]:
         import torch
 
         each = len(sizes)
         with torch.inference_mode():
             outputs = self.network(
-                **picture,
+                **image,
                 input_ids=prompt.ids.repeat(each, 1).to(self._device),
                 attention_mask=prompt.mask.repeat(each, 1).to(self._device),
             )

@@ -142,7 +142,7 @@ def _mmdet_scope() -> Iterator[None]:
 
 
 def _test_pipeline(config: Any, image_scale: tuple[int, int] | None) -> Any:
-    """The config's steps from a picture in memory to the network's input; its files and annotations left out."""
+    """The config's steps from an image in memory to the network's input; its files and annotations left out."""
     from mmcv.transforms import Compose
 
     steps: list[dict[str, Any]] = [{"type": "LoadImageFromNDArray"}]

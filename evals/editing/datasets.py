@@ -1,4 +1,4 @@
-"""Published editing data where it lies: hub id, folder or Parquet file. Pictures are read one by one, when asked for.
+"""Published editing data where it lies: hub id, folder or Parquet file. Images are read one by one, when asked for.
 
 Nothing is redistributed and nothing is copied: a set stays in the user's folder or in the hub's own cache. What the
 data says of paths never leads out of its folder.
@@ -140,7 +140,7 @@ def inside(root: Path, name: str) -> Path:
 
 
 def file_image(root: Path, name: str) -> EncodedImage:
-    """A picture in a file of the data's folder."""
+    """An image in a file of the data's folder."""
     return EncodedImage(name=name, read=inside(root, name).read_bytes)
 
 
@@ -156,7 +156,7 @@ def safe_id(text: str) -> str:
 # -------------------------------------------------------------------------------------------------------------- Parquet
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Row:
-    """A row of a Parquet file: its words and numbers at hand, its pictures on demand."""
+    """A row of a Parquet file: its words and numbers at hand, its images on demand."""
 
     values: dict[str, Any]
     table: ParquetTable
@@ -164,7 +164,7 @@ class Row:
     """Row number in its file."""
 
     def image(self, column: str) -> EncodedImage:
-        """A picture of this row."""
+        """An image of this row."""
         return EncodedImage(
             name=f"{self.table.path.name} row {self.number} {column}",
             read=functools.partial(_image_bytes, self.table, self.number, column),
@@ -192,7 +192,7 @@ def rows_of(table: ParquetTable, words: Sequence[str], images: Sequence[str]) ->
 
 
 def _image_bytes(table: ParquetTable, row: int, column: str) -> bytes:
-    """A picture in the hub's form, ``{"bytes": ..., "path": ...}``, or as bytes.
+    """An image in the hub's form, ``{"bytes": ..., "path": ...}``, or as bytes.
 
     Raises:
         ValueError: The cell holds none.
@@ -204,7 +204,7 @@ def _image_bytes(table: ParquetTable, row: int, column: str) -> bytes:
         return inside(table.path.parent, str(cell["path"])).read_bytes()
     if isinstance(cell, bytes) and cell:
         return cell
-    raise ValueError(f"{table.path.name} row {row}: no picture in column {column}")
+    raise ValueError(f"{table.path.name} row {row}: no image in column {column}")
 
 
 def parquet_splits(place: Path) -> dict[str, list[ParquetTable]]:

@@ -57,7 +57,7 @@ def intervention_set(count: int) -> EditSet:
     """Prompts whose plan a person changed: ``extra["given_chain"]`` is to be drawn, and no source is shown.
 
     The plan is a flawless one, the same for every model. Source and target are the icon world's renders of the plan as
-    it was and as it is: what a picture that ignores the change, and one that follows it, would show.
+    it was and as it is: what an image that ignores the change, and one that follows it, would show.
     """
     world = icon_world()
     cases = []
@@ -71,9 +71,9 @@ def intervention_set(count: int) -> EditSet:
 
 @functools.cache
 def multi_turn_set(count: int, most_turns: int) -> EditSet:
-    """Instructions of two steps; ``extra["turns"]`` is how many pictures a model may take for them.
+    """Instructions of two steps; ``extra["turns"]`` is how many images a model may take for them.
 
-    Two categories: steps that change objects only, and those of which one changes the ground.
+    Two categories: steps that change objects only, and those of which one changes the background.
     """
     world = icon_world()
     cases = []
@@ -120,7 +120,7 @@ def _png(scene: Any) -> bytes:
 
 
 def _mask(edit: Any) -> bytes:
-    """White where the edit belongs: boxes of what goes and comes; where the ground changes, all but what is kept."""
+    """White where the edit belongs: boxes of what goes and comes, or all but what is kept if the background changes."""
     from PIL import Image, ImageDraw
 
     side = draw(edit.source).width

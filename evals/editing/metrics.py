@@ -40,22 +40,22 @@ class Instruments:
         self.judge = make_judge(options, tools)
 
 
-def embed(with_: Instruments, edits: Sequence[EditCase], pictures: Sequence[Image.Image]) -> None:
+def embed(instruments: Instruments, edits: Sequence[EditCase], shown: Sequence[Image.Image]) -> None:
     """Embeds everything that a batch needs in one go; what follows finds it in the caches."""
-    for encoder in (*with_.clips.values(), *with_.dinos.values()):
-        encoder.embed_images(pictures)
+    for encoder in (*instruments.clips.values(), *instruments.dinos.values()):
+        encoder.embed_images(shown)
     texts = [edit.captions[key] for edit in edits for key in ("source", "target", "object") if edit.captions.get(key)]
-    for clip in with_.clips.values():
+    for clip in instruments.clips.values():
         clip.embed_texts(texts)
 
 
 class Comparison:
-    """Pixel metrics between the pictures of one edit, each pair once: of two, it does not matter which comes first.
+    """Pixel metrics between the images of one edit, each pair once: of two, it does not matter which comes first.
 
     Args:
-        edit: Whose pictures they are.
+        edit: Whose images they are.
         mask: Where the edit belongs, bool (height, width), if that is known.
-        frame: How two pictures come to one size.
+        frame: How two images come to one size.
     """
 
     def __init__(self, edit: EditCase, mask: Any, frame: images.Frame) -> None:
@@ -66,7 +66,7 @@ class Comparison:
         self._known: dict[tuple[int, ...], tuple[dict[str, Score], dict[str, Score]]] = {}
 
     def __call__(self, a: Image.Image, b: Image.Image) -> tuple[dict[str, Score], dict[str, Score]]:
-        """`images.pixel_scores` of two pictures that stay in memory, and `smartedit.background`, if it is asked for."""
+        """`images.pixel_scores` of two images that stay in memory, and `smartedit.background`, if it is asked for."""
         key = (id(a), id(b))
         if a.size == b.size:
             key = (min(key), max(key))
@@ -93,36 +93,36 @@ def compare(
 
 
 def measure(
-    with_: Instruments,
+    instruments: Instruments,
     compared: Comparison,
     source: Image.Image,
     result: Image.Image,
     target: Image.Image | None,
 ) -> dict[str, Score]:
-    """All metrics of one picture by full name."""
+    """All metrics of one image by full name."""
     edit, mask = compared.edit, compared.mask
     scores = {f"source/{name}": score for name, score in compared(source, result)[0].items()}
     if target is not None:
         scores |= {f"target/{name}": score for name, score in compared(target, result)[0].items()}
-    for label, encoder in [*with_.clips.items(), *with_.dinos.items()]:
-        kind = "dino" if label in with_.dinos else "clip_i"
-        pictures = encoder.embed_images([source, result, *([] if target is None else [target])])
-        scores[images.named(f"{kind}_source", label)] = embeddings.cosines(pictures[1:2], pictures[:1])[0]
+    for label, encoder in [*instruments.clips.items(), *instruments.dinos.items()]:
+        kind = "dino" if label in instruments.dinos else "clip_i"
+        vectors = encoder.embed_images([source, result, *([] if target is None else [target])])
+        scores[images.named(f"{kind}_source", label)] = embeddings.cosines(vectors[1:2], vectors[:1])[0]
         if target is not None:
-            scores[images.named(f"{kind}_target", label)] = embeddings.cosines(pictures[1:2], pictures[2:3])[0]
-    for label, clip in with_.clips.items():
+            scores[images.named(f"{kind}_target", label)] = embeddings.cosines(vectors[1:2], vectors[2:3])[0]
+    for label, clip in instruments.clips.items():
         scores |= _text_scores(label, clip, edit, source, result)
-    if with_.lpips is not None:
+    if instruments.lpips is not None:
         from evals.embedders import lpips
 
-        scores |= lpips.lpips_scores(with_.lpips, *images.pair(source, result, compared.frame), mask)
+        scores |= lpips.lpips_scores(instruments.lpips, *images.pair(source, result, compared.frame), mask)
     if compared.levels is not None:
-        scores |= _as_smartedit(with_, compared, source, result)
+        scores |= _as_smartedit(instruments, compared, source, result)
     return scores
 
 
 def _as_smartedit(
-    with_: Instruments, compared: Comparison, source: Image.Image, result: Image.Image
+    instruments: Instruments, compared: Comparison, source: Image.Image, result: Image.Image
 ) -> dict[str, Score]:
     """What SmartEdit's public script measures, as it does; and its foreground score without the script's quirks.
 
@@ -131,15 +131,15 @@ def _as_smartedit(
     assert compared.levels is not None, "only asked where there is a mask"
     wanted = compared.edit.captions.get("object") or ""
     scores = {f"smartedit/{name}": score for name, score in compared(source, result)[1].items()}
-    if with_.lpips is not None:
+    if instruments.lpips is not None:
         first, second = smartedit.hidden_pair(source, result, compared.levels)
-        (distance,) = with_.lpips.distances([first], [second])
-        scores[f"smartedit/{images.named('lpips', with_.lpips.label)}"] = Score(value=distance)
+        (distance,) = instruments.lpips.distances([first], [second])
+        scores[f"smartedit/{images.named('lpips', instruments.lpips.label)}"] = Score(value=distance)
     parts = {
         "": smartedit.foreground(result, compared.mask),
         "smartedit/": smartedit.foreground(result, compared.levels, as_smartedit=True),
     }
-    for label, clip in with_.clips.items() if wanted else ():
+    for label, clip in instruments.clips.items() if wanted else ():
         for prefix, part in parts.items():
             score = Score(value=None, undefined=images.EMPTY_REGION)
             if part is not None:
@@ -155,9 +155,9 @@ def _text_scores(
     said = {key: edit.captions[key] for key in ("source", "target") if edit.captions.get(key)}
     if "target" not in said:
         return {}
-    pictures, texts = clip.embed_images([source, result]), clip.embed_texts(list(said.values()))
-    scores = {images.named("clip_t", label): embeddings.cosines(pictures[1:], texts[-1:])[0]}
+    vectors, texts = clip.embed_images([source, result]), clip.embed_texts(list(said.values()))
+    scores = {images.named("clip_t", label): embeddings.cosines(vectors[1:], texts[-1:])[0]}
     if "source" in said:
-        direction = embeddings.clip_directions(pictures[:1], pictures[1:], texts[:1], texts[1:])[0]
+        direction = embeddings.clip_directions(vectors[:1], vectors[1:], texts[:1], texts[1:])[0]
         scores[images.named("clip_direction", label)] = direction
     return scores

@@ -45,7 +45,7 @@ EMU_EDIT_GENERATIONS = Origin(
 EMU_EDIT_ROWS = 3589
 EMU_EDIT_TASKS = ("background", "global", "style", "remove", "add", "local", "texture")
 EMU_EDIT_PLACEHOLDER = "a train station in city"
-"""A caption that stands under many pictures it has nothing to do with."""
+"""A caption that stands under many images it has nothing to do with."""
 _EMU_EDIT_WORDS = ("instruction", "task", "split", "idx", "hash", "input_caption", "output_caption")
 
 
@@ -56,7 +56,7 @@ def load_emu_edit(
 
     The split is found by its number of rows: the set with generations calls the test split "validation". A case has no
     target. `filtered` leaves out the cases whose two captions are equal: CLIPdir has no direction there, and CLIP-T
-    asks for the picture as it was.
+    asks for the image as it was.
 
     Args:
         place: Hub id of either set, folder, or Parquet file.
@@ -189,8 +189,8 @@ _OBJECT = " CLIP: "
 def load_reason_edit(place: str | Path) -> EditSet:
     """Reason-Edit from the user's own folder, all six categories.
 
-    A mask belongs to the picture of the same stem, whatever else is in the folder; a line of the text file belongs to
-    the picture at the same place in the list sorted by name, for the file names none.
+    A mask belongs to the image of the same stem, whatever else is in the folder; a line of the text file belongs to
+    the image at the same place in the list sorted by name, for the file names none.
 
     Args:
         place: Folder with ``1-Left-Right`` to ``6-Reasoning``, each with ``NAME.png``, ``NAME_mask.jpg`` and one
@@ -220,19 +220,19 @@ def load_reason_edit(place: str | Path) -> EditSet:
 
 
 def _reason_edit_folder(root: Path, folder: Path, category: str) -> tuple[list[EditCase], list[str]]:
-    pictures = sorted(path.stem for path in folder.glob("*.png"))
+    images = sorted(path.stem for path in folder.glob("*.png"))
     masks = {path.name.removesuffix("_mask.jpg") for path in folder.glob("*_mask.jpg")}
-    if not pictures:
-        raise UserError(f"{folder}: no pictures (*.png) there")
-    lonely = sorted(set(pictures) ^ masks)
+    if not images:
+        raise UserError(f"{folder}: no images (*.png) there")
+    lonely = sorted(set(images) ^ masks)
     if lonely:
         raise UserError(f"{folder}: {len(lonely)} stems lack NAME.png or NAME_mask.jpg, the first is {lonely[0]!r}")
     lines = _reason_edit_lines(folder)
-    if len(lines) != len(pictures):
-        raise UserError(f"{folder}: {len(pictures)} pictures but {len(lines)} lines of text")
-    by_number = sorted(pictures, key=lambda stem: (int(stem) if stem.isdecimal() else 0, stem))
+    if len(lines) != len(images):
+        raise UserError(f"{folder}: {len(images)} images but {len(lines)} lines of text")
+    by_number = sorted(images, key=lambda stem: (int(stem) if stem.isdecimal() else 0, stem))
     notes = []
-    if by_number != pictures:
+    if by_number != images:
         notes.append(f"{category}: names without leading zeros; lines are taken in the order of the names as text")
     cases = [
         EditCase(
@@ -244,7 +244,7 @@ def _reason_edit_folder(root: Path, folder: Path, category: str) -> tuple[list[E
             category=category,
             group=f"{category}/{stem}",
         )
-        for stem, (instruction, edited) in zip(pictures, lines, strict=True)
+        for stem, (instruction, edited) in zip(images, lines, strict=True)
     ]
     return cases, notes
 

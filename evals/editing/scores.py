@@ -42,7 +42,7 @@ def summarize(
 
     Args:
         cases: All cases of the run.
-        scored: Those pictures that were observed.
+        scored: Those images that were observed.
         failures: Those that were not.
         options: The suite's.
         context: The run.
@@ -145,7 +145,7 @@ def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nothing_scored(scores: Mapping[str, Any]) -> str | None:
-    """Why no picture of a run has a score, or a judge that was asked gave none; None where there are scores."""
+    """Why no image of a run has a score, or a judge that was asked gave none; None where there are scores."""
     overall, missing = scores["overall"], scores["missing"]
     if not overall["images"]:
         return f"expected {missing['total']} images with a score, found none: {counted_causes(missing['by_cause'])}"
@@ -192,7 +192,7 @@ def _caption(scores: Mapping[str, Any], data: dict[str, Any], overall: dict[str,
         f"licence: {data['licence']}",
         *data["notes"],
         *(f"left out: {number} × {reason}" for reason, number in data["dropped"].items()),
-        f"pixels compared as {scores['protocol']} does; intervals: bootstrap over source pictures",
+        f"pixels compared as {scores['protocol']} does; intervals: bootstrap over source images",
     ]
     reasons: collections.Counter[str] = collections.Counter()
     for name, block in overall["metrics"].items():
@@ -201,7 +201,7 @@ def _caption(scores: Mapping[str, Any], data: dict[str, Any], overall: dict[str,
     lines += statements.no_intervals(overall["metrics"].items())
     lines += [f"cut captions: {number} by {label}" for label, number in overall["truncated"].items()]
     lines += [f"cut captions: {label} does not tell" for label in overall.get("truncation_unknown", ())]
-    lines += [f"black pictures: {overall['black']}"] if overall["black"] else []
+    lines += [f"black images: {overall['black']}"] if overall["black"] else []
     lines += [f"missing: {number} × {cause}" for cause, number in list(scores["missing"]["by_cause"].items())[:6]]
     lines += [f"no label for {', '.join(scores['missing']['classes'])}"] if "classes" in scores["missing"] else []
     return "\n".join(lines)
@@ -263,7 +263,7 @@ def _measured_table(scores: Mapping[str, Any]) -> Table:
         for side in ("identity", "target")
     )
     caption = (
-        f"measured by {scores['detector']}; intervals: {statistics.method_of(scores)}, clustered by source picture\n"
+        f"measured by {scores['detector']}; intervals: {statistics.method_of(scores)}, clustered by source image\n"
         f"untouched source: {floor}\ntrue target: {ceiling}"
     )
     table = shared.table("Edits that a detector finds done, and the rest untouched", columns, caption, first="category")

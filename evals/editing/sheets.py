@@ -26,7 +26,7 @@ MAX_EDITS = 30
 """Edits on a sheet: the first of each category."""
 
 THUMBNAIL_PX = 256
-"""Longer side of the copies; smaller pictures keep their size."""
+"""Longer side of the copies; smaller images keep their size."""
 
 _SIDE_PX, _PAD_PX, _LINE_PX, _HEADER_PX, _ACROSS = 160, 6, 15, 44, 3
 _CHARS = 78
@@ -67,9 +67,9 @@ def _keep_copies(folder: Path, edit: EditCase) -> None:
 
     for name, given in (("source", edit.source), ("target", edit.target)):
         path = folder / f"{name}.webp"
-        picture = None if path.is_file() else _load(given)
-        if picture is not None:
-            small, buffer = picture.copy(), io.BytesIO()
+        image = None if path.is_file() else _load(given)
+        if image is not None:
+            small, buffer = image.copy(), io.BytesIO()
             small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
             small.save(buffer, "WEBP", quality=90)
             write_atomic(path, buffer.getvalue())
@@ -117,11 +117,11 @@ def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: Mappin
     tile = written(_TILE_PX, lines)
     pen = ImageDraw.Draw(tile)
     frame = _frame(edit)
-    pictures = (_load(edit.source), open_if_any(run / result["filename"]), _load(edit.target))
-    for i, picture in enumerate(pictures):
-        _place(tile, pen, picture, _PAD_PX + i * (_SIDE_PX + _PAD_PX), frame)
-    if pictures[0] is not None:
-        _plan(pen, observation, pictures[0])
+    images = (_load(edit.source), open_if_any(run / result["filename"]), _load(edit.target))
+    for i, image in enumerate(images):
+        _place(tile, pen, image, _PAD_PX + i * (_SIDE_PX + _PAD_PX), frame)
+    if images[0] is not None:
+        _plan(pen, observation, images[0])
     if result["correct"] is not None:
         contact_sheets.mark(pen, (_PAD_PX, top), correct=result["correct"])
     return tile
@@ -142,10 +142,10 @@ def _frame(edit: EditCase) -> tuple[float, float, float, float] | None:
 
 def _load(image: Any) -> Image.Image | None:
     try:
-        picture: Image.Image | None = None if image is None else image.load()
+        loaded: Image.Image | None = None if image is None else image.load()
     except ValueError:
         return None
-    return picture
+    return loaded
 
 
 def _plan(pen: ImageDraw.ImageDraw, observation: Mapping[str, Any], source: Image.Image) -> None:
@@ -162,15 +162,15 @@ def _plan(pen: ImageDraw.ImageDraw, observation: Mapping[str, Any], source: Imag
 def _place(
     tile: Image.Image,
     pen: ImageDraw.ImageDraw,
-    picture: Image.Image | None,
+    image: Image.Image | None,
     left: int,
     frame: tuple[float, float, float, float] | None,
 ) -> None:
-    """A picture on a grey square, kept in proportion, with the mask's frame in black and white."""
+    """An image on a grey square, kept in proportion, with the mask's frame in black and white."""
     pen.rectangle((left, _PAD_PX, left + _SIDE_PX - 1, _PAD_PX + _SIDE_PX - 1), GREY)
-    if picture is None:
+    if image is None:
         return
-    shown = fitted(picture, _SIDE_PX)
+    shown = fitted(image, _SIDE_PX)
     size = shown.size
     tile.paste(shown, (left, _PAD_PX))
     if frame is not None:

@@ -1,12 +1,12 @@
 """What the editing suites share: an edit becomes a case, its result is observed, and the log is summed up.
 
 A suite brings its data and its protocol, `EditingSuite` the rest: `load` gives an `EditSet`; the generator finds the
-source picture in ``sample.case.edit``. An observation holds every metric of the result (``source/l1_outside`` is L1 to
-the source outside the mask), and the same metrics of two pictures that no model made: the source untouched
+source image in ``sample.case.edit``. An observation holds every metric of the result (``source/l1_outside`` is L1 to
+the source outside the mask), and the same metrics of two images that no model made: the source untouched
 (``identity``: an editor that does nothing is perfect in CLIP-I to the source) and the target (``target``, where there
 is one).
 
-A picture that is all black, as a safety checker leaves it, is an edit that failed: it is counted, and measured like any
+An image that is all black, as a safety checker leaves it, is an edit that failed: it is counted, and measured like any
 other.
 """
 
@@ -50,7 +50,7 @@ class EditingSuite(Suite[EditOptions]):
     images_per_prompt = 1
     examples: ClassVar = {"photographs": "", "stage": "verdict"}
     protocol: ClassVar[str]
-    """A key of `images.FRAMES`: how pictures come to one size."""
+    """A key of `images.FRAMES`: how images come to one size."""
     pools: ClassVar[Mapping[str, Callable[[str], bool]]] = {}
     """Categories that are summed up together, too: name -> whether a category belongs to it."""
 
@@ -71,7 +71,7 @@ class EditingSuite(Suite[EditOptions]):
         return judges.resolve(options, world)
 
     def detects(self, options: EditOptions) -> bool:
-        """At pictures of a published set no detector looks."""
+        """At images of a published set no detector looks."""
         return options.data is None
 
     def shows(self, options: EditOptions) -> str | None:
@@ -87,7 +87,7 @@ class EditingSuite(Suite[EditOptions]):
         return frozenset(thing.name for thing in (*known.kept, *known.erased, *known.drawn))
 
     def needs_embedder(self, cases: Sequence[Case]) -> bool:
-        """Every picture is embedded."""
+        """Every image is embedded."""
         return True
 
     def prepare(self, tools: Tools, options: EditOptions) -> Instruments:
@@ -99,13 +99,13 @@ class EditingSuite(Suite[EditOptions]):
         return observe(batch, tools, self.protocol, options.judge_repeats)
 
     def incomplete(self, observation: Mapping[str, Any]) -> bool:
-        """Whether a judge was not there, or not paid, for a picture."""
+        """Whether a judge was not there, or not paid, for an image."""
         return any(one["failure"] in judging.UNASKED for one in observation["judgements"])
 
     def score(self, case: Case, observation: Mapping[str, Any], options: EditOptions) -> Score:
         """In the icon world, an edit is correct if it is done and the rest untouched.
 
-        Of a published set no truth is known: a black picture is wrong, and of any other nothing is claimed.
+        Of a published set no truth is known: a black image is wrong, and of any other nothing is claimed.
         """
         black: dict[str, Any] = {"correct": False, "reason": "the picture is black"} if observation["black"] else {}
         if "measured" not in observation:
@@ -153,7 +153,7 @@ class EditingSuite(Suite[EditOptions]):
         return editing_scores.headline(scores)
 
     def nothing_scored(self, scores: Mapping[str, Any]) -> str | None:
-        """Why no picture has a score, or a judge that was asked gave none."""
+        """Why no image has a score, or a judge that was asked gave none."""
         return editing_scores.nothing_scored(scores)
 
     def sheets(self, run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored]) -> list[Path]:
@@ -162,7 +162,7 @@ class EditingSuite(Suite[EditOptions]):
 
 
 def as_case(edit: EditCase) -> Case:
-    """An edit as the runner wants it. Its metadata are what may be written down: words, no pictures."""
+    """An edit as the runner wants it. Its metadata are what may be written down: words, no images."""
     metadata = {
         "id": edit.id,
         "prompt": edit.instruction,
@@ -180,9 +180,9 @@ def observe(batch: Sequence[Drawn], with_: Instruments, protocol: str, repeats: 
     """Metrics and judgements of each result, as JSON.
 
     Args:
-        batch: The edited pictures.
+        batch: The edited images.
         with_: What they are looked at with.
-        protocol: A key of `images.FRAMES`: how pictures come to one size.
+        protocol: A key of `images.FRAMES`: how images come to one size.
         repeats: How often the judge is asked each thing.
     """
     edits = [_edit(drawn.sample) for drawn in batch]
@@ -227,7 +227,7 @@ def observe(batch: Sequence[Drawn], with_: Instruments, protocol: str, repeats: 
 
 
 def _plan_score(chain: str | None, mask: Any) -> dict[str, Measure]:
-    """How well the boxes of a chain cover the mask. A plan without a box, as for a ground, covers nothing."""
+    """How well the boxes of a chain cover the mask. A plan without a box, as for a background, covers nothing."""
     if chain is None or mask is None:
         return {}
     value = layout.plan_mask_iou(layout.parse_plan(chain), mask)

@@ -1,4 +1,4 @@
-"""One vector per picture and text, whatever metric or suite asks for it."""
+"""One vector per image and text, whatever metric or suite asks for it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class EmbeddingCache:
-    """An encoder that embeds each picture and each text once, whatever asks for it.
+    """An encoder that embeds each image and each text once, whatever asks for it.
 
-    Keys are hashes of pixels and texts, so the same picture under two names costs one pass. With a folder, vectors
+    Keys are hashes of pixels and texts, so the same image under two names costs one pass. With a folder, vectors
     outlive the process and are shared by suites: one file each, below a name made of the encoder's label and weights.
     """
 

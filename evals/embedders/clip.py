@@ -78,9 +78,9 @@ class OpenClipEmbedder:
         return self._embed(encode, texts)
 
     def squash(self) -> None:
-        """From now on squeezes pictures to the model's square: bicubic, sides not kept in proportion, nothing cut off.
+        """From now on squeezes images to the model's square: bicubic, sides not kept in proportion, nothing cut off.
 
-        That is how InstructPix2Pix's own metric sees a picture (without antialiasing); others cut out the centre.
+        That is how InstructPix2Pix's own metric sees an image (without antialiasing); others cut out the centre.
         """
         from torchvision.transforms import Normalize
         from torchvision.transforms.functional import pil_to_tensor

@@ -33,7 +33,7 @@ def classify_colors(
 
     Args:
         embedder: The CLIP.
-        crops: RGB pictures of one object each.
+        crops: RGB images of one object each.
         names: Class of each crop, part of the templates.
         colors: The colours to choose from.
     """

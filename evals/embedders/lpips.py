@@ -1,4 +1,4 @@
-"""LPIPS through torchmetrics: how different two pictures look to a network trained on photographs.
+"""LPIPS through torchmetrics: how different two images look to a network trained on photographs.
 
 The small linear layers come with torchmetrics. The backbone's ImageNet weights do not: they are downloaded by
 torchvision, or read from a file given as ``squeeze:PATH``.
@@ -28,7 +28,7 @@ BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 
 
 class Lpips:
-    """Distances of pairs of pictures, 0 for equal ones, lower is closer."""
+    """Distances of pairs of images, 0 for equal ones, lower is closer."""
 
     def __init__(self, label: str, network: Any, device: str) -> None:
         self.label = label
@@ -36,17 +36,17 @@ class Lpips:
         self._network, self._device = network.to(device).eval(), device
 
     def maps(self, a: Sequence[Pixels], b: Sequence[Pixels]) -> list[NDArray[np.float32]]:
-        """Distance around each pixel, ``(height, width)`` of each pair; pictures are at least 64 px a side.
+        """Distance around each pixel, ``(height, width)`` of each pair; images are at least 64 px a side.
 
         Raises:
-            ValueError: The pictures of a pair differ in size, or are too small for the network.
+            ValueError: The images of a pair differ in size, or are too small for the network.
         """
         import torch
 
         found = []
         for x, y in zip(a, b, strict=True):
             if x.shape != y.shape or x.ndim != 3 or min(x.shape[:2]) < 64:
-                raise ValueError(f"Expected two pictures of one size, 64 px or more, but got {x.shape} and {y.shape}")
+                raise ValueError(f"Expected two images of one size, 64 px or more, but got {x.shape} and {y.shape}")
             with torch.inference_mode():
                 both = [torch.from_numpy(z).float().permute(2, 0, 1)[None].to(self._device) for z in (x, y)]
                 distance: torch.Tensor = self._network(*both, normalize=True)
@@ -58,7 +58,7 @@ class Lpips:
     ) -> list[float | None]:
         """Mean distance of each pair, over a region if one is given; None where a region has no pixel.
 
-        The network sees the whole picture in any case: its map is averaged over the region.
+        The network sees the whole image in any case: its map is averaged over the region.
         """
         maps = self.maps(a, b)
         if regions is None:
@@ -116,7 +116,7 @@ def _names(module: torch.nn.Module) -> list[str]:
 
 
 def lpips_scores(network: Lpips, before: Pixels, after: Pixels, mask: Mask | None) -> dict[str, Score]:
-    """LPIPS of a pair of pictures by full name: of the whole, and where there is a mask, inside and outside."""
+    """LPIPS of a pair of images by full name: of the whole, and where there is a mask, inside and outside."""
     regions: dict[str, Mask | None] = {"": None}
     if mask is not None:
         fitted = images.fit_mask(mask, *before.shape[:2])

@@ -96,7 +96,7 @@ def make_embedder(spec: str, device: str = "cpu") -> Embedder:
         spec: `icon` (embedded, icon world), `openclip:MODEL/PRETRAINED` with a tag of open_clip or a weights file
             (OpenAI's weights from a file want the model's `-quickgelu` variant), `openclip:FOLDER` with a model
             saved by open_clip, or `openclip` alone for ViT-L-14 of OpenAI, GenEval's own. With `+squash` behind it,
-            pictures are squeezed to the model's square as InstructPix2Pix does, instead of cut to it.
+            images are squeezed to the model's square as InstructPix2Pix does, instead of cut to it.
         device: torch device.
 
     Raises:

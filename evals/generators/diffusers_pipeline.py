@@ -32,7 +32,7 @@ class DiffusersGenerator:
 
         edits = [sample.case.edit for sample in samples if sample.case.edit is not None]
         if edits and "image" not in inspect.signature(self._pipe.__call__).parameters:
-            raise UserError(f"{type(self._pipe).__name__} does not edit pictures; give one that takes an image")
+            raise UserError(f"{type(self._pipe).__name__} does not edit images; give one that takes an image")
         sources = [edit.source.load() for edit in edits]
         if len({source.size for source in sources}) > 1:  # a pipeline's batch has one size
             return [made for sample in samples for made in self.generate([sample])]
@@ -43,7 +43,7 @@ class DiffusersGenerator:
             **({"image": sources} if edits else {}),
             **self._arguments,
         )
-        # A safety checker replaces a picture by a black one: that is no image of the model.
+        # A safety checker replaces an image by a black one: that is no image of the model.
         blanked = getattr(drawn, "nsfw_content_detected", None) or [False] * len(samples)
         return [
             Generated(image=None, error="blanked by the pipeline's safety checker") if black else Generated(image=image)

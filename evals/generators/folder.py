@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from evals.core.records import Generated
 from evals.generators.options import GeneratorOptions
-from got.util.images import PictureError, open_picture
+from got.util.images import ImageError, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +37,8 @@ class FolderGenerator:
         if path is None:
             return Generated(image=None, error=f"{place}: no such image")
         try:
-            return Generated(image=open_picture(path, "the file", max_aspect=math.inf))
-        except PictureError as error:
+            return Generated(image=open_image(path, "the file", max_aspect=math.inf))
+        except ImageError as error:
             return Generated(image=None, error=f"{place}: {error}")
 
 

@@ -35,9 +35,9 @@ class OracleGenerator:
         return made
 
     def _target(self, edit: EditCase) -> Generated:
-        """The picture after the edit, as the data have it."""
+        """The image after the edit, as the data have it."""
         if edit.target is None:
-            return Generated(image=None, error="this set has no picture after the edit")
+            return Generated(image=None, error="this set has no image after the edit")
         try:
             return Generated(image=edit.target.load(), chain=edit.extra.get("chain"))
         except ValueError as error:

@@ -68,9 +68,10 @@ def parse(suite: Suite[Any], argv: Sequence[str]) -> RunSpec:
     words = list(argv)
     settings, options, given = _parse(suite, words)
     if settings.start is not None and settings.output is not None:
-        spec = RunDirectory(settings.output).read_spec()
+        place = settings.place_in(settings.output)
+        spec = RunDirectory(place).read_spec()
         if spec is None:
-            raise UserError(f"--from {settings.start} needs a run; {settings.output} has no run.json")
+            raise UserError(f"--from {settings.start} needs a run; {place} has no run.json")
         words = [*spec["arguments"]["given"], *argv]
         settings, options, given = _parse(suite, words)
     return resolve(suite, settings, options, words, given)
@@ -120,14 +121,22 @@ def _main(suite: Suite[Any], words: Sequence[str]) -> int:
     from evals.harness.runner import run
 
     scores = run(plan)
-    _show(suite, scores, plan.output)
+    if plan.settings.shard is not None:
+        print(json.dumps({**scores, "part": str(plan.output)}), flush=True)
+        return 0 if scores["observed"] else NOTHING_SCORED
+    return show(suite, scores, plan.output)
+
+
+def show(suite: Suite[Any], scores: dict[str, Any], output: Path) -> int:
+    """Prints a run's tables and headline; returns the exit code."""
+    _print(suite, scores, output)
     why = suite.nothing_scored(scores)
     if why is not None:
         print(f"{suite.name}: nothing was scored: {why}", file=sys.stderr)
     return NOTHING_SCORED if why is not None else 0
 
 
-def _show(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
+def _print(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
     for table in suite.tables(scores):
         console().print(table)
     headline = suite.headline(scores)

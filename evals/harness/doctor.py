@@ -57,7 +57,7 @@ def _case(number: int, tag: str, prompt: str, *include: dict[str, Any], **exclud
 
 
 _APPLES = ({"class": "apple", "count": 3},)
-PICTURES = (
+SELF_TEST_PROMPTS = (
     _case(0, "single_object", "a photo of a clock", {"class": "clock", "count": 1}),
     _case(1, "two_object", "a photo of a bus and a cat", {"class": "bus", "count": 1}, {"class": "cat", "count": 1}),
     _case(2, "counting", "a photo of three apples", *_APPLES, exclude=[{"class": "apple", "count": 4}]),
@@ -77,7 +77,7 @@ PICTURES = (
         {"class": "boat", "count": 1, "color": "green"},
     ),
 )
-"""A prompt of each task. Its own flawless picture must pass, the next prompt's picture must not."""
+"""A prompt of each task. Its own flawless image must pass, the next prompt's image must not."""
 
 _DOG, _CAT = ("dog", 0.95, (4.0, 20.0, 24.0, 40.0), "red"), ("cat", 0.95, (40.0, 20.0, 60.0, 40.0), "blue")
 _FAINT = ("dog", 0.5, (4.0, 44.0, 24.0, 60.0), "red")
@@ -153,7 +153,7 @@ def examine(plan: Plan) -> Iterator[Check]:
     yield _guarded("installed", _installed)
     if plan.suite.name == "geneval":
         yield _guarded("scorer self-test", lambda: _scorer(plan))
-        yield _guarded("detector and CLIP self-test", lambda: _pictures(plan))
+        yield _guarded("detector and CLIP self-test", lambda: _reads_flawless_images(plan))
     yield from _given(plan)
 
 
@@ -179,7 +179,7 @@ def _installed() -> Check:
 def _given(plan: Plan) -> Iterator[Check]:
     """What the command names, loaded and tried as a run would."""
     named = plan.settings
-    pictures = _flawless()
+    images = _flawless()
     model, detector, embedder = (f"--{role} {getattr(named, role)}" for role in ("model", "detector", "embedder"))
     model += f" --checkpoint {named.checkpoint}" if named.model == "got" and named.checkpoint != "mini" else ""
 
@@ -187,14 +187,14 @@ def _given(plan: Plan) -> Iterator[Check]:
         return Check(name=model, found=f"{plan.check().generator.name} is ready")
 
     def finds() -> Check:
-        found = detectors.make_detector(named.detector, plan.device).detect(pictures)
-        return Check(name=detector, found=f"finds {sum(map(len, found))} objects in {len(pictures)} pictures of icons")
+        found = detectors.make_detector(named.detector, plan.device).detect(images)
+        return Check(name=detector, found=f"finds {sum(map(len, found))} objects in {len(images)} images of icons")
 
     def embeds() -> Check:
         encoder = embedders.make_embedder(named.embedder, plan.device)
-        vectors = encoder.embed_images(pictures)
-        fit = vectors.shape[1] == encoder.embed_texts([case.prompt for case in PICTURES]).shape[1]
-        problem = None if fit else f"{embedder}: its vectors of pictures and of texts differ in length"
+        vectors = encoder.embed_images(images)
+        fit = vectors.shape[1] == encoder.embed_texts([case.prompt for case in SELF_TEST_PROMPTS]).shape[1]
+        problem = None if fit else f"{embedder}: its vectors of images and of texts differ in length"
         return Check(name=embedder, found=f"vectors of {vectors.shape[1]} numbers", problem=problem)
 
     def prepares() -> Check:
@@ -281,17 +281,17 @@ def _scorer(plan: Plan) -> Check:
 
 
 def _flawless() -> list[Image.Image]:
-    """The picture of each prompt in `PICTURES`."""
+    """The image of each prompt in `SELF_TEST_PROMPTS`."""
     made = OracleGenerator().generate(_samples())
     return [one.image for one in made if one.image is not None]
 
 
 def _samples() -> list[Sample]:
-    return [Sample(case=case, index=0, seed=number) for number, case in enumerate(PICTURES)]
+    return [Sample(case=case, index=0, seed=number) for number, case in enumerate(SELF_TEST_PROMPTS)]
 
 
-def _pictures(plan: Plan) -> Check:
-    """Detector and CLIP of icons on flawless pictures: each passes its own prompt and fails the next one's."""
+def _reads_flawless_images(plan: Plan) -> Check:
+    """Detector and CLIP of icons on flawless images: each passes its own prompt and fails the next one's."""
     detector = plan.settings.detector if plan.context.world == ICON_WORLD else "icon"
     tools = Tools(detector=lambda: detectors.make_detector(detector), embedder=lambda: embedders.make_embedder("icon"))
     samples, images = _samples(), _flawless()
@@ -303,12 +303,12 @@ def _pictures(plan: Plan) -> Check:
         for sample, observation in zip(samples, observations, strict=True):
             judged = plan.suite.score(sample.case, observation, plan.options)
             if judged.correct != right:
-                picture = "its own picture" if right else "another picture"
-                wrong.append(f"{sample.case.prompt!r} on {picture}: {judged.reason or 'passes'}")
+                whose = "its own image" if right else "another image"
+                wrong.append(f"{sample.case.prompt!r} on {whose}: {judged.reason or 'passes'}")
     total = 2 * len(samples)
     problem = (
-        f"the detector {detector} or the embedded CLIP misreads flawless pictures ({'; '.join(wrong)}): "
+        f"the detector {detector} or the embedded CLIP misreads flawless images ({'; '.join(wrong)}): "
         "its weights do not fit its config or the libraries are broken"
     )
     name = "detector and CLIP self-test"
-    return Check(name=name, found=f"{total - len(wrong)} of {total} pictures", problem=problem if wrong else None)
+    return Check(name=name, found=f"{total - len(wrong)} of {total} images", problem=problem if wrong else None)

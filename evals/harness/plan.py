@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from evals.suite import Suite
 
 
+SHARE = ("shard", "batch_size")
+"""Of the identity of a part of a run, what tells its samples from those of other parts."""
+
+
 class Plan:
     """A run. It travels to another process as its spec.
 
@@ -64,7 +68,7 @@ class Plan:
                 detectors.find_detector(self.settings.detector)
             embedders.find_embedder(self.settings.embedder)
         self._refuse_unchosen_detector()
-        _ = self.identity
+        _ = self.identity, self.samples
         if self.folder is not None and not self._later:
             for sentence in self.folder.notes:
                 note(f"--model {self.settings.model}: {sentence}")
@@ -75,7 +79,7 @@ class Plan:
     def context(self) -> Context:
         """What the suite may know of the run."""
         settings = self.settings
-        drawn = settings.output / "images" if settings.output is not None and self._later else None
+        drawn = settings.place_in(settings.output) / "images" if settings.output is not None and self._later else None
         return Context(
             model=settings.model,
             checkpoint=settings.checkpoint if self.model == "got" else None,
@@ -110,13 +114,21 @@ class Plan:
 
     @functools.cached_property
     def samples(self) -> list[Sample]:
-        """Every image of the run, sorted by case and index."""
+        """Every image of the run, or of its share, sorted by case and index."""
         name, seed = self.suite.name, self.settings.seed
-        return [
+        every = [
             Sample(case=case, index=index, seed=sample_seed(name, case.id, index, seed))
             for case in self.cases
             for index in range(self.settings.images_per_prompt)
         ]
+        if self.settings.shard is None:
+            return every
+        (which, count), size = self.settings.shard, self.batch_size
+        batches = -(-len(every) // size)
+        if count > batches:
+            what = f"{batches} batches of {size} images are too few for {count} shares"
+            raise UserError(f"--shard {which}/{count}: {what}; expected {batches} at most, or a smaller --batch-size")
+        return [sample for number, sample in enumerate(every) if in_share(number, size, self.settings.shard)]
 
     @functools.cached_property
     def folder(self) -> Assignment | None:
@@ -151,12 +163,13 @@ class Plan:
     def output(self) -> Path:
         """The run directory; by default of a name that the same command finds again, and none that draws others."""
         if self.settings.output is not None:
-            return self.settings.output
-        # Changed images of a folder are to be refused, so they must lead to the same run.
-        named = {key: value for key, value in self.identity[GENERATE].items() if key != "folder_sha256"}
+            return self.settings.place_in(self.settings.output)
+        # Changed images of a folder are to be refused, so they must lead to the same run; and so do all its shares.
+        named = {key: value for key, value in self.identity[GENERATE].items() if key not in ("folder_sha256", *SHARE)}
         digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
         limit = self.settings.limit
-        return Path("runs") / "-".join([self.suite.name, self.model, *([f"limit{limit}"] if limit else []), digest])
+        run = Path("runs") / "-".join([self.suite.name, self.model, *([f"limit{limit}"] if limit else []), digest])
+        return self.settings.place_in(run)
 
     @functools.cached_property
     def identity(self) -> dict[str, dict[str, Any]]:
@@ -171,11 +184,16 @@ class Plan:
                 **flags.deciding(self.settings, GENERATE),
                 "prompts_sha256": prompts,
                 **self._drawn_from(),
+                **self._share(),
             },
             OBSERVE: {**looks, "weights_sha256": _weights_of(looks)},
             VERDICT: {"version": self.suite.version},
         }
         return {stage: {**own, **flags.deciding(self.options, stage)} for stage, own in stages.items()}
+
+    def _share(self) -> dict[str, Any]:
+        shard = self.settings.shard
+        return {} if shard is None else dict(zip(SHARE, (list(shard), self.batch_size), strict=True))
 
     def _drawn_from(self) -> dict[str, Any]:
         """What a generator has on this machine: its weights, or the images of its folder."""
@@ -287,6 +305,15 @@ class Plan:
         return self.suite.prepare(self.tools, self.options)
 
 
+def in_share(number: int, batch_size: int, shard: tuple[int, int]) -> bool:
+    """Whether a sample is in a share: whole batches in turn, drawn beside the same others as in one process.
+
+    >>> [number for number in range(10) if in_share(number, 2, (1, 3))]
+    [0, 1, 6, 7]
+    """
+    return number // batch_size % shard[1] == shard[0] - 1
+
+
 def of_tasks(cases: Sequence[Case], tasks: Sequence[str]) -> list[Case]:
     """The cases of some tasks, which keep their ids; of all where none is named.
 
@@ -360,7 +387,7 @@ def check_classes(suite: Suite[Any], cases: Sequence[Case], tools: Tools, *, all
 
 
 def _lasting(words: Sequence[str]) -> list[str]:
-    """The command line without the flags that say where and what to redo: what a later `--from` builds on.
+    """The command line without the flags that say where, which share and what to redo: what a later `--from` builds on.
 
     >>> _lasting(["--model", "got", "--from", "verdict", "--output=x"])
     ['--model', 'got']
@@ -369,9 +396,9 @@ def _lasting(words: Sequence[str]) -> list[str]:
     skip = False
     for word in words:
         name, equals, _ = word.partition("=")
-        if not skip and name not in ("--from", "--output"):
+        if not skip and name not in ("--from", "--output", "--shard"):
             kept.append(word)
-        skip = not skip and name in ("--from", "--output") and not equals
+        skip = not skip and name in ("--from", "--output", "--shard") and not equals
     return kept
 
 

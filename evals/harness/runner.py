@@ -48,7 +48,7 @@ def run(plan: Plan) -> dict[str, Any]:
     Raises:
         UserError: The directory is in use, was made with other arguments, or the disk is full.
     """
-    directory = RunDirectory(plan.output)
+    directory = RunDirectory(plan.output, part=plan.settings.shard is not None)
     with directory.locked():
         begun = directory.spec.exists()
         this = _Run(plan, directory)
@@ -72,6 +72,13 @@ def run(plan: Plan) -> dict[str, Any]:
             this.finish()
         scores: dict[str, Any] = json.loads(directory.scores.read_bytes())
         return scores
+
+
+def finish(plan: Plan, directory: RunDirectory) -> dict[str, Any]:
+    """Scores what the logs of a directory hold, sums it up and returns the scores; for one that this process holds."""
+    _Run(plan, directory).finish()
+    scores: dict[str, Any] = json.loads(directory.scores.read_bytes())
+    return scores
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +221,7 @@ class _Run:
         plan, directory = self.plan, self.directory
         _ = plan.machine, plan.generator, plan.instruments
         redone = [batch for batch in self._batches() if any(_key(sample) in changed for sample in batch)]
-        others = sum(map(len, redone)) - len(changed)
+        others = sum(_key(sample) not in changed for batch in redone for sample in batch)
         what = (
             f"of {len(plan.sources):,} images {counted_changes(changed.values())} since this run was made: done again"
         )
@@ -311,11 +318,19 @@ class _Run:
         for path, log in (kept | {directory.failures: logs.failures}).items():
             write_lines(path, [log[_key(sample)] for sample in plan.samples if _key(sample) in log])
         failures = [logs.failures[_key(sample)] for sample in plan.samples if _key(sample) in logs.failures]
+        if plan.settings.shard is not None:
+            self._end({"images": len(plan.samples), "observed": len(logs.observations), "failed": len(failures)})
+            return
         results = [plan.suite.result(one, directory.image_name(one.sample)) for one in self._scored]
         write_lines(directory.results, results)
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)
         contact_sheets.write_grids(directory.path, plan.cases, plan.settings.images_per_prompt)
         plan.suite.sheets(directory.path, results, self._scored)
+        self._end(scores)
+
+    def _end(self, scores: dict[str, Any]) -> None:
+        """Marks the run as finished."""
+        directory = self.directory
         write_json(directory.scores, scores)
         spec = directory.read_spec()
         if spec is not None and spec["redo"]:

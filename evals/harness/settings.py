@@ -11,6 +11,7 @@ from pathlib import Path
 from evals.core import options as flags
 from evals.core.options import GENERATE, OBSERVE, RUN, STAGES, names, option
 from evals.core.records import UserError
+from evals.core.run_directory import PARTS
 from evals.detectors import registry as detectors
 from evals.embedders.registry import EMBEDDERS
 from evals.generators import registry as generators
@@ -33,6 +34,13 @@ def _chain(text: str) -> str:
     if how in ("jitter", "drop", "swap") and re.fullmatch(r"0?\.\d+|[01](\.0*)?", amount):
         return text
     raise argparse.ArgumentTypeError(f"expected {_CHAINS}, X in [0, 1], but got {text}")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    which, _, count = text.partition("/")
+    if not (which.isdecimal() and count.isdecimal() and 1 <= int(which) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected I/N, a share from 1 to N as in 3/8, but got {text}")
+    return int(which), int(count)
 
 
 _on_off = functools.partial(_guides, "on", choices=("on", "off"))
@@ -120,6 +128,12 @@ class Settings:
         parse=whole(),
     )
     engine: str = _run("local", "where samples are computed (default: %(default)s)", choices=tuple(ENGINES))
+    shard: tuple[int, int] | None = _run(
+        None,
+        "compute the I-th of N shares of the batches alone, as an array job does; python -m evals.merge joins them",
+        metavar="I/N",
+        parse=_shard,
+    )
     device: str = _run("auto", "cpu, cuda, cuda:1, mps (default: a GPU if there is one)", metavar="NAME")
     dtype: str = option(
         "float32",
@@ -144,6 +158,10 @@ class Settings:
     doctor: bool = _run(
         False, "check the installation, and the model, detector and embedder that are given; draw nothing"
     )
+
+    def place_in(self, run: Path) -> Path:
+        """Where this process writes: the run directory, or the part of it that ``--shard`` names."""
+        return run if self.shard is None else run / PARTS / "{}-of-{}".format(*self.shard)
 
     def check(self, given: frozenset[str]) -> None:
         """Refuses a flag that would change nothing: better now than a puzzling table.

@@ -13,7 +13,7 @@ from evals.core.records import Drawn, Generated, UserError
 from evals.core.run_directory import RunDirectory, key_of
 from evals.harness.plan import missing_classes
 from got.util.files import read_lines
-from got.util.images import as_rgb, open_picture, png_bytes
+from got.util.images import as_rgb, open_image, png_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class Failed:
     """``"generate"`` or ``"observe"``."""
     error: str
     raised: bool = False
-    """Whether an exception says so, which may go away, rather than a picture that is missing or damaged."""
+    """Whether an exception says so, which may go away, rather than an image that is missing or damaged."""
     missing_classes: tuple[str, ...] = ()
     """Classes that the case needs and the detector has no label for, if that is why."""
 
@@ -92,7 +92,7 @@ class RecordedImages:
             return Generated(image=None, error=f"{name}: {error.strerror}")
         if hashlib.sha256(data).hexdigest() != record["sha256"]:
             return Generated(image=None, error=f"{name}: damaged or changed since it was drawn")
-        return Generated(image=open_picture(data, name, max_aspect=math.inf), chain=record["chain"])
+        return Generated(image=open_image(data, name, max_aspect=math.inf), chain=record["chain"])
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +178,7 @@ class Worker:
 
     def _failed(self, stage: str, sample: Sample, error: Exception) -> Failed:
         why = describe_error(error)
-        if _has_damaged_picture(sample):
+        if _has_damaged_image(sample):
             return Failed(stage=stage, error=why)
         if (sample.case.id, sample.index) in self._hard:
             return Failed(stage=stage, error=why, raised=True)
@@ -191,15 +191,15 @@ class Worker:
         return Failed(stage=stage, error=why, raised=True)
 
 
-def _has_damaged_picture(sample: Sample) -> bool:
-    """Whether a picture that comes with the sample's edit cannot be read: no later try will read it."""
+def _has_damaged_image(sample: Sample) -> bool:
+    """Whether an image that comes with the sample's edit cannot be read: no later try will read it."""
     edit = sample.case.edit
     if edit is None:
         return False
     try:
-        for picture in (edit.source, edit.target):
-            if picture is not None:
-                picture.load()
+        for image in (edit.source, edit.target):
+            if image is not None:
+                image.load()
         if edit.mask is not None:
             edit.mask.load_mask()
     except ValueError:

@@ -13,6 +13,7 @@ import functools
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from evals.core.backends import PHOTOGRAPHS
 from evals.core.records import UserError
 from evals.judged import summaries, wording
 from evals.judged.files import load_json, needed
@@ -45,6 +46,8 @@ class JudgedSuite(Suite[JudgedOptions]):
     origin: ClassVar[Origin]
     metrics: ClassVar[tuple[Metric, ...]]
     """The headline first."""
+    edits: ClassVar[bool] = False
+    """Whether it asks for edits of images that come with it."""
     sending: ClassVar[Sending] = Sending()
     """What the official script lays down of requests."""
 
@@ -143,6 +146,10 @@ class JudgedSuite(Suite[JudgedOptions]):
     def protocol(self, options: JudgedOptions) -> str:
         """Edition and wording, with a hash: what a judge's name begins with."""
         return f"{self._set(options).edition}-{self._wording(options).kind}#{self._digest(options)}"
+
+    def shows(self, options: JudgedOptions) -> str | None:
+        """Published sources are photographs."""
+        return PHOTOGRAPHS if self.edits else None
 
     def detects(self, options: JudgedOptions) -> bool:
         """No detector looks."""

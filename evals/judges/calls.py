@@ -11,24 +11,12 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from got.vlm.encoding import Encoding as Encoding
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from PIL import Image
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Encoding:
-    """How images go out."""
-
-    format: str = "PNG"
-    """``"PNG"`` or ``"JPEG"``."""
-    quality: int = 75
-    """Of JPEG, 1 to 95."""
-    longest_px: int | None = None
-    """Larger images are scaled down to this longest side; None sends them as they are."""
-    detail: str | None = None
-    """What an endpoint is told, ``"high"`` or ``"low"``."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +27,9 @@ class Sending:
     max_tokens: int = 1400
     images_first: bool = False
     """Whether the images of a question come before its text."""
-    encoding: Encoding = Encoding()
+    encoding: Encoding = dataclasses.field(default_factory=Encoding)
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """More fields of an endpoint's request, as JSON."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,25 +11,24 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-import io
 from typing import TYPE_CHECKING
 
 from evals.core.records import UserError
 from evals.judges.calls import Answers, Sending
-from got.util.images import png_bytes
-from got.vlm.asker import Asker, AskSettings, Question, Tally
+from got.vlm.asker import Asker, AskSettings, Question
 from got.vlm.clients import AskFailed, Reply, SetupError
+from got.vlm.encoding import encoded
 from got.vlm.json_replies import BadReply
-from got.vlm.messages import ASSISTANT, SYSTEM, USER, ImageFile, Message, Messages
+from got.vlm.messages import ASSISTANT, SYSTEM, USER, Message, Messages
+from got.vlm.spending import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from PIL import Image
-
-    from evals.judges.calls import Call, Encoding, Interview
+    from evals.judges.calls import Call, Interview
     from got.vlm.clients import Backend
+    from got.vlm.messages import ImageFile
 
 
 class Interviewer:
@@ -60,7 +59,10 @@ class Interviewer:
         self.sending = sending or Sending()
         if sending is not None:
             params = dataclasses.replace(
-                settings.params, temperature=sending.temperature, max_tokens=sending.max_tokens
+                settings.params,
+                temperature=sending.temperature,
+                max_tokens=sending.max_tokens,
+                extra={**sending.extra, **settings.params.extra},
             )
             settings = dataclasses.replace(settings, params=params)
         self._priced = settings.usd_per_million is not None
@@ -164,20 +166,3 @@ def as_messages(call: Call, encode: Callable[[str], ImageFile], sending: Sending
     parts = (*images, call.text) if sending.images_first else (call.text, *images)
     system = (Message(role=SYSTEM, parts=(call.system,)),) if call.system and not before else ()
     return (*system, *before, Message(role=USER, parts=parts))
-
-
-def encoded(image: Image.Image, how: Encoding) -> ImageFile:
-    """An image as a protocol sends it.
-
-    Args:
-        image: RGB.
-        how: Format, size and what an endpoint is told of it.
-    """
-    if how.longest_px is not None and max(image.size) > how.longest_px:
-        image = image.copy()
-        image.thumbnail((how.longest_px, how.longest_px))
-    if how.format == "PNG":
-        return ImageFile(data=png_bytes(image), detail=how.detail)
-    buffer = io.BytesIO()
-    image.save(buffer, how.format, quality=how.quality)
-    return ImageFile(data=buffer.getvalue(), mime="image/jpeg", detail=how.detail)

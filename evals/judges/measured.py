@@ -1,6 +1,6 @@
 """Edits of the icon world measured from detections: edit done, rest untouched, and where a wrong one went wrong.
 
-A picture is looked at once (`look`), and what was seen is logged; everything after that is pure.
+An image is looked at once (`look`), and what was seen is logged; everything after that is pure.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ SCORE = 0.3
 
 
 def look(
-    pictures: Sequence[Image.Image], truths: Sequence[EditTruth], detector: Detector, embedder: Embedder
+    images: Sequence[Image.Image], truths: Sequence[EditTruth], detector: Detector, embedder: Embedder
 ) -> list[dict[str, Any]]:
-    """What is in pictures, JSON-able: detections with colours, and the tint of the ground.
+    """What is in images, JSON-able: detections with colours, and the tint of the background.
 
     The ground is read outside the boxes of detections and of the truth's objects.
     """
-    found = [[d for d in detections if d.score > SCORE] for detections in detector.detect(pictures)]
+    found = [[d for d in detections if d.score > SCORE] for detections in detector.detect(images)]
     observed = []
-    for picture, seen, truth in zip(pictures, with_colors(pictures, found, found, embedder), truths, strict=True):
+    for image, seen, truth in zip(images, with_colors(images, found, found, embedder), truths, strict=True):
         things = (*truth.kept, *truth.erased, *truth.drawn)
-        covered = [d.box_xyxy_px for d in seen] + [to_pixels(t.box_1000, *picture.size) for t in things]
-        ground = ground_color(np.asarray(picture.convert("RGB")), covered)
-        observed.append({"objects": as_log(seen), "ground": ground, "width": picture.width, "height": picture.height})
+        covered = [d.box_xyxy_px for d in seen] + [to_pixels(t.box_1000, *image.size) for t in things]
+        ground = ground_color(np.asarray(image.convert("RGB")), covered)
+        observed.append({"objects": as_log(seen), "ground": ground, "width": image.width, "height": image.height})
     return observed
 
 
@@ -153,7 +153,7 @@ def summarize(scores: Sequence[MeasuredScore], groups: Sequence[str]) -> dict[st
 
     Args:
         scores: Of each result.
-        groups: The source picture of each.
+        groups: The source image of each.
     """
     shares = {}
     for name, right in _SHARES.items():

@@ -2,7 +2,7 @@
 
 Two protocols, which never share a column:
 
-- ``got`` (GoT, arXiv 2503.10639, Figure 12): one question with both pictures, two scores, the lower one over 10.
+- ``got`` (GoT, arXiv 2503.10639, Figure 12): one question with both images, two scores, the lower one over 10.
 - ``viescore`` (arXiv 2312.14867): the same with its own wording (SC), then a second question about the result alone
   (PQ); the final score is ``sqrt(min(SC) * min(PQ)) / 10``.
 
@@ -35,7 +35,7 @@ class EditCall:
 
     name: str
     prompt: str
-    """Text with `PLACE` in it, unless it asks about the picture alone."""
+    """Text with `PLACE` in it, unless it asks about the image alone."""
     images: tuple[str, ...]
     """``"source"`` and ``"result"``, in the order sent."""
     scores: tuple[str, str]

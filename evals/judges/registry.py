@@ -38,7 +38,7 @@ JUDGES = Registry["Judge"](
             factory="evals.judges.registry:_openai", argument="[MODEL]", place="evals.judges.registry:_endpoint"
         ),
         "hf": Backend(
-            factory="evals.judges.registry:_transformers", argument="PATH|ID", place="got.vlm.clients:model_name"
+            factory="evals.judges.registry:_transformers", argument="PATH|ID", place="got.vlm.local:model_name"
         ),
     },
 )
@@ -222,7 +222,9 @@ _ANSWERERS = ("openai", "hf")
 
 
 def _answerer(kind: str, argument: str, tools: Tools) -> Answerer:
-    from got.vlm.clients import OpenAIBackend, SetupError, TransformersBackend
+    from got.vlm.clients import SetupError
+    from got.vlm.endpoint import OpenAIBackend
+    from got.vlm.local import TransformersBackend
 
     try:
         if kind == "openai":
@@ -255,6 +257,6 @@ def _model_from_environment() -> str:
 
 
 def _endpoint(_: str) -> str:
-    from got.vlm.clients import endpoint_hash
+    from got.vlm.endpoint import endpoint_hash
 
     return endpoint_hash(None)

@@ -8,7 +8,7 @@ Legal forms, each with exactly two finite numbers in [0, 10]:
 - any of these inside a Markdown fence or between VIEScore's delimiters ``||V^=^V||``;
 - an object of the first form with prose around it, if it is the only such object.
 
-Two score objects in one reply are not legal: one of them may be quoted from the picture that is being judged.
+Two score objects in one reply are not legal: one of them may be quoted from the image that is being judged.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ REPLACED_IOU = 0.25
 IN_BOX = "box"
 """The place of a move that is a box and not a side."""
 _NEAR_MIDDLE = 0.06
-"""Share of the picture by which a centre must be off the middle to be on a side."""
+"""Share of the image by which a centre must be off the middle to be on a side."""
 _SIDES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}
 """Axis and sign of the offset from the middle, y pointing down."""
 
@@ -55,11 +55,11 @@ class EditTruth:
     drawn: tuple[Thing, ...]
     wanted: str = ""
     """The place of a move (a side, or `IN_BOX`), the relation of an addition and the number of the other object in
-    `kept`, the number of a count, the colour of a ground."""
+    `kept`, the number of a count, the colour of a background."""
     color_named: bool = True
     """Whether the instruction fixes the colour of what is drawn."""
     ground_color: str | None = None
-    """Tint of the ground before; None for a grey one."""
+    """Tint of the background before; None for a grey one."""
 
     @classmethod
     def from_dict(cls, item: dict[str, Any]) -> EditTruth:
@@ -104,7 +104,7 @@ def check_edit(
     Args:
         truth: What was to change, and what was not.
         seen: Detections in the result that count, with colours.
-        ground_color: Tint of the result's ground; None if it is grey.
+        ground_color: Tint of the result's background; None if it is grey.
         width_px: Of the result.
         height_px: Of the result.
 
@@ -231,7 +231,7 @@ def _outcome(
 
 
 def on_side(box: Sequence[float], side: str, width_px: int, height_px: int) -> bool:
-    """Whether a box has its centre on a side of the picture, ``"left"`` or ``"top right"``.
+    """Whether a box has its centre on a side of the image, ``"left"`` or ``"top right"``.
 
     >>> on_side((0, 0, 20, 20), "top left", 64, 64), on_side((0, 0, 20, 20), "right", 64, 64)
     (True, False)
@@ -265,19 +265,19 @@ def _unused(label: str, used: dict[str, bool]) -> str:
     return candidate
 
 
-# -------------------------------------------------------------------------------------------------------------- ground
+# ---------------------------------------------------------------------------------------------------------- background
 _TINTS = {"yellow": (248, 218, 44), "green": (44, 158, 64), "blue": (40, 84, 222), "purple": (138, 54, 186),
           "pink": (250, 150, 198)}  # fmt: skip
 _TINTED = 25.0
-"""Grey levels of colourfulness from which a ground counts as tinted."""
+"""Grey levels of colourfulness from which a background counts as tinted."""
 
 
 def ground_color(pixels: NDArray[np.uint8], covered: Sequence[Sequence[float]]) -> str | None:
-    """Tint of the ground: the nearest in hue; None if it is nearly grey.
+    """Tint of the background: the nearest in hue; None if it is nearly grey.
 
     Args:
         pixels: uint8 (height, width, 3).
-        covered: Boxes in pixels that do not belong to the ground.
+        covered: Boxes in pixels that do not belong to the background.
 
     >>> ground_color(np.full((8, 8, 3), (124, 170, 132), np.uint8), [])
     'green'

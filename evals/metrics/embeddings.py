@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ZERO_VECTOR = "a vector of length 0"
 EQUAL_CAPTIONS = "captions are equal"
-EQUAL_EMBEDDINGS = "pictures have equal embeddings"
+EQUAL_EMBEDDINGS = "images have equal embeddings"
 
 
 def cosines(a: ArrayLike, b: ArrayLike) -> list[Score]:
@@ -46,9 +46,9 @@ def cosines(a: ArrayLike, b: ArrayLike) -> list[Score]:
 def clip_directions(
     source_images: ArrayLike, result_images: ArrayLike, source_texts: ArrayLike, target_texts: ArrayLike
 ) -> list[Score]:
-    """CLIPdir: does the picture change as its caption does? Cosine of the two changes, in [-1, 1], higher is better.
+    """CLIPdir: does the image change as its caption does? Cosine of the two changes, in [-1, 1], higher is better.
 
-    The changes are differences of embeddings of length 1. Equal captions, or a picture left as it was, have no
+    The changes are differences of embeddings of length 1. Equal captions, or an image left as it was, have no
     direction.
 
     Args:
@@ -61,7 +61,7 @@ def clip_directions(
     >>> round(clip_directions(x, y, x, y)[0].value, 6), round(clip_directions(x, y, y, x)[0].value, 6)
     (1.0, -1.0)
     >>> clip_directions(x, y, x, x)[0].undefined, clip_directions(x, x, x, y)[0].undefined
-    ('captions are equal', 'pictures have equal embeddings')
+    ('captions are equal', 'images have equal embeddings')
     """
     before, after, said_before, said_after = (
         _unit(_rows(x)) for x in (source_images, result_images, source_texts, target_texts)
@@ -71,14 +71,14 @@ def clip_directions(
             f"Expected four lists of vectors of one shape but got {before.shape}, {after.shape}, "
             f"{said_before.shape}, {said_after.shape}"
         )
-    pictures, captions = after - before, said_after - said_before
-    still = np.linalg.norm(pictures, axis=1) < 1e-6
+    images, captions = after - before, said_after - said_before
+    still = np.linalg.norm(images, axis=1) < 1e-6
     silent = np.linalg.norm(captions, axis=1) < 1e-6
     return [
         Score(value=None, undefined=EQUAL_CAPTIONS if silent[i] else EQUAL_EMBEDDINGS)
         if silent[i] or still[i]
         else score
-        for i, score in enumerate(cosines(pictures, captions))
+        for i, score in enumerate(cosines(images, captions))
     ]
 
 

@@ -1,7 +1,7 @@
-"""Edited pictures against source and target, pixel by pixel, in numpy; and what all editing metrics share.
+"""Edited images against source and target, pixel by pixel, in numpy; and what all editing metrics share.
 
 Pixels are float64 ``(height, width, 3)`` in [0, 1], as `pixels` and `pair` make them. A value that does not exist (the
-PSNR of equal pictures) comes back as a `Score` that says why: it is counted, never replaced.
+PSNR of equal images) comes back as a `Score` that says why: it is counted, never replaced.
 
 Sources: L1 of Emu Edit (arXiv 2311.10089), L1 and L2 of MagicBrush (2306.10012), SSIM by Wang et al. 2004. SSIM is
 written out for numpy so that scoring needs no torch; it equals torchmetrics' defaults.
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     """``(height, width)``."""
 
 EMPTY_REGION = "no pixel in the region"
-EQUAL_PICTURES = "infinite: pictures are equal"
+EQUAL_IMAGES = "infinite: images are equal"
 
 HIGHER_IS_BETTER = {
-    "clip_i_source": True,  # but an untouched picture has 1.0
+    "clip_i_source": True,  # but an untouched image has 1.0
     "clip_i_target": True,
     "clip_t": True,
     "clip_t_object": True,  # of the mask's box and the words for what belongs there
@@ -62,7 +62,7 @@ def named(metric: str, encoder: str = "", region: str = "") -> str:
     Args:
         metric: A key of `HIGHER_IS_BETTER`.
         encoder: Label of the CLIP, DINO or LPIPS network that was used; empty for pixels.
-        region: ``"inside"`` or ``"outside"`` the mask; empty for the whole picture.
+        region: ``"inside"`` or ``"outside"`` the mask; empty for the whole image.
 
     >>> named("clip_i_source", "ViT-B-32"), named("l1", region="outside")
     ('clip_i_source@ViT-B-32', 'l1_outside')
@@ -75,7 +75,7 @@ def named(metric: str, encoder: str = "", region: str = "") -> str:
 # -------------------------------------------------------------------------------------------------------- preprocessing
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """How a protocol brings two pictures to one size before it compares their pixels."""
+    """How a protocol brings two images to one size before it compares their pixels."""
 
     size_px: tuple[int, int] | None
     """Width and height of both; None: the second takes the first one's size."""
@@ -93,7 +93,7 @@ FRAMES = {
 
 
 def pixels(image: Image.Image) -> Pixels:
-    """An RGB picture as numbers in [0, 1].
+    """An RGB image as numbers in [0, 1].
 
     >>> from PIL import Image
     >>> pixels(Image.new("RGB", (2, 1), (255, 0, 51)))[0, 0].round(3).tolist()
@@ -103,7 +103,7 @@ def pixels(image: Image.Image) -> Pixels:
 
 
 def resized(image: Image.Image, size_px: tuple[int, int], resample: str) -> Image.Image:
-    """A picture at another size; of that size already, it is left as it is.
+    """An image at another size; of that size already, it is left as it is.
 
     >>> from PIL import Image
     >>> resized(Image.new("RGB", (4, 4)), (2, 3), "BICUBIC").size
@@ -143,13 +143,13 @@ def fit_mask(mask: ArrayLike, height: int, width: int) -> Mask:
     return fitted
 
 
-def is_black(picture: Pixels, tolerance: float = 2 / 255) -> bool:
-    """Whether a picture is all black, as safety checkers paint it: a failed edit, not one to leave out.
+def is_black(image: Pixels, tolerance: float = 2 / 255) -> bool:
+    """Whether an image is all black, as safety checkers paint it: a failed edit, not one to leave out.
 
     >>> is_black(np.zeros((2, 2, 3))), is_black(np.full((2, 2, 3), 0.1))
     (True, False)
     """
-    return bool(picture.max(initial=0.0) <= tolerance)
+    return bool(image.max(initial=0.0) <= tolerance)
 
 
 # --------------------------------------------------------------------------------------------------------------- pixels
@@ -172,12 +172,12 @@ def l2(a: Pixels, b: Pixels, region: Mask | None = None) -> Score:
 
 
 def psnr(a: Pixels, b: Pixels, region: Mask | None = None) -> Score:
-    """Peak signal-to-noise ratio in dB, ``10 log10(1 / mse)``, higher is closer. Equal pictures have none.
+    """Peak signal-to-noise ratio in dB, ``10 log10(1 / mse)``, higher is closer. Equal images have none.
 
     >>> round(psnr(np.zeros((2, 2, 3)), np.full((2, 2, 3), 0.1)).value, 6)
     20.0
     >>> psnr(np.zeros((2, 2, 3)), np.zeros((2, 2, 3)))
-    Score(value=None, undefined='infinite: pictures are equal')
+    Score(value=None, undefined='infinite: images are equal')
     """
     return _in_decibels(l2(a, b, region))
 
@@ -186,7 +186,7 @@ def _in_decibels(error: Score) -> Score:
     if error.value is None:
         return error
     if error.value == 0:
-        return Score(value=None, undefined=EQUAL_PICTURES)
+        return Score(value=None, undefined=EQUAL_IMAGES)
     return Score(value=-10 * math.log10(error.value))
 
 
@@ -212,7 +212,7 @@ def ssim_map(a: Pixels, b: Pixels) -> NDArray[np.float64]:
     from scipy.ndimage import correlate1d
 
     if min(a.shape[:2]) <= 5:
-        raise ValueError(f"Expected a picture of 6 pixels a side or more but got {a.shape[1]}x{a.shape[0]}")
+        raise ValueError(f"Expected an image of 6 pixels a side or more but got {a.shape[1]}x{a.shape[0]}")
     if np.array_equal(a, b):
         return np.ones(a.shape)
     weights = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
@@ -255,7 +255,7 @@ def mask_box(mask: ArrayLike, *, as_smartedit: bool = False) -> tuple[int, int, 
 
 def _same(a: Pixels, b: Pixels) -> Pixels:
     if a.shape != b.shape or a.ndim != 3:
-        raise ValueError(f"Expected two pictures (height, width, 3) of one size but got {a.shape} and {b.shape}")
+        raise ValueError(f"Expected two images (height, width, 3) of one size but got {a.shape} and {b.shape}")
     return a - b
 
 
@@ -298,11 +298,11 @@ def pixel_scores(a: Pixels, b: Pixels, mask: ArrayLike | None = None) -> dict[st
 def summarize(
     scores: Sequence[Score], groups: Sequence[str], rng: np.random.Generator, resamples: int = 2000
 ) -> dict[str, Any]:
-    """Mean with its interval, clustered by source picture; what is undefined is counted by cause.
+    """Mean with its interval, clustered by source image; what is undefined is counted by cause.
 
     Args:
         scores: One per case.
-        groups: Source picture of each case.
+        groups: Source image of each case.
         rng: Source of the resamples.
         resamples: How many.
 

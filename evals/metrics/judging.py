@@ -24,14 +24,16 @@ CAUSES = {
     "refusal": "the judge, or a filter before it, would not judge",
     "rejected": "the server did not accept the request",
     "unparsable": "no legal scores in the reply",
+    "unknown form": "the content of the answer is no text",
+    "truncated": "the answer ended at the limit of tokens; --judge-max-tokens raises it",
     "out of range": "scores outside their scale, or not finite",
     "no probabilities": "the endpoint does not say how likely its words are",
     "budget": "the allowed spending was reached",
-    "no image": "there is no picture to judge",
+    "no image": "there is no image to judge",
 }
 """Every way to have no judgement."""
 UNASKED = ("transport", "rate limit", "budget")
-"""Causes that say nothing of the picture: asked again at another time, the judge may well answer."""
+"""Causes that say nothing of the image: asked again at another time, the judge may well answer."""
 MAX_FAILED = 0.05
 """Share of failed judgements from which a mean is no headline any more."""
 
@@ -69,7 +71,7 @@ def summarize(
 
     Args:
         judgements: ``[case][repeat]``, all of one judge.
-        groups: Source picture of each case; the bootstrap resamples these.
+        groups: Source image of each case; the bootstrap resamples these.
         rng: Source of the resamples.
         max_failed: Share of failed judgements above which `headline` is None; 1 switches this off.
         resamples: How many.

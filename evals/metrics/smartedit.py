@@ -1,6 +1,6 @@
 """Metrics of SmartEdit's public script, its quirks included, and its foreground without them.
 
-Source: SmartEdit (arXiv 2312.06739), ``test/metrics_evaluation.py``. All at 256 px: pictures bicubic, masks nearest.
+Source: SmartEdit (arXiv 2312.06739), ``test/metrics_evaluation.py``. All at 256 px: images bicubic, masks nearest.
 Networks are the caller's: the script's LPIPS (squeeze) is one of a `hidden_pair`, its CLIP score one of a `foreground`.
 """
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def hidden(picture: images.Pixels, mask_levels: ArrayLike) -> images.Pixels:
-    """SmartEdit's way to look outside a mask: the picture times ``1 - level / 255``, the hole kept as black pixels.
+def hidden(image: images.Pixels, mask_levels: ArrayLike) -> images.Pixels:
+    """SmartEdit's way to look outside a mask: the image times ``1 - level / 255``, the hole kept as black pixels.
 
-    PSNR and SSIM of two such pictures over the whole frame are that paper's; they grow with the mask, for a hole is
+    PSNR and SSIM of two such images over the whole frame are that paper's; they grow with the mask, for a hole is
     equal to a hole. The plain ``region`` argument does without this.
 
     >>> hidden(np.ones((1, 2, 3)), [[255, 51]])[0, :, 0].round(3).tolist()
     [0.0, 0.8]
     """
-    return picture * (1 - np.asarray(mask_levels, dtype=np.float64) / 255)[..., None]
+    return image * (1 - np.asarray(mask_levels, dtype=np.float64) / 255)[..., None]
 
 
 def hidden_pair(
     source: Image.Image, result: Image.Image, mask_levels: ArrayLike
 ) -> tuple[images.Pixels, images.Pixels]:
-    """Both pictures as SmartEdit's script compares them: at 256 px, with the edit's place `hidden`.
+    """Both images as SmartEdit's script compares them: at 256 px, with the edit's place `hidden`.
 
-    Pictures are bicubic, the mask is nearest and with all its grey levels.
+    Images are bicubic, the mask is nearest and with all its grey levels.
 
     >>> from PIL import Image
     >>> a, b = hidden_pair(Image.new("RGB", (8, 8), "#fff"), Image.new("RGB", (9, 8)), np.full((8, 8), 51))
@@ -46,7 +46,7 @@ def hidden_pair(
     frame = images.FRAMES["smartedit"]
     assert frame.size_px is not None, "SmartEdit's frame has a size"
     levels = Image.fromarray(np.asarray(mask_levels, dtype=np.uint8)).resize(frame.size_px, Image.Resampling.NEAREST)
-    a, b = (hidden(picture, np.asarray(levels)) for picture in images.pair(source, result, frame))
+    a, b = (hidden(image, np.asarray(levels)) for image in images.pair(source, result, frame))
     return a, b
 
 
@@ -68,20 +68,20 @@ def background(source: Image.Image, result: Image.Image, mask_levels: ArrayLike)
 
 
 def foreground(result: Image.Image, mask: ArrayLike, *, as_smartedit: bool = False) -> Image.Image | None:
-    """The part of a picture in which the edit belongs: the box around the mask. None for an empty mask.
+    """The part of an image in which the edit belongs: the box around the mask. None for an empty mask.
 
     SmartEdit's foreground score is the CLIP similarity of this part and the words for what is to be seen there.
 
     Args:
-        result: The edited picture.
+        result: The edited image.
         mask: ``(height, width)`` bool, or levels 0 to 255.
         as_smartedit: The box as the public script has it; see `images.mask_box`.
 
     >>> from PIL import Image
     >>> mask = np.zeros((256, 256), np.uint8)
     >>> mask[64:128, 32:96] = 255
-    >>> picture = Image.new("RGB", (512, 512))
-    >>> foreground(picture, mask).size, foreground(picture, mask, as_smartedit=True).size
+    >>> image = Image.new("RGB", (512, 512))
+    >>> foreground(image, mask).size, foreground(image, mask, as_smartedit=True).size
     ((64, 64), (63, 63))
     """
     from PIL import Image

@@ -5,7 +5,7 @@ There are two kinds of interval, and a measure has one or the other:
 - of a *share* (images that are right, edits that are done): `share`, a closed form that also holds near 0 and 1;
 - of a mean of *measurements* (overlap of boxes, distance of pixels): `ratio`, which resamples whole clusters.
 
-A cluster is a prompt with its images, or a source picture with its edits. Random numbers come from the caller's
+A cluster is a prompt with its images, or a source image with its edits. Random numbers come from the caller's
 ``numpy.random.Generator``; nothing here has state.
 """
 
@@ -325,7 +325,7 @@ def paired_difference(
         images: Images that a case's score is the mean of, one number or ``(cases,)``.
         strata: Task of each case: the statistic is the unweighted mean of the tasks' mean differences, and
             correlations are those inside a task. By default all cases weigh the same.
-        clusters: Of each case, what it shares with others that are therefore alike, such as the source picture of
+        clusters: Of each case, what it shares with others that are therefore alike, such as the source image of
             several edits. By default each case stands alone.
         resamples: Permutation draws.
 

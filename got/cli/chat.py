@@ -10,7 +10,7 @@ from got.cli import parser
 from got.cli.draw import load_pipeline, memory_errors, options, table
 from got.plan.chain import Chain
 from got.util.errors import UserError
-from got.util.images import open_picture
+from got.util.images import open_image
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"--output {arguments.output}: expected a folder, but it is a file")
     if there and not arguments.resume:
         raise UserError(f"{arguments.output} is not empty; --resume goes on with the conversation in it")
-    opened = None if arguments.image is None else open_picture(arguments.image)
+    opened = None if arguments.image is None else open_image(arguments.image)
     pipeline = load_pipeline(arguments)
 
     from got.conversation import Conversation
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         chat.keep()
     interactive = sys.stdin.isatty()
     if interactive:
-        sys.stderr.write("A caption draws a picture, an instruction edits it. /help lists commands, /quit ends.\n")
+        sys.stderr.write("A caption draws an image, an instruction edits it. /help lists commands, /quit ends.\n")
     for line in _lines(interactive):
         try:
             if chat.answer(line):
@@ -79,7 +79,7 @@ class Chat:
         # Not kept with the conversation, which may go on as another kind of pipeline.
         self._usual: dict[str, Any] = {} if alone else {"max_turns": parser.MOST_TURNS}
         self._commands: dict[str, Callable[[str], None]] = {
-            "/open": lambda rest: self._show(self.talk.open(open_picture(rest))),
+            "/open": lambda rest: self._show(self.talk.open(open_image(rest))),
             "/new": lambda rest: self._request(lambda: self.talk.draw(rest, **self._usual)),
             "/chain": lambda rest: self._show_plan(),
             "/replace": self._replace,
@@ -114,7 +114,7 @@ class Chat:
         return False
 
     def file(self, entry: Entry) -> str:
-        """The picture's file."""
+        """The image's file."""
         return str(self._arguments.output / f"{entry.number:04d}.png")
 
     def keep(self) -> None:
@@ -140,7 +140,7 @@ class Chat:
 
     def _changed(self) -> Chain:
         if self._plan is None:
-            raise UserError("there is no plan yet; a caption draws the first picture")
+            raise UserError("there is no plan yet; a caption draws the first image")
         return self._plan
 
     def _change(self, plan: Chain) -> None:
@@ -192,7 +192,7 @@ def _whole(text: str) -> int:
 def _box(text: str) -> Box1000:
     numbers = re.findall(r"\d{1,9}", text)
     if len(numbers) != 4 or not re.fullmatch(r"[\d\s,()]*", text):
-        raise UserError(f"expected a box X1,Y1,X2,Y2 in thousandths of the picture but got {text!r}")
+        raise UserError(f"expected a box X1,Y1,X2,Y2 in thousandths of the image but got {text!r}")
     x1, y1, x2, y2 = map(int, numbers)
     return x1, y1, x2, y2
 

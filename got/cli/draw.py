@@ -11,7 +11,7 @@ from got.cli.parser import MOST_TURNS
 from got.plan.chain import Chain
 from got.util.errors import UserError
 from got.util.files import replacing, write_atomic
-from got.util.images import open_picture
+from got.util.images import open_image
 
 if TYPE_CHECKING:
     import argparse
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from got.model.outputs import Turn
     from got.pipeline import GoTPipeline
 
-# Pictures per batch; beyond a small scale memory is dearer than time.
+# Images per batch; beyond a small scale memory is dearer than time.
 _SMALL_BATCH_PX, _SMALL_BATCH = 256, 8
 
 
@@ -31,28 +31,28 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw (or only plan) everything that was asked for; returns what the last line of output says.
 
     Raises:
-        ValueError: If something about the command, a picture or the checkpoint is wrong.
+        ValueError: If something about the command, an image or the checkpoint is wrong.
     """
     if arguments.plan_only and arguments.chain is not None:
         raise UserError("--plan-only writes a plan; with --chain there is one already")
     requests = read_requests(arguments)
-    source = open_picture(arguments.image) if arguments.command == "edit" else None
+    source = open_image(arguments.image) if arguments.command == "edit" else None
     pipeline = load_pipeline(arguments)
     size = arguments.batch_size or (_SMALL_BATCH if pipeline.got_config.image_size_px <= _SMALL_BATCH_PX else 1)
-    pictures: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
     for start in range(0, len(requests), size):
         batch = requests[start : start + size]
         try:
             made = (_plan if arguments.plan_only else _draw)(pipeline, batch, source, arguments)
         except KeyboardInterrupt:
-            sys.stderr.write(f"interrupted; {len(pictures)} of {len(requests)} files are finished\n")
+            sys.stderr.write(f"interrupted; {len(images)} of {len(requests)} files are finished\n")
             raise
         for record in made:
-            pictures.append(record)
-            _say(record, len(pictures), len(requests), arguments)
-    result: dict[str, Any] = {"pictures": pictures}
-    # One picture, the usual case, can be read without a list.
-    return pictures[0] | result if len(pictures) == 1 else result
+            images.append(record)
+            _say(record, len(images), len(requests), arguments)
+    result: dict[str, Any] = {"pictures": images}
+    # One image, the usual case, can be read without a list.
+    return images[0] | result if len(images) == 1 else result
 
 
 def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
@@ -88,7 +88,7 @@ def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
 
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of the pipeline that are the same for every picture, as far as they are given."""
+    """Arguments of the pipeline that are the same for every image, as far as they are given."""
     switches = {name: getattr(arguments, name) for name in ("semantic", "spatial", "reference")}
     given = {
         "num_inference_steps": arguments.steps,
@@ -116,7 +116,7 @@ def memory_errors() -> Iterator[None]:
         ):
             raise
         raise UserError(
-            "out of memory: a smaller --width and --height, fewer pictures at a time, --offload or --dtype float16 "
+            "out of memory: a smaller --width and --height, fewer images at a time, --offload or --dtype float16 "
             "(on a GPU) need less"
         ) from error
 
@@ -135,12 +135,12 @@ def table(chain: Chain) -> str:
     return "\n".join(rows) or "  no boxes"
 
 
-def save(picture: Image.Image, path: Path) -> str:
-    """Write a picture so that the file is complete or absent; returns its name."""
+def save(image: Image.Image, path: Path) -> str:
+    """Write an image so that the file is complete or absent; returns its name."""
     from PIL import Image
 
     with replacing(path) as unfinished:
-        picture.save(unfinished, format=Image.registered_extensions()[path.suffix.lower()])
+        image.save(unfinished, format=Image.registered_extensions()[path.suffix.lower()])
     return str(path)
 
 
@@ -178,7 +178,7 @@ def _draw(
     asked = options(arguments)
     if arguments.command == "edit" and not arguments.reference_compat:
         planned = [request for request in batch if request.chain is not None]
-        if planned and len(planned) < len(batch):  # a plan is one picture's, and must not depend on what is beside it
+        if planned and len(planned) < len(batch):  # a plan is one image's, and must not depend on what is beside it
             parts = (planned, [request for request in batch if request.chain is None])
             made = {record["image"]: record for part in parts for record in _draw(pipeline, part, source, arguments)}
             return [made[str(request.output)] for request in batch]
@@ -210,7 +210,7 @@ def _draw(
 
 
 def _earlier_turns(turns: Sequence[Turn], output: Path) -> dict[str, list[dict[str, str]]]:
-    """The pictures on the way to the last one, if there are any."""
+    """The images on the way to the last one, if there are any."""
     for stale in numbered_files(output, "turn"):  # an earlier run may have had more turns
         stale.unlink()
     made = [

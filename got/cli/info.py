@@ -133,7 +133,7 @@ def _table(result: dict[str, Any]) -> str:
             f"{result['checkpoint']}: GoT at scale {result['scale']}",
             *lines,
             *(f"trained without {name}" for name, there in result["trained_with"].items() if not there),
-            f"pictures     {side} x {side} px unless said otherwise; sides are multiples of"
+            f"images     {side} x {side} px unless said otherwise; sides are multiples of"
             f" {result['sides_are_multiples_of_px']}",
             f"steps        {defaults['steps']}",
             f"captions     {scales['text_to_image']}",

@@ -23,7 +23,7 @@ _KEYS = {"prompt", "chain", "seed"}
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One picture to draw."""
+    """One image to draw."""
 
     prompt: str
     chain: str | None
@@ -34,7 +34,7 @@ class Request:
 
 
 def read_requests(arguments: argparse.Namespace) -> list[Request]:
-    """The pictures that a command asks for, prompt by prompt.
+    """The images that a command asks for, prompt by prompt.
 
     Raises:
         UserError: If there is none, a file cannot be read, or a file is there already.
@@ -73,8 +73,8 @@ def output_paths(output: Path | None, count: int, suffix: str) -> list[Path]:
 
     >>> [path.as_posix() for path in output_paths(Path("a/cat.jpg"), 2, ".png")]
     ['a/cat-0000.jpg', 'a/cat-0001.jpg']
-    >>> [path.as_posix() for path in output_paths(Path("pictures"), 1, ".png")]
-    ['pictures/0000.png']
+    >>> [path.as_posix() for path in output_paths(Path("images"), 1, ".png")]
+    ['images/0000.png']
     """
     if output is None:
         output = Path(f"got{suffix}")
@@ -87,7 +87,7 @@ def output_paths(output: Path | None, count: int, suffix: str) -> list[Path]:
 
 
 def side_file(output: Path, kind: str, suffix: str = ".png") -> Path:
-    """The name of a file beside a picture.
+    """The name of a file beside an image.
 
     >>> side_file(Path("cat.jpg"), "layout").as_posix()
     'cat-layout.png'
@@ -96,7 +96,7 @@ def side_file(output: Path, kind: str, suffix: str = ".png") -> Path:
 
 
 def files_of(output: Path, arguments: argparse.Namespace) -> list[Path]:
-    """Every file that a picture may bring along: those of known names, and masks and turns that are there already."""
+    """Every file that an image may bring along: those of known names, and masks and turns that are there already."""
     if arguments.plan_only:
         return [output]
     files = [output, *numbered_files(output, "turn")]
@@ -110,7 +110,7 @@ def files_of(output: Path, arguments: argparse.Namespace) -> list[Path]:
 
 
 def numbered_files(output: Path, kind: str) -> list[Path]:
-    """The masks or turns that lie beside a picture."""
+    """The masks or turns that lie beside an image."""
     pattern = re.compile(rf"{re.escape(output.stem)}-{kind}-\d+\.png")
     there = output.parent.iterdir() if output.parent.is_dir() else ()
     return [path for path in there if pattern.fullmatch(path.name)]
@@ -177,7 +177,7 @@ def _check_suffix(output: Path, suffix: str) -> None:
 
     known = Image.registered_extensions()
     if known.get(output.suffix.lower()) not in Image.SAVE:
-        raise UserError(f"--output {output}: expected a picture's name, ending in .png, .jpg, .webp or the like")
+        raise UserError(f"--output {output}: expected an image's name, ending in .png, .jpg, .webp or the like")
 
 
 def _refuse_existing(paths: Sequence[Path]) -> None:

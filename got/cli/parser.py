@@ -13,11 +13,11 @@ SEED, MOST_TURNS = 42, 4
 _GUIDANCES = {
     "semantic": "follow the chain's meaning",
     "spatial": "follow the chain's boxes",
-    "reference": "follow the source picture; black for a caption",
+    "reference": "follow the source image; black for a caption",
 }
 
 _TOP = """\
-A prompt becomes a plan (a chain of thought with a box after every object), the plan becomes a picture.
+A prompt becomes a plan (a chain of thought with a box after every object), the plan becomes an image.
 
   python -m got generate "a photo of a red apple and a blue dog" --show-chain
   python -m got edit photo.png "make the dog green" --output edited.png
@@ -32,13 +32,13 @@ examples:
   python -m got generate "a photo of two cats"                      draws got.png and prints the plan
   python -m got generate "a photo of two cats" --show-chain --save-layout
   python -m got generate "two cats" --num 4 --output cats.png       cats-0000.png to cats-0003.png
-  python -m got generate --prompts prompts.txt --output pictures    a prompt a line
+  python -m got generate --prompts prompts.txt --output images    a prompt a line
   python -m got generate "two cats" --plan-only --output plan.txt   write the plan, edit it by hand, and draw it:
   python -m got generate --chain plan.txt --overwrite               the prompt is then what the plan names
   python -m got generate "two cats" --spatial off --semantic-scale 4 --scheduler unipc --steps 8
 
 A file of prompts is text with a prompt a line, or JSON lines ({"prompt": ..., "chain": ..., "seed": ...}) if its name
-ends in .jsonl; - is standard input, of either kind. The k-th picture of every prompt has the seed --seed + k.
+ends in .jsonl; - is standard input, of either kind. The k-th image of every prompt has the seed --seed + k.
 """
 _EDIT = """\
 examples:
@@ -48,24 +48,24 @@ examples:
   python -m got edit photo.png --prompts instructions.txt --output out
   python -m got edit photo.png "remove the dog" --width 96 --height 64
 
-Pictures of any kind will do: palettes, CMYK and 16 bits are converted, EXIF rotation is applied, transparent parts
+Images of any kind will do: palettes, CMYK and 16 bits are converted, EXIF rotation is applied, transparent parts
 are laid on white, of an animation the first frame is taken. The result has the source's aspect unless a size is given.
 """
 CHAT_HELP = """\
-A line is a request: the first one draws a picture, later ones edit it. Commands:
-  /open FILE            go on with a picture
-  /new CAPTION          draw a new picture
+A line is a request: the first one draws an image, later ones edit it. Commands:
+  /open FILE            go on with an image
+  /new CAPTION          draw a new image
   /chain                show the plan, its boxes numbered from 0
   /replace N WORDS      /move N X1,Y1,X2,Y2      /add X1,Y1,X2,Y2 WORDS      /remove N      change the plan
   /draw                 draw the changed plan
   /undo /redo           back and forth
-  /seed N               seed of the next pictures
+  /seed N               seed of the next images
   /help /quit"""
 _CHAT = (
     CHAT_HELP
     + """
 
-Every picture is kept in --output, with its plan and request; --resume goes on with such a folder. Without a terminal
+Every image is kept in --output, with its plan and request; --resume goes on with such a folder. Without a terminal
 the lines are read from standard input, and the first mistake ends it:
   printf 'a photo of two cats\\n/add 0,0,300,300 a dog\\n/draw\\n' | python -m got chat --output talk
 """
@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m got", description=purpose, epilog=_TOP)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_generate(add_command(commands, "generate", "draw captions", _GENERATE))
-    _add_edit(add_command(commands, "edit", "edit a picture", _EDIT))
+    _add_edit(add_command(commands, "edit", "edit an image", _EDIT))
     _add_chat(add_command(commands, "chat", "draw and edit in a conversation", _CHAT))
     _add_info(add_command(commands, "info", "say what a checkpoint is"))
     purpose = "turn the released checkpoint into a folder for --checkpoint"
@@ -92,9 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is drawn")
-    what.add_argument(
-        "prompt", nargs="*", help="a caption, e.g. 'a photo of a red apple'; several are several pictures"
-    )
+    what.add_argument("prompt", nargs="*", help="a caption, e.g. 'a photo of a red apple'; several are several images")
     _add_requests(what)
     _add_drawing(parser)
     _add_files(parser)
@@ -103,8 +101,8 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
 
 def _add_edit(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is drawn")
-    what.add_argument("image", type=Path, metavar="IMAGE", help="the picture to edit")
-    what.add_argument("prompt", nargs="*", metavar="INSTRUCTION", help="what to change; several are several pictures")
+    what.add_argument("image", type=Path, metavar="IMAGE", help="the image to edit")
+    what.add_argument("prompt", nargs="*", metavar="INSTRUCTION", help="what to change; several are several images")
     _add_requests(what)
     _add_drawing(parser)
     _add_files(parser)
@@ -113,7 +111,7 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:
     talk = parser.add_argument_group("the conversation")
-    talk.add_argument("image", type=Path, nargs="?", metavar="IMAGE", help="a picture to begin with")
+    talk.add_argument("image", type=Path, nargs="?", metavar="IMAGE", help="an image to begin with")
     talk.add_argument(
         "--output", type=Path, default=Path("got-chat"), metavar="DIR", help="where it is kept (default: %(default)s)"
     )
@@ -130,17 +128,17 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint", dest="named", metavar="mini|PATH|HUB_ID", help="weights, as of the other commands")
     add("--memory", action="store_true", help="instead, count what GoT-6B needs of a GPU; no checkpoint is read")
-    add("--batch-size", type=whole(), metavar="N", help="for --memory: pictures at a time (default: 1)")
-    add("--size", type=whole(multiple_of=64), metavar="PX", help="for --memory: side of a picture (default: 1024)")
+    add("--batch-size", type=whole(), metavar="N", help="for --memory: images at a time (default: 1)")
+    add("--size", type=whole(multiple_of=64), metavar="PX", help="for --memory: side of an image (default: 1024)")
 
 
 def _add_requests(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--prompts", metavar="FILE", help="prompts from a file (text or .jsonl); - reads standard input")
-    add("--num", type=whole(), default=1, metavar="N", help="pictures per prompt (default: %(default)s)")
+    add("--num", type=whole(), default=1, metavar="N", help="images per prompt (default: %(default)s)")
     add("--chain", metavar="FILE|TEXT", help="draw this plan instead of writing one; - reads standard input")
     add("--plan-only", action="store_true", help="write the plan to --output (a .txt file) and draw nothing")
-    add("--batch-size", type=whole(), metavar="N", help="pictures drawn together (default: by model)")
+    add("--batch-size", type=whole(), metavar="N", help="images drawn together (default: by model)")
 
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
@@ -155,7 +153,7 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
         "--max-turns",
         type=whole(),
         metavar="N",
-        help=f"most pictures per request, each upon the last: the model says when it is done (default: {MOST_TURNS} for"
+        help=f"most images per request, each upon the last: the model says when it is done (default: {MOST_TURNS} for"
         " edits and in chat, 1 for captions and given plans; 16 with --reference-compat)",
     )
     add("--max-new-tokens", type=whole(), metavar="N", help="longest plan (default: the model's)")
@@ -178,13 +176,13 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FILE|DIR",
-        help="a picture file, numbered if there are several, or a folder (default: got.png)",
+        help="an image file, numbered if there are several, or a folder (default: got.png)",
     )
     add("--overwrite", action="store_true", help="replace files that are there; without it they are an error")
     add("--show-chain", action="store_true", help="print the plan as a table too: colour, box and name of each region")
-    add("--save-chain", action="store_true", help="write the plan beside the picture, NAME-chain.txt")
+    add("--save-chain", action="store_true", help="write the plan beside the image, NAME-chain.txt")
     add("--save-layout", action="store_true", help="write all boxes in their colours, NAME-layout.png")
-    add("--save-masks", action="store_true", help="write a picture per box, NAME-mask-0.png, ...")
+    add("--save-masks", action="store_true", help="write an image per box, NAME-mask-0.png, ...")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -214,7 +212,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="torch compiles the UNet (minutes), which then runs faster; wants a compiler and Python's headers",
     )
-    add("--vae-slicing", action="store_true", help="pictures pass the autoencoder one by one, in less memory")
+    add("--vae-slicing", action="store_true", help="images pass the autoencoder one by one, in less memory")
     add(
         "--vae-tiling", action="store_true", help="they pass it in tiles: large ones in less memory, perhaps with seams"
     )

@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 _TOP = """\
 A dataset is a folder in one of three formats, told apart by what is there:
-  folder       examples.jsonl, one example a line, and pictures beside it; readable, and changed with any editor
-  parquet      files that datasets.load_dataset("parquet", data_files="DIR/*.parquet") shows with their pictures
+  folder       examples.jsonl, one example a line, and images beside it; readable, and changed with any editor
+  parquet      files that datasets.load_dataset("parquet", data_files="DIR/*.parquet") shows with their images
   webdataset   tar shards, read from front to back: for millions of examples
 
 An example in all of them:
   {"id": "a-1", "prompt": "make the dog blue", "source": "images/a-1.source.png",
    "steps": [{"instruction": "", "chain": "the image shows a red dog ...", "target": "images/a-1.target.png"}],
    "provenance": {"dataset": "mine", "license": "CC-BY-4.0", "origin": "", "made_by": ""}, "extra": {}}
-Text-to-image has no source and one step; a multi-turn edit has several steps, each upon the picture before it.
+Text-to-image has no source and one step; a multi-turn edit has several steps, each upon the image before it.
 
 `python -m got.data COMMAND --help` teaches a command.
 Exit codes: 0 done, 1 `check` found problems, or `import` or `annotate` end without any example, 2 a mistake in the
@@ -73,7 +73,7 @@ examples:
   python -m got.data convert icons icons-shards --format webdataset
   python -m got.data convert mine icons-shards --format webdataset --append      adds what is missing
 
-Nothing is lost: prompts, chains, provenance, extra fields, and the bytes of every picture stay as they are.
+Nothing is lost: prompts, chains, provenance, extra fields, and the bytes of every image stay as they are.
 """
 _SHOW = """\
 examples:
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands."""
-    purpose = "Chain datasets: pictures with the chains of thought that lead to them."
+    purpose = "Chain datasets: images with the chains of thought that lead to them."
     parser = Parser(prog="python -m got.data", description=purpose, epilog=_TOP)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_make(add_command(commands, "make", "make a dataset whose chains are true by construction", _MAKE, _make))
@@ -143,7 +143,7 @@ def _add_make(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, required=True, metavar="DIR", help="the folder; it is made if it is not there")
     add("--tasks", type=_task, nargs="+", metavar="NAME[=WEIGHT]",
         help=f"what examples are, and in which proportion: {', '.join(icon_set.TASKS)} (default: 4:3:1:2)")  # fmt: skip
-    add("--size", type=whole(16), default=128, metavar="PX", help="side of the pictures (default: %(default)s)")
+    add("--size", type=whole(16), default=128, metavar="PX", help="side of the images (default: %(default)s)")
     add("--seed", type=whole(0), default=0, metavar="N", help="another one, another dataset (default: %(default)s)")
     add("--workers", type=whole(1), metavar="N", help="processes (default: one per core)")
     _add_files(parser)
@@ -178,7 +178,7 @@ def _make(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("place", metavar="PLACE", help="a folder, or one of its files")
-    parser.add_argument("--no-pictures", action="store_true", help="open no picture, which takes most of the time")
+    parser.add_argument("--no-pictures", action="store_true", help="open no image, which takes most of the time")
     parser.add_argument(
         "--limit", type=whole(0), default=100, metavar="N", help="problems that are shown (default: %(default)s)"
     )
@@ -189,7 +189,7 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
 
     findings = Findings()
     with Progress("examples checked", None) as bar:
-        for problem in check(arguments.place, findings, pictures=not arguments.no_pictures, step=bar.update):
+        for problem in check(arguments.place, findings, images=not arguments.no_pictures, step=bar.update):
             if findings.problems <= arguments.limit:
                 print(problem, flush=True)
     if findings.problems > arguments.limit:
@@ -198,7 +198,7 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
         "place": arguments.place,
         "ok": not findings.problems,
         "examples": findings.examples,
-        "pictures": findings.pictures,
+        "pictures": findings.images,
         "problems": findings.problems,
         "fields": dict(findings.fields),
     }
@@ -257,7 +257,7 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     add("place", metavar="PLACE", help="a folder, or one of its files")
     add("--index", type=whole(0), default=0, metavar="N", help="the example's number, from 0 (default: %(default)s)")
     add("--num", type=whole(1), default=1, metavar="N", help="examples on the sheet (default: %(default)s)")
-    add("--output", type=Path, required=True, metavar="PNG", help="the picture file to write")
+    add("--output", type=Path, required=True, metavar="PNG", help="the image file to write")
     add("--overwrite", action="store_true", help="replace the file if it is there; without it that is an error")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from got.data.records import DataError
 from got.data.rows import decode, problems
 from got.data.storage import entries_of, files_of
-from got.util.images import PictureError, open_picture
+from got.util.images import ImageError, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -38,28 +38,28 @@ class Findings:
     """What a check has found so far."""
 
     examples: int = 0
-    pictures: int = 0
-    """Pictures opened."""
+    images: int = 0
+    """Images opened."""
     problems: int = 0
     fields: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     """Problems by field, the number of the step left out."""
 
 
 def check(
-    place: str | Path, findings: Findings, *, pictures: bool = True, step: Callable[[int], None] = lambda done: None
+    place: str | Path, findings: Findings, *, images: bool = True, step: Callable[[int], None] = lambda done: None
 ) -> Iterator[Problem]:
     """All problems of a dataset, as they are found; what cannot be read does not hide what comes after it.
 
     Args:
         place: A folder, or one of its files.
         findings: Filled while the check goes on.
-        pictures: Whether each is opened and decoded to its last pixel, which takes most of the time.
+        images: Whether each is opened and decoded to its last pixel, which takes most of the time.
         step: Told how many examples have been looked at.
 
     Raises:
         DataError: If there is no dataset.
     """
-    for problem in _problems(place, findings, pictures, step):
+    for problem in _problems(place, findings, images, step):
         findings.problems += 1
         findings.fields[problem.field.replace("[", ".").split(".")[0] or "file"] += 1
         yield problem
@@ -68,7 +68,7 @@ def check(
         yield Problem(where=str(place), field="", problem="no examples")
 
 
-def _problems(place: str | Path, findings: Findings, pictures: bool, step: Callable[[int], None]) -> Iterator[Problem]:
+def _problems(place: str | Path, findings: Findings, images: bool, step: Callable[[int], None]) -> Iterator[Problem]:
     places: dict[int, str] = {}  # hashes of ids: millions of them fit into memory
     for file in files_of(place):
         try:
@@ -83,8 +83,8 @@ def _problems(place: str | Path, findings: Findings, pictures: bool, step: Calla
                     yield Problem(where=entry.where, field="id", problem=f"{example.id!r} is at {first} already")
                 for field, problem in example.problems():
                     yield Problem(where=entry.where, field=field, problem=problem)
-                if pictures:
-                    yield from _pictures(example, entry.where, findings)
+                if images:
+                    yield from _images(example, entry.where, findings)
         except DataError as error:
             yield Problem(where=str(file), field="", problem=str(error).removeprefix(f"{file}: "))
 
@@ -94,7 +94,7 @@ def _example(entry: Entry) -> Generator[Problem, None, Example | None]:
     wrong = [tuple(entry.broken.split(": ", 1))] if entry.broken else list(problems(entry.row))
     if not wrong:
         try:
-            return decode(entry.row, entry.picture)
+            return decode(entry.row, entry.image)
         except DataError as error:
             wrong = [tuple(str(error).split(": ", 1))]
     for field, problem in wrong:
@@ -102,13 +102,13 @@ def _example(entry: Entry) -> Generator[Problem, None, Example | None]:
     return None
 
 
-def _pictures(example: Example, where: str, findings: Findings) -> Iterator[Problem]:
+def _images(example: Example, where: str, findings: Findings) -> Iterator[Problem]:
     fields = ["source"] if example.source is not None else []
     fields += [f"steps[{number}].target" for number in range(len(example.steps))]
-    for field, (_, picture) in zip(fields, example.pictures(), strict=True):
+    for field, (_, image) in zip(fields, example.images(), strict=True):
         try:
-            open_picture(picture, "the file")
-            findings.pictures += 1
-        except PictureError as error:
-            shown = "" if isinstance(picture, bytes) else f"{picture}: "
+            open_image(image, "the file")
+            findings.images += 1
+        except ImageError as error:
+            shown = "" if isinstance(image, bytes) else f"{image}: "
             yield Problem(where=where, field=field, problem=f"{shown}{error}")

@@ -1,6 +1,6 @@
 """The icon world as a chain dataset of any size: the n-th example of a seed is the same on every machine.
 
-Prompts, instructions, chains and pictures are true by construction: sampled together, not annotated afterwards.
+Prompts, instructions, chains and images are true by construction: sampled together, not annotated afterwards.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TASKS = ("text-to-image", "edit", "reasoning-edit", "multi-turn")
 """What examples can be: a reasoning edit names its object in a way that takes thought."""
 WEIGHTS: Mapping[str, float] = {"text-to-image": 4, "edit": 3, "reasoning-edit": 1, "multi-turn": 2}
 LICENSE = "Apache-2.0 AND OFL-1.1"
-"""Of the fonts whose drawings the pictures show."""
+"""Of the fonts whose drawings the images show."""
 MADE = "made.json"
 """How a folder was made: whoever goes on with it has to do the same."""
 _MOST_TURNS = 4
@@ -55,7 +55,7 @@ class Recipe:
 
     seed: int = 0
     size_px: int = 128
-    """Side of the pictures, at least 16."""
+    """Side of the images, at least 16."""
     weights: tuple[tuple[str, float], ...] = tuple(WEIGHTS.items())
     """Tasks, and how often each is drawn in proportion to the others."""
 
@@ -130,7 +130,7 @@ def _single(sampler: Callable[[np.random.Generator], Edit], rng: np.random.Gener
 
 
 def _multi_turn(rng: np.random.Generator) -> _Sampled:
-    """Two edits or more: each begins with the picture that the one before it ended with."""
+    """Two edits or more: each begins with the image that the one before it ended with."""
     while True:
         edits = [sample_edit(rng)]
         turns = int(rng.integers(2, _MOST_TURNS + 1))
@@ -151,7 +151,7 @@ _SAMPLERS: dict[str, Callable[[np.random.Generator], _Sampled]] = {
 
 
 def _png(scene: Scene, size_px: int) -> bytes:
-    """The picture of a scene as a PNG file.
+    """The image of a scene as a PNG file.
 
     Pillow tries five filters on each line, which takes most of its time, while flat icons are smallest without any.
     """
@@ -181,9 +181,9 @@ def _made(recipe: Recipe) -> dict[str, Any]:
     for number in range(_PROBES):
         example = sample(recipe, number)
         digest.update(repr((example.prompt, example.chains)).encode())
-        for _, picture in example.pictures():
-            assert isinstance(picture, bytes), "sampled pictures are in memory"
-            with Image.open(io.BytesIO(picture)) as image:
+        for _, encoded in example.images():
+            assert isinstance(encoded, bytes), "sampled images are in memory"
+            with Image.open(io.BytesIO(encoded)) as image:
                 digest.update(image.tobytes())
     return {"source": "iconworld", **dataclasses.asdict(recipe), "fingerprint": digest.hexdigest()[:16]}
 

@@ -1,7 +1,7 @@
-"""What GoT is trained on: pictures with the chain of thought that leads to them. Needs neither torch nor a reader.
+"""What GoT is trained on: images with the chain of thought that leads to them. Needs neither torch nor a reader.
 
 All three tasks have one form. A text-to-image example has no source and one step; an edit has a source and one step; a
-multi-turn edit has several steps, each of which starts from the picture before it.
+multi-turn edit has several steps, each of which starts from the image before it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class DataError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One picture that is drawn, and the plan for it."""
+    """One image that is drawn, and the plan for it."""
 
     chain: str
     """The plan; empty if nobody has written it yet, as in editing sets that come without chains."""
     target: bytes | Path
-    """The picture to draw, as a file or its bytes."""
+    """The image to draw, as a file or its bytes."""
     instruction: str = ""
     """What this step of a multi-turn edit does; empty where the prompt says it all."""
 
@@ -60,7 +60,7 @@ class Example:
     steps: tuple[Step, ...]
     provenance: Provenance
     source: bytes | Path | None = None
-    """The picture that an edit starts from."""
+    """The image that an edit starts from."""
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What else the set says of it, JSON-able; kept, never used in training."""
 
@@ -81,7 +81,7 @@ class Example:
         """The chain of every step."""
         return tuple(step.chain for step in self.steps)
 
-    def pictures(self) -> Iterator[tuple[str, bytes | Path]]:
+    def images(self) -> Iterator[tuple[str, bytes | Path]]:
         """Names and files: ``source`` if there is one, then ``target``, or ``target0``, ``target1``, ..."""
         if self.source is not None:
             yield "source", self.source
@@ -89,7 +89,7 @@ class Example:
             yield "target" if len(self.steps) == 1 else f"target{number}", step.target
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Field and what is wrong with it, of everything that can be said without opening a picture."""
+        """Field and what is wrong with it, of everything that can be said without opening an image."""
         if wrong := id_problem(self.id):
             yield "id", wrong
         if not self.prompt.strip():

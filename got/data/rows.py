@@ -1,6 +1,6 @@
 """Examples as rows: the one JSON-able form that all three formats on disk share, checked field by field.
 
-A row refers to its pictures; what a reference is depends on the format: a path, the ending of a tar member, or bytes.
+A row refers to its images; what a reference is depends on the format: a path, the ending of a tar member, or bytes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from got.data.records import DataError, Example, Provenance, Step, id_problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    Picture = Callable[[str, Any], bytes | Path]
-    """Field and reference -> the picture; raises `DataError` that names the field."""
+    Image = Callable[[str, Any], bytes | Path]
+    """Field and reference -> the image; raises `DataError` that names the field."""
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"),
@@ -32,7 +32,7 @@ def encode(example: Example, references: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         example: Any.
-        references: For each name of `Example.pictures`, what the row shall have in the picture's place.
+        references: For each name of `Example.images`, what the row shall have in the image's place.
 
     Raises:
         DataError: If the id cannot name a file, the steps do not fit a task, or the extra fields are not JSON-able.
@@ -62,7 +62,7 @@ def encode(example: Example, references: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def decode(row: object, picture: Picture) -> Example:
+def decode(row: object, image: Image) -> Example:
     """The example of a row.
 
     Raises:
@@ -75,12 +75,12 @@ def decode(row: object, picture: Picture) -> Example:
     return Example(
         id=row["id"],
         prompt=row["prompt"],
-        source=None if source is None else picture("source", source),
+        source=None if source is None else image("source", source),
         steps=tuple(
             Step(
                 instruction=step.get("instruction", ""),
                 chain=step["chain"],
-                target=picture(f"steps[{number}].target", step["target"]),
+                target=image(f"steps[{number}].target", step["target"]),
             )
             for number, step in enumerate(row["steps"])
         ),
@@ -142,22 +142,22 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def bytes_of(picture: bytes | Path) -> bytes:
-    """A picture's file.
+def bytes_of(image: bytes | Path) -> bytes:
+    """An image's file.
 
     Raises:
         DataError: If it cannot be read.
     """
-    if isinstance(picture, bytes):
-        return picture
+    if isinstance(image, bytes):
+        return image
     try:
-        return picture.read_bytes()
+        return image.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read {picture}: {error.strerror}") from error
+        raise DataError(f"cannot read {image}: {error.strerror}") from error
 
 
 def suffix_of(data: bytes) -> str:
-    r"""The ending of a picture file's name, by its first bytes.
+    r"""The ending of an image file's name, by its first bytes.
 
     >>> suffix_of(b"\xff\xd8\xff\xe0"), suffix_of(b"RIFF\x10\x00\x00\x00WEBPVP8 "), suffix_of(b"?")
     ('.jpg', '.webp', '.bin')
@@ -176,7 +176,7 @@ class Entry:
     where: str
     """File and line, row or key."""
     row: object
-    picture: Picture
+    image: Image
     """Resolves references of the row."""
     broken: str = ""
     """Field and problem, if there is no row at all."""
@@ -190,6 +190,6 @@ class Entry:
         try:
             if self.broken:
                 raise DataError(self.broken)
-            return decode(self.row, self.picture)
+            return decode(self.row, self.image)
         except DataError as error:
             raise DataError(f"{self.where}: {error}") from error

@@ -9,7 +9,7 @@ from PIL import Image, ImageColor, ImageDraw
 from got.data.records import DataError
 from got.plan.chain import Chain
 from got.plan.layout import draw_overview
-from got.util.images import PictureError, open_picture
+from got.util.images import ImageError, open_image
 from got.util.sheets import INK, fitted, font, laid_out, written
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ _TITLES = ("starts from", "boxes of the plan", "drawn on the target", "target")
 def sheet(examples: Sequence[Example]) -> Image.Image:
     """Examples one below the other, RGB.
 
-    A row is a step: the picture that it starts from (nothing for text-to-image), the layout, the boxes on the target
+    A row is a step: the image that it starts from (nothing for text-to-image), the layout, the boxes on the target
     with their numbers, the target. Below it stands the chain, with numbers in place of boxes.
 
     Raises:
-        DataError: If a picture cannot be opened.
+        DataError: If an image cannot be opened.
     """
     parts = [part for example in examples for part in _parts(example)]
     return laid_out([*parts, written((_WIDTH_PX, _PAD_PX), ())], 1)
@@ -49,9 +49,9 @@ def _parts(example: Example) -> list[Image.Image]:
     parts = [
         _text([(line, 16, INK) for line in _wrapped(example.prompt.split(), 16)] + [(about, 12, _FAINT)], rule=True)
     ]
-    before = None if example.source is None else _picture(example, "source", example.source)
+    before = None if example.source is None else _image(example, "source", example.source)
     for number, step in enumerate(example.steps):
-        target = _picture(example, f"steps[{number}].target", step.target)
+        target = _image(example, f"steps[{number}].target", step.target)
         if len(example.steps) > 1:
             parts.append(_text([(f"step {number + 1} of {len(example.steps)}: {step.instruction}", 14, INK)]))
         parts += [_row(before, step, target), _words(step)]
@@ -74,16 +74,16 @@ def _row(before: Image.Image | None, step: Step, target: Image.Image) -> Image.I
         _tag(pen, place, str(number), region.color)
     height = max(target.height, 0 if before is None else before.height)
     lefts = [_PAD_PX + column * (_SIDE_PX + _PAD_PX) for column in range(_COLUMNS)]
-    pictures = (before, draw_overview(chain, *target.size), boxes, target)
-    titles = (title if picture else "starts from nothing" for title, picture in zip(_TITLES, pictures, strict=True))
+    images = (before, draw_overview(chain, *target.size), boxes, target)
+    titles = (title if image else "starts from nothing" for title, image in zip(_TITLES, images, strict=True))
     lines = [(left, 0, title, _FAINT, 12) for left, title in zip(lefts, titles, strict=True)]
     row = written((_WIDTH_PX, height + _LINE_PX + _PAD_PX), lines)
-    for left, picture in zip(lefts, pictures, strict=True):
-        if picture is None:
+    for left, image in zip(lefts, images, strict=True):
+        if image is None:
             frame = (left, _LINE_PX, left + target.width - 1, _LINE_PX + target.height - 1)
             ImageDraw.Draw(row).rectangle(frame, outline=_RULE)
         else:
-            row.paste(picture, (left, _LINE_PX))
+            row.paste(image, (left, _LINE_PX))
     return row
 
 
@@ -131,11 +131,11 @@ def _wrapped(words: Sequence[str], size: int, joint: str = " ") -> list[str]:
     return lines
 
 
-def _picture(example: Example, field: str, picture: bytes | Path) -> Image.Image:
-    """The picture, as large as fits into a cell."""
+def _image(example: Example, field: str, image: bytes | Path) -> Image.Image:
+    """The image, as large as fits into a cell."""
     try:
-        opened = open_picture(picture)
-    except PictureError as error:
+        opened = open_image(image)
+    except ImageError as error:
         raise DataError(f"example {example.id}: {field}: {error}") from error
     enlarged = 2 * max(opened.size) <= _SIDE_PX
     return fitted(opened, _SIDE_PX, Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS)

@@ -36,7 +36,7 @@ class Tally:
     examples: int = 0
     prompt_characters: int = 0
     chains: int = 0
-    """Chains, and so pictures that are drawn."""
+    """Chains, and so images that are drawn."""
     chain_characters: int = 0
     prose_characters: int = 0
     """Characters of chains outside their boxes."""
@@ -68,7 +68,7 @@ class Tally:
 def statistics(examples: Iterable[Example]) -> dict[str, Any]:
     """Counts and means of each source dataset and task, of all together if there are several sets, and the paper's.
 
-    Lengths are in characters; boxes and chains count per picture that is drawn, so a multi-turn example counts once per
+    Lengths are in characters; boxes and chains count per image that is drawn, so a multi-turn example counts once per
     step.
     """
     tallies: dict[str, dict[str, Tally]] = {}
@@ -112,8 +112,8 @@ def table(numbers: Mapping[str, Any]) -> Table:
         rows += [None, ("", ["all", *_cells(numbers["all"])])]
     rows.append(None)
     rows += [("dim", [f"{name}, {TASKS[0]} (the paper's)", *_cells(row)]) for name, row in numbers["paper"].items()]
-    columns = ["examples", "prompt\ncharacters", "chain\ncharacters", "without\nits boxes", "boxes per\npicture"]
-    return terminal("Means per prompt, per chain, per picture drawn", ["dataset", *columns], rows)
+    columns = ["examples", "prompt\ncharacters", "chain\ncharacters", "without\nits boxes", "boxes per\nimage"]
+    return terminal("Means per prompt, per chain, per image drawn", ["dataset", *columns], rows)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

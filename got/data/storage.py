@@ -1,6 +1,6 @@
 """Chain datasets on disk: read in any order, one example at a time; written so that no crash can harm them.
 
-There are three formats, told apart by what is there: a folder with `examples.jsonl` and pictures
+There are three formats, told apart by what is there: a folder with `examples.jsonl` and images
 (`got.data.formats.folder`), Parquet files (`got.data.formats.parquet`), and WebDataset shards
 (`got.data.formats.shards`).
 """
@@ -252,7 +252,7 @@ class Writer:
         """Write an example; False if its id is there already.
 
         Raises:
-            DataError: If it cannot be written: its id names no file, a picture cannot be read.
+            DataError: If it cannot be written: its id names no file, an image cannot be read.
         """
         if example.id in self._writer.known:
             return False

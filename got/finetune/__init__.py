@@ -1,1 +1,1 @@
-"""GoT's own training: chains by cross-entropy and pictures by denoising, end to end, on chain datasets."""
+"""GoT's own training: chains by cross-entropy and images by denoising, end to end, on chain datasets."""

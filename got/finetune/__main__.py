@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = group.add_argument
     add("--micro", type=whole(), metavar="N", help="examples per process and pass (default: as many as an update has)")
     add("--device", choices=("cpu",), help="keep a GPU out of it; otherwise accelerate takes what there is")
-    add("--workers", type=whole(0), default=0, help="processes that open pictures ahead, for each training process")
+    add("--workers", type=whole(0), default=0, help="processes that open images ahead, for each training process")
     group = parser.add_argument_group("what is kept and shown")
     add = group.add_argument
     add("--log-every", type=whole(), default=10, metavar="STEPS", help="(default: %(default)s)")

@@ -154,7 +154,7 @@ def report(recipe: Recipe) -> str:
         f"{found['sharded_checkpoint_gigabytes']:.1f} GB",
         "",
         f"TFLOP of one forward pass, 1024 px, {_TOKENS} tokens: language model {forward['mllm']}, UNet "
-        f"{forward['unet']}, autoencoder {forward['vae']} per picture",
+        f"{forward['unet']}, autoencoder {forward['vae']} per image",
         f"TFLOP per example, with {_MASKS} boxes: {found['teraflop_per_example']}",
         f"GPU days at 400 TFLOP/s: {found['gpu_days_at_400_tflops']:,} (arithmetic; the autoencoder, in float32, is "
         "slower)",

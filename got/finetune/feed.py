@@ -1,7 +1,7 @@
 """From datasets to batches, in an order that is fixed by a seed and by nothing else.
 
 Sample n of a training is the same example with the same noise however many processes, passes and workers there are, and
-whether the training was interrupted or not. So every process reads the whole stream, but opens only its own pictures.
+whether the training was interrupted or not. So every process reads the whole stream, but opens only its own images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from got.model.reasoner import check_chain
 from got.model.teacher_forcing import Conversation, TrainingBatch, encode_conversations, sequence
 from got.model.transcript import ImageInput
 from got.plan.chain import Chain
-from got.util.images import open_picture
+from got.util.images import open_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,21 +116,21 @@ def _endless(place: str, position: int, seed: int) -> Iterator[Example]:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """Some examples, ready for the networks. Lists have one entry per picture that is drawn."""
+    """Some examples, ready for the networks. Lists have one entry per image that is drawn."""
 
     sequences: TrainingBatch
     """Whole conversations."""
     blank: tuple[torch.Tensor, torch.Tensor] | None
-    """Patches and grid of a black picture, where no conversation has one: the vision tower always takes part, so that
+    """Patches and grid of a black image, where no conversation has one: the vision tower always takes part, so that
     all processes have gradients of the same weights."""
     drawn: torch.Tensor
-    """Which of the sequences' pictures are drawn, int64 (pictures,)."""
+    """Which of the sequences' images are drawn, int64 (images,)."""
     targets: list[Image.Image]
     references: list[Image.Image | None]
-    """What each picture starts from; None for text-to-image."""
+    """What each image starts from; None for text-to-image."""
     chains: list[Chain]
     keys: list[tuple[int, int]]
-    """Number of the sample and of its step: what all randomness of a picture depends on."""
+    """Number of the sample and of its step: what all randomness of an image depends on."""
     row_tasks: torch.Tensor
     """Index into `TASKS` of each conversation, int64 (rows,)."""
     skipped: list[str]
@@ -143,12 +143,12 @@ class Unusable(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prepared:
-    """One example with its pictures opened."""
+    """One example with its images opened."""
 
     sample: int
     example: Example
     conversation: Conversation
-    pictures: tuple[Image.Image, ...]
+    images: tuple[Image.Image, ...]
     """Source (if there is one) and targets, in the size that is drawn."""
 
 
@@ -159,7 +159,7 @@ class Collator:
     tokenizer: PreTrainedTokenizerBase
     image_processor: Qwen2VLImageProcessor | None
     size_px: tuple[int, int]
-    """Width and height of what is drawn; every picture is squashed to it, as in sampling."""
+    """Width and height of what is drawn; every image is squashed to it, as in sampling."""
     vision_image_px: int
     recipe: Recipe
     seed: int
@@ -177,7 +177,7 @@ class Collator:
         )
 
     def prepare(self, sample: int, example: Example) -> Prepared:
-        """Open an example's pictures.
+        """Open an example's images.
 
         Raises:
             Unusable: If one cannot be read, or the texts are none.
@@ -187,16 +187,13 @@ class Collator:
                 raise Unusable("a prompt or a chain is missing")
             for chain in example.chains:
                 check_chain(self.tokenizer, chain)
-            opened = [
-                open_picture(picture, name if isinstance(picture, bytes) else "")
-                for name, picture in example.pictures()
-            ]
+            opened = [open_image(image, name if isinstance(image, bytes) else "") for name, image in example.images()]
             shown = opened[:-1] if example.source is not None else []
             side = (self.vision_image_px, self.vision_image_px)
             conversation = Conversation(
                 prompt=example.prompt,
                 chains=example.chains if self.recipe.chains else ("",) * len(example.steps),
-                pictures=tuple(np.array(one.resize(side, Image.Resampling.BICUBIC)) for one in shown),
+                images=tuple(np.array(one.resize(side, Image.Resampling.BICUBIC)) for one in shown),
             )
             if shown and self.image_processor is None:
                 raise Unusable("an edit, and the pipeline has no image processor")
@@ -206,8 +203,8 @@ class Collator:
             raise Unusable(f"{example.id}: {error}") from error
         if length > self.recipe.most_tokens:
             raise Unusable(f"{example.id}: expected at most {self.recipe.most_tokens} tokens but got {length}")
-        pictures = tuple(one.resize(self.size_px, Image.Resampling.BICUBIC) for one in opened)
-        return Prepared(sample=sample, example=example, conversation=conversation, pictures=pictures)
+        images = tuple(one.resize(self.size_px, Image.Resampling.BICUBIC) for one in opened)
+        return Prepared(sample=sample, example=example, conversation=conversation, images=images)
 
     def batch(self, prepared: Sequence[Prepared], skipped: Sequence[str] = ()) -> Batch:
         """Put examples together."""
@@ -218,8 +215,8 @@ class Collator:
             edit = one.example.source is not None
             for step in self._lot(one):
                 drawn.append(first + step)
-                targets.append(one.pictures[step + edit])
-                references.append(one.pictures[step] if edit else None)
+                targets.append(one.images[step + edit])
+                references.append(one.images[step] if edit else None)
                 chains.append(Chain.parse(one.example.chains[step]))
                 keys.append((one.sample, step))
             first += len(one.example.steps)

@@ -29,7 +29,7 @@ def draw_grid(pipeline: GoTPipeline, examples: Sequence[Prepared], seed: int, pa
     rows = []
     for one in examples:
         edit = one.example.source is not None
-        source = one.pictures[0] if edit else None
+        source = one.images[0] if edit else None
         drawn = [
             pipeline(
                 one.example.prompt,
@@ -40,18 +40,18 @@ def draw_grid(pipeline: GoTPipeline, examples: Sequence[Prepared], seed: int, pa
             ).images[0]
             for chain in (one.example.chains[0], None)
         ]
-        rows.append((one.example.prompt, [source, one.pictures[int(edit)], *drawn]))
+        rows.append((one.example.prompt, [source, one.images[int(edit)], *drawn]))
     write_atomic(path, png_bytes(sheet(rows)))
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[Image.Image | None]]]) -> Image.Image:
-    """Pictures in columns under their titles, each row with its words above it; None leaves a gap."""
+    """Images in columns under their titles, each row with its words above it; None leaves a gap."""
     width = len(_TITLES) * (_CELL_PX + _GAP_PX) + _GAP_PX
     titles = [(_GAP_PX + n * (_CELL_PX + _GAP_PX), 4, title, "gray", 10) for n, title in enumerate(_TITLES)]
     strips = []
-    for words, pictures in rows:
+    for words, images in rows:
         lines = textwrap.wrap(words, width // 7, max_lines=2, placeholder=" ...")
         head = written((width, _TEXT_PX), [(_GAP_PX, 6, "\n".join(lines), "black", 10)])
-        cells = [p and p.resize((_CELL_PX, _CELL_PX), Image.Resampling.NEAREST) for p in pictures]
+        cells = [p and p.resize((_CELL_PX, _CELL_PX), Image.Resampling.NEAREST) for p in images]
         strips.append(laid_out(cells, len(_TITLES), gap_px=_GAP_PX, head=head, missing=PAPER))
     return laid_out(strips, 1, head=written((width, 20), titles))

@@ -19,7 +19,7 @@ from got.iconworld.scenes import stable_rng
 from got.model.adapter import LORA_TARGETS, SAVED_IN_FULL
 from got.model.networks import SemanticProjector, seeded
 from got.model.outputs import scale_latents
-from got.model.ssgm import Switches, picture_conditions, semantic_conditions, time_ids, vae_means
+from got.model.ssgm import Switches, image_conditions, semantic_conditions, time_ids, vae_means
 from got.model.teacher_forcing import IGNORED_LABEL, TrainingBatch, teacher_forced
 from got.train import losses
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from got.finetune.recipes import Recipe
     from got.pipeline import GoTPipeline
 
-_SLICED_FROM_PX = 512  # from this size on the autoencoder takes one picture at a time: masks are many
+_SLICED_FROM_PX = 512  # from this size on the autoencoder takes one image at a time: masks are many
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Noised:
-    """Pictures to denoise, and everything the UNet is told about them but the image tokens. n pictures."""
+    """Images to denoise, and everything the UNet is told about them but the image tokens. n images."""
 
     noisy: torch.Tensor
     """(n, channels, h, w)"""
@@ -51,13 +51,13 @@ class Noised:
     spatial: torch.Tensor
     """G_s, (n, channels, h, w)"""
     keep: torch.Tensor
-    """Which of (semantic, spatial, reference) each picture keeps, bool (n, 3)."""
+    """Which of (semantic, spatial, reference) each image keeps, bool (n, 3)."""
     time_ids: torch.Tensor
     """(n, 6)"""
 
 
 class Noiser:
-    """Encodes pictures and adds noise. All chance depends on the number of the sample, and is drawn on the CPU."""
+    """Encodes images and adds noise. All chance depends on the number of the sample, and is drawn on the CPU."""
 
     def __init__(self, pipeline: GoTPipeline, recipe: Recipe, seed: int, device: torch.device) -> None:
         self.vae: AutoencoderKL = pipeline.vae.to(device).eval().requires_grad_(False)
@@ -69,10 +69,10 @@ class Noiser:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Noised:
-        """Noise for the pictures of a batch that are drawn."""
+        """Noise for the images of a batch that are drawn."""
         latents = vae_means(self.vae, batch.targets, self.size_px, self.device)
         clean = scale_latents(self.vae, latents).float()
-        spatial, reference = picture_conditions(
+        spatial, reference = image_conditions(
             self.vae,
             batch.chains,
             batch.references,
@@ -95,7 +95,7 @@ class Noiser:
         )
 
     def _draw(self, key: tuple[int, int], shape: torch.Size) -> tuple[int, np.ndarray, tuple[bool, bool, bool]]:
-        """Timestep, noise and what is kept, of one picture."""
+        """Timestep, noise and what is kept, of one image."""
         rng = stable_rng("noise", self.seed, *key)
         time = int(rng.integers(self.scheduler.config.num_train_timesteps))
         keep = kept(self.recipe, rng.random())
@@ -189,10 +189,10 @@ class Joint(nn.Module):
         """One pass.
 
         Args:
-            sequences: Whole conversations, with m pictures that are made.
-            blank: Patches and grid of a picture without a meaning, see `got.finetune.feed.Batch`.
-            drawn: Which of the m pictures go through the UNet, (n,).
-            noised: These n pictures.
+            sequences: Whole conversations, with m images that are made.
+            blank: Patches and grid of an image without a meaning, see `got.finetune.feed.Batch`.
+            drawn: Which of the m images go through the UNet, (n,).
+            noised: These n images.
 
         Returns:
             ``token_losses``, (labelled tokens,), cross-entropies in nats; ``predicted``, (n, channels, h, w).

@@ -44,7 +44,7 @@ class Recipe:
     text_weight: float
     """Of the chain's cross-entropy, mean over tokens, in nats."""
     noise_weight: float
-    """Of the denoising error, mean over pictures and latent numbers."""
+    """Of the denoising error, mean over images and latent numbers."""
     noise_offset: float
     """Spread of a constant that is added to each latent channel's noise; lets a model learn very dark and bright."""
     drop_layout: float
@@ -52,7 +52,7 @@ class Recipe:
     drop_layout_and_tokens: float
     """Share that lose layout and image tokens."""
     drop_all: float
-    """Share that lose the source picture as well."""
+    """Share that lose the source image as well."""
     lora_rank: int
     """Of the language model's LoRA; alpha is the same number. 0 trains the whole language model."""
     lora_dropout: float
@@ -67,7 +67,7 @@ class Recipe:
     most_tokens: int
     """Longer examples are left out, and counted."""
     most_pictures: int
-    """Of a longer conversation only so many pictures, drawn by lot, go through the UNet; all of its chains are read."""
+    """Of a longer conversation only so many images, drawn by lot, go through the UNet; all of its chains are read."""
 
     @property
     def drops(self) -> tuple[tuple[Kept, float], ...]:
@@ -122,7 +122,7 @@ class Run:
     device: str | None
     """``"cpu"`` keeps a GPU out of it; None takes what there is."""
     workers: int
-    """Processes that open pictures ahead, for each training process."""
+    """Processes that open images ahead, for each training process."""
     log_every: int
     save_every: int
     keep: int

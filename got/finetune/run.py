@@ -1,6 +1,6 @@
 """The training loop: updates, checkpoints that survive a kill, logs, sample grids, and the finished pipeline.
 
-Every loss is a mean over the whole update (all its tokens, all its pictures), whatever the number of processes and
+Every loss is a mean over the whole update (all its tokens, all its images), whatever the number of processes and
 passes: the same data gives the same gradient on one CPU and on a cluster.
 """
 
@@ -165,7 +165,7 @@ class Trainer:
             self._note_skipped(batch)
         own = [sum(int((b.sequences.labels[:, 1:] >= 0).sum()) for b in passes), sum(len(b.keys) for b in passes)]
         own += [sum(len(b.skipped) for b in passes), int(self.asked_to_stop)]
-        tokens, pictures, skipped, stop = self._reduced(torch.tensor(own)).tolist()
+        tokens, images, skipped, stop = self._reduced(torch.tensor(own)).tolist()
         self.skipped, self.stopping = self.skipped + skipped, stop > 0
         measured = torch.zeros(len(TASKS), 4)
         for number, batch in enumerate(passes):
@@ -173,7 +173,7 @@ class Trainer:
             with self.accelerator.accumulate(self.model), seeded(self.accelerator.device, *key):
                 losses, errors, sums = self._losses(batch)
                 loss = self.run.recipe.text_weight * losses.sum() / max(tokens, 1)
-                loss = loss + self.run.recipe.noise_weight * errors.sum() / pictures
+                loss = loss + self.run.recipe.noise_weight * errors.sum() / images
                 # Undoes what follows: a mean over processes, and one over passes.
                 self.accelerator.backward(loss * self.share.processes * self.share.passes)
             measured += sums
@@ -191,7 +191,7 @@ class Trainer:
         self.step += 1
 
     def _losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Losses per token and per picture; and per task: their sums, each followed by its number, (tasks, 4)."""
+        """Losses per token and per image; and per task: their sums, each followed by its number, (tasks, 4)."""
         device = self.accelerator.device
         blank = None if batch.blank is None else (batch.blank[0].to(device), batch.blank[1].to(device))
         noised = self.noise(batch)
@@ -201,9 +201,9 @@ class Trainer:
             output = self.model(batch.sequences.to(device), blank, batch.drawn.to(device), noised)
         errors = (output["predicted"].float() - noised.target).square().mean((1, 2, 3))
         of_tokens = batch.row_tasks[token_rows(batch.sequences)]
-        of_pictures = batch.row_tasks[batch.sequences.image_rows[batch.drawn]]
+        of_images = batch.row_tasks[batch.sequences.image_rows[batch.drawn]]
         sums = torch.zeros(len(TASKS), 4)
-        for column, tasks, values in ((0, of_tokens, output["token_losses"]), (2, of_pictures, errors)):
+        for column, tasks, values in ((0, of_tokens, output["token_losses"]), (2, of_images, errors)):
             sums[:, column].index_add_(0, tasks, values.detach().float().cpu())
             sums[:, column + 1] = torch.bincount(tasks, minlength=len(TASKS))
         return output["token_losses"], errors, sums

@@ -1,4 +1,4 @@
-"""Pictures of the icon world for people.
+"""Images of the icon world for people.
 
 python -m got.iconworld classes docs/classes.png     # every drawing of the 80 classes, by name
 python -m got.iconworld scenes docs/scenes.png       # random scenes
@@ -51,8 +51,8 @@ def draw_scenes(columns: int = 8, rows: int = 4, size_px: int = 128) -> Image.Im
     rng = stable_rng("gallery")
     sheet = Image.new("RGB", (columns * (size_px + 4), rows * (size_px + 4)), "white")
     for i in range(columns * rows):
-        picture = Image.fromarray(render(sample_scene(rng, BACKGROUNDS), size_px).image)
-        sheet.paste(picture, (i % columns * (size_px + 4) + 2, i // columns * (size_px + 4) + 2))
+        image = Image.fromarray(render(sample_scene(rng, BACKGROUNDS), size_px).image)
+        sheet.paste(image, (i % columns * (size_px + 4) + 2, i // columns * (size_px + 4) + 2))
     return sheet
 
 

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 _CHUNK = 512
 _MIRROR_SHARE = 0.05  # of the edits happen before a mirror
-_GROUND_SHARE = 0.12  # of the edits change the ground, beside those that do among all kinds
-_GREY_SHARE = 0.2  # of such edits are kept where the ground has no tint yet: half of the others have one
+_BACKGROUND_SHARE = 0.12  # of the edits change the background, beside those that do among all kinds
+_GREY_SHARE = 0.2  # of such edits are kept where the background has no tint yet: half of the others have one
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bank:
-    """Scenes and their pictures."""
+    """Scenes and their images."""
 
     scenes: list[Scene]
     images: np.ndarray
@@ -40,7 +40,7 @@ class Bank:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EditBank:
-    """Edits and their pictures."""
+    """Edits and their images."""
 
     edits: list[Edit]
     sources: np.ndarray
@@ -48,13 +48,13 @@ class EditBank:
     targets: np.ndarray
     """uint8 (n, size, size, 3)."""
     changed: np.ndarray
-    """bool (n, size, size): pixels of the target's objects, boxes of what was taken away, all if the ground changes."""
+    """bool (n, size, size): the target's objects, boxes of what was taken away, all if the background changes."""
 
 
 _OF = "of"
-"""Under this name the kept pictures say what they show."""
+"""Under this name the kept images say what they show."""
 _Job = tuple[int, int, int, int]
-"""Seed, number of the chunk, items in it, side of the pictures."""
+"""Seed, number of the chunk, items in it, side of the images."""
 
 
 def _scenes(job: _Job) -> list[Scene]:
@@ -71,7 +71,7 @@ def _edit(rng: np.random.Generator) -> Edit:
     lot = rng.random()
     if lot < _MIRROR_SHARE:
         return sample_mirror_edit(rng)
-    if lot > 1 - _GROUND_SHARE:
+    if lot > 1 - _BACKGROUND_SHARE:
         while True:
             edit = sample_edit(rng, "background")
             if edit.source.ground_color is not None or rng.random() < _GREY_SHARE:
@@ -97,8 +97,8 @@ def _drawn_edits(job: _Job) -> tuple[list[Edit], dict[str, np.ndarray]]:
         for item in edit.erased:
             x1, y1, x2, y2 = edges_px(item.box_1000, job[3])
             pixels[y1:y2, x1:x2] = True
-    pictures = {"sources": [s.image for s in sources], "targets": [t.image for t in targets]}
-    return edits, {**{name: np.stack(images) for name, images in pictures.items()}, "changed": changed}
+    drawn = {"sources": [s.image for s in sources], "targets": [t.image for t in targets]}
+    return edits, {**{name: np.stack(images) for name, images in drawn.items()}, "changed": changed}
 
 
 def make_bank(count: int, seed: int, size_px: int, cache: Path | None = None) -> Bank:
@@ -121,9 +121,9 @@ def _made(
     size_px: int,
     cache: Path | None,
 ) -> tuple[list[Any], dict[str, np.ndarray]]:
-    """Items and pictures. The first n items of a larger bank with the same seed are the bank of n items.
+    """Items and images. The first n items of a larger bank with the same seed are the bank of n items.
 
-    Only pictures are kept on disk: items are cheap and sampled again. If they are not those of the kept pictures
+    Only images are kept on disk: items are cheap and sampled again. If they are not those of the kept images
     (another number, seed or size, or they are sampled in another way now), these are drawn again.
     """
     jobs = [(seed, i, min(_CHUNK, count - i * _CHUNK), size_px) for i in range(-(-count // _CHUNK))]

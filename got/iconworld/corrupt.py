@@ -1,4 +1,4 @@
-"""Plans made wrong on purpose, to see how much a picture owes to its plan."""
+"""Plans made wrong on purpose, to see how much an image owes to its plan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def corrupted(text: str, how: str, amount: float, rng: np.random.Generator) -> s
 
     Args:
         text: The chain.
-        how: ``"jitter"`` moves each box by normal noise of `amount` times the picture's side, and keeps it inside;
+        how: ``"jitter"`` moves each box by normal noise of `amount` times the image's side, and keeps it inside;
             in steps of a hundredth, so that coordinates stay as round as those the icon world's chains have;
             ``"drop"`` takes away each box with probability `amount` and leaves its words; ``"swap"`` gives that share
             of the names, chosen at random, to each other's boxes.

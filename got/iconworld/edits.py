@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from got.iconworld.placing import fit_inside, overlaps, relation, sample_look
 from got.iconworld.render import sample_jitter
 from got.iconworld.scenes import BACKGROUNDS, Scene, SceneObject, assemble, loosened
-from got.iconworld.vocabulary import CLASSES, COLORS, GROUND_COLORS, NUMBERS, PLACES, plural, with_article
+from got.iconworld.vocabulary import BACKGROUND_COLORS, CLASSES, COLORS, NUMBERS, PLACES, plural, with_article
 from got.plan.chain import MASK_COLORS, format_box, iou
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 KINDS = ("add", "remove", "replace", "recolor", "move", "background", "count", "global")
 """What an instruction can ask for; a global one recolours everything."""
 _MOST_OBJECTS = 4
-_TINTED_SHARE = 0.15  # of the sources have a tinted ground already
+_TINTED_SHARE = 0.15  # of the sources have a tinted background already
 _LOOSE_SHARE = 0.5  # of the scenes have boxes that are not on the grid of tens
 _NEAR_MIDDLE = 60  # thousandths: a centre this near to the middle is on no side
 _SAME_PLACE = 0.26  # overlap of an object and what replaces it: a scorer that asks for 0.25 is to see it there
@@ -42,7 +42,7 @@ class Edit:
     """What the source shows, what is done where, and what the target shows."""
     wanted: str = ""
     """What the instruction fixes beyond classes and colours: the place of a move, the relation of an addition and the
-    number of the other object, the number of a count, the colour of a ground."""
+    number of the other object, the number of a count, the colour of a background."""
 
     @property
     def kept(self) -> tuple[SceneObject, ...]:
@@ -128,7 +128,7 @@ def _sample_union(rng: np.random.Generator, kind: str, *, twins: bool) -> Scene:
     if rng.random() < _LOOSE_SHARE:
         scene = loosened(scene, rng)
     pinned = tuple(dataclasses.replace(item, jitter=sample_jitter(rng)) for item in scene.objects)
-    ground = str(rng.choice(GROUND_COLORS)) if rng.random() < _TINTED_SHARE else None
+    ground = str(rng.choice(BACKGROUND_COLORS)) if rng.random() < _TINTED_SHARE else None
     return dataclasses.replace(scene, objects=pinned, ground_color=ground)
 
 
@@ -137,7 +137,7 @@ def _with(scene: Scene, objects: Iterable[SceneObject]) -> Scene:
 
 
 def side_of(box: Box1000) -> tuple[int, int]:
-    """On which side of the picture's middle a box has its centre: signs of x and y, 0 near the middle.
+    """On which side of the image's middle a box has its centre: signs of x and y, 0 near the middle.
 
     >>> side_of((0, 400, 300, 620))
     (-1, 0)
@@ -324,7 +324,7 @@ def _gets_there(before: tuple[int, int], after: tuple[int, int], place: tuple[in
 
 
 def _background(source: Scene, rng: np.random.Generator) -> Edit | None:
-    color = str(rng.choice([color for color in GROUND_COLORS if color != source.ground_color]))
+    color = str(rng.choice([color for color in BACKGROUND_COLORS if color != source.ground_color]))
     target = dataclasses.replace(source, ground_color=color)
     words = one_of(
         rng,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from got.iconworld.edits import Edit, side_of
 from got.iconworld.placing import overlaps
-from got.iconworld.vocabulary import COLORS, GROUND_COLORS, PLACES, parse_phrase
+from got.iconworld.vocabulary import BACKGROUND_COLORS, COLORS, PLACES, parse_phrase
 from got.plan.chain import Chain, iou
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def read_operation(text: str) -> Operation | None:
     'green'
     """
     chain = Chain.parse(text)
-    ground = re.search(rf"the background becomes ({'|'.join(GROUND_COLORS)})\b", text)
+    ground = re.search(rf"the background becomes ({'|'.join(BACKGROUND_COLORS)})\b", text)
     if ground and not chain.regions:
         return Operation(ground_color=ground[1])
     verb = re.search(r" \. (add|remove|replace|paint|move) ", text)

@@ -130,7 +130,7 @@ def place_related(ratios: Sequence[float], wanted: str, rng: np.random.Generator
 
 
 def fit_inside(ratio: float, longer: float, box: Box1000, others: Sequence[Box1000]) -> Box1000:
-    """A box around the middle of another one, on the grid and inside the picture.
+    """A box around the middle of another one, on the grid and inside the image.
 
     Args:
         ratio: Its width through its height.

@@ -1,4 +1,4 @@
-"""Reads icons back from pictures by comparing them with the drawings: a quick gate for training, not a scorer.
+"""Reads icons back from images by comparing them with the drawings: a quick gate for training, not a scorer.
 
 It is told where to look (the planned box), so it needs no training; detectors of `evals` do not and are trained.
 """
@@ -30,7 +30,7 @@ def _normal(features: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _templates() -> tuple[np.ndarray, np.ndarray]:
-    """Squares of all drawings at all angles: how far a pixel is from the ground (1 main, 0.6 accent); class indices."""
+    """Squares of all drawings at all angles: distance from the background (1 main, 0.6 accent); class indices."""
     rows, labels = [], []
     for label, name in enumerate(CLASSES):
         for variant in range(len(DRAWINGS[name])):
@@ -42,14 +42,14 @@ def _templates() -> tuple[np.ndarray, np.ndarray]:
     return _normal(np.stack(rows)), np.array(labels)
 
 
-def read_object(picture: np.ndarray, box_1000: tuple[int, int, int, int]) -> tuple[str, str]:
-    """Class and colour of what fills a box of a picture, uint8 (size, size, 3)."""
-    size = len(picture)
+def read_object(image: np.ndarray, box_1000: tuple[int, int, int, int]) -> tuple[str, str]:
+    """Class and colour of what fills a box of an image, uint8 (size, size, 3)."""
+    size = len(image)
     x1, y1, x2, y2 = edges_px(box_1000, size)
-    crop = np.asarray(Image.fromarray(picture[y1:y2, x1:x2]).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)).astype(
+    crop = np.asarray(Image.fromarray(image[y1:y2, x1:x2]).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)).astype(
         np.float32
     )
-    around = picture[max(y1 - 2, 0) : y2 + 2, max(x1 - 2, 0) : x2 + 2].astype(np.float32)
+    around = image[max(y1 - 2, 0) : y2 + 2, max(x1 - 2, 0) : x2 + 2].astype(np.float32)
     rim = np.concatenate([around[0], around[-1], around[:, 0], around[:, -1]])
     distance = np.linalg.norm(crop - np.median(rim, axis=0), axis=-1)
     templates, labels = _templates()
@@ -60,12 +60,12 @@ def read_object(picture: np.ndarray, box_1000: tuple[int, int, int, int]) -> tup
     return name, list(PALETTE)[int(votes.argmax())]
 
 
-def read_objects(pictures: np.ndarray, scenes: list[Scene]) -> dict[str, float]:
-    """Shares of the scenes' objects whose class, and whose colour, is read in their box of the pictures."""
+def read_objects(images: np.ndarray, scenes: list[Scene]) -> dict[str, float]:
+    """Shares of the scenes' objects whose class, and whose colour, is read in their box of the images."""
     right = [
         (name == item.name, color == item.color)
-        for picture, scene in zip(pictures, scenes, strict=True)
+        for image, scene in zip(images, scenes, strict=True)
         for item in scene.objects
-        for name, color in (read_object(picture, item.box_1000),)
+        for name, color in (read_object(image, item.box_1000),)
     ]
     return {"class": float(np.mean([r[0] for r in right])), "color": float(np.mean([r[1] for r in right]))}

@@ -30,7 +30,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 }
 _ACCENT = {"black": (112, 112, 118), "white": (150, 150, 156)}
 """Second tone of a colour; the others are darkened."""
-_GROUND_TINT = 34.0
+_BACKGROUND_TINT = 34.0
 """Grey levels by which a tinted ground is off grey: clear to see, and pale enough for every object to stand out."""
 _JITTER = 12
 """Each channel of an object's colour moves by at most this much, in grey levels."""
@@ -44,7 +44,7 @@ _SOLID = 128
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Rendered:
-    """A picture and its truth, for n objects."""
+    """An image and its truth, for n objects."""
 
     image: np.ndarray
     """uint8 (size, size, 3)."""
@@ -88,7 +88,7 @@ def edges_px(box_1000: tuple[int, int, int, int], size_px: int) -> tuple[int, in
     return x1, y1, max(x2, x1 + 2), max(y2, y1 + 2)
 
 
-# --- grounds ---------------------------------------------------------------------------------------------------------
+# --- backgrounds -----------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -141,9 +141,9 @@ def _hue(color: str) -> np.ndarray:
 
 
 def _ground(kind: str, color: str | None, size_px: int, rng: np.random.Generator) -> np.ndarray:
-    """A low-contrast ground of middle brightness, so that all ten colours stand out, uint8 (size, size, 3)."""
+    """A low-contrast background of middle brightness, so that all ten colours stand out, uint8 (size, size, 3)."""
     grey, cast = rng.uniform(150, 205), rng.uniform(-14, 14, 3)
-    base = grey + cast if color is None else grey + 0.3 * cast + _GROUND_TINT * _hue(color)
+    base = grey + cast if color is None else grey + 0.3 * cast + _BACKGROUND_TINT * _hue(color)
     swing = rng.uniform(6, 16) + rng.uniform(-4, 4, 3)
     texture = _texture(kind, size_px, rng)
     if isinstance(texture, float):
@@ -154,8 +154,8 @@ def _ground(kind: str, color: str | None, size_px: int, rng: np.random.Generator
 
 
 @functools.lru_cache(4)
-def _seeded_ground(kind: str, color: str | None, size_px: int, seed: int) -> tuple[np.ndarray, Mapping[str, Any]]:
-    """The ground of a seed, and the state of the generator after it."""
+def _seeded_background(kind: str, color: str | None, size_px: int, seed: int) -> tuple[np.ndarray, Mapping[str, Any]]:
+    """The background of a seed, and the state of the generator after it."""
     rng = np.random.default_rng(seed)
     return _ground(kind, color, size_px, rng), rng.bit_generator.state
 
@@ -168,7 +168,7 @@ def _half_glyph(name: str, variant: int, angle: int) -> Image.Image:
     return glyph(name, variant, angle).reduce(2)
 
 
-@functools.lru_cache(64)  # an edit's pictures have most of their objects in common
+@functools.lru_cache(64)  # an edit's images have most of their objects in common
 def _coverage(name: str, variant: int, angle: int, width: int, height: int) -> np.ndarray:
     """Coverage of the two layers at the wanted size, uint16 (2, height, width)."""
     source = _half_glyph if max(width, height) <= _HALF_UP_TO_PX else glyph
@@ -191,7 +191,7 @@ def _blend(patch: np.ndarray, layers: np.ndarray, tones: np.ndarray) -> np.ndarr
 
 
 def _hang_mirror(image: np.ndarray, edges: tuple[int, int, int, int]) -> None:
-    """Paint a bluish pane into a picture, uint8 (size, size, 3). A frame would be taken for an object."""
+    """Paint a bluish pane into an image, uint8 (size, size, 3). A frame would be taken for an object."""
     x1, y1, x2, y2 = edges
     image[y1:y2, x1:x2] = (0.3 * image[y1:y2, x1:x2] + 0.7 * _MIRROR_PANE).astype(np.uint8)
 
@@ -211,7 +211,7 @@ def render(scene: Scene, size_px: int = 64) -> Rendered:
     """
     if size_px < _SMALLEST_PX:
         raise ValueError(f"Expected size_px to be at least {_SMALLEST_PX} but got {size_px}")
-    ground, state = _seeded_ground(scene.background, scene.ground_color, size_px, scene.seed)
+    ground, state = _seeded_background(scene.background, scene.ground_color, size_px, scene.seed)
     image = ground.copy()
     if scene.mirror_1000 is not None:
         _hang_mirror(image, edges_px(scene.mirror_1000, size_px))

@@ -43,20 +43,20 @@ class SceneObject:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """Icons on a textured ground, painted in order."""
+    """Icons on a textured background, painted in order."""
 
     objects: tuple[SceneObject, ...]
     background: str
     seed: int
     """Fixes texture and colour jitter."""
     ground_color: str | None = None
-    """One of `GROUND_COLORS`, or None for a ground that is nearly grey."""
+    """One of `BACKGROUND_COLORS`, or None for a background that is nearly grey."""
     mirror_1000: tuple[int, int, int, int] | None = None
     """Where a mirror hangs, behind all objects."""
 
 
 def assemble(things: Sequence[tuple[str, str]], rng: np.random.Generator, wanted: str | None, background: str) -> Scene:
-    """Place (class, colour) pairs in a picture; `wanted` is the relation of the first of two to the second."""
+    """Place (class, colour) pairs in an image; `wanted` is the relation of the first of two to the second."""
     looks = [sample_look(name, rng) for name, _ in things]
     ratios = [look[2] for look in looks]
     boxes = place_related(ratios, wanted, rng) if wanted else place(ratios, rng)
@@ -114,7 +114,7 @@ def stable_rng(*key: object) -> np.random.Generator:
 
 
 def scene_from_include(include: Sequence[Mapping[str, Any]], seed: int) -> Scene:
-    """The scene that a GenEval prompt asks for, and nothing else: the oracle's picture.
+    """The scene that a GenEval prompt asks for, and nothing else: the oracle's image.
 
     Args:
         include: GenEval metadata, entries with `class`, `count` and perhaps `color` and `position` (relation, index).

@@ -35,8 +35,8 @@ COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown",
 """GenEval's ten colours, in its order."""
 
 
-GROUND_COLORS = ("yellow", "green", "blue", "purple", "pink")
-"""Tints of a ground that an edit may ask for."""
+BACKGROUND_COLORS = ("yellow", "green", "blue", "purple", "pink")
+"""Tints of a background that an edit may ask for."""
 
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
@@ -92,7 +92,7 @@ PLACES = {
     "left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1),
     "top left": (-1, -1), "top right": (1, -1), "bottom left": (-1, 1), "bottom right": (1, 1),
 }  # fmt: skip
-"""Where an object can be moved: the sign of its centre's offset from the middle of the picture, y pointing down."""
+"""Where an object can be moved: the sign of its centre's offset from the middle of the image, y pointing down."""
 
 
 EDIT_WORDS = (

@@ -1,4 +1,4 @@
-"""What a call of the pipeline is asked for and what it returns, and pictures in the forms it returns them in."""
+"""What a call of the pipeline is asked for and what it returns, and images in the forms it returns them in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Turn:
-    """One picture of a conversation."""
+    """One image of a conversation."""
 
     image: Any
     """A PIL image; or an array (height, width, 3) or a tensor (3, height, width) in [0, 1]; or latents."""
@@ -42,7 +42,7 @@ class GoTOutput(BaseOutput):
     warnings: list[tuple[str, ...]]
     """What was odd about the chains of each prompt; empty if nothing was."""
     turns: list[tuple[Turn, ...]]
-    """Every picture of each prompt, in order; the last one is the entry of the other fields."""
+    """Every image of each prompt, in order; the last one is the entry of the other fields."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,7 +59,7 @@ class Sampling:
     """Whether PIL images take on the aspect ratio of their sources."""
     output_type: str = "pil"
     max_turns: int = 1
-    """Most pictures per prompt."""
+    """Most images per prompt."""
     max_new_tokens: int | None = None
     """Longest chain."""
     callback: Callable[..., dict[str, torch.Tensor]] | None = None
@@ -82,12 +82,12 @@ def fresh_generators(count: int) -> list[torch.Generator]:
 
 
 def to_pil(decoded: torch.Tensor) -> list[Image.Image]:
-    """Pictures in [0, 1] as 8-bit images: truncated, not rounded, as in the released code."""
-    return [Image.fromarray(picture) for picture in (to_array(decoded) * 255).astype(np.uint8)]
+    """Images in [0, 1] as 8-bit images: truncated, not rounded, as in the released code."""
+    return [Image.fromarray(image) for image in (to_array(decoded) * 255).astype(np.uint8)]
 
 
 def to_array(decoded: torch.Tensor) -> np.ndarray:
-    """Pictures (batch, 3, height, width) as an array (batch, height, width, 3)."""
+    """Images (batch, 3, height, width) as an array (batch, height, width, 3)."""
     return decoded.permute(0, 2, 3, 1).cpu().numpy()
 
 
@@ -98,14 +98,14 @@ def stack_images(images: list[Any]) -> Any:
     return torch.stack(images) if isinstance(images[0], torch.Tensor) else images
 
 
-def with_aspect_of(size_px: tuple[int, int], picture: Image.Image) -> Image.Image:
-    """Stretch a picture to an aspect ratio (width, height); where it is a square, its shorter side keeps its length."""
-    width, height = picture.size
+def with_aspect_of(size_px: tuple[int, int], image: Image.Image) -> Image.Image:
+    """Stretch an image to an aspect ratio (width, height); where it is a square, its shorter side keeps its length."""
+    width, height = image.size
     if size_px[0] < size_px[1]:
         height = int(height * size_px[1] / size_px[0])
     else:
         width = int(width * size_px[0] / size_px[1])
-    return picture if picture.size == (width, height) else picture.resize((width, height))
+    return image if image.size == (width, height) else image.resize((width, height))
 
 
 def scale_latents(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
@@ -130,14 +130,14 @@ def _latent_moments(vae: AutoencoderKL, latents: torch.Tensor) -> tuple[torch.Te
 def finish(
     latents: torch.Tensor, decoded: torch.Tensor | None, output_type: str, frames: Sequence[Image.Image] | None
 ) -> Any:
-    """One result per picture; PIL images are stretched to the aspect of their frame, if there is one."""
+    """One result per image; PIL images are stretched to the aspect of their frame, if there is one."""
     if output_type == "latent" or decoded is None:
         return latents
     if output_type == "pt":
         return decoded
     if output_type == "np":
         return to_array(decoded)
-    pictures = to_pil(decoded)
+    images = to_pil(decoded)
     if frames is None:
-        return pictures
-    return [with_aspect_of(frame.size, picture) for frame, picture in zip(frames, pictures, strict=True)]
+        return images
+    return [with_aspect_of(frame.size, image) for frame, image in zip(frames, images, strict=True)]

@@ -88,7 +88,7 @@ def prompt_text(
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reasoner:
-    """A language model with its tokenizer: writes chains, reads given ones, and goes on after a picture."""
+    """A language model with its tokenizer: writes chains, reads given ones, and goes on after an image."""
 
     mllm: Qwen2_5_VLForConditionalGeneration
     tokenizer: PreTrainedTokenizerBase
@@ -169,18 +169,18 @@ class Reasoner:
     def continue_after_image(
         self,
         transcripts: Sequence[Transcript],
-        pictures: Sequence[Image.Image],
+        images: Sequence[Image.Image],
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
     ) -> tuple[ReasonerOutput, list[int], list[tuple[str, ...]]]:
-        """Write the next chain of each conversation, now that the picture of its last one has been drawn.
+        """Write the next chain of each conversation, now that the image of its last one has been drawn.
 
-        A model that wants to see the picture says so with ``<|vision_start|>``; it is then shown the picture and goes
-        on. The end of the image tokens and the end of a shown picture are not asked of the model but given to it.
+        A model that wants to see the image says so with ``<|vision_start|>``; it is then shown the image and goes
+        on. The end of the image tokens and the end of a shown image are not asked of the model but given to it.
 
         Args:
             transcripts: Conversations that end in image tokens: those of an output of `write`, `read` or of this.
-            pictures: What was drawn last in each.
+            images: What was drawn last in each.
             max_new_tokens: As for `write`.
             generate_kwargs: As for `write`.
 
@@ -194,7 +194,7 @@ class Reasoner:
         looking = [i for i, stop in enumerate(stops) if stop == VISION_START]
         if looking:
             for i in looking:
-                rows[i] = rows[i].plus([*words[i], *shown(self.tokenizer, self._image_input)], [pictures[i]])
+                rows[i] = rows[i].plus([*words[i], *shown(self.tokenizer, self._image_input)], [images[i]])
             again = self._write_on([rows[i] for i in looking], max_new_tokens, **generate_kwargs)
             for i, ids, stop, states in zip(looking, again.ids, again.stops, self._states_if_any(again), strict=True):
                 rows[i] = rows[i].plus(ids)
@@ -241,7 +241,7 @@ class Reasoner:
 
     @property
     def pads(self) -> int:
-        """How many ``<|image_pad|>`` stand for a picture."""
+        """How many ``<|image_pad|>`` stand for an image."""
         return require_image_processor(self._image_input).pads
 
     @property
@@ -273,7 +273,7 @@ class Reasoner:
         if chain is not None:
             text += chain + IMAGE_START + "".join(image_token(i) for i in range(IMAGE_TOKENS))
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return Transcript(ids=tuple(ids), pictures=() if image is None else (image,))
+        return Transcript(ids=tuple(ids), images=() if image is None else (image,))
 
     def _with_image_tokens(self, transcript: Transcript, chain_ids: Sequence[int]) -> Transcript:
         start = token_id(self.tokenizer, IMAGE_START)

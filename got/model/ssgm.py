@@ -49,7 +49,7 @@ class Switches:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Conditions:
-    """Everything the denoiser is told about a batch of pictures; h and w are latent sizes."""
+    """Everything the denoiser is told about a batch of images; h and w are latent sizes."""
 
     context: torch.Tensor
     """(batch, tokens, cross_attention_dim)"""
@@ -114,11 +114,11 @@ def semantic_conditions(
 
 
 def time_ids(height_px: int, width_px: int) -> torch.Tensor:
-    """SDXL's size conditioning for an uncropped picture, (6,)."""
+    """SDXL's size conditioning for an uncropped image, (6,)."""
     return torch.tensor([height_px, width_px, 0, 0, height_px, width_px], dtype=torch.float32)
 
 
-def picture_conditions(
+def image_conditions(
     vae: AutoencoderKL,
     chains: Sequence[Chain],
     references: Sequence[Image.Image | None] | None,
@@ -126,29 +126,29 @@ def picture_conditions(
     switches: Switches,
     device: torch.device | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """G_s and G_r of a batch: every different picture passes the VAE once, as many as `vae_batch_size` in a call.
+    """G_s and G_r of a batch: every different image passes the VAE once, as many as `vae_batch_size` in a call.
 
     Args:
         vae: Its posterior means are used as they are, without the scaling of the noise latents.
-        chains: One per picture; G_s is the mean over the masks of its regions.
-        references: Source images, resized to the picture (bicubic); None stands for a black one, or for black ones.
-        size_px: Width and height of the pictures.
+        chains: One per image; G_s is the mean over the masks of its regions.
+        references: Source images, resized to the image (bicubic); None stands for a black one, or for black ones.
+        size_px: Width and height of the images.
         switches: A condition that is off becomes zeros and costs nothing.
         device: Where to compute, if the VAE is offloaded and cannot say it.
 
     Returns:
         Two tensors (batch, channels, h, w).
     """
-    pictures: dict[Hashable, Image.Image | Callable[[], Image.Image]] = {}
-    mask_keys = [_add_masks(pictures, chain, size_px) if switches.spatial else [] for chain in chains]
+    images: dict[Hashable, Image.Image | Callable[[], Image.Image]] = {}
+    mask_keys = [_add_masks(images, chain, size_px) if switches.spatial else [] for chain in chains]
     sources: Sequence[Image.Image | None] = [None] * len(chains) if references is None else references
-    source_keys = [_add_reference(pictures, source, size_px) if switches.reference else None for source in sources]
+    source_keys = [_add_reference(images, source, size_px) if switches.reference else None for source in sources]
     device = device or vae.device
     null = _null_latents(vae, size_px, device)
-    if not pictures:
+    if not images:
         zeros = null.expand(len(chains), -1, -1, -1)
         return zeros, zeros
-    latents = dict(zip(pictures, vae_means(vae, list(pictures.values()), size_px, device), strict=True))
+    latents = dict(zip(images, vae_means(vae, list(images.values()), size_px, device), strict=True))
     spatial = [torch.stack([latents[key] for key in keys]).mean(0) if keys else null[0] for keys in mask_keys]
     reference = [null[0] if key is None else latents[key] for key in source_keys]
     return torch.stack(spatial), torch.stack(reference)
@@ -156,24 +156,24 @@ def picture_conditions(
 
 def vae_means(
     vae: AutoencoderKL,
-    pictures: Sequence[Image.Image | Callable[[], Image.Image]],
+    images: Sequence[Image.Image | Callable[[], Image.Image]],
     size_px: tuple[int, int],
     device: torch.device | None = None,
 ) -> torch.Tensor:
-    """Posterior means of pictures, (n, channels, h, w), not scaled. Pictures of another size are resized (bicubic).
+    """Posterior means of images, (n, channels, h, w), not scaled. Images of another size are resized (bicubic).
 
     Those that are yet to be drawn are drawn when it is their turn.
     """
     means, at_a_time = [], vae_batch_size(size_px)
-    for start in range(0, len(pictures), at_a_time):  # part by part: as floats, large pictures are dearer than latents
-        part = [picture() if callable(picture) else picture for picture in pictures[start : start + at_a_time]]
+    for start in range(0, len(images), at_a_time):  # part by part: as floats, large images are dearer than latents
+        part = [image() if callable(image) else image for image in images[start : start + at_a_time]]
         pixels = pixels_of(part, size_px).to(device or vae.device).to(vae.dtype)
         means.append(vae.encode((pixels / 255 - 0.5) / 0.5).latent_dist.mode())
     return torch.cat(means)
 
 
 def vae_batch_size(size_px: tuple[int, int]) -> int:
-    """How many pictures of a size pass the VAE together: two of 1024 px, for which its encoder takes 5 GB.
+    """How many images of a size pass the VAE together: two of 1024 px, for which its encoder takes 5 GB.
 
     >>> vae_batch_size((128, 128)), vae_batch_size((1024, 1024)), vae_batch_size((4096, 4096))
     (128, 2, 1)
@@ -181,15 +181,15 @@ def vae_batch_size(size_px: tuple[int, int]) -> int:
     return max(1, 2 * 1024**2 // (size_px[0] * size_px[1]))
 
 
-def pixels_of(pictures: Sequence[Image.Image], size_px: tuple[int, int]) -> torch.Tensor:
-    """Pictures in one size, uint8 (n, 3, height, width)."""
+def pixels_of(images: Sequence[Image.Image], size_px: tuple[int, int]) -> torch.Tensor:
+    """Images in one size, uint8 (n, 3, height, width)."""
     resized = [
-        picture if picture.size == size_px else picture.resize(size_px, Image.Resampling.BICUBIC)
-        for picture in (picture.convert("RGB") for picture in pictures)
+        image if image.size == size_px else image.resize(size_px, Image.Resampling.BICUBIC)
+        for image in (image.convert("RGB") for image in images)
     ]
-    # Contiguous, or convolutions add up in another order: on flat pictures, where the group norms divide by almost
+    # Contiguous, or convolutions add up in another order: on flat images, where the group norms divide by almost
     # nothing, that moves latents by 1e-3.
-    channels_first = np.stack([np.asarray(picture) for picture in resized]).transpose(0, 3, 1, 2)
+    channels_first = np.stack([np.asarray(image) for image in resized]).transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(channels_first))
 
 
@@ -220,7 +220,7 @@ class Denoiser:
         if formula not in self._mixes:
             self._mixes[formula] = _Mix.of(formula, self._conditions, self._unet.dtype)
         mix = self._mixes[formula]
-        inputs = torch.cat([noisy.to(mix.pictures.dtype).repeat(len(formula), 1, 1, 1), mix.pictures], dim=1)
+        inputs = torch.cat([noisy.to(mix.images.dtype).repeat(len(formula), 1, 1, 1), mix.images], dim=1)
         predicted = self._unet(
             inputs,
             timestep,
@@ -240,7 +240,7 @@ class _Mix:
     weights: torch.Tensor
     """(branches,)"""
     context: torch.Tensor
-    pictures: torch.Tensor
+    images: torch.Tensor
     """Reference and spatial latents, (rows, 2 * channels, h, w)."""
     added: dict[str, torch.Tensor]
 
@@ -256,7 +256,7 @@ class _Mix:
         return cls(
             weights=torch.tensor([weight for _, weight in formula], device=device),
             context=torch.cat([conditions.context if branch[0] else null_context for branch in branches]).to(**like),
-            pictures=torch.cat([reference, spatial], dim=1).to(**like),
+            images=torch.cat([reference, spatial], dim=1).to(**like),
             added={
                 "text_embeds": conditions.pooled.to(**like).repeat(len(branches), 1),
                 "time_ids": conditions.time_ids.to(**like).expand(len(branches) * batch, -1),
@@ -265,25 +265,25 @@ class _Mix:
 
 
 def _add_masks(
-    pictures: dict[Hashable, Image.Image | Callable[[], Image.Image]], chain: Chain, size_px: tuple[int, int]
+    images: dict[Hashable, Image.Image | Callable[[], Image.Image]], chain: Chain, size_px: tuple[int, int]
 ) -> list[Hashable]:
-    """Put a chain's masks among the pictures, each different one once; returns the key of each region's mask."""
+    """Put a chain's masks among the images, each different one once; returns the key of each region's mask."""
     keys: list[Hashable] = []
     for region in chain.regions:
         keys.append((region.box_1000, region.color.lower()))
-        if keys[-1] not in pictures:
-            pictures[keys[-1]] = functools.partial(draw_mask, region.box_1000, region.color, *size_px)
-    return keys or [_add_reference(pictures, None, size_px)]
+        if keys[-1] not in images:
+            images[keys[-1]] = functools.partial(draw_mask, region.box_1000, region.color, *size_px)
+    return keys or [_add_reference(images, None, size_px)]
 
 
 def _add_reference(
-    pictures: dict[Hashable, Image.Image | Callable[[], Image.Image]],
+    images: dict[Hashable, Image.Image | Callable[[], Image.Image]],
     source: Image.Image | None,
     size_px: tuple[int, int],
 ) -> Hashable:
     key: Hashable = "black" if source is None else id(source)
-    if key not in pictures:
-        pictures[key] = black_image(*size_px) if source is None else source
+    if key not in images:
+        images[key] = black_image(*size_px) if source is None else source
     return key
 
 

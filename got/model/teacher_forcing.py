@@ -42,7 +42,7 @@ class Conversation:
     prompt: str
     chains: tuple[str, ...]
     """One per image that is made."""
-    pictures: tuple[np.ndarray, ...] = ()
+    images: tuple[np.ndarray, ...] = ()
     """What the reasoner looks at, uint8 (size, size, 3) each: nothing for text-to-image, else the source and every
     image that was made but the last."""
     written: bool = True
@@ -66,9 +66,9 @@ class TrainingBatch:
     image_rows: torch.Tensor
     """(images,): the sequence that each of them belongs to."""
     pixel_values: torch.Tensor | None
-    """Patches of the pictures as the image processor gives them, float32; None if there are none."""
+    """Patches of the images as the image processor gives them, float32; None if there are none."""
     image_grid_thw: torch.Tensor | None
-    """(pictures, 3)"""
+    """(images, 3)"""
     position_ids: torch.Tensor | None = None
     """(3, batch, length), as `placed` gives them; None leaves them to `teacher_forced`."""
 
@@ -106,14 +106,14 @@ def encode_conversations(
 
     Args:
         tokenizer: The reasoner's.
-        conversations: Those with pictures have one picture per chain.
-        image_processor: Needed where there are pictures, which all have the size that the vision tower takes.
+        conversations: Those with images have one image per chain.
+        image_processor: Needed where there are images, which all have the size that the vision tower takes.
     """
-    shown = [picture for conversation in conversations for picture in conversation.pictures]
+    shown = [image for conversation in conversations for image in conversation.images]
     patches, pads = None, 0
     if shown:
         if image_processor is None:
-            raise ValueError("Expected an image processor for conversations with pictures but got none")
+            raise ValueError("Expected an image processor for conversations with images but got none")
         patches = image_processor(images=shown, return_tensors="pt")
         pads = int(patches["image_grid_thw"][0].prod()) // image_processor.merge_size**2
     rows = [sequence(tokenizer, conversation, pads) for conversation in conversations]
@@ -142,14 +142,14 @@ def sequence(
 
     Args:
         tokenizer: The reasoner's.
-        conversation: Only the number of its pictures matters here.
-        pads: Tokens that a picture takes.
+        conversation: Only the number of its images matters here.
+        pads: Tokens that an image takes.
     """
     start, end, eos, look, looked, pad = (
         token_id(tokenizer, token)
         for token in (IMAGE_START, IMAGE_END, END_OF_TEXT, VISION_START, VISION_END, IMAGE_PAD)
     )
-    prompt = prompt_text(tokenizer, conversation.prompt, edit=bool(conversation.pictures))
+    prompt = prompt_text(tokenizer, conversation.prompt, edit=bool(conversation.images))
     ids = tokenizer(prompt.replace(IMAGE_PAD, IMAGE_PAD * pads), add_special_tokens=False)["input_ids"]
     written = [False] * len(ids)
     blocks = []
@@ -181,7 +181,7 @@ def teacher_forced(
     Args:
         mllm: The reasoner.
         batch: Whole conversations.
-        blank: Patches and grid of a picture that changes nothing, for a batch without pictures. Processes that share
+        blank: Patches and grid of an image that changes nothing, for a batch without images. Processes that share
             a training exchange weights and gradients in the order in which the networks use them, so the vision tower
             must have its turn in each of them, and the same: behind the embedding, before the first layer.
     """

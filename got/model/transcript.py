@@ -1,4 +1,4 @@
-"""A conversation as the reasoner's network sees it: token ids, the pictures among them, and both as padded tensors."""
+"""A conversation as the reasoner's network sees it: token ids, the images among them, and both as padded tensors."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Transcript:
     """One conversation so far."""
 
     ids: tuple[int, ...]
-    """Every token; a picture is a run of as many ``<|image_pad|>`` as the vision tower makes of it."""
-    pictures: tuple[Image.Image, ...] = ()
-    """The pictures behind those runs, in order."""
+    """Every token; an image is a run of as many ``<|image_pad|>`` as the vision tower makes of it."""
+    images: tuple[Image.Image, ...] = ()
+    """The images behind those runs, in order."""
 
-    def plus(self, ids: Iterable[int], pictures: Iterable[Image.Image] = ()) -> Transcript:
-        """The conversation with more tokens (and pictures) at its end.
+    def plus(self, ids: Iterable[int], images: Iterable[Image.Image] = ()) -> Transcript:
+        """The conversation with more tokens (and images) at its end.
 
         >>> Transcript(ids=(1, 2)).plus([3]).ids
         (1, 2, 3)
         """
-        return Transcript(ids=(*self.ids, *ids), pictures=(*self.pictures, *pictures))
+        return Transcript(ids=(*self.ids, *ids), images=(*self.images, *images))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,32 +49,32 @@ class Inputs:
     rope_deltas: torch.Tensor
     """(rows, 1): what to add to a text position that follows the images."""
     vision: dict[str, torch.Tensor] | None
-    """Patches and grids of all pictures, row by row."""
+    """Patches and grids of all images, row by row."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageInput:
-    """How pictures enter the reasoner: squashed to one size, cut into patches."""
+    """How images enter the reasoner: squashed to one size, cut into patches."""
 
     processor: Qwen2VLImageProcessor
     side_px: int
-    """Pictures are squashed to a square of this side."""
+    """Images are squashed to a square of this side."""
 
-    def patches(self, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        """Patches of all pictures, and the grid of each."""
+    def patches(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        """Patches of all images, and the grid of each."""
         side = (self.side_px, self.side_px)
-        squares = [picture.convert("RGB").resize(side, Image.Resampling.BICUBIC) for picture in pictures]
+        squares = [image.convert("RGB").resize(side, Image.Resampling.BICUBIC) for image in images]
         patches = self.processor(images=squares, return_tensors="pt")
         return {"pixel_values": patches["pixel_values"], "image_grid_thw": patches["image_grid_thw"]}
 
     @property
     def pads(self) -> int:
-        """How many tokens a picture takes."""
+        """How many tokens an image takes."""
         return (self.side_px // (self.processor.patch_size * self.processor.merge_size)) ** 2
 
 
 def shown(tokenizer: PreTrainedTokenizerBase, image_input: ImageInput | None) -> list[int]:
-    """The tokens of one picture: start, pads, end."""
+    """The tokens of one image: start, pads, end."""
     pads = [token_id(tokenizer, IMAGE_PAD)] * require_image_processor(image_input).pads
     return [token_id(tokenizer, VISION_START), *pads, token_id(tokenizer, VISION_END)]
 
@@ -89,12 +89,12 @@ def batch(
     """Pad conversations on the left, and number their positions in time, height and width.
 
     Raises:
-        ValueError: If there are pictures and no image processor to see them.
+        ValueError: If there are images and no image processor to see them.
     """
-    pictures = [picture for transcript in transcripts for picture in transcript.pictures]
+    images = [image for transcript in transcripts for image in transcript.images]
     vision = (
-        {key: value.to(device) for key, value in require_image_processor(image_input).patches(pictures).items()}
-        if pictures
+        {key: value.to(device) for key, value in require_image_processor(image_input).patches(images).items()}
+        if images
         else None
     )
     longest = max(len(transcript.ids) for transcript in transcripts)

@@ -49,7 +49,7 @@ _CLAUSE_END = re.compile(r"[.,;:!?\n]")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """One object of a chain, with its place in the picture."""
+    """One object of a chain, with its place in the image."""
 
     text: str
     """The words just before the box that name the object, e.g. ``"a red apple"``."""
@@ -363,7 +363,7 @@ def _read_box(match: re.Match[str]) -> tuple[Box1000, list[str]]:
     if x1 > x2 or y1 > y2:
         warnings.append(f"corners in the wrong order, sorted: {match[0]}")
     if max(x1, y1, x2, y2) > 1000:
-        warnings.append(f"box reaches outside the picture: {match[0]}")
+        warnings.append(f"box reaches outside the image: {match[0]}")
     return (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), warnings
 
 

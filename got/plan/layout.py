@@ -1,7 +1,7 @@
-"""The layout: one black picture per box of a chain, with that box filled in its colour.
+"""The layout: one black image per box of a chain, with that box filled in its colour.
 
 The rectangles follow the released code to the pixel: a corner is ``value / 1000 * size`` truncated to a whole pixel,
-both corners are painted, and what lies outside the picture is cut off.
+both corners are painted, and what lies outside the image is cut off.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 if TYPE_CHECKING:
     from got.plan.chain import Box1000, Chain
 
-# Pillow's drawing takes 32-bit coordinates; from twice the picture on, a corner is outside whatever its value.
+# Pillow's drawing takes 32-bit coordinates; from twice the image on, a corner is outside whatever its value.
 _FAR_OUTSIDE_1000 = 2000
 
 
@@ -31,7 +31,7 @@ def draw_layout(chain: Chain, width_px: int, height_px: int) -> list[Image.Image
 
 
 def draw_overview(chain: Chain, width_px: int, height_px: int) -> Image.Image:
-    """All boxes in one picture, for people: smaller ones on top of larger ones.
+    """All boxes in one image, for people: smaller ones on top of larger ones.
 
     >>> from got.plan.chain import Chain
     >>> draw_overview(Chain.parse("a dog <|box_start|>(0,0),(500,500)<|box_end|> (red)"), 64, 64).getpixel((9, 9))
@@ -52,7 +52,7 @@ def draw_mask(box_1000: Box1000, color: str, width_px: int, height_px: int) -> I
     """Draw one box on black.
 
     Args:
-        box_1000: Sorted corners in thousandths of width and height; they may lie outside the picture.
+        box_1000: Sorted corners in thousandths of width and height; they may lie outside the image.
         color: A colour word of Pillow's, in any case.
         width_px: Width of the mask.
         height_px: Height of the mask.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-_TOKENS, _MASKS = 500, 4  # of a typical picture: prompt, chain and 64 image tokens; boxes
+_TOKENS, _MASKS = 500, 4  # of a typical image: prompt, chain and 64 image tokens; boxes
 _GB = 1e9
 _CONFIG = CONFIGS["got-6b"]
 
@@ -96,14 +96,14 @@ def stages(
 ) -> dict[str, Stage]:
     """What each stage of drawing holds: the language model in bfloat16, UNet likewise, the autoencoder in float32.
 
-    A source picture's way through the vision tower is not counted; it is small beside the language model's weights.
+    A source image's way through the vision tower is not counted; it is small beside the language model's weights.
 
     Args:
         parts: `got.released.full_size()`, or networks of other sizes on the meta device; their precision is changed.
-        batch: Pictures drawn together, each from a chain with four boxes.
+        batch: Images drawn together, each from a chain with four boxes.
         size_px: Of a side.
-        edit: Whether there are source pictures, and a fourth branch.
-        sliced: Whether pictures pass the autoencoder one by one (``--vae-slicing``).
+        edit: Whether there are source images, and a fourth branch.
+        sliced: Whether images pass the autoencoder one by one (``--vae-slicing``).
     """
     short: dict[str, Any] = {"device": "meta", "dtype": torch.bfloat16}
     networks: dict[str, Any] = {
@@ -113,7 +113,7 @@ def stages(
     mllm, unet, vae = (networks[name] for name in ("mllm", "unet", "vae"))
     text, latents = mllm.config.get_text_config(), size_px // 2 ** (len(vae.config.block_out_channels) - 1)
     rows = batch * len(branch_weights(_CONFIG.edit if edit else _CONFIG.text_to_image, Switches()))
-    pictures = batch * (_MASKS + 1) if edit else batch * _MASKS + 1  # all drawings share one black reference
+    images = batch * (_MASKS + 1) if edit else batch * _MASKS + 1  # all drawings share one black reference
     at_a_time = 1 if sliced else vae_batch_size((size_px, size_px))
 
     def pixels(count: int) -> torch.Tensor:
@@ -126,7 +126,7 @@ def stages(
             attention_mask=None,
             use_cache=True,
         ),
-        ("layout and reference", "vae"): lambda: vae.encode(pixels(min(pictures, at_a_time))),
+        ("layout and reference", "vae"): lambda: vae.encode(pixels(min(images, at_a_time))),
         ("denoising", "unet"): lambda: unet(
             torch.empty(rows, unet.config.in_channels, latents, latents, **short),
             torch.empty(1, **short),
@@ -173,7 +173,7 @@ def report(found: dict[str, Any]) -> str:
     """A `summary` in words."""
     drawing, sliced = (found["gigabytes"][name] for name in ("drawing", "drawing, vae slicing"))
     lines = [
-        f"GoT-6B, {found['size_px']} px, {found['batch']} picture{'s' if found['batch'] > 1 else ''} at a time, "
+        f"GoT-6B, {found['size_px']} px, {found['batch']} image{'s' if found['batch'] > 1 else ''} at a time, "
         f"{_MASKS} boxes each. Counted on the meta device, not run.",
         "",
         "GB, bfloat16 but for the autoencoder   weights  beside them",

@@ -3,25 +3,25 @@
 `ReferencePipeline` is a `GoTPipeline` with the released defaults; `ReferencePipeline.generate` takes the released
 arguments. It differs from `GoTPipeline` in this, and in nothing else:
 
-- One prompt at a time; up to 16 pictures per prompt, as many as the model starts.
+- One prompt at a time; up to 16 images per prompt, as many as the model starts.
 - 50 steps of DDPM, whatever scheduler and number of steps the checkpoint suggests, at the UNet's usual size.
-- Every picture, of text-to-image too, is drawn in the given frame and then stretched to the source's aspect (or to the
+- Every image, of text-to-image too, is drawn in the given frame and then stretched to the source's aspect (or to the
   frame's own), so a frame that is not square is stretched twice: 128 x 64 pixels come out as 256 x 64.
 - A colour that is no colour, or swapped corners, end the call (`ValueError`) instead of leaving a warning.
-- Only what the model writes in the round that ends in a picture is searched for boxes. `got_input` stands for
+- Only what the model writes in the round that ends in an image is searched for boxes. `got_input` stands for
   everything up to there; what is searched then begins where the usual prompt would have ended, however long that is.
-- The model is asked for the end of the image tokens and of a shown picture, instead of being given them; one that wants
-  to see a picture before there is one gets an `IndexError`.
+- The model is asked for the end of the image tokens and of a shown image, instead of being given them; one that wants
+  to see an image before there is one gets an `IndexError`.
 - ``<|im_end|>`` and the longest chain end a round, but not the conversation. The released code may go on for ever; here
   the conversation ends after 64 rounds with a `RuntimeError`.
 - A chain that does not end in ``<|im_gen_start|>`` is not drawn; a model that ends without one has drawn nothing.
 
 Not imitated, because it can only lose: in bfloat16 the released code has autoencoder, noise and latents in bfloat16,
-too; here the autoencoder stays in float32 (see `got.checkpoint.load`), and so do noise and latents. Pictures of other
+too; here the autoencoder stays in float32 (see `got.checkpoint.load`), and so do noise and latents. Images of other
 modes than RGB, which it hands on as they are, are converted.
 
 Not imitated, because no result shows it: masks pass the VAE together, and branches of weight zero are not run. The
-second pass over the whole sequence, which the states of every picture come from, is made here as well.
+second pass over the whole sequence, which the states of every image come from, is made here as well.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 _STEPS = 50
 _MAX_ROUNDS = 64
-_MAX_PICTURES = 16
+_MAX_IMAGES = 16
 _DROPPED = (END_OF_TEXT, IMAGE_END, VISION_START, VISION_END)
 _PROMPT_TYPES = ("t2i", "edit")
 _FATAL = ("corners in the wrong order", "unknown mask colour")
@@ -72,14 +72,14 @@ class _RolloutState:
     """All rounds, without the tokens that only steer."""
     turns: list[Turn] = dataclasses.field(default_factory=list)
     drawn: list[Image.Image] = dataclasses.field(default_factory=list)
-    """The pictures before their last stretching."""
+    """The images before their last stretching."""
 
 
 class ReferencePipeline(GoTPipeline):
     """A `GoTPipeline` that does as the released code does; this module's text lists how."""
 
     scheduler: Any
-    _usual_turns = _MAX_PICTURES
+    _usual_turns = _MAX_IMAGES
 
     @torch.inference_mode()
     def generate(
@@ -115,7 +115,7 @@ class ReferencePipeline(GoTPipeline):
             image_guidance_scale: a_r.
             cond_image_guidance_scale: a_s.
             do_classifier_free_guidance: False draws with all conditions and no guidance.
-            random_seed: Of the noise, the same for every picture.
+            random_seed: Of the noise, the same for every image.
             max_new_tokens: Longest round.
             generate_kwargs: Passed on to `generate`.
 
@@ -124,7 +124,7 @@ class ReferencePipeline(GoTPipeline):
 
         Raises:
             ValueError: If an argument or a box cannot be used.
-            IndexError: If the model wants to see a picture before there is one.
+            IndexError: If the model wants to see an image before there is one.
             RuntimeError: If the conversation has no end.
         """
         if prompt_type not in _PROMPT_TYPES:
@@ -138,7 +138,7 @@ class ReferencePipeline(GoTPipeline):
             scales=scales if do_classifier_free_guidance else GuidanceConfig(semantic=1, spatial=1, reference=1),
             switches=Switches(),
             generators=torch.Generator("cpu").manual_seed(random_seed),
-            max_turns=_MAX_PICTURES,
+            max_turns=_MAX_IMAGES,
             max_new_tokens=max_new_tokens,
         )
         prompt = self.reasoner.transcript(text_input, image, edit=prompt_type == "edit")
@@ -170,7 +170,7 @@ class ReferencePipeline(GoTPipeline):
             got_input = None if given is None else f"{self.tokenizer.decode(opening.ids)}{given}{IMAGE_START}"
             rollout = self._run_rounds(opening, got_input, sampling.rows([row]), {})
             if not rollout.turns:
-                raise ValueError(f"The model ended without a picture for {text!r}; it wrote: {rollout.text!r}")
+                raise ValueError(f"The model ended without an image for {text!r}; it wrote: {rollout.text!r}")
             answers.append(rollout.turns)
         return answers
 
@@ -181,7 +181,7 @@ class ReferencePipeline(GoTPipeline):
         if got_input is None:
             return self._round(prompt, sampling.max_new_tokens, options)
         ids = self.tokenizer(got_input, add_special_tokens=False)["input_ids"]
-        return Transcript(ids=tuple(ids), pictures=prompt.pictures)
+        return Transcript(ids=tuple(ids), images=prompt.images)
 
     def _run_rounds(
         self, prompt: Transcript, got_input: str | None, sampling: Sampling, options: dict[str, Any]
@@ -201,11 +201,9 @@ class ReferencePipeline(GoTPipeline):
                 rollout.transcript = rollout.transcript.plus(image_token_ids(self.tokenizer, IMAGE_TOKENS))
                 for generator, state in noise:
                     generator.set_state(state)
-                self._draw_turn(
-                    rollout, _strict(_without(written, (*_DROPPED, IMAGE_START))), prompt.pictures, sampling
-                )
+                self._draw_turn(rollout, _strict(_without(written, (*_DROPPED, IMAGE_START))), prompt.images, sampling)
             elif last == look and not rollout.drawn:
-                raise IndexError("Expected a picture to have been drawn before the model wants to see one")
+                raise IndexError("Expected an image to have been drawn before the model wants to see one")
             elif last == look:
                 pads = [token_id(self.tokenizer, IMAGE_PAD)] * self.reasoner.pads
                 rollout.transcript = rollout.transcript.plus(pads, [rollout.drawn[-1]])
@@ -220,7 +218,7 @@ class ReferencePipeline(GoTPipeline):
         own = self.mllm.generation_config.eos_token_id
         stops += own if isinstance(own, list) else [own] if own is not None else []
         if transcript.ids[-1] == token_id(self.tokenizer, IMAGE_PAD):
-            # `generate` numbers what follows a picture wrongly unless at least one token follows it already.
+            # `generate` numbers what follows an image wrongly unless at least one token follows it already.
             transcript = self._add(transcript, stops, 1, options)
             if transcript.ids[-1] in stops or max_new_tokens == 1:
                 return transcript
@@ -236,7 +234,7 @@ class ReferencePipeline(GoTPipeline):
     def _draw_turn(
         self, rollout: _RolloutState, chain: Chain, sources: tuple[Image.Image, ...], sampling: Sampling
     ) -> None:
-        """Draw the picture whose image tokens end the conversation so far."""
+        """Draw the image whose image tokens end the conversation so far."""
         hidden = self.reasoner.states(self.reasoner.batch([rollout.transcript]))[:, -IMAGE_TOKENS:]
         references = [*sources, *rollout.drawn][-1:] or None
         scheduler, self.scheduler = self.scheduler, DDPMScheduler.from_config(self.scheduler.config)
@@ -244,10 +242,10 @@ class ReferencePipeline(GoTPipeline):
             latents = self.draw(hidden, [chain], references, sampling)
         finally:
             self.scheduler = scheduler
-        (picture,) = to_pil(self._decode(latents))
-        rollout.drawn.append(picture)
+        (image,) = to_pil(self._decode(latents))
+        rollout.drawn.append(image)
         aspect = sources[0].size if sources else sampling.size_px
-        rollout.turns.append(Turn(image=with_aspect_of(aspect, picture), chain=chain.text, warnings=chain.warnings))
+        rollout.turns.append(Turn(image=with_aspect_of(aspect, image), chain=chain.text, warnings=chain.warnings))
 
 
 def _strict(text: str) -> Chain:

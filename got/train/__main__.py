@@ -5,11 +5,11 @@ One command per stage, in this order (see got/mini/README.md):
     python -m got.train vae       --folder runs/mini    # the autoencoder of the icon world
     python -m got.train unet      --folder runs/mini    # the UNet on true scene tokens: stands for SDXL's pretraining
     python -m got.train edits     --folder runs/mini    # the UNet goes on with edits, still on true tokens
-    python -m got.train vision    --folder runs/mini    # the reasoner's eyes: what is where in a picture
+    python -m got.train vision    --folder runs/mini    # the reasoner's eyes: what is where in an image
     python -m got.train grounding --folder runs/mini    # the reasoner says what it sees: with the last, for Qwen's own
     python -m got.train reasoner  --folder runs/mini    # chains and image tokens: stands for Qwen's, and aligns both
     python -m got.train joint     --folder runs/mini    # the paper's loss, end to end
-    python -m got.train decoder   --folder runs/mini    # sharper pictures of the same latents
+    python -m got.train decoder   --folder runs/mini    # sharper images of the same latents
     python -m got.train export    --folder runs/mini --output got/mini
 
     python -m got.train unpack    --folder runs/more --start got/mini    # a new folder to go on in, from any stage

@@ -1,4 +1,4 @@
-"""The last stage: the decoder learns to draw sharp pictures of the latents that it gets; nothing else changes.
+"""The last stage: the decoder learns to draw sharp images of the latents that it gets; nothing else changes.
 
 A mean error alone teaches it to blur where the latents leave open what was there, and those that the UNet draws leave
 more open than the encoder's. So it sees both kinds, and a critic besides, as the autoencoders of latent diffusion do
@@ -26,10 +26,10 @@ from got.train.trainer import Fit, Plan, averaged
 from got.train.unet import denoised, describe, spatial_latents
 from got.train.vae import (
     contact_sheet,
-    encode_pictures,
+    encode_images,
     fingerprint,
     finished_vae,
-    flat_pictures,
+    flat_images,
     gaussian,
     kept,
     psnr,
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 _DRAWN, _DRAWN_SHARE = 4096, 0.5
 """How many scenes the UNet draws, and their share of a batch."""
-_DRAWN_FROM = (3, 8)  # of 10 steps; before the third it is open what an object looks like, and a picture is another one
-_FLAT_SHARE = 16  # one picture in this many is a mask or black, which the decoder has to keep plain; not for the critic
+_DRAWN_FROM = (3, 8)  # of 10 steps; before the third it is open what an object looks like, and an image is another one
+_FLAT_SHARE = 16  # one image in this many is a mask or black, which the decoder has to keep plain; not for the critic
 _ALONE_STEPS = 300
 """The critic learns alone at first: one that knows nothing is fooled at once, and learns nothing from then on."""
 _RIM = 3
@@ -61,7 +61,7 @@ CRITIC_LR = 4.0
 
 
 def build_critic(seed: int) -> nn.Sequential:
-    """A critic of pictures (b, 3, h, w) in [-1, 1]: what it says of each patch, (b, 1, h / 8, w / 8).
+    """A critic of images (b, 3, h, w) in [-1, 1]: what it says of each patch, (b, 1, h / 8, w / 8).
 
     Higher is more like a rendered scene. After that of pix2pix (arXiv 1611.07004), with group norm: batches are small.
     """
@@ -123,11 +123,11 @@ def train_decoder(plan: Plan, setup: Setup) -> None:
     tokens = drawing_networks(setup, "edits")["tokens"].to(setup.device).requires_grad_(False)
     drawn, wanted = _kept_drawn(vae, unet, tokens, bank, setup), held_out.scenes[:64]
     shown = drawn_latents(vae, unet, tokens, held_out.images[:64], wanted, setup)
-    pictures = np.concatenate([bank.images, edits.targets])
+    bank_images = np.concatenate([bank.images, edits.targets])
     foregrounds = np.concatenate([bank.foreground, edits.changed])
     images, objects, flat = (
         torch.from_numpy(array).to(setup.device)
-        for array in (pictures, foregrounds, flat_pictures(setup.config.image_size_px))
+        for array in (bank_images, foregrounds, flat_images(setup.config.image_size_px))
     )
     parts = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv, "critic": build_critic(setup.seed)}
     for part in parts.values():
@@ -195,7 +195,7 @@ def drawn_latents(
 ) -> torch.Tensor:
     """Latents of scenes as a UNet draws them, float32 (n, c, h', w'), as the decoder gets them.
 
-    They are to show the very picture that the scene was rendered to: each begins with the encoder's latents under
+    They are to show the very image that the scene was rendered to: each begins with the encoder's latents under
     noise, and the last two to seven of ten steps of sampling take the noise away, with guidance as in use.
 
     Args:
@@ -209,13 +209,13 @@ def drawn_latents(
     device, size = setup.device, setup.config.image_size_px
     scheduler = models.build_scheduler(setup.config)
     scheduler.set_timesteps(10, device=device)
-    black = encode_pictures(vae, np.zeros((1, size, size, 3), np.uint8))
+    black = encode_images(vae, np.zeros((1, size, size, 3), np.uint8))
     parts = []
     with torch.inference_mode(), bf16(device):
         for row in range(0, len(scenes), 64):
             rows = slice(row, row + 64)
             rng = stable_rng("drawn", setup.seed, scenes[row].seed)
-            clean = scale_latents(vae, encode_pictures(vae, images[rows]))
+            clean = scale_latents(vae, encode_images(vae, images[rows]))
             context, pooled = tokens(describe(scenes[rows]).to(device))
             conditions = Conditions(
                 context=context, null_context=tokens.null.expand(1, context.shape[1], -1), pooled=pooled,

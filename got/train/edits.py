@@ -13,7 +13,7 @@ from got.iconworld.scenes import Scene, chain_text, stable_rng
 from got.model import networks
 from got.train.trainer import Fit, Plan, averaged
 from got.train.unet import Drawing, SceneTokens, describe, describe_edits, drop_semantic, sample_drops, spatial_latents
-from got.train.vae import Setup, contact_sheet, encode_pictures
+from got.train.vae import Setup, contact_sheet, encode_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,18 +71,18 @@ def judge_edits(
     """
     size = drawing.setup.config.image_size_px
     spatial = spatial_latents(drawing.vae, [edit.chain for edit in bank.edits], size)
-    pictures = drawing.draw(context, null, pooled, spatial, encode_pictures(drawing.vae, bank.sources))
-    triples = np.stack([bank.sources, pictures, bank.targets], 1).reshape(-1, *pictures.shape[1:])
+    images = drawing.draw(context, null, pooled, spatial, encode_images(drawing.vae, bank.sources))
+    triples = np.stack([bank.sources, images, bank.targets], 1).reshape(-1, *images.shape[1:])
     contact_sheet(triples, columns=15).save(drawing.setup.folder / "edits.png")
     measured: dict[str, float] = {}
     for name, items in (("new", [e.drawn for e in bank.edits]), ("kept", [e.kept for e in bank.edits])):
-        read = read_objects(pictures, [_only(e.target, o) for e, o in zip(bank.edits, items, strict=True)])
+        read = read_objects(images, [_only(e.target, o) for e, o in zip(bank.edits, items, strict=True)])
         measured |= {f"{name}_{key}": value for key, value in read.items()}
     differs = np.abs(bank.sources.astype(int) - bank.targets).max(-1) > 8
     for name, first, where in (
-        ("error_changed", pictures, differs),
+        ("error_changed", images, differs),
         ("floor_changed", bank.sources, differs),
-        ("error_rest", pictures, ~differs),
+        ("error_rest", images, ~differs),
     ):
         squares = (first.astype(float) - bank.targets) ** 2
         measured[name] = float(np.sqrt(squares[where].mean()))

@@ -78,7 +78,7 @@ def move_to_middle(networks: dict[str, nn.Module], others: dict[str, Any], where
 def unpack(setup: Setup, start: Path) -> None:
     """Fill a new training folder, so that every stage finds there what the stages before it would have left.
 
-    A pipeline of another picture size lacks the autoencoder, which ``vae --start`` teaches the same latents.
+    A pipeline of another image size lacks the autoencoder, which ``vae --start`` teaches the same latents.
 
     Raises:
         UserError: If the folder has weights of its own.
@@ -104,7 +104,7 @@ def unpack(setup: Setup, start: Path) -> None:
 
 
 def keep_size(unet: UNet2DConditionModel, before_px: int, now_px: int) -> None:
-    """Have a UNet see under one square picture size what it saw under another; changed in place.
+    """Have a UNet see under one square image size what it saw under another; changed in place.
 
     The size was the same in all its training: what it adds to the embedding is a constant.
     """

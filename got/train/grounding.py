@@ -1,6 +1,6 @@
 """The stage in which the reasoner learns to say what it sees: names, then places. It stands for Qwen's pretraining.
 
-Short answers and no image tokens: many times as many objects per second as conversations that end in pictures.
+Short answers and no image tokens: many times as many objects per second as conversations that end in images.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _HELD_OUT = 96
 def reading_order(scene: Scene) -> Scene:
     """The same scene with its objects listed from the upper left to the lower right.
 
-    A picture does not show in which order its objects were thought of.
+    An image does not show in which order its objects were thought of.
     """
 
     def place(item: SceneObject) -> tuple[int, int]:
@@ -51,8 +51,8 @@ def reading_order(scene: Scene) -> Scene:
     return dataclasses.replace(scene, objects=tuple(sorted(scene.objects, key=place)))
 
 
-def question(scene: Scene, picture: np.ndarray, kind: str, rng: np.random.Generator) -> Conversation:
-    """A question of one of `KINDS` about a picture, with its answer."""
+def question(scene: Scene, image: np.ndarray, kind: str, rng: np.random.Generator) -> Conversation:
+    """A question of one of `KINDS` about an image, with its answer."""
     if kind == "prompt":
         return Conversation(prompt=caption(scene, rng), chains=(chain_text(scene),), drawn=False)
     seen = reading_order(scene)
@@ -63,17 +63,17 @@ def question(scene: Scene, picture: np.ndarray, kind: str, rng: np.random.Genera
     else:
         named = told_apart(seen, rng)
         if not named:
-            return question(scene, picture, "boxes", rng)
+            return question(scene, image, "boxes", rng)
         prompt, answer = pointing_words(named)
-    return Conversation(prompt=prompt, chains=(answer,), pictures=(picture,), drawn=False)
+    return Conversation(prompt=prompt, chains=(answer,), images=(image,), drawn=False)
 
 
 def train_grounding(plan: Plan, setup: Setup) -> None:
-    """Cross-entropy of short answers about pictures of both banks."""
+    """Cross-entropy of short answers about images of both banks."""
     scenes, edits = setup.bank(), setup.edit_bank()
     held_out = setup.held_out(_HELD_OUT)
     shown = [*scenes.scenes, *(edit.source for edit in edits.edits)]
-    pictures = np.concatenate([scenes.images, edits.sources])
+    images = np.concatenate([scenes.images, edits.sources])
     tokenizer, networks = reading_networks(setup)
     if setup.start is not None:
         warm_start(networks, tokenizer, setup.start)
@@ -86,7 +86,7 @@ def train_grounding(plan: Plan, setup: Setup) -> None:
         rng = stable_rng("grounding", setup.seed, step)
         kind = str(rng.choice(KINDS, p=_SHARES))
         rows = rng.integers(0, len(shown), plan.batch)
-        asked = [question(shown[row], pictures[row], kind, rng) for row in rows]
+        asked = [question(shown[row], images[row], kind, rng) for row in rows]
         return [(kind, encode_conversations(tokenizer, asked, processor).placed(mllm))]
 
     batches = stream(make, fit.step, 1, setup.workers)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def reconstruction_loss(
     decoded: torch.Tensor, pixels: torch.Tensor, foreground: torch.Tensor, foreground_weight: float = 3.0
 ) -> torch.Tensor:
-    """Mean absolute plus squared error of a decoded picture, objects counting more than the ground.
+    """Mean absolute plus squared error of a decoded image, objects counting more than the background.
 
     Args:
         decoded: (b, 3, h, w), about [-1, 1].
@@ -32,7 +32,7 @@ def reconstruction_loss(
 
 
 def anchor_loss(latents: torch.Tensor, pixels: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
-    """Mean squared distance of latents from the shrunken picture (three channels) and the share of objects (fourth).
+    """Mean squared distance of latents from the shrunken image (three channels) and the share of objects (fourth).
 
     Args:
         latents: (b, 4, h', w').

@@ -25,7 +25,7 @@ The first stage starts from a language model that knows nothing. Its loss is the
 the distance of the projected image tokens from the scene tokens that the UNet learned to draw from.
 """
 _MEAN = """A prompt does not say where things are to be; without a chain, what is learned here is the mean of all scene
-tokens that it may mean. Only the second stage shows it pictures.
+tokens that it may mean. Only the second stage shows it images.
 """
 _CARD = """# GoT mini, variant "{title}"
 
@@ -48,7 +48,7 @@ start's and stand for SDXL; the autoencoder stays as it is. SHA-256 of the start
 The last stage is the paper's loss, end to end: cross-entropy plus noise, with the same share of dropped conditions in
 all variants. The `.jsonl` files have the curves.
 
-## Pictures
+## Images
 Held-out captions, row by row:
 
 ![samples](samples.png)
@@ -71,7 +71,7 @@ def card(
         name: Of the variant's folder.
         title: Its row in the paper.
         stages: How each stage was run, and the last line of its curve.
-        prompts: Of the pictures in ``samples.png``.
+        prompts: Of the images in ``samples.png``.
         settings: ``seed``, ``scenes``, ``start`` and ``device`` of the training.
     """
     rows = []

@@ -47,7 +47,7 @@ _CHANGED_SHARE = 0.2  # of the scenes have a plan that a person changed: the ima
 _REASONING_SHARE = 0.45  # of the edits name their object in a way that takes thought
 _GLOBAL_SHARE = 0.06  # of the edits change everything
 _TWO_STEPS_SHARE = 0.15  # of the edits are followed by another one in the same instruction
-_ASKED = 4  # of the batches of a pool ask where named objects are, and end without a picture
+_ASKED = 4  # of the batches of a pool ask where named objects are, and end without an image
 _TWINS_SHARE = 0.5  # of the questions show two of a kind
 _POOL = 16  # batches that are drawn at once and sorted by number of objects, so that little of a batch is padding
 
@@ -117,7 +117,7 @@ def _edit_example(rng: np.random.Generator, size_px: int) -> _Example:
     conversation = Conversation(
         prompt=" , then ".join(step.instruction for step in steps),
         chains=tuple(step.chain for step in steps),
-        pictures=tuple(render(step.source, size_px).image for step in steps),
+        images=tuple(render(step.source, size_px).image for step in steps),
     )
     return conversation, describe_edits(steps)
 
@@ -135,8 +135,8 @@ def _question(rng: np.random.Generator, size_px: int) -> _Example:
         if named:
             break
     prompt, answer = pointing_words(named)
-    picture = render(source, size_px * int(rng.integers(1, 3))).image
-    return Conversation(prompt=prompt, chains=(answer,), pictures=(picture,), drawn=False), describe([])
+    image = render(source, size_px * int(rng.integers(1, 3))).image
+    return Conversation(prompt=prompt, chains=(answer,), images=(image,), drawn=False), describe([])
 
 
 class _Reading:
@@ -151,7 +151,7 @@ class _Reading:
     def pool(self, batch: int, number: int) -> list[_Batch]:
         """`_POOL` batches."""
         rng = stable_rng("reasoner", self.setup.seed, number)
-        # Pictures come at this size or at twice that, and are shrunken as those are that people bring.
+        # Images come at this size or at twice that, and are shrunken as those are that people bring.
         looking, size_px = round(_POOL * EDIT_SHARE), self.setup.config.vision_image_px
         drawn = [_draw_example(rng) for _ in range((_POOL - looking) * batch)]
         asked = [_question(rng, size_px) for _ in range(_ASKED * batch)]
@@ -195,7 +195,7 @@ class HeldOutEval:
             for prompt, scene in zip(self.prompts, self.scenes, strict=True)
         ]
         edited = [
-            (Conversation(prompt=edit.instruction, chains=(edit.chain,), pictures=(source,)), describe_edits([edit]))
+            (Conversation(prompt=edit.instruction, chains=(edit.chain,), images=(source,)), describe_edits([edit]))
             for edit, source in zip(self.edits.edits, self.edits.sources, strict=True)
         ]
         return drawn, edited
@@ -234,7 +234,7 @@ def aligned(
     mllm = networks["mllm"]
     with bf16(mllm.device):
         forced = teacher_forced(mllm, sequences.to(mllm.device))
-    if not len(forced.hidden):  # answers without a picture
+    if not len(forced.hidden):  # answers without an image
         return {"loss": forced.loss, "cross_entropy": forced.loss}
     context, pooled = networks["projector"](forced.hidden.float())
     alignment = losses.alignment_loss(context, pooled, *tokens(things.to(mllm.device)))
@@ -332,7 +332,7 @@ def train_joint(plan: Plan, setup: Setup) -> None:
             scene = scenes.scenes[row]
             return Conversation(prompt=caption(scene, rng), chains=(chain_text(scene),)), describe([scene])
         edit, source = edits.edits[row - len(scenes.scenes)], edits.sources[row - len(scenes.scenes)]
-        talk = Conversation(prompt=edit.instruction, chains=(edit.chain,), pictures=(source,))
+        talk = Conversation(prompt=edit.instruction, chains=(edit.chain,), images=(source,))
         return talk, describe_edits([edit])
 
     def batch_of(step: int) -> list[tuple[np.ndarray, _Batch]]:

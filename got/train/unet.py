@@ -22,7 +22,7 @@ from got.plan.chain import Chain
 from got.plan.layout import draw_layout
 from got.train import losses
 from got.train.trainer import Fit, Plan
-from got.train.vae import Setup, contact_sheet, encode_pictures, fingerprint, finished_vae, gaussian, kept, to_uint8
+from got.train.vae import Setup, contact_sheet, encode_images, fingerprint, finished_vae, gaussian, kept, to_uint8
 from got.util.errors import UserError
 from got.util.precision import bf16
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from got.model.config import GoTConfig
 
 _TOKENS_FILE = "training/scene_tokens.safetensors"  # no part of the pipeline
-_OBJECT_WEIGHT = 3.0  # a pixel of an object counts this much more than the ground, whose texture nobody can predict
-_ERASED, _GROUND, _NO_COLOR = len(CLASSES), len(CLASSES) + 1, len(COLORS)
-"""Beyond the classes and colours of objects: what an edit takes away, the ground, and the colour of neither."""
+_OBJECT_WEIGHT = 3.0  # a pixel of an object counts this much more than the background, whose texture nobody can predict
+_ERASED, _BACKGROUND, _NO_COLOR = len(CLASSES), len(CLASSES) + 1, len(COLORS)
+"""Beyond the classes and colours of objects: what an edit takes away, the background, and the colour of neither."""
 
 
 class SceneTokens(nn.Module):
@@ -54,7 +54,7 @@ class SceneTokens(nn.Module):
     def __init__(self, config: GoTConfig) -> None:
         super().__init__()
         width = config.cross_attention_dim
-        self.name = nn.Embedding(len(CLASSES) + 2, width)  # and _ERASED, _GROUND
+        self.name = nn.Embedding(len(CLASSES) + 2, width)  # and _ERASED, _BACKGROUND
         self.color = nn.Embedding(len(COLORS) + 1, width)  # and _NO_COLOR
         self.slot = nn.Embedding(MAX_OBJECTS, width)
         self.box = nn.Linear(4, width)
@@ -115,7 +115,7 @@ def describe(scenes: Sequence[Scene]) -> torch.Tensor:
 
 
 def describe_edits(edits: Sequence[Edit]) -> torch.Tensor:
-    """What edits change, as numbers, float32 (b, 6, 7): boxes that become empty, new objects, a ground's colour.
+    """What edits change, as numbers, float32 (b, 6, 7): boxes that become empty, new objects, a background's colour.
 
     What stays is not described: the reference shows it.
     """
@@ -124,7 +124,7 @@ def describe_edits(edits: Sequence[Edit]) -> torch.Tensor:
         slots = [(_ERASED, _NO_COLOR, item.box_1000) for item in edit.erased if edit.kind not in {"recolor", "global"}]
         slots += [(CLASSES.index(item.name), COLORS.index(item.color), item.box_1000) for item in edit.drawn]
         if edit.target.ground_color not in (None, edit.source.ground_color):
-            slots += [(_GROUND, COLORS.index(edit.target.ground_color), (0, 0, 1000, 1000))]
+            slots += [(_BACKGROUND, COLORS.index(edit.target.ground_color), (0, 0, 1000, 1000))]
         for slot, (name, color, box) in zip(row, slots, strict=False):
             slot[:3] = 1, name, color
             slot[3:] = np.array(box) / 1000
@@ -136,7 +136,7 @@ def spatial_latents(vae: AutoencoderKL, chains: Sequence[str], size_px: int) -> 
     parts = []
     for start in range(0, len(chains), 256):
         masks = [draw_layout(Chain.parse(text), size_px, size_px) for text in chains[start : start + 256]]
-        latents = encode_pictures(vae, np.stack([np.asarray(mask) for one in masks for mask in one]))
+        latents = encode_images(vae, np.stack([np.asarray(mask) for one in masks for mask in one]))
         parts += [one.mean(0) for one in latents.split([len(one) for one in masks])]
     return torch.stack(parts)
 
@@ -148,7 +148,7 @@ def _latents_of_bank(vae: AutoencoderKL, bank: Bank, setup: Setup) -> tuple[torc
         setup.folder / "latents.pt",
         fingerprint(_encoder(vae), bank.images, chains),
         setup.device,
-        lambda: (encode_pictures(vae, bank.images), spatial_latents(vae, chains, setup.config.image_size_px)),
+        lambda: (encode_images(vae, bank.images), spatial_latents(vae, chains, setup.config.image_size_px)),
     )
     return images, spatial
 
@@ -175,7 +175,7 @@ class Drawing:
     reference: torch.Tensor
     """Different references, raw latents; the first is the black one."""
     reference_row: torch.Tensor
-    """Which of them each picture has, int64 (n,)."""
+    """Which of them each image has, int64 (n,)."""
     objects: torch.Tensor
     """Share of each latent pixel that belongs to an object, (n, 1, h', w')."""
     scheduler: DDIMScheduler
@@ -192,7 +192,7 @@ class Drawing:
             unet=unet,
             images=scale_latents(vae, images),
             spatial=spatial,
-            reference=encode_pictures(vae, np.zeros((1, size, size, 3), np.uint8)),
+            reference=encode_images(vae, np.zeros((1, size, size, 3), np.uint8)),
             reference_row=torch.zeros(len(images), dtype=torch.long, device=setup.device),
             objects=_object_share(bank.foreground, images.shape[-1]).to(setup.device),
             scheduler=networks.build_scheduler(setup.config),
@@ -207,7 +207,7 @@ class Drawing:
             fingerprint(_encoder(self.vae), bank.sources, bank.targets, chains),
             self.setup.device,
             lambda: (
-                *(encode_pictures(self.vae, pictures) for pictures in (bank.sources, bank.targets)),
+                *(encode_images(self.vae, images) for images in (bank.sources, bank.targets)),
                 spatial_latents(self.vae, chains, self.setup.config.image_size_px),
             ),
         )
@@ -271,10 +271,10 @@ class Drawing:
             latents = denoised(denoise, scheduler, latents)
             return to_uint8(self.vae.decode(unscale_latents(self.vae, latents)).sample)
 
-    def judge(self, pictures: np.ndarray, scenes: list[Scene], name: str) -> dict[str, float]:
+    def judge(self, images: np.ndarray, scenes: list[Scene], name: str) -> dict[str, float]:
         """Share of objects whose class and colour can be read in the planned box; a contact sheet for the eye."""
-        contact_sheet(pictures, columns=8).save(self.setup.folder / f"{name}.png")
-        return read_objects(pictures, scenes)
+        contact_sheet(images, columns=8).save(self.setup.folder / f"{name}.png")
+        return read_objects(images, scenes)
 
 
 def denoised(denoise: Denoiser, scheduler: DDIMScheduler, latents: torch.Tensor, first: int = 0) -> torch.Tensor:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from got.model.config import GoTConfig
 
 _ANCHOR_WEIGHT, _KL_WEIGHT = 0.1, 1e-3  # per latent number
-_FLAT_SHARE = 8  # one picture in this many is a mask or black: the layout and the null reference pass the VAE as well
+_FLAT_SHARE = 8  # one image in this many is a mask or black: the layout and the null reference pass the VAE as well
 
 _SPREAD_WEIGHT = 0.01
 MOMENTS = "moments.pt"
@@ -79,9 +79,9 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
 
 
 def to_uint8(decoded: torch.Tensor) -> np.ndarray:
-    """Decoded pictures (b, 3, h, w), about [-1, 1], to uint8 (b, h, w, 3)."""
-    pictures = ((decoded.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-    return np.ascontiguousarray(pictures.cpu().numpy())
+    """Decoded images (b, 3, h, w), about [-1, 1], to uint8 (b, h, w, 3)."""
+    images = ((decoded.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+    return np.ascontiguousarray(images.cpu().numpy())
 
 
 def gaussian(shape: tuple[int, ...], rng: np.random.Generator, device: str) -> torch.Tensor:
@@ -91,18 +91,18 @@ def gaussian(shape: tuple[int, ...], rng: np.random.Generator, device: str) -> t
 
 
 @functools.cache
-def flat_pictures(size_px: int) -> np.ndarray:
+def flat_images(size_px: int) -> np.ndarray:
     """Layout masks in all colours and sizes, and black, uint8 (n, size, size, 3)."""
     rng = stable_rng("flat", size_px)
-    pictures: list[np.ndarray] = [np.zeros((size_px, size_px, 3), np.uint8)] * 16
+    images: list[np.ndarray] = [np.zeros((size_px, size_px, 3), np.uint8)] * 16
     for _ in range(1024):
         (x1, x2), (y1, y2) = np.sort(rng.integers(0, 1000, (2, 2)), axis=1).tolist()
-        pictures.append(np.asarray(draw_mask((x1, y1, x2, y2), str(rng.choice(MASK_COLORS)), size_px, size_px)))
-    return np.stack(pictures)
+        images.append(np.asarray(draw_mask((x1, y1, x2, y2), str(rng.choice(MASK_COLORS)), size_px, size_px)))
+    return np.stack(images)
 
 
 def train_vae(plan: Plan, setup: Setup) -> None:
-    """Reconstruct scenes and masks, with latents that look like small pictures and a pull to a standard normal.
+    """Reconstruct scenes and masks, with latents that look like small images and a pull to a standard normal.
 
     Left to itself the encoder spreads fine detail over the latents in ways that a small UNet needs very long to learn.
     With a pipeline to start from, the latents are those of its autoencoder, see `distillation_loss`.
@@ -110,7 +110,7 @@ def train_vae(plan: Plan, setup: Setup) -> None:
     bank, held_out = setup.bank(), setup.held_out(512)
     images, objects, flat = (
         torch.from_numpy(array).to(setup.device)
-        for array in (bank.images, bank.foreground, flat_pictures(setup.config.image_size_px))
+        for array in (bank.images, bank.foreground, flat_images(setup.config.image_size_px))
     )
     with networks.seeded(setup.seed):
         vae = networks.build_vae(setup.config)
@@ -152,7 +152,7 @@ def take_over(vae: AutoencoderKL, teacher: AutoencoderKL) -> None:
     own = vae.state_dict()
     for name, weight in teacher.state_dict().items():
         parts = name.split(".")
-        if parts[:2] == ["encoder", "down_blocks"]:  # counted from the picture; all else is counted from the latents
+        if parts[:2] == ["encoder", "down_blocks"]:  # counted from the image; all else is counted from the latents
             parts[2] = str(int(parts[2]) + extra)
         if own.get(deeper := ".".join(parts), torch.empty(0)).shape == weight.shape:
             own[deeper] = weight
@@ -162,13 +162,13 @@ def take_over(vae: AutoencoderKL, teacher: AutoencoderKL) -> None:
 def distillation_loss(
     vae: AutoencoderKL, teacher: AutoencoderKL, pixels: torch.Tensor, foreground: torch.Tensor, noise: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Terms of the loss that teaches the latents of an autoencoder of smaller pictures, and larger pictures of them.
+    """Terms of the loss that teaches the latents of an autoencoder of smaller images, and larger images of them.
 
     So a UNet that draws the one's latents draws the other's.
 
     Args:
         vae: Learns.
-        teacher: Sees the pictures shrunken to its own size.
+        teacher: Sees the images shrunken to its own size.
         pixels: (b, 3, h, w) in [-1, 1].
         foreground: (b, 1, h, w), 1 on objects.
         noise: Standard normal, of the latents' shape.
@@ -203,14 +203,14 @@ def _latent_shape(config: GoTConfig) -> tuple[int, int, int]:
     return config.latent_channels, side, side
 
 
-def encode_pictures(vae: AutoencoderKL, pictures: np.ndarray) -> torch.Tensor:
-    """Posterior means of uint8 pictures (n, h, w, 3), unscaled float32 (n, c, h', w'), on the VAE's device.
+def encode_images(vae: AutoencoderKL, images: np.ndarray) -> torch.Tensor:
+    """Posterior means of uint8 images (n, h, w, 3), unscaled float32 (n, c, h', w'), on the VAE's device.
 
     In float32 on every kind of processor, as the pipeline encodes: the latents are kept on disk and their moments are
     folded into weights, so rounding to half precision would stay, and differ from machine to machine.
     """
     with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False):
-        chunks = (torch.from_numpy(pictures[i : i + 128]).to(vae.device) for i in range(0, len(pictures), 128))
+        chunks = (torch.from_numpy(images[i : i + 128]).to(vae.device) for i in range(0, len(images), 128))
         parts = [vae.encode(to_pixels(chunk)).latent_dist.mode() for chunk in chunks]
     return torch.cat(parts).float().clone()
 
@@ -229,7 +229,7 @@ def finished_vae(setup: Setup) -> AutoencoderKL:
     if isinstance(state, tuple):  # as older versions kept them
         state = {"of": "", "made": state}
     if state is None or state["of"] not in ("", of):
-        sample = encode_pictures(vae, setup.bank().images[:2048])
+        sample = encode_images(vae, setup.bank().images[:2048])
         state = {"of": of, "made": (sample.mean((0, 2, 3)), sample.std((0, 2, 3)))}
         with replacing(path) as part:
             torch.save(state, part)
@@ -247,7 +247,7 @@ def note_normalised(setup: Setup) -> None:
 
 
 def fingerprint(*of: nn.Module | np.ndarray | Sequence[str]) -> str:
-    """A hash of weights, pictures and texts: what latents on disk were made of."""
+    """A hash of weights, images and texts: what latents on disk were made of."""
     digest = hashlib.sha256()
     for part in of:
         if isinstance(part, np.ndarray):
@@ -281,7 +281,7 @@ def kept(path: Path, of: str, device: str, make: Callable[[], tuple[torch.Tensor
 
 
 def fold_moments(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> None:
-    """Change the last layer before and the first behind the latents, so that z becomes (z - mean) / std; pictures stay.
+    """Change the last layer before and the first behind the latents, so that z becomes (z - mean) / std; images stay.
 
     Args:
         vae: Changed in place.
@@ -296,7 +296,7 @@ def fold_moments(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> N
     behind.weight *= std[None, :, None, None]
 
 
-def contact_sheet(pictures: np.ndarray, columns: int) -> Image.Image:
-    """Pictures (n, size, size, 3) side by side at twice their size."""
-    sheet = laid_out([Image.fromarray(picture) for picture in pictures], columns, paper="black")
+def contact_sheet(images: np.ndarray, columns: int) -> Image.Image:
+    """Images (n, size, size, 3) side by side at twice their size."""
+    sheet = laid_out([Image.fromarray(image) for image in images], columns, paper="black")
     return sheet.resize((sheet.width * 2, sheet.height * 2))

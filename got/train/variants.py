@@ -322,7 +322,7 @@ def _claim(setup: Setup, amount: Amount) -> None:
 
 
 def _export(variant: Variant, pipeline: GoTPipeline, setup: Setup, amount: Amount, target: Path) -> None:
-    """The pipeline with its card, its curves and pictures of held-out captions, in one move."""
+    """The pipeline with its card, its curves and images of held-out captions, in one move."""
     with replacing_folder(target) as part:
         _write_variant(variant, pipeline, setup, amount, part)
     (setup.folder / f"joint-{variant.name}.pt").unlink()
@@ -337,8 +337,8 @@ def _write_variant(variant: Variant, pipeline: GoTPipeline, setup: Setup, amount
     saved = load(part, setup.device)
     saved.set_progress_bar_config(disable=True)
     noise = [torch.Generator().manual_seed(setup.seed + i) for i in range(len(prompts))]
-    pictures = np.stack([np.asarray(image) for image in saved(prompts, generator=noise).images])
-    contact_sheet(pictures, columns=8).save(part / "samples.png")
+    images = np.stack([np.asarray(image) for image in saved(prompts, generator=noise).images])
+    contact_sheet(images, columns=8).save(part / "samples.png")
     lines = [(amount.plan(stage), _last(setup.folder, stage)) for stage in stages]
     settings = read_object(setup.folder / _SETTINGS, UserError)
     (part / "README.md").write_text(

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from got.train.vae import Setup
 
 _BOX_WEIGHT = 5.0
-_DIGIT_WEIGHTS = (1.0, 0.3)  # of the hundreds and of the tens: a picture of 64 px does not show more
+_DIGIT_WEIGHTS = (1.0, 0.3)  # of the hundreds and of the tens: an image of 64 px does not show more
 _NO_OBJECT = -1
 
 
 class SceneReader(nn.Module):
-    """Reads off a tower's tokens what is in the part of the picture that each of them covers. Only used in training."""
+    """Reads off a tower's tokens what is in the part of the image that each of them covers. Only used in training."""
 
     def __init__(self, words: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take over the language model's word vectors (vocabulary, hidden_dim); they stay as they are."""
@@ -103,9 +103,9 @@ def train_vision(plan: Plan, setup: Setup) -> None:
     side = setup.config.vision_image_px // (processor.patch_size * processor.merge_size)
     wanted, held_out_cells = (torch.from_numpy(cells(s, side)).to(setup.device) for s in (shown, held_out.scenes))
 
-    def terms(pictures: np.ndarray, truth: torch.Tensor) -> dict[str, torch.Tensor]:
+    def terms(images: np.ndarray, truth: torch.Tensor) -> dict[str, torch.Tensor]:
         with bf16(setup.device):
-            tokens = look(visual, processor, pictures).unflatten(0, (len(pictures), -1))
+            tokens = look(visual, processor, images).unflatten(0, (len(images), -1))
             read = {key: value.float() for key, value in reader(tokens).items()}
         there, name, color, box = (read[key] for key in ("there", "name", "color", "box"))
         full = truth[..., 0] != _NO_OBJECT
@@ -151,10 +151,10 @@ def digits_of(boxes: torch.Tensor) -> torch.Tensor:
     return torch.stack([thousandths // 100, thousandths // 10 % 10], -1)
 
 
-def look(visual: nn.Module, processor: Qwen2VLImageProcessor, pictures: np.ndarray) -> torch.Tensor:
-    """What the language model gets to see of uint8 pictures (n, size, size, 3): (n * tokens, hidden_dim)."""
+def look(visual: nn.Module, processor: Qwen2VLImageProcessor, images: np.ndarray) -> torch.Tensor:
+    """What the language model gets to see of uint8 images (n, size, size, 3): (n * tokens, hidden_dim)."""
     device = next(visual.parameters()).device
-    patches = processor(images=list(pictures), return_tensors="pt").to(device)
+    patches = processor(images=list(images), return_tensors="pt").to(device)
     output = visual(patches["pixel_values"], grid_thw=patches["image_grid_thw"])
     tokens: torch.Tensor = output.pooler_output
     return tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 # Unicode's controls, among them those that turn the reading direction around.
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -10,6 +11,11 @@ _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\
 
 class UserError(Exception):
     """A mistake of the person at the keyboard: one line with the value and what is allowed, shown without traceback."""
+
+
+def note(text: str) -> None:
+    """Tells the person at the keyboard, on stderr, something to know that stops nothing."""
+    sys.stderr.write(f"note: {text}\n")
 
 
 def visible(text: str) -> str:

@@ -55,7 +55,7 @@ class ParquetTable:
 
         Args:
             columns: Those to read; all if None.
-            batch_size: Rows held at once; rows with pictures are megabytes.
+            batch_size: Rows held at once; rows with images are megabytes.
         """
         self.check(columns or ())
         batches, number = self._file.iter_batches(batch_size, columns=columns and list(columns)), 0

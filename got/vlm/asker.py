@@ -10,12 +10,16 @@ import asyncio
 import dataclasses
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from got.util.errors import UserError, note
 from got.util.files import append_lines, clear_disk_errors, recorded
-from got.vlm.clients import REFUSED, AskFailed, AskParams, Reply, SetupError
-from got.vlm.json_replies import BadReply, shortened
+from got.vlm.clients import CUT_OFF, REFUSED, UNREADABLE, AskFailed, AskParams, Reply, SetupError
+from got.vlm.gate import Gate
+from got.vlm.json_replies import BadReply, shortened, without_thoughts
 from got.vlm.messages import fingerprint
+from got.vlm.spending import Ledger, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -27,9 +31,13 @@ if TYPE_CHECKING:
 _HOPELESS = 8
 """So many questions without an answer, and not one with, are a broken set-up."""
 _SILENT = ("transport", "rate limit")
-_REPLY_FIELDS = tuple(field.name for field in dataclasses.fields(Reply))
+_TRUNCATED = "truncated"
+_OWN_FAULTS = ("rejected", _TRUNCATED, UNREADABLE)
+"""Causes that may lie in what is asked, or in how all is asked."""
 _ALWAYS = ("text", "tokens_in", "tokens_out", "served_by", "finish")
 """Parts of a reply that every line of the log has."""
+_NOTED = 3
+"""Reasons why there is no answer that are said at once, each once."""
 _T = TypeVar("_T")
 Subject = tuple[Any, ...]
 """What a question is about, such as a sample's id."""
@@ -51,12 +59,17 @@ class AskSettings:
     longest_wait_seconds: float = 60.0
     """A server that wants a longer pause is not waited for."""
     concurrency: int = 4
+    """Questions at a time."""
+    per_minute: float | None = None
+    """Requests that are sent in a minute at most."""
     lost_after: int = 8
     """So many questions in a row without an answer are an endpoint that has gone."""
     usd_per_million: tuple[float, float] | None = None
     """Price of a million tokens in and out."""
     max_usd: float | None = None
     """No request is sent that could lead above this, with what the log has cost."""
+    length_flag: str = "--max-tokens"
+    """What a user says for longer answers."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,60 +86,10 @@ class Question:
     """Words of which each one's probability to begin the reply is wanted."""
     repeat: int = 0
     """Number of a question that is asked several times."""
-
-
-@dataclasses.dataclass(slots=True, kw_only=True)
-class Tally:
-    """What some questions have cost. Replies from the log cost nothing."""
-
-    replies: list[str] = dataclasses.field(default_factory=list)
-    calls: int = 0
-    """Requests, with or without a reply."""
-    tokens_in: int = 0
-    tokens_out: int = 0
-    usd: float = 0.0
-
-
-class Ledger:
-    """Money spent, and money that requests under way may yet spend."""
-
-    def __init__(self, usd_per_million: tuple[float, float] | None, max_usd: float | None, max_tokens: int) -> None:
-        """Nothing is spent above a limit.
-
-        Args:
-            usd_per_million: Price of a million tokens in and out; None if it is not known, and then there is no limit.
-            max_usd: The limit.
-            max_tokens: Longest answer, for a first guess of what a request costs.
-        """
-        self._price, self._limit = usd_per_million, max_usd
-        self._guess = self.cost(3000, max_tokens) or 0.0
-        self.spent_usd, self._reserved = 0.0, 0.0
-
-    def cost(self, tokens_in: int | None, tokens_out: int | None) -> float | None:
-        """Price of a request; None where no price is known, or nobody counted."""
-        if self._price is None or tokens_in is None or tokens_out is None:
-            return None
-        return (tokens_in * self._price[0] + tokens_out * self._price[1]) / 1e6
-
-    def recall(self, record: Mapping[str, Any]) -> None:
-        """Counts a logged reply; one whose tokens nobody counted has cost what is set aside for it."""
-        usd = record.get("usd") or self.cost(record["tokens_in"], record["tokens_out"])
-        self.spent_usd += self._guess if usd is None else usd
-
-    def reserve(self) -> float:
-        """Sets the price of one more request aside; raises `AskFailed` if there is not enough left."""
-        if self._limit is not None and self.spent_usd + self._reserved + self._guess > self._limit:
-            raise AskFailed("budget", f"{self.spent_usd:.4f} USD are spent", retry=False)
-        self._reserved += self._guess
-        return self._guess
-
-    def settle(self, reserved: float, usd: float | None) -> float:
-        """A request is over. Returns what it cost: as much as was set aside, if that is not known."""
-        paid = reserved if usd is None else usd
-        self._reserved -= reserved
-        self.spent_usd += paid
-        self._guess = max(self._guess, usd or 0.0)
-        return paid
+    params: AskParams | None = None
+    """Its own parameters, in place of those of all."""
+    may_be_cut: bool = False
+    """Whether an answer that is cut off at the limit of tokens will do."""
 
 
 class Asker:
@@ -160,44 +123,53 @@ class Asker:
                 may ask for nothing else, they do not stand for an endpoint that has gone.
             who: The model, in the sentence that says that it does not answer.
             sleep: Waits some seconds.
+
+        Raises:
+            UserError: A line of the log is damaged.
         """
         self.backend, self._settings, self._log = backend, settings, log
         self._subject, self._identity, self._stamp = tuple(subject), list(identity), dict(stamp or {})
         self._log_silence, self._who, self._sleep = log_silence, who, sleep
         self.ledger = Ledger(settings.usd_per_million, settings.max_usd, settings.params.max_tokens)
         self.replies = self.tokens_in = self.tokens_out = 0  # in the log
-        self._known: dict[Subject, dict[str, Reply]] = {}
+        self._known: dict[str, _Known] = {}
+        self._keys: dict[Subject, list[str]] = {}
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._gate = Gate(settings.concurrency, settings.per_minute, sleep)
         self._hard: set[Subject] = set()
         self._silent: list[dict[str, Any]] = []  # without an answer since the last one that had one
+        self._last: Exception | None = None
+        self._told: set[str] = set()
         self._answered = False
         if log is not None:
             with clear_disk_errors(log):
                 log.parent.mkdir(parents=True, exist_ok=True)
                 log.touch()
-            for record in recorded(log):
+            for number, record in enumerate(recorded(log), 1):
                 if all(record.get(name) == value for name, value in self._stamp.items()):
-                    self._recall(record, finished)
+                    self._recall(record, finished, f"{log} line {number}")
 
-    def _recall(self, record: dict[str, Any], finished: Collection[Subject]) -> None:
+    def _recall(self, record: dict[str, Any], finished: Collection[Subject], where: str) -> None:
         subject = tuple(record.get(name) for name in self._subject)
         if "text" not in record:
             self._hard.add(subject)
             return
-        self._answered = True
-        reply = Reply(**{name: record[name] for name in _REPLY_FIELDS if name in record})
-        self._count(reply)
+        known = _recalled(record, where)
+        self._count(known.reply)
         self.ledger.recall(record)
+        self._answered |= _is_answer(known.reply)
         if subject not in finished:
-            self._keep(subject, record["key"], reply, record.get("cause"))
+            self._keep(subject, record["key"], known)
 
     def _count(self, reply: Reply) -> None:
         self.replies += 1
         self.tokens_in += reply.tokens_in or 0
         self.tokens_out += reply.tokens_out or 0
 
-    def _keep(self, subject: Subject, key: str, reply: Reply, cause: str | None) -> None:
-        if cause is None or self._varied:
-            self._known.setdefault(subject, {})[key] = reply
+    def _keep(self, subject: Subject, key: str, known: _Known) -> None:
+        if known.reply.finish != UNREADABLE and (self._varied or known.cause in (None, _TRUNCATED)):
+            self._known[key] = known
+            self._keys.setdefault(subject, []).append(key)
 
     @property
     def _varied(self) -> bool:
@@ -205,7 +177,8 @@ class Asker:
 
     def forget(self, subject: Subject) -> None:
         """A subject is done: its replies stay in the log and leave the memory."""
-        self._known.pop(subject, None)
+        for key in self._keys.pop(subject, ()):
+            self._known.pop(key, None)
 
     async def each(self, items: Iterable[_T], work: Callable[[_T], Awaitable[None]]) -> None:
         """Works on all items, some at a time; the first error ends everything. Closes the back-end's connections."""
@@ -215,6 +188,7 @@ class Asker:
             for item in queue:
                 await work(item)
 
+        self._gate = Gate(self._settings.concurrency, self._settings.per_minute, self._sleep)  # of this event loop
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._settings.concurrency):
@@ -225,11 +199,11 @@ class Asker:
             await self.backend.close()
 
     async def ask(self, question: Question, read: Callable[[Reply], _T], tally: Tally | None = None) -> _T:
-        """What a reply says, once it can be read.
+        """What a reply says, once it can be read. Never asked twice: not what the log holds, nor what is under way.
 
         Args:
             question: What is asked.
-            read: Makes the result of a reply, or raises `BadReply`.
+            read: Makes the result of a reply, or raises `BadReply`. The reply's text comes without a model's thoughts.
             tally: What the answer costs is added here.
 
         Raises:
@@ -245,73 +219,103 @@ class Asker:
                 if wait is None:
                     self._note(question.subject, error)
                     raise
-                await self._sleep(wait)
+                await (self._gate.pause(wait) if error.cause == "rate limit" else self._sleep(wait))
         raise AssertionError("the last attempt returns or raises")
 
     async def _attempt(self, question: Question, attempt: int, read: Callable[[Reply], _T], tally: Tally) -> _T:
-        params, seed = self._settings.params, self._settings.params.seed
-        params = dataclasses.replace(params, spellings=question.spellings)
+        params = question.params or self._settings.params
+        params, seed = dataclasses.replace(params, spellings=question.spellings), params.seed
         if attempt and self._varied:
             params = dataclasses.replace(params, temperature=self._settings.retry_temperature)
         if seed is not None:
             # Another attempt with the same seed could only fail again; the seeds of repeats lie between.
             seed += question.repeat + attempt * (1 if self._varied else 1000)
         key = self._key(question, params, seed if self._varied else question.repeat)
-        known = self._known.get(question.subject, {}).get(key)
-        if known is not None:
-            tally.replies.append(known.text)
-            return _legal(known, read)
+        while (other := self._under_way.get(key)) is not None:
+            await asyncio.wait((other,))
+        known = self._known.get(key)
+        if known is not None and known.holds(params):
+            tally.replies.append(known.reply.text)
+            return self._read(known.reply, question, read)
+        self._under_way[key] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._ask_now(question, attempt, params, seed, key, read, tally)
+        finally:
+            self._under_way.pop(key).set_result(None)
+
+    async def _ask_now(
+        self,
+        question: Question,
+        attempt: int,
+        params: AskParams,
+        seed: int | None,
+        key: str,
+        read: Callable[[Reply], _T],
+        tally: Tally,
+    ) -> _T:
         reply, usd = await self._request(question, params, seed, tally)
         cause: str | None = None
         try:
-            return _legal(reply, read)
+            return self._read(reply, question, read)
         except BadReply as error:
             cause = error.cause
             raise
         finally:
-            self._keep(question.subject, key, reply, cause)
-            about = {**self._about(question.subject), **question.detail, "attempt": attempt}
+            limit = params.max_tokens
+            self._keep(question.subject, key, _Known(reply=reply, cause=cause, max_tokens=limit))
+            about = {**self._about(question.subject), **question.detail, "attempt": attempt, "max_tokens": limit}
             said = {name: value for name, value in dataclasses.asdict(reply).items() if name in _ALWAYS or value}
             self._write({"key": key, **about, "cause": cause, "usd": usd, **said})
 
     async def _request(
         self, question: Question, params: AskParams, seed: int | None, tally: Tally
-    ) -> tuple[Reply, float]:
-        """A new reply, and what it cost in USD."""
-        reserved = self.ledger.reserve()
-        tally.calls += 1
-        usd: float | None = 0.0
-        try:
-            reply = await self.backend.ask(question.messages, params, seed)
-            usd = self.ledger.cost(reply.tokens_in, reply.tokens_out)
-        except AskFailed as error:
-            usd = None if error.may_be_billed else 0.0
-            raise
-        finally:
-            paid = self.ledger.settle(reserved, usd)
-            tally.usd += paid
-        self._alive()
+    ) -> tuple[Reply, float | None]:
+        """A new reply, and what it cost in USD, if a price is known."""
+        async with self._gate:
+            reserved = self.ledger.reserve()
+            tally.calls += 1
+            usd: float | None = 0.0
+            try:
+                reply = await self.backend.ask(question.messages, params, seed)
+                usd = self.ledger.cost(reply.tokens_in, reply.tokens_out)
+            except AskFailed as error:
+                usd = None if error.may_be_billed else 0.0
+                raise
+            finally:
+                paid = self.ledger.settle(reserved, usd)
+                tally.usd += paid
+        if _is_answer(reply):
+            self._alive()
         self._count(reply)
         tally.replies.append(reply.text)
         tally.tokens_in += reply.tokens_in or 0
         tally.tokens_out += reply.tokens_out or 0
-        return reply, paid
+        return reply, paid if self.ledger.priced else None
 
     def _key(self, question: Question, params: AskParams, which: int | None) -> str:
-        """Everything that can change a reply."""
-        words, digests = fingerprint(question.messages)
-        asked = {name: value for name, value in dataclasses.asdict(params).items() if name != "spellings" or value}
-        parts = [*self._identity, words, asked, which, digests]
+        """Everything that can change a reply, but its greatest length: one that ended before that is the same."""
+        given = {name: value for name, value in dataclasses.asdict(params).items() if name != "max_tokens"}
+        parts = [*self._identity, *fingerprint(question.messages), given, which]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _read(self, reply: Reply, question: Question, read: Callable[[Reply], _T]) -> _T:
+        if reply.finish == REFUSED:
+            raise BadReply("refusal", shortened(reply.text))
+        if reply.finish == UNREADABLE:
+            raise BadReply(UNREADABLE, f"the answer's content is {shortened(reply.text)}", retry=False)
+        answer = dataclasses.replace(reply, text=without_thoughts(reply.text))
+        if reply.finish == CUT_OFF and not question.may_be_cut and reply.first_token is None:
+            # A model that repeats itself may not do so at another temperature; one that still thinks only needs more.
+            words = f"cut off after {reply.tokens_out or 'too many'} tokens; {self._settings.length_flag} allows more"
+            raise BadReply(_TRUNCATED, words, retry=self._varied and bool(answer.text.strip()))
+        return read(answer)
 
     def _wait(self, error: AskFailed | BadReply, attempt: int) -> float | None:
         """Seconds until the next attempt; None if there is none."""
-        if attempt + 1 >= self._settings.attempts:
+        if attempt + 1 >= self._settings.attempts or not error.retry:
             return None
         if isinstance(error, BadReply):
             return None if error.cause == "refusal" and not self._varied else 0.0
-        if not error.retry:
-            return None
         wait = error.after_seconds
         if wait is None:
             wait = min(self._settings.first_wait_seconds * 2**attempt, self._settings.longest_wait_seconds)
@@ -321,19 +325,42 @@ class Asker:
     def _note(self, subject: Subject, error: AskFailed | BadReply) -> None:
         """An endpoint that does not answer ends the run: the user hears of it now, and a later run asks again.
 
-        A reply from the log says nothing about the endpoint. A request that is not accepted does so only if none ever
-        was: else it may be this one's own fault. So it is with one without an answer while others had theirs.
+        A reply from the log says nothing about the endpoint. A request that is not accepted, or an answer that cannot
+        be used whatever it says, does so only if there was no other: else it may be this one's own fault. So it is with
+        one without an answer while others had theirs.
         """
-        rejected = error.cause == "rejected"
-        if error.cause not in _SILENT and (self._answered or not rejected):
+        own_fault = error.cause in _OWN_FAULTS
+        if own_fault or error.cause in _SILENT:
+            self._tell(error)
+        if error.cause not in _SILENT and (self._answered or not own_fault):
             if isinstance(error, AskFailed) and error.cause != "budget":
                 self._alive()
             return
         if subject in self._hard:
             return
         self._silent.append({**self._about(subject), "cause": error.cause})
-        if len(self._silent) >= (self._settings.lost_after if self._answered or rejected else _HOPELESS):
-            raise SetupError(f"{self._who} does not answer (the same command resumes when it does): {error}") from error
+        self._last = error
+        if len(self._silent) >= (self._settings.lost_after if self._answered or own_fault else _HOPELESS):
+            raise self._lost() from error
+
+    def check_answered(self) -> None:
+        """To be called at the end: if there was never an answer, and this run asked in vain, that is said.
+
+        Raises:
+            SetupError: It is so. A guard that waits for many questions says nothing of few.
+        """
+        if self._silent and not self._answered:
+            raise self._lost()
+
+    def _lost(self) -> SetupError:
+        return SetupError(f"{self._who} does not answer (the same command resumes when it does): {self._last}")
+
+    def _tell(self, error: AskFailed | BadReply) -> None:
+        """The first reasons why there is no answer, each once: a log is read too late."""
+        kind = re.sub(r"\d+", "#", f"{error.cause}: {error}")
+        if kind not in self._told and len(self._told) < _NOTED:
+            self._told.add(kind)
+            note(f"{self._who}: {error.cause}: {error}")
 
     def _alive(self) -> None:
         if self._log_silence:
@@ -349,7 +376,35 @@ class Asker:
             append_lines(self._log, [record], durable=False)
 
 
-def _legal(reply: Reply, read: Callable[[Reply], _T]) -> _T:
-    if reply.finish == REFUSED:
-        raise BadReply("refusal", shortened(reply.text))
-    return read(reply)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """A reply of the log."""
+
+    reply: Reply
+    cause: str | None
+    """Why it could not be used."""
+    max_tokens: int | None
+    """The limit under which it was given; None if there was none."""
+
+    def holds(self, params: AskParams) -> bool:
+        """Whether the same would come again: of an answer that was cut off, a longer part would."""
+        longer = self.max_tokens is not None and (params.max_tokens is None or params.max_tokens > self.max_tokens)
+        return not (self.reply.finish == CUT_OFF and longer)
+
+
+def _recalled(record: dict[str, Any], where: str) -> _Known:
+    """The reply in a line of the log; `UserError` where the line is not as it was written."""
+    counts = [record.get(name) for name in ("tokens_in", "tokens_out", "max_tokens")]
+    whole = all(value is None or (isinstance(value, int) and value >= 0) for value in counts)
+    if not whole or not isinstance(record.get("key"), str):
+        raise UserError(f"{where} is damaged: expected a reply with its key and its tokens; take the line out")
+    text = record["text"]
+    fields = {name: record[name] for name in ("served_by", "finish", "first_token", "spelled") if name in record}
+    if not isinstance(text, str):  # a form that was not known when it came
+        text, fields["finish"] = json.dumps(text), UNREADABLE
+    reply = Reply(text=text, tokens_in=counts[0], tokens_out=counts[1], **fields)
+    return _Known(reply=reply, cause=record.get("cause"), max_tokens=counts[2])
+
+
+def _is_answer(reply: Reply) -> bool:
+    return reply.finish != UNREADABLE and (reply.finish != CUT_OFF or reply.first_token is not None)

@@ -12,13 +12,17 @@ _REFUSALS = re.compile(
     re.IGNORECASE,
 )
 
+_THOUGHT = r"(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning)"
+_OPENS = re.compile(rf"<{_THOUGHT}>|\[THINK\]|◁think▷", re.IGNORECASE)
+_CLOSES = re.compile(rf"</{_THOUGHT}>|\[/THINK\]|◁/think▷", re.IGNORECASE)
+
 
 class BadReply(ValueError):
     """A reply that cannot be used. `cause` is one word or two, e.g. ``"unparsable"`` or ``"refusal"``."""
 
-    def __init__(self, cause: str, detail: str) -> None:
+    def __init__(self, cause: str, detail: str, *, retry: bool = True) -> None:
         super().__init__(detail)
-        self.cause = cause
+        self.cause, self.retry = cause, retry
 
 
 class _Twice(ValueError):
@@ -65,6 +69,19 @@ def objects_in(text: str) -> list[dict[str, Any]]:
             found.append(read)
         start = text.find("{", end)
     return found
+
+
+def without_thoughts(text: str) -> str:
+    """What a model answers, without what it thinks before that; nothing if it never ends to think.
+
+    >>> without_thoughts('<think>{"score": [1, 1]}</think> [8, 6]'), without_thoughts("so: [1, 1]</think>[8, 6]")
+    (' [8, 6]', '[8, 6]')
+    >>> without_thoughts("<think>so: [1, 1]"), without_thoughts("[8, 6]")
+    ('', '[8, 6]')
+    """
+    ends = [found.end() for found in _CLOSES.finditer(text)]
+    answer = text[ends[-1] :] if ends else text
+    return _OPENS.split(answer, maxsplit=1)[0]
 
 
 def unfenced(text: str) -> str:

@@ -22,7 +22,7 @@
   const plain = (word) => word.replaceAll("_", " ");
   const stageName = (stage) => data.stages[stage] ?? stage;
 
-  // ------------------------------------------------------------------------------------------------------- pictures
+  // ------------------------------------------------------------------------------------------------------- images
   function boxes(kind, list) {
     const group = document.createElementNS(SVG, "g");
     group.setAttribute("class", kind);
@@ -40,10 +40,10 @@
     return group;
   }
 
-  function picture(view, alt, large) {
+  function framed(view, alt, large) {
     const frame = make("span", "view");
     if (!view.file) {
-      frame.append(make("span", "hole", "no picture"));
+      frame.append(make("span", "hole", "no image"));
       return frame;
     }
     const image = make("img");
@@ -67,7 +67,7 @@
   // What an edit starts from or should lead to. Its own boxes are not known, so none are drawn.
   function beside(view, name) {
     const files = view.beside.filter(([label]) => label === name).map(([, file]) => file);
-    return files.map((file) => picture({ file, size: view.size, planned: [], seen: [] }, name, false));
+    return files.map((file) => framed({ file, size: view.size, planned: [], seen: [] }, name, false));
   }
 
   function tags(kind, list) {
@@ -99,7 +99,7 @@
     button.setAttribute("aria-label", `Sample ${sample.key}, ${sample.outcome}: ${sample.prompt}`);
     const alone = sample.views.length === 1;
     for (const view of sample.views) {
-      const own = picture(view, describe(view), false);
+      const own = framed(view, describe(view), false);
       button.append(...(alone ? [...beside(view, "source"), own, ...beside(view, "target")] : [own]));
     }
     button.addEventListener("click", () => show(place));
@@ -192,7 +192,7 @@
     const part = make("div");
     const side = views.length === 1 ? make("div") : part;
     if (view.label) part.append(make("h3", "", view.label));
-    part.append(picture(view, describe(view), true));
+    part.append(framed(view, describe(view), true));
     for (const [name] of view.beside) {
       const figure = make("figure", "beside");
       figure.append(...beside(view, name), make("figcaption", "", name));

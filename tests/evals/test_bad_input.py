@@ -68,13 +68,13 @@ def test_inverted_outside_and_flat_boxes_are_drawn_as_documented(pipe):
     inverted = got_kit.APPLE.replace("(120,300),(480,660)", "(480,660),(120,300)")
     outside = got_kit.APPLE.replace("(480,660)", "(4800,6600)")
     flat = got_kit.APPLE.replace("(480,660)", "(120,300)")
-    np.testing.assert_array_equal(*(pictures(pipe, chain) for chain in (inverted, got_kit.APPLE)))
+    np.testing.assert_array_equal(*(images(pipe, chain) for chain in (inverted, got_kit.APPLE)))
     for odd in (outside, flat):
         assert np.isfinite(draw(pipe, chain=odd)).all()
     assert pipe("a red apple", chain=outside, **QUICK).warnings[0][0].startswith("box reaches outside")
 
 
-def pictures(pipe, chain):
+def images(pipe, chain):
     """The layout that the chain gives, as numbers."""
     from got.plan.layout import draw_layout
 
@@ -150,7 +150,7 @@ def test_numbers_of_numpy_are_numbers(pipe):
     assert np.array_equal(draw(pipe, **numbers), draw(pipe, **plain))
 
 
-# ------------------------------------------------------------------------------------------------------------- pictures
+# ------------------------------------------------------------------------------------------------------------- images
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "CMYK", "RGBA", "I;16", "1"])
 def test_a_source_of_any_kind_is_edited_as_its_rgb_form(pipe, mode):
     source = Image.effect_mandelbrot((20, 20), (-2, -1, 1, 1), 20)
@@ -162,7 +162,7 @@ def test_a_source_of_any_kind_is_edited_as_its_rgb_form(pipe, mode):
         np.testing.assert_allclose(draw(pipe, image=source), draw(pipe, image=plain), atol=1e-5)
 
 
-def test_a_single_pixel_is_edited_as_a_flat_picture(pipe):
+def test_a_single_pixel_is_edited_as_a_flat_image(pipe):
     dot, square = (Image.new("RGB", (side, side), "teal") for side in (1, 32))
     np.testing.assert_allclose(draw(pipe, image=dot), draw(pipe, image=square), atol=1e-5)
 
@@ -175,7 +175,7 @@ def test_images_that_are_none_are_refused(pipe, image):
         draw(pipe, image=image)
 
 
-def test_a_strip_cannot_become_a_picture(pipe):
+def test_a_strip_cannot_become_a_image(pipe):
     with pytest.raises(ValueError, match="the source image has 1 x 400"):
         draw(pipe, image=Image.new("RGB", (1, 400)))
 
@@ -263,7 +263,7 @@ def test_a_plan_that_is_thought_is_the_one_that_would_be_drawn(pipe):
     assert [chain.warnings for chain in chains] == drawn.warnings
 
 
-def test_the_picture_follows_a_plan_that_was_changed(pipe):
+def test_the_image_follows_a_plan_that_was_changed(pipe):
     chain = Chain.parse(got_kit.BOTH)
     for changed in (
         chain.move(0, (0, 0, 900, 900)),

@@ -107,8 +107,8 @@ def test_compiling_without_a_compiler_is_refused_in_one_line_and_leaves_nothing(
         "edit": ("got", "edit", "source.png", "remove the dog", *COMPILE),
         "chat": ("got", "chat", *COMPILE, "--output", "none"),
     }
-    picture = "from PIL import Image\nImage.new('RGB', (64, 64)).save('source.png')\n"
-    done = json.loads(bare(picture + RUN, commands))
+    image = "from PIL import Image\nImage.new('RGB', (64, 64)).save('source.png')\n"
+    done = json.loads(bare(image + RUN, commands))
     for name, end in done.items():
         assert (name, end["code"]) == (name, 2)
         assert "g++ cannot be run: install one (on Debian, apt-get install g++) or name one in CXX" in end["err"]

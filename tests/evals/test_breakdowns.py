@@ -1,4 +1,4 @@
-"""What breaks in mid-run: a breakdown ends the run, exceptions are tried again, missing pictures stay missing."""
+"""What breaks in mid-run: a breakdown ends the run, exceptions are tried again, missing images stay missing."""
 
 import json
 
@@ -226,7 +226,7 @@ def test_a_retry_that_is_killed_leaves_no_scores_that_say_less_than_the_logs(ref
     assert contents(folder) == contents(reference)
 
 
-def test_a_missing_picture_is_missing_for_good(reference, tmp_path):
+def test_a_missing_image_is_missing_for_good(reference, tmp_path):
     folder = tmp_path / "run"
     run(plan_like_reference(folder))
     (folder / lines(folder / "results.jsonl")[2]["filename"]).unlink()
@@ -250,4 +250,4 @@ def test_a_damaged_source_is_a_failure_for_good_and_no_breakdown():
     samples = [Sample(case=case, index=i, seed=i) for i in range(20)]
     outcomes = worker_of(Edits())(samples)
     assert {one.observation.raised for one in outcomes} == {False}
-    assert outcomes[0].observation.error.startswith("ValueError: row 3: Expected a picture but the file is none")
+    assert outcomes[0].observation.error.startswith("ValueError: row 3: Expected an image but the file is none")

@@ -231,7 +231,7 @@ def test_weights_are_hashed_by_content(tmp_path):
     (tmp_path / "unet" / "a.safetensors").write_bytes(b"abc")
     (tmp_path / "unet" / "config.json").write_text("{}")
     (tmp_path / "training").mkdir()
-    (tmp_path / "training" / "tokens.safetensors").write_bytes(b"of no effect on a picture")
+    (tmp_path / "training" / "tokens.safetensors").write_bytes(b"of no effect on an image")
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert provenance.weights_sha256(tmp_path) == {"unet/a.safetensors": digest}
     assert provenance.weights_sha256(tmp_path / "unet" / "a.safetensors") == {"a.safetensors": digest}

@@ -102,7 +102,7 @@ def test_where_mmdetection_cannot_be_imported_one_line_says_what_mends_it(monkey
 
 
 # ------------------------------------------------------------------------------------------------------ icon detector
-def test_detections_are_sorted_and_inside_pictures_of_any_size(checkpoint):
+def test_detections_are_sorted_and_inside_images_of_any_size(checkpoint):
     detector = make_detector(f"icon:{checkpoint}")
     images = [noise_image((64, 64)), noise_image((100, 40))]
     for image, found in zip(images, detector.detect(images), strict=True):
@@ -204,7 +204,7 @@ def test_the_embedded_detector_is_as_good_as_its_card_says():
     assert matches.right[sure].mean() >= recorded["precision_above_0.9"] - 0.04
 
 
-def test_the_embedded_detector_is_silent_on_empty_pictures():
+def test_the_embedded_detector_is_silent_on_empty_images():
     recorded = json.loads(command.numbers_path(icon.WEIGHTS).read_text())
     found = detector_report.silence(IconDetector.load(), count=40)["above_threshold"]
     assert found <= recorded["empty_pictures"]["above_threshold"] + 0.05
@@ -219,7 +219,7 @@ def test_every_icon_has_a_grid_point_that_answers_for_it():
             assert set(icons[answers].tolist()) == set(range(int((labels >= 0).sum())))
 
 
-def test_points_of_an_empty_picture_answer_for_nothing():
+def test_points_of_an_empty_image_answer_for_nothing():
     centres, strides = icon.points([8, 16, 32], 128, "cpu")
     _, positive = detector_loss.assign(torch.zeros(1, 1, 4), torch.full((1, 1), -1), centres, strides)
     assert not positive.any()

@@ -33,19 +33,19 @@ def samples(count, seed=0):
     return [Sample(case=as_case(case), index=0, seed=seed + i) for i, case in enumerate(cases)]
 
 
-def pictures(generator, wanted):
+def images(generator, wanted):
     return [np.asarray(made.image, int) for made in generator.generate(wanted)]
 
 
 def test_an_instruction_pipeline_is_given_the_sources(pix2pix):
     generator = GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(pix2pix)))
-    together = pictures(generator, samples(3))
-    alone = [pictures(generator, [sample])[0] for sample in samples(3)]
+    together = images(generator, samples(3))
+    alone = [images(generator, [sample])[0] for sample in samples(3)]
     for a, b in zip(together, alone, strict=True):
         assert np.abs(a - b).max() <= 1
     mixed = samples(2)
     swapped = [dataclasses.replace(mixed[0], case=dataclasses.replace(mixed[0].case, edit=mixed[1].case.edit))]
-    assert np.abs(pictures(generator, swapped)[0] - together[0]).max() > 1, "the source matters"
+    assert np.abs(images(generator, swapped)[0] - together[0]).max() > 1, "the source matters"
 
 
 def test_sources_of_several_sizes_are_edited_one_by_one(pix2pix):
@@ -59,14 +59,14 @@ def test_sources_of_several_sizes_are_edited_one_by_one(pix2pix):
             return source
 
     case = dataclasses.replace(wide[1].case, edit=dataclasses.replace(edit, source=Wide()))
-    made = pictures(generator, [wide[0], dataclasses.replace(wide[1], case=case)])
-    assert [picture.shape for picture in made] == [(128, 128, 3), (64, 96, 3)]
+    made = images(generator, [wide[0], dataclasses.replace(wide[1], case=case)])
+    assert [image.shape for image in made] == [(128, 128, 3), (64, 96, 3)]
 
 
 def test_a_pipeline_that_cannot_edit_says_so(tmp_path):
     folder = diffusers_kit.save_pipeline(tmp_path, "StableDiffusionPipeline")
     generator = GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(folder)))
-    with pytest.raises(UserError, match="StableDiffusionPipeline does not edit pictures"):
+    with pytest.raises(UserError, match="StableDiffusionPipeline does not edit images"):
         generator.generate(samples(1))
 
 

@@ -11,7 +11,7 @@ from evals.metrics.edits import EditTruth, Thing, check_edit, ground_color, on_s
 from got.iconworld.edits import KINDS, Edit, sample_edit
 from got.iconworld.render import render
 from got.iconworld.scenes import SceneObject, stable_rng
-from got.iconworld.vocabulary import GROUND_COLORS
+from got.iconworld.vocabulary import BACKGROUND_COLORS
 
 SIDE = 64
 
@@ -72,7 +72,7 @@ def test_without_what_was_to_come_an_edit_is_not_done(seed, kind):
 
 def test_a_tinted_ground_is_touched_unless_it_was_to_change():
     edit = edit_of(1, "remove")
-    other = next(color for color in GROUND_COLORS if color != edit.source.ground_color)
+    other = next(color for color in BACKGROUND_COLORS if color != edit.source.ground_color)
     assert not check_edit(truth_of(edit), seen(edit.target.objects), other, SIDE, SIDE).untouched
 
 

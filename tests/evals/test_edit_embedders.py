@@ -15,7 +15,7 @@ from evals.embedders.clip import OpenClipEmbedder, build_icon_clip
 from evals.embedders.registry import label, make_embedder, make_image_embedder
 
 
-def pictures(count, seed=0):
+def noise_images(count, seed=0):
     rng = np.random.default_rng(seed)
     return [Image.fromarray(rng.integers(0, 256, (40 + i, 60, 3), np.uint8)) for i in range(count)]
 
@@ -52,7 +52,7 @@ def test_a_dino_from_a_folder_gives_the_class_token_of_magicbrushs_crop(tmp_path
             transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    images = pictures(3)
+    images = noise_images(3)
     with torch.inference_mode():
         expected = [model(prepare(image)[None]).last_hidden_state[0, 0] for image in images]
     expected = torch.nn.functional.normalize(torch.stack(expected), dim=-1).numpy()
@@ -98,7 +98,7 @@ def small_clip(folder):
 def test_squash_is_a_plain_bicubic_interpolation_and_has_its_own_name(tmp_path):
     spec = small_clip(tmp_path)
     squashed, cut = make_embedder(spec + "+squash"), make_embedder(spec)
-    image = pictures(1)[0]
+    image = noise_images(1)[0]
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     small = torch.nn.functional.interpolate(pixels, (32, 32), mode="bicubic")
     with torch.inference_mode():
@@ -133,10 +133,10 @@ class Counting:
         return self.inner.embed_texts(texts)
 
 
-def test_a_picture_is_embedded_once_under_any_name_and_in_one_batch(icon):
+def test_a_image_is_embedded_once_under_any_name_and_in_one_batch(icon):
     counting = Counting(icon)
     cache = EmbeddingCache(counting)
-    a, b = pictures(2)
+    a, b = noise_images(2)
     first = cache.embed_images([a, b, a.copy()])
     again = cache.embed_images([b, a])
     assert counting.batches == [2]
@@ -147,7 +147,7 @@ def test_a_picture_is_embedded_once_under_any_name_and_in_one_batch(icon):
     assert len(cache.embed_texts([])) == 0
 
 
-def test_pixels_of_the_same_bytes_and_another_shape_are_another_picture(icon):
+def test_pixels_of_the_same_bytes_and_another_shape_are_another_image(icon):
     cache = EmbeddingCache(icon)
     wide = Image.fromarray(np.arange(24 * 32 * 3, dtype=np.uint8).reshape(24, 32, 3))
     tall = Image.frombytes("RGB", (24, 32), wide.tobytes())
@@ -156,7 +156,7 @@ def test_pixels_of_the_same_bytes_and_another_shape_are_another_picture(icon):
 
 
 def test_a_folder_keeps_vectors_for_the_next_suite_but_not_for_another_encoder(tmp_path, icon):
-    images = pictures(3)
+    images = noise_images(3)
     first = EmbeddingCache(icon, tmp_path).embed_images(images)
     counting = Counting(icon)
     assert np.array_equal(EmbeddingCache(counting, tmp_path).embed_images(images), first)
@@ -167,7 +167,7 @@ def test_a_folder_keeps_vectors_for_the_next_suite_but_not_for_another_encoder(t
 
 
 def test_a_damaged_file_is_made_anew(tmp_path, icon):
-    images = pictures(2)
+    images = noise_images(2)
     first = EmbeddingCache(icon, tmp_path).embed_images(images)
     paths = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     paths[0].write_bytes(paths[0].read_bytes()[:40])

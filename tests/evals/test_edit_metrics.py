@@ -17,7 +17,7 @@ from evals.embedders.lpips import make_lpips
 from evals.metrics import embeddings, images, smartedit
 
 
-def picture(seed, height=40, width=56):
+def noise(seed, height=40, width=56):
     rng = np.random.default_rng(seed)
     return rng.random((height, width, 3))
 
@@ -42,15 +42,15 @@ def some_mask(seed, height=40, width=56):
 
 # --------------------------------------------------------------------------------------------------------------- pixels
 def test_l1_and_l2_are_torchs_losses():
-    a, b = picture(0), picture(1)
+    a, b = noise(0), noise(1)
     assert images.l1(a, b).value == pytest.approx(torch.nn.L1Loss()(tensor(a), tensor(b)).item())
     assert images.l2(a, b).value == pytest.approx(torch.nn.MSELoss()(tensor(a), tensor(b)).item())
 
 
 @pytest.mark.parametrize("shift", [0.001, 0.1, 0.9])
 def test_psnr_is_torchmetrics(shift):
-    a = picture(0)
-    b = np.clip(a + shift * (picture(1) - 0.5), 0, 1)
+    a = noise(0)
+    b = np.clip(a + shift * (noise(1) - 0.5), 0, 1)
     expected = reference.peak_signal_noise_ratio(tensor(b), tensor(a), data_range=1.0)
     assert images.psnr(a, b).value == pytest.approx(expected.item())
 
@@ -58,8 +58,8 @@ def test_psnr_is_torchmetrics(shift):
 @pytest.mark.parametrize("size", [(40, 56), (11, 17), (64, 64)])
 @pytest.mark.parametrize("shift", [0.0, 0.05, 1.0])
 def test_ssim_is_torchmetrics(size, shift):
-    a = picture(0, *size)
-    b = np.clip(a + shift * (picture(1, *size) - 0.5), 0, 1)
+    a = noise(0, *size)
+    b = np.clip(a + shift * (noise(1, *size) - 0.5), 0, 1)
     expected, full = reference.structural_similarity_index_measure(
         tensor(b), tensor(a), data_range=1.0, return_full_image=True
     )
@@ -67,10 +67,10 @@ def test_ssim_is_torchmetrics(size, shift):
     assert np.allclose(images.ssim_map(a, b), full[0].permute(1, 2, 0).numpy(), atol=1e-9)
 
 
-def test_ssim_inside_the_picture_is_scikit_images():
+def test_ssim_inside_the_image_is_scikit_images():
     from skimage.metrics import structural_similarity
 
-    a, b = picture(0), np.clip(picture(0) + 0.2 * picture(1), 0, 1)
+    a, b = noise(0), np.clip(noise(0) + 0.2 * noise(1), 0, 1)
     _, full = structural_similarity(
         a, b, data_range=1.0, channel_axis=2, gaussian_weights=True, use_sample_covariance=False, full=True
     )
@@ -78,7 +78,7 @@ def test_ssim_inside_the_picture_is_scikit_images():
 
 
 def test_a_region_is_a_plain_loop_over_its_pixels():
-    a, b, mask = picture(0), picture(1), some_mask(2)
+    a, b, mask = noise(0), noise(1), some_mask(2)
     inside = [abs(a[y, x, c] - b[y, x, c]) for y in range(40) for x in range(56) for c in range(3) if mask[y, x]]
     assert images.l1(a, b, mask).value == pytest.approx(sum(inside) / len(inside))
     squares = [d * d for d in inside]
@@ -87,7 +87,7 @@ def test_a_region_is_a_plain_loop_over_its_pixels():
 
 @given(st.integers(0, 2**32 - 1))
 def test_inside_and_outside_add_up_to_the_whole(seed):
-    a, b, mask = picture(seed, 12, 14), picture(seed + 1, 12, 14), some_mask(seed, 12, 14)
+    a, b, mask = noise(seed, 12, 14), noise(seed + 1, 12, 14), some_mask(seed, 12, 14)
     scores = images.pixel_scores(a, b, mask)
     share = mask.mean()
     for name in ("l1", "l2", "ssim"):
@@ -97,24 +97,24 @@ def test_inside_and_outside_add_up_to_the_whole(seed):
 
 
 def test_what_is_undefined_says_why():
-    a = picture(0)
+    a = noise(0)
     nowhere = np.zeros(a.shape[:2], bool)
-    assert images.psnr(a, a).undefined == images.EQUAL_PICTURES
+    assert images.psnr(a, a).undefined == images.EQUAL_IMAGES
     assert images.l1(a, a, nowhere) == images.Score(value=None, undefined=images.EMPTY_REGION)
     assert images.psnr(a, a, nowhere).undefined == images.EMPTY_REGION
     assert images.ssim(a, a).value == pytest.approx(1)
 
 
-def test_pictures_of_two_sizes_are_refused_not_broadcast():
+def test_images_of_two_sizes_are_refused_not_broadcast():
     with pytest.raises(ValueError, match="of one size"):
         images.l1(np.zeros((4, 4, 3)), np.zeros((1, 4, 3)))
     with pytest.raises(ValueError, match="Expected a mask of"):
-        images.l1(picture(0), picture(1), np.ones((4, 4), bool))
+        images.l1(noise(0), noise(1), np.ones((4, 4), bool))
 
 
 def test_smartedits_background_counts_the_hole_as_equal():
     """The public way and the masked way are two metrics: the first rises with the mask."""
-    a, b = picture(0, 64, 64), picture(1, 64, 64)
+    a, b = noise(0, 64, 64), noise(1, 64, 64)
     mask = np.zeros((64, 64), bool)
     mask[:32] = True
     levels = np.where(mask, 255, 0)
@@ -136,20 +136,20 @@ def test_smartedits_script_is_followed_step_by_step():
     got = smartedit.background(source, result, levels)
     mask = torch.from_numpy(np.array(Image.fromarray(levels).resize((256, 256), Image.Resampling.NEAREST))) / 255
     a, b = (
-        torch.from_numpy(np.array(picture.resize((256, 256), Image.Resampling.BICUBIC))).permute(2, 0, 1)[None] / 255
-        for picture in (source, result)
+        torch.from_numpy(np.array(image.resize((256, 256), Image.Resampling.BICUBIC))).permute(2, 0, 1)[None] / 255
+        for image in (source, result)
     )
     a, b = a * (1 - mask), b * (1 - mask)
     assert got["psnr"].value == pytest.approx(reference.peak_signal_noise_ratio(b, a, data_range=1.0).item(), abs=1e-3)
     expected = reference.structural_similarity_index_measure(b, a, data_range=1.0).item()
     assert got["ssim"].value == pytest.approx(expected, abs=1e-4)
     assert got["l2"].value == pytest.approx(torch.nn.functional.mse_loss(b, a).item(), rel=1e-4)
-    assert smartedit.background(source, source, levels)["psnr"].undefined == images.EQUAL_PICTURES
+    assert smartedit.background(source, source, levels)["psnr"].undefined == images.EQUAL_IMAGES
 
 
 def test_smartedits_foreground_is_what_its_script_cuts_out():
     """Any level above 0 belongs to the script's box, whose last row and column are lost; ours are those above 127."""
-    result = Image.fromarray((picture(4, 256, 256) * 255).astype(np.uint8))
+    result = Image.fromarray((noise(4, 256, 256) * 255).astype(np.uint8))
     levels = np.zeros((256, 256), np.uint8)
     levels[20:61, 30:91] = 250
     levels[10, 5] = 3  # noise of a JPEG file
@@ -163,7 +163,7 @@ def test_smartedits_foreground_is_what_its_script_cuts_out():
 
 
 def test_results_are_brought_to_the_sources_size_as_the_protocol_has_it():
-    source, result = Image.new("RGB", (30, 20), "#204060"), Image.fromarray((picture(3) * 255).astype(np.uint8))
+    source, result = Image.new("RGB", (30, 20), "#204060"), Image.fromarray((noise(3) * 255).astype(np.uint8))
     _, b = images.pair(source, result, images.FRAMES["emu-edit"])
     expected = np.asarray(result.resize((30, 20), Image.Resampling.BICUBIC)) / 255
     assert np.array_equal(b, expected)
@@ -209,18 +209,18 @@ def test_rounding_does_not_push_a_cosine_over_one():
 # ---------------------------------------------------------------------------------------- the comparisons of an edit
 @pytest.mark.parametrize("protocol", sorted(images.FRAMES))
 @pytest.mark.parametrize("sides", [((40, 56), (40, 56)), ((40, 56), (30, 30))])
-def test_pictures_compared_in_threads_are_those_compared_one_by_one(protocol, sides):
+def test_images_compared_in_threads_are_those_compared_one_by_one(protocol, sides):
     """Whatever their order, and where sizes differ, at the size of the first of a pair."""
     frame = images.FRAMES[protocol]
     levels = Image.fromarray(np.uint8(255 * some_mask(9)))
     stored = EncodedImage(name="mask", read=lambda: png(levels))
     edits = [EditCase(id=f"{i}", instruction="", source=stored, mask=stored, category="add") for i in range(3)]
     mask = np.asarray(levels) > 127
-    pictures = [[as_image(picture(10 * i + k, *sides[k % 2])) for k in range(3)] for i in range(3)]
+    triples = [[as_image(noise(10 * i + k, *sides[k % 2])) for k in range(3)] for i in range(3)]
     compared = [Comparison(edit, mask, frame) for edit in edits]
-    sources, results, targets = zip(*pictures, strict=True)
+    sources, results, targets = zip(*triples, strict=True)
     compare(compared, sources, results, [*targets[:2], None])
-    for one, (source, result, target) in zip(compared, pictures, strict=True):
+    for one, (source, result, target) in zip(compared, triples, strict=True):
         pairs = [(source, result), (result, source), (target, result), (source, target), (source, source)]
         for a, b in pairs if one is compared[0] else pairs[:1]:
             scores, background = one(a, b)
@@ -234,11 +234,11 @@ def test_pictures_compared_in_threads_are_those_compared_one_by_one(protocol, si
             )
 
 
-def test_a_pair_of_pictures_is_compared_once(monkeypatch):
+def test_a_pair_of_images_is_compared_once(monkeypatch):
     calls = []
     monkeypatch.setattr(images, "pixel_scores", lambda *_: calls.append(1) or {})
     one = Comparison(EditCase(id="0", instruction="", source=None, category="add"), None, images.FRAMES["emu-edit"])
-    source, result, other = (as_image(picture(k, *size)) for k, size in enumerate([(8, 8), (8, 8), (9, 8)]))
+    source, result, other = (as_image(noise(k, *size)) for k, size in enumerate([(8, 8), (8, 8), (9, 8)]))
     compare([one], [source], [result], [other])
     for a, b in [(source, result), (result, source), (source, source), (other, result), (source, other)]:
         one(a, b)
@@ -259,8 +259,8 @@ def test_undefined_values_are_counted_by_cause_and_never_zero():
     assert nothing["value"] is None
 
 
-def test_intervals_cluster_by_source_picture():
-    """Ten copies of each of 8 pictures say no more than one copy of each."""
+def test_intervals_cluster_by_source_image():
+    """Ten copies of each of 8 images say no more than one copy of each."""
     rng = np.random.default_rng
     values = np.linspace(0, 1, 8)
     once = images.summarize([images.Score(value=v) for v in values], [str(i) for i in range(8)], rng(0))
@@ -286,7 +286,7 @@ def test_lpips_with_weights_from_a_file_is_torchmetrics_with_the_same_network(ba
 
     net, path = backbone
     ours = make_lpips(f"{net}:{path}")
-    a, b = picture(0, 64, 80), picture(1, 64, 80)
+    a, b = noise(0, 64, 80), noise(1, 64, 80)
     plain = _LPIPS(net=net, pnet_rand=True)
     plain.net.load_state_dict(ours._network.net.state_dict())
     state = torch.load(path, weights_only=True)
@@ -300,12 +300,12 @@ def test_lpips_with_weights_from_a_file_is_torchmetrics_with_the_same_network(ba
 
 
 def test_smartedits_lpips_is_that_of_its_script(backbone):
-    """The script's steps: masked pictures from -1 to 1 in LPIPS of torchmetrics, the hole being -1 in both."""
+    """The script's steps: masked images from -1 to 1 in LPIPS of torchmetrics, the hole being -1 in both."""
     from torchmetrics.functional.image.lpips import _LPIPS, _lpips_update
 
     net, path = backbone
     network = make_lpips(f"{net}:{path}")
-    source, result = as_image(picture(0, 90, 120)), as_image(picture(1, 90, 120))
+    source, result = as_image(noise(0, 90, 120)), as_image(noise(1, 90, 120))
     levels = np.zeros((90, 120), np.uint8)
     levels[20:60, 30:90] = 250
     mask = torch.from_numpy(np.array(Image.fromarray(levels).resize((256, 256), Image.Resampling.NEAREST))) / 255
@@ -323,7 +323,7 @@ def test_smartedits_lpips_is_that_of_its_script(backbone):
 
 def test_lpips_of_a_region_sees_where_the_change_is(backbone):
     ours = make_lpips(f"{backbone[0]}:{backbone[1]}")
-    a = picture(0, 128, 128)
+    a = noise(0, 128, 128)
     b = a.copy()
     b[:48, :48] = 1 - b[:48, :48]
     near, far = np.zeros((2, 128, 128), bool)
@@ -363,14 +363,14 @@ def test_masks_are_read_from_transparency_white_and_jpeg(tmp_path):
     ringing = encoded(tmp_path, levels, "jpg")
     assert np.array_equal(ringing.load_mask(), white)
     assert (np.asarray(Image.open(tmp_path / "mask.jpg")) > 0).sum() > white.sum()
-    photo = Image.fromarray((picture(0, 40, 40) * 255).astype(np.uint8)).convert("RGBA")
+    photo = Image.fromarray((noise(0, 40, 40) * 255).astype(np.uint8)).convert("RGBA")
     photo.putalpha(Image.fromarray(np.where(white, 0, 255).astype(np.uint8)))
     assert np.array_equal(encoded(tmp_path, photo).load_mask(), white)
 
 
-def test_a_photograph_is_no_mask_and_bytes_are_no_picture(tmp_path):
-    photo = Image.fromarray((picture(0, 40, 40) * 255).astype(np.uint8))
-    with pytest.raises(ValueError, match="in black and white but got a picture"):
+def test_a_photograph_is_no_mask_and_bytes_are_no_image(tmp_path):
+    photo = Image.fromarray((noise(0, 40, 40) * 255).astype(np.uint8))
+    with pytest.raises(ValueError, match="in black and white but got an image"):
         encoded(tmp_path, photo).load_mask()
-    with pytest.raises(ValueError, match="row 3: Expected a picture but the file is none"):
+    with pytest.raises(ValueError, match="row 3: Expected an image but the file is none"):
         EncodedImage(name="row 3", read=lambda: b"\x89PNG broken").load()

@@ -35,7 +35,7 @@ def tools():
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_an_edition_has_its_cases_with_pictures_masks_and_captions(name):
+def test_an_edition_has_its_cases_with_images_masks_and_captions(name):
     found = icon_cases.icon_set(name)
     assert len(found.cases) == icon_cases.COUNTS[name]
     assert found.ids_sha256 == icon_cases.icon_set.__wrapped__(name).ids_sha256
@@ -73,8 +73,8 @@ def test_a_wrong_result_is_traced_to_its_plan_or_its_drawing(tools):
     source, truth = case.source.load(), measured.truth_of(case)
     keeps = "the image shows nothing . the background becomes green . now there is nothing"
     stages = []
-    for picture, chain in ((source, case.extra["chain"]), (source, keeps), (source, "nonsense"), (source, None)):
-        (found,) = measured.measure([case], [picture], [chain], *tools)
+    for image, chain in ((source, case.extra["chain"]), (source, keeps), (source, "nonsense"), (source, None)):
+        (found,) = measured.measure([case], [image], [chain], *tools)
         score = measured.score(truth, found)
         assert (score.correct, score.reason) == (False, f"not so: {truth.erased[0].name} is gone")
         stages.append(score.fault)
@@ -109,7 +109,7 @@ def test_the_measured_judge_tells_target_source_and_damage_apart(tools):
         source, target = case.source.load(), case.target.load()
         damaged = target.copy()
         damaged.paste(Image.new("RGB", (64, 20), "black"), (0, 0))
-        ask = [JudgeQuestion(case=case, source=source, result=picture) for picture in (target, source, damaged)]
+        ask = [JudgeQuestion(case=case, source=source, result=image) for image in (target, source, damaged)]
         done, untouched, worse = judge.judge(ask)
         assert done.value == pytest.approx(1.0)
         assert untouched.scores_0_10 == {"success": 5.0, "preservation": 10.0}

@@ -28,7 +28,7 @@ TOOLS = ("--detector", "hf:none", "--embedder", "openclip:none")
 
 
 class MeanColors:
-    """A CLIP for tests: a picture is its mean colour, a text the colours it names."""
+    """A CLIP for tests: an image is its mean colour, a text the colours it names."""
 
     name = "openclip:mean-colors/openai"
 
@@ -54,7 +54,7 @@ def png(image):
     return buffer.getvalue()
 
 
-def pictures(i):
+def images(i):
     """Source with noise, its target with a blue square, and the square's mask."""
     rng = np.random.default_rng(i // 2)  # two edits of each source
     source = Image.fromarray(rng.integers(60, 200, (24, 32, 3), np.uint8))
@@ -69,7 +69,7 @@ def pictures(i):
 def data(tmp_path):
     rows = []
     for i in range(COUNT):
-        source, target, mask = pictures(i)
+        source, target, mask = images(i)
         rows.append(
             {
                 "img_id": str(i // 2),
@@ -113,13 +113,13 @@ def test_an_untouched_source_is_the_floor_that_every_table_shows(data, tmp_path)
     assert metrics["clip_i_source@mean-colors"]["value"] == pytest.approx(1)
     assert metrics["source/l1"]["value"] == 0
     assert metrics["source/psnr"]["value"] is None
-    assert metrics["source/psnr"]["undefined"] == {"infinite: pictures are equal": COUNT}
+    assert metrics["source/psnr"]["undefined"] == {"infinite: images are equal": COUNT}
     for name, block in metrics.items():
         assert block["identity"] == pytest.approx(block["value"]), name
     assert metrics["target/l1_inside"]["value"] > 0.2
     assert metrics["target/l1_outside"]["value"] == 0
     assert metrics["clip_t@mean-colors"]["target"] > metrics["clip_t@mean-colors"]["value"]
-    # Every source and target once: two edits share a source, and floor, ceiling and result share pictures.
+    # Every source and target once: two edits share a source, and floor, ceiling and result share images.
     assert clip.batches == [COUNT // 2 + COUNT]
     assert (scores["overall"]["groups"], scores["overall"]["images"]) == (COUNT // 2, COUNT)
     assert scores["overall"]["truncated"] == {"mean-colors": 1}
@@ -131,7 +131,7 @@ def folder(tmp_path):
     root = tmp_path / "results"
     root.mkdir()
     for i in range(COUNT - 1):
-        target = Image.new("RGB", (32, 24)) if i == 2 else pictures(i)[1]
+        target = Image.new("RGB", (32, 24)) if i == 2 else images(i)[1]
         target.save(root / f"sample_{i // 2}_{i % 2 + 1}.png")
     return root
 
@@ -155,7 +155,7 @@ def test_a_result_of_another_size_is_brought_to_the_sources(data, tmp_path):
     root = tmp_path / "large"
     root.mkdir()
     for i in range(COUNT):
-        pictures(i)[1].resize((96, 72)).save(root / f"sample_{i // 2}_{i % 2 + 1}.jpg")
+        images(i)[1].resize((96, 72)).save(root / f"sample_{i // 2}_{i % 2 + 1}.jpg")
     scores = scores_of(data, tmp_path / "run", "--model", f"folder:{root}")
     assert scores["overall"]["images"] == COUNT
     assert 0 < scores["overall"]["metrics"]["target/l1"]["value"] < 0.1
@@ -311,7 +311,7 @@ def test_a_clip_that_cannot_tell_the_length_of_a_text_measures_all_the_same(data
 def test_the_tables_name_data_licence_floor_and_what_is_missing(data, folder, tmp_path):
     scores = scores_of(data, tmp_path / "run", "--model", f"folder:{folder}")
     text = text_of(scores)
-    for words in ("CC-BY-4.0", "untouched", "true", "clip_i_source@mean-colors ↑", "black pictures: 1", "missing: 1 ×"):
+    for words in ("CC-BY-4.0", "untouched", "true", "clip_i_source@mean-colors ↑", "black images: 1", "missing: 1 ×"):
         assert words in text
     assert "captions are equal" not in text  # that case has no result
     headline = SUITE.headline(scores)
@@ -324,14 +324,14 @@ def test_a_sheet_shows_source_result_and_target_with_the_masks_frame(data, folde
     (path,) = (tmp_path / "run" / "sheets").iterdir()
     page = np.asarray(Image.open(path).convert("RGB")).astype(int)
     side, pad, header = 160, 6, 44
-    pictures_at = [page[header + pad :, pad + i * (side + pad) :][:120, :side] for i in range(3)]
-    blue = [(p[..., 2] - p[..., 0] > 200).mean() for p in pictures_at]
+    images_at = [page[header + pad :, pad + i * (side + pad) :][:120, :side] for i in range(3)]
+    blue = [(p[..., 2] - p[..., 0] > 200).mean() for p in images_at]
     assert blue[0] < 0.02 < 0.1 < blue[1]
-    assert np.array_equal(pictures_at[1], pictures_at[2])  # this result is the target
+    assert np.array_equal(images_at[1], images_at[2])  # this result is the target
     row = page[header + pad + side + pad :][:16]  # where ticks and crosses stand
     marks = [row[:, pad + i * 3 * (side + 2 * pad) :][:, :16] for i in range(3)]
     assert [(np.ptp(mark, axis=-1) > 40).any() for mark in marks] == [False, False, True]  # black, so a cross
-    frame = pictures_at[0][4 * 5 - 1, 5 * 5 : 15 * 5]  # the mask begins at row 4 of 24, at 5 px a pixel
+    frame = images_at[0][4 * 5 - 1, 5 * 5 : 15 * 5]  # the mask begins at row 4 of 24, at 5 px a pixel
     assert (frame == 255).all()
 
 
@@ -344,7 +344,7 @@ def test_other_instruments_are_another_run(data, tmp_path):
 def test_cases_travel_to_another_process(data):
     case = as_case(load_imagenhub(str(data), rows=COUNT).cases[3])
     copy = pickle.loads(pickle.dumps(case))
-    assert np.array_equal(np.asarray(copy.edit.target.load()), np.asarray(pictures(3)[1]))
+    assert np.array_equal(np.asarray(copy.edit.target.load()), np.asarray(images(3)[1]))
 
 
 def test_true_targets_are_the_ceiling(data, tmp_path):
@@ -354,8 +354,8 @@ def test_true_targets_are_the_ceiling(data, tmp_path):
         assert block["target"] == pytest.approx(block["value"]), name
 
 
-def test_pictures_that_a_set_does_not_have_are_refused(data, tmp_path):
-    with pytest.raises(cli.UserError, match="--model released: the set has no such picture for case sample_0_1"):
+def test_images_that_a_set_does_not_have_are_refused(data, tmp_path):
+    with pytest.raises(cli.UserError, match="--model released: the set has no such image for case sample_0_1"):
         scores_of(data, tmp_path / "run", "--model", "released")
     sample = Sample(case=Case(id="7", prompt="", tag="", metadata={}), index=0, seed=0)
     with pytest.raises(cli.UserError, match="is for editing suites"):
@@ -363,12 +363,12 @@ def test_pictures_that_a_set_does_not_have_are_refused(data, tmp_path):
 
 
 def test_released_results_are_measured_like_any_other(tmp_path):
-    """Calibration: a published system's own pictures through our encoders."""
+    """Calibration: a published system's own images through our encoders."""
     rows = [
         {
             "instruction": f"turn {i}",
-            "image": {"bytes": png(pictures(i)[0]), "path": None},
-            "edited_image": {"bytes": png(pictures(i)[1]), "path": None},
+            "image": {"bytes": png(images(i)[0]), "path": None},
+            "edited_image": {"bytes": png(images(i)[1]), "path": None},
             "task": "add",
             "split": "test",
             "idx": i,
@@ -389,6 +389,4 @@ def test_released_results_are_measured_like_any_other(tmp_path):
     words = ["--data", str(tmp_path / "test.parquet"), "--model", "released", "--output", str(tmp_path / "run"), *TOOLS]
     plan = cli.make_plan(Released(), words)
     made = plan.generator.generate(plan.samples)
-    assert [np.array_equal(np.asarray(one.image), np.asarray(pictures(i)[1])) for i, one in enumerate(made)] == [
-        True
-    ] * 3
+    assert [np.array_equal(np.asarray(one.image), np.asarray(images(i)[1])) for i, one in enumerate(made)] == [True] * 3

@@ -36,7 +36,7 @@ def emu_folder(folder, count=7, generations=False, split="test", **changes):
     return folder
 
 
-def test_emu_edit_keeps_words_and_pictures_together_over_shards_and_row_groups(tmp_path):
+def test_emu_edit_keeps_words_and_images_together_over_shards_and_row_groups(tmp_path):
     loaded = load_emu_edit(str(emu_folder(tmp_path)), rows=7)
     assert [case.instruction for case in loaded.cases] == [f"make it {i}" for i in range(7)]
     for order in (range(7), reversed(range(7))):
@@ -126,14 +126,14 @@ def test_what_is_no_parquet_or_lacks_a_column_is_refused(tmp_path):
         load_emu_edit(str(tmp_path), "some")
 
 
-def test_a_broken_picture_is_that_cases_failure_only(tmp_path):
+def test_a_broken_image_is_that_cases_failure_only(tmp_path):
     rows = [emu_row(0), emu_row(1, image={"bytes": b"\xff\xd8 cut", "path": None}), emu_row(2, image=None)]
     write(tmp_path / "x.parquet", rows)
     cases = load_emu_edit(str(tmp_path / "x.parquet"), rows=3).cases
     assert cases[0].source.load().size == (8, 6)
-    with pytest.raises(ValueError, match=r"x\.parquet row 1 image: Expected a picture but the file is none"):
+    with pytest.raises(ValueError, match=r"x\.parquet row 1 image: Expected an image but the file is none"):
         cases[1].source.load()
-    with pytest.raises(ValueError, match="row 2: no picture in column image"):
+    with pytest.raises(ValueError, match="row 2: no image in column image"):
         cases[2].source.load()
 
 
@@ -242,7 +242,7 @@ def reason_edit(tmp_path):
     return tmp_path
 
 
-def test_reason_edit_has_six_categories_with_picture_mask_and_line_paired(reason_edit):
+def test_reason_edit_has_six_categories_with_image_mask_and_line_paired(reason_edit):
     loaded = load_reason_edit(reason_edit)
     assert [case.category for case in loaded.cases[::3]] == list(REASON_EDIT_FOLDERS)
     case = loaded.cases[16]
@@ -285,12 +285,12 @@ BREAKS = {
         ("mask", "1 stems lack .* the first is '001'"),
         ("picture", "the first is '002'"),
         ("swapped", "2 stems lack"),
-        ("line", "3 pictures but 1 lines"),
+        ("line", "3 images but 1 lines"),
         ("marker", r"text\.txt line 2: expected INSTRUCTION CLIP: OBJECT but got 'no marker'"),
         ("texts", "expected one text file but got 2"),
         ("encoding", "not UTF-8"),
         ("folder", "expected one folder 4-Color but got 0"),
-        ("empty", "no pictures"),
+        ("empty", "no images"),
     ],
 )
 def test_a_reason_edit_folder_that_does_not_add_up_is_refused(reason_edit, how, words):

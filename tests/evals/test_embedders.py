@@ -22,13 +22,13 @@ def fresh():
     return OpenClipEmbedder("icon", *build_icon_clip(), "cpu")
 
 
-def pictures(count, seed=0):
+def noise_images(count, seed=0):
     rng = np.random.default_rng(seed)
     return [Image.fromarray(rng.integers(0, 256, (20 + i, 30, 3), np.uint8)) for i in range(count)]
 
 
 def test_vectors_have_length_one_and_do_not_depend_on_the_batch(fresh):
-    images = pictures(3)
+    images = noise_images(3)
     together = fresh.embed_images(images)
     assert together.shape == (3, 128)
     assert together.dtype == np.float32
@@ -50,7 +50,7 @@ def test_colors_equal_open_clips_own_zero_shot_classifier(fresh):
     ]
     _, _, tokenizer = build_icon_clip()
     classifier = open_clip.build_zero_shot_classifier(fresh.network, tokenizer, list(COLORS), templates, device="cpu")
-    images = pictures(12)
+    images = noise_images(12)
     scores = fresh.embed_images(images) @ classifier.numpy()  # (n, colours)
     expected = [COLORS[i] for i in scores.argmax(1)]
     assert classify_colors(fresh, images, ["dog"] * 12, COLORS) == expected
@@ -167,7 +167,7 @@ def test_a_folder_saved_by_open_clip_loads_without_network(tmp_path):
         {k: v.contiguous() for k, v in network.state_dict().items()}, tmp_path / "open_clip_model.safetensors"
     )
     embedder = make_embedder(f"openclip:{tmp_path}")
-    assert embedder.embed_images(pictures(2)).shape == (2, 16)
+    assert embedder.embed_images(noise_images(2)).shape == (2, 16)
     with torch.inference_mode():
         tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path}")(["a red dog"])
         expected = network.eval().encode_text(tokens, normalize=True)
@@ -210,7 +210,7 @@ def test_the_embedded_clip_names_colors_of_flawless_crops():
     assert clip_report.color_accuracy(make_embedder("icon"), 150, degraded=False)["overall"] >= 0.96
 
 
-def test_the_embedded_clip_finds_captions_and_pictures():
+def test_the_embedded_clip_finds_captions_and_images():
     recorded = json.loads(command.numbers_path(WEIGHTS).read_text())["retrieval"]
     found = clip_report.retrieval(make_embedder("icon"), 200)
     assert min(found.values()) >= min(recorded.values()) - 0.08

@@ -152,7 +152,7 @@ def test_an_image_that_came_or_went_is_done_again(scored, capsys):
     gone.unlink()
     assert run(folder_plan(output, *words))["missing"]["total"] == 1
     assert held(output) == {"images": 11, "used": 11, "missing": 1}
-    assert not (output / "images" / gone.relative_to(images)).exists(), "the old picture is not this run's any more"
+    assert not (output / "images" / gone.relative_to(images)).exists(), "the old image is not this run's any more"
     gone.write_bytes(data)
     assert run(folder_plan(output, *words))["missing"]["total"] == 0
     assert contents(output) == before

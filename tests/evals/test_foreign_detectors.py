@@ -21,7 +21,7 @@ from evals.embedders.registry import make_embedder, make_image_embedder
 from got.util import weight_files
 
 
-def picture(size=(60, 40), seed=0):
+def noise_image(size=(60, 40), seed=0):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8))
 
 
@@ -220,7 +220,7 @@ def test_both_generations_of_mask2former_load_and_see_the_same(tmp_path):
         loaded = detector.network.state_dict()
         assert all(torch.equal(loaded[key], value) for key, value in state.items())
         detector.min_score = 0.0
-        seen.append(detector.detect([picture()])[0])
+        seen.append(detector.detect([noise_image()])[0])
     assert len(seen[0]) == 100
     assert [(d.name, d.score, d.box_xyxy_px) for d in seen[0]] == [(d.name, d.score, d.box_xyxy_px) for d in seen[1]]
 
@@ -258,7 +258,7 @@ def swin():
     )  # fmt: skip
 
 
-def test_a_model_that_asks_for_more_than_a_picture_is_refused_when_it_is_loaded(tmp_path):
+def test_a_model_that_asks_for_more_than_a_image_is_refused_when_it_is_loaded(tmp_path):
     from transformers import OneFormerConfig, OneFormerForUniversalSegmentation, OneFormerImageProcessor
 
     config = OneFormerConfig(
@@ -290,7 +290,7 @@ def test_a_segmenter_that_numbers_its_instances_gives_masks_too(tmp_path):
     EomtImageProcessor(
         size={"shortest_edge": 64, "longest_edge": 64}, do_split_image=False, do_pad=True
     ).save_pretrained(tmp_path)
-    (found,) = make_detector(f"hf:{tmp_path}").detect([picture()])
+    (found,) = make_detector(f"hf:{tmp_path}").detect([noise_image()])
     assert found
     for detection in found:
         assert detection.name == "cat"
@@ -388,7 +388,7 @@ def test_grounding_dino_is_prompted_with_the_class_names(tmp_path, bert_words, k
     detector = make_detector(f"hf:{tmp_path}")
     assert detector.classes == set(CLASSES)
     detector.min_score = 0.0
-    images = [picture(), picture((90, 120), 1)]
+    images = [noise_image(), noise_image((90, 120), 1)]
     found = detector.detect(images)
     for image, detections in zip(images, found, strict=True):
         assert len(detections) == 12 * len(open_vocabulary.grounded_prompts(bert_words, room))
@@ -443,7 +443,7 @@ def test_owl_has_a_text_for_each_class(tmp_path, kind):
     save_owl(tmp_path, kind)
     detector = make_detector(f"hf:{tmp_path}")
     detector.min_score = 0.0
-    images = [picture(), picture((90, 120), 1)]
+    images = [noise_image(), noise_image((90, 120), 1)]
     found = detector.detect(images)
     assert [len(detections) for detections in found] == [16, 16]
     assert {d.name for detections in found for d in detections} <= set(CLASSES)
@@ -471,7 +471,7 @@ def test_owl_says_boxes_in_the_pixels_of_the_image(tmp_path, kind, box):
         return outputs
 
     detector.network.register_forward_hook(place)
-    found = detector.detect([picture((60, 40))])[0]
+    found = detector.detect([noise_image((60, 40))])[0]
     assert len(found) == 16
     assert all(each.box_xyxy_px == pytest.approx(box, abs=1e-4) for each in found)
 

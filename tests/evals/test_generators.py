@@ -60,7 +60,7 @@ def assert_same_whatever_the_batch(generator, tolerance=0):
     alone = [pixels(generator.generate([sample]))[0] for sample in reversed(samples())][::-1]
     for one, other in zip(together, alone, strict=True):
         assert np.abs(one.astype(int) - other.astype(int)).max() <= tolerance
-    assert (together[0] != together[1]).any(), "two seeds, one picture"
+    assert (together[0] != together[1]).any(), "two seeds, one image"
 
 
 # -------------------------------------------------------------------------------------------------------------- oracle
@@ -135,7 +135,7 @@ def test_pickled_weights_are_not_loaded(stable_diffusion, tmp_path):
         GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(copy)))
 
 
-def test_a_picture_blanked_by_a_safety_checker_is_missing():
+def test_a_image_blanked_by_a_safety_checker_is_missing():
     def pipe(prompt, generator, output_type, **extra):
         return SimpleNamespace(
             images=[Image.new("RGB", (4, 4)) for _ in prompt], nsfw_content_detected=[False, True, False]

@@ -132,7 +132,7 @@ def test_scores_are_the_same_every_time():
 
 # -------------------------------------------------------------------------------------------- a whole run, in the small
 def small_run(*words):
-    """Twenty-four cases of all tasks with random pictures: what the runner would hand to the suite."""
+    """Twenty-four cases of all tasks with random images: what the runner would hand to the suite."""
     rng = np.random.default_rng(0)
     made = cli.make_plan(SUITE, ["--images-per-prompt", "2", *words])
     every = made.cases

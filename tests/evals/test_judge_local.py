@@ -16,7 +16,8 @@ from evals.judges.registry import JudgeOptions, make_judge
 from evals.judges.vlm_judge import VlmJudge
 from got.util.images import png_bytes
 from got.vlm.asker import AskSettings
-from got.vlm.clients import AskParams, TransformersBackend
+from got.vlm.clients import AskParams
+from got.vlm.local import TransformersBackend
 from got.vlm.messages import user
 
 
@@ -33,11 +34,11 @@ def test_an_untrained_model_writes_nonsense_and_nonsense_is_missing(tmp_path):
     backend = TransformersBackend(str(build(tmp_path / "m")))
     judge = VlmJudge(make_protocol("got"), backend, AskSettings(params=AskParams(max_tokens=12), attempts=2))
     (answer,) = judge.judge([question()])
-    assert (answer.failure, answer.value, answer.calls) == ("unparsable", None, 2)
+    assert (answer.failure, answer.value, answer.calls) == ("truncated", None, 1)  # as long as it may be
     assert all(answer.replies)
 
 
-def test_the_pictures_reach_the_model_in_their_order(tmp_path):
+def test_the_images_reach_the_model_in_their_order(tmp_path):
     backend = TransformersBackend(str(build(tmp_path / "m")))
     params = AskParams(max_tokens=24)
     red, wide = (png_bytes(Image.new("RGB", size, color)) for size, color in (((28, 28), "red"), ((112, 56), "blue")))

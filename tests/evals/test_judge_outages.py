@@ -1,4 +1,4 @@
-"""Has the judge's endpoint gone, or are there pictures that it cannot take? Against a real HTTP server."""
+"""Has the judge's endpoint gone, or are there images that it cannot take? Against a real HTTP server."""
 
 import json
 
@@ -26,7 +26,7 @@ def test_an_endpoint_that_answers_now_and_then_is_waited_for(alive):
     assert [answer.failure for answer in answers].count("transport") == 28
 
 
-def test_pictures_that_are_not_accepted_do_not_end_a_run_that_had_answers():
+def test_images_that_are_not_accepted_do_not_end_a_run_that_had_answers():
     with serve(GOOD, fails(400, "image too large")) as endpoint:
         answers = judge_at(endpoint, attempts=1, concurrency=1).judge([question(seed=i) for i in range(12)])
     assert [answer.failure for answer in answers] == [None] + ["rejected"] * 11
@@ -42,7 +42,7 @@ def test_replies_from_the_log_do_not_hide_that_the_endpoint_is_gone(tmp_path):
         assert len(endpoint.requests) - 20 in (8, 9)
 
 
-def test_pictures_that_never_get_an_answer_do_not_stand_for_the_endpoint_in_a_later_run(tmp_path):
+def test_images_that_never_get_an_answer_do_not_stand_for_the_endpoint_in_a_later_run(tmp_path):
     """Ten of forty, never in a row, until nothing else is left to ask."""
     words = ["break down" if i % 4 == 3 else "add a hat" for i in range(40)]
     questions = [question(one, seed=i, case=f"c{i}") for i, one in enumerate(words)]
@@ -58,7 +58,7 @@ def test_pictures_that_never_get_an_answer_do_not_stand_for_the_endpoint_in_a_la
             judge_at(endpoint, log=log, attempts=1, concurrency=1).judge([*questions, *new])
 
 
-def test_pictures_that_are_not_accepted_do_not_end_a_later_run_either(tmp_path):
+def test_images_that_are_not_accepted_do_not_end_a_later_run_either(tmp_path):
     log = tmp_path / "replies.jsonl"
     with serve(GOOD, fails(400, "image too large")) as endpoint:
         for _ in range(2):

@@ -28,7 +28,7 @@ def linked(tmp_path):
     return here
 
 
-def test_pictures_to_annotate_and_published_files_are_found_behind_links(linked):
+def test_images_to_annotate_and_published_files_are_found_behind_links(linked):
     assert files_below(linked, "*.png") == [linked / "sub" / "x.png"]
     (example,) = command.examples_of(linked, lambda where, error: None)
     assert example.steps[0].target == linked / "sub" / "x.png"
@@ -47,5 +47,5 @@ def test_hidden_files_are_no_data(tmp_path):
 def test_names_in_data_do_not_lead_out_by_themselves(linked, name):
     row = Row(values={"image": name}, file=linked / "x.jsonl", place="line 1")
     with pytest.raises(DataError, match="expected a path inside"):
-        row.picture(["image"], linked)
-    assert Row(values={"image": "sub/x.png"}, file=row.file, place="line 1").picture(["image"], linked).is_file()
+        row.image(["image"], linked)
+    assert Row(values={"image": "sub/x.png"}, file=row.file, place="line 1").image(["image"], linked).is_file()

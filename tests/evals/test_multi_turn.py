@@ -103,7 +103,7 @@ def test_floor_and_ceiling():
 
 
 @pytest.mark.slow
-def test_the_embedded_model_takes_each_step_in_a_picture_of_its_own():
+def test_the_embedded_model_takes_each_step_in_a_image_of_its_own():
     pipe = checkpoint.load("mini")
     pipe.set_progress_bar_config(disable=True)
     edits = icon_cases.multi_turn_set(8, multi_turn.MOST_TURNS).cases
@@ -113,6 +113,6 @@ def test_the_embedded_model_takes_each_step_in_a_picture_of_its_own():
     assert [len(turns) for turns in together.turns].count(2) >= 7
     odd = pipe(f"gently {edits[0].instruction}", sources[0], **options)
     assert len(odd.turns[0]) > 1
-    assert any("gently" in warning for warning in odd.warnings[0]), "also what was said before the last picture"
+    assert any("gently" in warning for warning in odd.warnings[0]), "also what was said before the last image"
     alone = pipe([edit.instruction.split(JOINT)[0] for edit in edits], sources, **options)
     assert [len(turns) for turns in alone.turns].count(1) >= 7

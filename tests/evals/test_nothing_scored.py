@@ -65,7 +65,7 @@ def test_a_run_without_a_score_says_what_was_expected_and_found_whenever_it_is_p
     code, last, err = call(capsys, geneval.SUITE, *unscored[1])
     assert (code, last["overall"], last["images"], last["missing"]) == (1, None, 0, 1)
     assert err.startswith("geneval: nothing was scored: expected 1 images with a score, found none: 1 × generate: ")
-    assert "Expected a picture but the file is none that can be read" in err
+    assert "Expected an image but the file is none that can be read" in err
     again = call(capsys, geneval.SUITE, "--output", unscored[0], "--from", "verdict")
     assert again[0] == 1
 
@@ -87,7 +87,7 @@ def test_one_score_is_enough(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", EDITING)
-def test_an_editing_suite_without_a_picture_ends_with_1(name, tmp_path, capsys):
+def test_an_editing_suite_without_a_image_ends_with_1(name, tmp_path, capsys):
     suite = importlib.import_module(f"evals.{name}").SUITE
     case = cli.make_plan(suite, []).cases[0].id
     folder = damaged(tmp_path / "images", f"{case}.png")
@@ -122,7 +122,7 @@ def test_a_cell_of_an_ablation_without_a_score_is_named(tmp_path, capsys):
     assert "cell drawn: nothing" not in err
 
 
-def test_an_ablation_of_edits_without_a_picture_has_its_table(tmp_path, capsys):
+def test_an_ablation_of_edits_without_a_image_has_its_table(tmp_path, capsys):
     suite = importlib.import_module("evals.emu_edit").SUITE
     case = cli.make_plan(suite, []).cases[0].id
     words = ["--suite", "emu_edit", "--axis", "seed=1,2", "--model", f"folder:{damaged(tmp_path / 'x', f'{case}.png')}"]

@@ -214,7 +214,7 @@ def test_from_observe_looks_again_and_records_damaged_and_missing_images(tmp_pat
     folder = tmp_path / "run"
     run(plan_like_reference(folder))
     whole = lines(folder / "results.jsonl")
-    (folder / whole[0]["filename"]).write_bytes(b"not a picture")
+    (folder / whole[0]["filename"]).write_bytes(b"not an image")
     (folder / whole[9]["filename"]).unlink()
     Image.new("RGB", (64, 64)).save(folder / whole[20]["filename"])
     run(refusing(make_plan(folder, "--from", "observe"), "generator"))

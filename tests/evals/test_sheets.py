@@ -71,7 +71,7 @@ def test_a_sheet_shows_plan_and_detections_in_their_places(tmp_path):
     with Image.open(path) as sheet:
         pixels = np.asarray(sheet)
     yellow = (pixels == (255, 225, 25)).all(-1)
-    left, top = 8, 56 + 8  # where the picture begins, at three times its size
+    left, top = 8, 56 + 8  # where the image begins, at three times its size
     solid_row = yellow[top + 40 * 3 - 1, left + 35 : left + 115]
     assert solid_row.all(), "the detected box has an unbroken lower edge"
     dashed_row = yellow[top + round(0.6 * 192), left + 25 : left + 110]

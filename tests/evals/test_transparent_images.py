@@ -15,8 +15,8 @@ from got.conversation import Conversation
 from got.data import sheet
 from got.data.records import Example, Provenance, Step
 from got.model.validation import upright
-from got.util.images import open_if_any, open_picture
-from reports.pictures import Album
+from got.util.images import open_if_any, open_image
+from reports.thumbnails import Album
 
 
 @pytest.fixture
@@ -63,11 +63,11 @@ def on_a_page(path):
 
 
 OPENERS = {
-    "a command": open_picture,
-    "bytes": lambda path: open_picture(path.read_bytes()),
+    "a command": open_image,
+    "bytes": lambda path: open_image(path.read_bytes()),
     "the pipeline": lambda path: upright([Image.open(path)])[0],
     "a conversation": lambda path: Conversation().open(Image.open(path)).image,
-    "a sheet of a chain dataset": lambda path: sheet._picture(example_of(path), "target", path),
+    "a sheet of a chain dataset": lambda path: sheet._image(example_of(path), "target", path),
     "a generator": drawn_by_a_generator,
     "a folder of images": in_a_folder,
     "an editing set": in_an_editing_set,

@@ -41,7 +41,7 @@ def truth_of(items):
 
 # -------------------------------------------------------------------------------------------------------- right answers
 @pytest.mark.parametrize("convention", ["pixels", "thousandths", "unit"])
-def test_pictures_get_a_prompt_and_the_chain_of_their_truth(tmp_path, convention):
+def test_images_get_a_prompt_and_the_chain_of_their_truth(tmp_path, convention):
     truth = Truth(convention)
     found, place = drawings(truth, tmp_path / "in", 6)
     with serve(truth) as endpoint:
@@ -90,7 +90,7 @@ def test_the_steps_of_a_multi_turn_edit_are_one_chain_when_read_together(tmp_pat
     assert planned(example.chains[0]) == truth_of(first.drawn)
     assert ["The picture shows" in chain.split("Now:")[0] for chain in example.chains] == [True, False]
     assert ["Now: " in chain for chain in example.chains] == [False, True]
-    assert truth.asked["describe"] == 3  # the picture between the steps is described once
+    assert truth.asked["describe"] == 3  # the image between the steps is described once
 
 
 def test_the_task_that_a_data_set_names_is_not_up_to_the_model(tmp_path):
@@ -115,14 +115,14 @@ def test_a_caption_is_kept_and_shown_to_the_model(tmp_path):
     assert json.dumps(caption) in stage_of(endpoint.requests[0])[1]
 
 
-def test_a_folder_of_pictures_will_do(tmp_path):
+def test_a_folder_of_images_will_do(tmp_path):
     truth = Truth("unit")
     for number, scene in enumerate(scenes(3)):
         truth.knows(scene)
         file = tmp_path / "in" / f"part {number}" / "a.b.png"
         file.parent.mkdir(parents=True)
         file.write_bytes(png(scene))
-    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
     with serve(truth) as endpoint:
         annotate(tmp_path / "in", tmp_path / "out", endpoint, *FAST, "--license", "CC0-1.0", "--format", "parquet")
     made = sorted(storage.read(tmp_path / "out"), key=lambda example: example.id)
@@ -131,7 +131,7 @@ def test_a_folder_of_pictures_will_do(tmp_path):
     assert made[1].provenance.origin == "part 1/a.b.png"
 
 
-def test_the_request_shows_the_picture_first_and_asks_as_it_was_told(tmp_path):
+def test_the_request_shows_the_image_first_and_asks_as_it_was_told(tmp_path):
     truth = Truth("unit")
     _, place = drawings(truth, tmp_path / "in", 1)
     words = ("--json", "--max-tokens", "77", "--temperature", "0.25")
@@ -146,7 +146,7 @@ def test_the_request_shows_the_picture_first_and_asks_as_it_was_told(tmp_path):
 # --------------------------------------------------------------------------------------------------------------- faults
 BROKEN = {
     "bad json": says('{"description": "A dog'),
-    "prose": says("It is a nice picture."),
+    "prose": says("It is a nice image."),
     "wrong keys": says('{"caption": "A dog"}'),
     "truncated": says('{"description": "A', finish="length"),
     "429": fails(429, "slow down", retry_after_ms="1"),
@@ -236,7 +236,7 @@ def test_another_attempt_is_another_question(tmp_path):
     assert (first["temperature"], second["temperature"], second["seed"] - first["seed"]) == (0, 0.7, 1)
     replies = lines(tmp_path / "out" / "replies.jsonl")
     assert [(line["attempt"], line["text"]) for line in replies[:2]] == [
-        (0, "It is a nice picture."),
+        (0, "It is a nice image."),
         (1, truth_text(truth, endpoint)),
     ]
     assert all(line["served_by"] == "judge-1 fp_7" for line in replies)
@@ -274,13 +274,13 @@ def test_a_question_that_is_not_accepted_is_its_samples_own_fault(tmp_path):
     """Twelve of them, first in line and again in the next run, keep no other sample from an answer."""
     truth = Truth("unit")
     _, place = drawings(truth, tmp_path / "in", 16)
-    pictures = []
+    images = []
 
     def answer(request):
         for part in request["messages"][0]["content"]:
-            if "image_url" in part and part["image_url"]["url"] not in pictures:
-                pictures.append(part["image_url"]["url"])
-            if "image_url" in part and part["image_url"]["url"] in pictures[:12]:
+            if "image_url" in part and part["image_url"]["url"] not in images:
+                images.append(part["image_url"]["url"])
+            if "image_url" in part and part["image_url"]["url"] in images[:12]:
                 return fails(400, "the context is too long")
         return truth(request)
 
@@ -315,7 +315,7 @@ def test_a_wrong_key_or_an_empty_account_ends_the_run(tmp_path):
         annotate(place, tmp_path / "out", endpoint, *FAST)
 
 
-def test_a_damaged_picture_and_a_damaged_line_fail_alone(tmp_path):
+def test_a_damaged_image_and_a_damaged_line_fail_alone(tmp_path):
     truth = Truth("unit")
     _, place = drawings(truth, tmp_path / "in", 3)
     damaged = next((place / "images").rglob("s1.*"))

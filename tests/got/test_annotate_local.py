@@ -12,7 +12,8 @@ from got.data.annotate import command
 from got.data.annotate.prompts import prompts_hash
 from got.plan.chain import Chain
 from got.util.cli import Parser
-from got.vlm.clients import SetupError, model_name
+from got.vlm.clients import SetupError
+from got.vlm.local import model_name
 
 REPLY = json.dumps({
     "prompt": "A dog", "description": "A dog on grass.", "objects": ["A dog"],
@@ -24,7 +25,7 @@ REPLY = json.dumps({
 def annotate(place, output, model, *words):
     parser = Parser()
     command.add_arguments(parser.add_subparsers())
-    # The test's processor takes 28 * 28 * 16 pixels at most, and would shrink larger pictures.
+    # The test's processor takes 28 * 28 * 16 pixels at most, and would shrink larger images.
     given = ["annotate", str(place), "--output", str(output), "--model", f"hf:{model}", "--boxes", "pixels"]
     return command.run(parser.parse_args([*given, "--max-pixels", "12544", *words]))
 

@@ -23,7 +23,7 @@ def cause(function, *arguments, **options):
 # ---------------------------------------------------------------------------------------------------------------- boxes
 @pytest.mark.parametrize("size", [(128, 128), (640, 480), (27, 400), (3000, 2000), (56, 56), (1, 1)])
 def test_pixels_are_those_that_qwen_sees(size):
-    """Its processor must leave a picture that was sent as it is: else its pixels are not ours."""
+    """Its processor must leave an image that was sent as it is: else its pixels are not ours."""
     width, height = size_to_send(size, "pixels", 1280 * 28 * 28)
     assert smart_resize(height, width, 28, 56 * 56, 12845056) == (height, width)
     assert width * height <= 1280 * 28 * 28
@@ -55,7 +55,7 @@ def test_a_box_comes_back_from_every_convention(convention, size):
         ([0.1, 0.1, float("nan"), 0.5], "illegal box"),
     ],
 )
-def test_what_is_no_box_of_the_picture(box, why):
+def test_what_is_no_box_of_the_image(box, why):
     assert cause(to_box_1000, box, "unit", (100, 100)) == why
 
 
@@ -64,14 +64,14 @@ def test_rounding_at_the_edge_is_no_error():
 
 
 def test_a_crop_shows_the_box_and_a_little_more():
-    picture = Image.new("RGB", (400, 200))
-    picture.paste((255, 0, 0), (100, 50, 200, 100))
-    crop = cropped(picture, (250, 250, 500, 500))
+    image = Image.new("RGB", (400, 200))
+    image.paste((255, 0, 0), (100, 50, 200, 100))
+    crop = cropped(image, (250, 250, 500, 500))
     assert crop.size == (120, 60)
     assert crop.getpixel((12, 7)) == (255, 0, 0)
     assert crop.getpixel((5, 30)) == (0, 0, 0)
-    assert cropped(picture, (0, 0, 5, 5)).size == (28, 28)  # a speck is shown with what is around it
-    assert cropped(picture, (998, 998, 999, 999)).size == (28, 28)
+    assert cropped(image, (0, 0, 5, 5)).size == (28, 28)  # a speck is shown with what is around it
+    assert cropped(image, (998, 998, 999, 999)).size == (28, 28)
     assert cropped(Image.new("RGB", (9, 300)), (0, 0, 999, 5)).size == (9, 28)
 
 

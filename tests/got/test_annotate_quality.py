@@ -1,4 +1,4 @@
-"""Quality control of annotation: wrong boxes, prompts that the chain does not keep, pictures that were there before."""
+"""Quality control of annotation: wrong boxes, prompts that the chain does not keep, images that were there before."""
 
 import asyncio
 import dataclasses
@@ -66,7 +66,7 @@ def test_a_second_look_finds_boxes_that_are_elsewhere(tmp_path, stage, by, kept)
         assert list(storage.read(tmp_path / "out")) == []
 
 
-def test_an_object_that_the_picture_does_not_show_gets_no_box(tmp_path):
+def test_an_object_that_the_image_does_not_show_gets_no_box(tmp_path):
     truth = Truth("unit")
     _, place = one_scene(tmp_path, truth)
 
@@ -134,8 +134,8 @@ def constant_detector(folder):
 
 def test_a_detector_confirms_the_classes_it_knows_and_says_nothing_of_others(tmp_path):
     detector = Detector(str(constant_detector(tmp_path / "yolos")))
-    picture = Image.new("RGB", (200, 100))
-    dogs, glasses, dragons = asyncio.run(detector.find("s", picture, ["two brown dogs", "wine glasses", "a dragon"]))
+    image = Image.new("RGB", (200, 100))
+    dogs, glasses, dragons = asyncio.run(detector.find("s", image, ["two brown dogs", "wine glasses", "a dragon"]))
     assert dogs[0] == pytest.approx((250, 250, 750, 750), abs=2)  # sigmoid(0) of centre and size
     assert (glasses, dragons) == ([], None)
 
@@ -186,10 +186,10 @@ def test_no_detector_is_one_line(tmp_path):
 
 # ----------------------------------------------------------------------------------------------------------- duplicates
 def again(data, size=None, quality=90):
-    """The same picture as somebody else saved it."""
-    picture = Image.open(io.BytesIO(data))
+    """The same image as somebody else saved it."""
+    image = Image.open(io.BytesIO(data))
     buffer = io.BytesIO()
-    picture.resize(size or picture.size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=quality)
+    image.resize(size or image.size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
@@ -197,7 +197,7 @@ def signed(data):
     return signature(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def test_a_picture_is_known_again_and_no_other_is_taken_for_it():
+def test_a_image_is_known_again_and_no_other_is_taken_for_it():
     different, seen = scenes(60, seed=9), Duplicates()
     for number, scene in enumerate(different):
         assert seen.first_of(f"s{number}", "", [signed(png(scene))]) is None

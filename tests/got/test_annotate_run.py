@@ -187,7 +187,7 @@ def test_every_stage_has_a_prompt_that_treats_texts_as_data():
         )
 
 
-def test_pictures_with_names_of_any_script_have_ids_of_their_own(tmp_path):
+def test_images_with_names_of_any_script_have_ids_of_their_own(tmp_path):
     """Two animals; a blank beside an underscore is the one clash that is left, and is said before anything is asked."""
     for name in ("犬1.png", "猫1.png", "plain name.png"):
         Image.new("RGB", (32, 32)).save(tmp_path / name)

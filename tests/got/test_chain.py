@@ -105,10 +105,10 @@ def test_corners_in_the_wrong_order_are_sorted_with_a_warning():
     assert chain.warnings[0].startswith("corners in the wrong order, sorted")
 
 
-def test_boxes_outside_the_picture_are_kept_with_a_warning():
+def test_boxes_outside_the_image_are_kept_with_a_warning():
     chain = Chain.parse("a dog <|box_start|>(900,310),(1200,720)<|box_end|> (red)")
     assert chain.regions[0].box_1000 == (900, 310, 1200, 720)
-    assert "outside the picture" in chain.warnings[0]
+    assert "outside the image" in chain.warnings[0]
 
 
 def test_a_chain_without_boxes_is_clean():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from got.conversation import ENTRIES_FILE, STATE_FILE, Conversation, ConversationError
 from got.plan.chain import Chain
-from got.util.images import PictureError
+from got.util.images import ImageError
 
 QUICK = {"num_inference_steps": 1, "max_new_tokens": 3}
 
@@ -21,7 +21,7 @@ def talk():
 
 @pytest.fixture
 def long_talk(talk):
-    """A picture, an edit, the edit undone, another edit, its plan changed, undone again."""
+    """An image, an edit, the edit undone, another edit, its plan changed, undone again."""
     talk.say("a red apple", chain=got_kit.APPLE)
     talk.say("a blue dog")
     talk.undo()
@@ -136,7 +136,7 @@ def test_numbers_of_numpy_are_kept_as_numbers(tmp_path):
     assert again.options == {"num_inference_steps": 1, "spatial_scale": 2.0}
 
 
-def test_a_picture_that_an_interrupted_save_left_gives_way(talk, tmp_path):
+def test_a_image_that_an_interrupted_save_left_gives_way(talk, tmp_path):
     folder = tmp_path / "talk"
     talk.say("a red apple", chain=got_kit.APPLE)
     talk.save(folder)
@@ -147,7 +147,7 @@ def test_a_picture_that_an_interrupted_save_left_gives_way(talk, tmp_path):
     assert (pixels(Conversation.load(folder).entries[1]) == pixels(entry)).all()
 
 
-def test_an_opened_picture_is_edited_and_has_no_plan_to_change(talk):
+def test_an_opened_image_is_edited_and_has_no_plan_to_change(talk):
     source = Image.new("LA", (60, 40), (90, 255))
     opened = talk.open(source)
     assert (opened.kind, opened.image.mode) == ("opened", "RGB")
@@ -156,7 +156,7 @@ def test_an_opened_picture_is_edited_and_has_no_plan_to_change(talk):
     assert talk.say("a red apple", chain=got_kit.APPLE).image.size == (48, 32)
 
 
-def test_an_opened_picture_is_kept_as_it_was(talk):
+def test_an_opened_image_is_kept_as_it_was(talk):
     source = Image.new("RGB", (4, 4), "red")
     opened = talk.open(source)
     source.paste("blue", (0, 0, 4, 4))
@@ -168,7 +168,7 @@ def test_a_refused_request_leaves_everything_as_it_was(long_talk):
     for request in (lambda: long_talk.say(""), lambda: long_talk.say("dogs", spatial_scale=float("nan"))):
         with pytest.raises(ValueError, match="Expected"):
             request()
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         long_talk.open(Image.new("F", (2, 2)))
     assert described(long_talk) == before
 

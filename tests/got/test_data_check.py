@@ -47,7 +47,7 @@ def test_a_sound_dataset_has_no_problems(tmp_path, form):
             writer.add(make_example(number))
     findings = Findings()
     assert list(check(tmp_path, findings)) == []
-    assert (findings.examples, findings.pictures) == (6, 2 * (1 + 2 + 4))
+    assert (findings.examples, findings.images) == (6, 2 * (1 + 2 + 4))
 
 
 @pytest.mark.parametrize(
@@ -117,18 +117,18 @@ def test_a_line_that_is_no_row_is_named(folder, line, message):
         list(read(folder))
 
 
-def test_damaged_pictures_are_found_unless_they_are_not_opened(folder):
-    pictures = sorted(folder.glob("images/*/*"))
-    cut, other, gone = [path for path in pictures if ".source" in path.name][:3]
+def test_damaged_images_are_found_unless_they_are_not_opened(folder):
+    images = sorted(folder.glob("images/*/*"))
+    cut, other, gone = [path for path in images if ".source" in path.name][:3]
     cut.write_bytes(cut.read_bytes()[:-30])
-    other.write_text("no picture")
+    other.write_text("no image")
     gone.unlink()
     problems = found(folder)
     assert len(problems) == 3
     assert any(str(cut) in line and "is damaged" in line for line in problems)
     assert any(str(other) in line and "none that can be read" in line for line in problems)
     assert any("Cannot read" in line and gone.name in line for line in problems)
-    assert found(folder, pictures=False) == []
+    assert found(folder, images=False) == []
 
 
 def test_a_link_may_lead_anywhere_but_a_name_stays_in_the_folder(folder, tmp_path):
@@ -314,7 +314,7 @@ def test_statistics_are_those_counted_by_hand(capsys, tmp_path):
         assert row in text
 
 
-def test_a_sheet_shows_pictures_boxes_and_words(tmp_path, capsys):
+def test_a_sheet_shows_images_boxes_and_words(tmp_path, capsys):
     green = tmp_path / "green.png"
     from PIL import Image
 

@@ -151,7 +151,7 @@ def test_a_damaged_group_of_rows_does_not_hide_what_comes_after_it(tmp_path):
     with Writer(tmp_path, "parquet") as writer:
         for number in range(250):
             writer.add(example(number))
-    assert len(list(check(tmp_path, Findings(), pictures=False))) == 50
+    assert len(list(check(tmp_path, Findings(), images=False))) == 50
     (file,) = tmp_path.glob("*.parquet")
     with pq.ParquetFile(file) as table:
         rows, start = table.metadata.row_group(0).num_rows, table.metadata.row_group(0).column(0).data_page_offset
@@ -159,7 +159,7 @@ def test_a_damaged_group_of_rows_does_not_hide_what_comes_after_it(tmp_path):
     data[start : start + 40] = b"\xff" * 40
     file.write_bytes(data)
     findings = Findings()
-    found = list(check(tmp_path, findings, pictures=False))
+    found = list(check(tmp_path, findings, images=False))
     assert findings.examples == 250
     assert len(found) == rows + 50
     assert "its group cannot be read" in found[0].problem

@@ -28,8 +28,8 @@ from got.iconworld.vocabulary import parse_phrase
 from got.plan.chain import Chain
 
 
-def pixels(picture):
-    with Image.open(io.BytesIO(picture)) as image:
+def pixels(encoded):
+    with Image.open(io.BytesIO(encoded)) as image:
         assert image.mode == "RGB"
         return np.asarray(image)
 
@@ -38,7 +38,7 @@ def recipe(task, **fields):
     return Recipe(weights=((task, 1.0),), **{"size_px": 64, **fields})
 
 
-def test_pictures_are_those_of_the_renderer():
+def test_images_are_those_of_the_renderer():
     """The generator's first draw picks the task."""
     rng = stable_rng("dataset", 0, 5)
     rng.choice(["text-to-image"], p=[1.0])
@@ -151,7 +151,7 @@ def test_workers_change_nothing_and_kill_9_harms_nothing(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["made_now"] == 70
     assert list(check(broken, Findings())) == []
     assert main([*words, "--num", str(count), "--workers", "1", "--output", str(tmp_path / "whole")]) == 0
-    # A picture without a line is what the kill left of an example that was made again.
+    # An image without a line is what the kill left of an example that was made again.
     assert files(broken) == files(tmp_path / "whole")
     assert [example.id for example in read(broken)] == [f"icons-4-{number:07d}" for number in range(count)]
 

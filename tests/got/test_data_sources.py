@@ -47,9 +47,9 @@ def seed_folder(root, rounds=None):
     """SEED-Data-Edit's part 3 as the hub has it, unpacked."""
     part = root / "multi_turn_editing"
     for number in range(4):
-        picture = part / "images" / "batch" / f"{number}.jpg"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_bytes(encoded(number, "JPEG"))
+        image = part / "images" / "batch" / f"{number}.jpg"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(encoded(number, "JPEG"))
     two = {
         "source_image": "batch/0.jpg",
         "instruction_1": "Add a hat",
@@ -97,7 +97,7 @@ def test_a_set_with_several_splits_wants_a_choice(tmp_path):
     [
         ({"edited_prompt_list": []}, "row 1, field edited_prompt_list: expected at least one text"),
         ({"edited_prompt_list": ["", " "]}, "row 1, field edited_prompt_list: expected at least one text"),
-        ({"src_img": {"bytes": None, "path": None}}, "row 1, field src_img: expected a picture"),
+        ({"src_img": {"bytes": None, "path": None}}, "row 1, field src_img: expected an image"),
         ({"edited_img": {"bytes": None, "path": "no.png"}}, "row 1, field edited_img: no such file: .*no.png"),
         (
             {"edited_img": {"bytes": None, "path": "../a.png"}},
@@ -180,10 +180,10 @@ def test_a_session_can_be_taken_turn_by_turn(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"edit_image_1": None}, "line 1, field edit_image_1: expected a picture"),
+        ({"edit_image_1": None}, "line 1, field edit_image_1: expected an image"),
         ({"instruction_1": ""}, "line 1, field instruction_1: expected text but it is empty"),
         ({"instruction_1": ["a"]}, "line 1, field instruction_1: expected text but got list"),
-        ({"edit_image_1": 5}, "line 1, field edit_image_1: expected a path or a picture but got int 5"),
+        ({"edit_image_1": 5}, "line 1, field edit_image_1: expected a path or an image but got int 5"),
         ({"source_image": "batch/../../x.jpg"}, "line 1, field source_image: expected a path inside"),
         ({"source_image": "batch/9.jpg"}, "line 1, field source_image: no such file"),
         ({"source_image": "x" * 5000}, "line 1, field source_image: File name too long"),
@@ -216,7 +216,7 @@ def test_magicbrush_sessions_are_put_together_from_rows_in_any_order(tmp_path):
     assert nine.source == encoded(2)
     assert [step.target for step in nine.steps] == [encoded(3), encoded(5)]
     assert (eight.task, eight.prompt, eight.steps[0].instruction) == ("edit", "do 1", "do 1")
-    assert seven.id == "magicbrush_7_from3", "it starts from a picture that is not the session's first"
+    assert seven.id == "magicbrush_7_from3", "it starts from an image that is not the session's first"
     assert nine.provenance.license == "CC-BY-4.0"
 
 
@@ -247,7 +247,7 @@ def test_an_unknown_set_and_a_missing_place_are_one_line(tmp_path):
         open_source("coco", tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"COCO: expected a path of its annotations .*cocodataset.org"):
         open_source("coco")
-    with pytest.raises(DataError, match="expected a folder of pictures"):
+    with pytest.raises(DataError, match="expected a folder of images"):
         open_source("omniedit", tmp_path, tmp_path / "none")
     with pytest.raises(DataError, match=r"expected files that end in \.parquet, \.jsonl, \.json but there are none"):
         list(open_source("omniedit", tmp_path))

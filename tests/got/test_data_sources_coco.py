@@ -74,7 +74,7 @@ def box(corners, color):
     return f"<|box_start|>({corners[0]},{corners[1]}),({corners[2]},{corners[3]})<|box_end|> ({color})"
 
 
-def test_a_picture_becomes_an_example_for_each_caption(tmp_path):
+def test_a_image_becomes_an_example_for_each_caption(tmp_path):
     place = coco(tmp_path, texts=("A dog lying on a sofa", "Somebody's  pet \n at home. "))
     first, second = open_source("coco", place)
     assert (first.id, first.task, first.prompt) == ("coco_139_10", "text-to-image", "A dog lying on a sofa")
@@ -180,7 +180,7 @@ def test_pairs_and_vowels_have_their_article():
         ((63.9, 48.1, 64.1, 48), (100, 100, 200, 200)),
     ],
 )
-def test_boxes_are_thousandths_inside_the_picture(box_px, wanted):
+def test_boxes_are_thousandths_inside_the_image(box_px, wanted):
     assert box_to_1000(box_px, 640, 480) == wanted
 
 
@@ -191,7 +191,7 @@ def test_crowds_and_small_objects_get_no_box_but_are_counted(tmp_path):
     assert example.chains[0] == f"A man with an orange. There is a person {box((0, 0, 300, 999), 'red')}."
     (example,) = open_source("coco", place, options=Options(min_area=0))
     assert example.chains[0].startswith("A man with an orange <|box_start|>(0,0),(10,20)<|box_end|> (red).")
-    with pytest.raises(DataError, match="no picture has both an object large enough and a caption"):
+    with pytest.raises(DataError, match="no image has both an object large enough and a caption"):
         list(open_source("coco", place, options=Options(min_area=0.9)))
 
 
@@ -205,7 +205,7 @@ def test_the_order_of_annotations_changes_nothing(tmp_path):
     assert {example.chains for example in open_source("coco", coco(tmp_path, backwards))} == chains
 
 
-def test_pictures_without_captions_and_annotations_without_pictures_are_passed_over(tmp_path):
+def test_images_without_captions_and_annotations_without_images_are_passed_over(tmp_path):
     data = instances(
         [DOG, annotation(9, "dog", [0, 0, 50, 50], image=140), annotation(8, "dog", [0, 0, 9, 9], image=7)]
     )
@@ -214,7 +214,7 @@ def test_pictures_without_captions_and_annotations_without_pictures_are_passed_o
 
 
 @pytest.mark.parametrize("images", [None, "", "val2017"])
-def test_pictures_are_found_where_coco_has_them(tmp_path, images):
+def test_images_are_found_where_coco_has_them(tmp_path, images):
     place = coco(tmp_path)
     (example,) = open_source("coco", place, None if images is None else tmp_path / images)
     assert example.steps[0].target.is_file()
@@ -247,7 +247,7 @@ def test_a_folder_with_two_splits_wants_a_choice(tmp_path):
         ("images", {"width": 0}, r"images\[0\], field width: expected a whole number from 1 but got 0"),
         ("images", {"file_name": "../a.jpg"}, r"images\[0\], field file_name: expected a path inside"),
         ("images", {"file_name": "none.jpg"}, r"images\[0\], field file_name: no such file"),
-        ("images", {"file_name": None}, r"images\[0\], field file_name: expected a picture"),
+        ("images", {"file_name": None}, r"images\[0\], field file_name: expected an image"),
         ("categories", {"name": 3}, r"categories\[0\], field name: expected text but got int 3"),
     ],
 )
@@ -260,7 +260,7 @@ def test_a_broken_item_is_named_and_can_be_passed_over(tmp_path, key, change, wo
     failures = []
     options = Options(on_error=failures.append)
     if key == "images":
-        with pytest.raises(DataError, match="no picture has both"):
+        with pytest.raises(DataError, match="no image has both"):
             list(open_source("coco", place, options=options))
     else:
         assert len(list(open_source("coco", place, options=options))) == 1

@@ -16,7 +16,7 @@ RED = "<|box_start|>(10,20),(300,400)<|box_end|> (red)"
 GREEN = "<|box_start|>(500,20),(900,400)<|box_end|> (green)"
 
 
-def pictures(folder, *names):
+def image_files(folder, *names):
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(encoded(number))
@@ -51,7 +51,7 @@ def test_a_colour_that_is_named_is_kept():
 
 
 @pytest.mark.parametrize("box", ["(10,20),(300,1400)", "(300,20),(10,400)"])
-def test_a_box_outside_the_picture_or_swapped_is_refused(box):
+def test_a_box_outside_the_image_or_swapped_is_refused(box):
     with pytest.raises(ValueError, match="Expected 0 <= x1"):
         normal_chain(f"a cat {box}")
 
@@ -123,7 +123,7 @@ def test_captions_with_chains(tmp_path, name, form):
         (place / "train.json").write_text(json.dumps(rows))
     else:
         write_lines(place / ("train.jsonl" if form == "jsonl" else "train.json"), rows)
-    images = pictures(tmp_path / "images", *(f"000/{n}.png" for n in range(3)))
+    images = image_files(tmp_path / "images", *(f"000/{n}.png" for n in range(3)))
     examples = list(open_source(name, place, images))
     assert [example.prompt for example in examples] == ["a cat 0", "a cat 1", "a cat 2"]
     assert len({example.id for example in examples}) == 3
@@ -138,7 +138,7 @@ def test_edits_with_paths(tmp_path):
     row = {"omni_edit_id": "task_obj_remove_7", "got": "remove the cat", "coord": json.dumps({"cat": CAT})}
     row |= {"edited_prompt_list": ["remove it", "remove the cat"], "src_img_path": "s.png", "edited_img_path": "t.png"}
     write(tmp_path / "a.parquet", [row])
-    images = pictures(tmp_path / "images", "s.png", "t.png")
+    images = image_files(tmp_path / "images", "s.png", "t.png")
     (example,) = open_source("omniedit-got", tmp_path / "a.parquet", images)
     assert (example.id, example.prompt, example.chains) == (
         "task_obj_remove_7",
@@ -207,7 +207,7 @@ ROW = {"img_path": "0.png", "prompt": "a cat", "got": "a cat <box_0>", "coord": 
 def test_a_broken_row_is_named(tmp_path, change, words):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([ROW, ROW | change]))
-    examples = open_source("flux-got", path, pictures(tmp_path / "images", "0.png"))
+    examples = open_source("flux-got", path, image_files(tmp_path / "images", "0.png"))
     assert next(examples).prompt == "a cat"
     with pytest.raises(DataError, match=r"a\.json " + words):
         next(examples)
@@ -228,6 +228,6 @@ def test_paths_of_another_machine_can_be_cut_and_fields_renamed(tmp_path):
     options = Options(
         fields={"image": "picture", "prompt": "short", "chain": "thought", "boxes": "place"}, strip_prefix="/data/x/"
     )
-    images = pictures(tmp_path / "images", "0.png")
+    images = image_files(tmp_path / "images", "0.png")
     (example,) = open_source("flux-got", path, images, options)
     assert (example.chains[0], example.steps[0].target) == (f"a cat {RED}", images / "0.png")

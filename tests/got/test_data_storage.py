@@ -69,7 +69,7 @@ def test_one_file_of_a_dataset_can_be_read_alone(stored):
         assert ids(read(stored / "examples.jsonl")) == [f"e-{n:04d}" for n in range(COUNT)]
 
 
-def test_the_datasets_library_shows_the_pictures_of_parquet_files(tmp_path):
+def test_the_datasets_library_shows_the_images_of_parquet_files(tmp_path):
     datasets = pytest.importorskip("datasets")
     with Writer(tmp_path / "set", "parquet") as writer:
         for number in range(3):

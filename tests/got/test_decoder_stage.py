@@ -17,14 +17,14 @@ from got.train.decoder import against, build_critic, drawn_latents
 from got.train.export import export, unpack
 from got.train.trainer import averaged
 from got.train.unet import Drawing, load_tokens
-from got.train.vae import Setup, encode_pictures, finished_vae, flat_pictures, to_pixels, to_uint8
+from got.train.vae import Setup, encode_images, finished_vae, flat_images, to_pixels, to_uint8
 from got.util.hub import MINI_PATH
 
 CONFIG = CONFIGS["mini"]
 
 
 def decoded_pair():
-    """A picture of a fresh autoencoder, and what it should be."""
+    """An image of a fresh autoencoder, and what it should be."""
     with networks.seeded(0):
         vae = networks.build_vae(CONFIG)
     side = CONFIG.image_size_px // 2 ** (len(CONFIG.vae_channels) - 1)
@@ -34,9 +34,9 @@ def decoded_pair():
     return vae, vae.decode(latents).sample, pixels
 
 
-def test_pictures_survive_the_way_to_numbers_and_back():
-    pictures = flat_pictures(16)[:20]
-    assert np.array_equal(to_uint8(to_pixels(torch.from_numpy(pictures))), pictures)
+def test_images_survive_the_way_to_numbers_and_back():
+    images = flat_images(16)[:20]
+    assert np.array_equal(to_uint8(to_pixels(torch.from_numpy(images))), images)
 
 
 def test_the_critic_judges_patches_and_a_batch_has_room_for_both_kinds(tmp_path, capsys):
@@ -76,7 +76,7 @@ def test_the_critics_word_counts_a_fixed_share_of_the_reconstruction():
 
 
 def test_a_critic_learns_what_is_blurred():
-    pixels = to_pixels(torch.from_numpy(flat_pictures(32)[16:24]))
+    pixels = to_pixels(torch.from_numpy(flat_images(32)[16:24]))
     blurred = torch.nn.functional.avg_pool2d(pixels, 5, 1, 2)
     critic = build_critic(0)
     optimizer = torch.optim.AdamW(critic.parameters(), 4e-4, betas=(0.5, 0.99))
@@ -97,7 +97,7 @@ def test_what_the_unet_draws_shows_its_scene_with_less_detail():
     bank, pipeline = setup.held_out(4), load(MINI_PATH)
     tokens = load_tokens(CONFIG, MINI_PATH)
     drawn = drawn_latents(pipeline.vae, pipeline.unet, tokens, bank.images, bank.scenes, setup)
-    seen = encode_pictures(pipeline.vae, bank.images)
+    seen = encode_images(pipeline.vae, bank.images)
     assert drawn.shape == seen.shape
     apart = (drawn - seen).square().mean((1, 2, 3))
     assert (apart > 1e-4).all()
@@ -115,7 +115,7 @@ def test_latents_are_made_again_when_what_they_show_has_changed(tmp_path):
     drawing = Drawing.of(None, fewer, setup, vae).with_edits(edits)
     assert (tmp_path / "latents.pt").stat().st_mtime_ns > written
     assert len(drawing.images) == len(drawing.objects) == len(drawing.reference_row) == 8
-    shown = encode_pictures(vae, edits.targets)
+    shown = encode_images(vae, edits.targets)
     assert torch.equal(drawing.images[4:], scale_latents(vae, shown))
     with torch.no_grad():
         vae.quant_conv.bias += 1
@@ -133,7 +133,7 @@ def test_moments_are_measured_again_for_another_autoencoder_and_older_files_are_
     torch.save(tuple(made), path)
     assert all(torch.equal(weight, plain[name]) for name, weight in finished_vae(setup).state_dict().items())
     torch.save({"of": "another one", "made": made}, path)
-    latents = encode_pictures(finished_vae(setup), setup.bank().images)
+    latents = encode_images(finished_vae(setup), setup.bank().images)
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(len(made[0])), atol=1e-4, rtol=0)
     assert torch.load(path, weights_only=True)["of"] not in ("", "another one")
 

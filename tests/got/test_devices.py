@@ -217,7 +217,7 @@ SHORT = {"num_inference_steps": 2, "output_type": "np"}
 
 
 def draw_and_edit(pipe):
-    """Chains and pictures of two prompts, and an edit of the first."""
+    """Chains and images of two prompts, and an edit of the first."""
     pipe.set_progress_bar_config(disable=True)
     drawn = pipe(PROMPTS, generator=[got_kit.generator(seed) for seed in (0, 1)], **SHORT)
     source = Image.fromarray((drawn.images[0] * 255).astype(np.uint8))

@@ -12,7 +12,7 @@ from got.iconworld.operations import is_right, read_operation
 from got.iconworld.referring import CATEGORIES, sample_reasoning_edit, told_apart
 from got.iconworld.render import render
 from got.iconworld.scenes import stable_rng
-from got.iconworld.vocabulary import COLORS, DESCRIPTIONS, GROUND_COLORS, PLACES, vocabulary
+from got.iconworld.vocabulary import BACKGROUND_COLORS, COLORS, DESCRIPTIONS, PLACES, vocabulary
 from got.model.tokenizer import UNKNOWN, build_tokenizer
 from got.plan.chain import Chain, iou
 
@@ -37,7 +37,7 @@ def test_an_edit_changes_what_it_says_and_keeps_the_rest(seed, kind):
     if kind == "background":
         assert edit.target.ground_color == edit.wanted != edit.source.ground_color
         assert edit.wanted in words
-        assert edit.wanted in GROUND_COLORS
+        assert edit.wanted in BACKGROUND_COLORS
     else:
         assert edit.source.ground_color == edit.target.ground_color
     if kind == "move":
@@ -60,7 +60,7 @@ def test_an_edit_changes_what_it_says_and_keeps_the_rest(seed, kind):
 
 
 @given(seed=st.integers(0, 10**9))
-def test_objects_of_both_pictures_stay_apart_and_inside(seed):
+def test_objects_of_both_images_stay_apart_and_inside(seed):
     edit = edit_of(seed)
     for scene in (edit.source, edit.target):
         boxes = [item.box_1000 for item in scene.objects]

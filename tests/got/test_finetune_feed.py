@@ -136,7 +136,7 @@ def spoiled(example, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": (Step(chain="a dog", target=b"no picture"),)}, "t0: Expected a picture but target is none"),
+        ({"steps": (Step(chain="a dog", target=b"no image"),)}, "t0: Expected an image but target is none"),
         ({"steps": (Step(chain="a <|im_gen_0001|> dog", target=b""),)}, r"t0: Expected a chain of words and boxes"),
         ({"steps": (Step(chain=" ", target=b""),)}, "t0: a prompt or a chain is missing"),
         ({"prompt": "a <|im_start|> dog"}, "t0: Expected a prompt in plain words"),
@@ -198,7 +198,7 @@ def test_a_set_of_nothing_but_bad_examples_ends_the_training(tmp_path):
         next(iter(Feed(one_set, kit.collator(PIPELINE()), Share(batch=1, micro=1, rank=0, processes=1))))
 
 
-def test_of_a_long_conversation_some_pictures_are_drawn_but_all_chains_read():
+def test_of_a_long_conversation_some_images_are_drawn_but_all_chains_read():
     found = kit.batch(PIPELINE(), kit.examples(conversations=1) * 20)
     assert found.sequences.image_rows.tolist() == [row for row in range(20) for _ in range(3)]
     steps = [tuple(step for sample, step in found.keys if sample == number) for number in range(20)]

@@ -107,13 +107,13 @@ def test_conditions_are_dropped_as_often_as_the_recipe_says():
 
 
 def test_conditions_come_from_where_sampling_has_them():
-    """The pictures behind G_r and G_s: a step starts from the one before it, a drawing from black."""
+    """The images behind G_r and G_s: a step starts from the one before it, a drawing from black."""
     pipeline = got_kit.make_pipeline()
     batch = kit.batch(pipeline, MIXED, dataclasses.replace(kit.RECIPE, most_pictures=3))
     assert batch.keys == [(0, 0), (1, 0), (2, 0), (3, 0), (3, 1), (3, 2)]
     assert batch.references[:2] == [None, None]
-    before = [picture.tobytes() for picture in batch.targets]
-    assert [picture.tobytes() for picture in batch.references[4:]] == before[3:5]
+    before = [image.tobytes() for image in batch.targets]
+    assert [image.tobytes() for image in batch.references[4:]] == before[3:5]
     assert batch.references[2].tobytes() != before[2]
     noised = Noiser(pipeline, kit.RECIPE, 0, CPU)(batch)
     assert noised.noisy.shape == noised.spatial.shape == noised.reference.shape == noised.target.shape
@@ -150,8 +150,8 @@ def test_token_losses_are_those_of_teacher_forcing():
     assert rows.bincount().tolist() == (batch.sequences.labels >= 0).sum(1).tolist()
 
 
-def test_a_batch_without_pictures_still_has_gradients_of_the_vision_tower():
-    """Or processes of which only some have pictures could not add up their gradients."""
+def test_a_batch_without_images_still_has_gradients_of_the_vision_tower():
+    """Or processes of which only some have images could not add up their gradients."""
     drawings = kit.examples(drawings=2)
     _, joint, batch, noised = joint_and_batch(kit.RECIPE, drawings)
     assert batch.sequences.pixel_values is None

@@ -184,7 +184,7 @@ def networks(root, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
 def test_shards_killed_and_resumed_give_the_losses_and_the_model_of_one_process(config, root, straight):
-    """Looks change nothing, and neither does it that in an update only some of the batches have a source picture."""
+    """Looks change nothing, and neither does it that in an update only some of the batches have a source image."""
     words = [*arguments(root, config), "--look-every", 3]
     killed_behind(3, root / config / folder.LOG, sharded(root, config, config, words))
     if config == "fsdp":

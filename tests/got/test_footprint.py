@@ -20,8 +20,8 @@ def test_what_is_let_go_counts_no_more():
     """Two convolutions of 4 and 2 channels, in float32 on 8 x 8: the widest moment is the step between both."""
     with torch.device("meta"):
         network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1), nn.Conv2d(2, 1, 1))
-        picture = torch.empty(1, 3, 8, 8)
-    assert memory.peak_bytes(lambda: network(picture)) == (4 + 2) * 8 * 8 * 4
+        image = torch.empty(1, 3, 8, 8)
+    assert memory.peak_bytes(lambda: network(image)) == (4 + 2) * 8 * 8 * 4
 
 
 def test_views_and_changes_in_place_hold_nothing_more():
@@ -62,7 +62,7 @@ def test_the_command_counts_and_reads_no_checkpoint(capsys):
     assert command.main(["info", "nowhere", "--memory", "--size", "512"]) == 0
     *words, last = capsys.readouterr().out.splitlines()
     counted = json.loads(last)["gigabytes"]["drawing"]
-    assert words[0].startswith("GoT-6B, 512 px, 1 picture at a time")
+    assert words[0].startswith("GoT-6B, 512 px, 1 image at a time")
     assert 13.5 < counted["all_on_the_device"] < 24
     assert counted["offload_sequential"] < counted["offload_model"] < counted["all_on_the_device"]
 

@@ -23,7 +23,7 @@ def reasoner() -> Reasoner:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> tuple[np.ndarray, ...]:
+def image_inputs() -> tuple[np.ndarray, ...]:
     rng = stable_rng("forcing")
     return tuple(rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8))
 
@@ -47,9 +47,9 @@ def test_sequences_hold_prompt_chain_and_image_tokens():
         assert batch.input_ids[row][batch.image_positions[row]].tolist() == image_token_ids(tokenizer)
 
 
-def test_a_second_step_looks_at_the_image_of_the_first(pictures):
+def test_a_second_step_looks_at_the_image_of_the_first(image_inputs):
     tokenizer = got_kit.make_tokenizer()
-    batch = encode(DOGS, Conversation(prompt="dogs", chains=("dogs", "red apple"), pictures=pictures[:2]))
+    batch = encode(DOGS, Conversation(prompt="dogs", chains=("dogs", "red apple"), images=image_inputs[:2]))
     assert batch.image_rows.tolist() == [0, 1, 1]
     assert batch.image_grid_thw.tolist() == [[1, 8, 8]] * 2
     ids = batch.input_ids[1][batch.attention_mask[1].bool()]
@@ -77,27 +77,28 @@ def test_the_pass_gives_the_librarys_loss_and_the_same_states_as_inference(reaso
     torch.testing.assert_close(forced.hidden, states, **CLOSE)
 
 
-def test_positions_found_beforehand_change_nothing(reasoner, pictures):
-    batch = encode(dataclasses.replace(BOTH, pictures=pictures[:1]), dataclasses.replace(DOGS, pictures=pictures[1:2]))
+def test_positions_found_beforehand_change_nothing(reasoner, image_inputs):
+    images = image_inputs
+    batch = encode(dataclasses.replace(BOTH, images=images[:1]), dataclasses.replace(DOGS, images=images[1:2]))
     placed = batch.placed(reasoner.mllm)
     assert placed.position_ids.shape == (3, *batch.input_ids.shape)
     with torch.no_grad():
         assert torch.equal(teacher_forced(reasoner.mllm, placed).hidden, teacher_forced(reasoner.mllm, batch).hidden)
 
 
-def test_with_pictures_the_states_are_those_of_inference_too(reasoner, pictures):
-    pairs = zip(("dogs", "red apple"), pictures[:2], strict=True)
-    talks = [Conversation(prompt="dogs", chains=(chain,), pictures=(picture,)) for chain, picture in pairs]
+def test_with_images_the_states_are_those_of_inference_too(reasoner, image_inputs):
+    pairs = zip(("dogs", "red apple"), image_inputs[:2], strict=True)
+    talks = [Conversation(prompt="dogs", chains=(chain,), images=(image,)) for chain, image in pairs]
     forced = teacher_forced(reasoner.mllm, encode(*talks))
-    sources = [Image.fromarray(picture) for picture in pictures[:2]]
+    sources = [Image.fromarray(image) for image in image_inputs[:2]]
     states = reasoner.read(["dogs", "dogs"], ["dogs", "red apple"], sources).hidden.clone()
     assert forced.hidden.shape == (2, IMAGE_TOKENS, got_kit.CONFIG.hidden_dim)
     torch.testing.assert_close(forced.hidden, states, **CLOSE)
     assert not torch.allclose(forced.hidden, teacher_forced(reasoner.mllm, encode(DOGS, DOGS)).hidden, atol=0.1)
 
 
-def test_gradients_of_the_image_tokens_reach_words_and_pictures(reasoner, pictures):
-    talk = Conversation(prompt="a red apple", chains=("dogs",), pictures=pictures[:1])
+def test_gradients_of_the_image_tokens_reach_words_and_images(reasoner, image_inputs):
+    talk = Conversation(prompt="a red apple", chains=("dogs",), images=image_inputs[:1])
     embeddings = reasoner.mllm.get_input_embeddings().weight
     patch = next(reasoner.mllm.model.visual.parameters())
     hidden = teacher_forced(reasoner.mllm, encode(talk)).hidden
@@ -115,7 +116,7 @@ def test_a_chain_that_a_person_changed_is_not_learned_but_obeyed():
     assert torch.equal(batch.input_ids, encode(BOTH, DOGS).input_ids)
 
 
-def test_pictures_without_a_processor_are_refused(pictures):
-    talk = Conversation(prompt="dogs", chains=("dogs",), pictures=pictures[:1])
+def test_images_without_a_processor_are_refused(image_inputs):
+    talk = Conversation(prompt="dogs", chains=("dogs",), images=image_inputs[:1])
     with pytest.raises(ValueError, match="Expected an image processor"):
         encode_conversations(got_kit.make_tokenizer(), [talk])

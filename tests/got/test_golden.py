@@ -15,7 +15,7 @@ from PIL import Image
 
 from got.model.config import GuidanceConfig
 from got.model.outputs import Sampling, to_pil, unscale_latents, with_aspect_of
-from got.model.ssgm import Switches, branch_weights, picture_conditions, pixels_of, time_ids, vae_means
+from got.model.ssgm import Switches, branch_weights, image_conditions, pixels_of, time_ids, vae_means
 from got.model.tokenizer import IMAGE_START, token_id
 from got.model.transcript import Transcript
 from got.pipeline import GoTPipeline
@@ -33,7 +33,7 @@ def close(actual, expected, tolerance):
     torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
 
 
-def close_pictures(actual, expected):
+def close_images(actual, expected):
     """At most one grey level off, and that almost nowhere."""
     off = np.abs(np.asarray(actual, int) - np.asarray(expected, int))
     assert off.max() <= 1
@@ -41,7 +41,7 @@ def close_pictures(actual, expected):
 
 
 def transcript(case, key, sequence):
-    return Transcript(ids=tuple(sequence.flatten().tolist()), pictures=tuple(case.shown(key)))
+    return Transcript(ids=tuple(sequence.flatten().tolist()), images=tuple(case.shown(key)))
 
 
 def scales_of(case):
@@ -146,7 +146,7 @@ def test_boxes_masks_and_latents(name, case):
         for key in [key for key in given if f"{turn}_{key}" in case]:
             close((pixels_of(given[key], size) / 255 - 0.5) / 0.5, case[f"{turn}_{key}"], 1e-6)
         close(vae_means(pipe.vae, masks, size), case[f"{turn}_mask_latents"], 2e-5)
-        spatial, reference = picture_conditions(pipe.vae, [chain], references, size, ALL)
+        spatial, reference = image_conditions(pipe.vae, [chain], references, size, ALL)
         close(spatial, case[f"{turn}_spatial_latent"], 2e-5)
         if f"{turn}_ref_latent" in case:
             close(reference, case[f"{turn}_ref_latent"], 2e-5)
@@ -208,15 +208,15 @@ def test_decoding(name, case):
         latents = case[f"{turn}_final_latents"]
         if f"{turn}_decoded" in case:
             close(pipe.vae.decode(unscale_latents(pipe.vae, latents)).sample, case[f"{turn}_decoded"], 1e-4)
-        close_pictures(to_pil(pipe._decode(latents))[0], case[f"{turn}_image"])
+        close_images(to_pil(pipe._decode(latents))[0], case[f"{turn}_image"])
 
 
 @having("image_out_0")
 def test_the_last_stretching(name, case):
     for number, turn in enumerate(case.turns):
-        picture = Image.fromarray(case[f"{turn}_image"].numpy())
-        aspect = case.image.size if case.image else picture.size
-        np.testing.assert_array_equal(with_aspect_of(aspect, picture), case[f"image_out_{number}"])
+        image = Image.fromarray(case[f"{turn}_image"].numpy())
+        aspect = case.image.size if case.image else image.size
+        np.testing.assert_array_equal(with_aspect_of(aspect, image), case[f"image_out_{number}"])
 
 
 # ------------------------------------------------------------------------------------------------------- whole calls
@@ -225,10 +225,10 @@ def test_the_last_stretching(name, case):
 @having("got_text")
 def test_texts_of_whole_calls(name, case):
     if name != "part":
-        pytest.skip("compared with the pictures below")
+        pytest.skip("compared with the images below")
     if not {"only_return_got", "got_input"} & {*case.arguments}:
-        pytest.skip("its further rounds depend on pictures")
-    fewer = {"num_inference_steps": 1, "height": 32, "width": 32}  # pictures are compared below
+        pytest.skip("its further rounds depend on images")
+    fewer = {"num_inference_steps": 1, "height": 32, "width": 32}  # images are compared below
     arguments = case.arguments
     assert (
         golden_kit.pipeline(name).generate(**arguments | (fewer if "height" in arguments else {}))["got_text"]
@@ -253,7 +253,7 @@ def watch(pipe):
 
 @having("_unet_input_step0")
 def test_whole_calls(name, case):
-    """Prompt to picture, nothing injected: text, every branch of every step, final latents, pictures."""
+    """Prompt to image, nothing injected: text, every branch of every step, final latents, images."""
     pipe, weights = golden_kit.pipeline(name), branch_weights(scales_of(case), ALL)
     rows = [i for i, branch in enumerate([(1, 1, 1), (1, 0, 1), (0, 0, 1), (0, 0, 0)]) if branch in weights]
     calls, drawn, stop = watch(pipe)
@@ -263,7 +263,7 @@ def test_whole_calls(name, case):
     assert len(output["images"]) == len(drawn) == len(case.turns)
     per_turn = len(calls) // len(drawn)
     for number, turn in enumerate(case.turns):
-        # The second picture starts from the first as 8-bit pixels: one flipped level moves its latents.
+        # The second image starts from the first as 8-bit pixels: one flipped level moves its latents.
         loose = 50 if number else 1
         inputs, options, predicted = calls[number * per_turn]
         close(inputs, case[f"{turn}_unet_input_step0"][rows], 2e-5 * (1000 if number else 1))

@@ -59,8 +59,8 @@ def last(result):
 
 
 def pixels(path):
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"), dtype=int)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=int)
 
 
 # ------------------------------------------------------------------------------------------------------------ teaching
@@ -100,7 +100,7 @@ def test_the_examples_of_the_help_are_commands():
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing
-def test_a_picture_a_plan_and_one_line_of_json(got):
+def test_a_image_a_plan_and_one_line_of_json(got):
     code, out, err = got("generate", "a red apple", "--chain", PLAN)
     record = json.loads(out[-1])
     assert code == 0
@@ -120,7 +120,7 @@ def test_the_same_command_draws_the_same_and_the_pipeline_alone_too(got):
     assert np.abs(pixels("a.png") - np.asarray(alone.images[0], int)).max() <= 8
 
 
-def test_several_pictures_of_several_prompts_are_numbered_and_independent(got):
+def test_several_images_of_several_prompts_are_numbered_and_independent(got):
     record = last(got("generate", "a red apple", "dogs", "--num", 2, "--output", "out", "--chain", PLAN))
     assert [Path(one["image"]).name for one in record["pictures"]] == [f"000{i}.png" for i in range(4)]
     assert [(one["prompt"], one["seed"]) for one in record["pictures"]] == [
@@ -129,8 +129,8 @@ def test_several_pictures_of_several_prompts_are_numbered_and_independent(got):
     last(got("generate", "dogs", "--seed", 43, "--output", "one.jpg", "--chain", PLAN, "--batch-size", 1))
     last(got("generate", "dogs", "--seed", 43, "--output", "one.png", "--chain", PLAN))
     assert np.abs(pixels("one.png") - pixels("out/0003.png")).max() <= 1
-    with Image.open("one.jpg") as picture:
-        assert picture.format == "JPEG"
+    with Image.open("one.jpg") as image:
+        assert image.format == "JPEG"
 
 
 def test_prompts_come_from_a_file_or_from_standard_input(got):
@@ -160,7 +160,7 @@ def test_a_plan_is_written_changed_by_hand_and_drawn(got):
     assert last(got("generate", "dogs", "--chain", "only words", "--output", "c.png"))["chain"] == "only words"
 
 
-def test_plan_layout_and_masks_are_kept_beside_the_picture(got):
+def test_plan_layout_and_masks_are_kept_beside_the_image(got):
     code, out, _ = got(
         "generate", "dogs", "--chain", got_kit.BOTH, "--show-chain", "--save-chain", "--save-layout", "--save-masks"
     )
@@ -189,7 +189,7 @@ def test_any_size_that_the_autoencoder_allows(got, size):
     assert tuple(last(got("edit", "source.png", "dogs", *flags, "--output", "edited.png"))["size_px"]) == size
 
 
-def test_an_edit_takes_any_picture_and_several_instructions(got):
+def test_an_edit_takes_any_image_and_several_instructions(got):
     Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 20).convert("CMYK").save("photo.jpg")
     record = last(got("edit", "photo.jpg", "a red apple", "dogs", "--chain", PLAN, "--output", "out"))
     assert [one["size_px"] for one in record["pictures"]] == [[48, 32], [48, 32]]
@@ -203,7 +203,7 @@ def test_every_sampler_draws(got, scheduler):
     assert pixels("got.png").std() > 0
 
 
-def test_switches_and_scales_reach_the_picture(got):
+def test_switches_and_scales_reach_the_image(got):
     last(got("generate", "dogs", "--chain", PLAN, "--output", "a.png"))
     for i, flags in enumerate((["--spatial", "off"], ["--semantic-scale", "9"], ["--spatial-scale", "-3"])):
         last(got("generate", "dogs", "--chain", PLAN, "--output", f"{i}.png", *flags))
@@ -359,7 +359,7 @@ def test_a_resumed_conversation_keeps_what_it_was_begun_with_but_for_what_is_giv
     assert [entry["options"]["max_turns"] for entry in entries] == [4, 1, 1, 1]
 
 
-def test_a_conversation_can_begin_with_a_picture(got):
+def test_a_conversation_can_begin_with_a_image(got):
     Image.new("RGB", (60, 40), "teal").save("photo.png")
     record = last(got("chat", "photo.png", stdin="dogs\n/open photo.png\n"))
     assert (record["entries"], record["conversation"]) == (3, "got-chat")

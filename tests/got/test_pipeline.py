@@ -44,7 +44,7 @@ def copy_of_saved(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "copy")
 
 
-def test_a_picture_does_not_depend_on_its_batch(pipe):
+def test_a_image_does_not_depend_on_its_batch(pipe):
     together = draw(pipe, [0, 1, 2])
     for row in range(3):
         np.testing.assert_allclose(draw(pipe, [row])[0], together[row], atol=1e-4)
@@ -107,7 +107,7 @@ def test_any_scheduler_serves_and_keeps_samples_apart(scheduler):
 
 
 @pytest.mark.parametrize("part", ["semantic", "spatial", "reference"])
-def test_each_guidance_changes_the_picture_when_switched_or_scaled(pipe, part):
+def test_each_guidance_changes_the_image_when_switched_or_scaled(pipe, part):
     plain = draw(pipe, [0], reference_scale=1.5)
     off = draw(pipe, [0], reference_scale=1.5, **{part: False})
     loud = draw(pipe, [0], **{"reference_scale": 1.5, f"{part}_scale": 9.0})
@@ -117,8 +117,8 @@ def test_each_guidance_changes_the_picture_when_switched_or_scaled(pipe, part):
 
 def test_without_spatial_and_semantic_guidance_the_chain_does_not_matter(pipe):
     options = {"semantic": False, "spatial": False, "num_inference_steps": 2, "output_type": "np"}
-    pictures = [pipe("dogs", chain=c, generator=got_kit.generator(0), **options).images for c in CHAINS[:2]]
-    np.testing.assert_allclose(pictures[0], pictures[1], atol=1e-5)
+    images = [pipe("dogs", chain=c, generator=got_kit.generator(0), **options).images for c in CHAINS[:2]]
+    np.testing.assert_allclose(images[0], images[1], atol=1e-5)
 
 
 def test_output_types_and_sizes(pipe):
@@ -126,13 +126,13 @@ def test_output_types_and_sizes(pipe):
     latents = draw(pipe, [0], output_type="latent", **tall)
     pixels = draw(pipe, [0], output_type="pt", **tall)
     array = draw(pipe, [0], output_type="np", **tall)
-    (picture,) = draw(pipe, [0], output_type="pil", **tall)
+    (image,) = draw(pipe, [0], output_type="pil", **tall)
     assert latents.shape == (1, 4, 12, 6)
     assert pixels.shape == (1, 3, 48, 24)
-    assert picture.size == (24, 48)
+    assert image.size == (24, 48)
     np.testing.assert_allclose(pixels[0].permute(1, 2, 0), array[0], atol=1e-5)
     # Bytes are truncated, not rounded.
-    assert np.abs(np.asarray(picture) - np.floor(array[0] * 255)).max() <= 1
+    assert np.abs(np.asarray(image) - np.floor(array[0] * 255)).max() <= 1
 
 
 def test_latents_are_normalised_by_the_vaes_moments_or_its_factor():
@@ -188,7 +188,7 @@ def test_no_prompt_is_refused(pipe):
         pipe([])
 
 
-def test_saving_and_loading_gives_the_same_pictures(pipe, tmp_path):
+def test_saving_and_loading_gives_the_same_images(pipe, tmp_path):
     with quiet():
         pipe.save_pretrained(tmp_path)
         again = GoTPipeline.from_pretrained(tmp_path)

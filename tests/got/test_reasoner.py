@@ -20,7 +20,7 @@ def reasoner():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def image_inputs():
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 256, (40 + 9 * i, 50, 3), dtype=np.uint8)) for i in range(3)]
 
@@ -32,12 +32,12 @@ def write(reasoner, prompts, images=None, tokens=24, every=7):
     return reasoner.write(prompts, images, tokens, logits_processor=stops, suppress_tokens=unspaced)
 
 
-def full_pass(reasoner, prompt, chain_ids, picture=None):
+def full_pass(reasoner, prompt, chain_ids, image=None):
     """The plain way: one sequence, no padding, no cache, positions left to the library; the last 64 states."""
     tokenizer, mllm = reasoner.tokenizer, reasoner.mllm
-    vision, text = {}, prompt_text(tokenizer, prompt, edit=picture is not None)
-    if picture is not None:
-        square = picture.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
+    vision, text = {}, prompt_text(tokenizer, prompt, edit=image is not None)
+    if image is not None:
+        square = image.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
         vision = dict(reasoner.image_processor(images=[square], return_tensors="pt"))
         text = text.replace(IMAGE_PAD, IMAGE_PAD * 16)
     ids = tokenizer(text)["input_ids"] + [*chain_ids, token_id(tokenizer, IMAGE_START), *image_token_ids(tokenizer)]
@@ -57,8 +57,8 @@ def chain_ids(reasoner, chain):
 
 
 @pytest.mark.parametrize("with_images", [False, True])
-def test_states_from_the_cache_equal_a_full_pass_though_chains_end_apart(reasoner, pictures, with_images):
-    images = pictures if with_images else None
+def test_states_from_the_cache_equal_a_full_pass_though_chains_end_apart(reasoner, image_inputs, with_images):
+    images = image_inputs if with_images else None
     thoughts = write(reasoner, PROMPTS, images)
     lengths = [len(chain_ids(reasoner, chain)) for chain in thoughts.chains]
     assert len(set(lengths)) > 1, "the rows must end at different lengths for this test to say anything"
@@ -68,8 +68,8 @@ def test_states_from_the_cache_equal_a_full_pass_though_chains_end_apart(reasone
 
 
 @pytest.mark.parametrize("with_images", [False, True])
-def test_a_prompt_does_not_depend_on_its_batch(reasoner, pictures, with_images):
-    images = pictures if with_images else None
+def test_a_prompt_does_not_depend_on_its_batch(reasoner, image_inputs, with_images):
+    images = image_inputs if with_images else None
     together = write(reasoner, PROMPTS, images)
     for i, prompt in enumerate(PROMPTS):
         alone = write(reasoner, [prompt], images and [images[i]])
@@ -97,9 +97,9 @@ def test_a_chain_that_ends_in_the_wrong_token_is_warned_of_and_still_read_right(
     torch.testing.assert_close(thoughts.hidden[0], full_pass(reasoner, "dogs", ids), **CLOSE)
 
 
-def test_given_chains_are_read_in_one_padded_pass(reasoner, pictures):
+def test_given_chains_are_read_in_one_padded_pass(reasoner, image_inputs):
     chains = [got_kit.APPLE, "", got_kit.BOTH]
-    for images in (None, pictures):
+    for images in (None, image_inputs):
         thoughts = reasoner.read(PROMPTS, chains, images)
         assert thoughts.chains == chains
         for i, (prompt, chain) in enumerate(zip(PROMPTS, chains, strict=True)):
@@ -150,10 +150,10 @@ def test_the_models_own_tokens_are_refused_in_prompts_and_chains(reasoner, given
         reasoner.read(["dogs"], [given])
 
 
-def test_a_reasoner_without_an_image_processor_says_so(reasoner, pictures):
+def test_a_reasoner_without_an_image_processor_says_so(reasoner, image_inputs):
     blind = Reasoner(mllm=reasoner.mllm, tokenizer=reasoner.tokenizer)
     with pytest.raises(ValueError, match="image processor"):
-        blind.write(["dogs"], pictures[:1])
+        blind.write(["dogs"], image_inputs[:1])
 
 
 @pytest.mark.parametrize(

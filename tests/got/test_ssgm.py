@@ -15,7 +15,7 @@ from got.model.ssgm import (
     Denoiser,
     Switches,
     branch_weights,
-    picture_conditions,
+    image_conditions,
     semantic_conditions,
     time_ids,
 )
@@ -183,8 +183,8 @@ def test_null_semantics_are_projected_zeros():
     assert not torch.allclose(context, off_context)
 
 
-def encode_alone(picture):
-    pixels = torch.from_numpy(np.asarray(picture.convert("RGB")).transpose(2, 0, 1).copy())[None] / 255
+def encode_alone(image):
+    pixels = torch.from_numpy(np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy())[None] / 255
     return got_kit.pipeline().vae.encode((pixels - 0.5) / 0.5).latent_dist.mode()[0]
 
 
@@ -192,35 +192,35 @@ def encode_alone(picture):
 def test_spatial_latents_are_means_over_masks_and_not_scaled():
     chains = [Chain.parse(got_kit.BOTH), Chain.parse("no boxes"), Chain.parse(got_kit.APPLE)]
     source = Image.effect_mandelbrot((50, 40), (-2, -1, 1, 1), 20)
-    spatial, reference = picture_conditions(got_kit.pipeline().vae, chains, None, SIZE, ALL)
+    spatial, reference = image_conditions(got_kit.pipeline().vae, chains, None, SIZE, ALL)
     for row, chain in zip(spatial, chains, strict=True):
         masks = torch.stack([encode_alone(mask) for mask in draw_layout(chain, *SIZE)])
         torch.testing.assert_close(row, masks.mean(0), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(reference[2], encode_alone(black_image(*SIZE)), atol=1e-4, rtol=1e-4)
-    _, edited = picture_conditions(got_kit.pipeline().vae, chains[:1], [source], SIZE, ALL)
+    _, edited = image_conditions(got_kit.pipeline().vae, chains[:1], [source], SIZE, ALL)
     resized = source.convert("RGB").resize(SIZE, Image.Resampling.BICUBIC)
     torch.testing.assert_close(edited[0], encode_alone(resized), atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_equal_pictures_pass_the_vae_once_and_all_in_one_call():
+def test_equal_images_pass_the_vae_once_and_all_in_one_call():
     vae, rows = got_kit.pipeline().vae, []
     handle = vae.encoder.register_forward_pre_hook(lambda _module, inputs: rows.append(len(inputs[0])))
     chains = [Chain.parse(text) for text in (got_kit.BOTH, got_kit.APPLE, "no boxes", got_kit.BOTH)]
     for chosen in (ALL, Switches(spatial=False), Switches(reference=False), Switches(spatial=False, reference=False)):
-        picture_conditions(vae, chains, None, SIZE, chosen)
+        image_conditions(vae, chains, None, SIZE, chosen)
     handle.remove()
     assert rows == [3, 1, 3]  # two masks and black; black; two masks and black; nothing
 
 
 @torch.no_grad()
-def test_large_pictures_pass_the_vae_a_few_at_a_time_and_nothing_else_changes(monkeypatch):
+def test_large_images_pass_the_vae_a_few_at_a_time_and_nothing_else_changes(monkeypatch):
     vae, rows = got_kit.pipeline().vae, []
     chains = [Chain.parse(got_kit.BOTH)]
-    expected = picture_conditions(vae, chains, None, SIZE, ALL)
+    expected = image_conditions(vae, chains, None, SIZE, ALL)
     monkeypatch.setattr(ssgm, "vae_batch_size", lambda size_px: 2)
     handle = vae.encoder.register_forward_pre_hook(lambda _module, inputs: rows.append(len(inputs[0])))
-    parts = picture_conditions(vae, chains, None, SIZE, ALL)
+    parts = image_conditions(vae, chains, None, SIZE, ALL)
     handle.remove()
     assert rows == [2, 1]
     torch.testing.assert_close(parts, expected, atol=1e-4, rtol=1e-4)
@@ -228,14 +228,14 @@ def test_large_pictures_pass_the_vae_a_few_at_a_time_and_nothing_else_changes(mo
 
 @torch.no_grad()
 def test_masks_are_drawn_when_it_is_their_turn(monkeypatch):
-    """Thousands of boxes of a large picture would not fit into memory together."""
+    """Thousands of boxes of a large image would not fit into memory together."""
     vae, drawn, waiting = got_kit.pipeline().vae, [], []
     draw_mask = ssgm.draw_mask
     monkeypatch.setattr(ssgm, "draw_mask", lambda *box: drawn.append(box) or draw_mask(*box))
     monkeypatch.setattr(ssgm, "vae_batch_size", lambda size_px: 4)
     handle = vae.encoder.register_forward_pre_hook(lambda _module, inputs: waiting.append(len(drawn)))
     boxes = " ".join(f"a dog {format_box((i, i, i + 500, i + 500), 'red')}" for i in range(10))
-    picture_conditions(vae, [Chain.parse(boxes)], None, SIZE, Switches(reference=False))
+    image_conditions(vae, [Chain.parse(boxes)], None, SIZE, Switches(reference=False))
     handle.remove()
     assert waiting == [4, 8, 10]
 
@@ -244,10 +244,10 @@ def test_masks_are_drawn_when_it_is_their_turn(monkeypatch):
 def test_conditions_that_are_off_are_zeros():
     chains = [Chain.parse(got_kit.BOTH), Chain.parse("")]
     vae = got_kit.pipeline().vae
-    spatial, reference = picture_conditions(vae, chains, None, SIZE, Switches(spatial=False))
+    spatial, reference = image_conditions(vae, chains, None, SIZE, Switches(spatial=False))
     assert not spatial.any()
     assert reference.any()
     assert spatial.shape == reference.shape == (2, 4, 8, 8)
-    spatial, reference = picture_conditions(vae, chains, None, SIZE, Switches(reference=False))
+    spatial, reference = image_conditions(vae, chains, None, SIZE, Switches(reference=False))
     assert spatial.any()
     assert not reference.any()

@@ -190,7 +190,7 @@ def test_the_ground_counts_less_than_objects_in_the_noise_loss():
 
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
-def test_a_perfect_prediction_costs_nothing_and_recovers_the_picture(prediction_type):
+def test_a_perfect_prediction_costs_nothing_and_recovers_the_image(prediction_type):
     scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type, clip_sample=False)
     generator = torch.Generator().manual_seed(0)
     clean, noise = torch.randn(2, 3, 4, 4, 4, generator=generator)
@@ -288,7 +288,7 @@ def test_a_warm_start_keeps_words_and_leaves_new_ones_fresh(tmp_path):
     assert torch.equal(*layers)
 
 
-def test_folding_the_moments_in_leaves_pictures_alone():
+def test_folding_the_moments_in_leaves_images_alone():
     with networks.seeded(0):
         vae = networks.build_vae(CONFIG).eval().requires_grad_(False)
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -305,7 +305,7 @@ def test_folding_the_moments_in_leaves_pictures_alone():
 
 @pytest.mark.usefixtures("precision")
 def test_spatial_latents_are_the_mean_over_masks_as_in_the_pipeline():
-    from got.model.ssgm import Switches, picture_conditions
+    from got.model.ssgm import Switches, image_conditions
     from got.plan.chain import Chain
 
     with networks.seeded(0):
@@ -313,7 +313,7 @@ def test_spatial_latents_are_the_mean_over_masks_as_in_the_pipeline():
     scenes = [sample_scene(stable_rng("masks", i)) for i in range(3)]
     chains = [Chain.parse(chain_text(scene)) for scene in scenes]
     with torch.no_grad():
-        expected, _ = picture_conditions(vae, chains, None, (64, 64), Switches())
+        expected, _ = image_conditions(vae, chains, None, (64, 64), Switches())
     found = spatial_latents(vae, [chain.text for chain in chains], 64)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Several pictures per prompt: the mechanics, on untrained networks whose words are scripted."""
+"""Several images per prompt: the mechanics, on untrained networks whose words are scripted."""
 
 import json
 import re
@@ -22,20 +22,20 @@ from got.plan.chain import Chain
 from got.released.reference import ReferencePipeline
 
 ONE, LOOKING, BLIND, CUT = "dogs", "a red apple", "a blue dog", "a computer mouse"
-PICTURES = {ONE: 1, LOOKING: 3, BLIND: 2, CUT: 9}
+IMAGES = {ONE: 1, LOOKING: 3, BLIND: 2, CUT: 9}
 OPTIONS = {"num_inference_steps": 2, "max_new_tokens": 12}
 
 
 class Script(LogitsProcessor):
-    """Makes a model write two words per picture, as many pictures as its prompt is worth, and look or not."""
+    """Makes a model write two words per image, as many images as its prompt is worth, and look or not."""
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
-        # The reference asks the model for the ends of image tokens and pictures; ours gives them to it.
+        # The reference asks the model for the ends of image tokens and images; ours gives them to it.
         self.asked = False
 
     def next_token(self, text):
-        prompt = next(prompt for prompt in PICTURES if re.search(rf"process: {prompt}<", text))
+        prompt = next(prompt for prompt in IMAGES if re.search(rf"process: {prompt}<", text))
         head, _, tail = text.rpartition(IMAGE_END)
         if not head:
             tail = text.rpartition("assistant\n")[2]
@@ -45,7 +45,7 @@ class Script(LogitsProcessor):
             return VISION_END
         if head and not tail:
             drawn = text.count(IMAGE_END)
-            return END_OF_TEXT if drawn >= PICTURES[prompt] else VISION_START if prompt == LOOKING else " red"
+            return END_OF_TEXT if drawn >= IMAGES[prompt] else VISION_START if prompt == LOOKING else " red"
         if prompt == CUT and head:
             return " dogs"
         words = tail.rpartition(VISION_END)[2].split()
@@ -81,14 +81,14 @@ def generators(count, first=5):
 
 
 def same(first, second):
-    """Pictures that differ by no more than rounding: a flipped grey level of one picture moves the next a little."""
+    """Images that differ by no more than rounding: a flipped grey level of one image moves the next a little."""
     assert first.size == second.size
     off = np.abs(np.asarray(first, int) - np.asarray(second, int))
     assert off.max() <= 8
     assert off.mean() < 0.2
 
 
-def test_each_prompt_gets_the_pictures_that_its_chain_has(pipe):
+def test_each_prompt_gets_the_images_that_its_chain_has(pipe):
     output = pipe([LOOKING, ONE, BLIND], max_turns=5, generator=generators(3), **OPTIONS)
     assert [len(turns) for turns in output.turns] == [3, 1, 2]
     assert [[turn.chain for turn in turns] for turns in output.turns] == [[" red apple"] * n for n in (3, 1, 2)]
@@ -101,7 +101,7 @@ def test_each_prompt_gets_the_pictures_that_its_chain_has(pipe):
     assert np.abs(second - third).max() > 0
 
 
-def test_one_picture_is_the_default_and_the_limit_holds(pipe):
+def test_one_image_is_the_default_and_the_limit_holds(pipe):
     assert [len(turns) for turns in pipe([LOOKING, BLIND], **OPTIONS).turns] == [1, 1]
     output = pipe([LOOKING, BLIND], max_turns=2, **OPTIONS)
     assert [len(turns) for turns in output.turns] == [2, 2]
@@ -110,7 +110,7 @@ def test_one_picture_is_the_default_and_the_limit_holds(pipe):
             pipe(LOOKING, max_turns=wrong)
 
 
-def test_the_first_picture_does_not_depend_on_what_follows(pipe):
+def test_the_first_image_does_not_depend_on_what_follows(pipe):
     alone = pipe(LOOKING, generator=got_kit.generator(5), **OPTIONS)
     followed = pipe(LOOKING, max_turns=3, generator=got_kit.generator(5), **OPTIONS)
     assert alone.images[0].tobytes() == followed.turns[0][0].image.tobytes()
@@ -127,13 +127,13 @@ def test_turns_do_not_depend_on_the_batch(pipe):
 
 
 @torch.inference_mode()
-def test_a_turn_starts_from_the_last_picture_and_from_the_same_noise(pipe):
-    """The second turn, put together by hand from the first one's picture."""
+def test_a_turn_starts_from_the_last_image_and_from_the_same_noise(pipe):
+    """The second turn, put together by hand from the first one's image."""
     turns = pipe(LOOKING, max_turns=2, generator=got_kit.generator(5), **OPTIONS).turns[0]
     reasoner = pipe.reasoner
     thoughts, rows, _ = reasoner.continue_after_image(reasoner.write([LOOKING]).transcripts, [turns[0].image])
     (transcript,) = thoughts.transcripts
-    assert (rows, transcript.pictures) == ([0], (turns[0].image,))
+    assert (rows, transcript.images) == ([0], (turns[0].image,))
     text = pipe.tokenizer.decode(transcript.ids)
     assert text.count(IMAGE_PAD) == 16
     assert re.search(r"_0063\|><\|im_gen_end\|><\|vision_start\|>(<\|image_pad\|>)+<\|vision_end\|> red apple", text)
@@ -176,7 +176,7 @@ def test_edits_and_given_chains_go_on_as_well(pipe):
 
 
 @pytest.mark.parametrize(("output_type", "shape"), [("np", (32, 32, 3)), ("pt", (3, 32, 32)), ("latent", (4, 8, 8))])
-def test_other_forms_of_pictures_have_turns_too(pipe, output_type, shape):
+def test_other_forms_of_images_have_turns_too(pipe, output_type, shape):
     output = pipe([LOOKING, ONE], max_turns=2, output_type=output_type, generator=generators(2), **OPTIONS)
     assert output.images.shape == (2, *shape)
     assert [len(turns) for turns in output.turns] == [2, 1]
@@ -231,7 +231,7 @@ def test_conversations_without_an_end_end_in_an_error(pipe, monkeypatch):
     with pytest.raises(RuntimeError, match="did not end within 64 rounds"):
         reference.generate(CUT, num_inference_steps=1, max_new_tokens=3)
     monkeypatch.setattr(Script, "next_token", lambda self, text: END_OF_TEXT)
-    with pytest.raises(ValueError, match="without a picture"):
+    with pytest.raises(ValueError, match="without an image"):
         reference(ONE, **OPTIONS)
     monkeypatch.setattr(Script, "next_token", lambda self, text: VISION_START)
     with pytest.raises(IndexError):
@@ -250,7 +250,7 @@ def test_the_references_other_arguments(pipe):
     assert token_id(pipe.tokenizer, IMAGE_START) == pipe.tokenizer(text)["input_ids"][-1]
 
 
-def test_a_conversation_keeps_every_picture_of_a_request(pipe):
+def test_a_conversation_keeps_every_image_of_a_request(pipe):
     talk = Conversation(pipe, max_turns=4, **OPTIONS)
     last = talk.say(LOOKING)
     assert [(entry.kind, entry.source) for entry in talk.entries] == [("drawn", None), ("edited", 0), ("edited", 1)]
@@ -262,7 +262,7 @@ def test_a_conversation_keeps_every_picture_of_a_request(pipe):
         assert entry.chain == turn.chain
 
 
-def test_the_command_line_keeps_every_picture_of_a_request(pipe, tmp_path, monkeypatch, capsys):
+def test_the_command_line_keeps_every_image_of_a_request(pipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     checkpoint.save_fp16(pipe, "tiny")
     words = ["generate", LOOKING, "--max-turns", "4", "--steps", "1", "--checkpoint", "tiny", "--device", "cpu"]
@@ -270,14 +270,14 @@ def test_the_command_line_keeps_every_picture_of_a_request(pipe, tmp_path, monke
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [turn["image"] for turn in record["turns"]] == ["got-turn-0.png", "got-turn-1.png"]
     for name in ("got-turn-0.png", "got-turn-1.png", "got.png"):
-        with Image.open(name) as picture:
-            assert picture.size == (32, 32)
+        with Image.open(name) as image:
+            assert image.size == (32, 32)
     assert command.main(words) == 2
     assert command.main([*words, "--overwrite", "--max-turns", "1"]) == 0
     assert not Path("got-turn-0.png").exists()
 
 
-def test_a_given_plan_is_one_picture_whatever_is_asked_beside_it(pipe, tmp_path, monkeypatch, capsys):
+def test_a_given_plan_is_one_image_whatever_is_asked_beside_it(pipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     checkpoint.save_fp16(pipe, "tiny")
     Image.new("RGB", (32, 32), "teal").save("source.png")

@@ -40,7 +40,7 @@ _THING = re.compile(
 
 
 def png(scene):
-    """A scene's picture as a file."""
+    """A scene's image as a file."""
     buffer = io.BytesIO()
     Image.fromarray(render(scene, SIZE).image).save(buffer, "PNG")
     return buffer.getvalue()
@@ -73,8 +73,8 @@ class Truth:
 
     def knows(self, *scenes):
         for scene in scenes:
-            picture = Image.open(io.BytesIO(png(scene)))
-            sent = shown(picture, self.convention, self.max_pixels)
+            image = Image.open(io.BytesIO(png(scene)))
+            sent = shown(image, self.convention, self.max_pixels)
             self.scenes[hashlib.sha256(sent.png).hexdigest()] = scene
 
     def knows_edit(self, edit):

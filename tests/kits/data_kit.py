@@ -18,7 +18,7 @@ def png(seed, size=(8, 6)):
 
 
 def make_example(number, task=None):
-    """The tasks in turn; every picture is another one."""
+    """The tasks in turn; every image is another one."""
     task = number % 3 if task is None else task
     steps = tuple(
         Step(
@@ -41,7 +41,7 @@ def make_example(number, task=None):
 
 
 def contents(example):
-    """All of an example, with its pictures' bytes wherever they are kept."""
+    """All of an example, with its images' bytes wherever they are kept."""
     return (
         example.id,
         example.prompt,
@@ -52,8 +52,8 @@ def contents(example):
     )
 
 
-def as_bytes(picture):
-    return picture if isinstance(picture, bytes) else picture.read_bytes()
+def as_bytes(image):
+    return image if isinstance(image, bytes) else image.read_bytes()
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -64,13 +64,13 @@ _JSON = st.recursive(
     max_leaves=6,
 )
 _MAGIC = st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF....WEBP", b"GIF89a", b"BM", b"", b"II*\x00"])
-_PICTURES = st.builds(lambda magic, rest: magic + rest, _MAGIC, st.binary(max_size=60))
+_IMAGES = st.builds(lambda magic, rest: magic + rest, _MAGIC, st.binary(max_size=60))
 
 
 @st.composite
 def _examples(draw, identity):
-    source = draw(st.none() | _PICTURES)
-    steps = st.builds(Step, chain=_TEXT, target=_PICTURES, instruction=_TEXT)
+    source = draw(st.none() | _IMAGES)
+    steps = st.builds(Step, chain=_TEXT, target=_IMAGES, instruction=_TEXT)
     return Example(
         id=identity,
         prompt=draw(_TEXT),
@@ -83,4 +83,4 @@ def _examples(draw, identity):
 
 _IDS = st.text("abcXYZ019-_", min_size=1, max_size=150)
 DATASETS = st.lists(_IDS, max_size=5, unique=True).flatmap(lambda ids: st.tuples(*map(_examples, ids)))
-"""Up to five examples with any text, any JSON, and pictures of any bytes."""
+"""Up to five examples with any text, any JSON, and images of any bytes."""

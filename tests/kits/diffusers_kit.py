@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 def save_pipeline(folder: Path, name: str) -> Path:
     """A Stable Diffusion, or an InstructPix2Pix: random weights, 16 px; its tokenizer spells words out."""
-    channels = 8 if "Pix2Pix" in name else 4  # noisy latents, and those of the picture to edit
+    channels = 8 if "Pix2Pix" in name else 4  # noisy latents, and those of the image to edit
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))

@@ -1,4 +1,4 @@
-"""Pictures and Parquet files of the published schemas, and a CLIP, made here."""
+"""Images and Parquet files of the published schemas, and a CLIP, made here."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def write(path, rows, group=3):
 
 
 def turn_row(image_id, turn, seed=0):
-    picture = {name: {"bytes": encoded(seed + k), "path": None} for k, name in enumerate(("source_img", "target_img"))}
+    image = {name: {"bytes": encoded(seed + k), "path": None} for k, name in enumerate(("source_img", "target_img"))}
     mask = Image.new("L", (8, 6), 0)
     mask.paste(255, (2, 2, 6, 5))
     buffer = io.BytesIO()
@@ -35,7 +35,7 @@ def turn_row(image_id, turn, seed=0):
     return {
         "img_id": image_id,
         "turn_index": turn,
-        **picture,
+        **image,
         "mask_img": {"bytes": buffer.getvalue(), "path": None},
         "instruction": f"do {turn}",
         "source_global_caption": "before",

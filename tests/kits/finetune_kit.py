@@ -23,14 +23,14 @@ MINE = Provenance(dataset="test", license="CC0-1.0")
 NAMES = ("a red apple", "a blue dog", "a computer mouse", "a red dog")
 
 
-def png(picture):
+def png(image):
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def scene(number, objects=1):
-    """A caption, its chain and a picture of 32 px whose boxes have the chain's colours."""
+    """A caption, its chain and an image of 32 px whose boxes have the chain's colours."""
     rng = stable_rng("finetune test", number)
     parts = []
     for index in range(objects):
@@ -44,17 +44,15 @@ def scene(number, objects=1):
 
 def example(number, task):
     """One example of a task; a multi-turn edit has three steps."""
-    caption, chain, picture = scene(number)
+    caption, chain, image = scene(number)
     if task == "text-to-image":
-        return Example(
-            id=f"t{number}", prompt=caption, steps=(Step(chain=chain, target=png(picture)),), provenance=MINE
-        )
+        return Example(id=f"t{number}", prompt=caption, steps=(Step(chain=chain, target=png(image)),), provenance=MINE)
     scenes = [scene(1000 + 10 * number + step) for step in range(1 if task == "edit" else 3)]
     return Example(
         id=f"{task[0]}{number}",
         prompt=scenes[-1][0],
-        source=png(picture),
-        steps=tuple(Step(chain=chain, target=png(picture), instruction=caption) for caption, chain, picture in scenes),
+        source=png(image),
+        steps=tuple(Step(chain=chain, target=png(image), instruction=caption) for caption, chain, image in scenes),
         provenance=MINE,
     )
 

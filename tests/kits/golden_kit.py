@@ -1,7 +1,7 @@
 """Golden tensors of the released inference code: a part that is in the repository, and the complete set beside it.
 
 `tests/data/got` has the small checkpoint without the copies that it never reads, and one case or more of every kind:
-drawing, editing, without guidance, without boxes (these from prompt to picture), two pictures, no squares, greedy
+drawing, editing, without guidance, without boxes (these from prompt to image), two images, no squares, greedy
 chains (cut down to some of their tensors). The environment variable
 ``GOT_GOLDEN`` names a folder with the complete sets (checkpoints in the released layout, a folder of cases each); with
 it, every tensor of every case is checked.
@@ -66,7 +66,7 @@ class Case:
         return [] if "forced_eos_token_id" in self.arguments else names
 
     def shown(self, key):
-        """The pictures that the language model had been shown by the end of a sequence."""
+        """The images that the language model had been shown by the end of a sequence."""
         looks = key in ("t1", "gen2", "gen3")
         return [*filter(None, [self.image]), *([Image.fromarray(self.arrays["t0_image"])] if looks else [])]
 

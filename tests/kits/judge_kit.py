@@ -13,7 +13,8 @@ from evals.core.records import EditCase, EncodedImage, JudgeQuestion
 from evals.judges.protocols import make_protocol
 from evals.judges.vlm_judge import VlmJudge
 from got.vlm.asker import AskSettings
-from got.vlm.clients import AskParams, OpenAIBackend
+from got.vlm.clients import AskParams
+from got.vlm.endpoint import OpenAIBackend
 
 KEY = "sk-secret-key-of-the-tests"
 
@@ -33,9 +34,9 @@ def says(text, finish="stop", refusal=None, usage=(1000, 50)):
     }
 
 
-def fails(status, message="no", code=None, **headers):
+def fails(status, message="no", code=None, body=None, **headers):
     """An HTTP error."""
-    return {"status": status, "headers": headers, "body": {"error": {"message": message, "code": code}}}
+    return {"status": status, "headers": headers, "body": body or {"error": {"message": message, "code": code}}}
 
 
 @dataclasses.dataclass
@@ -109,10 +110,10 @@ def serve(*script):
 
 
 def question(instruction="add a red hat", seed=0, repeat=0, case="c0"):
-    """An edit of two small pictures."""
+    """An edit of two small images."""
 
     def encoded():
-        raise AssertionError("the judge gets pictures, not files")
+        raise AssertionError("the judge gets images, not files")
 
     return JudgeQuestion(
         case=EditCase(id=case, instruction=instruction, source=EncodedImage(name="s", read=encoded), category="add"),

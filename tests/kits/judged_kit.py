@@ -51,8 +51,8 @@ def wise(root, edition="verified", each=2):
 def texts_of(request):
     """All words of a request."""
     parts = [turn["content"] for turn in request["messages"]]
-    words = [part if isinstance(part, str) else " ".join(one.get("text", "") for one in part) for part in parts]
-    return " ".join(words)
+    words = [part if isinstance(part, str) else "\n".join(one.get("text", "") for one in part) for part in parts]
+    return "\n".join(words)
 
 
 def answers(rule):
@@ -101,7 +101,8 @@ def gedit(root, each=1):
         return {"bytes": buffer.getvalue(), "path": None}
 
     tasks = ("background_change", "color_alter", "material_alter", "motion_change", "ps_human", "style_change",
-             "subject-add", "subject-remove", "subject-replace", "text_change", "text_change", "tone_transfer")  # fmt: skip
+             "subject-add", "subject-remove", "subject-replace", "text_change", "text_change",
+             "tone_transfer")  # fmt: skip
     rows = [
         {
             "task_type": task,

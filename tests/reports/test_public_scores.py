@@ -11,7 +11,7 @@ from evals.geneval import prompts as geneval_prompts
 from reports import __main__ as reports_main
 from reports import changes, compare, public_scores, style, tables
 from reports.frames import load, load_run, provenance
-from reports.samples import load_pictures
+from reports.samples import load_samples
 
 
 def call(capsys, *words):
@@ -72,7 +72,7 @@ def named(folder, numbers, wrong=()):
 )  # fmt: skip
 def test_numbers_in_names_are_no_count_of_images(tmp_path, numbers, indexes, missing):
     run = load_run(named(tmp_path / "theirs", numbers))
-    assert [(int(picture.case), picture.index) for picture in load_pictures(run)] == [
+    assert [(int(image.case), image.index) for image in load_samples(run)] == [
         (case, index) for case, each in enumerate(indexes) for index in each
     ]
     overall = run.scores["overall"]

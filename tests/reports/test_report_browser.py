@@ -40,7 +40,7 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A report on a run with a sample of every kind, one with 70 hostile ones, and an ablation; pictures beside it."""
+    """A report on a run with a sample of every kind, one with 70 hostile ones, and an ablation; images beside it."""
     root = tmp_path_factory.mktemp("browser")
     kinds = [(WRONG_CHAIN, NO_DOG, None), (CHAIN, CAT, BOTH), (CHAIN, GREEN_DOG, NO_DOG), (CHAIN, BOTH, None)]
     mini = write_run(root / "mini", kinds)
@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def opened(chromium, folder):
-    """Opens a page; when the test is over it must not have complained or asked for anything but its own pictures."""
+    """Opens a page; when the test is over it must not have complained or asked for anything but its own images."""
     contexts, complaints, asked = [], [], []
 
     def open_page(name="beside", width=1280, scheme="light"):
@@ -98,7 +98,7 @@ def scroll_to_the_end(page):
 
 
 @pytest.mark.parametrize("name", ["beside", "inline", "compare"])
-def test_no_picture_is_missing(opened, name):
+def test_no_image_is_missing(opened, name):
     page = opened(name)
     scroll_to_the_end(page)
     page.evaluate("for (const image of document.images) image.loading = 'eager'")

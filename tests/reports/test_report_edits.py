@@ -16,7 +16,7 @@ from evals.harness import cli
 from reports import __main__ as reports_main
 from reports import compare, editing, style
 from reports.frames import load, load_run
-from reports.samples import load_pictures
+from reports.samples import load_samples
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_editing_runs_stand_below_the_papers_rows_by_encoder_and_judge(edited):
     ours = {row.label: row for row in table.rows if not row.reported}
     (clip,) = [row for label, row in ours.items() if label.startswith("identity (emu_edit), ")]
     (judged,) = [row for label, row in ours.items() if label.startswith("identity (imagenhub), ")]
-    assert clip.cells[0].value == pytest.approx(1.0, abs=1e-4), "an untouched picture is like itself"
+    assert clip.cells[0].value == pytest.approx(1.0, abs=1e-4), "an untouched image is like itself"
     assert clip.cells[1].low <= clip.cells[1].value <= clip.cells[1].high
     assert [cell.value for cell in clip.cells[2:]] == [None] * 3
     assert [column.title for column in table.columns][-1] == "ImagenHub judge (got/measured)"
@@ -45,7 +45,7 @@ def test_editing_runs_stand_below_the_papers_rows_by_encoder_and_judge(edited):
     assert {row.source for row in ours.values()} == {"icon world"}
     notes = " ".join(table.notes)
     assert "untouched source 1.000" in notes
-    assert "bootstrap, clustered by source picture" in notes
+    assert "bootstrap, clustered by source image" in notes
     assert "n = 4 images of" in notes
     data = runs[0].scores["data"]
     assert f"ids {data['ids_sha256'][:12]}." in notes
@@ -81,7 +81,7 @@ def test_edits_of_the_icon_world_have_a_table_of_their_own(edited):
         assert [cell.value for cell in row.cells[:3]] == [
             shares[name]["value"] for name in ("edit done", "rest untouched", "both")
         ]
-    assert table.rows[0].cells[0].value == 0, "nothing was done to the pictures"
+    assert table.rows[0].cells[0].value == 0, "nothing was done to the images"
     assert "true target edit done 1.000" in " ".join(table.notes)
     with style.sheet():
         drawn = editing.by_category(runs[1])
@@ -97,8 +97,8 @@ def test_a_report_shows_what_an_edit_started_from(edited, tmp_path):
     beside = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["samples"][0]["views"][0]["beside"]
     assert [name for name, _ in beside] == ["source", "target"]
     files = [tmp_path / "r" / "pictures" / name for _, name in beside]
-    pictures = [np.asarray(Image.open(file).convert("RGB")).astype(int) for file in files]
-    assert np.abs(pictures[0] - pictures[1]).max() > 50, "the target is another picture"
+    images = [np.asarray(Image.open(file).convert("RGB")).astype(int) for file in files]
+    assert np.abs(images[0] - images[1]).max() > 50, "the target is another image"
 
 
 # ------------------------------------------------------------------------------------------------------- comparability
@@ -169,12 +169,12 @@ def test_an_editing_run_has_a_baseline_and_a_gate(edited, tmp_path, capsys):
 def test_a_failed_edit_keeps_its_kind_and_its_instruction(edited, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(edited / "interactive", run)
-    before = load_pictures(load_run(run))[-1]
+    before = load_samples(load_run(run))[-1]
     for name in ("results", "observations"):
         write_lines(run / f"{name}.jsonl", runner_kit.lines(run / f"{name}.jsonl")[:-1])
     failure = {"case": before.case, "index": before.index, "stage": "generate", "error": "out of memory"}
     write_lines(run / "failures.jsonl", [failure])
-    after = load_pictures(load_run(run))[-1]
+    after = load_samples(load_run(run))[-1]
     assert (after.key, after.outcome) == (before.key, "missing")
     assert (after.task, after.prompt) == (before.task, before.prompt)
 
@@ -220,7 +220,7 @@ def test_what_nothing_tells_right_from_wrong_is_called_neither(unjudged, tmp_pat
     assert ",right," not in table
 
 
-def test_a_black_picture_is_wrong_all_the_same(unjudged, tmp_path, capsys):
+def test_a_black_image_is_wrong_all_the_same(unjudged, tmp_path, capsys):
     lines = runner_kit.lines(unjudged / "results.jsonl")
     lines[0] |= {"correct": False, "reason": "the picture is black"}
     write_lines(unjudged / "results.jsonl", lines)

@@ -9,7 +9,7 @@ from test_report_page import call, page_data
 from evals.harness.runner import run as run_suite
 from reports import changes, run_figures, setting_figures, style
 from reports.frames import load, load_ablation, load_run
-from reports.samples import load_pictures
+from reports.samples import load_samples
 
 
 def test_failed_samples_are_missing_and_not_wrong(tmp_path):
@@ -21,7 +21,7 @@ def test_failed_samples_are_missing_and_not_wrong(tmp_path):
         write_lines(folder / f"{name}.jsonl", lines[:3] + lines[4:])
     failure = {"case": lost["case"], "index": lost["index"], "stage": "observe", "error": "out of memory"}
     write_lines(folder / "failures.jsonl", [failure])
-    found = load_pictures(load_run(folder))
+    found = load_samples(load_run(folder))
     assert len(found) == 12
     assert (found[-1].key, found[-1].outcome, found[-1].stage) == (
         f"{lost['case']}/{lost['index']}",
@@ -36,16 +36,16 @@ def test_failed_samples_are_missing_and_not_wrong(tmp_path):
 def test_stages_of_a_real_run_agree_with_its_scores(tmp_path):
     folder = tmp_path / "run"
     scores = run_suite(runner_kit.make_plan(folder, "--limit", "12"))
-    stages = [picture.stage for picture in load_pictures(load_run(folder)) if picture.stage]
+    stages = [image.stage for image in load_samples(load_run(folder)) if image.stage]
     assert {stage: stages.count(stage) for stage in scores["overall"]["faults"]} == scores["overall"]["faults"]
     # A run from before stages were recorded: it is said, not guessed.
     del scores["faults"]
     (folder / "scores.json").write_text(json.dumps(scores))
-    assert {p.stage for p in load_pictures(load_run(folder)) if p.outcome == "wrong"} == {"untraced"}
+    assert {p.stage for p in load_samples(load_run(folder)) if p.outcome == "wrong"} == {"untraced"}
 
 
 def test_layout_figure_counts_boxes(tmp_path):
-    images = load_pictures(load_run(write_run(tmp_path / "r", [(CHAIN, BOTH, None), (CHAIN, NO_DOG, None)])))
+    images = load_samples(load_run(write_run(tmp_path / "r", [(CHAIN, BOTH, None), (CHAIN, NO_DOG, None)])))
     with style.sheet():
         drawn = run_figures.layout_fit({"all": images}, "layout", "Layout")
     shares = {step: share for _, step, share, _ in drawn.rows}
@@ -56,7 +56,7 @@ def test_layout_figure_counts_boxes(tmp_path):
 def test_colour_confusion_counts_what_was_asked_for(tmp_path):
     kinds = [(CHAIN, BOTH, None), (CHAIN, GREEN_DOG, None), (CHAIN, NO_DOG, None)]
     with style.sheet():
-        drawn = run_figures.color_confusion(load_pictures(load_run(write_run(tmp_path / "r", kinds))), "c", "Colours")
+        drawn = run_figures.color_confusion(load_samples(load_run(write_run(tmp_path / "r", kinds))), "c", "Colours")
     counts = {row[0]: dict(zip(drawn.header[1:], row[1:], strict=True)) for row in drawn.rows}
     assert {name: count for name, count in counts["blue"].items() if count} == {"blue": 1, "green": 1, "not found": 1}
     assert counts["red"]["red"] == 3
@@ -65,7 +65,7 @@ def test_colour_confusion_counts_what_was_asked_for(tmp_path):
 def test_class_confusion_names_what_stands_there_instead(tmp_path):
     kinds = [(CHAIN, BOTH, None), (CHAIN, CAT, None), (CHAIN, CAT, None), (CHAIN, NO_DOG, None)]
     with style.sheet():
-        drawn = run_figures.class_confusion(load_pictures(load_run(write_run(tmp_path / "r", kinds))), "c", "Classes")
+        drawn = run_figures.class_confusion(load_samples(load_run(write_run(tmp_path / "r", kinds))), "c", "Classes")
     assert drawn.rows == (("dog", "cat", 2, 4), ("dog", "nothing", 1, 4))
 
 
@@ -146,10 +146,10 @@ def test_a_comparison_shows_flips_both_ways(tmp_path, capsys):
 
 def test_a_sample_without_a_verdict_is_no_flip(tmp_path):
     runs, _ = load([write_run(tmp_path / n / n, [(CHAIN, found, None)] * 2) for n, found in (("a", BOTH), ("b", CAT))])
-    before, after = ({picture.key: picture for picture in load_pictures(run)} for run in runs)
+    before, after = ({image.key: image for image in load_samples(run)} for run in runs)
     assert changes.flips(before, after) == {"lost": ["00000/0", "00000/1"], "won": []}
     write_lines(runs[1].path / "failures.jsonl", [{"case": "00000", "index": 1, "stage": "observe", "error": "x"}])
     for name in ("results", "observations"):
         write_lines(runs[1].path / f"{name}.jsonl", runner_kit.lines(runs[1].path / f"{name}.jsonl")[:1])
-    after = {picture.key: picture for picture in load_pictures(runs[1])}
+    after = {image.key: image for image in load_samples(runs[1])}
     assert changes.flips(before, after) == {"lost": ["00000/0"], "won": []}

@@ -29,7 +29,7 @@ from got.util.images import open_if_any
 from reports import __main__ as reports_main
 from reports import report
 from reports.frames import load_ablation, load_run
-from reports.samples import load_pictures
+from reports.samples import load_samples
 
 STEPS = {"steps 20": ["--steps", "20"], "steps 5": ["--steps", "5"], "steps 10": ["--steps", "10"]}
 
@@ -107,7 +107,7 @@ def test_the_page_is_one_file_that_asks_nothing_of_a_network(folder):
     text = (folder / "report.html").read_text()
     page = Elements(text)
     loaded = [attributes.get("src") for tag, attributes in page.found if attributes.get("src")]
-    assert loaded == [], "pictures are made by the script from the page's data"
+    assert loaded == [], "images are made by the script from the page's data"
     assert [link for link in page.all("link") if link["rel"] != "icon"] == []
     assert "://" not in re.sub(r'xmlns(:\w+)?="[^"]*"|http://www.w3.org/2000/svg', "", text)
     assert "default-src 'none'" in page.all("meta")[3]["content"]
@@ -145,11 +145,11 @@ def test_every_wrong_sample_is_in_the_page_with_its_stage(folder):
     assert [item[:2] for item in view["planned"]] == [["apple", "red"], ["dog", "blue"]]
     assert view["planned"][0][2:] == [100, 300, 450, 700]
     assert view["seen"][1] == ["cat", "", 547, 297, 891, 703, 0.97]
-    picture = base64.b64decode(data["pictures"][view["file"]].partition(",")[2])
-    assert picture[8:12] == b"WEBP"
+    image = base64.b64decode(data["pictures"][view["file"]].partition(",")[2])
+    assert image[8:12] == b"WEBP"
 
 
-def test_all_samples_are_shown_on_request_and_pictures_can_stay_beside_the_page(sources, tmp_path, capsys):
+def test_all_samples_are_shown_on_request_and_images_can_stay_beside_the_page(sources, tmp_path, capsys):
     code, out, _ = call(capsys, sources[0], "--output", tmp_path, "--samples", "all", "--pictures", "beside")
     assert (code, json.loads(out)["samples"]) == (0, 6)
     data = page_data(tmp_path)
@@ -278,7 +278,7 @@ def test_no_name_of_a_run_leads_out_of_its_folder(hostile, tmp_path, capsys):
     new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert [path for path in new if output not in path.parents] == []
     assert all(re.fullmatch(r"[a-z0-9.-]+", path.name) for path in new)
-    first, second, third = load_pictures(load_run(hostile[0]))
+    first, second, third = load_samples(load_run(hostile[0]))
     assert (first.file, second.file) == (None, None)
     assert open_if_any(third.file) is not None
     shown = [s["views"][0]["file"] for s in page_data(output)["samples"] if s["task"] == HOSTILE]
@@ -286,7 +286,7 @@ def test_no_name_of_a_run_leads_out_of_its_folder(hostile, tmp_path, capsys):
     assert load_ablation(hostile[1]).cells[1].run is None, "a cell's run lies in the ablation's own folder"
 
 
-def test_an_unreadable_picture_is_a_hole_and_not_the_end(tmp_path, capsys):
+def test_an_unreadable_image_is_a_hole_and_not_the_end(tmp_path, capsys):
     run = write_run(tmp_path / "run", [(CHAIN, NO_DOG, None), (CHAIN, NO_DOG, None), (CHAIN, NO_DOG, None)])
     samples = run / "images" / "00000" / "samples"
     (samples / "0000.png").unlink()

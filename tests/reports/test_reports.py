@@ -14,7 +14,7 @@ from reports import __main__ as reports_main
 from reports import editing, formats, speed, tables
 from reports.frames import load, load_lines, load_run, provenance
 from reports.published import published
-from reports.samples import load_pictures
+from reports.samples import load_samples
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_a_file_that_is_no_benchmark_is_named(tmp_path, capsys):
     assert reports_main.main(["report", "--output", str(tmp_path / "r")]) == 2
 
 
-def test_teaser_is_a_wide_picture_with_ink_in_every_panel(run, tmp_path):
+def test_teaser_is_a_wide_image_with_ink_in_every_panel(run, tmp_path):
     target = tmp_path / "docs" / "teaser.png"
     assert reports_main.main(["teaser", str(run), "00000", "--output", str(target)]) == 0
     pixels = np.asarray(Image.open(target).convert("L"))
@@ -282,7 +282,7 @@ def test_a_reason_names_detections_that_nearly_counted_and_the_public_log_stays_
     faint = {**BOTH[1], "score": 0.28}
     run = write_run(tmp_path / "run", [(CHAIN, [BOTH[0], faint], None), (CHAIN, [BOTH[0]], None)])
     before = (run / "results.jsonl").read_bytes()
-    near, none = load_pictures(load_run(run))
+    near, none = load_samples(load_run(run))
     assert near.reason == "expected dog>=1, found 0 (a 1st at 0.28, below 0.3)"
     assert none.reason == "expected dog>=1, found 0"
     assert reports_main.main([str(run), "--output", str(tmp_path / "report")]) == 0

@@ -1,6 +1,6 @@
-"""Generic degradations of pictures: softness, noise, compression, light. What trains the embedded detector and CLIP.
+"""Generic degradations of images: softness, noise, compression, light. What trains the embedded detector and CLIP.
 
-They stand for whatever a generator may do to an icon, without ever showing a generator's picture.
+They stand for whatever a generator may do to an icon, without ever showing a generator's image.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def jpeg(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """JPEG at quality 20 to 85."""
     pixels = images.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     out = np.empty_like(pixels)
-    for i, picture in enumerate(pixels):
+    for i, image in enumerate(pixels):
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "JPEG", quality=int(rng.integers(20, 86)))
+        Image.fromarray(image).save(buffer, "JPEG", quality=int(rng.integers(20, 86)))
         out[i] = np.asarray(Image.open(buffer))
     return to_tensor(out)
 

@@ -44,14 +44,14 @@ def detector_card(n: dict[str, Any]) -> str:
         ("objects found with a score above 0.9", f"{n['recall_above_0.9']:.3f}"),
         ("precision above a score of 0.9", f"{n['precision_above_0.9']:.3f}"),
         ("precision above a score of 0.3", f"{n['precision_above_0.3']:.3f}"),
-        ("empty pictures (flat, grounds, noise) with a detection above 0.3", f"{empty['above_threshold']:.3f}"),
-        ("highest score on an empty picture", f"{empty['highest_score']:.3f}"),
+        ("empty images (flat, grounds, noise) with a detection above 0.3", f"{empty['above_threshold']:.3f}"),
+        ("highest score on an empty image", f"{empty['highest_score']:.3f}"),
     ]
     tasks = [(task, f"{score:.3f}") for task, score in oracle.items()]
     return f"""# Icon detector
 
 A small RTMDet in plain torch (`icon_detector.json`: ResNet-18 of half width, FPN, strides 8, 16, 32;
-{n["parameters"] / 1e6:.1f} M parameters) that finds the 80 GenEval classes in pictures of the icon world. It knows
+{n["parameters"] / 1e6:.1f} M parameters) that finds the 80 GenEval classes in images of the icon world. It knows
 nothing of photographs: use `--detector mask2former` or `--detector hf:ID` for those.
 
 ## Numbers
@@ -60,7 +60,7 @@ Held-out scenes have textures and sizes that training never shows, and jittered 
 
 {_table("measure", "value", measured)}
 
-GenEval on flawless pictures of its 553 prompts (detector alone, colours taken from the scene):
+GenEval on flawless images of its 553 prompts (detector alone, colours taken from the scene):
 
 {_table("task", "score", tasks)}
 
@@ -70,11 +70,11 @@ GenEval on flawless pictures of its 553 prompts (detector alone, colours taken f
 python -m evals.assets.training.train_detector {_flags(recipe)}
 ```
 
-{recipe["pictures"]:,} pictures in {recipe["steps"]:,} steps of {recipe["batch"]}, {recipe["minutes"]:g} minutes
+{recipe["pictures"]:,} images in {recipe["steps"]:,} steps of {recipe["batch"]}, {recipe["minutes"]:g} minutes
 ({recipe["device"]}), {recipe["products"]} products, AdamW {recipe["lr"]:g} with warm-up and cosine, average of weights
-{recipe["ema_decay"]:g}. Every picture is a fresh scene of `got.iconworld`, drawn at 64 or 128 px. One in
+{recipe["ema_decay"]:g}. Every image is a fresh scene of `got.iconworld`, drawn at 64 or 128 px. One in
 sixteen has no object, one in sixteen is noise of some grain. Robustness to soft edges comes from generic degradations
-only (`augment.py`: light, blur, noise, rescaling, JPEG, mixed colour channels): the detector has never seen a picture
+only (`augment.py`: light, blur, noise, rescaling, JPEG, mixed colour channels): the detector has never seen an image
 of the generator or of its VAE.
 
 The loss (`detector_loss.py`) makes a score the probability of the class, not the overlap of its box; a cross-entropy
@@ -105,15 +105,15 @@ def clip_card(n: dict[str, Any]) -> str:
     measured = [
         ("colour of flawless crops, GenEval's zero-shot procedure", f"{color['overall']:.3f}"),
         ("the same, blurred, noisy, rescaled or compressed", f"{n['color_accuracy_degraded']:.3f}"),
-        ("caption of a picture among 50, right at first (R@1)", f"{n['retrieval']['image_to_text']:.3f}"),
-        ("picture of a caption among 50, right at first (R@1)", f"{n['retrieval']['text_to_image']:.3f}"),
+        ("caption of an image among 50, right at first (R@1)", f"{n['retrieval']['image_to_text']:.3f}"),
+        ("image of a caption among 50, right at first (R@1)", f"{n['retrieval']['text_to_image']:.3f}"),
     ]
     colors = [(name, f"{score:.3f}") for name, score in color["per_color"].items()]
     return f"""# Icon CLIP
 
 A small open_clip model (`icon_clip.json`: ModifiedResNet and text transformer with a word-level vocabulary;
-{n["parameters"] / 1e6:.1f} M parameters) for pictures of the icon world. It names the colour of an icon through
-GenEval's zero-shot procedure, and is the icon world's measure of picture-text likeness. It knows nothing of
+{n["parameters"] / 1e6:.1f} M parameters) for images of the icon world. It names the colour of an icon through
+GenEval's zero-shot procedure, and is the icon world's measure of image-text likeness. It knows nothing of
 photographs: use `--embedder openclip:ViT-L-14/openai` for those.
 
 ## Numbers
@@ -130,15 +130,15 @@ Held-out scenes have textures and sizes that training never shows.
 python -m evals.assets.training.train_clip {_flags(recipe)}
 ```
 
-{recipe["pictures"]:,} pictures in {recipe["steps"]:,} steps, {recipe["minutes"]:g} minutes ({recipe["device"]}),
+{recipe["pictures"]:,} images in {recipe["steps"]:,} steps, {recipe["minutes"]:g} minutes ({recipe["device"]}),
 {recipe["products"]} products, AdamW {recipe["lr"]:g} with warm-up and cosine, average of weights
 {recipe["ema_decay"]:g}. Most of a
 batch are whole scenes with their captions, the rest are crops of single icons, cut with some margin or loss, with
 captions in the words of GenEval's templates. A crop's caption that is also true of another crop of the batch counts as
-right for both. A linear classifier of (class, colour), dropped after training, teaches the picture tower to name every
+right for both. A linear classifier of (class, colour), dropped after training, teaches the image tower to name every
 icon. {recipe["note"]}
 
-Robustness comes from generic degradations only (`augment.py`): the model has never seen a picture of the generator or
+Robustness comes from generic degradations only (`augment.py`): the model has never seen an image of the generator or
 of its VAE.
 
 {curve(n["curves"], ["minutes", "step", "scenes", "crops"])}

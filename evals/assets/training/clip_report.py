@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CHOICES = 50
 
 
-def _pictures(batch: icon_scenes.Batch) -> list[Image.Image]:
+def _images(batch: icon_scenes.Batch) -> list[Image.Image]:
     return [Image.fromarray(p) for p in batch.images.round().byte().permute(0, 2, 3, 1).numpy()]
 
 
@@ -26,9 +26,9 @@ def color_accuracy(embedder: Embedder, scenes: int, *, degraded: bool) -> dict[s
     """Share of icons whose colour is named right, in all and by colour, in [0, 1]. Crops are the true boxes."""
     crops, names, truth = [], [], []
     for batch in icon_scenes.held_out(scenes, 64, seed=5, degraded=degraded):
-        for scene, picture, boxes in zip(batch.scenes, _pictures(batch), batch.boxes.tolist(), strict=True):
+        for scene, image, boxes in zip(batch.scenes, _images(batch), batch.boxes.tolist(), strict=True):
             for item, box in zip(scene.objects, boxes, strict=False):
-                crops.append(picture.crop(tuple(round(v) for v in box)))
+                crops.append(image.crop(tuple(round(v) for v in box)))
                 names.append(item.name)
                 truth.append(item.color)
     right = np.array(classify_colors(embedder, crops, names, COLORS)) == np.array(truth)
@@ -37,13 +37,13 @@ def color_accuracy(embedder: Embedder, scenes: int, *, degraded: bool) -> dict[s
 
 
 def retrieval(embedder: Embedder, scenes: int) -> dict[str, float]:
-    """R@1 among 50 in both directions, in [0, 1]: is the own caption the nearest, and the own picture?"""
+    """R@1 among 50 in both directions, in [0, 1]: is the own caption the nearest, and the own image?"""
     rng = np.random.default_rng(20_313)
     world = icon_world()
     hits: dict[str, list[float]] = {"image_to_text": [], "text_to_image": []}
     for batch in icon_scenes.held_out(max(CHOICES, scenes // CHOICES * CHOICES), 64, seed=6):
         captions = [world.caption(scene, rng) for scene in batch.scenes]
-        similar = embedder.embed_images(_pictures(batch)) @ embedder.embed_texts(captions).T
+        similar = embedder.embed_images(_images(batch)) @ embedder.embed_texts(captions).T
         own = np.arange(len(captions))
         hits["image_to_text"].append(float((similar.argmax(1) == own).mean()))
         hits["text_to_image"].append(float((similar.argmax(0) == own).mean()))

@@ -37,7 +37,7 @@ class Asset:
     start: Callable[[int], nn.Module]
     """Seed -> what is trained."""
     batches: Callable[[int], Callable[[np.random.Generator], Any]]
-    """Pictures per step -> what draws a batch."""
+    """Images per step -> what draws a batch."""
     losses: Callable[[nn.Module, Any, str], dict[str, torch.Tensor]]
     """What is trained, a batch and the device -> the losses; their sum is minimised."""
     exported: Callable[[nn.Module], nn.Module]
@@ -59,8 +59,8 @@ def _parser(asset: Asset) -> argparse.ArgumentParser:
     add("--threads", type=whole(), default=2, help="CPU threads (default: %(default)s)")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", default=device, help="where to train (default: %(default)s)")
-    add("--workers", type=whole(0), default=0, help="processes that draw pictures ahead (default: none, draw in turn)")
-    add("--batch", type=whole(), default=asset.batch, help="pictures per step (default: %(default)s)")
+    add("--workers", type=whole(0), default=0, help="processes that draw images ahead (default: none, draw in turn)")
+    add("--batch", type=whole(), default=asset.batch, help="images per step (default: %(default)s)")
     add("--seed", type=whole(0), default=1, help="scenes and initial weights (default: %(default)s)")
     add("--folder", type=Path, default=Path("runs/assets"), help="checkpoints (default: %(default)s)")
     add("--report-only", action="store_true", help="only measure the weights again")

@@ -91,11 +91,11 @@ def loss(
     chosen, positive = assign(boxes, labels, centres, strides)
     count = positive.sum().clamp(min=1)
     target = torch.zeros_like(logits)
-    picture, point = positive.nonzero(as_tuple=True)
-    icon = chosen[picture, point]
-    target[picture, point, labels[picture, icon]] = 1.0
+    image, point = positive.nonzero(as_tuple=True)
+    icon = chosen[image, point]
+    target[image, point, labels[image, icon]] = 1.0
     focus = (target - logits.sigmoid()).abs() ** FOCUS
     class_loss = (focus * F.binary_cross_entropy_with_logits(logits, target, reduction="none")).sum() / count
-    name_loss = F.cross_entropy(logits[picture, point], labels[picture, icon], reduction="sum") / count
-    box_loss = generalized_box_iou_loss(predicted[picture, point], boxes[picture, icon], reduction="sum") / count
+    name_loss = F.cross_entropy(logits[image, point], labels[image, icon], reduction="sum") / count
+    box_loss = generalized_box_iou_loss(predicted[image, point], boxes[image, icon], reduction="sum") / count
     return {"class": class_loss, "name": name_loss, "box": BOX_WEIGHT * box_loss}

@@ -1,4 +1,4 @@
-"""How good the icon detector is: precision, calibration, GenEval on flawless pictures, silence on empty ones."""
+"""How good the icon detector is: precision, calibration, GenEval on flawless images, silence on empty ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MATCH_IOU = 0.5
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Matches:
-    """Detections of many pictures, each judged right or wrong, and how many objects there were."""
+    """Detections of many images, each judged right or wrong, and how many objects there were."""
 
     scores: NDArray[Any]
     """float (d,) raw scores."""
@@ -43,7 +43,7 @@ class Matches:
 def match(
     scores: NDArray[Any], labels: NDArray[Any], boxes: NDArray[Any], true_labels: NDArray[Any], true_boxes: NDArray[Any]
 ) -> NDArray[Any]:
-    """Which detections of one picture are right, bool (d,). Detections come best first; an object is taken once.
+    """Which detections of one image are right, bool (d,). Detections come best first; an object is taken once.
 
     >>> square = np.array([[0.0, 0, 10, 10]])
     >>> match(np.array([0.9, 0.8]), np.array([3, 3]), np.repeat(square, 2, 0), np.array([3]), square).tolist()
@@ -108,11 +108,11 @@ def calibrate(matches: Matches) -> Calibration:
 
 
 def oracle_geneval(detector: IconDetector, repeats: int = 1, every: int = 1) -> dict[str, float]:
-    """GenEval on the icon world's flawless pictures of its prompts; colours are the scene's own.
+    """GenEval on the icon world's flawless images of its prompts; colours are the scene's own.
 
     Args:
         detector: calibrated.
-        repeats: pictures per prompt.
+        repeats: images per prompt.
         every: take each prompt of this many.
 
     Returns:
@@ -128,11 +128,11 @@ def oracle_geneval(detector: IconDetector, repeats: int = 1, every: int = 1) -> 
     correct: dict[str, list[bool]] = {task: [] for task in TASKS}
     for start in range(0, len(cases), 50):
         drawn = [world.render(scene, 64) for scene in scenes[start : start + 50]]
-        found = detector.detect([_image(picture.image) for picture in drawn])
-        for case, scene, picture, seen in zip(
+        found = detector.detect([_image(image.image) for image in drawn])
+        for case, scene, image, seen in zip(
             cases[start : start + 50], scenes[start : start + 50], drawn, found, strict=True
         ):
-            named = _true_colors(seen, scene, picture.boxes_xyxy_px)
+            named = _true_colors(seen, scene, image.boxes_xyxy_px)
             correct[case.tag].append(bool(suite.verdict(case, named, suite.Options()).correct))
     scores = {task: float(np.mean(right)) for task, right in correct.items()}
     return {"overall": float(np.mean(list(scores.values()))), **scores}
@@ -153,7 +153,7 @@ def _true_colors(found: Sequence[Detection], scene: Any, boxes: NDArray[Any]) ->
 
 
 def silence(detector: IconDetector, count: int = 400) -> dict[str, float]:
-    """Share of empty pictures with any detection above 0.3, and the highest score on them; both should be near 0."""
+    """Share of empty images with any detection above 0.3, and the highest score on them; both should be near 0."""
     found = detector.detect([_image(pixels) for pixels in icon_scenes.empty_pictures(count, 64, seed=1)])
     best = [max((d.score for d in seen), default=0.0) for seen in found]
     return {"above_threshold": float(np.mean(np.array(best) > 0.3)), "highest_score": max(best)}

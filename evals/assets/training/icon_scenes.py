@@ -27,12 +27,12 @@ HELD_OUT_SIZES_PX = (56, 72, 80, 96, 112)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """Pictures and what is in them."""
+    """Images and what is in them."""
 
     images: torch.Tensor
     """float (n, 3, size, size) RGB in [0, 255]."""
     boxes: torch.Tensor
-    """float (n, k, 4) x1, y1, x2, y2 in pixels, rows of zeros where a picture has fewer than k objects."""
+    """float (n, k, 4) x1, y1, x2, y2 in pixels, rows of zeros where an image has fewer than k objects."""
     labels: torch.Tensor
     """int64 (n, k) class, -1 where there is no object."""
     scenes: Sequence[Any]
@@ -48,20 +48,20 @@ def draw(scenes: Sequence[Any], drawn_px: int, size_px: int) -> Batch:
     """
     world = icon_world()
     drawn = [world.render(scene, drawn_px) for scene in scenes]
-    images = augment.to_tensor(np.stack([picture.image for picture in drawn]))
+    images = augment.to_tensor(np.stack([image.image for image in drawn]))
     if drawn_px != size_px:
         images = F.interpolate(images, (size_px, size_px), mode="bilinear", antialias=drawn_px > size_px)
     most = max(1, *(len(scene.objects) for scene in scenes))
     boxes, labels = np.zeros((len(scenes), most, 4), np.float32), np.full((len(scenes), most), -1)
-    for i, (scene, picture) in enumerate(zip(scenes, drawn, strict=True)):
+    for i, (scene, image) in enumerate(zip(scenes, drawn, strict=True)):
         count = len(scene.objects)
-        boxes[i, :count] = picture.boxes_xyxy_px * (size_px / drawn_px)
+        boxes[i, :count] = image.boxes_xyxy_px * (size_px / drawn_px)
         labels[i, :count] = [LABELS[item.name] for item in scene.objects]
     return Batch(images=images, boxes=torch.from_numpy(boxes), labels=torch.from_numpy(labels), scenes=scenes)
 
 
 def training_batch(count: int, size_px: int, rng: np.random.Generator) -> Batch:
-    """Fresh scenes, degraded and recoloured; of sixteen pictures, one has no object and one is only noise."""
+    """Fresh scenes, degraded and recoloured; of sixteen images, one has no object and one is only noise."""
     world = icon_world()
     scenes = [world.sample_scene(rng) for _ in range(count)]
     for i in range(0, count, 16):
@@ -70,11 +70,11 @@ def training_batch(count: int, size_px: int, rng: np.random.Generator) -> Batch:
     images = augment.some(augment.recolor, batch.images, 0.3, rng)
     images = augment.degrade(images, rng)
     for i in range(8, count, 16):
-        images[i], batch.labels[i] = noise_picture(size_px, rng), -1
+        images[i], batch.labels[i] = noise_image(size_px, rng), -1
     return dataclasses.replace(batch, images=images)
 
 
-def noise_picture(size_px: int, rng: np.random.Generator) -> torch.Tensor:
+def noise_image(size_px: int, rng: np.random.Generator) -> torch.Tensor:
     """Blotches of any grain and contrast on any colour, float (3, size, size) in [0, 255]."""
     side = round(size_px ** rng.uniform(0.25, 1))
     grains = torch.from_numpy(rng.uniform(-1, 1, (1, 3, side, side)).astype(np.float32))
@@ -84,11 +84,11 @@ def noise_picture(size_px: int, rng: np.random.Generator) -> torch.Tensor:
 
 
 def held_out(count: int, size_px: int, seed: int, *, degraded: bool = False) -> list[Batch]:
-    """Scenes on grounds and of sizes that training never shows, with colour jitter; in batches of 50.
+    """Scenes on backgrounds and of sizes that training never shows, with colour jitter; in batches of 50.
 
     Args:
         count: how many.
-        size_px: side of the pictures.
+        size_px: side of the images.
         seed: other scenes for another seed.
         degraded: with all degradations of training; else with jitter of light and colour only.
     """
@@ -104,7 +104,7 @@ def held_out(count: int, size_px: int, seed: int, *, degraded: bool = False) -> 
 
 
 def empty_pictures(count: int, size_px: int, seed: int) -> NDArray[Any]:
-    """Pictures without an object: flat colours, empty grounds, white and blotchy noise; uint8 (n, size, size, 3)."""
+    """Images without an object: flat colours, empty backgrounds, white and blotchy noise; uint8 (n, size, size, 3)."""
     world = icon_world()
     rng = np.random.default_rng([20_312, seed])
     flat = np.broadcast_to(rng.uniform(0, 255, (count // 4, 1, 1, 3)), (count // 4, size_px, size_px, 3))
@@ -113,5 +113,5 @@ def empty_pictures(count: int, size_px: int, seed: int) -> NDArray[Any]:
     blotchy = F.interpolate(rough, (size_px, size_px), mode="bicubic").clamp(0, 255).permute(0, 2, 3, 1).numpy()
     scenes = [world.sample_scene(rng, world.HELD_OUT_BACKGROUNDS) for _ in range(count - 3 * (count // 4))]
     grounds = [world.render(dataclasses.replace(scene, objects=()), size_px).image for scene in scenes]
-    pictures: NDArray[Any] = np.concatenate([flat, white, blotchy, np.stack(grounds)])
-    return pictures.astype(np.uint8)
+    images: NDArray[Any] = np.concatenate([flat, white, blotchy, np.stack(grounds)])
+    return images.astype(np.uint8)

@@ -3,7 +3,7 @@
     python -m evals.assets.training.train_clip
 
 It takes its `--minutes` and some more for the measurements; stopped, it goes on with the same command. On a GPU, let
-`--workers` draw the pictures: as many as there are cores to spare.
+`--workers` draw the images: as many as there are cores to spare.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CROP_SHARE = 4
-"""One picture in so many of a batch is a crop of one icon, the others are whole scenes."""
+"""One image in so many of a batch is a crop of one icon, the others are whole scenes."""
 SIZE_PX = 64
 MEAN = STD = 127.5
 """As in the config's preprocessing, in grey levels."""
@@ -48,22 +48,22 @@ TEMPLATES = (
 """Caption of a crop, and whether it names the colour, and the class."""
 
 
-def crop(picture: NDArray[Any], box: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+def crop(image: NDArray[Any], box: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """One icon, cut out as a detector would: each side is off by up to a tenth of the box.
 
     Args:
-        picture: uint8 (h, w, 3)
+        image: uint8 (h, w, 3)
         box: x1, y1, x2, y2 in pixels
         rng: fixes the cut.
 
     Returns:
         uint8 (SIZE_PX, SIZE_PX, 3)
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     sides = np.tile(box[2:] - box[:2], 2)
     moved = np.clip(np.round(box + sides * rng.uniform(-0.1, 0.1, 4)), 0, [width, height] * 2)
     x1, y1, x2, y2 = (int(v) for v in moved)
-    cut = Image.fromarray(picture).crop((x1, y1, max(x2, x1 + 2), max(y2, y1 + 2)))
+    cut = Image.fromarray(image).crop((x1, y1, max(x2, x1 + 2), max(y2, y1 + 2)))
     return np.asarray(cut.resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC))
 
 
@@ -75,11 +75,11 @@ def crop_batch(
     Returns:
         float (n, 3, size, size), n captions, bool (n, n), n scene objects
     """
-    pictures = batch.images.round().byte().permute(0, 2, 3, 1).numpy()
+    images = batch.images.round().byte().permute(0, 2, 3, 1).numpy()
     where = [(i, k) for i, scene in enumerate(batch.scenes) for k in range(len(scene.objects))]
     chosen = [where[j] for j in rng.choice(len(where), min(count, len(where)), replace=False)]
     things = [batch.scenes[i].objects[k] for i, k in chosen]
-    crops = np.stack([crop(pictures[i], batch.boxes[i, k].numpy(), rng) for i, k in chosen])
+    crops = np.stack([crop(images[i], batch.boxes[i, k].numpy(), rng) for i, k in chosen])
     kinds = [TEMPLATES[j] for j in rng.integers(len(TEMPLATES), size=len(things))]
     texts = [text.format(color=t.color, name=t.name) for (text, _, _), t in zip(kinds, things, strict=True)]
     colors, names = np.array([t.color for t in things]), np.array([t.name for t in things])
@@ -90,13 +90,13 @@ def crop_batch(
 
 
 def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """CLIP's loss in both directions, where a picture may have several true captions and the other way round.
+    """CLIP's loss in both directions, where an image may have several true captions and the other way round.
 
     Args:
         images: (n, d) unit vectors.
         texts: (n, d) unit vectors.
         scale: inverse temperature.
-        true: bool (n, n), whether caption j is true of picture i; the diagonal is.
+        true: bool (n, n), whether caption j is true of image i; the diagonal is.
     """
     logits = scale * images @ texts.T
     target = true.float()
@@ -106,7 +106,7 @@ def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, tru
 
 
 def pair_shares(things: Sequence[Sequence[Any]]) -> torch.Tensor:
-    """Which (class, colour) the icons of each picture are: shares, (pictures, pairs)."""
+    """Which (class, colour) the icons of each image are: shares, (images, pairs)."""
     target = torch.zeros(len(things), len(PAIRS))
     for row, icons in zip(target, things, strict=True):
         for icon in icons:
@@ -115,7 +115,7 @@ def pair_shares(things: Sequence[Sequence[Any]]) -> torch.Tensor:
 
 
 def name_all(images: torch.Tensor, classifier: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of naming class and colour of every icon in a picture.
+    """Cross-entropy of naming class and colour of every icon in an image.
 
     Captions alone teach the classes slowly: count and colours often suffice to tell 96 captions apart.
 
@@ -132,7 +132,7 @@ def training_batch(count: int, tokenizer: WordTokenizer, rng: np.random.Generato
 
     Returns:
         pixels (n, 3, size, size) in [0, 255], tokens (n, length), which crop caption is true of which crop, and the
-        shares of (class, colour) in each picture; scenes first, then crops.
+        shares of (class, colour) in each image; scenes first, then crops.
     """
     world = icon_world()
     crops_wanted = count // CROP_SHARE

@@ -1,6 +1,6 @@
-"""Pictures -> chains, as the paper does it: a vision-language model looks, names, points, and puts it into words.
+"""Images -> chains, as the paper does it: a vision-language model looks, names, points, and puts it into words.
 
-- Text-to-image: describe the picture (and write a prompt, if there is none), extract the names of objects from the
+- Text-to-image: describe the image (and write a prompt, if there is none), extract the names of objects from the
   description word for word, ground each (a box, or none), and merge the boxes into the description. That is the chain.
 - Edit: describe source and target, parse from the instruction what is changed (by task: add, remove, swap, attribute,
   environment, style), ground it, describe the crop around it, and compose the chain: what there is, what is done
@@ -8,7 +8,7 @@
 - Multi-turn edit: the same for every step. Only the first chain opens with the source, and only the last one closes
   with the target: read together they are the composed chain of the whole.
 
-What differs from the paper: one question grounds all objects of a picture, so that two of one name get two boxes; the
+What differs from the paper: one question grounds all objects of an image, so that two of one name get two boxes; the
 model that composes writes marks, and the boxes are put in their place here, so that no number passes through it.
 """
 
@@ -23,7 +23,7 @@ from got.data.annotate.boxes import Shown, cropped, frame_in_words, merged, show
 from got.data.annotate.prompts import StageFailed, ask, prompt, prompts_hash
 from got.data.annotate.replies import boxes_of, chain_of, parsed, phrase_of, places_of, words_of
 from got.plan.chain import MASK_COLORS
-from got.util.images import PictureError, open_picture
+from got.util.images import ImageError, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,22 +47,22 @@ _KIND_WORDS = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How pictures go to the model, and how its boxes come back."""
+    """How images go to the model, and how its boxes come back."""
 
     convention: str = "pixels"
     """What the numbers of its boxes mean, one of `got.data.annotate.boxes.CONVENTIONS`."""
     max_pixels: int = MAX_PIXELS
-    """Larger pictures are scaled down before they are sent."""
+    """Larger images are scaled down before they are sent."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Located:
     """An object that a chain names, and where it is."""
 
-    picture: Image.Image
+    image: Image.Image
     name: str
     box_1000: Box1000 | None
-    """None if the model says that the picture does not show it."""
+    """None if the model says that the image does not show it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,28 +105,28 @@ class _Sample:
     def __init__(self, asker: Asker, view: View, id: str) -> None:
         self._asker, self._view, self._id = asker, view, id
 
-    async def open(self, field: str, picture: bytes | Path) -> tuple[Image.Image, Shown]:
+    async def open(self, field: str, source: bytes | Path) -> tuple[Image.Image, Shown]:
         try:
             # Pillow lets go of the interpreter while it works, so the other samples go on.
-            image = await asyncio.to_thread(open_picture, picture)
-        except PictureError as error:
+            image = await asyncio.to_thread(open_image, source)
+        except ImageError as error:
             raise StageFailed("open", "picture", f"{field}: {error}") from error
         return image, await asyncio.to_thread(self.show, image)
 
-    def show(self, picture: Image.Image) -> Shown:
-        return shown(picture, self._view.convention, self._view.max_pixels)
+    def show(self, image: Image.Image) -> Shown:
+        return shown(image, self._view.convention, self._view.max_pixels)
 
     async def ask(self, stage: str, images: Sequence[Shown], read: Any, **variables: Any) -> Any:
         words = prompt(stage, **variables)
         return await ask(self._asker, self._id, stage, words, [image.png for image in images], read)
 
-    async def describe(self, picture: Shown, caption: str = "", *, want_prompt: bool = False) -> tuple[str, str]:
+    async def describe(self, image: Shown, caption: str = "", *, want_prompt: bool = False) -> tuple[str, str]:
         """Prompt (empty unless wanted) and description."""
 
         def read(reply: Any) -> tuple[str, str]:
             return words_of(reply, "prompt") if want_prompt else "", words_of(reply, "description")
 
-        found: tuple[str, str] = await self.ask("describe", [picture], read, caption=caption, want_prompt=want_prompt)
+        found: tuple[str, str] = await self.ask("describe", [image], read, caption=caption, want_prompt=want_prompt)
         return found
 
     async def extract(self, text: str) -> tuple[tuple[int, int], ...]:
@@ -136,18 +136,18 @@ class _Sample:
         return found
 
     async def ground(
-        self, picture: Shown, names: Sequence[str], context: str, *, required: bool
+        self, image: Shown, names: Sequence[str], context: str, *, required: bool
     ) -> tuple[Box1000 | None, ...]:
         """A box for each name."""
         if not names:
             return ()
         convention = self._view.convention
         read = functools.partial(
-            boxes_of, count=len(names), convention=convention, size_px=picture.size_px, required=required
+            boxes_of, count=len(names), convention=convention, size_px=image.size_px, required=required
         )
-        frame = frame_in_words(convention, picture.size_px)
+        frame = frame_in_words(convention, image.size_px)
         found: tuple[Box1000 | None, ...] = await self.ask(
-            "ground", [picture], read, names=names, context=context, frame=frame
+            "ground", [image], read, names=names, context=context, frame=frame
         )
         return found
 
@@ -155,17 +155,17 @@ class _Sample:
 # -------------------------------------------------------------------------------------------------------- text to image
 async def _from_text(sample: _Sample, example: Example) -> Draft:
     (step,) = example.steps
-    image, picture = await sample.open("target", step.target)
-    written, description = await sample.describe(picture, example.prompt, want_prompt=not example.prompt.strip())
+    image, view = await sample.open("target", step.target)
+    written, description = await sample.describe(view, example.prompt, want_prompt=not example.prompt.strip())
     request = example.prompt if example.prompt.strip() else written
     places = await sample.extract(description)
     names = [description[slice(*place)] for place in places]
-    boxes = await sample.ground(picture, names, description, required=False)
+    boxes = await sample.ground(view, names, description, required=False)
     chain = merged(description, [(end, box) for (_, end), box in zip(places, boxes, strict=True)])
     named = [request[slice(*place)] for place in await sample.extract(request)]
     return Draft(
         example=dataclasses.replace(example, prompt=request, steps=(dataclasses.replace(step, chain=chain),)),
-        located=tuple(Located(picture=image, name=name, box_1000=box) for name, box in zip(names, boxes, strict=True)),
+        located=tuple(Located(image=image, name=name, box_1000=box) for name, box in zip(names, boxes, strict=True)),
         named=tuple((name, chain) for name in named),
     )
 
@@ -206,26 +206,26 @@ async def _whole(sample: _Sample, instructions: Sequence[str]) -> str:
 
 async def _step(
     sample: _Sample,
-    pictures: tuple[tuple[Image.Image, Shown], tuple[Image.Image, Shown]],
+    images: tuple[tuple[Image.Image, Shown], tuple[Image.Image, Shown]],
     instruction: str,
     kind: str | None,
     ends: tuple[bool, bool],
 ) -> tuple[Parsed, list[Located], str]:
     """What one edit changes, where, and its chain; `ends`: whether the chain opens with the source, closes likewise."""
-    texts = [(await sample.describe(picture))[1] for _, picture in pictures]
+    texts = [(await sample.describe(image))[1] for _, image in images]
     about = {"instruction": instruction, "before": texts[0], "after": texts[1]}
     change: Parsed = await sample.ask("parse", [], functools.partial(parsed, kind=kind), kind=kind, **about)
     located: list[Located] = []
     places: list[Box1000] = []
     objects = []
-    for side, (image, picture), text, names in zip(
-        ("before", "after"), pictures, texts, (change.before, change.after), strict=True
+    for side, (image, view), text, names in zip(
+        ("before", "after"), images, texts, (change.before, change.after), strict=True
     ):
-        boxes = await sample.ground(picture, names, text, required=True)
+        boxes = await sample.ground(view, names, text, required=True)
         for name, box in zip(names, boxes, strict=True):
             assert box is not None, "required"
             phrase = await sample.ask("crop", [sample.show(cropped(image, box))], phrase_of, name=name)
-            located.append(Located(picture=image, name=name, box_1000=box))
+            located.append(Located(image=image, name=name, box_1000=box))
             places.append(box)
             objects.append({"phrase": phrase, "side": side})
     chain: str = await sample.ask(

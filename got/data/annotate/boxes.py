@@ -1,8 +1,8 @@
-"""Boxes between a model's frame and a chain's, the pictures that a model is shown, and boxes written into prose.
+"""Boxes between a model's frame and a chain's, the images that a model is shown, and boxes written into prose.
 
-Models disagree on what a box's numbers mean. Qwen2.5-VL counts pixels of the picture as its processor has resized it,
+Models disagree on what a box's numbers mean. Qwen2.5-VL counts pixels of the image as its processor has resized it,
 Qwen2-VL and Qwen3-VL thousandths of width and height, others parts of one. A wrong guess still gives boxes that look
-like boxes, so nothing is guessed: the convention is an option. With pixels, pictures are brought to a size that the
+like boxes, so nothing is guessed: the convention is an option. With pixels, images are brought to a size that the
 processor leaves alone before they are sent, so that both sides mean the same pixels.
 """
 
@@ -37,22 +37,22 @@ _SMALLEST_CROP_PX = 28
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """A picture as a model gets it."""
+    """An image as a model gets it."""
 
     png: bytes
     size_px: tuple[int, int]
     """Width and height of what is sent."""
 
 
-def shown(picture: Image.Image, convention: str, max_pixels: int) -> Shown:
-    """A picture in the form in which a model with that convention is to see it; large ones are scaled down."""
-    width, height = size_to_send(picture.size, convention, max_pixels)
-    resized = picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BICUBIC)
+def shown(image: Image.Image, convention: str, max_pixels: int) -> Shown:
+    """An image in the form in which a model with that convention is to see it; large ones are scaled down."""
+    width, height = size_to_send(image.size, convention, max_pixels)
+    resized = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
     return Shown(png=png_bytes(resized), size_px=(width, height))
 
 
 def size_to_send(size_px: tuple[int, int], convention: str, max_pixels: int) -> tuple[int, int]:
-    """Width and height of the picture to send.
+    """Width and height of the image to send.
 
     >>> size_to_send((128, 128), "unit", 10**6), size_to_send((4000, 1000), "thousandths", 10**6)
     ((128, 128), (2000, 500))
@@ -73,10 +73,10 @@ def to_box_1000(box: Sequence[Any], convention: str, size_px: tuple[int, int]) -
     Args:
         box: Four numbers; what lies outside by more than rounding is an error, not a box at the edge.
         convention: One of `CONVENTIONS`.
-        size_px: Width and height of the picture that the model saw.
+        size_px: Width and height of the image that the model saw.
 
     Raises:
-        BadReply: If it is no box of that picture.
+        BadReply: If it is no box of that image.
 
     >>> to_box_1000([14, 0, 70, 140], "pixels", (140, 140))
     (100, 0, 500, 999)
@@ -88,7 +88,7 @@ def to_box_1000(box: Sequence[Any], convention: str, size_px: tuple[int, int]) -
     wide, high = {"pixels": size_px, "thousandths": (1000, 1000), "unit": (1, 1)}[convention]
     x1, y1, x2, y2 = parts = [value / side for value, side in zip(box, (wide, high, wide, high), strict=True)]
     if min(parts) < -_SLACK or max(parts) > 1 + _SLACK:
-        raise BadReply("box outside", f"expected {convention} of a picture of {wide} x {high} but got {box}")
+        raise BadReply("box outside", f"expected {convention} of an image of {wide} x {high} but got {box}")
     x1, y1, x2, y2 = (min(max(round(part * 1000), 0), _LAST) for part in parts)
     if x1 >= x2 or y1 >= y2:
         raise BadReply("illegal box", f"expected x1 < x2 and y1 < y2 but got {box}")
@@ -108,12 +108,12 @@ def frame_in_words(convention: str, size_px: tuple[int, int]) -> str:
     return "parts of the picture's width and height, decimal numbers from 0 to 1"
 
 
-def cropped(picture: Image.Image, box_1000: Box1000) -> Image.Image:
-    """What a box shows, with a tenth of its sides around it, and no strip: as wide and high as models take pictures.
+def cropped(image: Image.Image, box_1000: Box1000) -> Image.Image:
+    """What a box shows, with a tenth of its sides around it, and no strip: as wide and high as models take images.
 
-    That is 28 pixels and a twentieth of the other side at least, as far as the picture has them.
+    That is 28 pixels and a twentieth of the other side at least, as far as the image has them.
     """
-    (width, height), (x1, y1, x2, y2) = picture.size, box_1000
+    (width, height), (x1, y1, x2, y2) = image.size, box_1000
     sides = ((x1, x2, width), (y1, y2, height))
     halves = [(high - low) / 2000 * side * (1 + 2 * _CROP_MARGIN) for low, high, side in sides]
     least = math.ceil(max(_SMALLEST_CROP_PX, 2 * max(halves) / MAX_ASPECT))
@@ -121,11 +121,11 @@ def cropped(picture: Image.Image, box_1000: Box1000) -> Image.Image:
     for (low, high, side), half in zip(sides, halves, strict=True):
         middle, reach = (low + high) / 2000 * side, max(half, least / 2)
         start, end = max(0, math.floor(middle - reach)), min(side, math.ceil(middle + reach))
-        if end - start < least:  # at the picture's edge
+        if end - start < least:  # at the image's edge
             start = max(0, min(start, side - least))
             end = min(side, start + least)
         spans.append((start, end))
-    return picture.crop((spans[0][0], spans[1][0], spans[0][1], spans[1][1]))
+    return image.crop((spans[0][0], spans[1][0], spans[0][1], spans[1][1]))
 
 
 def merged(description: str, places: Sequence[tuple[int, Box1000 | None]]) -> str:

@@ -6,7 +6,7 @@ The output is a dataset, and beside it
     replies.jsonl     every raw reply, with what was asked, its tokens and its price
     rejected.jsonl    samples that did not pass quality control, whole, with the reasons
     failures.jsonl    samples that got no chain, with stage and cause; the next run tries them again
-    pictures.jsonl    signatures of the pictures, by which duplicates are found
+    pictures.jsonl    signatures of the images, by which duplicates are found
 
 A run may end at any time, by kill -9, too. The same command goes on with it and pays no reply twice.
 """
@@ -31,15 +31,17 @@ from got.data.importers.files import files_below, safe_id
 from got.data.records import DataError, Example, Provenance, Step
 from got.util.cli import DTYPES, add_command, number, whole
 from got.util.files import append_lines, read_object, recorded, write_json
-from got.util.images import PictureError, open_picture
+from got.util.images import ImageError, open_image
 from got.util.progress import Progress
 from got.vlm.asker import Asker, AskSettings
-from got.vlm.clients import AskParams, OpenAIBackend, TransformersBackend
+from got.vlm.clients import AskParams
+from got.vlm.endpoint import OpenAIBackend
+from got.vlm.local import TransformersBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _EPILOG = """\
 examples:
   python -m got.data annotate photos --output photos-got --endpoint http://localhost:8000/v1 \\
@@ -54,15 +56,15 @@ Ctrl-C or kill -9; no reply is paid twice, and what failed without a reply is tr
 # --------------------------------------------------------------------------------------------------------- command line
 def add_arguments(subparsers: Any) -> None:
     """Adds the command to those of `python -m got.data`; its `run` is in the parsed arguments."""
-    purpose = "write chains for pictures and edits with a vision-language model"
+    purpose = "write chains for images and edits with a vision-language model"
     parser = add_command(subparsers, "annotate", purpose, _EPILOG, run)
     add = parser.add_argument
-    add("place", type=Path, metavar="PLACE", help="a dataset, its chains empty or not; or a folder of pictures")
+    add("place", type=Path, metavar="PLACE", help="a dataset, its chains empty or not; or a folder of images")
     add("--output", type=Path, required=True, metavar="DIR", help="where the dataset and the records go")
     add("--format", choices=storage.FORMATS, default="folder", help="of the output (default: %(default)s)")
     add("--limit", type=whole(), metavar="N", help="the first N examples only")
-    add("--dataset", metavar="NAME", help="name of a set that is a folder of pictures (default: the folder's)")
-    add("--license", default="unknown", metavar="NAME", help="of a folder of pictures (default: %(default)s)")
+    add("--dataset", metavar="NAME", help="name of a set that is a folder of images (default: the folder's)")
+    add("--license", default="unknown", metavar="NAME", help="of a folder of images (default: %(default)s)")
     _add_model(parser.add_argument_group("model"))
     group = parser.add_argument_group("quality")
     group.add_argument(
@@ -93,7 +95,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         required=True,
         help="what the model's boxes count: pixels (Qwen2.5-VL), thousandths (Qwen2-VL, Qwen3-VL) or parts of one",
     )
-    size = "larger pictures are scaled down for the model (default: %(default)s)"
+    size = "larger images are scaled down for the model (default: %(default)s)"
     add("--max-pixels", type=whole(), default=MAX_PIXELS, metavar="N", help=size)
     add("--concurrency", type=whole(), default=16, metavar="N", help="samples at a time (default: %(default)s)")
     add(
@@ -132,13 +134,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _backend(arguments: argparse.Namespace) -> OpenAIBackend | TransformersBackend:
     kind, _, place = arguments.model.partition(":")
     if kind == "hf":
-        return TransformersBackend(place, arguments.device, arguments.dtype, images_first=True)
+        return TransformersBackend(place, arguments.device, arguments.dtype)
     return OpenAIBackend.from_environment(
         arguments.model,
         arguments.endpoint,
         timeout_seconds=arguments.timeout,
         max_retries=arguments.retries,
-        images_first=True,
     )
 
 
@@ -146,12 +147,12 @@ def _backend(arguments: argparse.Namespace) -> OpenAIBackend | TransformersBacke
 def examples_of(
     place: Path, on_error: Callable[[str, DataError], None], dataset: str | None = None, license: str = "unknown"
 ) -> Iterator[Example]:
-    """The examples of a dataset, or one for each picture of a folder and of the folders in it, in order of names.
+    """The examples of a dataset, or one for each image of a folder and of the folders in it, in order of names.
 
     Args:
         place: Dataset or folder.
         on_error: Called with file and line of what is no example, and reading goes on.
-        dataset: Name of a set that is a folder of pictures; the folder's if not given.
+        dataset: Name of a set that is a folder of images; the folder's if not given.
         license: Licence of such a set.
 
     Raises:
@@ -167,7 +168,7 @@ def examples_of(
                 yield example
         return
     ids: dict[str, Path] = {}
-    for path in (path for path in files_below(place, "*") if path.suffix.lower() in _PICTURES):
+    for path in (path for path in files_below(place, "*") if path.suffix.lower() in _IMAGES):
         name = path.relative_to(place).as_posix()
         plain = re.fullmatch(r"[A-Za-z0-9_./ -]{1,150}", name) is not None
         id = re.sub(r"[^A-Za-z0-9_-]", "_", name) if plain else safe_id(name)
@@ -175,7 +176,7 @@ def examples_of(
             raise DataError(f"{path}: expected another name, for {ids[id]} would have the same id {id!r}")
         ids[id] = path
     if not ids:
-        raise DataError(f"{place}: expected a dataset or pictures but there are none")
+        raise DataError(f"{place}: expected a dataset or images but there are none")
     for id, path in ids.items():
         origin = path.relative_to(place).as_posix()
         yield Example(
@@ -267,7 +268,7 @@ class _Run:
             done = example.id in self._writer.known_ids() or example.id in self._rejected
             try:
                 first = self._duplicates.first_of(example.id, _request(example), self._signed(example))
-            except (PictureError, DataError) as error:
+            except (ImageError, DataError) as error:
                 if not done:
                     self._fail(example.id, StageFailed("open", "picture", str(error)))
                 continue
@@ -280,7 +281,7 @@ class _Run:
 
     def _signed(self, example: Example) -> list[str]:
         if example.id not in self._signatures:
-            signatures = [quality.signature(open_picture(picture)) for _, picture in example.pictures()]
+            signatures = [quality.signature(open_image(image)) for _, image in example.images()]
             self._log("pictures", {"id": example.id, "signatures": signatures})
             self._signatures[example.id] = signatures
         return self._signatures[example.id]

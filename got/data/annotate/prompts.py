@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from got.vlm.asker import Question
 from got.vlm.clients import AskFailed, Reply
 from got.vlm.json_replies import BadReply, read_json, shortened
-from got.vlm.messages import user
+from got.vlm.messages import images_first, user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,7 +77,7 @@ async def ask(
         sample: Id of what the question is about.
         stage: One of `STAGES`.
         words: The prompt.
-        images: PNG files.
+        images: Image files.
         read: Makes the result of the reply's JSON, or raises `BadReply`.
 
     Raises:
@@ -86,12 +86,11 @@ async def ask(
     """
 
     def whole(reply: Reply) -> _Read:
-        if reply.finish == "length":
-            raise BadReply("truncated", f"cut off after {reply.tokens_out} tokens")
         return read(read_json(reply.text))
 
     detail = {"stage": stage, "prompt": words}
-    question = Question(subject=(sample,), detail=detail, messages=user(words, images))
+    # Images first: a server that keeps the work on a common beginning of requests then sees each image once.
+    question = Question(subject=(sample,), detail=detail, messages=images_first(user(words, images)))
     try:
         return await asker.ask(question, whole)
     except (AskFailed, BadReply) as error:

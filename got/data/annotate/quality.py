@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from got.vlm.asker import Asker
 
 _GRID = 8
-_NOISE = 2  # grey levels: an even ground must not turn into random bits
+_NOISE = 2  # grey levels: an even background must not turn into random bits
 _BANDS = 4
-_NEAR_BITS = 3  # of 64: pictures that share a band of 16 bits may differ in this many, and any two that do share one
+_NEAR_BITS = 3  # of 64: images that share a band of 16 bits may differ in this many, and any two that do share one
 _NEAR_LEVELS = 16  # grey levels of any cell of the thumbnail
 _IRREGULAR = {
     "people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse", "geese": "goose",
@@ -40,9 +40,9 @@ _MEASURE = re.compile(r".*\b(?:group|pair|couple|bunch|row|pile|stack|herd|flock
 
 
 class Checker(Protocol):
-    """Looks for things in pictures without knowing where they are said to be."""
+    """Looks for things in images without knowing where they are said to be."""
 
-    async def find(self, sample: str, picture: Image.Image, names: Sequence[str]) -> list[list[Box1000] | None]:
+    async def find(self, sample: str, image: Image.Image, names: Sequence[str]) -> list[list[Box1000] | None]:
         """For each name the places where such a thing is; None where the checker does not know the word."""
 
 
@@ -111,12 +111,12 @@ def _stem(word: str) -> str:
 
 
 async def _unconfirmed(draft: Draft, least: float, checker: Checker) -> list[str]:
-    found, pictures = [], {id(thing.picture): thing.picture for thing in draft.located}
-    for key, picture in pictures.items():
+    found, images = [], {id(thing.image): thing.image for thing in draft.located}
+    for key, image in images.items():
         things: list[tuple[Located, Box1000]] = [
-            (thing, thing.box_1000) for thing in draft.located if id(thing.picture) == key and thing.box_1000
+            (thing, thing.box_1000) for thing in draft.located if id(thing.image) == key and thing.box_1000
         ]
-        seen = await checker.find(draft.example.id, picture, [thing.name for thing, _ in things])
+        seen = await checker.find(draft.example.id, image, [thing.name for thing, _ in things])
         for (thing, box), places in zip(things, seen, strict=True):
             if places is None:
                 continue
@@ -133,10 +133,10 @@ class SecondLook:
     def __init__(self, asker: Asker, view: View) -> None:
         self._asker, self._view = asker, view
 
-    async def find(self, sample: str, picture: Image.Image, names: Sequence[str]) -> list[list[Box1000] | None]:
+    async def find(self, sample: str, image: Image.Image, names: Sequence[str]) -> list[list[Box1000] | None]:
         """All places that the model gives for a name."""
         found: list[list[Box1000] | None] = []
-        sent = shown(picture, self._view.convention, self._view.max_pixels)
+        sent = shown(image, self._view.convention, self._view.max_pixels)
         read = functools.partial(candidates_of, convention=self._view.convention, size_px=sent.size_px)
         frame = frame_in_words(self._view.convention, sent.size_px)
         for name in names:
@@ -171,58 +171,58 @@ class Detector:
         self._threshold = threshold
         self._labels = {str(label).lower() for label in (config.id2label or {}).values()}
 
-    async def find(self, sample: str, picture: Image.Image, names: Sequence[str]) -> list[list[Box1000] | None]:
+    async def find(self, sample: str, image: Image.Image, names: Sequence[str]) -> list[list[Box1000] | None]:
         """Detections whose class is named; None where no class is."""
         del sample
-        return await asyncio.to_thread(self._find, picture, names)
+        return await asyncio.to_thread(self._find, image, names)
 
-    def _find(self, picture: Image.Image, names: Sequence[str]) -> list[list[Box1000] | None]:
+    def _find(self, image: Image.Image, names: Sequence[str]) -> list[list[Box1000] | None]:
         if self._open:
-            return [self._boxes(self._detections(picture, candidate_labels=[name]), picture) for name in names]
-        detections, found = self._detections(picture), []
+            return [self._boxes(self._detections(image, candidate_labels=[name]), image) for name in names]
+        detections, found = self._detections(image), []
         for name in names:
             stems = _stems(name)
             known = {label for label in self._labels if _stems(label) <= stems}
             fitting = [item for item in detections if item["label"].lower() in known]
-            found.append(self._boxes(fitting, picture) if known else None)
+            found.append(self._boxes(fitting, image) if known else None)
         return found
 
-    def _detections(self, picture: Image.Image, **options: Any) -> list[dict[str, Any]]:
-        return list(self._pipeline(picture, threshold=self._threshold, **options))
+    def _detections(self, image: Image.Image, **options: Any) -> list[dict[str, Any]]:
+        return list(self._pipeline(image, threshold=self._threshold, **options))
 
-    def _boxes(self, detections: Sequence[dict[str, Any]], picture: Image.Image) -> list[Box1000]:
-        sides = (picture.width, picture.height) * 2
+    def _boxes(self, detections: Sequence[dict[str, Any]], image: Image.Image) -> list[Box1000]:
+        sides = (image.width, image.height) * 2
         corners = [[item["box"][name] for name in ("xmin", "ymin", "xmax", "ymax")] for item in detections]
         boxes = [[round(1000 * value / side) for value, side in zip(box, sides, strict=True)] for box in corners]
         return [(box[0], box[1], box[2], box[3]) for box in boxes]
 
 
 # ----------------------------------------------------------------------------------------------------------- duplicates
-def signature(picture: Image.Image) -> str:
-    """What stays nearly the same when a picture is scaled or compressed again: 64 bits of gradients, and a thumbnail.
+def signature(image: Image.Image) -> str:
+    """What stays nearly the same when an image is scaled or compressed again: 64 bits of gradients, and a thumbnail.
 
     Hexadecimal: 16 digits (dHash of brightness, 8 x 8), and two for each colour of each cell of 8 x 8.
     """
-    grey = np.asarray(picture.convert("L").resize((_GRID + 1, _GRID), Image.Resampling.BOX), np.int16)
+    grey = np.asarray(image.convert("L").resize((_GRID + 1, _GRID), Image.Resampling.BOX), np.int16)
     bits = np.packbits(grey[:, 1:] > grey[:, :-1] + _NOISE)
-    small = np.asarray(picture.resize((_GRID, _GRID), Image.Resampling.BOX), np.uint8)
+    small = np.asarray(image.resize((_GRID, _GRID), Image.Resampling.BOX), np.uint8)
     return bits.tobytes().hex() + small.tobytes().hex()
 
 
 class Duplicates:
-    """Remembers pictures and prompts; finds those that were there before."""
+    """Remembers images and prompts; finds those that were there before."""
 
     def __init__(self) -> None:
         self._by_band: dict[tuple[str, int, str], list[str]] = {}
         self._known: dict[str, tuple[str, ...]] = {}
 
     def first_of(self, id: str, request: str, signatures: Sequence[str]) -> str | None:
-        """Id of an earlier sample with the same prompt and nearly the same pictures; if there is none, None.
+        """Id of an earlier sample with the same prompt and nearly the same images; if there is none, None.
 
         Args:
             id: Of the sample; a sample is no duplicate of itself.
             request: Prompt or instruction, as it came; case and spaces do not count.
-            signatures: Of its pictures, source first.
+            signatures: Of its images, source first.
 
         >>> seen = Duplicates()
         >>> [seen.first_of(id, "a dog", ["0" * 400]) for id in ("a", "b")]
@@ -233,7 +233,7 @@ class Duplicates:
         bands = [(words, n, signatures[0][n * width : (n + 1) * width]) for n in range(_BANDS)]
         for band in bands:
             for other in self._by_band.get(band, ()):
-                if other != id and _same_pictures(self._known[other], signatures):
+                if other != id and _same_images(self._known[other], signatures):
                     return other
         if id not in self._known:
             self._known[id] = tuple(signatures)
@@ -242,11 +242,11 @@ class Duplicates:
         return None
 
 
-def _same_pictures(ones: Sequence[str], others: Sequence[str]) -> bool:
-    return len(ones) == len(others) and all(map(_same_picture, ones, others))
+def _same_images(ones: Sequence[str], others: Sequence[str]) -> bool:
+    return len(ones) == len(others) and all(map(_same_image, ones, others))
 
 
-def _same_picture(one: str, other: str) -> bool:
+def _same_image(one: str, other: str) -> bool:
     bits = (int(one[:16], 16) ^ int(other[:16], 16)).bit_count()
     if bits > _NEAR_BITS:
         return False

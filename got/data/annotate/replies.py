@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KINDS = ("add", "remove", "swap", "attribute", "environment", "style")
 """What an edit can be: the paper's tasks."""
 _SIDES = {"add": (0, 1), "remove": (1, 0), "swap": (1, 1), "attribute": (1, 0), "environment": (0, 0), "style": (0, 0)}
-"""Whether objects of the picture before, and of that after, belong to a task."""
+"""Whether objects of the image before, and of that after, belong to a task."""
 _MARK = re.compile(r"\[(\d+)\]")
 _LONGEST_PHRASE = 30  # words
 _APOLOGY = re.compile(r"\s*(?:i\b|sorry|unfortunately|unable|as an\b)", re.IGNORECASE)
@@ -31,9 +31,9 @@ class Parsed:
     kind: str
     """One of `KINDS`."""
     before: tuple[str, ...]
-    """Names of what is changed or goes, in the picture before the edit."""
+    """Names of what is changed or goes, in the image before the edit."""
     after: tuple[str, ...]
-    """Names of what is new in the picture after the edit."""
+    """Names of what is new in the image after the edit."""
 
 
 def words_of(reply: Any, key: str) -> str:
@@ -50,7 +50,7 @@ def words_of(reply: Any, key: str) -> str:
         raise BadReply("unparsable", f"expected a text {key!r} in {shortened(str(reply))}")
     if "<|" in value or "|>" in value:
         raise BadReply("illegal words", f"expected plain prose but got {shortened(value)}")
-    if _APOLOGY.match(value) and is_refusal(value):  # elsewhere it may be what a sign in the picture says
+    if _APOLOGY.match(value) and is_refusal(value):  # elsewhere it may be what a sign in the image says
         raise BadReply("refusal", shortened(value))
     return " ".join(value.split())
 
@@ -93,13 +93,13 @@ def places_of(reply: Any, text: str) -> tuple[tuple[int, int], ...]:
 def boxes_of(
     reply: Any, count: int, convention: str, size_px: tuple[int, int], *, required: bool = False
 ) -> tuple[Box1000 | None, ...]:
-    """The boxes of numbered objects; None for those that the picture does not show.
+    """The boxes of numbered objects; None for those that the image does not show.
 
     Args:
         reply: An object with a list ``boxes``, or that list.
         count: How many objects there are.
         convention: What the numbers mean, one of `got.data.annotate.boxes.CONVENTIONS`.
-        size_px: Width and height of the picture that was shown.
+        size_px: Width and height of the image that was shown.
         required: Whether each object must have one.
 
     Raises:
@@ -118,7 +118,7 @@ def boxes_of(
         raise BadReply("unparsable", f"expected boxes of objects 1 to {count} but got {sorted(found)}")
     boxes = tuple(found[number] for number in range(1, count + 1))
     if required and None in boxes:
-        raise BadReply("not found", f"object {boxes.index(None) + 1} is not in the picture")
+        raise BadReply("not found", f"object {boxes.index(None) + 1} is not in the image")
     return boxes
 
 

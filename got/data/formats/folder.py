@@ -1,4 +1,4 @@
-"""A chain dataset as a folder: `examples.jsonl`, a row a line, and the pictures it refers to by relative paths.
+"""A chain dataset as a folder: `examples.jsonl`, a row a line, and the images it refers to by relative paths.
 
 Easy to look into and to change with an editor; the format for up to some hundred thousand examples.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LINES = "examples.jsonl"
 _CHUNK = 1 << 24
-_EXAMPLES_TOGETHER = 1000  # in one folder of pictures: more are slow to list, and many folders slow to make
+_EXAMPLES_TOGETHER = 1000  # in one folder of images: more are slow to list, and many folders slow to make
 
 
 class FolderReader:
@@ -45,12 +45,12 @@ class FolderReader:
     def _entry(self, line: bytes, block: int) -> Entry:
         where = f"{self.lines}:{block + 1}"
         try:
-            return Entry(number=0, where=where, row=json.loads(line), picture=self._picture)
+            return Entry(number=0, where=where, row=json.loads(line), image=self._image)
         except (ValueError, RecursionError) as error:
             cut = "the line is cut off" if not line.endswith(b"\n") else f"expected JSON but {error}"
-            return Entry(number=0, where=where, row=None, picture=self._picture, broken=f"row: {cut}")
+            return Entry(number=0, where=where, row=None, image=self._image, broken=f"row: {cut}")
 
-    def _picture(self, field: str, reference: Any) -> Path:
+    def _image(self, field: str, reference: Any) -> Path:
         if not isinstance(reference, str) or not reference or "\0" in reference:
             raise DataError(f"{field}: expected a path relative to the folder but got {reference!r}")
         path = inside(self.lines.parent, reference)
@@ -60,7 +60,7 @@ class FolderReader:
 
 
 class FolderWriter:
-    """Appends: pictures first, then the line, so that a line's pictures are always there."""
+    """Appends: images first, then the line, so that a line's images are always there."""
 
     def __init__(self, folder: Path, per_file: int) -> None:
         self.folder = folder
@@ -71,15 +71,15 @@ class FolderWriter:
 
     def add(self, example: Example) -> None:
         """Write one example."""
-        pictures = {name: bytes_of(picture) for name, picture in example.pictures()}
+        images = {name: bytes_of(image) for name, image in example.images()}
         place = f"images/{len(self.known) // _EXAMPLES_TOGETHER:05d}"
-        references = {name: f"{place}/{example.id}.{name}{suffix_of(data)}" for name, data in pictures.items()}
+        references = {name: f"{place}/{example.id}.{name}{suffix_of(data)}" for name, data in images.items()}
         row = encode(example, references)
         if (folder := self.folder / place) not in self._made:
             folder.mkdir(parents=True, exist_ok=True)
             self._made.add(folder)
         for name, reference in references.items():
-            (self.folder / reference).write_bytes(pictures[name])
+            (self.folder / reference).write_bytes(images[name])
         append_lines(self._lines, [row], durable=False)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""A chain dataset as Parquet files, with pictures inside as the `datasets` library keeps them: bytes and a name.
+"""A chain dataset as Parquet files, with images inside as the `datasets` library keeps them: bytes and a name.
 
-`datasets.load_dataset("parquet", data_files="DIR/*.parquet")` and the hub's viewer show them as pictures.
+`datasets.load_dataset("parquet", data_files="DIR/*.parquet")` and the hub's viewer show them as images.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 _GROUP_ROWS = 100
 _GROUP_BYTES = 1 << 26
 """A row group is the least that can be read: this many rows or bytes at most."""
-_PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+_IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 _TEXTS = {"id": pa.string(), "prompt": pa.string()}
-_STEP = {"instruction": pa.string(), "chain": pa.string(), "target": _PICTURE}
+_STEP = {"instruction": pa.string(), "chain": pa.string(), "target": _IMAGE}
 _PROVENANCE = {"dataset": pa.string(), "license": pa.string(), "origin": pa.string(), "made_by": pa.string()}
-_TEXT_FEATURE, _PICTURE_FEATURE = {"dtype": "string", "_type": "Value"}, {"_type": "Image"}
+_TEXT_FEATURE, _IMAGE_FEATURE = {"dtype": "string", "_type": "Value"}, {"_type": "Image"}
 _FEATURES = {
     **dict.fromkeys(_TEXTS, _TEXT_FEATURE),
-    "source": _PICTURE_FEATURE,
+    "source": _IMAGE_FEATURE,
     "steps": {
-        "feature": {"instruction": _TEXT_FEATURE, "chain": _TEXT_FEATURE, "target": _PICTURE_FEATURE},
+        "feature": {"instruction": _TEXT_FEATURE, "chain": _TEXT_FEATURE, "target": _IMAGE_FEATURE},
         "_type": "List",
     },
     "provenance": dict.fromkeys(_PROVENANCE, _TEXT_FEATURE),
@@ -41,7 +41,7 @@ _FEATURES = {
 SCHEMA = pa.schema(
     {
         **_TEXTS,
-        "source": _PICTURE,
+        "source": _IMAGE,
         "steps": pa.list_(pa.struct(_STEP)),
         "provenance": pa.struct(_PROVENANCE),
         "extra": pa.string(),
@@ -86,7 +86,7 @@ class ParquetReader:
             for number, row in zip(numbers, rows, strict=True):
                 where = f"{path}: row {first + number}"
                 if row is None:
-                    yield Entry(number=number, where=where, row=None, picture=_picture, broken=why)
+                    yield Entry(number=number, where=where, row=None, image=_image, broken=why)
                 else:
                     yield _entry(row, number, where)
 
@@ -108,10 +108,10 @@ class ParquetWriter:
 
     def add(self, example: Example) -> None:
         """Write one example."""
-        pictures = {name: bytes_of(picture) for name, picture in example.pictures()}
-        row = encode(example, {n: {"bytes": d, "path": f"{example.id}.{n}{suffix_of(d)}"} for n, d in pictures.items()})
+        images = {name: bytes_of(image) for name, image in example.images()}
+        row = encode(example, {n: {"bytes": d, "path": f"{example.id}.{n}{suffix_of(d)}"} for n, d in images.items()})
         self._rows.append({**row, "extra": json.dumps(row["extra"], ensure_ascii=False, allow_nan=False)})
-        self._bytes += sum(map(len, pictures.values()))
+        self._bytes += sum(map(len, images.values()))
         if self._written + len(self._rows) >= self.per_file:
             self.close()
         elif len(self._rows) >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
@@ -134,7 +134,7 @@ class ParquetWriter:
         if not self._rows:
             return
         if self._file is None:
-            # Pictures are compressed already and never alike: neither a dictionary nor statistics are of use.
+            # Images are compressed already and never alike: neither a dictionary nor statistics are of use.
             self._file = pq.ParquetWriter(
                 self._paths()[0], SCHEMA, compression="zstd", use_dictionary=False, write_statistics=["id"]
             )
@@ -164,12 +164,12 @@ def _entry(row: dict[str, Any], number: int, where: str) -> Entry:
     try:
         extra = json.loads(row["extra"] or "{}")
     except (ValueError, RecursionError) as error:
-        return Entry(number=number, where=where, row=None, picture=_picture, broken=f"extra: expected JSON but {error}")
-    return Entry(number=number, where=where, row={**row, "extra": extra}, picture=_picture)
+        return Entry(number=number, where=where, row=None, image=_image, broken=f"extra: expected JSON but {error}")
+    return Entry(number=number, where=where, row={**row, "extra": extra}, image=_image)
 
 
-def _picture(field: str, reference: Any) -> bytes:
+def _image(field: str, reference: Any) -> bytes:
     data = reference.get("bytes") if isinstance(reference, dict) else None
     if not isinstance(data, bytes):
-        raise DataError(f"{field}.bytes: expected the picture's bytes but got nothing")
+        raise DataError(f"{field}.bytes: expected the image's bytes but got nothing")
     return data

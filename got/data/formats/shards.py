@@ -1,4 +1,4 @@
-"""A chain dataset as WebDataset shards: tar files with `KEY.json` and the pictures beside it, `KEY.target.png`.
+"""A chain dataset as WebDataset shards: tar files with `KEY.json` and the images beside it, `KEY.target.png`.
 
 Read and written from front to back, which is what disks and networks are good at; the format for millions of examples.
 """
@@ -66,10 +66,10 @@ class ShardWriter:
 
     def add(self, example: Example) -> None:
         """Write one example."""
-        pictures = {name: bytes_of(picture) for name, picture in example.pictures()}
-        references = {name: f"{name}{suffix_of(data)}" for name, data in pictures.items()}
+        images = {name: bytes_of(image) for name, image in example.images()}
+        references = {name: f"{name}{suffix_of(data)}" for name, data in images.items()}
         row = json.dumps(encode(example, references), ensure_ascii=False, allow_nan=False).encode()
-        files = {"json": row} | {references[name]: data for name, data in pictures.items()}
+        files = {"json": row} | {references[name]: data for name, data in images.items()}
         members = b"".join(_member(f"{example.id}.{ending}", data) for ending, data in files.items())
         if self._tar is None:
             self._tar = self._paths()[0].open("wb")
@@ -158,14 +158,14 @@ def _groups(path: Path, wanted: np.ndarray) -> Iterator[tuple[str, dict[str, byt
 
 
 def _entry(members: dict[str, bytes], number: int, key: str, where: str) -> Entry:
-    def picture(field: str, reference: Any) -> bytes:
+    def image(field: str, reference: Any) -> bytes:
         data = members.get(reference) if isinstance(reference, str) else None
         if data is None:
             raise DataError(f"{field}: expected a file beside {key}.json but there is no {key}.{reference}")
         return data
 
     def broken(problem: str) -> Entry:
-        return Entry(number=number, where=where, row=None, picture=picture, broken=problem)
+        return Entry(number=number, where=where, row=None, image=image, broken=problem)
 
     if "json" not in members:
         return broken(f"row: expected {key}.json but there is {', '.join(members)} alone")
@@ -175,4 +175,4 @@ def _entry(members: dict[str, bytes], number: int, key: str, where: str) -> Entr
         return broken(f"row: expected JSON but {error}")
     if isinstance(row, dict) and row.get("id") != key.rpartition("/")[2]:
         return broken(f"id: expected the shard's key but got {row.get('id')!r}")
-    return Entry(number=number, where=where, row=row, picture=picture)
+    return Entry(number=number, where=where, row=row, image=image)

@@ -4,7 +4,7 @@
         ...
 
 `SOURCES` has what is known of each set; the readers' modules say what their files look like. A set without chains gives
-examples that are not `Example.annotated`: they are for the annotation pipeline. Nothing is redistributed: pictures stay
+examples that are not `Example.annotated`: they are for the annotation pipeline. Nothing is redistributed: images stay
 where they are until somebody writes the examples elsewhere, and every example carries its set's licence.
 """
 
@@ -65,21 +65,21 @@ SOURCES: dict[str, Source] = {
     ),
     "lahr-got": Source(
         dataset="LAHR-GoT",
-        license="unknown; pictures of LAION-Aesthetics belong to their owners",
+        license="unknown; images of LAION-Aesthetics belong to their owners",
         page=_GOT_PAGE,
         hub_id="LucasFang/Laion-Aesthetics-High-Resolution-GoT",
         read=read_captions,
     ),
     "journeydb-got": Source(
         dataset="JourneyDB-GoT",
-        license="unknown; pictures: JourneyDB's terms of usage",
+        license="unknown; images: JourneyDB's terms of usage",
         page=_GOT_PAGE,
         hub_id="LucasFang/JourneyDB-GoT",
         read=read_captions,
     ),
     "flux-got": Source(
         dataset="FLUX-GoT",
-        license="unknown; pictures: FLUX.1-dev's licence",
+        license="unknown; images: FLUX.1-dev's licence",
         page=_GOT_PAGE,
         read=read_captions,
     ),
@@ -92,7 +92,7 @@ SOURCES: dict[str, Source] = {
     ),
     "seed-edit-multiturn-got": Source(
         dataset="SEED-Edit-Multiturn-GoT",
-        license="unknown; pictures: CC-BY-NC-4.0",
+        license="unknown; images: CC-BY-NC-4.0",
         page=_GOT_PAGE,
         read=read_sessions,
     ),
@@ -136,7 +136,7 @@ def open_source(
         name: One of `SOURCES`.
         place: File or folder of its annotations, or a hub id (``OWNER/NAME``, ``OWNER/NAME@REVISION``); the set's own
             hub id if empty. What the hub gives is kept in the hub's cache.
-        images: Folder of its pictures, if they are not in the annotation files or beside them.
+        images: Folder of its images, if they are not in the annotation files or beside them.
         options: How to read it.
 
     Raises:
@@ -152,7 +152,7 @@ def open_source(
     if not Path(place or source.hub_id).exists() and not options.split and "{split}" in "".join(source.patterns):
         raise DataError(f"{source.dataset}: expected a split (--split), such as train or dev, to get from the hub")
     if images is not None and not Path(images).is_dir():
-        raise DataError(f"{images}: expected a folder of pictures (--images) but there is none")
+        raise DataError(f"{images}: expected a folder of images (--images) but there is none")
     patterns = [pattern.format(split=options.split) for pattern in source.patterns]
     return source.read(
         Request(
@@ -175,7 +175,7 @@ def add_arguments(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--annotations", default="", metavar="PATH", help="its file or folder, or a hub id (the set's own, if any)"
     )
-    parser.add_argument("--images", metavar="DIR", help="its pictures, if they are not in or beside the annotations")
+    parser.add_argument("--images", metavar="DIR", help="its images, if they are not in or beside the annotations")
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
     parser.add_argument(
         "--format", default="folder", choices=("folder", "parquet", "webdataset"), help="(default: %(default)s)"
@@ -201,7 +201,7 @@ def add_arguments(subparsers: argparse._SubParsersAction[Any]) -> None:
         type=number(0, 1),
         default=0.005,
         metavar="F",
-        help="coco: least part of the picture (default: %(default)s)",
+        help="coco: least part of the image (default: %(default)s)",
     )
 
 

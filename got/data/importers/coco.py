@@ -1,19 +1,19 @@
 """COCO as chains: captions that people wrote, with the boxes that people drew. Training data that anybody can get.
 
-The pictures and ``annotations_trainval2017.zip`` are at https://cocodataset.org/#download. Read are
+The images and ``annotations_trainval2017.zip`` are at https://cocodataset.org/#download. Read are
 ``instances_SPLIT.json`` (boxes ``[x, y, width, height]`` in pixels, categories, crowds) and ``captions_SPLIT.json``
-(five or so for each picture). The annotations are licensed CC-BY-4.0; the pictures belong to their photographers, and
-the licence that the file names for a picture goes with each example.
+(five or so for each image). The annotations are licensed CC-BY-4.0; the images belong to their photographers, and
+the licence that the file names for an image goes with each example.
 
-An example is a picture with one of its captions as the prompt. Its chain is the caption, with a box behind a noun that
+An example is an image with one of its captions as the prompt. Its chain is the caption, with a box behind a noun that
 can mean one annotated object only, and then a sentence with the other objects, largest first:
 
     A dog <box> (red) lies on a sofa <box> (green). There are also a cup <box> (blue) and another cup <box> (yellow).
 
-A noun is given its box if the caption has one noun of that category, the picture one object of it (crowds and small
+A noun is given its box if the caption has one noun of that category, the image one object of it (crowds and small
 ones count), and the next word shows that the noun is not part of a longer one ("train station"). What people wrote of
-objects nobody annotated stays without a box. Crowds, objects smaller than ``Options.min_area`` of the picture and those
-beyond ``Options.max_boxes`` get none; a picture of which nothing is left is passed over. There is no chance in any of
+objects nobody annotated stays without a box. Crowds, objects smaller than ``Options.min_area`` of the image and those
+beyond ``Options.max_boxes`` get none; an image of which nothing is left is passed over. There is no chance in any of
 this: the same files give the same chains.
 """
 
@@ -71,11 +71,11 @@ class Thing:
     category: str
     box_1000: Box1000
     area: float
-    """Part of the picture that its box takes, in [0, 1]."""
+    """Part of the image that its box takes, in [0, 1]."""
 
 
 def box_to_1000(box_xywh_px: Sequence[float], width_px: int, height_px: int) -> Box1000 | None:
-    """A box in thousandths of the picture, from 0 to 999; None if nothing of it is inside.
+    """A box in thousandths of the image, from 0 to 999; None if nothing of it is inside.
 
     >>> box_to_1000([64.0, 48.0, 320.0, 240.5], 640, 480)
     (100, 100, 600, 601)
@@ -87,12 +87,12 @@ def box_to_1000(box_xywh_px: Sequence[float], width_px: int, height_px: int) -> 
 
 
 def write_chain(caption: str, things: Sequence[Thing], counts: Mapping[str, int], max_boxes: int) -> str:
-    """The chain of a caption and the objects of its picture.
+    """The chain of a caption and the objects of its image.
 
     Args:
         caption: One or more sentences.
         things: Objects that may get a box, largest first.
-        counts: Category -> how many objects of it the picture has, those without a box too.
+        counts: Category -> how many objects of it the image has, those without a box too.
         max_boxes: Most boxes; at least 1.
 
     >>> dog = Thing(category="dog", box_1000=(0, 0, 500, 500), area=0.25)
@@ -184,8 +184,8 @@ def _words() -> re.Pattern[str]:
 
 # --------------------------------------------------------------------------------------------------------------- reader
 @dataclasses.dataclass(slots=True, kw_only=True)
-class _Picture:
-    """What the files say of a picture."""
+class _Image:
+    """What the files say of an image."""
 
     row: Row
     width_px: int
@@ -196,28 +196,28 @@ class _Picture:
 
 
 def read_coco(request: Request) -> Iterator[Example]:
-    """COCO's pictures with captions and chains, in the order of the instances file; an example for each caption.
+    """COCO's images with captions and chains, in the order of the instances file; an example for each caption.
 
     What is kept of the files in memory is the boxes and the captions, some 300 MB for train2017.
 
     Raises:
-        DataError: A file or an item cannot be used, or no picture has both captions and boxes.
+        DataError: A file or an item cannot be used, or no image has both captions and boxes.
     """
     instances, captions = _annotation_files(request)
-    pictures, licenses = _read_instances(instances, request)
-    _each(captions, "annotations", lambda row: _add_caption(row, pictures), request)
+    images, licenses = _read_instances(instances, request)
+    _each(captions, "annotations", lambda row: _add_caption(row, images), request)
     request = dataclasses.replace(request, images=_image_folder(request, instances))
     count = 0
-    for picture in pictures.values():
+    for image in images.values():
         try:
-            found = list(_examples(picture, licenses, request))
+            found = list(_examples(image, licenses, request))
         except DataError as error:
             request.failed(error)
             continue
         count += len(found)
         yield from found
     if not count:
-        raise DataError(f"{instances}: no picture has both an object large enough and a caption in {captions.name}")
+        raise DataError(f"{instances}: no image has both an object large enough and a caption in {captions.name}")
 
 
 def _annotation_files(request: Request) -> tuple[Path, Path]:
@@ -235,7 +235,7 @@ def _annotation_files(request: Request) -> tuple[Path, Path]:
 
 
 def _image_folder(request: Request, instances: Path) -> Path:
-    """The folder of the pictures: the one given, one in it named after the split, or COCO's own layout."""
+    """The folder of the images: the one given, one in it named after the split, or COCO's own layout."""
     split = instances.stem.removeprefix("instances_")
     root = instances.parent.parent if request.images is None else request.images
     return root / split if (root / split).is_dir() else root
@@ -257,44 +257,44 @@ def _whole(row: Row, field: str, least: int = 0) -> int:
     return value
 
 
-def _read_instances(path: Path, request: Request) -> tuple[dict[int, _Picture], dict[int, str]]:
-    """Pictures with their objects, and licences by number."""
-    pictures: dict[int, _Picture] = {}
+def _read_instances(path: Path, request: Request) -> tuple[dict[int, _Image], dict[int, str]]:
+    """Images with their objects, and licences by number."""
+    images: dict[int, _Image] = {}
     categories: dict[int, str] = {}
     licenses: dict[int, str] = {}
 
-    def add_picture(row: Row) -> None:
+    def add_image(row: Row) -> None:
         width, height = _whole(row, "width", 1), _whole(row, "height", 1)
-        pictures[_whole(row, "id")] = _Picture(row=row, width_px=width, height_px=height)
+        images[_whole(row, "id")] = _Image(row=row, width_px=width, height_px=height)
 
     def add_name(names: dict[int, str], row: Row) -> None:
         names[_whole(row, "id")] = row.text(("name",))
 
     _each(path, "licenses", functools.partial(add_name, licenses), request)
     _each(path, "categories", functools.partial(add_name, categories), request)
-    _each(path, "images", add_picture, request)
+    _each(path, "images", add_image, request)
     least = request.options.min_area
-    _each(path, "annotations", lambda row: _add_object(row, pictures, categories, least), request)
-    return pictures, licenses
+    _each(path, "annotations", lambda row: _add_object(row, images, categories, least), request)
+    return images, licenses
 
 
-def _add_object(row: Row, pictures: Mapping[int, _Picture], categories: Mapping[int, str], min_area: float) -> None:
+def _add_object(row: Row, images: Mapping[int, _Image], categories: Mapping[int, str], min_area: float) -> None:
     box: Any = row.values.get("bbox")
     if not _is_box(box):
         raise row.error("bbox", f"expected [x, y, width, height] in pixels but got {box!r:.60}")
-    id, image, category = (_whole(row, field) for field in ("id", "image_id", "category_id"))
-    picture = pictures.get(image)
-    if picture is None:
-        return  # a list of pictures that somebody cut short is no mistake
+    id, image_id, category = (_whole(row, field) for field in ("id", "image_id", "category_id"))
+    image = images.get(image_id)
+    if image is None:
+        return  # a list of images that somebody cut short is no mistake
     if category not in categories:
         there = f"expected one of the file's {len(categories)} categories but got {category}"
         raise row.error("category_id", there)
-    area = box[2] * box[3] / (picture.width_px * picture.height_px)
-    box_1000 = box_to_1000(box, picture.width_px, picture.height_px)
+    area = box[2] * box[3] / (image.width_px * image.height_px)
+    box_1000 = box_to_1000(box, image.width_px, image.height_px)
     crowd = bool(row.values.get("iscrowd"))
-    picture.counts[categories[category]] += 1 + crowd  # a crowd is never one object
+    image.counts[categories[category]] += 1 + crowd  # a crowd is never one object
     if not crowd and area >= min_area and box_1000 is not None:
-        picture.things.append((-area, id, Thing(category=categories[category], box_1000=box_1000, area=area)))
+        image.things.append((-area, id, Thing(category=categories[category], box_1000=box_1000, area=area)))
 
 
 def _is_box(box: Any) -> bool:
@@ -306,26 +306,26 @@ def _is_box(box: Any) -> bool:
     )
 
 
-def _add_caption(row: Row, pictures: Mapping[int, _Picture]) -> None:
-    picture = pictures.get(_whole(row, "image_id"))
+def _add_caption(row: Row, images: Mapping[int, _Image]) -> None:
+    image = images.get(_whole(row, "image_id"))
     caption = " ".join(row.text(("caption",)).split())
     if "<|" in caption:
         raise row.error("caption", f"expected plain words but got {caption!r:.60}")
-    if picture is not None:
-        picture.captions.append((_whole(row, "id"), caption))
+    if image is not None:
+        image.captions.append((_whole(row, "id"), caption))
 
 
-def _examples(picture: _Picture, licenses: Mapping[int, str], request: Request) -> Iterator[Example]:
-    if not picture.things or not picture.captions:
+def _examples(image: _Image, licenses: Mapping[int, str], request: Request) -> Iterator[Example]:
+    if not image.things or not image.captions:
         return
-    row = picture.row
-    things = [thing for _, _, thing in sorted(picture.things, key=lambda entry: entry[:2])]
-    target = request.picture(row, "image", ("file_name",))
+    row = image.row
+    things = [thing for _, _, thing in sorted(image.things, key=lambda entry: entry[:2])]
+    target = request.image(row, "image", ("file_name",))
     license_id = row.values.get("license")
     photo = licenses.get(license_id, "unknown") if isinstance(license_id, int) else "unknown"
     address = {key: row.values[key] for key in ("flickr_url", "coco_url") if isinstance(row.values.get(key), str)}
-    for number, caption in sorted(picture.captions):
-        chain = write_chain(caption, things, picture.counts, request.options.max_boxes)
+    for number, caption in sorted(image.captions):
+        chain = write_chain(caption, things, image.counts, request.options.max_boxes)
         yield Example(
             id=f"coco_{row.values['id']}_{number}",
             prompt=caption,

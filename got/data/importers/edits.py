@@ -11,7 +11,7 @@ last is the prompt, and all are kept in ``extra``.
 SEED-Data-Edit, part 3 (AILab-CVC/SEED-Data-Edit-Part2-3, licence CC-BY-NC-4.0): JSON lines in
 ``multi_turn_editing/annotations/split_*.jsonl``, one round each: source_image, then instruction_1, edit_image_1,
 instruction_2, ... up to five or six; turns that a round does not have are absent, null or empty. Paths are relative to
-``multi_turn_editing/images``, which comes as a split archive to be unpacked. Some pictures of that archive are damaged.
+``multi_turn_editing/images``, which comes as a split archive to be unpacked. Some images of that archive are damaged.
 
 MagicBrush (osunlp/MagicBrush, licence CC-BY-4.0): Parquet, splits ``train`` (8,807 turns) and ``dev`` (528). Columns:
 img_id, turn_index (from 1), source_img, mask_img, instruction, target_img; each turn starts from the target of the one
@@ -42,7 +42,7 @@ SOURCE_NAMES = (
     "source_image_path",
     "source",
 )
-"""Names under which sets have the picture that an edit starts from."""
+"""Names under which sets have the image that an edit starts from."""
 TARGET_NAMES = (
     "edited_img",
     "target_img",
@@ -52,7 +52,7 @@ TARGET_NAMES = (
     "target_img_path",
     "target",
 )
-"""Names under which sets have the edited picture."""
+"""Names under which sets have the edited image."""
 _SCORES = ("task", "width", "height", "sc_score_1", "sc_score_2", "pq_score", "o_score", "sc_reasoning", "pq_reasoning")
 
 
@@ -71,7 +71,7 @@ def omniedit_example(row: Row, request: Request, chain: str = "", prompt: str = 
     """One row of OmniEdit.
 
     Args:
-        row: The row, with both pictures.
+        row: The row, with both images.
         request: What was asked.
         chain: Its chain, if somebody has written one.
         prompt: The instruction that the chain was written for; the row's own if empty.
@@ -87,8 +87,8 @@ def omniedit_example(row: Row, request: Request, chain: str = "", prompt: str = 
     return Example(
         id=safe_id(name),
         prompt=prompt or wordings[-1],
-        source=request.picture(row, "source", SOURCE_NAMES),
-        steps=(Step(chain=chain, target=request.picture(row, "target", TARGET_NAMES)),),
+        source=request.image(row, "source", SOURCE_NAMES),
+        steps=(Step(chain=chain, target=request.image(row, "target", TARGET_NAMES)),),
         provenance=Provenance(dataset=request.dataset, license=request.license, origin=f"{name} ({row.origin})"),
         extra={**extra, "prompts": wordings},
     )
@@ -133,7 +133,7 @@ def numbered_turns(row: Row, request: Request) -> list[Turn]:
     return [
         Turn(
             instruction=row.text((f"{keys[0]}_{n}",)),
-            target=row.picture((f"{keys[1]}_{n}",), request.root, request.options.strip_prefix),
+            target=row.image((f"{keys[1]}_{n}",), request.root, request.options.strip_prefix),
         )
         for n in range(1, last + 1)
     ]
@@ -154,7 +154,7 @@ def session_examples(
     Args:
         request: What was asked.
         name: Id of the session.
-        source: The picture before the first turn.
+        source: The image before the first turn.
         turns: The turns, in order; at least one.
         origin: Where the session stands in its set.
         chains: A chain for each turn; none yet if empty.
@@ -204,7 +204,7 @@ def read_seed(request: Request) -> Iterator[Example]:
         request = dataclasses.replace(request, images=beside)
 
     def read(row: Row) -> Iterator[Example]:
-        source = request.picture(row, "source", SOURCE_NAMES)
+        source = request.image(row, "source", SOURCE_NAMES)
         turns = numbered_turns(row, request)
         yield from session_examples(request, f"seed_{row.label}", source, turns, origin=row.origin)
 
@@ -218,9 +218,9 @@ _TURN_COLUMNS = ("img_id", "turn_index", "source_img", "instruction", "target_im
 def read_magicbrush(request: Request) -> Iterator[Example]:
     """MagicBrush's Parquet files by session, without chains.
 
-    The turns of a picture may stand anywhere in the files: their numbers are read first, the pictures when their turn
+    The turns of an image may stand anywhere in the files: their numbers are read first, the images when their turn
     comes. Where a number is missing, the turns behind the gap make a session of their own, for they start from another
-    picture.
+    image.
 
     Raises:
         DataError: A file or a row cannot be used, or it is the test set.
@@ -270,11 +270,11 @@ def _session(name: str, rows: dict[int, Row], request: Request) -> Iterator[Exam
     yield from session_examples(
         request,
         f"magicbrush_{safe_id(name)}" + (f"_from{start}" if start > 1 else ""),
-        request.picture(first, "source", ("source_img",)),
+        request.image(first, "source", ("source_img",)),
         [
             Turn(
                 instruction=request.text(row, "instruction", ("instruction",)),
-                target=request.picture(row, "target", ("target_img",)),
+                target=request.image(row, "target", ("target_img",)),
             )
             for row in rows.values()
         ],

@@ -1,7 +1,7 @@
-"""Files of published data sets, row by row: JSON of any size, JSON lines, Parquet; and the pictures that rows name.
+"""Files of published data sets, row by row: JSON of any size, JSON lines, Parquet; and the images that rows name.
 
 Nothing is read before it is asked for, and no more than a piece at a time, so a file may be larger than memory. What a
-file says of paths never leads out of its folder of pictures. Whatever is wrong with a row is a `DataError` that names
+file says of paths never leads out of its folder of images. Whatever is wrong with a row is a `DataError` that names
 the file, the line, item or row, and the field.
 """
 
@@ -82,12 +82,12 @@ class Row:
             raise self.error(name, "expected text but it is empty")
         return value.strip()
 
-    def picture(self, names: Sequence[str], root: Path, strip_prefix: str = "") -> bytes | Path:
-        """The first of some fields that is there, as a picture: its bytes, or a file below a folder.
+    def image(self, names: Sequence[str], root: Path, strip_prefix: str = "") -> bytes | Path:
+        """The first of some fields that is there, as an image: its bytes, or a file below a folder.
 
         Args:
             names: Fields. A field is a path, bytes, or the hub's ``{"bytes": ..., "path": ...}``.
-            root: Folder of the pictures.
+            root: Folder of the images.
             strip_prefix: Beginning of paths to leave out, where a set was written with longer ones.
 
         Raises:
@@ -100,9 +100,9 @@ class Row:
             return value
         if value is None or value == "" or value == b"":
             there = ", ".join(sorted(map(str, self.values))) or "nothing"
-            raise self.error(name, f"expected a picture in {' or '.join(names)} but there is none; the row has {there}")
+            raise self.error(name, f"expected an image in {' or '.join(names)} but there is none; the row has {there}")
         if not isinstance(value, str):
-            raise self.error(name, f"expected a path or a picture but got {type(value).__name__} {_excerpt(value)}")
+            raise self.error(name, f"expected a path or an image but got {type(value).__name__} {_excerpt(value)}")
         return self._inside(name, value.removeprefix(strip_prefix), root)
 
     def _inside(self, field: str, name: str, root: Path) -> Path:
@@ -299,7 +299,7 @@ def parquet_rows(path: Path, columns: Sequence[str] | None = None, batch_size: i
     Args:
         path: The file.
         columns: Columns to read; all if None.
-        batch_size: Rows held at once; rows with pictures are megabytes.
+        batch_size: Rows held at once; rows with images are megabytes.
 
     Raises:
         DataError: The file is damaged, or lacks a column.

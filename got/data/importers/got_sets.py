@@ -1,16 +1,16 @@
-"""The sets that the GoT paper releases: captions and instructions with their chains. Pictures come from elsewhere.
+"""The sets that the GoT paper releases: captions and instructions with their chains. Images come from elsewhere.
 
 Laion-Aesthetics-High-Resolution-GoT (3.77 M), JourneyDB-GoT (4.09 M) and OmniEdit-GoT (736 k) are on the hub under
 ``LucasFang/``. FLUX-GoT (600 k) and SEED-Edit-Multiturn-GoT (180 k) are described by the paper but were not seen there.
 
 What is known of their form. OmniEdit-GoT has a row per edit with ``omni_edit_id``, ``got``, ``coord`` and paths of
-pictures: ``got`` is the chain with placeholders, ``coord`` a JSON text that maps each placeholder to its box. Boxes are
+images: ``got`` is the chain with placeholders, ``coord`` a JSON text that maps each placeholder to its box. Boxes are
 in thousandths, as Qwen2-VL writes them. The other sets' columns could not be confirmed. So each field is looked for
 under the names that such sets use (`_NAMES`), ``Options.fields`` names another one, and a row without the field is an
 error that says what the row has. Boxes may be in ``coord``, or in the text: ``(x1,y1),(x2,y2)``, with or without Qwen's
 box tokens, with or without a mask colour behind it. Colours that are missing are added in `MASK_COLORS`'s order.
 
-OmniEdit's own pictures are in its Parquet files: give their folder as the folder of pictures, and chains are joined to
+OmniEdit's own images are in its Parquet files: give their folder as the folder of images, and chains are joined to
 them by ``omni_edit_id``. The chains are then held in memory, about 2 GB for the whole set.
 """
 
@@ -66,7 +66,7 @@ def normal_chain(text: str) -> str:
     'A cat <|box_start|>(0,60),(997,983)<|box_end|> (red) by a pot <|box_start|>(1,2),(3,4)<|box_end|> (green).'
 
     Raises:
-        ValueError: A box reaches outside the picture, or has its corners swapped.
+        ValueError: A box reaches outside the image, or has its corners swapped.
     """
     count = 0
 
@@ -179,7 +179,7 @@ def _boxes(value: Any) -> list[list[int]]:
 
 
 def _chains(row: Row, request: Request, count: int) -> list[str]:
-    """The chains of a row, one for each picture that is drawn."""
+    """The chains of a row, one for each image that is drawn."""
     name, value = row.find(request.names("chain", _NAMES["chain"]))
     if value is None:
         numbered = [row.values.get(f"{name}_{n + 1}") for n in range(count)]
@@ -188,7 +188,7 @@ def _chains(row: Row, request: Request, count: int) -> list[str]:
         value = [part for part in _IMAGE.split(value) if _END_TOKENS.sub("", part).strip()]
     texts = value if isinstance(value, list) else [row.text(request.names("chain", _NAMES["chain"]))]
     if len(texts) != count or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise row.error(name, f"expected {count} chains, one for each picture, but got {len(texts)}: {texts!r:.60}")
+        raise row.error(name, f"expected {count} chains, one for each image, but got {len(texts)}: {texts!r:.60}")
     field, boxes = row.find(request.names("boxes", _NAMES["boxes"]))
     try:
         texts = with_boxes(texts, boxes)
@@ -214,7 +214,7 @@ def read_captions(request: Request) -> Iterator[Example]:
     def read(row: Row) -> Iterator[Example]:
         prompt = request.text(row, "prompt", _NAMES["prompt"])
         chain = _chains(row, request, 1)[0]
-        target = request.picture(row, "image", _NAMES["image"])
+        target = request.image(row, "image", _NAMES["image"])
         yield Example(
             id=_id(row, request),
             prompt=prompt,
@@ -226,10 +226,10 @@ def read_captions(request: Request) -> Iterator[Example]:
 
 
 def read_edits(request: Request) -> Iterator[Example]:
-    """A released set of single edits; joined to OmniEdit's Parquet files if the folder of pictures has them.
+    """A released set of single edits; joined to OmniEdit's Parquet files if the folder of images has them.
 
     Raises:
-        DataError: A file or a row cannot be used, or no chain belongs to any picture.
+        DataError: A file or a row cannot be used, or no chain belongs to any image.
     """
     if request.images is not None and request.images.is_dir() and files_below(request.images, "*.parquet"):
         yield from _joined(request)
@@ -239,8 +239,8 @@ def read_edits(request: Request) -> Iterator[Example]:
         yield Example(
             id=_id(row, request),
             prompt=_prompt(row, request),
-            source=request.picture(row, "source", _NAMES["source"]),
-            steps=(Step(chain=_chains(row, request, 1)[0], target=request.picture(row, "target", _NAMES["target"])),),
+            source=request.image(row, "source", _NAMES["source"]),
+            steps=(Step(chain=_chains(row, request, 1)[0], target=request.image(row, "target", _NAMES["target"])),),
             provenance=_provenance(row, request),
         )
 
@@ -248,7 +248,7 @@ def read_edits(request: Request) -> Iterator[Example]:
 
 
 def _joined(request: Request) -> Iterator[Example]:
-    """Chains joined to the pictures of OmniEdit's Parquet files, in the pictures' order."""
+    """Chains joined to the images of OmniEdit's Parquet files, in the images' order."""
     chains: dict[str, tuple[str, str]] = {}
     for row in rows(request.place, all_splits=True, failed=request.failed):
         try:
@@ -257,9 +257,9 @@ def _joined(request: Request) -> Iterator[Example]:
         except DataError as error:
             request.failed(error)
     assert request.images is not None
-    # Other names of fields are those of the chains' file, but for the pictures'.
+    # Other names of fields are those of the chains' file, but for the images'.
     fields = {name: other for name, other in request.options.fields.items() if name in ("source", "target")}
-    pictures = dataclasses.replace(request, options=dataclasses.replace(request.options, fields=fields))
+    images = dataclasses.replace(request, options=dataclasses.replace(request.options, fields=fields))
     matched = 0
 
     def read(row: Row) -> Iterator[Example]:
@@ -267,7 +267,7 @@ def _joined(request: Request) -> Iterator[Example]:
         chain, prompt = chains.get(row.text(("omni_edit_id",)), ("", ""))
         if chain:
             matched += 1
-            yield omniedit_example(row, pictures, chain, prompt)
+            yield omniedit_example(row, images, chain, prompt)
 
     yield from request.examples(request.rows(request.images, all_splits=True), read)
     if not matched:
@@ -278,7 +278,7 @@ def read_sessions(request: Request) -> Iterator[Example]:
     """The released multi-turn set: SEED-Data-Edit's columns, and a chain for each turn.
 
     The chains may be a list, numbered as the turns are (``got_1``, ...), or one text with GoT's image tokens after
-    each picture's part.
+    each image's part.
 
     Raises:
         DataError: A file or a row cannot be used.
@@ -289,7 +289,7 @@ def read_sessions(request: Request) -> Iterator[Example]:
         yield from session_examples(
             request,
             _id(row, request),
-            request.picture(row, "source", _NAMES["source"]),
+            request.image(row, "source", _NAMES["source"]),
             turns,
             origin=row.origin,
             chains=_chains(row, request, len(turns)),

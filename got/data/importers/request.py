@@ -31,11 +31,11 @@ class Options:
     strip_prefix: str = ""
     """Beginning of the paths in the files to leave out, such as a folder of whoever wrote them."""
     single_turn: bool = False
-    """Every turn of a multi-turn edit as an edit of its own, from the true picture before it."""
+    """Every turn of a multi-turn edit as an edit of its own, from the true image before it."""
     max_boxes: int = 10
     """Objects per chain where the reader writes the chain (COCO); the largest are taken."""
     min_area: float = 0.005
-    """Smallest part of the picture that an object may take, in [0, 1], where the reader writes the chain (COCO)."""
+    """Smallest part of the image that an object may take, in [0, 1], where the reader writes the chain (COCO)."""
     on_error: Callable[[DataError], None] | None = None
     """Called for a row that cannot be used, and reading goes on; without it the error is raised."""
 
@@ -51,12 +51,12 @@ class Request:
     place: Path
     """File or folder of the annotations."""
     images: Path | None
-    """Folder of the pictures; None if they are in the annotations or beside them."""
+    """Folder of the images; None if they are in the annotations or beside them."""
     options: Options
 
     @property
     def root(self) -> Path:
-        """Folder that paths of pictures start from."""
+        """Folder that paths of images start from."""
         if self.images is not None:
             return self.images
         return self.place.parent if self.place.is_file() else self.place
@@ -65,9 +65,9 @@ class Request:
         """Names under which a field may stand in the files."""
         return (self.options.fields[field],) if field in self.options.fields else defaults
 
-    def picture(self, row: Row, field: str, defaults: Sequence[str]) -> bytes | Path:
-        """A picture of a row."""
-        return row.picture(self.names(field, defaults), self.root, self.options.strip_prefix)
+    def image(self, row: Row, field: str, defaults: Sequence[str]) -> bytes | Path:
+        """An image of a row."""
+        return row.image(self.names(field, defaults), self.root, self.options.strip_prefix)
 
     def text(self, row: Row, field: str, defaults: Sequence[str], *, optional: bool = False) -> str:
         """A text of a row."""

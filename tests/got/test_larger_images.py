@@ -1,4 +1,4 @@
-"""Teaching larger pictures to what draws smaller ones, with its latents and its UNet kept."""
+"""Teaching larger images to what draws smaller ones, with its latents and its UNet kept."""
 
 import dataclasses
 

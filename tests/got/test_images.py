@@ -1,4 +1,4 @@
-"""Pictures as people have them: every kind is either brought to upright RGB or refused in one line."""
+"""Images as people have them: every kind is either brought to upright RGB or refused in one line."""
 
 import io
 import struct
@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from got.util.images import MAX_ASPECT, PictureError, as_rgb, open_picture
+from got.util.images import MAX_ASPECT, ImageError, as_rgb, open_image
 
 COLORS = ((200, 40, 20), (20, 160, 60))
 
 
 def two_pixels():
     """Red on the left, green on the right, 8 x 4 pixels."""
-    picture = Image.new("RGB", (8, 4), COLORS[0])
-    picture.paste(COLORS[1], (4, 0, 8, 4))
-    return picture
+    image = Image.new("RGB", (8, 4), COLORS[0])
+    image.paste(COLORS[1], (4, 0, 8, 4))
+    return image
 
 
-def ends(picture):
-    return picture.getpixel((0, 0)), picture.getpixel((picture.width - 1, 0))
+def ends(image):
+    return image.getpixel((0, 0)), image.getpixel((image.width - 1, 0))
 
 
 def png(width, height, data=b"", *, bits=8, kind=2):
@@ -35,8 +35,8 @@ def png(width, height, data=b"", *, bits=8, kind=2):
 
 
 def test_plain_rgb_is_passed_through_as_the_same_object():
-    picture = two_pixels()
-    assert as_rgb(picture) is picture
+    image = two_pixels()
+    assert as_rgb(image) is image
 
 
 @pytest.mark.parametrize("mode", ["P", "CMYK", "YCbCr", "HSV", "RGBA", "RGBX"])
@@ -48,9 +48,9 @@ def test_colours_survive_from_every_mode(mode):
 
 @pytest.mark.parametrize(("mode", "grey"), [("L", 100), ("1", 255), ("LA", (100, 255)), ("PA", None)])
 def test_greys_become_rgb(mode, grey):
-    picture = Image.new(mode, (2, 2), grey) if grey is not None else Image.new("L", (2, 2), 100).convert("PA")
+    image = Image.new(mode, (2, 2), grey) if grey is not None else Image.new("L", (2, 2), 100).convert("PA")
     value = 255 if mode == "1" else 100
-    assert as_rgb(picture).getpixel((0, 0)) == (value,) * 3
+    assert as_rgb(image).getpixel((0, 0)) == (value,) * 3
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
@@ -59,7 +59,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
         deep = Image.fromarray(greys.astype(dtype))
         assert [as_rgb(deep).getpixel((x, 0))[0] for x in range(3)] == [0, 127, 255]
     Image.fromarray(greys.astype(np.uint16)).save(tmp_path / "deep.png")
-    assert [open_picture(tmp_path / "deep.png").getpixel((x, 0))[0] for x in range(3)] == [0, 127, 255]
+    assert [open_image(tmp_path / "deep.png").getpixel((x, 0))[0] for x in range(3)] == [0, 127, 255]
 
 
 @pytest.mark.parametrize("alpha", [False, True])
@@ -67,12 +67,12 @@ def test_colours_of_sixteen_bits_keep_their_upper_half(tmp_path, alpha):
     deep = np.array([0xFFFF, 0x4000, 0x80FF, *([0xFFFF] if alpha else [])], ">u2")
     row = zlib.compress(b"\0" + deep.tobytes())  # no filter, then the only pixel
     (tmp_path / "deep.png").write_bytes(png(1, 1, row, bits=16, kind=6 if alpha else 2))
-    assert open_picture(tmp_path / "deep.png").getpixel((0, 0)) == (0xFF, 0x40, 0x80)
+    assert open_image(tmp_path / "deep.png").getpixel((0, 0)) == (0xFF, 0x40, 0x80)
 
 
 @pytest.mark.parametrize("values", [[[0.5]], [[1e9]]])
 def test_floating_point_has_no_agreed_range(values):
-    with pytest.raises(PictureError, match="8 or 16 bits"):
+    with pytest.raises(ImageError, match="8 or 16 bits"):
         as_rgb(Image.fromarray(np.array(values, dtype=np.float32)))
 
 
@@ -84,7 +84,7 @@ def test_transparent_parts_are_laid_on_white(tmp_path):
     palette.putpalette([10, 20, 30, 200, 100, 50])
     palette.putpixel((1, 0), 1)
     palette.save(tmp_path / "clear.gif", transparency=0)
-    assert ends(open_picture(tmp_path / "clear.gif")) == ((255, 255, 255), (200, 100, 50))
+    assert ends(open_image(tmp_path / "clear.gif")) == ((255, 255, 255), (200, 100, 50))
 
 
 @pytest.mark.parametrize(("orientation", "size", "first"), [(1, (8, 4), 0), (3, (8, 4), 1), (6, (4, 8), 0)])
@@ -92,7 +92,7 @@ def test_exif_rotation_is_applied(tmp_path, orientation, size, first):
     exif = Image.Exif()
     exif[0x0112] = orientation
     two_pixels().save(tmp_path / "turned.png", exif=exif)
-    upright = open_picture(tmp_path / "turned.png")
+    upright = open_image(tmp_path / "turned.png")
     assert upright.size == size
     assert upright.getpixel((0, 0)) == COLORS[first]
 
@@ -102,24 +102,24 @@ def test_the_first_frame_of_an_animation_is_taken(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 8), color) for color in COLORS]
     path = tmp_path / f"moving.{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
-    np.testing.assert_allclose(open_picture(path).getpixel((0, 0)), COLORS[0], atol=3)
+    np.testing.assert_allclose(open_image(path).getpixel((0, 0)), COLORS[0], atol=3)
 
 
-def test_a_single_pixel_is_a_picture(tmp_path):
+def test_a_single_pixel_is_a_image(tmp_path):
     Image.new("RGB", (1, 1), COLORS[0]).save(tmp_path / "dot.png")
-    assert open_picture(tmp_path / "dot.png").getpixel((0, 0)) == COLORS[0]
+    assert open_image(tmp_path / "dot.png").getpixel((0, 0)) == COLORS[0]
 
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (10_000, 9_500)])
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, size):
     (tmp_path / "bomb.png").write_bytes(png(*size))
-    with pytest.raises(PictureError, match="at most 89 million pixels"):
-        open_picture(tmp_path / "bomb.png")
+    with pytest.raises(ImageError, match="at most 89 million pixels"):
+        open_image(tmp_path / "bomb.png")
 
 
-def test_a_huge_picture_in_memory_is_refused_too(monkeypatch):
+def test_a_huge_image_in_memory_is_refused_too(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(PictureError, match="has 11 x 10"):
+    with pytest.raises(ImageError, match="has 11 x 10"):
         as_rgb(Image.new("RGB", (11, 10)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert as_rgb(Image.new("L", (11, 10))).size == (11, 10)
@@ -127,7 +127,7 @@ def test_a_huge_picture_in_memory_is_refused_too(monkeypatch):
 
 def test_a_strip_is_refused():
     assert as_rgb(Image.new("RGB", (MAX_ASPECT, 1))).size == (MAX_ASPECT, 1)
-    with pytest.raises(PictureError, match="times as long"):
+    with pytest.raises(ImageError, match="times as long"):
         as_rgb(Image.new("RGB", (1, MAX_ASPECT + 1)))
 
 
@@ -140,8 +140,8 @@ def test_a_file_that_breaks_off_is_refused_in_one_line(tmp_path, suffix, share):
     noise.save(whole, format=Image.registered_extensions()[f".{suffix}"])
     path = tmp_path / f"torn.{suffix}"
     path.write_bytes(whole.getvalue()[: int(share * len(whole.getvalue()))])
-    with pytest.raises(PictureError, match=r"torn\.") as raised:
-        open_picture(path)
+    with pytest.raises(ImageError, match=r"torn\.") as raised:
+        open_image(path)
     assert "\n" not in str(raised.value)
 
 
@@ -157,18 +157,18 @@ def test_a_damaged_avif_is_refused_or_opened_but_never_ends_in_another_error(tmp
         data[int(rng.integers(len(data)))] ^= int(rng.integers(1, 256))
         (tmp_path / "torn.avif").write_bytes(data)
         try:
-            open_picture(tmp_path / "torn.avif")
-        except PictureError as error:
+            open_image(tmp_path / "torn.avif")
+        except ImageError as error:
             refused += "damaged: Failed to decode" in str(error)
     assert refused, "no file was damaged in the way that this is about"
 
 
-def test_what_is_no_picture_is_refused(tmp_path):
-    (tmp_path / "words.png").write_text("not a picture")
+def test_what_is_no_image_is_refused(tmp_path):
+    (tmp_path / "words.png").write_text("not an image")
     for path, message in [
         ("words.png", "none that can be read"),
         ("nowhere.png", "No such file"),
         (".", "Cannot read"),
     ]:
-        with pytest.raises(PictureError, match=message):
-            open_picture(tmp_path / path)
+        with pytest.raises(ImageError, match=message):
+            open_image(tmp_path / path)

@@ -1,4 +1,4 @@
-"""Pictures of a run, made small enough for a page by the thousand."""
+"""Images of a run, made small enough for a page by the thousand."""
 
 from __future__ import annotations
 
