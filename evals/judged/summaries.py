@@ -275,11 +275,14 @@ def _span(ends: Sequence[float | None], how: Mapping[str, Any]) -> str:
 
 def _caption(scores: Mapping[str, Any]) -> str:
     judge, names = scores["judge"], scores["metrics"]["names"]
-    over = ", ".join(f"{name}: mean of {one['over']}" for name, one in names.items())
+    by_tasks = [name for name, one in names.items() if one["over"] == "tasks"]
+    means = (
+        f"plain means of the tasks: {', '.join(by_tasks)}; all others: of the cases" if by_tasks else "means of cases"
+    )
     lines = [
         f"judge: {judge['name']}; official: {scores['official_judge']}",
         f"data: {scores['licence']}; interval, images, missing and bounds are of {next(iter(names))}",
-        f"{over}; intervals: bootstrap over cases or source images",
+        f"{means} of cases; intervals of shares: {statistics.method_of(scores)}, else bootstrap",
         *scores["notes"],
     ]
     if scores["rewritten_from"]:
@@ -303,10 +306,10 @@ def _reported_table(scores: Mapping[str, Any], rows: Sequence[Reported]) -> Tabl
     table = shared.table(
         "Reported by others, not measured here",
         ["value", "judge", "edition", ""],
-        "",
+        f"the first {_SHOWN_ROWS} of {len(rows)}; evals/judged/reported.csv has all" if len(rows) > _SHOWN_ROWS else "",
         first=f"model ({rows[0].metric})",
     )
-    for row in rows[:_SHOWN_ROWS]:
+    for row in (row for rank, row in enumerate(rows) if rank < _SHOWN_ROWS or row.model.startswith("GoT")):
         table.add_row(visible(row.model), row.value, row.judge, row.edition, row.note)
     return table
 

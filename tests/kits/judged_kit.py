@@ -1,12 +1,12 @@
 """Small sets of the judged benchmarks, in their own files' schema, made up here; and a judge that answers by a rule."""
 
+import base64
+import io
 import json
 import re
 
 from judge_kit import says
 from PIL import Image
-
-COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "teal", "maroon")
 
 
 def write(path, content):
@@ -16,10 +16,15 @@ def write(path, content):
     return path
 
 
+def tint(number):
+    """A colour that no other small number has."""
+    return 37 * number % 256, 91 * number % 256, 250 - number
+
+
 def draw(path, number, size=(64, 48)):
     """A plain image that differs by number."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, COLORS[number % len(COLORS)]).save(path)
+    Image.new("RGB", size, tint(number)).save(path)
     return path
 
 
@@ -90,14 +95,12 @@ def imgedit(root, edition="basic"):
 
 
 def gedit(root, each=1):
-    import io
-
     import pyarrow
     import pyarrow.parquet
 
     def png(number, size):
         buffer = io.BytesIO()
-        Image.new("RGB", size, COLORS[number % 8]).save(buffer, "PNG")
+        Image.new("RGB", size, tint(number)).save(buffer, "PNG")
         return {"bytes": buffer.getvalue(), "path": None}
 
     tasks = ("background_change", "color_alter", "material_alter", "motion_change", "ps_human", "style_change",
@@ -210,3 +213,41 @@ def official(words):
         if found:
             return reply
     raise AssertionError(f"no reply to {words}")
+
+
+def results(folder, name):
+    """Images of a text-to-image set, where its own scripts look for them."""
+    if name == "t2i_reasonbench":
+        parts = ("idiom_interpretation", "textual_image_design", "entity_reasoning", "scientific_reasoning")
+        return [draw(folder / part / f"{i:04d}.png", i) for part in parts for i in (1, 2, 3)]
+    place, suffix, count = ("image", "jpg", 8) if name == "genevalpp" else ("", "png", 12)
+    return [draw(folder / place / f"{i}.{suffix}", i) for i in range(1, count + 1)]
+
+
+def sizes(request):
+    """Width and height of each image of a request."""
+    parts = [part for part in request["messages"][-1]["content"] if part["type"] == "image_url"]
+    urls = [part["image_url"]["url"].partition(",")[2] for part in parts]
+    return [Image.open(io.BytesIO(base64.b64decode(url))).size for url in urls]
+
+
+def _variables(names):
+    return "import does_not_exist\n" + "\n".join(f'{name} = """Ask {name}. {{{{"n": 1}}}}"""' for name in names)
+
+
+RISE_WORDS = ("consist", "reasoning", "reasoning_w_input", "generation", "spatial_cons", "spatial_ref_img",
+              "spatial_ref_w_input", "spatial_ref", "spatial_qual", "logical_cons", "logical_cons_ans", "logical_txt",
+              "logical_img", "logical_img_wo_q")  # fmt: skip
+KRIS_WORDS = ("consist", "instruction_following", "quality", "view_instruction_following", "dual_evaluation",
+              "consist_multi", "instruction_multi", "consist_temporal", "instruction_temporal",
+              "abnormal_instruction_following")  # fmt: skip
+VIE_WORDS = ("_context_no_delimit", "_prompts_0shot_two_image_edit_rule", "_prompts_0shot_tie_rule_SC",
+             "_prompts_0shot_rule_PQ")  # fmt: skip
+SCRIPTS = {
+    "rise": ("utils.py", _variables(f"prompt_{name}" for name in RISE_WORDS)),
+    "kris": ("utils/prompts.py", _variables(f"prompt_{name}" for name in KRIS_WORDS)),
+    "gedit": ("GEdit-Bench/viescore/vie_prompts.py", _variables(VIE_WORDS)),
+    "genevalpp": ("test_scripts/Eval-gpt-4.1-geneval++.py", _variables(["SYSTEM_PROMPT"])),
+    "imgedit": ("Basic/prompts.json", json.dumps({"add": "Ask about <edit_prompt>."})),
+}
+"""Where each published wording lies, in a form like the original's."""
