@@ -186,7 +186,8 @@ def test_repeats_and_a_later_rule_are_read_from_the_log(run, tmp_path):
     answers = iter(range(1000))
 
     def rule(words):
-        return f"Final Score: {4 + next(answers) % 2}" if "From 1 to 5" in words else "Final Score: 1"
+        sure = re.search(r"do edit [01]\b|could be real", words)
+        return f"Final Score: {5 if sure else 4 + next(answers) % 2}" if "From 1 to 5" in words else "Final Score: 1"
 
     code, headline, out, *_ = run("rise", "--judge-repeats", "3", rule=rule)
     assert code == 0
@@ -194,7 +195,7 @@ def test_repeats_and_a_later_rule_are_read_from_the_log(run, tmp_path):
     first = headline["overall"]
     code, headline, _, _, requests = run("rise", "--from", "verdict", "--script", "2025", script=fails(500))
     assert (code, requests, headline["edition"][-4:]) == (0, [], "2025")
-    assert headline["overall"] < first or first == 0
+    assert headline["overall"] == pytest.approx(first - 2 / 12)  # the two cases without consistency
 
 
 def test_dry_run_counts_the_questions_and_the_money(run):

@@ -251,8 +251,8 @@ def test_all_overalls_of_t2i_reasonbench_are_plain_means_of_four_parts():
 
 def test_a_score_behind_its_label_is_the_last_one_that_is_said():
     read = labelled("Final Score", ["n"], (1, 5))
-    assert [read(text)["n"] for text in ("final scores: 3", "**Final Score**: 4/5", "Final Score: 1\nFinal Score: 2")] == [
-        3, 4, 2]  # fmt: skip
+    texts = ("final scores: 3", "**Final Score**: 4/5", "Final Score: 1\nFinal Score: 2")
+    assert [read(text)["n"] for text in texts] == [3, 4, 2]
 
 
 def test_a_printed_overall_may_be_off_by_its_own_rounding_only():

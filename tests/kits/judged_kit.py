@@ -176,8 +176,13 @@ def t2i_reasonbench(root):
     for part, (name, groups) in parts.items():
         prompts = [{"id": i, "prompt": f"{part} number {i}", "tag": "any"} for i in (1, 2, 3)]
         write(root / "prompts" / f"{name}.json", prompts)
-        asked = {"q1": "Is it there?", "c1": "1 if so", "q2": "Is it right?", "c2": "1 if so, else 0"}
-        rows = [{"id": i, **dict.fromkeys((*groups, "quality_evaluation"), asked)} for i in (1, 2, 3)]
+
+
+        def asked(group, number):
+            return {"q1": f"Is {group} {number} there?", "c1": "1 if so", "q2": "Right?", "c2": "1 if so, else 0"}
+
+        every = (*groups, "quality_evaluation")
+        rows = [{"id": i, **{group: asked(group, i) for group in every}} for i in (1, 2, 3)]
         write(root / "deepseek_evaluation_qs" / f"evaluation_{part}.json", rows)
     return root
 
