@@ -1,9 +1,10 @@
-"""Measures GenEval's floor and ceiling with a detector, and keeps them for the tables.
+"""Measures the floor and the ceiling of GenEval or GenEval 2 with a detector, and keeps them for the tables.
 
 The floor is what the detector and the scorer make of images that show nothing: plain and noisy ones. The ceiling is
 what they make of exact drawings of the prompts by the icon world's own renderer.
 
     python -m evals.geneval_reference --detector icon --output runs/reference
+    python -m evals.geneval_reference --suite geneval2
 
 Both are complete runs of the benchmark in the output folder and resume like any run. Their scores go to
 ``evals/assets/reference_scores.json``.
@@ -20,9 +21,9 @@ import numpy as np
 from PIL import Image
 
 from evals.core.records import sample_seed
-from evals.geneval import prompts, suite
-from evals.geneval import scores as geneval_scores
 from evals.harness import cli
+from evals.harness.run_spec import find_suite
+from evals.suite.reference import REFERENCE, key
 from got.util.cli import Parser
 from got.util.files import write_atomic, write_json
 from got.util.images import png_bytes
@@ -30,7 +31,9 @@ from got.util.images import png_bytes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_IMAGES_PER_PROMPT = 4
+    from evals.harness.plan import Plan
+
+_SUITES = ("geneval", "geneval2")
 
 
 def empty_image(side_px: int, seed: int) -> NDArray[np.uint8]:
@@ -55,12 +58,11 @@ def empty_image(side_px: int, seed: int) -> NDArray[np.uint8]:
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def write_empty_images(folder: Path, side_px: int) -> None:
+def write_empty_images(folder: Path, plan: Plan, side_px: int) -> None:
     """A complete set of images that show nothing, in GenEval's layout."""
-    for case in prompts.cases(prompts.generate()):
-        for index in range(_IMAGES_PER_PROMPT):
-            image = Image.fromarray(empty_image(side_px, sample_seed("floor", case.id, index, 0)))
-            write_atomic(folder / case.id / "samples" / f"{index:04d}.png", png_bytes(image))
+    for sample in plan.samples:
+        image = Image.fromarray(empty_image(side_px, sample_seed("floor", sample.case.id, sample.index, 0)))
+        write_atomic(folder / sample.case.id / "samples" / f"{sample.index:04d}.png", png_bytes(image))
 
 
 def flat(scores: dict[str, Any], what: str) -> dict[str, Any]:
@@ -78,31 +80,35 @@ def flat(scores: dict[str, Any], what: str) -> dict[str, Any]:
 def main() -> int:
     """Runs both and stores their scores."""
     parser = Parser(prog="python -m evals.geneval_reference", description=__doc__)
-    parser.add_argument("--detector", default="icon", help="as in python -m evals.geneval (default: %(default)s)")
+    parser.add_argument("--suite", choices=_SUITES, default="geneval", help="(default: %(default)s)")
+    parser.add_argument("--detector", help="as in python -m evals.geneval (default: the suite's own)")
     parser.add_argument("--output", type=Path, default=Path("runs/reference"), help="(default: %(default)s)")
     return cli.run_as("geneval_reference", lambda: _measure(parser.parse_args()))
 
 
 def _measure(args: argparse.Namespace) -> int:
+    suite = find_suite(args.suite)
+    detector = args.detector or suite.detector
     ceiling, floor, empty = (args.output / name for name in ("ceiling", "floor", "empty-images"))
-    shared = ["--detector", args.detector, "--images-per-prompt", str(_IMAGES_PER_PROMPT)]
-    code = cli.main(suite.GenEval, ["--model", "oracle", "--output", str(ceiling), *shared])
+    exact = ["--model", "oracle", "--output", str(ceiling), "--detector", detector]
+    code = cli.main(suite, exact)
     if code:
         return code
-    with Image.open(ceiling / "images" / "00000" / "samples" / "0000.png") as image:
-        write_empty_images(empty, image.width)
-    code = cli.main(suite.GenEval, ["--model", f"folder:{empty}", "--output", str(floor), *shared])
+    plan = cli.make_plan(suite, exact)
+    first = plan.samples[0].case.id
+    with Image.open(ceiling / "images" / first / "samples" / "0000.png") as image:
+        write_empty_images(empty, plan, image.width)
+    code = cli.main(suite, ["--model", f"folder:{empty}", "--output", str(floor), "--detector", detector])
     if code:
         return code
     runs = {path: json.loads((path / "scores.json").read_bytes()) for path in (floor, ceiling)}
-    path = geneval_scores.REFERENCE
-    known = json.loads(path.read_bytes()) if path.is_file() else {}
-    known[args.detector] = {
+    known = json.loads(REFERENCE.read_bytes()) if REFERENCE.is_file() else {}
+    known[key(suite.name, detector)] = {
         "options": runs[ceiling]["options"],
         "floor": flat(runs[floor], "images that show nothing"),
         "ceiling": flat(runs[ceiling], "exact drawings of the prompts (oracle)"),
     }
-    write_json(path, known)
+    write_json(REFERENCE, known)
     return 0
 
 

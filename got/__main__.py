@@ -24,6 +24,7 @@ _MODULES = {
     "generate": "got.cli.draw",
     "edit": "got.cli.draw",
     "chat": "got.cli.chat",
+    "studio": "got.studio.command",
     "info": "got.cli.info",
     "convert": "got.cli.convert",
 }

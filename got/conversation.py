@@ -12,6 +12,7 @@ Nothing that was drawn is ever dropped: what was undone stays among the entries,
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import numbers
 import uuid
@@ -20,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from got.model.schedulers import make_scheduler
+from got.plan.after_edit import after_edit
 from got.plan.chain import Chain
 from got.util.files import json_object, numbered_lines, read_object, replacing, write_json, write_lines
 from got.util.images import ImageError, as_rgb, open_image
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from PIL import Image
 
@@ -48,22 +51,40 @@ class Entry:
     """Its place among the entries, from 0."""
     kind: str
     """``"opened"``, ``"drawn"`` or ``"edited"``."""
-    source: int | None
+    source: int | None = None
     """Number of the entry whose image was edited."""
-    instruction: str
+    instruction: str = ""
     """What was asked for; empty for an opened image."""
-    chain: str
+    chain: str = ""
     """The chain it was drawn from."""
-    seed: int | None
+    seed: int | None = None
     """Seed of its noise."""
-    options: dict[str, Any]
-    """Arguments of the pipeline beside prompt, image, chain and generator."""
-    warnings: tuple[str, ...]
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Arguments of the pipeline beside prompt, image, chain and generator; and ``scheduler``, the name of a sampler."""
+    warnings: tuple[str, ...] = ()
     """What was odd about the request and its chain."""
     names: tuple[str, ...] = ()
     """What the regions of a given plan are called: of a name like "a cup with ice" the text alone gives the end."""
-    image: Image.Image
-    """The image, RGB."""
+    given: bool = False
+    """Whether the chain was given; otherwise the reasoner wrote it."""
+    turn: int = 0
+    """Its place among the images of one request."""
+    pixels: Image.Image | Path
+    """The image, or its file."""
+
+    @property
+    def plan(self) -> Chain:
+        """The chain, its regions called what they were called when it was given."""
+        return with_names(self.chain, self.names)
+
+    @property
+    def image(self) -> Image.Image:
+        """The image, RGB; read whenever it is asked for where only its file is kept.
+
+        Raises:
+            got.util.images.ImageError: If the file is gone or damaged by now.
+        """
+        return open_image(self.pixels) if isinstance(self.pixels, Path) else self.pixels
 
 
 class Conversation:
@@ -72,14 +93,18 @@ class Conversation:
     Args:
         pipeline: What draws; without one a conversation can be looked at, but not continued.
         seed: Seed of every entry's noise, unless another is given with a request.
-        options: Arguments of the pipeline for every request, e.g. ``num_inference_steps=20``. They are saved with the
-            conversation, so they must be plain values.
+        options: Arguments of the pipeline for every request, e.g. ``num_inference_steps=20``, and ``scheduler``, one of
+            `got.model.schedulers.SCHEDULERS`. They are saved with the conversation, so they must be plain values.
     """
+
+    callbacks: dict[str, Any]
+    """More arguments of the pipeline, ``callback_on_...``, for every request; they are not saved."""
 
     def __init__(self, pipeline: GoTPipeline | None = None, *, seed: int = 42, **options: Any) -> None:
         self.pipeline = pipeline
         self.seed = seed
         self.options = _plain(options)
+        self.callbacks = {}
         self._entries: list[Entry] = []
         self._current: int | None = None
         self._past: list[int | None] = []
@@ -105,7 +130,19 @@ class Conversation:
     @property
     def chain(self) -> Chain | None:
         """The plan of the image that is looked at."""
-        return None if self.entry is None else _named(self.entry.chain, self.entry.names)
+        return None if self.entry is None else self.entry.plan
+
+    @property
+    def objects(self) -> Chain | None:
+        """A plan of all objects of the image that is looked at; after edits that do not say, their own plan."""
+        return None if self._current is None else self._objects(self._current)
+
+    def _objects(self, number: int) -> Chain:
+        entry = self._entries[number]
+        plan = entry.plan
+        if entry.kind != "edited" or entry.source is None or not self._entries[entry.source].chain:
+            return plan
+        return after_edit(self._objects(entry.source), plan) or plan
 
     def open(self, image: Image.Image) -> Entry:
         """Go on with an image from elsewhere.
@@ -113,8 +150,26 @@ class Conversation:
         Raises:
             got.util.images.ImageError: If it cannot be used.
         """
-        rgb = as_rgb(image)
-        return self._add("opened", None, "", "", None, {}, (), rgb.copy() if rgb is image else rgb)
+        return self._add(kind="opened", image=_copy(image))
+
+    def adopt(self, image: Image.Image, instruction: str, chain: str, *, seed: int, **options: Any) -> Entry:
+        """Take in an image that the same model drew elsewhere, as if it had been drawn here: its plan can be changed.
+
+        Args:
+            image: What was drawn; an edit of the image that is looked at, or from a caption if there is none.
+            instruction: What was asked for.
+            chain: What it was drawn from.
+            seed: Seed of its noise.
+            options: As of `say`.
+
+        Raises:
+            got.util.images.ImageError: If it cannot be used.
+        """
+        kind, made = ("drawn" if self._current is None else "edited"), _plain(options)
+        return self._add(
+            kind=kind, source=self._current, instruction=instruction, chain=chain, seed=seed, options=made,
+            image=_copy(image),
+        )  # fmt: skip
 
     def say(
         self, instruction: str, *, chain: str | Chain | None = None, seed: int | None = None, **options: Any
@@ -153,7 +208,7 @@ class Conversation:
         if last is None or last.kind == "opened":
             raise ConversationError("Expected an image that was drawn, whose plan can be changed, but there is none")
         plan = chain if isinstance(chain, Chain) else Chain.parse(chain)  # read again, a long name loses its head
-        before = (_named(last.chain, last.names), Chain.parse(last.chain))
+        before = (last.plan, Chain.parse(last.chain))
         renamed = all([r.text for r in plan.regions] != [r.text for r in one.regions] for one in before)
         asked = plan.caption() if renamed and last.kind == "drawn" and plan.regions else last.instruction
         once = {"max_turns": 1} if "max_turns" in last.options else {}  # a plan is one image's
@@ -184,6 +239,28 @@ class Conversation:
         self._current = self._future.pop()
         return self.entry
 
+    def go_to(self, number: int) -> Entry:
+        """Look at any entry; `undo` comes back.
+
+        Raises:
+            ConversationError: If there is no such entry.
+        """
+        if not 0 <= number < len(self._entries):
+            raise ConversationError(f"Expected an entry from 0 to {len(self._entries) - 1} but got {number}")
+        if number != self._current:
+            self._look_at(number)
+        return self._entries[number]
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether `undo` goes anywhere."""
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether `redo` goes anywhere."""
+        return bool(self._future)
+
     def save(self, folder: str | Path) -> Path:
         """Write images (PNG), entries (a JSON object a line) and the state; what is there already is not drawn anew.
 
@@ -209,6 +286,13 @@ class Conversation:
         write_json(folder / STATE_FILE, self._state(entries=len(self._entries)), durable=True)
         self._saved[folder.resolve()] = len(self._entries)
         return folder
+
+    def release(self, folder: str | Path) -> None:
+        """Keep no pixels in memory of what is saved in a folder: they are read again when they are asked for."""
+        folder = Path(folder)
+        for i, entry in enumerate(self._entries[: self._saved.get(folder.resolve(), 0)]):
+            if not isinstance(entry.pixels, Path):
+                self._entries[i] = dataclasses.replace(entry, pixels=folder.resolve() / _image_name(entry.number))
 
     @classmethod
     def load(cls, folder: str | Path, pipeline: GoTPipeline | None = None) -> Conversation:
@@ -243,51 +327,38 @@ class Conversation:
             raise ConversationError("Expected a conversation with a pipeline, but this one was opened without")
         used = {**self.options, **_plain(options)}
         noise = self.seed if seed is None else seed
-        output = self.pipeline(
-            instruction,
-            image=None if source is None else self._entries[source].image,
-            chain=chain,
-            generator=torch.Generator("cpu").manual_seed(noise),
-            **used,
-        )
+        with _sampler(self.pipeline, used.get("scheduler")):
+            output = self.pipeline(
+                instruction,
+                image=None if source is None else self._entries[source].image,
+                chain=chain,
+                generator=torch.Generator("cpu").manual_seed(noise),
+                **{name: value for name, value in used.items() if name != "scheduler"},
+                **self.callbacks,
+            )
         kind = "drawn" if source is None else "edited"
-        for turn in output.turns[0]:
+        for number, turn in enumerate(output.turns[0]):
             names: tuple[str, ...] = ()
-            if isinstance(chain, Chain) and turn.chain == chain.text:
+            if isinstance(chain, Chain) and turn.chain.text == chain.text:
                 names = tuple(region.text for region in chain.regions)
-            entry = self._add(kind, source, instruction, turn.chain, noise, used, turn.warnings, turn.image, names)
+            entry = self._add(
+                kind=kind, source=source, instruction=instruction, chain=turn.chain.text, seed=noise, options=used,
+                warnings=turn.warnings, names=names, given=chain is not None and number == 0, turn=number,
+                image=turn.image,
+            )  # fmt: skip
             kind, source = "edited", entry.number
         return entry
 
-    def _add(
-        self,
-        kind: str,
-        source: int | None,
-        instruction: str,
-        chain: str,
-        seed: int | None,
-        options: dict[str, Any],
-        warnings: tuple[str, ...],
-        image: Image.Image,
-        names: tuple[str, ...] = (),
-    ) -> Entry:
-        entry = Entry(
-            number=len(self._entries),
-            kind=kind,
-            source=source,
-            instruction=instruction,
-            chain=chain,
-            seed=seed,
-            options=options,
-            warnings=tuple(warnings),
-            names=names,
-            image=image,
-        )
+    def _add(self, *, image: Image.Image, **fields: Any) -> Entry:
+        entry = Entry(number=len(self._entries), pixels=image, **fields)
         self._entries.append(entry)
-        self._past.append(self._current)
-        self._current = entry.number
-        self._future.clear()
+        self._look_at(entry.number)
         return entry
+
+    def _look_at(self, number: int) -> None:
+        self._past.append(self._current)
+        self._current = number
+        self._future.clear()
 
     def _state(self, entries: int) -> dict[str, Any]:
         state = {"id": self._id, "seed": self.seed, "options": self.options, "entries": entries}
@@ -323,7 +394,24 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _named(text: str, names: Sequence[str]) -> Chain:
+def _copy(image: Image.Image) -> Image.Image:
+    upright = as_rgb(image)
+    return upright.copy() if upright is image else upright
+
+
+@contextlib.contextmanager
+def _sampler(pipeline: GoTPipeline, name: Any) -> Iterator[None]:
+    """The pipeline's sampler is another one for a while, if one is named."""
+    own = pipeline.scheduler
+    try:
+        if name is not None:
+            pipeline.scheduler = make_scheduler(name, own)
+        yield
+    finally:
+        pipeline.scheduler = own
+
+
+def with_names(text: str, names: Sequence[str]) -> Chain:
     """A chain whose regions have the names that they were given, as far as the text has these."""
     chain = Chain.parse(text)
     if len(names) != len(chain.regions):
@@ -341,7 +429,7 @@ def _image_name(number: int) -> str:
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:
-    record = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
+    record = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry) if field.name != "pixels"}
     lists = {"warnings": list(entry.warnings), "names": list(entry.names)}
     return record | lists | {"image": _image_name(entry.number)}
 
@@ -351,9 +439,9 @@ def _read_entries(folder: Path) -> list[Entry]:
     for number, (line, text) in enumerate(numbered_lines(path, ConversationError)):
         try:
             record = json_object(text, f"{path}, line {line}", ConversationError)
-            image = open_image(folder / Path(record["image"]).name)
+            image = open_image(folder / Path(record.pop("image")).name)
             lists = {name: tuple(record.get(name, ())) for name in ("warnings", "names")}  # older ones have no names
-            entry = Entry(**{**record, **lists, "image": image})
+            entry = Entry(**{**record, **lists, "pixels": image})
             in_order = entry.number == number and entry.kind in _KINDS
             if not in_order or (entry.source is not None and not 0 <= entry.source < number):
                 raise ConversationError(f"{path}, line {line} does not belong here")

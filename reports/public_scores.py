@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.folder_listing import indices
 from evals.core.records import Case, Sample, Scored, UserError
 from evals.geneval import prompts, scores
+from evals.suite.plans import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +119,7 @@ def scores_of(lines: Sequence[tuple[Key, dict[str, Any]]], place: Path) -> dict[
         Scored(
             sample=Sample(case=cases[case], index=index, seed=0),
             observation=line,
-            score=scores.Outcome(correct=line["correct"]),
+            score=Outcome(correct=line["correct"]),
         )
         for (case, index), line in lines
     ]

@@ -8,11 +8,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.core.vocabulary import COLORS
+from evals.core.vocabulary import COLORS, task_title
 from evals.metrics.boxes import iou_matrix
 from evals.metrics.layout import as_detections
 from reports import style
@@ -68,6 +69,48 @@ def score_by_task(runs: Sequence[Run]) -> Drawn | None:
     )
 
 
+_ATOMS = re.compile(r"(\d+)_atoms")
+
+
+def score_by_atoms(runs: Sequence[Run]) -> Drawn | None:
+    """Scores of GenEval 2's icon edition against the number of atoms of a prompt; a line with its band per run."""
+    of_runs = {run.label: _by_atoms(run.scores["tasks"]) for run in runs}
+    if not all(of_runs.values()):
+        return None
+    measures = {"score": "share of images with all atoms right", "am": "share of right answers"}
+    figure = style.figure(style.PAGE_IN, 2.6 + 0.15 * len(runs))
+    rows: list[tuple[object, ...]] = []
+    for axes, (measure, title) in zip(figure.subplots(1, len(measures), sharey=True), measures.items(), strict=True):
+        for number, (label, blocks) in enumerate(of_runs.items()):
+            estimates = [block["score"] if measure == "score" else block["values"][measure] for _, block in blocks]
+            atoms, values = [atoms for atoms, _ in blocks], [each["value"] for each in estimates]
+            low, high = ([end_of(each, end) for each in estimates] for end in ("low", "high"))
+            mark = _mark(number)
+            axes.fill_between(atoms, low, high, color=mark["color"], alpha=0.15, linewidth=0)
+            axes.plot(atoms, values, **mark, label=style.words(label, 40, 1) if measure == "score" else None)
+            rows += zip([label] * len(atoms), [measure] * len(atoms), atoms, values, low, high, strict=True)
+        axes.set(xlabel="atoms of the prompt", title=title, ylim=(-0.02, 1.02))
+        axes.grid()
+    figure.legend(loc="outside lower left", ncols=len(runs))
+    return Drawn(
+        name="score-by-atoms",
+        title="Score against the number of atoms",
+        text="Share of images that have every atom of their prompt right, and share of right answers, against the "
+        "number of atoms; the bands are 95 % intervals.",
+        figure=figure,
+        header=("run", "measure", "atoms", "value", "low", "high"),
+        rows=tuple(rows),
+    )
+
+
+def _by_atoms(tasks: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
+    """Blocks of scores by number of atoms; nothing where tasks are others, or one has no score."""
+    named = [(_ATOMS.fullmatch(name), block) for name, block in tasks.items()]
+    if any(name is None or block["score"]["value"] is None for name, block in named):
+        return []
+    return [(int(name[1]), block) for name, block in named if name is not None]
+
+
 def estimates_by_line(
     series: Mapping[str, Mapping[str, dict[str, Any]]], names: Sequence[str], xlabel: str
 ) -> tuple[Figure, tuple[tuple[object, ...], ...]]:
@@ -93,7 +136,7 @@ def estimates_by_line(
         axes.errorbar(values, places, xerr=[below, above], **_mark(number), linestyle="none", capsize=2,
                       label=style.words(label, 40, 1))  # fmt: skip
         rows += [(label, names[i], each["value"], each["low"], each["high"], each["n"]) for i, each in known]
-    axes.set_yticks(range(len(names)), [style.words(name.replace("_", " "), 20) for name in names])
+    axes.set_yticks(range(len(names)), [style.words(task_title(name), 20) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.axhline(0.5, color=style.GREY, linewidth=0.7)
     lowest = min((float(row[2] if row[3] is None else row[3]) for row in rows), default=0.0)
@@ -148,7 +191,7 @@ def failure_split(groups: Mapping[str, Sequence[SampleRecord]], name: str, title
     for place, label in enumerate(groups):
         wrong = sum(counts[label].values())
         axes.text(left[place] + 0.015 * reach, place, f"{wrong:,} of {totals[label]:,}", va="center", fontsize=7)
-    axes.set_yticks(range(len(groups)), [style.words(label.replace("_", " "), 24, 1) for label in groups])
+    axes.set_yticks(range(len(groups)), [style.words(task_title(label), 24, 1) for label in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(0, reach * 1.3)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if reach > 0.08 else f"{value:.1%}")
@@ -192,7 +235,7 @@ def layout_fit(groups: Mapping[str, Sequence[SampleRecord]], name: str, title: s
     for number, (label, found) in enumerate(ious.items()):
         reached = 1 - np.searchsorted(found, np.maximum(steps, 1e-9)) / len(found)
         dash = ("-", "--", ":")[number // len(style.SERIES) % 3]
-        shown = f"{style.words(label.replace('_', ' '), 24, 1)} ({reached[50]:.2f})"
+        shown = f"{style.words(task_title(label), 24, 1)} ({reached[50]:.2f})"
         axes.plot(steps, reached, color=style.SERIES[number % len(style.SERIES)], linestyle=dash, label=shown)
         rows += [(label, float(step), float(share), len(found)) for step, share in zip(steps, reached, strict=True)]
     axes.axvline(0.5, color=style.GREY, linestyle=":", linewidth=1)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Detection, UserError
 from evals.core.run_directory import key_of
+from evals.geneval import near_misses
 from evals.metrics import layout
 from got.util.files import inside, read_object
-from reports import near_misses, public_scores
+from reports import public_scores
 from reports.frames import load_lines
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def _images(run: Run) -> list[SampleRecord]:
     for key, line in failures.items():
         if key not in judged:
             samples.append(_failed(run.path, key, line, chains.get(key, {}), metadata.get(key[0])))
+    if not any(sample.has_plan for sample in samples):  # of a model that writes none, its lack is no failure
+        return [dataclasses.replace(p, stage=None) if p.stage == "no_plan" else p for p in samples]
     return samples
 
 

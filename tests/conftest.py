@@ -1,6 +1,8 @@
 """What every test shares: no network, few threads, reproducible property tests."""
 
 import os
+import shutil
+import subprocess
 import sys
 
 import hypothesis
@@ -38,6 +40,29 @@ def mmdet():
         return mmcv_ops.import_mmdet()
     except mmcv_ops.MMDetectionError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser: the system's, or playwright's own; the tests that need one are skipped where it cannot start."""
+    playwright = pytest.importorskip("playwright.sync_api", exc_type=ImportError)
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    # Chromium's sandbox does not start for root, as in a container.
+    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    # Apart from this process, because a driver that cannot start leaves an event loop behind and says nothing.
+    driver = subprocess.run(
+        [sys.executable, "-m", "playwright", "--version"], capture_output=True, text=True, check=False
+    )
+    if driver.returncode:
+        said = driver.stderr.strip().splitlines() or [f"exit code {driver.returncode}"]
+        pytest.skip(f"playwright's driver cannot start: {said[-1]}")
+    with playwright.sync_playwright() as run:
+        try:
+            browser = run.chromium.launch(executable_path=found, args=flags)
+        except playwright.Error as error:
+            pytest.skip(f"no browser can be started: {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(params=["bfloat16", "float32"])

@@ -19,3 +19,35 @@ RELATIONS = ("left of", "right of", "above", "below")
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 """In the order of the prompts."""
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def plural(name: str) -> str:
+    """GenEval's plural.
+
+    >>> plural("bus"), plural("sheep")
+    ('buses', 'sheeps')
+    """
+    return name + ("es" if name.endswith("s") else "s")
+
+
+def with_article(words: str) -> str:
+    """The words with their article, chosen by the first letter.
+
+    >>> with_article("orange cow"), with_article("dog")
+    ('an orange cow', 'a dog')
+    """
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+_TITLES = {"two_object": "two objects", "color_attr": "color attribution"}
+
+
+def task_title(task: str) -> str:
+    """What a task, a category or a column is called in tables, figures and documents.
+
+    >>> [task_title(task) for task in TASKS]
+    ['single object', 'two objects', 'counting', 'colors', 'position', 'color attribution']
+    """
+    return _TITLES.get(task, task.replace("_", " ").lstrip("0") or task)

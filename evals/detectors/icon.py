@@ -29,6 +29,8 @@ ASSETS = Path(__file__).parents[1] / "assets"
 CONFIG = ASSETS / "icon_detector.json"
 """In MMDetection's words, which builds the same network of it; its losses and `train_cfg` serve that library alone."""
 WEIGHTS = ASSETS / "icon_detector.safetensors"
+FINE_PX = 192
+"""Side of the square that `load_fine` brings images to."""
 BATCH = 64
 """Images in one forward pass."""
 
@@ -88,7 +90,6 @@ def build() -> IconNetwork:
 class IconDetector:
     """Finds the 80 classes as icons. Any image size: each is brought to the network's square."""
 
-    name = "icon"
     classes = frozenset(CLASSES)
 
     def __init__(
@@ -98,7 +99,19 @@ class IconDetector:
         device: str,
         calibration: Calibration = UNCALIBRATED,
         min_score: float = 0.05,
+        name: str = "icon",
+        image_size_px: int | None = None,
     ) -> None:
+        """A detector with the config's weights.
+
+        Args:
+            network: With its weights.
+            device: torch device.
+            calibration: Of its scores.
+            min_score: Detections below are not returned.
+            name: For logs.
+            image_size_px: Side of the square that images are brought to, a multiple of 32; None for the config's.
+        """
         import torch
 
         self.network = network.to(device, torch.float32).to(memory_format=torch.channels_last).eval()
@@ -106,13 +119,18 @@ class IconDetector:
         self.min_score = min_score
         self._device = device
         config = read_config()
-        self.image_size_px = int(config["image_size_px"])
+        self.name, self.image_size_px = name, image_size_px or int(config["image_size_px"])
         self._suppression = config["model"]["test_cfg"]
         self._points, _ = points(network.strides, self.image_size_px, device)
 
     @classmethod
-    def load(cls, path: Path | str = "", device: str = "cpu") -> IconDetector:
+    def load(cls, path: Path | str = "", device: str = "cpu", **how: Any) -> IconDetector:
         """The embedded detector, or another training of the same config.
+
+        Args:
+            path: Its weights; by default the embedded ones.
+            device: torch device.
+            how: Other arguments of the class.
 
         Raises:
             UserError: the weights are missing or belong to another config.
@@ -122,7 +140,7 @@ class IconDetector:
         weights.fit(network, state, str(path))
         if metadata.get("config_sha256") != config_sha256():
             raise UserError(f"{path} was trained with another version of {CONFIG.name}: train it again")
-        return cls(network, device=device, calibration=Calibration(**json.loads(metadata["calibration"])))
+        return cls(network, device=device, calibration=Calibration(**json.loads(metadata["calibration"])), **how)
 
     def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
         """Detections of each RGB image, best first, boxes in that image's pixels."""
@@ -174,6 +192,11 @@ class IconDetector:
                 max_boxes=self._suppression["max_per_img"],
             )
         return [tuple(part.cpu().numpy() for part in one) for one in kept]  # type: ignore[misc]
+
+
+def load_fine(path: Path | str = "", device: str = "cpu") -> IconDetector:
+    """The same on a larger square: icons of 24 to 40 px, as where nine share 128 px, are as large as it knows them."""
+    return IconDetector.load(path, device, name="icon-fine", image_size_px=FINE_PX)
 
 
 def points(strides: Sequence[int], size_px: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:

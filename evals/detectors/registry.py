@@ -43,6 +43,14 @@ DETECTORS = Registry["Detector"](
             weights=_icon_weights,
             fault=_file_fault,
         ),
+        "icon-fine": Backend(
+            factory="evals.detectors.icon:load_fine",
+            argument="[WEIGHTS]",
+            world=ICON_WORLD,
+            embedder="icon",
+            weights=_icon_weights,
+            fault=_file_fault,
+        ),
         "mask2former": Backend(
             factory="evals.detectors.photo:load_mask2former",
             argument="[WEIGHTS]",
@@ -65,7 +73,7 @@ def choices() -> str:
     """The values of ``--detector``, for people.
 
     >>> choices()
-    'mask2former[:WEIGHTS], hf:ID|PATH for photographs, icon[:WEIGHTS] for the icon world'
+    'mask2former[:WEIGHTS], hf:ID|PATH for photographs, icon[:WEIGHTS], icon-fine[:WEIGHTS] for the icon world'
     """
     found = [(DETECTORS.written((world,)), world) for world in (PHOTOGRAPHS, ICON_WORLD, None)]
     articles = {PHOTOGRAPHS: " for photographs", ICON_WORLD: " for the icon world", None: ""}
@@ -91,7 +99,8 @@ def make_detector(spec: str, device: str = "cpu") -> Detector:
 
     Args:
         spec: `icon` (embedded, icon world), `icon:WEIGHTS` or a path to a `.safetensors` file (another training of the
-            embedded config), `mask2former[:WEIGHTS]` (GenEval's own, photographs; of MMDetection 3 or 2), `hf:ID` or
+            embedded config), `icon-fine` (the same for many small icons), `mask2former[:WEIGHTS]` (GenEval's own,
+            photographs; of MMDetection 3 or 2), `hf:ID` or
             `hf:FOLDER` (an object detector, instance segmenter or open-vocabulary detector of transformers).
         device: torch device.
 

@@ -48,12 +48,13 @@ class GoTGenerator:
             semantic_scale=options.semantic_scale,
             spatial_scale=options.spatial_scale,
             reference_scale=options.reference_scale,
+            guidance_interval=options.guidance_interval,
             generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
             output_type="pil",
             max_turns=turns,
         )
         return [
-            Generated(image=image, chain=chain, warnings=tuple(warnings))
+            Generated(image=image, chain=str(chain), warnings=tuple(warnings))
             for image, chain, warnings in zip(drawn.images, drawn.chains, drawn.warnings, strict=True)
         ]
 

@@ -12,13 +12,12 @@ import numpy as np
 
 from evals.core.folder_listing import METADATA, list_folder, some
 from evals.core.records import Case, UserError, alike, describes, note
-from evals.core.vocabulary import CLASSES, COLORS, RELATIONS
+from evals.core.vocabulary import CLASSES, COLORS, NUMBERS, RELATIONS, plural, with_article
 from got.util.files import numbered_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-_NUMBERS = {2: "two", 3: "three", 4: "four"}
 _SEED = 43
 FOLDER = "folder"
 """The value of ``--prompts`` that takes the cases from the folder of images."""
@@ -31,43 +30,35 @@ _DRAWS = 100
 """Prompts drawn for each task but the first, before duplicates are dropped."""
 
 
-def _a(words: str) -> str:
-    """The words with their article, chosen by the first letter.
-
-    >>> _a("orange cow"), _a("dog")
-    ('an orange cow', 'a dog')
-    """
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
 def _line(tag: str, include: list[dict[str, Any]], prompt: str, **exclude: Any) -> dict[str, Any]:
     return {"tag": tag, "include": include, **exclude, "prompt": f"a photo of {prompt}"}
 
 
 def _two_object(rng: np.random.Generator) -> dict[str, Any]:
     a, b = (CLASSES[i] for i in rng.choice(80, size=2, replace=False))
-    return _line("two_object", [{"class": a, "count": 1}, {"class": b, "count": 1}], f"{_a(a)} and {_a(b)}")
+    return _line(
+        "two_object", [{"class": a, "count": 1}, {"class": b, "count": 1}], f"{with_article(a)} and {with_article(b)}"
+    )
 
 
 def _counting(rng: np.random.Generator) -> dict[str, Any]:
     name = CLASSES[rng.choice(80)]
     count = int(rng.integers(2, 4, endpoint=True))
-    plural = name + ("es" if name.endswith("s") else "s")
     exclude = [{"class": name, "count": count + 1}]
-    return _line("counting", [{"class": name, "count": count}], f"{_NUMBERS[count]} {plural}", exclude=exclude)
+    return _line("counting", [{"class": name, "count": count}], f"{NUMBERS[count]} {plural(name)}", exclude=exclude)
 
 
 def _colors(rng: np.random.Generator) -> dict[str, Any]:
     name = CLASSES[rng.choice(79) + 1]  # never a person
     color = COLORS[rng.choice(10)]
-    return _line("colors", [{"class": name, "count": 1, "color": color}], _a(f"{color} {name}"))
+    return _line("colors", [{"class": name, "count": 1, "color": color}], with_article(f"{color} {name}"))
 
 
 def _position(rng: np.random.Generator) -> dict[str, Any]:
     a, b = (CLASSES[i] for i in rng.choice(80, size=2, replace=False))
     relation = RELATIONS[rng.choice(4)]
     include = [{"class": b, "count": 1}, {"class": a, "count": 1, "position": [relation, 0]}]
-    return _line("position", include, f"{_a(a)} {relation} {_a(b)}")
+    return _line("position", include, f"{with_article(a)} {relation} {with_article(b)}")
 
 
 def _color_attr(rng: np.random.Generator) -> dict[str, Any]:
@@ -75,7 +66,7 @@ def _color_attr(rng: np.random.Generator) -> dict[str, Any]:
     colors = [COLORS[i] for i in rng.choice(10, size=2, replace=False)]
     pairs = list(zip(names, colors, strict=True))
     include = [{"class": name, "count": 1, "color": color} for name, color in pairs]
-    return _line("color_attr", include, " and ".join(_a(f"{color} {name}") for name, color in pairs))
+    return _line("color_attr", include, " and ".join(with_article(f"{color} {name}") for name, color in pairs))
 
 
 _DRAWN: tuple[Callable[[np.random.Generator], dict[str, Any]], ...] = (
@@ -92,7 +83,7 @@ def generate() -> list[dict[str, Any]]:
     """
     rng = np.random.default_rng(_SEED)
     names = [CLASSES[i] for i in rng.choice(80, size=80, replace=False)]
-    lines = [_line("single_object", [{"class": name, "count": 1}], _a(name)) for name in names]
+    lines = [_line("single_object", [{"class": name, "count": 1}], with_article(name)) for name in names]
     lines += [draw(rng) for draw in _DRAWN for _ in range(_DRAWS)]
     return [json.loads(text) for text in dict.fromkeys(json.dumps(line) for line in lines)]
 

@@ -31,18 +31,30 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.vocabulary import COLORS
 from evals.geneval import prompts, scores, tables
-from evals.geneval.scores import Outcome
 from evals.metrics import boxes, layout
-from evals.suite import CASES, VERDICT, Case, Context, Detection, Drawn, Score, Scored, Suite, Tools, UserError, option
-from evals.suite.objects import as_log, from_log, with_colors
+from evals.suite import (
+    CASES,
+    VERDICT,
+    Case,
+    Context,
+    Detection,
+    Drawn,
+    Score,
+    Scored,
+    Suite,
+    Tools,
+    UserError,
+    option,
+    plans,
+)
+from evals.suite.objects import from_log
+from evals.suite.plans import LOGGED_SCORE, Outcome
+from evals.suite.reference import load_reference, reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.table import Table
-
-LOGGED_SCORE = 0.05
-"""Detections below this score are not logged."""
 
 
 # ------------------------------------------------------------------------------------------------------------ options
@@ -154,18 +166,6 @@ def _wrong_place(
 
 
 # ------------------------------------------------------------------------------------------------------------ observe
-def _look(batch: Sequence[Drawn], tools: Tools, options: Options) -> list[dict[str, Any]]:
-    """Detections of each image, with colours where its case asks for them: one detector call, one colour check."""
-    images = [drawn.image for drawn in batch]
-    found = [[one for one in some if one.score >= LOGGED_SCORE] for some in tools.detector.detect(images)]
-    wanted = [_to_color(drawn.sample.case, some, options) for drawn, some in zip(batch, found, strict=True)]
-    colored = with_colors(images, found, wanted, tools.embedder) if any(wanted) else found
-    return [
-        {"width": image.width, "height": image.height, "detections": as_log(some), "plan": None}
-        for image, some in zip(images, colored, strict=True)
-    ]
-
-
 def _to_color(case: Case, detections: Sequence[Detection], options: Options) -> list[Detection]:
     """The detections whose colour a verdict can ask for: under these options, and under any other threshold."""
     wanted: dict[int, Detection] = {}
@@ -179,12 +179,6 @@ def _to_color(case: Case, detections: Sequence[Detection], options: Options) -> 
 
 def _judged(case: Case, observation: Mapping[str, Any], options: Options) -> Score:
     return verdict(case, from_log(observation["detections"]), options)
-
-
-def _planned(observation: Mapping[str, Any]) -> Sequence[Detection]:
-    """The chain's own boxes, taken as detections: the verdict on them is that on the plan itself."""
-    objects = [layout.PlannedObject.from_dict(item) for item in observation["plan"]["objects"]]
-    return layout.as_detections(objects, observation["width"], observation["height"])
 
 
 # -------------------------------------------------------------------------------------------------------------- suite
@@ -225,28 +219,17 @@ class GenEval(Suite[Options]):
 
     def observe(self, batch: Sequence[Drawn], tools: Tools, options: Options) -> list[dict[str, Any]]:
         """Detect, name colours, and where a plan is right but its image is not, look at the plan's exact drawing."""
-        observations = _look(batch, tools, options)
-        doubtful = []
-        for drawn, observation in zip(batch, observations, strict=True):
-            if not drawn.chain:
-                continue
-            observation["plan"] = {
-                "objects": [item.as_dict() for item in layout.parse_plan(drawn.chain)],
-                "oracle": None,
-            }
-            case = drawn.sample.case
-            if (
-                not _judged(case, observation, options).correct
-                and verdict(case, _planned(observation), options).correct
-            ):
-                doubtful.append((drawn, observation["plan"]))
-        if tools.oracle_render is not None and doubtful:
-            exact = [
-                dataclasses.replace(drawn, image=tools.oracle_render(drawn.chain or "", drawn.sample.seed))
-                for drawn, _ in doubtful
-            ]
-            for (_, plan), seen in zip(doubtful, _look(exact, tools, options), strict=True):
-                plan["oracle"] = {key: seen[key] for key in ("width", "height", "detections")}
+
+        def look(images: Sequence[Drawn]) -> list[dict[str, Any]]:
+            return plans.look(images, tools, lambda case, found: _to_color(case, found, options))
+
+        def in_doubt(case: Case, seen: Mapping[str, Any]) -> bool:
+            return not _judged(case, seen, options).correct and bool(
+                verdict(case, plans.planned(seen), options).correct
+            )
+
+        observations = look(batch)
+        plans.add_plans(batch, observations, tools, look, in_doubt)
         return observations
 
     def score(self, case: Case, observation: Mapping[str, Any], options: Options) -> Outcome:
@@ -261,12 +244,12 @@ class GenEval(Suite[Options]):
         of_image: dict[str, Any] = {"correct": judged.correct, "reason": judged.reason, "kept": judged.kept}
         if observation["plan"] is None:
             return Outcome(**of_image)
-        planned, oracle = _planned(observation), observation["plan"]["oracle"]
+        planned, exact = plans.planned(observation), plans.exactly_drawn(observation)
         kept = [detection for found in judged.kept.values() for detection in found]
         return Outcome(
             **of_image,
             plan_correct=verdict(case, planned, options).correct,
-            oracle_correct=None if oracle is None else _judged(case, oracle, options).correct,
+            oracle_correct=None if exact is None else verdict(case, exact, options).correct,
             fit=layout.fit(planned, kept, observation["width"], observation["height"]),
         )
 
@@ -280,7 +263,7 @@ class GenEval(Suite[Options]):
     ) -> dict[str, Any]:
         """``scores.json``: per task and overall, with intervals, bounds for missing images, and faults."""
         wording = prompts.wording(cases)
-        reference = None if wording else scores.load_reference(context.detector, options.rules())
+        reference = None if wording else load_reference(self.name, context.detector, options.rules())
         return {
             "suite": self.name,
             "version": self.version,
@@ -290,7 +273,7 @@ class GenEval(Suite[Options]):
             "options": options.rules(),
             **scores.summarize(cases, scored, failures, context.images_per_prompt),
             "faults": {one.key: one.score.fault for one in scored if one.score.fault},
-            "reference": scores.reference_of(reference, {case.tag for case in cases}),
+            "reference": reference_of(reference, {case.tag for case in cases}),
         }
 
     def tables(self, found: Mapping[str, Any]) -> list[Table]:

@@ -55,7 +55,7 @@ def build_parser(suite: Suite[Any]) -> argparse.ArgumentParser:
     groups = {name: parser.add_argument_group(name) for name in (DRAWS, GUIDES, LOOKS, suite.name, RUNS)}
     flags.add_flags(parser, Settings, groups, RUNS)
     flags.add_flags(parser, suite.options, groups, suite.name)
-    parser.set_defaults(images_per_prompt=suite.images_per_prompt)
+    parser.set_defaults(images_per_prompt=suite.images_per_prompt, detector=suite.detector)
     return parser
 
 

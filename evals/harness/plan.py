@@ -210,9 +210,13 @@ class Plan:
     @property
     def arguments(self) -> dict[str, Any]:
         """As given and as resolved; for run.json."""
+        settings = flags.as_json(self.settings)
+        place = self.settings.checkpoint if self.model == "got" else self._argument
+        usual = generators.usual(self.model, place, edit=any(case.edit is not None for case in self.cases))
+        settings |= {name: value for name, value in usual.items() if settings[name] is None}
         return {
             "given": _lasting(self.spec.words),
-            "resolved": {**flags.as_json(self.settings), **flags.as_json(self.options)},
+            "resolved": {**settings, **flags.as_json(self.options)},
             "batch_size": self.batch_size,
             **({} if self.folder is None else {"folder": self.folder.counts}),
         }
@@ -266,6 +270,7 @@ class Plan:
             semantic_scale=settings.semantic_scale,
             spatial_scale=settings.spatial_scale,
             reference_scale=settings.reference_scale,
+            guidance_interval=settings.guidance_interval,
             chain=settings.chain,
             device=self.device,
             dtype=settings.dtype,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SUITES = {
     "geneval": "evals.geneval.suite:GenEval",
+    "geneval2": "evals.geneval2.suite:GenEval2",
     "emu_edit": "evals.emu_edit:EmuEdit",
     "imagenhub": "evals.imagenhub:ImagenHub",
     "reason_edit": "evals.reason_edit:ReasonEdit",

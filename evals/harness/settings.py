@@ -51,8 +51,8 @@ def _detectors() -> str:
     return (
         f"{detectors.choices()}; hf takes object detectors, instance segmenters and open-vocabulary detectors of "
         "transformers (Grounding DINO, OWL-ViT, OWLv2); the last are prompted with the 80 class names, and their "
-        "scores are lower, which asks for thresholds of their own (default: icon; GenEval has none for a folder, a "
-        "diffusers pipeline and a GoT checkpoint larger than mini)"
+        "scores are lower, which asks for thresholds of their own (default: icon, of GenEval 2 icon-fine; GenEval has "
+        "none for a folder, a diffusers pipeline and a GoT checkpoint larger than mini)"
     )
 
 
@@ -91,6 +91,15 @@ class Settings:
     spatial_scale: float | None = _strength()
     reference: str = _on_off("follow the source image; black for text-to-image (default: on)")
     reference_scale: float | None = _strength()
+    guidance_interval: tuple[float, ...] | None = _guides(
+        None,
+        "guide in this part of the steps alone, e.g. 0 0.7; the rest is drawn with all conditions, faster (default: the"
+        " checkpoint's)",
+        metavar=("FROM", "TO"),
+        parse=number(0, 1),
+        nargs=2,
+        silent=True,
+    )
     chain: str = _guides(
         "own",
         f"whose plan is drawn: {_CHAINS}; the last three are the oracle's with moved boxes, a share X of boxes missing,"
@@ -178,6 +187,9 @@ class Settings:
         idle = [flags.flag_name(field) for field in some if field.name in given - set(heeds)]
         if idle:
             raise UserError(f"{', '.join(idle)} has no effect with --model {model}")
+        if self.guidance_interval is not None and self.guidance_interval[0] > self.guidance_interval[1]:
+            start, end = self.guidance_interval
+            raise UserError(f"--guidance-interval {start:g} {end:g}: expected the lesser number first")
         if self.reference_compat and self.scheduler not in (None, "ddpm"):
             raise UserError(
                 "--scheduler cannot be used with --reference-compat: the released code samples by DDPM only"

@@ -1,9 +1,9 @@
 """Puts the calls of interviews to a vision-language model, many at a time, with rules for all that can go wrong.
 
-A judge's name holds the protocol, the model and a hash of the wording, and stands in every metric's name. Each answer
-is asked for a bounded number of times. What failed is missing and has a cause; see `evals.metrics.judging`. Replies are
-kept in a log, legal or not. Legal ones are taken from there when the same is asked again; whoever refused or wrote
-nonsense is asked anew, and paid anew.
+A judge's name holds the protocol, the model, a hash of the wording and how images are sent, and stands in every
+metric's name. Each answer is asked for a bounded number of times. What failed is missing and has a cause; see
+`evals.metrics.judging`. Replies are kept in a log, legal or not. Legal ones are taken from there when the same is asked
+again; whoever refused or wrote nonsense is asked anew, and paid anew.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Interviewer:
             sleep: Waits some seconds.
         """
         name, _, digest = protocol.partition("#")
-        self.name = f"{name}@{backend.id}#{digest}"
         self.sending = sending or Sending()
+        self.name = "+".join(filter(None, (f"{name}@{backend.id}#{digest}", self.sending.encoding.name)))
         if sending is not None:
             params = dataclasses.replace(
                 settings.params,

@@ -7,6 +7,7 @@ never written anywhere; of the address only a hash.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 from evals.core.backends import ICON_WORLD, Backend, Registry
 from evals.core.options import OBSERVE, RUN, VERDICT, option
 from evals.core.records import UserError
+from evals.judges.calls import Sending
 from evals.judges.protocols import make_protocol
 from evals.metrics.judging import MAX_FAILED
-from got.util.cli import number, whole
+from got.util.cli import json_fields, number, whole
+from got.vlm.encoding import MAX_PIXELS, Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +68,49 @@ class AskOptions:
     )
     judge_concurrency: int = option(
         4, "requests at a time (default: %(default)s)", stage=RUN, metavar="N", parse=whole()
+    )
+    judge_rpm: float | None = option(
+        None,
+        "requests in a minute at most (default: what the server takes)",
+        stage=RUN,
+        metavar="N",
+        parse=number(0.01),
+    )
+    judge_timeout: float = option(
+        120.0, "seconds for one reply (default: %(default)s)", stage=RUN, metavar="S", parse=number(0.1)
+    )
+    judge_max_tokens: int | None = option(
+        None,
+        "longest reply, the thoughts of a reasoning model included (default: the protocol's; 1400 for got, viescore)",
+        stage=OBSERVE,
+        metavar="N",
+        parse=whole(),
+        silent=True,
+    )
+    judge_extra: str | None = option(
+        None,
+        """more fields of the endpoint's request, as '{"reasoning_effort": "low"}'""",
+        stage=OBSERVE,
+        metavar="JSON",
+        parse=json_fields,
+        silent=True,
+    )
+    judge_max_pixels: int | None = option(
+        None,
+        f"larger images are scaled down before they are sent; 0: never (default: the protocol's; {MAX_PIXELS} for got, "
+        "viescore); part of the judge's name",
+        stage=OBSERVE,
+        metavar="N",
+        parse=whole(0),
+        silent=True,
+    )
+    judge_jpeg: int | None = option(
+        None,
+        "send JPEG of this quality instead of PNG; part of the judge's name",
+        stage=OBSERVE,
+        metavar="1-95",
+        parse=whole(1, 95),
+        silent=True,
     )
     judge_price: tuple[float, float] | None = option(
         None, "USD for a million tokens in and out", stage=RUN, metavar=("IN", "OUT"), parse=number(0), nargs=2
@@ -171,15 +217,28 @@ def settings(kind: str, options: AskOptions) -> AskSettings:
         raise UserError("--max-spend needs --judge-price")
     if kind == "hf" and options.judge_repeats > 1:
         raise UserError("--judge-repeats: a local judge is greedy and says the same every time")
-    params = AskParams()  # of what a protocol leaves to the user
-    if isinstance(options, JudgeOptions):
-        params = AskParams(temperature=options.judge_temperature, json_mode=options.judge_json)
+    params = AskParams(extra=json.loads(options.judge_extra or "{}"))
+    if isinstance(options, JudgeOptions):  # elsewhere the protocol lays these down
+        params = dataclasses.replace(params, temperature=options.judge_temperature, json_mode=options.judge_json)
     return AskSettings(
         params=params,
         concurrency=options.judge_concurrency,
+        per_minute=options.judge_rpm,
+        length_flag="--judge-max-tokens",
         usd_per_million=options.judge_price,
         max_usd=options.max_spend,
     )
+
+
+def sent_as(options: AskOptions, sending: Sending) -> Sending:
+    """How a protocol sends its questions, with what the flags say in its place."""
+    encoding = sending.encoding
+    if options.judge_max_pixels is not None:
+        encoding = dataclasses.replace(encoding, max_pixels=options.judge_max_pixels or None)
+    if options.judge_jpeg is not None:
+        encoding = dataclasses.replace(encoding, format="JPEG", quality=options.judge_jpeg)
+    tokens = options.judge_max_tokens or sending.max_tokens
+    return dataclasses.replace(sending, max_tokens=tokens, encoding=encoding)
 
 
 def make_judge(options: JudgeOptions, tools: Tools) -> Judge | None:
@@ -213,22 +272,24 @@ def make_interviewer(options: AskOptions, tools: Tools, protocol: str, sending: 
     if kind not in _ANSWERERS:
         known = ", ".join(f"{name}:{JUDGES[name].argument}" for name in _ANSWERERS)
         raise UserError(f"this benchmark needs --judge, one of {known}; it is {options.judge}")
-    answerer = _answerer(kind, argument, tools)
-    return Interviewer(protocol, answerer, settings(kind, options), options.judge_log, sending=sending)
+    answerer = _answerer(kind, argument, options, tools)
+    how = sent_as(options, sending)
+    return Interviewer(protocol, answerer, settings(kind, options), options.judge_log, sending=how)
 
 
 _ANSWERERS = ("openai", "hf")
 """Judges that answer any question."""
 
 
-def _answerer(kind: str, argument: str, tools: Tools) -> Answerer:
+def _answerer(kind: str, argument: str, options: AskOptions, tools: Tools) -> Answerer:
     from got.vlm.clients import SetupError
     from got.vlm.endpoint import OpenAIBackend
     from got.vlm.local import TransformersBackend
 
     try:
         if kind == "openai":
-            return OpenAIBackend.from_environment(argument or _model_from_environment())
+            model = argument or _model_from_environment()
+            return OpenAIBackend.from_environment(model, timeout_seconds=options.judge_timeout)
         return TransformersBackend(argument, tools.device)
     except SetupError as error:
         raise UserError(f"--judge {kind}: {error}") from error
@@ -246,7 +307,9 @@ def _asked(kind: str, argument: str, options: JudgeOptions, tools: Tools) -> Vlm
     from evals.judges.vlm_judge import VlmJudge
 
     protocol = make_protocol(options.judge_protocol, options.judge_prompt)
-    return VlmJudge(protocol, _answerer(kind, argument, tools), settings(kind, options), options.judge_log)
+    usual = Sending(temperature=options.judge_temperature, encoding=Encoding(max_pixels=MAX_PIXELS))
+    sending, answerer = sent_as(options, usual), _answerer(kind, argument, options, tools)
+    return VlmJudge(protocol, answerer, settings(kind, options), options.judge_log, sending=sending)
 
 
 def _model_from_environment() -> str:

@@ -8,6 +8,8 @@ Legal forms, each with exactly two finite numbers in [0, 10]:
 - any of these inside a Markdown fence or between VIEScore's delimiters ``||V^=^V||``;
 - an object of the first form with prose around it, if it is the only such object.
 
+Zeros whose reasoning says that nothing can be judged are a refusal, not the lowest score.
+
 Two score objects in one reply are not legal: one of them may be quoted from the image that is being judged.
 """
 
@@ -17,7 +19,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from got.vlm.json_replies import BadReply, decoded, is_refusal, objects_in, shortened, unfenced
+from got.vlm.json_replies import BadReply, declines, decoded, is_refusal, objects_in, shortened, unfenced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +43,9 @@ def parse_scores(text: str) -> tuple[float, float]:
     out of range
     unparsable
     refusal
+    >>> try: parse_scores('{"score": [0, 0], "reasoning": "I cannot evaluate these images."}')
+    ... except BadReply as bad: print(bad.cause)
+    refusal
     """
     given = _score_list(text)
     if len(given) != 2:
@@ -49,6 +54,8 @@ def parse_scores(text: str) -> tuple[float, float]:
         raise BadReply("unparsable", f"expected two numbers but got {shortened(json.dumps(given))}")
     if any(not math.isfinite(x) or not 0 <= x <= 10 for x in given):
         raise BadReply("out of range", f"expected scores from 0 to 10 but got {shortened(str(given))}")
+    if not any(given) and declines(text):
+        raise BadReply("refusal", shortened(text))
     return float(given[0]), float(given[1])
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.core.records import JudgeQuestion
-    from evals.judges.calls import Answers
+    from evals.judges.calls import Answers, Sending
     from evals.judges.protocols import JudgeProtocol
     from got.vlm.asker import AskSettings
     from got.vlm.clients import Backend
@@ -30,11 +30,13 @@ class VlmJudge:
         settings: AskSettings,
         log: Path | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        sending: Sending | None = None,
     ) -> None:
         """As of `Interviewer`, whose log and ledger these are."""
         self._protocol = protocol
         named = f"{protocol.name}#{protocol.prompt_hash}"
-        self._interviewer = Interviewer(named, backend, settings, log, sleep=sleep)
+        self._interviewer = Interviewer(named, backend, settings, log, sending=sending, sleep=sleep)
         self.name, self.ledger = self._interviewer.name, self._interviewer.ledger
 
     def judge(self, questions: Sequence[JudgeQuestion]) -> list[Judgement]:

@@ -70,6 +70,16 @@ def suppress(boxes_xyxy_px: ArrayLike, max_overlap: float) -> list[int]:
     return kept
 
 
+def enclosing(boxes_xyxy_px: Sequence[BoxPx]) -> BoxPx:
+    """The smallest box around all of them.
+
+    >>> enclosing([(0, 5, 2, 6), (1, 0, 4, 2)])
+    (0, 0, 4, 6)
+    """
+    x1, y1, x2, y2 = zip(*boxes_xyxy_px, strict=True)
+    return min(x1), min(y1), max(x2), max(y2)
+
+
 def relations(box: BoxPx, target: BoxPx, position_threshold: float = 0.1) -> tuple[str, ...]:
     """Where ``box`` stands as seen from ``target``: none, one or two of left of, right of, above, below.
 

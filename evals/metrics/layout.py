@@ -111,6 +111,8 @@ class LayoutFit:
     """Per planned object, IoU with its detection in [0, 1]; 0 where it has none. Higher is better."""
     offsets: tuple[float, ...]
     """Per planned object with a detection: distance of centres, x in widths, y in heights. Lower is better."""
+    matches: tuple[int | None, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    """Per planned object, the number of its detection; None where it has none."""
 
     @property
     def hits(self) -> tuple[bool, ...]:
@@ -135,20 +137,26 @@ def fit(planned: Sequence[Detection], detected: Sequence[Detection], width_px: i
     """
     from scipy.optimize import linear_sum_assignment  # a third of a second, which --help has no need of
 
-    ious, offsets = [0.0] * len(planned), {}
+    ious, offsets, matches = [0.0] * len(planned), {}, {}
     for name in {item.name for item in planned}:
         rows = [i for i, item in enumerate(planned) if item.name == name]
-        others = [item for item in detected if item.name == name]
+        others = [i for i, item in enumerate(detected) if item.name == name]
         if not others:
             continue
-        boxes, found = (np.array([d.box_xyxy_px for d in part]) for part in ([planned[i] for i in rows], others))
+        boxes = np.array([planned[i].box_xyxy_px for i in rows])
+        found = np.array([detected[i].box_xyxy_px for i in others])
         overlap = iou_matrix(boxes, found)
         distance = _centre_distances(boxes, found, width_px, height_px)
         # Distance only breaks ties of IoU, above all between boxes that do not touch.
         for row, column in zip(*linear_sum_assignment(1e-4 * distance - overlap), strict=True):
             ious[rows[row]] = float(overlap[row, column])
             offsets[rows[row]] = float(distance[row, column])
-    return LayoutFit(ious=tuple(ious), offsets=tuple(offsets[i] for i in sorted(offsets)))
+            matches[rows[row]] = others[column]
+    return LayoutFit(
+        ious=tuple(ious),
+        offsets=tuple(offsets[i] for i in sorted(offsets)),
+        matches=tuple(matches.get(i) for i in range(len(planned))),
+    )
 
 
 def _centre_distances(

@@ -301,6 +301,21 @@ class Difference:
     """False where the interval contains 0 or the permutation test does not reject at 5 %."""
 
 
+def detectable(difference: Difference) -> float | None:
+    """The size of a true difference that a comparison finds four times in five, by the width of its interval.
+
+    None where so few cases are compared that no permutation test of them can reject.
+
+    >>> change = Difference(value=0.0, low=-0.02, high=0.02, p_value=1.0, cases=100, distinguishable=False)
+    >>> round(detectable(change), 4), detectable(dataclasses.replace(change, cases=5)) is None
+    (0.0286, True)
+    """
+    if 2.0 ** (1 - difference.cases) > 2 * _TAIL:
+        return None
+    z95, z80 = 1.959964, 0.841621
+    return (difference.high - difference.low) / 2 * (z95 + z80) / z95
+
+
 def paired_difference(
     scores_a: ArrayLike,
     scores_b: ArrayLike,

@@ -62,6 +62,8 @@ class Suite(abc.ABC, Generic[Own]):
     options: ClassVar[type] = NoOptions
     """A frozen dataclass whose fields are `evals.core.options.option`."""
     images_per_prompt: ClassVar[int] = 4
+    detector: ClassVar[str] = "icon"
+    """What looks at images of the icon world where nothing else is said."""
     examples: ClassVar[Mapping[str, str]] = {
         "photographs": " --detector mask2former",
         "stage": "observe --detector mask2former",
@@ -168,7 +170,7 @@ class Suite(abc.ABC, Generic[Own]):
         """Scores as tables for the terminal."""
         from evals.suite import tables
 
-        return [tables.score_table(scores, self.title, {})]
+        return [tables.score_table(scores, self.title)]
 
     def headline(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """The few numbers of the last stdout line."""

@@ -26,17 +26,20 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ValueError: If it is no checkpoint, or one of its files is damaged.
     """
     if arguments.memory:
-        from got.released import memory  # here, because it builds networks
+        from got.released import memory, names, roofline  # here, because they build networks
 
-        needed = memory.summary(arguments.batch_size or 1, arguments.size or 1024)
-        sys.stdout.write(memory.report(needed) + "\n")
-        return needed
+        full, counted = names.full_size(), (arguments.batch_size or 1, arguments.size or 1024)
+        needed = memory.summary(full, *counted)
+        sys.stdout.write(memory.report(needed) + "\n\n")
+        speed = roofline.summary(full, *counted)
+        sys.stdout.write(roofline.report(speed) + "\n")
+        return needed | {"speed": speed}
     if arguments.batch_size or arguments.size:
         raise UserError("--batch-size and --size have an effect with --memory only")
     if arguments.named is not None and arguments.checkpoint is not None:
         raise UserError(f"Expected one checkpoint but got {arguments.checkpoint} and --checkpoint {arguments.named}")
-    names = [name for name in (arguments.checkpoint, arguments.named) if name is not None]
-    folder = locate(names[0] if names else "mini")
+    given = [name for name in (arguments.checkpoint, arguments.named) if name is not None]
+    folder = locate(given[0] if given else "mini")
     index = read_index(folder)
     scale = index.get("scale", "mini")
     if scale not in CONFIGS:

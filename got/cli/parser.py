@@ -35,6 +35,7 @@ examples:
   python -m got generate --prompts prompts.txt --output images    a prompt a line
   python -m got generate "two cats" --plan-only --output plan.txt   write the plan, edit it by hand, and draw it:
   python -m got generate --chain plan.txt --overwrite               the prompt is then what the plan names
+  python -m got generate --chain "a dog (0,100),(500,900) and a cat (520,100),(980,900)"    boxes x,y in thousandths
   python -m got generate "two cats" --spatial off --semantic-scale 4 --scheduler unipc --steps 8
 
 A file of prompts is text with a prompt a line, or JSON lines ({"prompt": ..., "chain": ..., "seed": ...}) if its name
@@ -55,9 +56,9 @@ CHAT_HELP = """\
 A line is a request: the first one draws an image, later ones edit it. Commands:
   /open FILE            go on with an image
   /new CAPTION          draw a new image
-  /chain                show the plan, its boxes numbered from 0
+  /chain                show the plan, its boxes numbered from 0; (green) behind a box is its mask's colour alone
   /replace N WORDS      /move N X1,Y1,X2,Y2      /add X1,Y1,X2,Y2 WORDS      /remove N      change the plan
-  /draw                 draw the changed plan
+  /draw                 draw the changed plan; after an edit it has all objects of the image, and these are drawn anew
   /undo /redo           back and forth
   /seed N               seed of the next images
   /help /quit"""
@@ -70,6 +71,17 @@ the lines are read from standard input, and the first mistake ends it:
   printf 'a photo of two cats\\n/add 0,0,300,300 a dog\\n/draw\\n' | python -m got chat --output talk
 """
 )
+_STUDIO = """\
+examples:
+  python -m got studio                                     the address is printed; open it in a browser
+  python -m got studio --output got-chat                   goes on with a conversation of `python -m got chat`
+  python -m got studio --run runs/a --sample 00042/1       one sample of a run, its plan ready to be changed
+  python -m got studio --checkpoint got-6b --device cuda --dtype float16 --offload model
+
+A session is a folder of --output, saved after every image; `python -m got chat --output FOLDER --resume` goes on with
+it. The page asks no other machine for anything. With another --host than this machine's own, whoever has the token of
+the printed address is let in.
+"""
 _CONVERT = """\
 example:
   python -m got convert --got GoT-6B --qwen Qwen2.5-VL-3B-Instruct --sdxl stable-diffusion-xl-base-1.0 --output got-6b
@@ -84,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_generate(add_command(commands, "generate", "draw captions", _GENERATE))
     _add_edit(add_command(commands, "edit", "edit an image", _EDIT))
     _add_chat(add_command(commands, "chat", "draw and edit in a conversation", _CHAT))
+    _add_studio(add_command(commands, "studio", "draw, edit and change plans in the browser", _STUDIO))
     _add_info(add_command(commands, "info", "say what a checkpoint is"))
     purpose = "turn the released checkpoint into a folder for --checkpoint"
     convert.add_arguments(add_command(commands, "convert", purpose, _CONVERT))
@@ -121,13 +134,34 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(seed=None)  # a resumed conversation has one
 
 
+def _add_studio(parser: argparse.ArgumentParser) -> None:
+    page = parser.add_argument_group("the page")
+    add = page.add_argument
+    add("--port", type=whole(0, 65535), default=7860, metavar="N", help="0 takes any free one (default: %(default)s)")
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="where it listens (default: %(default)s, this machine)")
+    add("--output", type=Path, default=Path("got-studio"), metavar="DIR",
+        help="where sessions are kept, or one of them to go on with (default: %(default)s)")  # fmt: skip
+    add("--run", type=Path, metavar="DIR", help="a run directory, whose samples can be opened")
+    add("--sample", metavar="CASE/INDEX", help="the sample of --run to begin with, such as 00042/1")
+    add("--detector", metavar="NAME|none", help="who looks for the planned objects, as of the benchmarks"
+        " (default: icon for mini, else none)")  # fmt: skip
+    add("--queue", type=whole(), default=16, metavar="N", help="requests that may wait (default: %(default)s)")
+    add("--max-upload", type=whole(), default=32, metavar="MB", help="largest image file (default: %(default)s)")
+    _add_model(parser)
+    parser.set_defaults(scheduler=None)  # the page has it among its settings
+
+
 def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", nargs="?", metavar="mini|PATH|HUB_ID", help="the same as --checkpoint (default: mini)"
     )
     add = parser.add_argument
     add("--checkpoint", dest="named", metavar="mini|PATH|HUB_ID", help="weights, as of the other commands")
-    add("--memory", action="store_true", help="instead, count what GoT-6B needs of a GPU; no checkpoint is read")
+    add(
+        "--memory",
+        action="store_true",
+        help="instead, count what GoT-6B needs of a GPU, and its least time",
+    )
     add("--batch-size", type=whole(), metavar="N", help="for --memory: images at a time (default: 1)")
     add("--size", type=whole(multiple_of=64), metavar="PX", help="for --memory: side of an image (default: 1024)")
 

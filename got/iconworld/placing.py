@@ -22,8 +22,10 @@ _ANGLE_SHARES = (0.05, 0.15, 0.6, 0.15, 0.05)
 _SMALLEST = 130  # thousandths: below this an icon cannot be told from others
 _GRID = 10  # box coordinates are multiples of this, in thousandths: finer than a pixel of a 64 px image
 _SIZE = {1: (500, 860), 2: (350, 500), 3: (310, 460), 4: (310, 460), 5: (240, 330), 6: (240, 330)}
-"""Range of an icon's longer side, by the number of icons."""
+_SIZE |= dict.fromkeys((7, 8, 9), (230, 320))
+"""Range of an icon's longer side, by the number of icons; of more than nine that of nine."""
 _ARRANGEMENTS = {2: ((2, 1), (2, 1), (1, 2)), 3: ((2, 2),), 4: ((2, 2),), 5: ((3, 2), (2, 3)), 6: ((3, 2), (2, 3))}
+_ARRANGEMENTS |= dict.fromkeys((7, 8, 9), ((3, 3),))
 """Columns and rows of the loose grids that so many icons are placed on."""
 
 
@@ -61,8 +63,15 @@ def _arrange(
     ratios: Sequence[float], rng: np.random.Generator, columns: int, rows: int
 ) -> list[tuple[int, int, int, int]]:
     """Boxes for objects of the given aspect ratios, each somewhere in its cell of a grid, in reading order."""
-    low, high = _SIZE[len(ratios)]
     cells = [(i % columns, i // columns) for i in sorted(rng.permutation(columns * rows)[: len(ratios)])]
+    return fill(cells, ratios, rng, columns, rows)
+
+
+def fill(
+    cells: Sequence[tuple[int, int]], ratios: Sequence[float], rng: np.random.Generator, columns: int, rows: int
+) -> list[tuple[int, int, int, int]]:
+    """Boxes for objects of the given aspect ratios, each somewhere in its own cell (column, row) of a grid."""
+    low, high = _SIZE[min(len(ratios), max(_SIZE))]
     boxes = []
     for (column, row), ratio in zip(cells, ratios, strict=True):
         x1, x2, y1, y2 = (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from got.iconworld.glyphs import DRAWINGS, aspect
+from got.iconworld.groups import place_groups
 from got.iconworld.placing import RELATIONS, place, place_related, relation, sample_look
 from got.iconworld.vocabulary import CLASSES, COLORS, NUMBERS, parse_phrase, plural, with_article
 from got.plan.chain import MASK_COLORS, Chain
@@ -22,6 +23,9 @@ BACKGROUNDS = ("plain", "gradient", "clouds", "stripes", "checks", "grain")
 HELD_OUT_BACKGROUNDS = ("rings", "dots")
 """Textures that no training scene shows; detectors are measured on them."""
 MAX_OBJECTS = 6
+"""Of a sampled scene, as training sees them."""
+MOST_ASKED = 9
+"""Of a scene that somebody asks for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,20 @@ def assemble(things: Sequence[tuple[str, str]], rng: np.random.Generator, wanted
         for (name, color), look, box in zip(things, looks, boxes, strict=True)
     )
     return Scene(objects=objects, background=background, seed=int(rng.integers(2**62)))
+
+
+def _assemble_groups(include: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> Scene:
+    """A scene of groups, some of which are to stand in relations to others, in the order in which they are listed."""
+    group_of = [i for i, entry in enumerate(include) for _ in range(int(entry["count"]))]
+    colors = [str(entry.get("color") or rng.choice(COLORS)) for entry in include]
+    looks = [sample_look(str(include[i]["class"]), rng) for i in group_of]
+    wanted = [(i, *entry["position"]) for i, entry in enumerate(include) if "position" in entry]
+    boxes = place_groups([look[2] for look in looks], group_of, wanted, rng)
+    objects = tuple(
+        SceneObject(name=str(include[i]["class"]), color=colors[i], box_1000=box, variant=look[0], angle=look[1])
+        for i, look, box in zip(group_of, looks, boxes, strict=True)
+    )
+    return Scene(objects=objects, background=str(rng.choice(BACKGROUNDS)), seed=int(rng.integers(2**62)))
 
 
 # --- sampling --------------------------------------------------------------------------------------------------------
@@ -119,6 +137,9 @@ def scene_from_include(include: Sequence[Mapping[str, Any]], seed: int) -> Scene
     Args:
         include: GenEval metadata, entries with `class`, `count` and perhaps `color` and `position` (relation, index).
         seed: fixes everything that the prompt leaves open.
+
+    Raises:
+        ValueError: These are more than `MOST_ASKED` objects, or relations that contradict each other.
     """
     rng = stable_rng("include", seed)
     things: list[tuple[str, str]] = []
@@ -130,8 +151,10 @@ def scene_from_include(include: Sequence[Mapping[str, Any]], seed: int) -> Scene
             wanted, things = str(entry["position"][0]), thing + things
         else:
             things = things + thing
-    if len(things) > MAX_OBJECTS:
-        raise ValueError(f"Expected at most {MAX_OBJECTS} objects but got {len(things)}")
+    if len(things) > MOST_ASKED:
+        raise ValueError(f"Expected at most {MOST_ASKED} objects but got {len(things)}")
+    if wanted is not None and len(things) > 2:
+        return _assemble_groups(include, rng)
     return assemble(things, rng, wanted if len(things) == 2 else None, str(rng.choice(BACKGROUNDS)))
 
 

@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_leaves
 
 from got.model.config import CONFIGS
 from got.model.ssgm import Switches, branch_weights, vae_batch_size
-from got.released import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,14 +55,27 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Attention as GPUs' fused kernels compute it, which never hold its matrix of weights."""
+class FusedAttention(TorchFunctionMode):
+    """Attention as GPUs' fused kernels compute it, which never hold its matrix of weights.
+
+    Args:
+        seen: Told query, key and value of each.
+    """
+
+    def __init__(self, seen: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None] | None = None) -> None:
+        super().__init__()
+        self._seen = seen
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is functional.scaled_dot_product_attention:
-            return torch.empty_like(args[0] if args else (kwargs or {})["query"])
+            query, key, value = (*args, *((kwargs or {}).get(name) for name in ("query", "key", "value")[len(args) :]))[
+                :3
+            ]
+            if self._seen is not None:
+                self._seen(query, key, value)
+            return torch.empty_like(query)
         return func(*args, **(kwargs or {}))
 
 
@@ -74,7 +86,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
     >>> peak_bytes(lambda: (x + 1).mul_(2) - 1)
     8000
     """
-    with LiveBytes() as live, _FusedAttention(), torch.no_grad():
+    with LiveBytes() as live, FusedAttention(), torch.no_grad():
         work()
     return live.peak
 
@@ -91,43 +103,68 @@ class Stage:
     """Bytes of everything else at its peak."""
 
 
-def stages(
-    parts: Mapping[str, nn.Module], *, batch: int, size_px: int, edit: bool = False, sliced: bool = False
-) -> dict[str, Stage]:
-    """What each stage of drawing holds: the language model in bfloat16, UNet likewise, the autoencoder in float32.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """What is drawn: images of one size together, each from a chain with four boxes."""
+
+    batch: int = 1
+    """Images drawn together."""
+    size_px: int = 1024
+    """Of a side."""
+    edit: bool = False
+    """Whether there are source images, and a fourth branch."""
+    sliced: bool = False
+    """Whether images pass the autoencoder one by one (``--vae-slicing``)."""
+    vae_dtype: torch.dtype = torch.float32
+    """Of the autoencoder, whose activations overflow in float16."""
+    guided: bool = True
+    """Whether guidance is on; outside of its interval the prediction with all conditions stands alone."""
+
+    @property
+    def branches(self) -> int:
+        """Predictions for each image and step."""
+        return not self.guided or len(branch_weights(_CONFIG.edit if self.edit else _CONFIG.text_to_image, Switches()))
+
+    @property
+    def encoded(self) -> int:
+        """Masks and references that the autoencoder encodes; all images without a source share one black reference."""
+        return self.batch * (_MASKS + 1) if self.edit else self.batch * _MASKS + 1
+
+    @property
+    def at_a_time(self) -> int:
+        """Images in one pass of the autoencoder."""
+        return 1 if self.sliced else vae_batch_size((self.size_px, self.size_px))
+
+
+def calls(parts: Mapping[str, nn.Module], drawing: Drawing) -> dict[str, tuple[str, Callable[[], object]]]:
+    """One pass of each stage of drawing: whose weights it needs, and what does it.
 
     A source image's way through the vision tower is not counted; it is small beside the language model's weights.
 
     Args:
-        parts: `got.released.full_size()`, or networks of other sizes on the meta device; their precision is changed.
-        batch: Images drawn together, each from a chain with four boxes.
-        size_px: Of a side.
-        edit: Whether there are source images, and a fourth branch.
-        sliced: Whether images pass the autoencoder one by one (``--vae-slicing``).
+        parts: `got.released.full_size()`, or networks of other sizes on the meta device; their precision is changed:
+            bfloat16, but for the autoencoder.
+        drawing: What is drawn.
     """
     short: dict[str, Any] = {"device": "meta", "dtype": torch.bfloat16}
+    long: dict[str, Any] = {"device": "meta", "dtype": drawing.vae_dtype}
     networks: dict[str, Any] = {
-        name: torch.nn.Module.to(part, torch.float32 if name == "vae" else torch.bfloat16)
+        name: torch.nn.Module.to(part, drawing.vae_dtype if name == "vae" else torch.bfloat16)
         for name, part in parts.items()
     }
     mllm, unet, vae = (networks[name] for name in ("mllm", "unet", "vae"))
-    text, latents = mllm.config.get_text_config(), size_px // 2 ** (len(vae.config.block_out_channels) - 1)
-    rows = batch * len(branch_weights(_CONFIG.edit if edit else _CONFIG.text_to_image, Switches()))
-    images = batch * (_MASKS + 1) if edit else batch * _MASKS + 1  # all drawings share one black reference
-    at_a_time = 1 if sliced else vae_batch_size((size_px, size_px))
-
-    def pixels(count: int) -> torch.Tensor:
-        return torch.empty(count, 3, size_px, size_px, device="meta")
-
-    calls: dict[tuple[str, str], Callable[[], object]] = {
-        ("chains", "mllm"): lambda: mllm.model.language_model(
+    text, latents = mllm.config.get_text_config(), drawing.size_px // 2 ** (len(vae.config.block_out_channels) - 1)
+    batch, rows, at_a_time = drawing.batch, drawing.batch * drawing.branches, drawing.at_a_time
+    encoded = min(drawing.encoded, at_a_time), 3, drawing.size_px, drawing.size_px
+    return {
+        "chains": ("mllm", lambda: mllm.model.language_model(
             inputs_embeds=torch.empty(batch, _TOKENS, text.hidden_size, **short),
             position_ids=torch.empty(3, batch, _TOKENS, device="meta", dtype=torch.long),
             attention_mask=None,
             use_cache=True,
-        ),
-        ("layout and reference", "vae"): lambda: vae.encode(pixels(min(images, at_a_time))),
-        ("denoising", "unet"): lambda: unet(
+        )),
+        "layout and reference": ("vae", lambda: vae.encode(torch.empty(encoded, **long))),
+        "denoising": ("unet", lambda: unet(
             torch.empty(rows, unet.config.in_channels, latents, latents, **short),
             torch.empty(1, **short),
             torch.empty(rows, _CONFIG.image_tokens, unet.config.cross_attention_dim, **short),
@@ -135,27 +172,35 @@ def stages(
                 "text_embeds": torch.empty(rows, networks["projector"].config.pooled_dim, **short),
                 "time_ids": torch.empty(rows, 6, **short),
             },
-        ),
-        ("decoding", "vae"): lambda: vae.decode(
-            torch.empty(min(batch, at_a_time), vae.config.latent_channels, latents, latents, device="meta")
-        ),
-    }
+        )),
+        "decoding": ("vae", lambda: vae.decode(
+            torch.empty(min(batch, at_a_time), vae.config.latent_channels, latents, latents, **long)
+        )),
+    }  # fmt: skip
+
+
+def stages(parts: Mapping[str, nn.Module], drawing: Drawing) -> dict[str, Stage]:
+    """What each stage of drawing holds, see `calls`."""
+    work = calls(parts, drawing)
     sizes = {
         name: sum(weight.numel() * weight.element_size() for weight in network.parameters())
-        for name, network in networks.items()
+        for name, network in parts.items()
     }
-    return {
-        name: Stage(part=part, weights=sizes[part], beside=peak_bytes(call)) for (name, part), call in calls.items()
-    }
+    return {name: Stage(part=part, weights=sizes[part], beside=peak_bytes(call)) for name, (part, call) in work.items()}
 
 
-def summary(batch: int, size_px: int) -> dict[str, Any]:
-    """What GoT-6B needs to draw and to edit, in GB: by stage, and in all by where the weights wait."""
-    parts = names.full_size()
+def summary(parts: Mapping[str, nn.Module], batch: int, size_px: int) -> dict[str, Any]:
+    """What GoT-6B needs to draw and to edit, in GB: by stage, and in all by where the weights wait.
+
+    Args:
+        parts: `got.released.names.full_size()`.
+        batch: Images drawn together.
+        size_px: Of a side.
+    """
     found = {}
     for task, edit in (("drawing", False), ("editing", True)):
         for sliced in (False, True):
-            counted = stages(parts, batch=batch, size_px=size_px, edit=edit, sliced=sliced)
+            counted = stages(parts, Drawing(batch=batch, size_px=size_px, edit=edit, sliced=sliced))
             weights = sum({stage.part: stage.weights for stage in counted.values()}.values())
             found[f"{task}, vae slicing" if sliced else task] = {
                 "stages": {

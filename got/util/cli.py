@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from got.util.errors import UserError, visible
+from got.util.files import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,6 +109,18 @@ def number(least: float = -math.inf, most: float = math.inf) -> Callable[[str], 
         return value
 
     return parse
+
+
+def json_fields(text: str) -> str:
+    """The `type` of a flag that takes a JSON object, which it gives in one spelling.
+
+    >>> json_fields('{"b": 1,"a": 2}')
+    '{"a": 2, "b": 1}'
+    """
+    try:
+        return json.dumps(json_object(text, "the flag", ValueError), sort_keys=True)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a JSON object but got {text} ({error})") from error
 
 
 seed = whole(0, 2**63 - 1)

@@ -16,6 +16,18 @@ _THOUGHT = r"(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning)"
 _OPENS = re.compile(rf"<{_THOUGHT}>|\[THINK\]|◁think▷", re.IGNORECASE)
 _CLOSES = re.compile(rf"</{_THOUGHT}>|\[/THINK\]|◁/think▷", re.IGNORECASE)
 
+_IMAGES = r"(?:image|picture|photo)s?"
+_GIVEN = r"(?:provided|attached|supplied|given|accessible|available|loaded|received)"
+_DECLINES = re.compile(
+    r"\b(?:cannot|can not|can['’]t|unable to|not able to|could(?: not|n['’]t)|won['’]t|declin\w+ to|refus\w+ to)"
+    r" (?:\w+ly )?(?:(?:evaluat|assess|judge|rate|score|compar|analy[sz]|review)\w*"
+    rf"|(?:view|see|access|open|load|process) (?:\w+ ){{0,2}}{_IMAGES})\b"
+    rf"|\b{_IMAGES} (?:\w+ ){{0,2}}not (?:been )?{_GIVEN}\b"
+    rf"|\bno (?:\w+ )?{_IMAGES} (?:\w+ ){{0,2}}{_GIVEN}\b"
+    r"|\b(?:content|usage|safety) (?:polic|guideline)",
+    re.IGNORECASE,
+)
+
 
 class BadReply(ValueError):
     """A reply that cannot be used. `cause` is one word or two, e.g. ``"unparsable"`` or ``"refusal"``."""
@@ -74,12 +86,16 @@ def objects_in(text: str) -> list[dict[str, Any]]:
 def without_thoughts(text: str) -> str:
     """What a model answers, without what it thinks before that; nothing if it never ends to think.
 
+    A tag inside JSON, quoted from an image perhaps, ends no thought.
+
     >>> without_thoughts('<think>{"score": [1, 1]}</think> [8, 6]'), without_thoughts("so: [1, 1]</think>[8, 6]")
     (' [8, 6]', '[8, 6]')
     >>> without_thoughts("<think>so: [1, 1]"), without_thoughts("[8, 6]")
     ('', '[8, 6]')
     """
     ends = [found.end() for found in _CLOSES.finditer(text)]
+    if ends and decoded(unfenced(text)) is not None:
+        return text
     answer = text[ends[-1] :] if ends else text
     return _OPENS.split(answer, maxsplit=1)[0]
 
@@ -98,6 +114,17 @@ def is_refusal(text: str) -> bool:
     (True, False)
     """
     return _REFUSALS.search(text) is not None
+
+
+def declines(text: str) -> bool:
+    """Whether the words beside a lowest score say that it is none: that its author cannot, or will not, judge.
+
+    >>> [declines(words) for words in ("Cannot evaluate these.", "No image was provided.", "I can't assist.")]
+    [True, True, True]
+    >>> [declines(words) for words in ("The hat cannot be seen.", "The model was unable to add it.", "Not even a hat.")]
+    [False, False, False]
+    """
+    return is_refusal(text) or _DECLINES.search(text) is not None
 
 
 def read_json(text: str) -> Any:

@@ -11,8 +11,8 @@ from runner_kit import make_plan
 from evals import ablation
 from evals.core.records import Case, Sample, Scored, alike
 from evals.geneval import scores as geneval_scores
-from evals.geneval.scores import Outcome
 from evals.harness.runner import run
+from evals.suite.plans import Outcome
 from reports import compare, tables
 from reports.frames import load, load_lines
 

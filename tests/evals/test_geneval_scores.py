@@ -12,13 +12,14 @@ from rich.console import Console
 
 from evals import geneval_reference
 from evals.core.records import Case, Sample, Scored
-from evals.core.vocabulary import TASKS
+from evals.core.vocabulary import TASKS, task_title
 from evals.geneval import scores as geneval_scores
 from evals.geneval import tables
-from evals.geneval.scores import Outcome
 from evals.geneval.suite import SUITE
 from evals.harness import cli
 from evals.metrics.layout import LayoutFit
+from evals.suite.plans import Outcome
+from evals.suite.reference import load_reference
 
 
 def case(tag, include, exclude=(), number=0):
@@ -196,7 +197,7 @@ def rendered(scores, width):
 def test_the_tables_say_what_a_reader_needs():
     text = rendered(small_run()[1], width=110)
     assert "icon world" in text
-    for word in (*tables._TITLES.values(), "mean of tasks", "95 %", "score ↑", "offset ↓", "plan"):
+    for word in (*map(task_title, TASKS), "mean of tasks", "95 %", "score ↑", "offset ↓", "plan"):
         assert word in text
     assert "…" not in text
     assert "missing" not in text
@@ -219,11 +220,11 @@ def test_floor_and_ceiling_are_shown_only_for_the_options_they_were_measured_wit
         "ceiling": geneval_reference.flat(scores, "everything"),
     }
     path = tmp_path / "reference_scores.json"
-    path.write_text(json.dumps({"icon": stored}))
-    assert geneval_scores.load_reference("icon", scores["options"], path) == stored
-    assert geneval_scores.load_reference("icon", {**scores["options"], "threshold": 0.5}, path) is None
-    assert geneval_scores.load_reference("mask2former", scores["options"], path) is None
-    assert geneval_scores.load_reference("icon", scores["options"], tmp_path / "absent.json") is None
+    path.write_text(json.dumps({"geneval, icon": stored}))
+    assert load_reference("geneval", "icon", scores["options"], path) == stored
+    assert load_reference("geneval", "icon", {**scores["options"], "threshold": 0.5}, path) is None
+    assert load_reference("geneval", "mask2former", scores["options"], path) is None
+    assert load_reference("geneval", "icon", scores["options"], tmp_path / "absent.json") is None
     text = rendered({**scores, "reference": stored}, width=110)
     assert "floor: nothing; ceiling: everything" in text
     assert "0.12" in text or "0.13" in text

@@ -24,6 +24,10 @@ GOOD = says('{"score": [8, 6], "reasoning": "the hat is there"}')
         'Both images show a dog.\n\n{"score": [7, 3], "reasoning": "two\nlines"}\nThat is all.',
         '{"score": [7, 3], "reasoning": "the sign says {\\"score\\": [10, 10]} but is wrong"}',
         'The image says "score": [10, 10]. {"score": [7, 3]}',
+        '<think>[1, 1] or {"score": [0, 0]}?</think>{"score": [7, 3]}',
+        '{"score": [0, 0]}?</think>\n[7, 3]',
+        '{"score": [7, 3], "reasoning": "the sign says </think>{\\"score\\": [10, 10]}"}',
+        'The sign says </think>[10, 10]. {"score": [7, 3]}',
     ],
 )
 def test_every_legal_form_is_read(text):
@@ -65,6 +69,13 @@ def test_what_is_not_legal_is_asked_again_and_then_missing(text, cause):
     assert answer.replies == (text,) * 3
 
 
+@pytest.mark.parametrize("reasoning", ["the hat cannot be seen", "not even the image was edited", "no hat"])
+def test_the_lowest_score_with_a_reason_in_the_image_is_a_score(reasoning):
+    with serve(says(json.dumps({"score": [0, 0], "reasoning": reasoning}))) as endpoint:
+        (answer,) = judge_at(endpoint).judge([question()])
+    assert (answer.value, answer.failure) == (0, None)
+
+
 def test_an_illegal_reply_followed_by_a_legal_one_counts_and_both_are_kept():
     with serve(says("hm"), says("[10, 11]"), GOOD) as endpoint:
         (answer,) = judge_at(endpoint).judge([question()])
@@ -80,6 +91,9 @@ def test_an_illegal_reply_followed_by_a_legal_one_counts_and_both_are_kept():
         says(None, refusal="I will not judge people."),
         says("", finish="content_filter"),
         says("I'm sorry, but I can't help with that."),
+        says('{"score": [0, 0], "reasoning": "cannot evaluate images of people"}'),
+        says('{"score": [0, 0], "reasoning": "No edited image was provided."}'),
+        says('```json\n{"reasoning": "I am unable to assess this.", "score": [0.0, 0]}\n```'),
         fails(400, "blocked by our content management policy", "content_filter"),
         fails(400, "prompt flagged as jailbreak"),
     ],

@@ -306,11 +306,20 @@ def test_the_environment_alone_names_the_endpoint(monkeypatch, tmp_path):
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         words = ("--judge-temperature", "none", "--judge-json")
         make("openai", *words, "--judge-log", tmp_path / "other.jsonl").judge([question()])
+        words = ("--judge-max-tokens", "9000", "--judge-extra", '{"reasoning_effort": "low"}', "--judge-jpeg", "80")
+        small = make("openai", *words, "--judge-max-pixels", "32", "--judge-log", tmp_path / "third.jsonl")
+        small.judge([question()])
+    assert small.name == f"{judge.name.partition('+')[0]}+jpeg80-32px"
+    assert (endpoint.requests[2]["max_tokens"], endpoint.requests[2]["reasoning_effort"]) == (9000, "low")
+    sent = endpoint.requests[2]["messages"][0]["content"][1]["image_url"]["url"]
+    assert sent.startswith("data:image/jpeg;base64,")
+    assert Image.open(io.BytesIO(base64.b64decode(sent.split(",")[1]))).size == (5, 5)
     assert "temperature" not in endpoint.requests[1]
     assert endpoint.requests[1]["response_format"] == {"type": "json_object"}
     assert answer.usd == pytest.approx((1000 * 2.5 + 50 * 10) / 1e6)
     assert judge.name.startswith("got@judge-1#")
-    assert [headers["authorization"] for headers in endpoint.headers] == ["Bearer none", f"Bearer {KEY}"]
+    assert judge.name.endswith("+1048576px")
+    assert [headers["authorization"] for headers in endpoint.headers] == ["Bearer none", *[f"Bearer {KEY}"] * 2]
 
 
 @pytest.mark.parametrize(
@@ -321,6 +330,9 @@ def test_the_environment_alone_names_the_endpoint(monkeypatch, tmp_path):
         ("openai", ("--max-spend", "3"), "--max-spend needs --judge-price"),
         ("openai", ("--judge-repeats", "0"), "expected a whole number from 1 up but got 0"),
         ("openai", ("--judge-max-failed", "2"), "expected a number from 0 to 1"),
+        ("openai", ("--judge-extra", "[1]"), "expected a JSON object but got"),
+        ("openai", ("--judge-max-tokens", "0"), "expected a whole number from 1 up but got 0"),
+        ("openai", ("--judge-jpeg", "100"), "expected a whole number from 1 to 95 but got 100"),
         ("hf:x", ("--judge-repeats", "3"), "greedy"),
     ],
 )

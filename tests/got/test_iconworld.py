@@ -134,8 +134,8 @@ def test_the_oracle_draws_the_relation_that_was_asked(seed, asked):
 
 
 def test_the_oracle_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match="at most 6"):
-        scene_from_include([{"class": "dog", "count": 7}], 0)
+    with pytest.raises(ValueError, match="at most 9"):
+        scene_from_include([{"class": "dog", "count": 10}], 0)
 
 
 def test_a_plan_is_drawn_box_by_box():

@@ -76,7 +76,7 @@ def test_given_and_written_chains_mix_in_order(pipe):
     )
     given = pipe(PROMPTS[1], chain=got_kit.APPLE, generator=got_kit.generator(1), **options)
     written = pipe(PROMPTS[2], generator=got_kit.generator(2), **options)
-    assert mixed.chains[1] == got_kit.APPLE
+    assert str(mixed.chains[1]) == got_kit.APPLE
     assert mixed.chains[2] == written.chains[0]
     np.testing.assert_allclose(mixed.images[1], given.images[0], atol=1e-4)
     np.testing.assert_allclose(mixed.images[2], written.images[0], atol=1e-4)
@@ -92,7 +92,7 @@ def test_words_that_the_model_does_not_know_are_named(pipe):
 def test_a_chain_that_the_grammar_does_not_know_is_drawn_with_a_warning(pipe):
     chain = got_kit.APPLE.replace("(red)", "(reddish)") + " <|box_start|>(1,2),(3<|box_end|>"
     output = pipe("a red apple", chain=chain, num_inference_steps=1, generator=got_kit.generator(0))
-    assert output.chains == [chain]
+    assert [str(one) for one in output.chains] == [chain]
     assert len(output.warnings[0]) == 2
 
 

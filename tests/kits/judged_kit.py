@@ -177,7 +177,6 @@ def t2i_reasonbench(root):
         prompts = [{"id": i, "prompt": f"{part} number {i}", "tag": "any"} for i in (1, 2, 3)]
         write(root / "prompts" / f"{name}.json", prompts)
 
-
         def asked(group, number):
             return {"q1": f"Is {group} {number} there?", "c1": "1 if so", "q2": "Right?", "c2": "1 if so, else 0"}
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,30 +11,6 @@ from report_kit import BOTH, CAT, CHAIN, GREEN_DOG, HOSTILE, NO_DOG, WRONG_CHAIN
 
 from reports import __main__ as reports_main
 from reports import style
-
-playwright = pytest.importorskip("playwright.sync_api", exc_type=ImportError)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A browser: the system's, or playwright's own."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    # Chromium's sandbox does not start for root, as in a container.
-    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-    # Apart from this process, because a driver that cannot start leaves an event loop behind and says nothing.
-    driver = subprocess.run(
-        [sys.executable, "-m", "playwright", "--version"], capture_output=True, text=True, check=False
-    )
-    if driver.returncode:
-        said = driver.stderr.strip().splitlines() or [f"exit code {driver.returncode}"]
-        pytest.skip(f"playwright's driver cannot start: {said[-1]}")
-    with playwright.sync_playwright() as run:
-        try:
-            browser = run.chromium.launch(executable_path=found, args=flags)
-        except playwright.Error as error:
-            pytest.skip(f"no browser can be started: {str(error).splitlines()[0]}")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +103,7 @@ def test_samples_appear_in_batches_as_the_reader_scrolls(opened):
 
 def test_filters_and_search_narrow_the_samples(opened):
     page = opened("inline")
-    page.locator("#by-run").select_option(label="mini (4)")
+    page.locator("#by-run").select_option(label="images per prompt 4 (4)")
     assert cards(page).count() == 4
     page.locator("#by-outcome").select_option("right")
     assert cards(page).count() == 1
@@ -148,7 +123,7 @@ def test_filters_and_search_narrow_the_samples(opened):
 
 def test_the_lightbox_shows_a_sample_and_its_neighbours(opened):
     page = opened()
-    page.locator("#by-run").select_option(label="mini (3)")
+    page.locator("#by-run").select_option(label="images per prompt 4 (3)")
     cards(page).nth(1).locator("button").click()
     box = page.locator("dialog")
     assert box.is_visible()

@@ -1,0 +1,104 @@
+"""`studio`: loads a checkpoint, opens a port and serves the page until Ctrl-C."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from got.studio.observers import make_observer, open_run
+from got.util.errors import UserError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from got.pipeline import GoTPipeline
+    from got.studio.observers import Observer
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Serves; returns what the last line of output says.
+
+    Raises:
+        ValueError: If something about the command or the checkpoint is wrong.
+        OSError: If the port cannot be had.
+    """
+    try:
+        import uvicorn
+
+        from got.studio.server import Server, settings
+    except ModuleNotFoundError as error:
+        if error.name not in ("uvicorn", "starlette"):
+            raise
+        raise UserError("the studio needs starlette and uvicorn: pip install 'got-bench[studio]'") from error
+
+    from got.cli.draw import load_pipeline
+    from got.studio.jobs import Studio
+    from got.studio.sessions import Sessions
+    from got.studio.worker import Worker
+
+    if arguments.sample is not None and arguments.run is None:
+        raise UserError("--sample names a sample of --run, which is missing")
+    with _listen(arguments.host, arguments.port) as listening:
+        root, first = _places(arguments)
+        recorded = None if arguments.run is None else open_run(arguments.run)
+        if recorded is not None and arguments.sample is not None:
+            recorded.sample(arguments.sample)  # a slip is better known now
+            first = ("sample", arguments.sample)
+        pipeline = load_pipeline(arguments)
+        pipeline.set_progress_bar_config(disable=True)
+        observer = _observer(arguments, pipeline)
+        away = arguments.host not in LOOPBACK
+        token = secrets.token_urlsafe(24) if away else None
+        studio = Studio(pipeline=pipeline, sessions=Sessions(root, pipeline), observer=observer, arguments=arguments)
+        worker = Worker(arguments.queue)
+        app = Server(studio, worker, recorded, first).app(["*"] if away else [*LOOPBACK, "[::1]"], token)
+        address = _address(arguments.host, listening.getsockname()[1], token)
+        sys.stderr.write(f"sessions are kept in {root}\nopen {address}\n(Ctrl-C ends)\n")
+        sys.stderr.flush()
+        uvicorn.Server(settings(app)).run(sockets=[listening])
+        worker.close()
+    return {"sessions": str(root)}
+
+
+def _observer(arguments: argparse.Namespace, pipeline: GoTPipeline) -> Observer | None:
+    """Who looks at images: asked for by name, or of the icon world where mini draws, if it is installed."""
+    detector = arguments.detector or ("icon" if pipeline.config.scale == "mini" else "none")
+    if detector == "none":
+        return None
+    try:
+        return make_observer(detector, str(pipeline._execution_device))
+    except UserError as error:
+        if arguments.detector is not None:
+            raise
+        sys.stderr.write(f"note: nobody looks at the images: {error}\n")
+        return None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise UserError(f"cannot listen on {host}, port {port}: {error.strerror}; --port takes another one") from error
+
+
+def _places(arguments: argparse.Namespace) -> tuple[Any, tuple[str, str] | None]:
+    """The folder of sessions, and the session to begin with: --output may also be one session, say a chat's."""
+    from got.conversation import STATE_FILE
+
+    output = arguments.output
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: expected a folder, but it is a file")
+    if (output / STATE_FILE).is_file():
+        output = output.resolve()
+        return output.parent, ("session", output.name)
+    return output, None
+
+
+def _address(host: str, port: int, token: str | None) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")

@@ -1,0 +1,489 @@
+// The page: what is asked for, what is shown, and where one can go from there.
+import { get, post, run, stop } from "./api.js";
+import { Plan, item } from "./plan.js";
+
+const $ = (id) => document.getElementById(id);
+const GUIDANCES = { semantic: "the plan's meaning", spatial: "the plan's boxes", reference: "the source image" };
+const SETTINGS = ["num_inference_steps", "width", "height"];
+const FAULTS = { plan_wrong: "The plan itself is wrong.", drawing_wrong: "The plan is right, the image is not.",
+  unchecked: "The plan is right, the image is not.", no_plan: "" };
+const S = { about: null, session: null, job: null, busy: false, before: null, seen: new Map(), planned: null, samples: [] };
+const plan = new Plan(() => refresh());
+
+const entries = () => S.session?.entries ?? [];
+const current = () => (S.session?.current == null ? null : entries()[S.session.current]);
+const mode = () => document.querySelector("[name=mode]:checked").value;
+const url = (number, rest = ".png") => `/api/sessions/${S.session.name}/${number}${rest}`;
+const say = (words) => { $("status").textContent = words; };
+
+// ---------------------------------------------------------------------------------------------------------- requests
+async function guarded(place, work) {
+  $(place).textContent = "";
+  try {
+    return await work();
+  } catch (error) {
+    $(place).textContent = error.message;
+    return null;
+  }
+}
+
+async function ensureSession() {
+  if (S.session) return S.session.name;
+  const { name } = await post("/api/sessions");
+  S.session = { name, entries: [], current: null, undo: false, redo: false };
+  history.replaceState(null, "", `/?session=${encodeURIComponent(name)}`);
+  return name;
+}
+
+async function work(place, request, on) {
+  if (S.busy) return;
+  S.busy = true;
+  refresh();
+  await guarded(place, async () => {
+    const ended = await run(await ensureSession(), request, (event) => { (EVENTS[event.kind] ?? (() => {}))(event); on?.(event); });
+    say(ended === "stopped" ? "Stopped. What was finished before is kept." : "");
+  });
+  if ($(place).textContent) say("");
+  S.busy = false;
+  S.job = null;
+  S.image = null;
+  $("progress").hidden = true;
+  if (S.session) show();
+}
+
+const part = () => (S.image?.of > 1 ? `Image ${S.image.number + 1} of ${S.image.of}: ` : "");
+const EVENTS = {
+  accepted: ({ job }) => { S.job = job; refresh(); },
+  waiting: ({ ahead }) => say(ahead ? `Waiting: ${ahead} ${ahead === 1 ? "request is" : "requests are"} before yours.` : "Your turn is next."),
+  running: () => say("Thinking …"),
+  image: (event) => { S.image = event; },
+  chain: (event) => { S.planned = event.plan; plan.show(event.plan); if (S.busy === "drawing") blank(); say(`${part()}The plan is written. Drawing …`); },
+  step: (event) => progress(event),
+  preview: (event) => { progress(event); display(event.url, "Preview: the image while it is denoised"); },
+  session: ({ session, made }) => {
+    const before = S.session.current;
+    S.session = session;
+    S.planned = null;
+    const one = current();
+    S.before = one.source ?? (S.revising ? before : null);
+    showMade(made.length > 1 || S.image?.of > 1 ? [...(S.made ?? []), ...made] : []);
+    show();
+    say("");
+  },
+  seen: (event) => { S.seen.set(event.entry, event); if (event.entry === S.session.current) showSeen(); },
+};
+
+function progress({ step, of }) {
+  $("progress").hidden = false;
+  $("progress").value = step / of;
+  say(`${part()}Drawing, step ${step} of ${of}.`);
+}
+
+function options() {
+  const given = {};
+  for (const name of SETTINGS) if ($(name).value !== "") given[name] = Number($(name).value);
+  if ($("scheduler").value) given.scheduler = $("scheduler").value;
+  for (const name of Object.keys(GUIDANCES)) {
+    if (!$(name).checked) given[name] = false;
+    if ($(`${name}_scale`).value !== "") given[`${name}_scale`] = Number($(`${name}_scale`).value);
+  }
+  return given;
+}
+
+function seeds(count) {
+  const first = BigInt(/^\d+$/.test($("seed").value.trim()) ? $("seed").value.trim() : S.about.seed);
+  return Array.from({ length: count }, (_, i) => String(first + BigInt(i)));
+}
+
+function draw() {
+  const prompt = $("prompt").value, count = Math.max(1, Math.min(S.about.most_images, Number($("images").value) || 1));
+  S.revising = false;
+  if (mode() === "edit") return drawing({ kind: "edit", prompt, entry: S.session.current, seeds: seeds(1), options: options() });
+  return drawing({ kind: "draw", prompt, seeds: seeds(count), options: options() });
+}
+
+function revise() {
+  const asked = { chain: plan.asked };
+  if (S.planned) { // a plan that nothing was drawn from yet
+    S.revising = false;
+    return drawing({ ...asked, kind: "draw", prompt: $("prompt").value, seeds: seeds(1), options: options() });
+  }
+  S.revising = true;
+  return drawing({ ...asked, kind: "revise", entry: S.session.current });
+}
+
+async function drawing(request) {
+  S.made = [];
+  await work("problem", request);
+}
+
+// -------------------------------------------------------------------------------------------------------------- views
+function display(source, words) {
+  $("shown").hidden = !source;
+  $("empty").hidden = Boolean(source);
+  if (source) $("shown").src = source;
+  $("shown").alt = words;
+}
+
+function blank() {
+  display(null, "");
+  $("empty").hidden = true;
+  $("seen").replaceChildren();
+  compare(null);
+}
+
+function show() {
+  const one = current();
+  plan.show(S.planned ?? one?.plan);
+  if (one) {
+    display(url(one.number), describe(one));
+    const shown = $("shown");
+    shown.onload = () => { if (shown.src.endsWith(url(one.number))) $("canvas").style.aspectRatio = `${shown.naturalWidth} / ${shown.naturalHeight}`; };
+  } else {
+    display(null, "");
+  }
+  $("caption").textContent = one ? `#${one.number} ${describe(one)}${one.seed ? `, seed ${one.seed}` : ""}` : "";
+  for (const words of one?.warnings ?? []) $("caption").append(item("span", ` Note: ${words}.`));
+  const others = entries().filter((other) => other.number !== one?.number);
+  $("before").replaceChildren(new Option("nothing", ""), ...others.map((other) => new Option(`#${other.number} ${other.instruction || "opened"}`, other.number)));
+  compare(others.some((other) => other.number === S.before) ? S.before : null);
+  if (!$("prompt").value && one) $("prompt").placeholder = mode() === "edit" ? "make the dog green" : "a photo of …";
+  showSeen();
+  showTree();
+  showKeep();
+  $("strip").replaceChildren();
+  $("conditions").replaceChildren();
+  refresh();
+}
+
+const describe = (one) => (one.kind === "opened" ? "Opened image" : `${one.kind === "edited" ? "Edit" : "Image"}: ${one.instruction}`);
+
+function compare(number) {
+  S.before = number;
+  const one = current(), on = number != null && one, beside = on && $("beside").checked;
+  $("before").value = number ?? "";
+  $("left").hidden = !beside;
+  $("under").hidden = $("slide-label").hidden = !on || beside;
+  if (on) {
+    $("under").src = $("left").firstElementChild.src = url(number);
+    $("left").firstElementChild.alt = `Before: ${describe(entries()[number])}`;
+  }
+  const changed = one?.source != null && $("show-changed").checked;
+  $("show-changed-label").hidden = one?.source == null;
+  $("changed").hidden = !changed;
+  if (changed) $("changed").style.maskImage = `url("${url(one.number, "/changed.png")}")`;
+}
+
+function showSeen() {
+  const one = current(), seen = one && S.seen.get(one.number);
+  plan.showSeen(seen ?? null);
+  $("show-seen-label").hidden = !seen;
+  const verdict = seen?.verdict;
+  $("verdict").hidden = !verdict;
+  if (!verdict) return;
+  $("verdict").className = verdict.correct ? "right" : "wrong";
+  const words = `GenEval ${verdict.case} (${verdict.task.replace("_", " ")}): ${verdict.correct ? "right" : "wrong"}. `;
+  $("verdict").replaceChildren(item("strong", words), verdict.correct ? "" : FAULTS[verdict.fault] ?? "");
+  if (verdict.reason) {
+    const list = document.createElement("ul");
+    list.append(...verdict.reason.split("\n").map((line) => item("li", line)));
+    $("verdict").append(list);
+  }
+}
+
+function thumb(number) {
+  const button = document.createElement("button"), image = document.createElement("img"), one = entries()[number];
+  button.type = "button";
+  image.src = url(number);
+  image.alt = `#${number} ${describe(one)}`;
+  image.loading = "lazy";
+  button.setAttribute("aria-current", String(number === S.session.current));
+  button.addEventListener("click", () => go(number));
+  button.append(image);
+  return button;
+}
+
+function showMade(numbers) {
+  S.made = numbers;
+  $("made").replaceChildren(...(numbers.length > 1 ? numbers.map(thumb) : []));
+}
+
+// Edits stand right of what they edit; a second edit of the same image begins a row below.
+function showTree() {
+  const children = new Map(entries().map((one) => [one.number, []]));
+  for (const one of entries()) if (one.source != null) children.get(one.source).push(one.number);
+  const roots = entries().filter((one) => one.source == null);
+  $("tree").replaceChildren(...roots.map((root) => {
+    const branch = item("div", "", "branch");
+    let rows = 1;
+    const grow = (number, column, row) => {
+      const button = thumb(number);
+      button.style.gridArea = `${row} / ${column}`;
+      button.append(item("span", `#${number} ${entries()[number].instruction || "opened"}`));
+      branch.append(button);
+      children.get(number).forEach((child, i) => grow(child, column + 1, i ? (rows += 1) : row));
+    };
+    grow(root.number, 1, 1);
+    return branch;
+  }));
+  for (const button of $("made").children) button.setAttribute("aria-current", String(button.firstElementChild.src.endsWith(url(S.session.current))));
+}
+
+function showKeep() {
+  const one = current();
+  $("keep").hidden = !one;
+  if (!one) return;
+  $("get-image").href = url(one.number);
+  $("get-chain").href = url(one.number, ".txt");
+  $("get-image").download = `${S.session.name}-${one.number}.png`;
+  $("get-chain").download = `${S.session.name}-${one.number}.txt`;
+  $("get-chain").hidden = !one.plan.text;
+  for (const name of ["command", "python"]) {
+    $(name).textContent = one[name];
+    $(name).closest(".code").hidden = !one[name];
+  }
+  $("chat").textContent = `python -m got chat --output ${/^[\w./-]+$/.test(S.session.folder) ? S.session.folder : `'${S.session.folder.replaceAll("'", "'\\''")}'`} --resume`;
+}
+
+function refresh() {
+  if (!S.about) return;
+  const one = current(), edit = document.querySelector("[name=mode][value=edit]");
+  edit.disabled = !one;
+  if (!one && edit.checked) document.querySelector("[name=mode][value=draw]").checked = true;
+  $("draw").textContent = mode() === "edit" ? "Edit" : "Draw";
+  for (const id of ["draw", "think", "explain", "revise", "undo", "redo"]) $(id).disabled = S.busy;
+  $("stop").hidden = !S.job;
+  const drawn = one && one.kind !== "opened";
+  $("explain").disabled ||= !drawn;
+  $("revise").disabled ||= !(S.planned || drawn);
+  $("revise").textContent = S.planned ? "Draw this plan" : "Redraw this plan";
+  $("undo").disabled ||= !(plan.past.length || S.session?.undo);
+  $("redo").disabled ||= !(plan.future.length || S.session?.redo);
+  $("examples").hidden = entries().length > 0;
+  $("before-label").hidden = !one || entries().length < 2;
+  $("beside-label").hidden = S.before == null;
+  $("boxes").hidden = !$("show-boxes").checked;
+  $("seen").hidden = !$("show-seen").checked;
+  $("images").disabled = mode() === "edit";
+  const scales = S.about.scales[mode()];
+  for (const name of Object.keys(GUIDANCES)) $(`${name}_scale`).placeholder = scales[name];
+}
+
+// ------------------------------------------------------------------------------------------------------------- moving
+async function go(to) {
+  if (S.busy || !S.session) return;
+  await guarded("problem", async () => {
+    S.session = await post(`/api/sessions/${S.session.name}/go`, { to });
+    S.planned = null;
+    S.before = current()?.source ?? null;
+    show();
+    look();
+  });
+}
+
+// What the detector says of an image that was drawn before this page was opened.
+function look() {
+  const one = current();
+  if (one && one.kind !== "opened" && S.about.observer && !S.seen.has(one.number) && !S.busy) {
+    run(S.session.name, { kind: "observe", entry: one.number }, (event) => EVENTS.seen && event.kind === "seen" && EVENTS.seen(event)).catch(() => {});
+  }
+}
+
+const undo = () => (plan.undo() ? null : S.session?.undo && go("undo"));
+const redo = () => (plan.redo() ? null : S.session?.redo && go("redo"));
+
+async function openFile(file) {
+  if (!file || S.busy) return;
+  await guarded("upload-problem", async () => {
+    if (file.size > S.about.upload_mb * 1e6) throw new Error(`Expected a file of at most ${S.about.upload_mb} MB but ${file.name} has ${(file.size / 1e6).toFixed(0)} MB.`);
+    S.session = await post(`/api/sessions/${await ensureSession()}/open`, file);
+    begin();
+    document.querySelector("[name=mode][value=edit]").checked = true;
+    refresh();
+    $("prompt").focus();
+  });
+  $("upload").value = "";
+}
+
+function begin() {
+  S.planned = null;
+  S.before = null;
+  showMade([]);
+  S.before = current()?.source ?? null;
+  show();
+  look();
+}
+
+async function openSample(key) {
+  await guarded("problem", async () => {
+    S.session = await post(`/api/samples/${key}`);
+    S.seen.clear();
+    history.pushState(null, "", `/?session=${S.session.name}`);
+    $("prompt").value = current().instruction;
+    begin();
+    $("stage").scrollIntoView();
+  });
+}
+
+// --------------------------------------------------------------------------------------------------------------- start
+function listSamples() {
+  const outcome = $("by-outcome").value, words = $("by-words").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const fit = S.samples.filter((one) => (!outcome || one.outcome === outcome)
+    && words.every((word) => `${one.key} ${one.task} ${one.prompt} ${one.reason}`.toLowerCase().includes(word)));
+  $("run-count").textContent = `${fit.length} of ${S.samples.length}${fit.length > 60 ? ", the first 60 shown" : ""}`;
+  $("samples").replaceChildren(...fit.slice(0, 60).map((one) => {
+    const row = item("li", "", one.outcome), button = item("button", one.prompt);
+    button.type = "button";
+    button.append(item("small", `${one.key} ${one.task}: ${one.outcome}${one.reason ? `, ${one.reason}` : ""}`));
+    button.addEventListener("click", () => openSample(one.key));
+    row.append(button);
+    return row;
+  }));
+}
+
+async function listSessions() {
+  const found = (await guarded("problem", () => get("/api/sessions"))) ?? [];
+  $("sessions-root").textContent = `Folders in ${S.about.root}`;
+  $("sessions").querySelector("ul").replaceChildren(...found.map((one) => {
+    const row = item("li"), link = item("a", one.title || "(no request yet)");
+    link.href = `/?session=${encodeURIComponent(one.name)}`;
+    link.append(item("small", `${one.name}, ${one.entries} ${one.entries === 1 ? "image" : "images"}`));
+    row.append(link);
+    return row;
+  }));
+  $("sessions").showModal();
+}
+
+function theme(to) {
+  const dark = to ? to === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  if (to) document.documentElement.dataset.theme = to;
+  $("theme").setAttribute("aria-pressed", String(dark));
+  return dark ? "dark" : "light";
+}
+
+function defaults() {
+  for (const name of SETTINGS) $(name).value = "";
+  for (const name of Object.keys(GUIDANCES)) { $(name).checked = true; $(`${name}_scale`).value = ""; }
+  $("scheduler").value = "";
+  $("seed").value = S.about.seed;
+  $("images").value = 1;
+}
+
+function build() {
+  const { about } = S;
+  $("about").textContent = `${about.checkpoint}${about.icons ? ", the icon world: 80 kinds of objects in 10 colours, not photographs" : ""}`;
+  $("scheduler").append(new Option(`${about.sampler} (default)`, ""), ...about.samplers.map((name) => new Option(name, name)));
+  $("num_inference_steps").placeholder = about.steps;
+  [$("width").placeholder, $("height").placeholder] = about.size;
+  $("width").step = $("height").step = about.factor;
+  $("width").min = $("height").min = about.factor;
+  $("images").max = about.most_images;
+  for (const [name, words] of Object.entries(GUIDANCES)) {
+    const row = document.createElement("tr"), head = item("th", `${name}: ${words}`);
+    head.scope = "row";
+    const on = Object.assign(document.createElement("input"), { type: "checkbox", id: name, ariaLabel: `Guidance by ${words}` });
+    const scale = Object.assign(document.createElement("input"), { type: "number", step: "0.1", id: `${name}_scale`, ariaLabel: `Scale of the guidance by ${words}` });
+    for (const field of [on, scale]) row.append(Object.assign(document.createElement("td"), {}));
+    row.prepend(head);
+    row.children[1].append(on);
+    row.children[2].append(scale);
+    $("guidances").append(row);
+  }
+  $("examples").querySelector("ul").append(...about.examples.map((words) => {
+    const row = item("li"), button = item("button", words);
+    button.type = "button";
+    button.addEventListener("click", () => { $("prompt").value = words; draw(); });
+    row.append(button);
+    return row;
+  }));
+  defaults();
+  $("run").hidden = !about.run;
+  $("run-title").textContent = `Samples of ${about.run}`;
+}
+
+function listen() {
+  $("form").addEventListener("submit", (event) => { event.preventDefault(); if (!S.busy) draw(); });
+  $("prompt").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); if (!S.busy) draw(); }
+  });
+  $("stop").addEventListener("click", () => { if (S.job) stop(S.job).catch(() => {}); say("Stopping …"); });
+  $("think").addEventListener("click", () => work("problem", { kind: "plan", prompt: $("prompt").value, entry: mode() === "edit" ? S.session.current : null }));
+  $("revise").addEventListener("click", revise);
+  $("explain").addEventListener("click", () => {
+    $("strip").replaceChildren();
+    $("conditions").replaceChildren();
+    const add = (root, { title, url: source }) => {
+      const figure = document.createElement("figure"), image = document.createElement("img");
+      image.src = source;
+      image.alt = title;
+      figure.append(image, item("figcaption", title));
+      root.append(figure);
+    };
+    explain(add);
+  });
+  $("undo").addEventListener("click", undo);
+  $("redo").addEventListener("click", redo);
+  addEventListener("keydown", (event) => {
+    if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
+    const typing = event.target.matches("input:not([type=checkbox]):not([type=range]), textarea:not(#chain)");
+    const key = event.key.toLowerCase();
+    if (key === "enter" && !$("revise").disabled) { event.preventDefault(); revise(); }
+    if (typing || S.busy) return;
+    if (key === "z") { event.preventDefault(); (event.shiftKey ? redo : undo)(); }
+    if (key === "y") { event.preventDefault(); redo(); }
+  });
+  for (const id of ["show-boxes", "show-seen"]) $(id).addEventListener("change", refresh);
+  for (const id of ["show-changed", "beside"]) $(id).addEventListener("change", () => compare(S.before));
+  $("before").addEventListener("change", () => { compare($("before").value === "" ? null : Number($("before").value)); refresh(); });
+  $("slide").addEventListener("input", () => $("canvas").style.setProperty("--slide", `${$("slide").value}%`));
+  for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventListener("change", refresh);
+  $("upload").addEventListener("change", () => openFile($("upload").files[0]));
+  addEventListener("paste", (event) => openFile([...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"))));
+  addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
+  addEventListener("dragleave", () => document.body.classList.remove("dropping"));
+  addEventListener("drop", (event) => { event.preventDefault(); document.body.classList.remove("dropping"); openFile(event.dataTransfer.files[0]); });
+  $("defaults").addEventListener("click", defaults);
+  $("theme").addEventListener("click", () => { theme(theme(document.documentElement.dataset.theme) === "dark" ? "light" : "dark"); });
+  $("sessions-open").addEventListener("click", listSessions);
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.addEventListener("click", async () => {
+      await navigator.clipboard?.writeText($(button.dataset.copy).textContent);
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+  }
+  $("by-outcome").addEventListener("change", listSamples);
+  $("by-words").addEventListener("input", listSamples);
+}
+
+async function explain(add) {
+  const strips = [];
+  await work("problem", { kind: "explain", entry: S.session.current }, (event) => {
+    if (event.kind === "condition") strips.push(["conditions", event]);
+    if (event.kind === "variant") { strips.push(["strip", event]); say(`Drawn: ${event.title}.`); }
+    if (strips.length && ["condition", "variant"].includes(event.kind)) add($(strips.at(-1)[0]), event);
+  });
+  $("strip").replaceChildren();
+  $("conditions").replaceChildren();
+  for (const [root, event] of strips) add($(root), event);
+}
+
+async function start() {
+  S.about = await get("/api/about");
+  build();
+  listen();
+  theme();
+  const asked = new URLSearchParams(location.search).get("session");
+  const [kind, name] = asked ? ["session", asked] : S.about.first ?? [];
+  if (kind === "sample") await openSample(name);
+  if (kind === "session") {
+    S.session = await get(`/api/sessions/${encodeURIComponent(name)}`);
+    history.replaceState(null, "", `/?session=${encodeURIComponent(name)}`);
+    begin();
+  }
+  if (S.about.run) { S.samples = await get("/api/samples"); listSamples(); }
+  refresh();
+  document.body.dataset.ready = "yes";
+}
+
+start().catch((error) => { $("problem").textContent = error.message; document.body.dataset.ready = "yes"; });

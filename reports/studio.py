@@ -1,0 +1,67 @@
+"""A run's samples for the studio (`python -m got studio --run`): the entry point ``run`` of its group."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evals.core.records import UserError
+from evals.core.run_directory import RunDirectory, key_of
+from got.util.files import read_lines
+from reports.frames import load_run
+from reports.samples import load_samples
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_VALUES = {
+    "steps": "num_inference_steps",
+    "scheduler": "scheduler",
+    "semantic_scale": "semantic_scale",
+    "spatial_scale": "spatial_scale",
+    "reference_scale": "reference_scale",
+}
+
+
+class StudioRun:
+    """The samples of a finished run, with all that it takes to draw them again.
+
+    Raises:
+        UserError: The folder is no run directory, or the run is not finished.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        run = load_run(folder)
+        self.name = run.name
+        self._samples = {one.key: one for one in load_samples(run)}
+        self._chains = {"{}/{}".format(*key_of(line)): line for line in read_lines(RunDirectory(folder).chains)[0]}
+        self._settings = run.spec.get("arguments", {}).get("resolved", {})
+
+    def samples(self) -> list[dict[str, Any]]:
+        """Those that have an image, the wrong ones first."""
+        there = [one for one in self._samples.values() if one.file is not None]
+        there.sort(key=lambda one: one.outcome != "wrong")
+        return [
+            {"key": one.key, "task": one.task, "prompt": one.prompt, "outcome": one.outcome, "reason": one.reason}
+            for one in there
+        ]
+
+    def sample(self, key: str) -> dict[str, Any]:
+        """One sample; `UserError` where there is none, or it has no image."""
+        case, _, index = key.partition("/")
+        one = self._samples.get(f"{case}/{int(index) if index.isdecimal() else 0}")
+        if one is None or one.file is None:
+            raise UserError(
+                f"{self.name} has no sample {key[:40]!r} with an image; one is {next(iter(self._samples))!r}"
+            )
+        line = self._chains.get(one.key, {})
+        given = {name: self._settings.get(flag) for flag, name in _VALUES.items()}
+        options = {name: value for name, value in given.items() if value is not None}
+        options |= {name: False for name in ("semantic", "spatial", "reference") if self._settings.get(name) == "off"}
+        return {
+            "image": one.file,
+            "source": one.source,
+            "prompt": one.prompt,
+            "chain": line.get("chain") if self._settings.get("model") == "got" else None,
+            "seed": int(line.get("seed", 0)),
+            "options": options,
+        }

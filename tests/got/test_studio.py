@@ -1,0 +1,259 @@
+"""The studio's requests, with a tiny model: what is drawn is a conversation on disk, and nobody can do harm."""
+
+import importlib.metadata
+import json
+import threading
+import tomllib
+from pathlib import Path
+
+import got_kit
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from got.__main__ import main
+from got.conversation import Conversation
+from got.util.images import png_bytes
+
+pytest.importorskip("starlette", reason="the studio needs starlette")
+pytest.importorskip("uvicorn", reason="the studio needs uvicorn")
+
+import studio_kit
+
+QUICK = {"num_inference_steps": 2}
+DRAW = {"kind": "draw", "prompt": "a red apple", "chain": {"text": got_kit.BOTH, "names": []}, "options": QUICK}
+PNG = png_bytes(Image.new("RGB", (40, 32), "red"))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("studio")
+
+
+@pytest.fixture(scope="module")
+def visitor(root):
+    with studio_kit.served(root, got_kit.make_pipeline(), "--queue=2", "--max-upload=1") as address:
+        yield studio_kit.Visitor(address)
+
+
+def test_a_drawing_is_told_step_by_step_and_kept(visitor, root):
+    name = visitor.new()
+    events = list(visitor.events(name, DRAW))
+    kinds = [event["kind"] for event in events]
+    assert [*dict.fromkeys(kinds)] == [
+        "accepted", "waiting", "running", "image", "chain", "preview", "step", "session", "done",
+    ]  # fmt: skip
+    plan = next(event["plan"] for event in events if event["kind"] == "chain")
+    assert [region["text"] for region in plan["regions"]] == ["a red apple", "a blue dog"]
+    state = visitor.json(f"/api/sessions/{name}")
+    assert state == next(event["session"] for event in events if event["kind"] == "session")
+    talk = Conversation.load(root / name)
+    assert (talk.entry.chain, talk.entry.given, talk.entry.options) == (got_kit.BOTH, True, QUICK)
+    status, headers, file = visitor.ask(f"/api/sessions/{name}/0.png")
+    assert (status, headers["content-type"], file) == (200, "image/png", (root / name / "0000.png").read_bytes())
+    assert visitor.ask(f"/api/sessions/{name}/0.txt")[2].decode() == got_kit.BOTH + "\n"
+    assert name in [one["name"] for one in visitor.json("/api/sessions")]
+
+
+def test_several_seeds_beyond_what_javascript_counts(visitor):
+    name, seeds = visitor.new(), [str(2**62 + 1), str(2**62 + 2)]
+    visitor.work(name, **DRAW, seeds=seeds)
+    assert [entry["seed"] for entry in visitor.json(f"/api/sessions/{name}")["entries"]] == seeds
+
+
+def test_a_changed_plan_is_drawn_with_the_same_noise_and_undone(visitor):
+    name = visitor.new()
+    visitor.work(name, **DRAW, seeds=["7"])
+    plan = visitor.json(f"/api/sessions/{name}")["entries"][0]["plan"]
+    held = {"text": plan["text"], "names": [region["text"] for region in plan["regions"]]}
+    for change in (
+        ["move", 0, [0, 0, 500, 500]],
+        ["replace", 1, "a computer mouse"],
+        ["remove", 0],
+        ["add", "dogs", [1, 2, 3, 4]],
+    ):
+        plan = visitor.json("/api/plan", {"plan": held, "change": change})
+        held = {"text": plan["text"], "names": [region["text"] for region in plan["regions"]]}
+    assert held["names"] == ["a computer mouse", "dogs"]
+    made = visitor.work(name, kind="revise", entry=0, chain=held)["session"]["session"]
+    assert (made["current"], made["entries"][1]["seed"]) == (1, "7")
+    assert made["entries"][1]["instruction"] == "a photo of a computer mouse and dogs"
+    assert visitor.json(f"/api/sessions/{name}/go", {"to": "undo"})["current"] == 0
+    assert visitor.json(f"/api/sessions/{name}/go", {"to": "redo"})["current"] == 1
+    assert visitor.json(f"/api/sessions/{name}/go", {"to": 0})["undo"]
+    assert "redo" in visitor.refused(f"/api/sessions/{name}/go", {"to": "redo"})
+
+
+def test_what_cannot_be_parsed_is_marked_and_nothing_is_lost(visitor):
+    text = "😀 a dog <|box_start|>(0,0),(9<|box_end|> (red) and a cat <|box_start|>(0,0),(9,9)<|box_end|> (reddish)"
+    plan = visitor.json("/api/plan", {"plan": {"text": text, "names": []}})
+    assert plan["text"] == text
+    marked = [text[start:end] for start, end, _ in plan["faults"]]
+    assert marked == ["<|box_start|>(0,0),(9<|box_end|> (red) and a cat ", "reddish"]
+
+
+def test_an_upload_is_edited_and_the_difference_shown(visitor):
+    name = visitor.new()
+    state = visitor.json(f"/api/sessions/{name}/open", PNG)
+    assert [entry["kind"] for entry in state["entries"]] == ["opened"]
+    made = visitor.work(name, kind="edit", prompt="dogs", entry=0, options=QUICK | {"max_new_tokens": 3})["session"]
+    edit = made["session"]["entries"][1]
+    assert (edit["kind"], edit["source"]) == ("edited", 0)
+    file = visitor.ask(f"/api/sessions/{name}/1/changed.png")[2]
+    assert file.startswith(b"\x89PNG")
+    assert "no edit" in visitor.refused(f"/api/sessions/{name}/0/changed.png")
+
+
+def test_what_each_guidance_does_is_shown_and_not_kept(visitor):
+    name = visitor.new()
+    visitor.work(name, **DRAW)
+    events = list(visitor.events(name, {"kind": "explain", "entry": 0}))
+    assert [event["title"] for event in events if event["kind"] == "condition"] == [
+        "layout", "layout, as seen", "reference, as seen",
+    ]  # fmt: skip
+    variants = {event["title"]: event["url"] for event in events if event["kind"] == "variant"}
+    assert len(set(variants.values())) == len(variants) == 5
+    assert len(visitor.json(f"/api/sessions/{name}")["entries"]) == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", PNG[:60], b"\x00" * 1_100_000], ids=["empty", "text", "cut", "large"]
+)
+def test_bad_uploads_are_refused_in_plain_words(visitor, content):
+    name = visitor.new()
+    words = visitor.refused(f"/api/sessions/{name}/open", content)
+    assert words.startswith("Expected") or words.startswith("expected a file of at most 1 MB")
+    assert visitor.json(f"/api/sessions/{name}")["entries"] == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"kind": "draw", "prompt": " "}, "expected a prompt"),
+        ({"kind": "draw", "prompt": "a red apple", "seeds": ["-1"]}, "expected a seed"),
+        ({"kind": "draw", "prompt": "a red apple", "seeds": ["1"] * 9}, "at most 8 seeds"),
+        ({"kind": "draw", "prompt": "a red apple", "options": {"width": 33}}, "multiples of"),
+        ({"kind": "draw", "prompt": "a red apple", "options": {"width": 10**9}}, "from 1 to 4096"),
+        ({"kind": "draw", "prompt": "a red apple", "options": {"callback_on_step_end": 1}}, "no setting"),
+        ({"kind": "draw", "prompt": "a red apple", "options": {"scheduler": "best"}}, "expected a sampler"),
+        ({"kind": "edit", "prompt": "dogs", "entry": 5}, "but got 5"),
+        ({"kind": "revise", "entry": "0"}, "number of an image"),
+        ({"kind": "dance"}, "expected one of draw, edit"),
+    ],
+)  # fmt: skip
+def test_a_request_that_cannot_be_done_says_why(visitor, asked, words):
+    assert words in visitor.work(visitor.new(), **asked)["error"]["words"]
+
+
+@given(
+    body=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.sampled_from(["plan", "text", "names", "change", "to"]), inner)
+        ),
+    )
+)
+def test_whatever_is_sent_the_answer_is_a_sentence(visitor, body):
+    for path in ("/api/plan", "/api/sessions/none/go"):
+        status, _, content = visitor.ask(path, body if body is not None else b"{")
+        assert status in (200, 400)
+        assert status == 200 or json.loads(content)["error"]
+
+
+def test_no_name_leads_out_of_the_folder(visitor, root):
+    (root.parent / "outside").mkdir(exist_ok=True)
+    Conversation().save(root.parent / "outside")
+    for name in ("..%2Foutside", "%2e%2e", "..", ".hidden", "a%00b", "nothing"):
+        status, _, content = visitor.ask(f"/api/sessions/{name}")
+        assert status in (400, 404), content
+    assert visitor.ask("/web/..%2Fserver.py")[0] == 404
+
+
+def test_pages_of_other_sites_are_refused(visitor):
+    assert visitor.ask("/", Host="evil.example")[0] == 400
+    assert visitor.ask("/api/sessions", {}, Origin="http://evil.example")[0] == 403
+    status, headers, page = visitor.ask("/")
+    assert status == 200
+    assert b"http:" not in page.replace(b"http://www.w3.org", b"")
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "http" not in headers["content-security-policy"]
+
+
+def test_another_address_wants_its_token(tmp_path):
+    with studio_kit.served(tmp_path, got_kit.pipeline(), token="secret") as address:
+        visitor = studio_kit.Visitor(address)
+        assert [visitor.ask(path)[0] for path in ("/", "/api/about", "/?token=wrong")] == [401] * 3
+        status, headers, _ = visitor.ask("/?token=secret")
+        assert (status, headers["location"]) == (303, "/")
+        cookie = headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        assert visitor.ask("/", Cookie=cookie.split(";")[0])[0] == 200
+
+
+def test_the_queue_tells_places_has_a_bound_and_can_be_stopped(visitor):
+    long = DRAW | {"options": {"num_inference_steps": 900}}
+    names, firsts, ends = [visitor.new() for _ in range(3)], [], []
+
+    def wait(events):
+        ends.append([event["kind"] for event in events][-1])
+
+    running = visitor.events(names[0], long)
+    while next(running)["kind"] != "step":
+        pass
+    waiting = [visitor.events(name, long) for name in names[1:]]
+    firsts = [[next(events), next(events)] for events in waiting]
+    assert [told[1]["ahead"] for told in firsts] == [1, 2]
+    assert "waiting already" in visitor.refused(f"/api/sessions/{visitor.new()}/jobs", DRAW)
+    assert "being drawn" in visitor.refused(f"/api/sessions/{names[0]}/go", {"to": "undo"})
+    for told in reversed(firsts):
+        assert visitor.ask(f"/api/jobs/{told[0]['job']}/stop", {})[0] == 204
+    running.close()  # as a page that is closed
+    threads = [threading.Thread(target=wait, args=[events]) for events in waiting]
+    [thread.start() for thread in threads]
+    [thread.join(60) for thread in threads]
+    assert ends == ["stopped", "stopped"]
+    assert [len(visitor.json(f"/api/sessions/{name}")["entries"]) for name in names] == [0, 0, 0]
+    assert visitor.work(names[0], **DRAW)["done"], "the next job is none the worse"
+
+
+def test_a_session_goes_on_in_the_terminal_and_back(visitor, root):
+    name = visitor.new()
+    visitor.work(name, **DRAW)
+    talk = Conversation.load(root / name, got_kit.pipeline())
+    talk.draw("a blue dog", chain=got_kit.APPLE, **QUICK)
+    talk.save(root / name)
+    assert len(visitor.json(f"/api/sessions/{name}")["entries"]) == 2
+    visitor.work(name, kind="revise", entry=1, chain={"text": got_kit.BOTH, "names": []})
+    assert [entry.chain for entry in Conversation.load(root / name).entries] == [
+        got_kit.BOTH,
+        got_kit.APPLE,
+        got_kit.BOTH,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--sample", "00000/0"], "--sample names a sample of --run"),
+        (["--host", "192.0.2.1", "--port", "0"], "cannot listen on 192.0.2.1"),
+        (["--port", "70000"], "whole number from 0 to 65535"),
+    ],
+)
+def test_slips_of_the_command_are_one_line(flags, words, capsys):
+    assert main(["studio", *flags]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_the_package_announces_who_looks_and_who_reads_runs():
+    wanted = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["entry-points"][
+        "got.studio"
+    ]
+    found = {point.name: point.value for point in importlib.metadata.entry_points(group="got.studio")}
+    if not found:
+        pytest.skip("installed before it had the studio: pip install -e . again")
+    assert found == wanted
+    assert all(isinstance(point.load(), type) for point in importlib.metadata.entry_points(group="got.studio"))

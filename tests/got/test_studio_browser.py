@@ -1,0 +1,233 @@
+"""The studio as a person uses it: headless Chromium, mini, the icon world's detector; skipped without a browser."""
+
+import re
+
+import pytest
+from PIL import Image
+
+from evals.geneval.observer import Observer
+from got import checkpoint
+from got.conversation import Conversation
+
+pytest.importorskip("starlette", reason="the studio needs starlette")
+pytest.importorskip("uvicorn", reason="the studio needs uvicorn")
+expect = pytest.importorskip("playwright.sync_api", exc_type=ImportError).expect
+
+import studio_kit  # noqa: E402
+
+pytestmark = pytest.mark.slow
+PATIENCE_MS = 60_000
+PROMPT = "a photo of a red apple and a blue dog"
+
+
+@pytest.fixture(scope="module")
+def mini():
+    pipeline = checkpoint.load()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def observer():
+    return Observer("icon", "cpu")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("studio")
+
+
+@pytest.fixture(scope="module")
+def address(root, mini, observer):
+    with studio_kit.served(root, mini, "--max-upload=1", observer=observer) as address:
+        yield address
+
+
+@pytest.fixture
+def opened(chromium, address):
+    """Opens pages; when the test is over they must not have complained or asked any other machine for anything."""
+    contexts, complaints, asked = [], [], []
+
+    def open_page(place=None, width=1280, scheme="light"):
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(place or address)
+        page.wait_for_selector("body[data-ready]")
+        return page
+
+    yield open_page
+    # What the browser itself says of an answer that refuses something.
+    refused = "Failed to load resource: the server responded with a status of 400 (Bad Request)"
+    assert [words for words in complaints if words != refused] == []
+    assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:http://127.0.0.1:"))] == []
+    for context in contexts:
+        context.close()
+
+
+def wait_for(page, number):
+    """Until an image is shown, and the page is at rest."""
+    page.wait_for_selector(f"#shown[src$='/{number}.png']")
+    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
+
+
+def draw(page, prompt=PROMPT, number=0):
+    page.fill("#prompt", prompt)
+    page.press("#prompt", "Enter")
+    wait_for(page, number)
+
+
+def session_of(page):
+    return re.search(r"session=([\w-]+)", page.url)[1]
+
+
+def centre(locator):
+    box = locator.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def drag(page, start, end):
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end, steps=4)
+    page.mouse.up()
+
+
+def test_a_box_is_dragged_and_renamed_and_the_redrawing_follows(opened, root):
+    page = opened()
+    draw(page)
+    expect(page.locator("#regions .said")).to_have_text([re.compile("✓.*red"), re.compile("✓.*blue")])
+    canvas = page.locator("#canvas").bounding_box()
+    before = [int(number) for number in re.findall(r"\d+", page.input_value("#chain"))]
+    drag(
+        page,
+        centre(page.locator(".box").nth(1)),
+        (canvas["x"] + 0.27 * canvas["width"], canvas["y"] + 0.75 * canvas["height"]),
+    )
+    page.locator("#regions input").nth(1).fill("a green cat")
+    page.locator("#regions input").nth(1).press("Enter")
+    expect(page.locator("#chain")).to_have_value(re.compile("a red apple .* a green cat "))
+    after = [int(number) for number in re.findall(r"\d+", page.input_value("#chain"))]
+    assert after[:4] == before[:4]
+    assert after[6] - after[4] == before[6] - before[4], "moved, and of the same size"
+    assert after[4] < before[4] - 100
+    expect(page.locator("#mirror .name")).to_have_text(["a red apple", "a green cat"])
+    page.click("#revise")
+    wait_for(page, 1)
+    said = page.locator("#regions .said")
+    expect(said).to_have_text([re.compile("✓.*red"), re.compile("✓.*green")], timeout=PATIENCE_MS)
+    assert float(re.search(r"IoU ([\d.]+)", said.nth(1).inner_text())[1]) >= 0.5, "found in its new place"
+    expect(page.locator("#slide")).to_be_visible()
+    expect(page.locator("#under")).to_have_attribute("src", re.compile("/0.png$"))
+    talk = Conversation.load(root / session_of(page))
+    assert [entry.seed for entry in talk.entries] == [42, 42]
+    page.keyboard.press("Control+z")
+    wait_for(page, 0)
+
+
+def test_text_and_boxes_follow_each_other_and_faults_are_underlined(opened):
+    page = opened()
+    page.fill("#prompt", PROMPT)
+    page.click("#think")
+    expect(page.locator(".box")).to_have_count(2, timeout=PATIENCE_MS)
+    whole = page.input_value("#chain")
+    page.fill("#chain", whole.replace("<|box_end|>", "<|box_e", 1))
+    expect(page.locator(".box")).to_have_count(1)
+    expect(page.locator("#mirror .fault")).to_contain_text("<|box_start|>")
+    expect(page.locator("#faults li")).to_contain_text("malformed box left out")
+    assert page.input_value("#chain") == whole.replace("<|box_end|>", "<|box_e", 1), "nothing is lost"
+    page.keyboard.press("Control+z")
+    expect(page.locator("#chain")).to_have_value(whole)
+    box = page.locator(".box").first
+    box.focus()
+    x1, y1, x2, y2 = (int(number) for number in re.findall(r"\d+", whole)[:4])
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Shift+ArrowLeft")
+    expect(page.locator("#chain")).to_have_value(re.compile(re.escape(f"({x1 + 10},{y1 + 10}),({x2},{y2 + 10})")))
+    page.keyboard.press("Delete")
+    expect(page.locator(".box")).to_have_count(1)
+    page.click("#add")
+    expect(page.locator("#regions input").last).to_be_focused()
+    page.keyboard.type("a yellow cup")
+    page.keyboard.press("Enter")
+    expect(page.locator("#chain")).to_have_value(re.compile("a yellow cup <"))
+    page.click("#revise")
+    wait_for(page, 0)
+    expect(page.locator("#regions .said").nth(1)).to_have_text(re.compile("✓.*yellow"), timeout=PATIENCE_MS)
+
+
+def test_an_upload_is_edited_in_steps_undone_and_there_after_a_reload(opened, root, tmp_path):
+    source = opened()
+    draw(source)
+    Image.open(root / session_of(source) / "0000.png").save(file := tmp_path / "photo.webp", lossless=True)
+    page = opened()
+    page.set_input_files("#upload", file)
+    wait_for(page, 0)
+    assert page.locator("[name=mode][value=edit]").is_checked()
+    draw(page, "replace the apple with a cat , then turn the background pink", 2)
+    expect(page.locator("#made img")).to_have_count(2)
+    expect(page.locator(".branch button")).to_have_count(3)
+    page.check("#show-changed")
+    expect(page.locator("#changed")).to_be_visible()
+    page.check("#beside")
+    expect(page.locator("#left img")).to_be_visible()
+    page.click("#undo")
+    wait_for(page, 1)
+    page.click("#undo")
+    wait_for(page, 0)
+    draw(page, "make the dog green", 3)
+    page.reload()
+    wait_for(page, 3)
+    expect(page.locator(".branch button")).to_have_count(4)
+    expect(page.locator("#chain")).to_have_value(re.compile("dog"))
+
+
+def test_two_tabs_do_not_disturb_each_other_and_one_is_stopped(opened):
+    one, two = opened(), opened()
+    one.click("#settings summary")
+    one.fill("#num_inference_steps", "400")
+    one.fill("#prompt", PROMPT)
+    one.press("#prompt", "Enter")
+    expect(one.locator("#progress")).to_be_visible(timeout=PATIENCE_MS)
+    two.fill("#prompt", "a photo of two clocks")
+    two.press("#prompt", "Enter")
+    expect(two.locator("#status")).to_have_text(re.compile("1 request is before yours"))
+    one.click("#stop")
+    expect(one.locator("#status")).to_have_text(re.compile("Stopped"), timeout=PATIENCE_MS)
+    wait_for(two, 0)
+    assert session_of(one) != session_of(two)
+    one.fill("#num_inference_steps", "")
+    draw(one)
+    expect(one.locator(".branch")).to_have_count(1)
+    expect(two.locator("#caption")).to_have_text(re.compile("two clocks"))
+    expect(two.locator("#verdict")).to_have_text(re.compile(r"GenEval \d+ \(counting\): (right|wrong)"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.png", b"no image"), ("b.png", b"\0" * 1_200_000), ("c.gif", b"GIF89a")]
+)
+def test_a_bad_upload_is_told_where_it_happens(opened, tmp_path, name, content):
+    page = opened()
+    (tmp_path / name).write_bytes(content)
+    page.set_input_files("#upload", tmp_path / name)
+    expect(page.locator("#upload-problem")).to_have_text(re.compile("[Ee]xpected"))
+
+
+def test_words_of_others_are_never_run(opened):
+    page = opened()
+    hostile = "<img src=x onerror=window.planted=1><script>window.planted=1</script>"
+    page.fill("#chain", f"{hostile} <|box_start|>(0,0),(900,900)<|box_end|> (red)")
+    expect(page.locator(".box")).to_have_count(1)
+    page.fill("#prompt", "a photo of a dog")
+    page.click("#think")
+    expect(page.locator("#chain")).to_have_value(re.compile("dog"), timeout=PATIENCE_MS)
+    page.locator("#regions input").first.fill(hostile)
+    page.locator("#regions input").first.press("Enter")
+    expect(page.locator(".box .tag")).to_have_text(hostile)
+    assert page.evaluate("window.planted === undefined")
+    assert page.locator("img[src=x]").count() == 0

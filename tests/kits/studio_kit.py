@@ -1,0 +1,87 @@
+"""A studio on a port of its own, and requests to it; needs starlette and uvicorn."""
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from got.cli.parser import build_parser
+from got.studio.command import LOOPBACK
+from got.studio.jobs import Studio
+from got.studio.server import Server, settings
+from got.studio.sessions import Sessions
+from got.studio.worker import Worker
+
+
+@contextlib.contextmanager
+def served(root, pipeline, *flags, observer=None, run=None, first=None, token=None):
+    """The address of a studio that draws with a pipeline, in threads of this process."""
+    arguments = build_parser().parse_args(["studio", "--output", str(root), *flags])
+    studio = Studio(pipeline=pipeline, sessions=Sessions(root, pipeline), observer=observer, arguments=arguments)
+    worker = Worker(arguments.queue)
+    config = settings(Server(studio, worker, run, first).app(list(LOOPBACK), token))
+    config.port = 0
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        worker.close()
+        server.should_exit = True
+        thread.join(30)
+
+
+class Visitor:
+    """Asks a studio as its page does."""
+
+    def __init__(self, address, **headers):
+        self.address, self.headers = address, headers
+
+    def ask(self, path, body=None, **headers):
+        """Status, headers and content of an answer; a body makes it a POST."""
+        place = urlsplit(self.address)
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=120)
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request("GET" if body is None else "POST", path, data, {**self.headers, **headers})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, answer.headers, content
+
+    def json(self, path, body=None):
+        """The content of an answer that must be good."""
+        status, _, content = self.ask(path, body)
+        assert status == 200, content
+        return json.loads(content)
+
+    def refused(self, path, body=None):
+        """The words of an answer that must not be."""
+        status, _, content = self.ask(path, body)
+        assert status in (400, 503), (status, content)
+        return json.loads(content)["error"]
+
+    def new(self):
+        return self.json("/api/sessions", {})["name"]
+
+    def events(self, session, request):
+        """The events of a job, as they come."""
+        place = urlsplit(self.address)
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=120)
+        connection.request("POST", f"/api/sessions/{session}/jobs", json.dumps(request).encode(), self.headers)
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.read()
+        with contextlib.closing(connection):
+            yield from map(json.loads, answer)
+
+    def work(self, session, **request):
+        """All events of a job, by their kind: the last one of each."""
+        return {event["kind"]: event for event in self.events(session, request)}
