@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.folder_listing import METADATA, SAMPLES, Place, by_number, files_of, indices, is_image, number_of, some
 from evals.core.records import UserError, describes
-from got.util.files import inside, sha256
+from got.util.files import inside, left_out, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -242,7 +242,7 @@ def assign(listing: Listing, cases: Sequence[Case], chosen: Sequence[Case], imag
         root=listing.root,
         files=files,
         faults={id: fault for id, fault in faults.items() if id not in own},
-        notes=(*report.amount(), *matcher.notes(), *report.oddities()),
+        notes=(*report.amount(), *matcher.notes(), *report.oddities(), *filter(None, [left_out(listing.others)])),
         counts={name: number for name, number in report.counts().items() if number},
     )
 
@@ -333,6 +333,7 @@ class _Report:
             "folders_matched_by_metadata": len(self.folders.get("moved", ())),
             "folders_of_other_prompts": len(self.folders.get("foreign", ())),
             "folders_with_damaged_metadata": len(self.folders.get("broken", ())),
+            "left_out": len(self.listing.others),
         }
 
     def amount(self) -> Iterator[str]:
