@@ -86,6 +86,10 @@ class EditingSuite(Suite[EditOptions]):
         known = EditTruth.from_dict(truth)
         return frozenset(thing.name for thing in (*known.kept, *known.erased, *known.drawn))
 
+    def asks_at_once(self, options: EditOptions) -> int:
+        """Of a judge by endpoint."""
+        return judges.at_once(options)
+
     def needs_embedder(self, cases: Sequence[Case]) -> bool:
         """Every image is embedded."""
         return True

@@ -48,6 +48,8 @@ GENERATORS = Registry["Generator"](
     },
 )
 """Name before the colon -> record."""
+DRAWN_ALREADY = ("folder", "identity", "target", "released")
+"""Those whose images are there already."""
 
 
 def batch_size(model: str, checkpoint: str) -> int:

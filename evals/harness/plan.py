@@ -157,7 +157,10 @@ class Plan:
     @functools.cached_property
     def batch_size(self) -> int:
         """Images drawn and observed together."""
-        return self.settings.batch_size or generators.batch_size(self.model, self.settings.checkpoint)
+        usual = generators.batch_size(self.model, self.settings.checkpoint)
+        # Images that are there already wait for a judge alone: enough of them keep all its requests busy.
+        waiting = 2 * self.suite.asks_at_once(self.options) if self.model in generators.DRAWN_ALREADY else 0
+        return self.settings.batch_size or max(usual, waiting)
 
     @functools.cached_property
     def output(self) -> Path:

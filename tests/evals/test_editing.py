@@ -111,6 +111,18 @@ def scores_of(data, output, *words, clip=None, suite=SUITE):
     return run(plan)
 
 
+def test_images_that_are_there_are_judged_in_batches_that_keep_all_requests_busy(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+
+    def batch_size(*words):
+        words = ["--data", str(data), *TOOLS, "--output", str(tmp_path / "x"), "--judge", "openai:m", *words]
+        return cli.make_plan(SUITE, words).batch_size
+
+    many = ("--judge-concurrency", "40")
+    assert [batch_size("--model", model, *many) for model in ("identity", "got", "oracle")] == [80, 32, 32]
+    assert batch_size("--model", "identity", *many, "--batch-size", "4") == 4
+
+
 def test_own_data_are_scored_and_labelled_as_such(data, tmp_path):
     scores = scores_of(data, tmp_path / "run", "--model", "identity", suite=Own())
     assert scores["title"] == "Tiny ImagenHub's protocol, own data"
