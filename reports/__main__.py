@@ -5,6 +5,7 @@ python -m reports table runs/a runs/b --format markdown
 python -m reports compare runs/a runs/b
 python -m reports baseline runs/a --output baseline.json
 python -m reports gate --baseline baseline.json --run runs/b
+python -m reports power --baseline baseline.json --drop 0.01
 python -m reports teaser runs/a 00042 --output teaser.png
 """
 
@@ -21,11 +22,12 @@ from typing import Any
 from evals.core.records import UserError
 from got.util.cli import Parser, number, run_command, whole
 from got.util.files import write_atomic, write_json
-from reports import changes, compare, formats, plain, report, speed, style, teaser
+from reports import changes, compare, formats, gate, names, plain, power, published, report, speed, style, teaser
 from reports.frames import Run, load, load_run
+from reports.samples import load_samples
 
 _NAME = "python -m reports"
-COMMANDS = ("report", "table", "compare", "baseline", "gate", "teaser")
+COMMANDS = ("report", "table", "compare", "baseline", "gate", "power", "teaser")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -40,7 +42,7 @@ def _main(words: list[str] | None) -> int:
     if headline.get("scored") == 0:
         print(f"{_NAME}: no image of these runs has a score; see their failures.jsonl", file=sys.stderr)
         return 1
-    return compare.EXIT_CODES[str(headline["answer"])] if "answer" in headline else 0
+    return gate.EXIT_CODES[str(headline["answer"])] if "answer" in headline else 0
 
 
 def _with_command(words: list[str]) -> list[str]:
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     table.add_argument("--format", choices=formats.FORMATS, default="text", help="default: %(default)s")
     table.add_argument("--output", type=Path, metavar="FILE", help="write the table there instead of printing it")
+    _add_rows(table)
     table.set_defaults(run=_table)
     both = commands.add_parser("compare", help="two runs, case by case")
     both.add_argument("a", type=Path, metavar="A", help="a finished run, or a file of GenEval's public scorer")
@@ -77,29 +80,29 @@ def _parser() -> argparse.ArgumentParser:
     both.add_argument(
         "--pictures", choices=report.THUMBNAILS, default="auto", help="as in report (default: %(default)s)"
     )
+    _add_names(both)
     both.set_defaults(run=_compare)
     keep = commands.add_parser("baseline", help="keep a run's outcomes in a small file, for the gate")
     keep.add_argument("run_directory", type=Path, metavar="RUN", help="directory of a finished run")
     keep.add_argument("--output", type=Path, required=True, metavar="FILE")
     keep.set_defaults(run=_baseline)
-    gate = commands.add_parser(
-        "gate", help="does a run keep up with a baseline?", description="Exit code 0: pass; 1: regression; 2: cannot "
-        "decide, because the two do not compare, images are missing, or the cases are too few for a drop of that size.",
+    _add_gate(commands)
+    need = commands.add_parser(
+        "power", help="how many prompts and images a gate needs",
+        description="How many prompts, and images of each, a gate needs to find a drop of a given size.",
     )  # fmt: skip
-    gate.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="made by the command baseline")
-    gate.add_argument("--run", type=Path, required=True, metavar="RUN", dest="run_directory", help="a finished run")
-    gate.add_argument(
-        "--max-drop",
-        type=number(0, 1),
-        default=0.02,
-        metavar="X",
-        help="allowed fall of the score (default: %(default)s)",
+    need.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="made by the command baseline")
+    need.add_argument(
+        "--drop", type=number(0.0001, 0.5), default=0.02, metavar="X", help="what is to be found (default: %(default)s)"
     )
-    gate.add_argument(
-        "--alpha", type=number(0, 1), default=0.05, metavar="X", help="level of the test (default: %(default)s)"
+    need.add_argument(
+        "--certainty", type=number(0.5, 0.999), default=power.CERTAINTY, metavar="P",
+        help="how often it is found (default: %(default)s)",
+    )  # fmt: skip
+    need.add_argument(
+        "--alpha", type=number(0.0001, 0.5), default=0.05, metavar="X", help="level of the gate's test (default: 0.05)"
     )
-    gate.add_argument("--junit", type=Path, metavar="FILE", help="write the answer as JUnit XML, too")
-    gate.set_defaults(run=_gate)
+    need.set_defaults(run=_power)
     strip = commands.add_parser("teaser", help="one sample from prompt to verdict, as an image")
     strip.add_argument("run_directory", type=Path, metavar="RUN", help="directory of a finished run")
     strip.add_argument("case", metavar="CASE", help="case id, e.g. 00042")
@@ -107,6 +110,49 @@ def _parser() -> argparse.ArgumentParser:
     strip.add_argument("--output", type=Path, default=Path("teaser.png"), metavar="FILE", help="default: %(default)s")
     strip.set_defaults(run=_teaser)
     return parser
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--names", type=names.listed, default=(), metavar="A,B",
+        help="what to call the runs, in order (default: by the settings that differ between them)",
+    )  # fmt: skip
+
+
+def _add_rows(parser: argparse.ArgumentParser) -> None:
+    _add_names(parser)
+    parser.add_argument(
+        "--published", type=published.chosen, default=None, metavar="all|none|A,B",
+        help="which of the GoT paper's rows to show, by method (default: all)",
+    )  # fmt: skip
+
+
+def _add_gate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "gate", help="does a run keep up with a baseline?", description="Exit code 0: pass; 1: regression; 2: cannot "
+        "decide, because the two do not compare, images are missing, or the cases are too few for a drop of that size. "
+        "Under GitHub Actions the answer, with every lost image, is appended to the step's summary.",
+    )  # fmt: skip
+    before = parser.add_mutually_exclusive_group(required=True)
+    before.add_argument("--baseline", type=Path, metavar="FILE", help="made by the command baseline")
+    before.add_argument(
+        "--baseline-run", type=Path, metavar="RUN",
+        help="the earlier run itself: for another sampler, engine, precision or version of diffusers; says how far the "
+        "images differ, too",
+    )  # fmt: skip
+    parser.add_argument("--run", type=Path, required=True, metavar="RUN", dest="run_directory", help="a finished run")
+    parser.add_argument(
+        "--max-drop", type=number(0, 1), default=0.02, metavar="X",
+        help="allowed fall of the score (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--alpha", type=number(0, 1), default=0.05, metavar="X", help="level of the test (default: %(default)s)"
+    )
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the answer as JUnit XML, too")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="with --baseline-run: a page with the flipped images side by side"
+    )
+    parser.set_defaults(run=_gate)
 
 
 def _add_report(commands: Any) -> None:
@@ -134,24 +180,26 @@ def _add_report(commands: Any) -> None:
         "--pictures", choices=report.THUMBNAILS, default="auto",
         help="thumbnails: inline in the page, beside it in DIR/images, or as their size says (default: %(default)s)",
     )  # fmt: skip
+    _add_rows(parser)
     parser.set_defaults(run=_report)
 
 
 def _report(args: argparse.Namespace) -> dict[str, object]:
     if not args.runs and not args.benchmarks:
         raise UserError("give a RUN or --benchmarks (--help explains)")
-    runs, ablations = load(args.runs)
+    runs, ablations = load(args.runs, args.names)
     measured = [speed.load(path) for path in args.benchmarks]
     report.check(args.output)
     with style.sheet():
-        made = report.of_runs(runs, ablations, args.title, every=args.samples == "all", benchmarks=measured)
+        every = args.samples == "all"
+        made = report.of_runs(runs, ablations, args.title, every=every, benchmarks=measured, reported=args.published)
         written = report.write(made, args.output, args.pictures)
     scored = [run for run in runs if run.is_scored] + [one for one in ablations if one.is_scored]
     return {**written, **({} if measured else {"scored": len(scored)})}
 
 
 def _compare(args: argparse.Namespace) -> dict[str, object]:
-    runs = _runs([args.a, args.b])
+    runs = _runs([args.a, args.b], args.names)
     if args.output is not None:
         report.check(args.output)
     a, b = (compare.of_run(run) for run in runs)
@@ -159,7 +207,8 @@ def _compare(args: argparse.Namespace) -> dict[str, object]:
     rows = compare.compare(a, b)
     change, changed, left_out = rows[0].difference, compare.flips(a, b), compare.unpaired(a, b)
     said = [*left_out.sentences(a.name, b.name), *([note] if note else [])]
-    sys.stdout.write(compare.markdown(rows, a, b, said))
+    settings = compare.changed_settings(a, b)
+    sys.stdout.write(f"{settings}\n\n" * bool(settings) + compare.markdown(rows, a, b, said))
     written: dict[str, object] = {}
     if args.output is not None:
         with style.sheet():
@@ -171,16 +220,16 @@ def _compare(args: argparse.Namespace) -> dict[str, object]:
             **written}  # fmt: skip
 
 
-def _runs(paths: list[Path]) -> list[Run]:
+def _runs(paths: list[Path], given: tuple[str, ...]) -> list[Run]:
     """Runs with names that tell them apart."""
-    runs, ablations = load(paths)
+    runs, ablations = load(paths, given)
     if ablations:
         raise UserError(f"{ablations[0].path} is an ablation; expected the directory of a run")
     return runs
 
 
 def _baseline(args: argparse.Namespace) -> dict[str, object]:
-    outcomes = compare.of_run(_known(args.run_directory))
+    outcomes = compare.of_run(_known(load_run(args.run_directory)))
     missing, total = outcomes.images()
     if missing == total:
         raise UserError(f"{args.run_directory} cannot be a baseline: none of its {total} images has a verdict")
@@ -188,36 +237,53 @@ def _baseline(args: argparse.Namespace) -> dict[str, object]:
     return {"cases": len(outcomes.right), "output": str(args.output)}
 
 
-def _known(path: Path) -> Run:
+def _known(run: Run) -> Run:
     """A run that says how it was made."""
-    run = load_run(path)
     if run.public_scores is not None:
         raise UserError(f"{run.public_scores} does not say how its images were made; a gate compares like with like")
     return run
 
 
 def _gate(args: argparse.Namespace) -> dict[str, object]:
-    baseline, run = compare.of_baseline(args.baseline), compare.of_run(_known(args.run_directory))
-    suite = str(run.made_by["generate"]["suite"])
-    decision = compare.decide(baseline, run, args.max_drop, args.alpha)
-    text = f"**{decision.answer}**: {decision.why}\n\n"
-    # Here images that are missing count as wrong, so none of their cases is left out.
-    left_out = dataclasses.replace(compare.unpaired(baseline, run), without_verdict=0)
-    said = left_out.sentences(baseline.name, run.name)
-    text += compare.markdown(decision.rows, baseline, run, said) if decision.rows else ""
+    if args.output is not None:
+        if args.baseline_run is None:
+            raise UserError("--output needs --baseline-run: a baseline file has no images")
+        report.check(args.output)
+    before = None
+    if args.baseline_run is None:
+        baseline = dataclasses.replace(compare.of_baseline(args.baseline), name="baseline")
+        run = _known(load_run(args.run_directory))
+    else:
+        before, run = map(_known, _runs([args.baseline_run, args.run_directory], ()))
+        baseline = compare.of_run(before)
+    outcomes = compare.of_run(run)
+    suite = str(outcomes.made_by["generate"]["suite"])
+    decision = gate.decide(baseline, outcomes, args.max_drop, args.alpha)
+    text = gate.summary(decision, baseline, outcomes, run, before)
     sys.stdout.write(text)
     if args.junit is not None:
-        write_atomic(args.junit, compare.junit(decision, suite))
+        gone = gate.lost(baseline, outcomes, load_samples(run))
+        write_atomic(args.junit, gate.junit(decision, suite, args.max_drop, gone))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(f"## Gate of {suite}\n{text}\n")
-    return {"answer": decision.answer, "why": decision.why}
+    written: dict[str, object] = {}
+    if args.output is not None and before is not None and decision.rows:
+        with style.sheet():
+            written = {"output": report.write(changes.of_two(before, run), args.output, "auto")["output"]}
+    return {"answer": decision.answer, "why": decision.why, **written}
+
+
+def _power(args: argparse.Namespace) -> dict[str, object]:
+    text, numbers = power.table(compare.of_baseline(args.baseline), args.drop, args.alpha, args.certainty)
+    sys.stdout.write(text)
+    return numbers
 
 
 def _table(args: argparse.Namespace) -> dict[str, object]:
-    runs = _runs(args.runs)
-    table = plain.table_of(runs)
+    runs = _runs(args.runs, args.names)
+    table = plain.table_of(runs, args.published)
     text = formats.FORMATS[args.format](table)
     if args.output is None:
         sys.stdout.write(text)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
+from evals.core.vocabulary import task_title
 from reports import ablation_figures, compare, style, tables
-from reports.frames import provenance
 from reports.page import Browser, Fact, Page, Section, record
-from reports.report import Report
+from reports.report import Report, origin
 from reports.run_figures import Drawn
 from reports.samples import JUDGED, load_samples
 from reports.thumbnails import Album
@@ -34,6 +33,8 @@ def of_two(before: Run, after: Run) -> Report:
     rows = compare.compare(a, b)
     said = [f"{words}." for words in compare.unpaired(a, b).sentences(before.name, after.name)]
     said += [note] if (note := compare.wordings(before, after)) else []
+    settings = compare.changed_settings(a, b)
+    said.append(compare.sentence(rows, before.name, after.name))
     comparison = tables.comparison_table(rows, before, after, said)
     first, second = ({sample.key: sample for sample in load_samples(run)} for run in (before, after))
     flipped = flips(first, second)
@@ -46,7 +47,7 @@ def of_two(before: Run, after: Run) -> Report:
     figures = [_differences(rows), *(_grid(way, keys, labels, first, second) for way, keys in flipped.items())]
     page = Page(
         title=f"{after.name} against {before.name}",
-        lead=f"{change.cases:,} prompts that both have, compared one by one. Overall: {rows[0].words}.",
+        lead=f"{settings} {change.cases:,} prompts of both, compared one by one. Overall: {rows[0].words}.".strip(),
         facts=(
             Fact(
                 title="overall difference",
@@ -64,7 +65,7 @@ def of_two(before: Run, after: Run) -> Report:
             runs=(f"{before.name} → {after.name}",),
             studio=(after.studio,),
         ),
-        origins=tuple((run.name, provenance(run), json.dumps(run.spec, indent=1)) for run in (before, after)),
+        origins=(origin(before), origin(after)),
     )
     return Report(
         page=page,
@@ -112,7 +113,7 @@ def _differences(rows: Sequence[compare.Row]) -> Drawn:
         ablation_figures.difference_mark(axes, place, (change.value, change.low, change.high), sure=sure)
     axes.axvline(0, color=style.INK, linewidth=0.8)
     axes.axhline(0.5, color=style.GREY, linewidth=0.7)
-    axes.set_yticks(range(len(rows)), [style.words(row.task.replace("_", " "), 20) for row in rows])
+    axes.set_yticks(range(len(rows)), [style.words(task_title(row.task), 20) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -0.05), max(high, 0.05))

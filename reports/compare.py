@@ -1,26 +1,19 @@
-"""Two runs case by case, and the gate that a change must pass.
-
-A gate compares a run with a baseline: a small file of an earlier run's outcomes. Only like is compared with like: the
-same prompts, seeds, detector and scorer. Then the difference is paired by case, and of three answers one is given:
-
-- *pass*: the score did not fall by more than the margin;
-- *regression*: it fell by more, and chance does not explain it, whatever images that are missing would have been;
-- *cannot decide*: it fell by more, but so few cases may do that by chance; or images are missing, and it falls by more
-  if they are wrong; or the two do not compare.
-"""
+"""Two runs case by case: outcomes, paired differences, and what may be said of them."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING, Any, TypeAlias
-from xml.etree import ElementTree
 
 import numpy as np
 
-from evals.core.records import UserError, alike, describes
-from evals.core.run_directory import differences
+from evals.core.records import UserError, alike, describes, note
+from evals.core.vocabulary import task_title
 from evals.metrics import statements, statistics
+from got.util.files import read_object
+from got.util.hashes import is_sealed, sealed
+from reports import names
+from reports.frames import digest
 from reports.public_scores import UNKNOWN_IMAGES
 from reports.samples import load_samples
 
@@ -31,8 +24,8 @@ if TYPE_CHECKING:
     from reports.frames import Run
     from reports.samples import SampleRecord
 
-PASS, REGRESSION, UNDECIDED = "pass", "regression", "cannot decide"
-EXIT_CODES = {PASS: 0, REGRESSION: 1, UNDECIDED: 2}
+FORMAT = 3
+"""Of a baseline's file. 1 does not say which image a verdict is of; 1 and 2 have no hash."""
 _SEED = 0
 Verdicts: TypeAlias = tuple[bool | None, ...]
 """Of a case's images by their index; None where one is missing."""
@@ -55,6 +48,8 @@ class Outcomes:
     """Of a case whose prompt an earlier one has, too, that one: both count as one case."""
     groups: dict[str, str] = dataclasses.field(default_factory=dict)
     """Source image of each case that is an edit: edits of one are alike."""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What it was made with, defaults resolved: flags, weights, machine, versions. Empty in older baselines."""
     indexed: bool = True
     """Whether a verdict's place says which image it is of; not in a baseline of format 1."""
 
@@ -64,8 +59,9 @@ class Outcomes:
             case: f"{self.tasks[case]} {''.join(_LETTERS[value] for value in values)}"
             for case, values in self.right.items()
         }
-        pooled = {"pooled": True} if self.pooled else {}
-        return {"format": 2, "name": self.name, "made_by": self.made_by, **pooled, "cases": cases}
+        more = {"pooled": True} if self.pooled else {}
+        return sealed({"format": FORMAT, "name": self.name, "made_by": self.made_by, "settings": self.settings, **more,
+                       "cases": cases})  # fmt: skip
 
     def images(self) -> tuple[int, int]:
         """How many images are missing, and how many there should be."""
@@ -83,6 +79,8 @@ class Row:
     task: str
     before: float
     after: float
+    images: int
+    """That both have, with a verdict."""
     difference: statistics.Difference
     words: str
 
@@ -112,7 +110,26 @@ def of_run(run: Run) -> Outcomes:
         pooled="tasks" not in run.scores,
         first=_repeated(samples) if "tasks" in run.scores else {},
         groups={sample.case: sample.group for sample in samples if sample.group is not None},
+        settings=_settings(run.spec),
     )
+
+
+def _settings(spec: dict[str, Any]) -> dict[str, Any]:
+    """Flags with their defaults resolved, weights, machine and versions."""
+    machine, generate = spec.get("machine") or {}, (spec.get("identity") or {}).get("generate") or {}
+    found = names.settings_of(spec)
+    if weights := digest(generate.get("weights_sha256") or {}):
+        found["weights"] = weights
+    found |= {key: machine[key] for key in ("device", "dtype", "commit") if machine.get(key)}
+    return found | dict(machine.get("packages") or {})
+
+
+def changed_settings(a: Outcomes, b: Outcomes) -> str:
+    """What was set, or installed, otherwise in the later run: the first thing that a comparison says."""
+    found = names.changed(a.settings, b.settings)
+    if not a.settings or not b.settings:
+        return ""
+    return f"Changed settings: {'; '.join(map(_cell, found))}." if found else "Changed settings: none."
 
 
 def _made_by(run: Run) -> tuple[dict[str, Any], int]:
@@ -142,10 +159,15 @@ def of_baseline(path: Path) -> Outcomes:
     if path.is_dir():
         how = f"`python -m reports baseline {path} --output FILE`"
         raise UserError(f"{path} is a folder; of a run, {how} makes a baseline")
+    if not path.exists():
+        raise UserError(f"{path} is missing; `python -m reports baseline RUN --output {path}` makes one")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        if content.get("format", 1) not in (1, 2):
-            raise ValueError(f"format {content['format']} is not known; 1 and 2 are")
+        content = read_object(path, UserError)
+        checked, form = is_sealed(content, str(path)), content.get("format", 1)
+        if form not in range(1, FORMAT + 1) or (form == FORMAT and not checked):
+            raise ValueError(f"format {form!r} is not known; 1 to {FORMAT} are, the last with a hash")
+        if not checked:
+            note(f"{path} is of an older version, without a hash: it is not checked for damage")
         cases = {case: _verdicts(text) for case, text in content["cases"].items()}
         return Outcomes(
             name=content["name"],
@@ -153,10 +175,9 @@ def of_baseline(path: Path) -> Outcomes:
             tasks={case: task for case, (task, _) in cases.items()},
             right={case: values for case, (_, values) in cases.items()},
             pooled=bool(content.get("pooled", False)),
-            indexed=content.get("format", 1) > 1,
+            settings=dict(content.get("settings") or {}),
+            indexed=form > 1,
         )
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; `python -m reports baseline RUN --output {path}` makes one") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no baseline: {error}") from None
 
@@ -204,6 +225,7 @@ def compare(a: Outcomes, b: Outcomes) -> list[Row]:
                 task=name,
                 before=_mean_of_tasks(before, strata),
                 after=_mean_of_tasks(after, strata),
+                images=sum(images),
                 difference=change,
                 words=statements.wording(change),
             )
@@ -332,8 +354,28 @@ def flips(a: Outcomes, b: Outcomes) -> dict[str, list[tuple[str, int]]]:
     return changed
 
 
+def sentence(rows: Sequence[Row], a: str, b: str) -> str:
+    """A comparison in a sentence for a paper: scores, difference, interval, n, test, and what it could have seen.
+
+    Args:
+        rows: The comparison, overall first.
+        a: What the earlier run is called.
+        b: What the later one is called.
+    """
+    row, change = rows[0], rows[0].difference
+    seen = statistics.detectable(change)
+    could = "so few prompts cannot tell any two scores apart"
+    if seen is not None:
+        could = f"a difference of {seen:.3f} would have been found four times in five"
+    return (
+        f"On {change.cases:,} prompts with {row.images:,} images, {b} scores {row.after:.3f} and {a} {row.before:.3f}: "
+        f"a paired difference of {change.value:+.3f} (95 % interval {change.low:+.3f} to {change.high:+.3f}; "
+        f"permutation test over prompts, p = {change.p_value:.4f}), {row.words.partition(' (')[0]}; {could}."
+    )
+
+
 def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes, said: Sequence[str] = ()) -> str:
-    """The comparison as a table, the images that changed, how many are missing, and what else must be said."""
+    """The comparison as a table, the images that changed, how many are missing, what else must be said, a sentence."""
     lines = [
         f"| task | {_cell(a.name)} | {_cell(b.name)} | difference | 95 % interval | p | cases | verdict |",
         "| --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
@@ -341,7 +383,7 @@ def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes, said: Sequence[str] 
     for row in rows:
         change = row.difference
         lines.append(
-            f"| {_cell(row.task)} | {row.before:.3f} | {row.after:.3f} | {change.value:+.3f} "
+            f"| {_cell(task_title(row.task))} | {row.before:.3f} | {row.after:.3f} | {change.value:+.3f} "
             f"| {change.low:+.3f} to {change.high:+.3f} | {change.p_value:.4f} | {change.cases} | {row.words} |"
         )
     for name, images in flips(a, b).items():
@@ -351,85 +393,10 @@ def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes, said: Sequence[str] 
     for one in (a, b):
         missing, total = one.images()
         lines += ["", f"{missing:,} of {total:,} images have no verdict in {_cell(one.name)}"] if missing else []
-    for words in said:
+    for words in (*said, sentence(rows, a.name, b.name)):
         lines += ["", _cell(words)]
     return "\n".join(lines) + "\n"
 
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What a gate says."""
-
-    answer: str
-    """``pass``, ``regression`` or ``cannot decide``."""
-    why: str
-    rows: tuple[Row, ...]
-
-
-def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> Decision:
-    """Whether a run may pass. Images that the baseline has and the run has not count as wrong.
-
-    Args:
-        baseline: What was reached before.
-        run: What is reached now.
-        max_drop: The overall score may fall by so much, in [0, 1].
-        alpha: Level of the permutation test, in (0, 1).
-    """
-    unlike = differences(baseline.made_by, run.made_by)
-    if baseline.right.keys() != run.right.keys():
-        unlike.append(f"{len(baseline.right.keys() ^ run.right.keys())} cases are in one of the two only")
-    if unlike:
-        return Decision(answer=UNDECIDED, why=f"not comparable: {'; '.join(unlike)}", rows=())
-    worst, best = (
-        {case: _filled(values, run.right[case], guess) for case, values in baseline.right.items()}
-        for guess in (False, True)
-    )
-    lost = sum(worst[case].count(False) - run.right[case].count(False) for case in worst)
-    rows = tuple(compare(baseline, dataclasses.replace(run, right=worst)))
-    change = rows[0].difference
-    why = f"overall {rows[0].before:.3f} -> {rows[0].after:.3f} ({change.value:+.3f}, p = {change.p_value:.4f})"
-    if lost:
-        why = f"{lost:,} images that the baseline has are missing; were they wrong: {why}"
-    elif missing := run.images()[0]:
-        why = f"{why}; {missing:,} images are missing, as they are in the baseline"
-    if change.value >= -max_drop:
-        return Decision(answer=PASS, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
-    if lost:
-        at_best = compare(baseline, dataclasses.replace(run, right=best))[0].difference
-        if at_best.value < -max_drop and at_best.p_value < alpha:
-            why = f"{why}; were they right: {at_best.value:+.3f}; a drop of {max_drop:g} is allowed"
-            return Decision(answer=REGRESSION, why=why, rows=rows)
-        return Decision(answer=UNDECIDED, why=f"{why}; more than the allowed {max_drop:g}", rows=rows)
-    if change.p_value < alpha:
-        return Decision(answer=REGRESSION, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
-    why = f"{why}; more than the allowed {max_drop:g}, but {change.cases} cases are too few to be sure"
-    return Decision(answer=UNDECIDED, why=why, rows=rows)
-
-
-def _filled(before: Verdicts, after: Verdicts, guess: bool) -> Verdicts:
-    """A case with a guess for each image that is missing now and was there before."""
-    if len(before) == len(after):
-        return tuple(guess if y is None and x is not None else y for x, y in zip(before, after, strict=True))
-    known = [value for value in after if value is not None]
-    return (*known, *[guess] * (len(before) - before.count(None) - len(known)))
-
-
-def junit(decision: Decision, suite: str) -> bytes:
-    """The decision as JUnit XML, for systems that collect tests.
-
-    Args:
-        decision: What the gate says.
-        suite: Name of the benchmark.
-    """
-    tests = ElementTree.Element("testsuite", name=f"{suite} gate", tests="1")
-    case = ElementTree.SubElement(tests, "testcase", classname="reports.gate", name="overall score")
-    if decision.answer != PASS:
-        kind = "failure" if decision.answer == REGRESSION else "error"
-        ElementTree.SubElement(case, kind, message=f"{decision.answer}: {decision.why}")
-    ElementTree.SubElement(case, "system-out").text = f"{decision.answer}: {decision.why}"
-    text: bytes = ElementTree.tostring(tests, encoding="utf-8", xml_declaration=True)
-    return text

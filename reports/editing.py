@@ -6,9 +6,9 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from evals.metrics import statements
+from evals.metrics import images, statements
 from reports import tables
-from reports.published import METRICS, published
+from reports.published import METRICS, Rows, published
 from reports.run_figures import Drawn, estimates_by_line
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ _EDITING = (
 )
 
 
-def editing_table(runs: Sequence[Run]) -> tables.Table:
-    """The paper's Table 2 with runs of the editing suites below.
+def editing_table(runs: Sequence[Run], only: Rows = None) -> tables.Table | None:
+    """The paper's Table 2 with runs of the editing suites below; None where none has a number for it.
 
     A measured number stands under the metric that it is; the encoder or judge it was made with is part of its row,
     since scores of two encoders or two judges do not compare. A judge that does not follow the paper's protocol has a
@@ -34,14 +34,18 @@ def editing_table(runs: Sequence[Run]) -> tables.Table:
 
     Args:
         runs: Finished runs of the editing suites.
+        only: Which of the paper's rows.
     """
-    paper = published("editing")
+    paper = published("editing", only)
     columns = [*_EDITING, *_judge_columns(runs)]
     blank = (tables.Cell(),) * (len(columns) - len(_EDITING))
     keys = [column.key for column in _EDITING]
     reported = (tables.reported_row(str(method), line, keys) for method, line in paper.iterrows())
     rows = [dataclasses.replace(row, cells=(*row.cells, *blank)) for row in reported]
-    rows += [row for run in runs for row in _editing_rows(run, columns)]
+    measured = [row for run in runs for row in _editing_rows(run, columns)]
+    if not measured:
+        return None
+    rows += measured
     return tables.Table(
         name="editing",
         caption="Image editing: CLIP similarities on Emu-Edit, and a judge's scores on ImagenHub and Reason-Edit.",
@@ -49,9 +53,9 @@ def editing_table(runs: Sequence[Run]) -> tables.Table:
         rows=tuple(rows),
         notes=(
             *tables.marks(rows, "Table 2", tables.measured_note("source image", [])),
-            *tables.run_notes(runs),
             *_editing_notes(runs),
         ),
+        origins=tuple(tables.run_notes(runs)),
     )
 
 
@@ -125,12 +129,18 @@ def _editing_notes(runs: Sequence[Run]) -> list[str]:
         ]
         shown += [(judge["judge"], judge["score"])] if (judge := _judged(run)) else []
         notes += [f"{run.label}: {words}." for words in statements.no_intervals(shown)]
-        failed = sum(((overall["judge"] or {}).get("failed") or {}).values())
-        if failed:
-            low, high = overall["judge"]["bounds"]
-            said = f"{failed:,} judgements failed; with them the score lies between {low:.3f} and {high:.3f}"
-            notes.append(f"{run.label}, {overall['judge']['judge']}: {said}.")
+        notes += _failed_judgements(run)
     return notes
+
+
+def _failed_judgements(run: Run) -> list[str]:
+    judge = run.scores["overall"]["judge"] or {}
+    failed = sum((judge.get("failed") or {}).values())
+    if not failed:
+        return []
+    low, high = judge["bounds"]
+    said = f"{failed:,} judgements failed; with them the score lies between {low:.3f} and {high:.3f}"
+    return [f"{run.label}, {judge['judge']}: {said}."]
 
 
 # ------------------------------------------------------------------------------------------------------------ measured
@@ -168,7 +178,43 @@ def measured_table(runs: Sequence[Run]) -> tables.Table:
             tables.Column(key=name.replace(" ", "_"), title=name, best=None) for name in (*_MEASURED, "plans right")
         ),
         rows=tuple(rows),
-        notes=(tables.measured_note("source image", [run.scores for run in runs]), *notes, *tables.run_notes(runs)),
+        notes=(tables.measured_note("source image", [run.scores for run in runs]), *notes),
+        origins=tuple(tables.run_notes(runs)),
+    )
+
+
+def metrics_table(runs: Sequence[Run], name: str) -> tables.Table:
+    """Every metric of CLIP, DINO and pixels of runs of one suite: a row per metric, with what it means below.
+
+    Args:
+        runs: Finished runs of one editing suite.
+        name: For its files.
+    """
+    blocks = [run.scores["overall"]["metrics"] for run in runs]
+    names = list(dict.fromkeys(metric for block in blocks for metric in block))
+    world, ends = str(runs[0].scores["world"]), {"identity": "untouched source", "target": "true target"}
+    rows = []
+    for metric in names:
+        found = [block.get(metric, {}) for block in blocks]
+        known = {end: next((one[end] for one in found if one.get(end) is not None), None) for end in ends}
+        cells = (*map(tables.estimate, found), *(tables.Cell(value=value) for value in known.values()))
+        rows.append(tables.Row(label=f"{metric} {images.arrow(metric)}", images=world, cells=cells))
+    every = [(metric, block[metric]) for metric in names for block in blocks if metric in block]
+    return tables.Table(
+        name=name,
+        caption=f"{runs[0].scores['title']}: what changed and what did not, in embeddings and pixels.",
+        columns=tuple(
+            tables.Column(key=key, title=title, best=None)
+            for key, title in [*((run.label, run.label) for run in runs), *ends.items()]
+        ),
+        rows=tuple(rows),
+        notes=(
+            *images.meanings(names),
+            tables.measured_note("source image", []),
+            *(f"{words}." for words in statements.no_intervals(every)),
+            *(note for run in runs for note in _failed_judgements(run)),
+        ),
+        origins=tuple(tables.run_notes(runs)),
     )
 
 
@@ -182,7 +228,7 @@ def by_category(run: Run) -> Drawn:
     figure, rows = estimates_by_line(series, list(blocks), "share of edits")
     return Drawn(
         name="edits",
-        title=f"{run.scores['title']}: edits done and rests untouched",
+        title=f"{run.scores['title']}, {run.label}: edits done and rests untouched",
         text=f"Share of edits with 95 % intervals, by kind of edit, as a detector sees them ({run.scores['world']}).",
         figure=figure,
         header=("measure", "kind", "share", "low", "high", "images"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -80,7 +79,7 @@ def to_text(table: Table) -> str:
     lines = [line(header)]
     for block in blocks:
         lines += [rule, *map(line, block)]
-    lines += [visible(footnote) for footnote in table.footnotes]
+    lines += [visible(note) for note in (*table.footnotes, *table.notes)]
     return "\n".join(lines) + "\n"
 
 
@@ -94,13 +93,16 @@ def to_markdown(table: Table) -> str:
             ends = interval(cell, column)
             cells.append((f"**{text}**" if table.best(row, i) else text) + (f" ({ends})" if ends else ""))
         rows.append(cells)
-    notes = "".join(f"\n- {escaped(note)}" for note in (*table.footnotes, *table.notes))
+    notes = "".join(f"\n- {escaped(note)}" for note in (*table.footnotes, *table.notes, *table.origins))
     text = markdown(["", "images", *(escaped(column.title) for column in table.columns)], rows, words=2)
     return f"{text}\n{notes}\n" if notes else f"{text}\n"
 
 
+_PACKAGES = r"\usepackage[T1]{fontenc}, \usepackage{textcomp}, \usepackage{booktabs}"
+
+
 def to_latex(table: Table) -> str:
-    """For a paper, with caption and label; needs the booktabs package.
+    """For a paper, with caption and label; a comment above it names the packages and where its numbers come from.
 
     An interval stands below its score; the best score of rows that compare is bold; a dagger marks what is reported.
     """
@@ -112,13 +114,15 @@ def to_latex(table: Table) -> str:
         body += [line for row in rows for line in _latex_row(table, row)]
     notes = _latex_signs(" ".join(escape.latex(note) for note in (*table.footnotes, *table.notes)))
     lines = [
+        f"% Needs {_PACKAGES}.",
+        *(f"% {escape.latex(origin)}" for origin in table.origins),
         r"\begin{table*}[t]",
         r"\centering",
         rf"\caption{{{escape.latex(table.caption)}}}",
         rf"\label{{tab:{table.name}}}",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{2.5pt}",
-        rf"\begin{{tabular}}{{{columns}}}",
+        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         r"\toprule",
         rf"{head} \\",
         *body,
@@ -148,13 +152,12 @@ def _latex_signs(text: str) -> str:
 def _latex_row(table: Table, row: Row) -> list[str]:
     values, ends = [_stack(row.label, 18, "l") + (r"$^\dagger$" if row.reported else "")], [""]
     for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
-        # How sure "not distinguishable" is, the interval of the difference says: on paper that is enough.
-        words = number(cell, column, reported=row.reported).partition(" (")[0].removesuffix(cell.mark)
+        words = visible(cell.brief) or number(cell, column, reported=row.reported).removesuffix(cell.mark)
         text = "--" if words == "-" else _stack(words, 16, "l")
         if cell.value is not None and text[0] in "+-":
             text = f"${text}$"
         values.append((rf"\textbf{{{text}}}" if table.best(row, i) else text) + _latex_signs(cell.mark))
-        both = re.sub(r"\b0\.", ".", interval(cell, column).replace(" to ", ", "))
+        both = interval(cell, column).replace(" to ", ", ")
         ends.append(rf"{{\tiny$[{both}]$}}" if both else "")
     lines = [" & ".join(values) + r" \\"]
     if any(ends):

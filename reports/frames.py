@@ -7,11 +7,13 @@ import hashlib
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from evals.core.records import UserError
+from evals.core.records import UserError, note
+from evals.core.run_directory import MEND, RunDirectory
 from evals.geneval.prompts import OWN_PROMPTS
 from evals.metrics.statistics import method_of
-from got.util.files import json_object, numbered_lines, read_object
-from reports import public_scores
+from got.util.files import json_object, numbered_lines
+from got.util.hashes import HashedFolder
+from reports import names, public_scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,20 +30,16 @@ class Run:
     scores: dict[str, Any]
     """scores.json."""
     name: str = ""
-    """What it is called beside others: the folder's name, with as many parents as tell it from them."""
+    """What it is called beside others, see `reports.names`; unlike theirs."""
+    label: str = ""
+    """The same for the row of a table, with its model."""
     public_scores: Path | None = None
     """The file of GenEval's public scorer, where that is all there is of the run."""
 
     @property
     def model(self) -> str:
-        """What drew the images, without the path of a folder.
-
-        >>> from pathlib import Path
-        >>> Run(path=Path("a"), spec={}, scores={"model": "folder:/data/sdxl"}).model
-        'folder:sdxl'
-        """
-        kind, colon, place = str(self.scores.get("model", "unknown")).partition(":")
-        return f"{kind}{colon}{place.rstrip('/').rpartition('/')[2]}"
+        """What drew the images, without the path of a folder."""
+        return names.model_of(self.scores)
 
     @property
     def wording(self) -> str | None:
@@ -59,11 +57,6 @@ class Run:
         'photographs, own prompts'
         """
         return ", ".join(words for words in (str(self.scores["world"]), self.wording) if words)
-
-    @property
-    def label(self) -> str:
-        """Model and run, for the row of a table."""
-        return f"{self.model} ({self.name or self.path.name})"
 
     @property
     def studio(self) -> str:
@@ -124,15 +117,31 @@ def load_run(path: Path) -> Run:
     Raises:
         UserError: The folder is no run directory, or the run is not finished.
     """
+    return _named([_read(path)], [path.name])[0]
+
+
+def _named(runs: Sequence[Run], folders: Sequence[str], given: Sequence[str] = ()) -> list[Run]:
+    told = names.names_of([(run.spec, run.scores) for run in runs], folders, given)
+    return [dataclasses.replace(run, name=name, label=label) for run, (name, label) in zip(runs, told, strict=True)]
+
+
+def _read(path: Path) -> Run:
     place = public_scores.place_of(path)
     if place is not None:
         scores = public_scores.scores_of(public_scores.checked(load_lines(place), place), place)
-        return Run(path=place.parent, spec={}, scores=scores, name=path.name, public_scores=place)
-    return Run(path=path, spec=_read_json(path / "run.json"), scores=_read_json(path / "scores.json"), name=path.name)
+        return Run(path=place.parent, spec={}, scores=scores, public_scores=place)
+    spec, scores = (_read_json(path / name) for name in ("run.json", "scores.json"))
+    if not HashedFolder(path).is_hashed():
+        note(f"{path} is of an older version, without hashes: its files are not checked for damage")
+    return Run(path=path, spec=spec, scores=scores)
 
 
-def load(paths: Sequence[Path]) -> tuple[list[Run], list[Ablation]]:
-    """Runs and ablations, told apart by what their folders hold; runs of the same name are told apart by their parents.
+def load(paths: Sequence[Path], given: Sequence[str] = ()) -> tuple[list[Run], list[Ablation]]:
+    """Runs and ablations, told apart by what their folders hold; runs are named by what differs between them.
+
+    Args:
+        paths: Folders.
+        given: Names of the runs, in order, instead of these.
 
     Raises:
         UserError: A folder is neither, or the same folder is given twice.
@@ -144,24 +153,9 @@ def load(paths: Sequence[Path]) -> tuple[list[Run], list[Ablation]]:
     ablations = [path for path in paths if (path / "ablation.json").is_file()]
     runs = [path for path in paths if path not in ablations]
     return (
-        [dataclasses.replace(load_run(path), name=name) for path, name in zip(runs, _names(runs), strict=True)],
-        [load_ablation(path, name) for path, name in zip(ablations, _names(ablations), strict=True)],
+        _named([_read(path) for path in runs], names.short_folders(runs), given),
+        [load_ablation(path, name) for path, name in zip(ablations, names.short_folders(ablations), strict=True)],
     )
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as few as tell it from the others.
-
-    >>> from pathlib import Path
-    >>> _names([Path("/x/a/run"), Path("/y/a/run"), Path("/y/b")])
-    ['x/a/run', 'y/a/run', 'b']
-    """
-    parts = [path.resolve().parts for path in paths]
-    found = []
-    for own in parts:
-        alone = (n for n in range(1, len(own)) if sum(own[-n:] == other[-n:] for other in parts) == 1)
-        found.append("/".join(own[-next(alone, len(own)) :]))
-    return found
 
 
 def load_ablation(path: Path, name: str = "") -> Ablation:
@@ -197,7 +191,7 @@ def _cell(path: Path, row: dict[str, Any], ablation: str) -> Cell:
     place = path / str(row["run"])
     run = load_run(place) if inside and (place / "scores.json").is_file() else None
     if run is not None:
-        run = dataclasses.replace(run, name=f"{ablation}: {row['cell']}")
+        run = dataclasses.replace(run, name=f"{ablation}: {row['cell']}", label=str(row["cell"]))
     return Cell(name=str(row["cell"]), settings=settings, row=row, run=run)
 
 
@@ -205,6 +199,8 @@ def load_lines(path: Path) -> list[dict[str, Any]]:
     """The records of one of a run's logs (results, observations, chains), in the file's order."""
     if not path.exists():
         raise UserError(f"{path} is missing; run the benchmark with --output {path.parent} first")
+    if HashedFolder(path.parent).is_hashed():
+        return RunDirectory(path.parent).read(path)
     return [json_object(line, f"{path} line {number}", UserError) for number, line in numbered_lines(path, UserError)]
 
 
@@ -213,7 +209,10 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path.parent} is a file; expected the --output of a finished run")
     if not path.exists():
         raise UserError(f"{path} is missing; is {path.parent} the --output of a finished run?")
-    return read_object(path, UserError)
+    try:
+        return HashedFolder(path.parent).read_json(path.name)
+    except UserError as error:
+        raise UserError(f"{error}; {MEND}") from error
 
 
 def provenance(run: Run) -> dict[str, str]:

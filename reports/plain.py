@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports import tables
+from evals.core.vocabulary import task_title
+from reports import editing, tables
 from reports.escape import file_name
+from reports.published import Rows
 from reports.tables import Cell, Column, Row, Table, estimate
 
 if TYPE_CHECKING:
@@ -20,14 +22,16 @@ def is_plain(run: Run) -> bool:
     return run.scores.get("suite") != "geneval" and "tasks" in run.scores and "score" in overall
 
 
-def table_of(runs: Sequence[Run]) -> Table:
-    """The table of some runs of one suite: GenEval's, or a plain one.
+def table_of(runs: Sequence[Run], reported: Rows = None) -> Table:
+    """The table of some runs: GenEval's, that of measured edits, or a plain one of one suite.
 
     Raises:
         UserError: They are of several suites, or of one whose scores have another form.
     """
     suites = {run.scores.get("suite") for run in runs}
-    return plain_table(runs) if len(suites) == 1 and all(map(is_plain, runs)) else tables.geneval_table(runs)
+    if all(editing.is_measured(run) for run in runs):
+        return editing.measured_table(runs)
+    return plain_table(runs) if len(suites) == 1 and all(map(is_plain, runs)) else tables.geneval_table(runs, reported)
 
 
 def plain_table(runs: Sequence[Run]) -> Table:
@@ -40,16 +44,19 @@ def plain_table(runs: Sequence[Run]) -> Table:
         cells = [estimate(overall["score"]), *(estimate((blocks.get(task) or {}).get("score")) for task in tasks)]
         cells += [estimate(overall.get("values", {}).get(name)) for name in values]
         rows.append(Row(label=run.label, images=run.images, cells=(*cells, Cell(value=overall["score"]["n"]))))
-    columns = [Column(key=name, title=name.replace("_", " ")) for name in ("overall", *tasks)]
+    columns = [Column(key=name, title=task_title(name)) for name in ("overall", *tasks)]
     columns += [Column(key=file_name(name, set()), title=name, best=None) for name in values]
     return Table(
         name=file_name(str(runs[0].scores["suite"]), set()),
         caption=f"{title_of(runs[0])}: share of right images; overall is the mean of the tasks.",
         columns=(*columns, Column(key="n", title="images", best=None, digits=0)),
         rows=tuple(rows),
-        notes=(*tables.marks(rows, "", tables.measured_note("prompt", [run.scores for run in runs])),
-               *tables.run_notes(runs)),
-    )  # fmt: skip
+        notes=(
+            *tables.marks(rows, "", tables.measured_note("prompt", [run.scores for run in runs])),
+            *([f"{', '.join(values)}: {tables.measured_note('prompt', [])}"] if values else []),
+        ),
+        origins=tuple(tables.run_notes(runs)),
+    )
 
 
 def title_of(run: Run) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,8 +21,34 @@ METRICS = {
 """Which published metric a suite's own metric is. Its encoder or judge still has to be the same to compare."""
 
 
-def published(table: str) -> pd.DataFrame:
+Rows: TypeAlias = "tuple[str, ...] | None"
+"""Published rows to show, by method; None shows all."""
+
+
+def chosen(text: str) -> Rows:
+    """What `--published` says.
+
+    Raises:
+        ArgumentTypeError: No table has a row of that name.
+
+    >>> chosen("all"), chosen("none"), chosen("GoT-6B, SDXL")
+    (None, (), ('GoT-6B', 'SDXL'))
+    """
+    if text in ("all", "none"):
+        return None if text == "all" else ()
+    methods = list(dict.fromkeys(str(method) for table in TABLES for method in published(table).index))
+    found = tuple(name.strip() for name in text.split(","))
+    if unknown := [name for name in found if name not in methods]:
+        raise argparse.ArgumentTypeError(f"no row {unknown[0]!r}; expected all, none or some of {', '.join(methods)}")
+    return found
+
+
+def published(table: str, rows: Rows = None) -> pd.DataFrame:
     """One table of the paper: a row per method in the paper's order, a column per metric, NaN where it gives none.
+
+    Args:
+        table: One of `TABLES`.
+        rows: Those to give.
 
     Example:
         >>> published("geneval").loc["GoT-6B", "overall"].item()
@@ -34,4 +61,5 @@ def published(table: str) -> pd.DataFrame:
     with files("reports").joinpath("published.csv").open(encoding="utf-8") as file:
         long = pd.read_csv(file, keep_default_na=False).query("table == @table")
     wide = long.pivot(index="method", columns="metric", values="value")
-    return wide.loc[long["method"].unique(), long["metric"].unique()]
+    methods = [method for method in long["method"].unique() if rows is None or method in rows]
+    return wide.loc[methods, long["metric"].unique()]

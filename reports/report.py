@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reports.frames import Ablation, Run
+    from reports.published import Rows
     from reports.run_figures import Drawn
     from reports.samples import SampleRecord
     from reports.speed import Benchmarks
@@ -69,6 +70,7 @@ def of_runs(
     *,
     every: bool,
     benchmarks: Sequence[Benchmarks] = (),
+    reported: Rows = None,
 ) -> Report:
     """The report on runs and ablations. Call it, and :func:`write`, inside :func:`reports.style.sheet`.
 
@@ -78,6 +80,7 @@ def of_runs(
         title: Above the page.
         every: Show right images in the browser, too.
         benchmarks: Files of measured speed, oldest first.
+        reported: Which of the paper's rows to show.
     """
     names: set[str] = set()
     images = {run.name: load_samples(run) for run in runs}
@@ -95,21 +98,26 @@ def of_runs(
         raise UserError(f"{others[0].path} is a run of suite {others[0].scores.get('suite')!r}; known: {known}")
     sections, drawn = [], []
     if geneval:
-        sections.append(Section(id="geneval", title="GenEval", tables=(tables.geneval_table(geneval),)))
+        sections.append(Section(id="geneval", title="GenEval", tables=(tables.geneval_table(geneval, reported),)))
         drawn += [("geneval", figure) for figure in _figures_of_runs(geneval, images, names)]
     for suite in dict.fromkeys(str(run.scores["suite"]) for run in runs if run not in known_runs):
         own = [run for run in runs if run.scores["suite"] == suite]
         name = escape.file_name(suite, names)
         sections.append(Section(id=name, title=plain.title_of(own[0]), tables=(plain.plain_table(own),)))
         drawn += [(name, figure) for figure in _figures_of_runs(own, images, names)]
-    made = [editing.editing_table(published)] if published else []
-    made += [editing.measured_table(measured)] if measured else []
-    if made:
+    edits = [run for run in runs if run in published or run in measured]
+    made = [editing.measured_table(measured)] if measured else []
+    for suite in dict.fromkeys(str(run.scores["suite"]) for run in edits):
+        own = [run for run in edits if run.scores["suite"] == suite]
+        made.append(editing.metrics_table(own, escape.file_name(f"{suite} metrics", names)))
+    if edits:
+        paper = editing.editing_table(published, reported)
+        made += [paper] if paper is not None else []
         sections.append(Section(id="editing", title="Editing", tables=tuple(made)))
         for run in measured:
             drawn += [("editing", figure) for figure in _named([editing.by_category(run)], run.name, names)]
-    for number, ablation in enumerate(ablations):
-        section, figures, cells = _ablation(ablation, names, first=number == 0)
+    for ablation in ablations:
+        section, figures, cells = _ablation(ablation, names, reported)
         sections.append(section)
         drawn += [(section.id, figure) for figure in figures]
         images |= cells
@@ -123,10 +131,15 @@ def of_runs(
         facts=tuple(_facts(geneval, ablations)),
         sections=tuple(sections),
         browser=_browser(images, {run.name: run.studio for run in every_run}, album, every=every),
-        origins=tuple((run.name, provenance(run), json.dumps(run.spec, indent=1)) for run in every_run),
+        origins=tuple(map(origin, every_run)),
     )
     listed = tuple((name, tuple(samples)) for name, samples in images.items())
     return Report(page=page, drawn=tuple(drawn), samples=listed, album=album)
+
+
+def origin(run: Run) -> tuple[str, dict[str, str], str]:
+    """Where a run's numbers come from, for the page: its name, its folder and what it was made with, its run.json."""
+    return run.name, {"folder": run.path.name, **provenance(run)}, json.dumps(run.spec, indent=1)
 
 
 def _lead(runs: Sequence[Run], ablations: Sequence[Ablation]) -> str:
@@ -159,7 +172,7 @@ def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
 def _figures_of_runs(runs: Sequence[Run], images: dict[str, list[SampleRecord]], names: set[str]) -> list[Drawn]:
     found: list[Drawn | None] = [run_figures.score_by_atoms(runs) or run_figures.score_by_task(runs)]
     for run in runs:
-        samples, mark = images[run.name], f": {run.name}" if len(runs) > 1 else ""
+        samples, mark = images[run.name], f": {run.name}"
         by_task: dict[str, list[SampleRecord]] = {}
         for sample in samples:
             by_task.setdefault(sample.task, []).append(sample)
@@ -182,7 +195,7 @@ def _named(found: Sequence[Drawn | None], prefix: str, names: set[str]) -> list[
 
 
 def _ablation(
-    ablation: Ablation, names: set[str], *, first: bool
+    ablation: Ablation, names: set[str], reported: Rows
 ) -> tuple[Section, list[Drawn], dict[str, list[SampleRecord]]]:
     images = {cell.run.name: load_samples(cell.run) for cell in ablation.cells if cell.run is not None}
     short, settings = setting_figures.labels(ablation)
@@ -199,8 +212,8 @@ def _ablation(
         ablation_figures.image_grid(cells, "pictures", f"{ablation.name}: the same prompts in each variant{settings}"),
     ]
     name = escape.file_name(f"ablation {ablation.name}", names)
-    made = [tables.ablation_table(ablation, name), *([tables.published_ablation_table()] if first else [])]
-    section = Section(id=name, title=f"Ablation {ablation.name}", tables=tuple(made))
+    made = tables.ablation_table(ablation, name, reported)
+    section = Section(id=name, title=f"Ablation {ablation.name}", tables=(made,))
     return section, _named(figures, ablation.name, names), images
 
 
@@ -376,5 +389,5 @@ def markdown(page: Page) -> str:
 
 
 def _latex(every: Sequence[Table]) -> str:
-    head = "% Tables for a paper: \\usepackage{booktabs}, then \\input this file or one of those in tables/.\n"
+    head = "% Tables for a paper: \\input this file or one of those in tables/; above each stands what it needs.\n"
     return head + "\n".join(formats.to_latex(table) for table in every)

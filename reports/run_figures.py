@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.core.vocabulary import COLORS
+from evals.core.vocabulary import COLORS, task_title
 from evals.metrics.boxes import iou_matrix
 from evals.metrics.layout import as_detections
 from reports import style
@@ -136,7 +136,7 @@ def estimates_by_line(
         axes.errorbar(values, places, xerr=[below, above], **_mark(number), linestyle="none", capsize=2,
                       label=style.words(label, 40, 1))  # fmt: skip
         rows += [(label, names[i], each["value"], each["low"], each["high"], each["n"]) for i, each in known]
-    axes.set_yticks(range(len(names)), [style.words(name.replace("_", " "), 20) for name in names])
+    axes.set_yticks(range(len(names)), [style.words(task_title(name), 20) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.axhline(0.5, color=style.GREY, linewidth=0.7)
     lowest = min((float(row[2] if row[3] is None else row[3]) for row in rows), default=0.0)
@@ -191,7 +191,7 @@ def failure_split(groups: Mapping[str, Sequence[SampleRecord]], name: str, title
     for place, label in enumerate(groups):
         wrong = sum(counts[label].values())
         axes.text(left[place] + 0.015 * reach, place, f"{wrong:,} of {totals[label]:,}", va="center", fontsize=7)
-    axes.set_yticks(range(len(groups)), [style.words(label.replace("_", " "), 24, 1) for label in groups])
+    axes.set_yticks(range(len(groups)), [style.words(task_title(label), 24, 1) for label in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(0, reach * 1.3)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if reach > 0.08 else f"{value:.1%}")
@@ -235,7 +235,7 @@ def layout_fit(groups: Mapping[str, Sequence[SampleRecord]], name: str, title: s
     for number, (label, found) in enumerate(ious.items()):
         reached = 1 - np.searchsorted(found, np.maximum(steps, 1e-9)) / len(found)
         dash = ("-", "--", ":")[number // len(style.SERIES) % 3]
-        shown = f"{style.words(label.replace('_', ' '), 24, 1)} ({reached[50]:.2f})"
+        shown = f"{style.words(task_title(label), 24, 1)} ({reached[50]:.2f})"
         axes.plot(steps, reached, color=style.SERIES[number % len(style.SERIES)], linestyle=dash, label=shown)
         rows += [(label, float(step), float(share), len(found)) for step, share in zip(steps, reached, strict=True)]
     axes.axvline(0.5, color=style.GREY, linestyle=":", linewidth=1)

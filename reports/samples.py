@@ -122,6 +122,8 @@ def _images(run: Run) -> list[SampleRecord]:
     for key, line in failures.items():
         if key not in judged:
             samples.append(_failed(run.path, key, line, chains.get(key, {}), metadata.get(key[0])))
+    if not any(sample.has_plan for sample in samples):  # of a model that writes none, its lack is no failure
+        return [dataclasses.replace(p, stage=None) if p.stage == "no_plan" else p for p in samples]
     return samples
 
 

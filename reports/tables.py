@@ -7,12 +7,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
-from evals.core.vocabulary import TASKS
+from evals.core.vocabulary import TASKS, task_title
 from evals.geneval.prompts import OWN_PROMPTS
-from evals.metrics.statistics import INTERVALS, method_of
+from evals.metrics import statements
+from evals.metrics.statistics import method_of
 from reports.frames import provenance
 from reports.public_scores import UNKNOWN_IMAGES
-from reports.published import published
+from reports.published import Rows, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,8 @@ class Cell:
     """What the number rests on, such as cases and encoder: two of the same column compare if this is the same."""
     mark: str = ""
     """Behind the number: signs of footnotes of its table."""
+    brief: str = ""
+    """Fewer words for a paper, where `text` has more."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,9 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    """How to read it."""
+    origins: tuple[str, ...] = ()
+    """Where its numbers come from: folders, detectors, hashes of weights."""
     footnotes: tuple[str, ...] = ()
     """What a number cannot be read without, each behind the sign of its cells. Terminals show them, too."""
 
@@ -117,11 +123,12 @@ MISSING, FEWER = "‡", "§"
 """Signs of an overall score whose run has images without a score, and of one that is the mean of fewer tasks."""
 
 
-def geneval_table(runs: Sequence[Run]) -> Table:
+def geneval_table(runs: Sequence[Run], reported: Rows = None) -> Table:
     """The paper's Table 1 with runs below.
 
     Args:
         runs: Finished GenEval runs, in the order of their rows.
+        reported: Which of the paper's rows.
 
     Raises:
         UserError: A run is of another suite.
@@ -132,20 +139,20 @@ def geneval_table(runs: Sequence[Run]) -> Table:
     known = [run for run in runs if run.wording != OWN_PROMPTS]
     columns = _geneval_columns(runs, known)
     keys = [column.key for column in columns]
-    paper = published("geneval").iterrows() if known else ()
+    paper = published("geneval", reported).iterrows() if known else ()
     rows = [reported_row(str(method), line, keys) for method, line in paper]
     rows += [_geneval_row(run, keys) for run in runs]
     own = ", ".join(run.label for run in runs if run not in known)
     return Table(
         name="geneval",
-        caption="GenEval: share of images that show what their prompt names; overall is the mean of the tasks.",
+        caption="GenEval: share of images that show what their prompt names. Overall is the mean of the tasks.",
         columns=(*columns, _IMAGES),
         rows=tuple(dataclasses.replace(row, cells=(*row.cells, Cell())) if row.reported else row for row in rows),
         notes=(
             *([f"{own}: own prompts, whose scores do not compare with published ones."] if own else []),
             *marks(rows, "Table 1", measured_note("prompt", [run.scores for run in runs])),
-            *run_notes(runs, missing=False),
         ),
+        origins=tuple(run_notes(runs, missing=False)),
         footnotes=tuple(_by_label({run.label: list(_footnotes(run)) for run in runs})),
     )
 
@@ -154,7 +161,7 @@ def _geneval_columns(runs: Sequence[Run], known: Sequence[Run]) -> tuple[Column,
     """Overall and every task: the benchmark's six, and those of own prompts."""
     there = {task for run in runs for task in run.scores["tasks"]}
     tasks = [task for task in TASKS if known or task in there] + sorted(there - set(TASKS))
-    return tuple(Column(key=name, title=name.replace("_", " ")) for name in ("overall", *tasks))
+    return tuple(Column(key=name, title=task_title(name)) for name in ("overall", *tasks))
 
 
 def reported_row(label: str, line: Any, keys: Sequence[str]) -> Row:
@@ -190,7 +197,7 @@ def _footnotes(run: Run) -> Iterator[tuple[str, str]]:
     if run.is_scored and (without := _unscored_tasks(run)):
         scored = [task for task, block in run.scores["tasks"].items() if block["score"]["value"] is not None]
         said = f"overall is the mean of {len(scored)} of {len(scored) + len(without)} tasks, without "
-        yield FEWER, f"{said}{', '.join(without)}."
+        yield FEWER, f"{said}{', '.join(map(task_title, without))}."
 
 
 def _facts_of_footnotes(run: Run) -> dict[str, float | None]:
@@ -219,7 +226,7 @@ def estimate(block: dict[str, Any] | None, basis: str = "") -> Cell:
     """The cell of an estimate of scores.json.
 
     >>> estimate({"value": 0.5, "low": 0.4, "high": 0.6, "n": 8, "clusters": 2}, "CLIP")
-    Cell(value=0.5, low=0.4, high=0.6, text='', basis='CLIP', mark='')
+    Cell(value=0.5, low=0.4, high=0.6, text='', basis='CLIP', mark='', brief='')
     """
     if not block:
         return Cell()
@@ -236,6 +243,12 @@ def marks(rows: Sequence[Row], table: str, measured: str = "") -> list[str]:
         notes.append(f"{', '.join(sorted(drawn))}: a small drawn domain; its numbers do not compare "
                      "with those of photographs.")  # fmt: skip
     return [*notes, measured] if worlds and measured else notes
+
+
+PAIRED = (
+    "Differences: paired by prompt, intervals by MOVER, p by a permutation test of whole prompts. "
+    "Better and worse need an interval without 0 and p < 0.05."
+)
 
 
 def measured_note(cluster: str, scores: Sequence[Mapping[str, Any]]) -> str:
@@ -270,7 +283,9 @@ def run_notes(runs: Sequence[Run], *, missing: bool = True) -> list[str]:
             facts.append(f"with this detector, {'; '.join(ends)}.")
         for fact in [*facts, *_data(run), *(_missing(run) if missing else ())]:
             notes.setdefault(fact, []).append(run.label)
-    return [f"{', '.join(labels)}: {fact}" for fact, labels in notes.items()]
+    folders = "; ".join(f"{run.label} is {run.path.name}" for run in runs if run.label != run.path.name)
+    facts = [f"{', '.join(labels)}: {fact}" for fact, labels in notes.items()]
+    return [f"Folders: {folders}.", *facts] if folders else facts
 
 
 def _facts(run: Run) -> str:
@@ -298,8 +313,8 @@ def _missing(run: Run) -> Iterator[str]:
 
 
 # ------------------------------------------------------------------------------------------------------------ ablation
-def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
-    """A row per variant in the manner of the paper's Table 3: score, paired difference, what may be said of it."""
+def ablation_table(ablation: Ablation, name: str = "ablation", reported: Rows = None) -> Table:
+    """A row per variant: score, paired difference, what may be said of it; the paper's rows where they are the same."""
     tasks = list(dict.fromkeys(task for cell in ablation.cells for task in cell.row["tasks"]))
     runs = [cell.run for cell in ablation.cells if cell.run is not None]
     world = str(runs[0].scores["world"]) if runs else "unknown images"
@@ -307,12 +322,13 @@ def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
     what = f"{ablation.suite}, share of edits done and rest untouched,"
     if ablation.suite == "geneval" or titles:
         what = f"{titles[0] if titles else 'GenEval'} scores"
-    rows = _trained_rows(ablation, len(tasks))
+    rows = _trained_rows(ablation, len(tasks), reported)
     for cell in ablation.cells:
         change = cell.row["difference"]
         middle = (Cell(), Cell(), Cell(text="baseline"))
         if change is not None:
-            middle = (estimate(change), Cell(value=change["p_holm"]), Cell(text=change["verdict"]))
+            said = Cell(text=change["verdict"], brief=statements.brief(change["verdict"]))
+            middle = (estimate(change), Cell(value=change["p_holm"]), said)
         parts = (estimate(cell.row["tasks"].get(task)) for task in tasks)
         rows.append(Row(label=cell.name, images=world, cells=(estimate(cell.row["overall"]), *middle, *parts)))
     first = ablation.cells[0].row["overall"]
@@ -320,31 +336,30 @@ def ablation_table(ablation: Ablation, name: str = "ablation") -> Table:
         *(marks(rows, "Table 3") if len(rows) > len(ablation.cells) else []),
         f"{world}; n = {first['n']:,} images of {first['clusters']:,} prompts in each cell. "
         + measured_note("prompt", [{"intervals": ablation.intervals}]),
-        "Differences to the first row are paired by prompt; p values are of a permutation test, corrected for their "
-        "number by Holm's method.",
-        f"Command: {ablation.command}.",
-        *_shared_facts(runs),
+        f"{PAIRED} They are to the first row, and p values are corrected for their number by Holm's method.",
     ]
     return Table(
         name=name,
         caption=f"Ablation {ablation.name}: {what} of variants, compared case by case with the first one.",
+        origins=(f"Command: {ablation.command}.", *_shared_facts(runs)),
         columns=(
             Column(key="overall", title="overall"),
             Column(key="difference", title="difference", best=None, signed=True),
             Column(key="p_holm", title="p (Holm)", best=None),
             Column(key="verdict", title="verdict", best=None),
-            *(Column(key=task, title=task.replace("_", " ")) for task in tasks),
+            *(Column(key=task, title=task_title(task)) for task in tasks),
         ),
         rows=tuple(rows),
         notes=tuple(notes),
     )
 
 
-def _trained_rows(ablation: Ablation, tasks: int) -> list[Row]:
+def _trained_rows(ablation: Ablation, tasks: int, reported: Rows) -> list[Row]:
     """The paper's own rows, where the cells are trained variants of the same names and the metric is the same."""
     paper = published("ablation")
     if ablation.suite != "geneval" or not {cell.name for cell in ablation.cells} <= set(paper.index):
         return []
+    paper = published("ablation", reported)
     rows = [reported_row(str(method), line, ["geneval_overall"]) for method, line in paper.iterrows()]
     blank = (Cell(),) * (3 + tasks)
     return [dataclasses.replace(row, cells=(*row.cells, *blank)) for row in rows]
@@ -354,23 +369,10 @@ def _shared_facts(runs: Sequence[Run]) -> list[str]:
     """One note where all cells rest on the same; one for each kind otherwise."""
     kinds: dict[str, list[str]] = {}
     for run in runs:
-        kinds.setdefault(_facts(run), []).append(run.name.partition(": ")[2])
+        kinds.setdefault(_facts(run), []).append(run.label)
     if len(kinds) == 1:
         return [f"All cells: {facts}." for facts in kinds]
     return [f"{'; '.join(names)}: {facts}." for facts, names in kinds.items()]
-
-
-def published_ablation_table() -> Table:
-    """The paper's Table 3 as it stands: another metric on other images than ours, hence a table of its own."""
-    paper = published("ablation")
-    rows = [reported_row(str(method), line, ["imagenhub_judge"]) for method, line in paper.iterrows()]
-    return Table(
-        name="ablation-reported",
-        caption="The paper's own ablation: judge's score on ImagenHub after training each variant.",
-        columns=(Column(key="imagenhub_judge", title="ImagenHub judge", reported_digits=3),),
-        rows=tuple(rows),
-        notes=tuple(marks([], "Table 3")),
-    )
 
 
 # ---------------------------------------------------------------------------------------------------------- comparison
@@ -386,10 +388,10 @@ def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run, said: 
     world = str(after.scores["world"])
     return Table(
         name="comparison",
-        caption=f"{after.label} against {before.label}, paired by prompt.",
+        caption=f"{after.name} against {before.name}, paired by prompt.",
         columns=(
-            Column(key="before", title=f"before: {before.label}", best=None),
-            Column(key="after", title=f"after: {after.label}", best=None),
+            Column(key="before", title=f"before: {before.name}", best=None),
+            Column(key="after", title=f"after: {after.name}", best=None),
             Column(key="difference", title="difference", best=None, signed=True),
             Column(key="p_value", title="p", best=None, digits=4),
             Column(key="cases", title="prompts", best=None, digits=0),
@@ -397,7 +399,7 @@ def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run, said: 
         ),
         rows=tuple(
             Row(
-                label=row.task.replace("_", " "),
+                label=task_title(row.task),
                 images=world,
                 cells=(
                     Cell(value=row.before),
@@ -405,12 +407,11 @@ def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run, said: 
                     Cell(value=row.difference.value, low=row.difference.low, high=row.difference.high),
                     Cell(value=row.difference.p_value),
                     Cell(value=row.difference.cases),
-                    Cell(text=row.words),
+                    Cell(text=row.words, brief=statements.brief(row.words)),
                 ),
             )
             for row in rows
         ),
-        notes=(f"95 % intervals: {INTERVALS}, of differences by MOVER, paired by prompt; p: permutation test, not "
-               "corrected for several tasks.",
-               *said, *run_notes([before, after])),
-    )  # fmt: skip
+        notes=(*said, f"{PAIRED} p values are not corrected for several tasks."),
+        origins=tuple(run_notes([before, after])),
+    )

@@ -9,6 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from evals.core.records import UserError
+from evals.core.vocabulary import task_title
 from got.util.images import ImageError, open_image
 from reports.frames import load_run
 from reports.samples import load_samples
@@ -126,7 +127,7 @@ def _draw_verdict(panel: Axes, sample: SampleRecord) -> None:
     color = {"right": "#2a8a3e", "wrong": "#c0392b"}.get(sample.outcome, "#444444")
     panel.text(0.5, 0.42, word, fontsize=22, fontweight="bold", color=color, ha="center")
     reason = "\n".join(textwrap.fill(line, 26) for line in sample.reason.splitlines())
-    panel.text(0.5, 0.56, reason or f"task: {sample.task.replace('_', ' ')}", fontsize=10, ha="center", va="top")
+    panel.text(0.5, 0.56, reason or f"task: {task_title(sample.task)}", fontsize=10, ha="center", va="top")
 
 
 def _draw_arrows(figure: Figure, panels: list[Axes]) -> None:

@@ -7,6 +7,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from evals.core.vocabulary import task_title
 from got.util.files import write_atomic
 from got.util.images import open_if_any, png_bytes
 from got.util.sheets import GREY, INK, fitted, font, laid_out, written
@@ -83,7 +84,7 @@ def contact_sheet(run: Path, tag: str, pairs: Sequence[tuple[dict[str, Any], dic
     columns = min(_COLUMNS, max(len(pairs), 3))
     known = [result["correct"] for result, _ in pairs]
     right = f"{len(known)} images" if None in known else f"{sum(known)} of {len(known)} right"
-    heading = f"{tag.replace('_', ' ')}: {right}"
+    heading = f"{task_title(tag)}: {right}"
     legend = "first image of each prompt; dashed: planned, solid: detected and counted"
     lines = [(_PAD_PX, 6, heading, INK, 20), (_PAD_PX, 34, legend, INK, 13)]
     head = written((columns * _TILE_PX[0], _HEADER_PX), lines)

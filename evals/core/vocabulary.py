@@ -39,3 +39,15 @@ def with_article(words: str) -> str:
     ('an orange cow', 'a dog')
     """
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+_TITLES = {"two_object": "two objects", "color_attr": "color attribution"}
+
+
+def task_title(task: str) -> str:
+    """What a task, a category or a column is called in tables, figures and documents.
+
+    >>> [task_title(task) for task in TASKS]
+    ['single object', 'two objects', 'counting', 'colors', 'position', 'color attribution']
+    """
+    return _TITLES.get(task, task.replace("_", " ").lstrip("0") or task)

@@ -11,8 +11,9 @@ from evals.core.records import Judgement, causes_of, counted_causes, unlabelled
 from evals.judges import measured
 from evals.judges.measured import MeasuredScore
 from evals.metrics import images, judging, statements, statistics
-from evals.metrics.images import HIGHER_IS_BETTER, Score
+from evals.metrics.images import Score
 from evals.suite import tables as shared
+from got.util.tables import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -177,32 +178,32 @@ def _metric_table(scores: Mapping[str, Any]) -> Table:
         first="metric",
     )
     for name, block in overall["metrics"].items():
-        cells = [_number(block["value"]), _span(block), str(block["n"]), str(block["clusters"])]
-        cells += [str(sum(block["undefined"].values()) or "·"), _number(block["identity"]), _number(block["target"])]
-        table.add_row(f"{name} {_arrow(name)}", *cells)
+        cells = [number(block["value"]), shared.interval(block, 3), str(block["n"]), str(block["clusters"])]
+        cells += [str(sum(block["undefined"].values()) or "·"), number(block["identity"]), number(block["target"])]
+        table.add_row(f"{name} {images.arrow(name)}", *cells)
     return table
 
 
 def _caption(scores: Mapping[str, Any], data: dict[str, Any], overall: dict[str, Any]) -> str:
     revision = f", revision {data['revision'][:12]}" if data["revision"] else ""
     whole = data.get("of", data["cases"])
-    number = f"{data['cases']}" if whole == data["cases"] else f"{data['cases']} of {whole}"
+    times = f"{data['cases']}" if whole == data["cases"] else f"{data['cases']} of {whole}"
     lines = [
-        f"{data['name']}, {data['variant']}: {number} cases, ids {data['ids_sha256'][:12]}{revision}",
+        f"{data['name']}, {data['variant']}: {times} cases, ids {data['ids_sha256'][:12]}{revision}",
         f"licence: {data['licence']}",
         *data["notes"],
-        *(f"left out: {number} × {reason}" for reason, number in data["dropped"].items()),
+        *(f"left out: {times} × {reason}" for reason, times in data["dropped"].items()),
         f"pixels compared as {scores['protocol']} does; intervals: bootstrap over source images",
     ]
     reasons: collections.Counter[str] = collections.Counter()
     for name, block in overall["metrics"].items():
         reasons.update({f"{name.partition('@')[0]}: {reason}": n for reason, n in block["undefined"].items()})
-    lines += [f"undefined: {number} × {reason}" for reason, number in list(reasons.items())[:6]]
+    lines += [f"undefined: {times} × {reason}" for reason, times in list(reasons.items())[:6]]
     lines += statements.no_intervals(overall["metrics"].items())
-    lines += [f"cut captions: {number} by {label}" for label, number in overall["truncated"].items()]
+    lines += [f"cut captions: {times} by {label}" for label, times in overall["truncated"].items()]
     lines += [f"cut captions: {label} does not tell" for label in overall.get("truncation_unknown", ())]
     lines += [f"black images: {overall['black']}"] if overall["black"] else []
-    lines += [f"missing: {number} × {cause}" for cause, number in list(scores["missing"]["by_cause"].items())[:6]]
+    lines += [f"missing: {times} × {cause}" for cause, times in list(scores["missing"]["by_cause"].items())[:6]]
     lines += [f"no label for {', '.join(scores['missing']['classes'])}"] if "classes" in scores["missing"] else []
     return "\n".join(lines)
 
@@ -215,10 +216,10 @@ def _rows(scores: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _category_table(scores: Mapping[str, Any]) -> Table:
     names = [name for name in scores["overall"]["metrics"] if _is_short(name)]
-    columns = ["images", *(f"{name.replace('@', chr(10))} {_arrow(name)}" for name in names)]
+    columns = ["images", *(f"{name.replace('@', chr(10))} {images.arrow(name)}" for name in names)]
     table = shared.table("By category", columns, "", first="category")
     for tag, block in _rows(scores):
-        values = [_number(block["metrics"].get(name, {}).get("value")) for name in names]
+        values = [number(block["metrics"].get(name, {}).get("value")) for name in names]
         table.add_row(tag, str(block["images"]), *values, style="bold" if tag == "all" else None)
     return table
 
@@ -242,13 +243,14 @@ def _judge_table(scores: Mapping[str, Any]) -> Table:
             continue
         failed = sum(judge["failed"].values())
         cells = [
-            _number(judge["headline"]),
-            _span(judge["score"]),
+            number(judge["headline"]),
+            shared.interval(judge["score"], 3),
             str(judge["judgements"] - failed),
             str(failed or "·"),
         ]
-        cells += [_span(dict(zip(("low", "high"), judge["bounds"], strict=True))), _number(judge["zeros"], 2)]
-        cells += [_number(judge["parts"].get(part), 2) for part in parts]
+        low, high = judge["bounds"]
+        cells += [shared.span(low, high, 3), shared.number(judge["zeros"])]
+        cells += [shared.number(judge["parts"].get(part)) for part in parts]
         table.add_row(tag, *cells, style="bold" if tag == "all" else None)
     return table
 
@@ -271,9 +273,10 @@ def _measured_table(scores: Mapping[str, Any]) -> Table:
         found = block["measured"]
         if found is None:
             continue
-        shares = [f"{_number(found['shares'][name]['value'])} ({_span(found['shares'][name])})" for name in names]
+        parts = [found["shares"][name] for name in names]
+        shares = [f"{number(part['value'])} ({shared.interval(part, 3)})" for part in parts]
         wrong = [str(found["wrong_plan"]), str(found["wrong_drawing"])] if found["plans"] else ["–", "–"]
-        cells = [str(block["images"]), *shares, _number(found["plans_right"]), *wrong]
+        cells = [str(block["images"]), *shares, number(found["plans_right"]), *wrong]
         table.add_row(tag, *cells, style="bold" if tag == "all" else None)
     return table
 
@@ -283,7 +286,7 @@ def _judge_caption(judge: dict[str, Any]) -> str:
     if judge["headline"] is None:
         lines.append("too many judgements failed for a score; --judge-max-failed 1 shows it all the same")
     lines += statements.no_intervals([("the score", judge["score"])])
-    lines += [f"failed: {number} × {cause} ({judging.CAUSES[cause]})" for cause, number in judge["failed"].items()]
+    lines += [f"failed: {times} × {cause} ({judging.CAUSES[cause]})" for cause, times in judge["failed"].items()]
     if any(cause in judge["failed"] for cause in judging.UNASKED):
         lines.append(_ASK_AGAIN)
     if judge["judge_sd"] is not None:
@@ -291,22 +294,3 @@ def _judge_caption(judge: dict[str, Any]) -> str:
     usd = "" if judge["usd"] is None else f", {judge['usd']:.2f} USD"
     lines.append(f"{judge['calls']} requests, {judge['tokens_in']} tokens in, {judge['tokens_out']} out{usd}")
     return "\n".join(lines)
-
-
-def _arrow(name: str) -> str:
-    """Which way is better.
-
-    >>> _arrow("clip_t@ViT-B-32"), _arrow("source/l1_outside"), _arrow("source/lpips_inside@lpips-alex")
-    ('↑', '↓', '↓')
-    """
-    plain = name.partition("@")[0].rpartition("/")[2]
-    metric = plain.removesuffix("_inside").removesuffix("_outside")
-    return "↑" if HIGHER_IS_BETTER[metric] else "↓"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:z.{digits}f}"
-
-
-def _span(block: dict[str, Any]) -> str:
-    return "–" if block["low"] is None else f"{block['low']:z.3f}–{block['high']:z.3f}"

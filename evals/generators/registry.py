@@ -6,16 +6,22 @@ is called with `GeneratorOptions`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+import json
+from typing import TYPE_CHECKING, Any
 
 from evals.core.backends import ICON_WORLD, Backend, Registry, local_place
 from evals.core.records import UserError
 from evals.generators.options import GUIDANCE, PLACE, checkpoint_folder
+from got.model.config import CONFIGS
 from got.model.schedulers import SCHEDULERS
 from got.util.hub import CheckpointError, local_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from evals.core.protocols import Generator
+    from got.model.config import GoTConfig
 
 
 _GIVEN: Backend[Generator] = Backend(factory="evals.generators.dataset_images:make_given", world=ICON_WORLD)
@@ -26,7 +32,7 @@ GENERATORS = Registry["Generator"](
     {
         "got": Backend(
             factory="evals.generators.got:make_got",
-            heeds=("checkpoint", "scheduler", "reference_compat", "steps", *GUIDANCE, *PLACE),
+            heeds=("checkpoint", "scheduler", "reference_compat", "own_size", "steps", *GUIDANCE, *PLACE),
             weights=checkpoint_folder,
         ),
         "oracle": Backend(factory="evals.generators.oracle:make_oracle", world=ICON_WORLD),
@@ -36,12 +42,14 @@ GENERATORS = Registry["Generator"](
             factory="evals.generators.diffusers_pipeline:make_diffusers",
             argument="ID|PATH",
             batch_size=4,
-            heeds=("steps", *PLACE),
+            heeds=("steps", "own_size", *PLACE),
             weights=local_place,
         ),
     },
 )
 """Name before the colon -> record."""
+DRAWN_ALREADY = ("folder", "identity", "target", "released")
+"""Those whose images are there already."""
 
 
 def batch_size(model: str, checkpoint: str) -> int:
@@ -77,6 +85,47 @@ def _is_mini(checkpoint: str) -> bool:
     folder = checkpoint_folder(checkpoint)
     index = None if folder is None else folder / "model_index.json"
     return index is not None and index.is_file() and '"scale": "mini"' in index.read_text(errors="replace")
+
+
+def usual(model: str, place: str, *, edit: bool) -> dict[str, Any]:
+    """What a generator does where no flag says otherwise, as far as its files on this machine tell.
+
+    Args:
+        model: Its name.
+        place: Its checkpoint, a name, folder or hub id.
+        edit: Whether it edits images.
+
+    >>> usual("got", "mini", edit=False)["steps"], usual("got", "owner/got-6b", edit=False)
+    (10, {})
+    """
+    folder = checkpoint_folder(place) if model in ("got", "diffusers") else None
+    try:
+        if folder is None:
+            return {}
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        if model == "diffusers":
+            return _usual_of_diffusers(index["_class_name"])
+        return _usual_of_got(folder, CONFIGS[index["scale"]], edit=edit)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no checkpoint: loading it says so
+        return {}
+
+
+def _usual_of_got(folder: Path, config: GoTConfig, *, edit: bool) -> dict[str, Any]:
+    scales = config.edit if edit else config.text_to_image
+    sampler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))["_class_name"]
+    return {
+        "steps": config.steps,
+        "scheduler": next((name for name, kind in SCHEDULERS.items() if kind == sampler), sampler),
+        **{f"{name}_scale": getattr(scales, name) for name in ("semantic", "spatial", "reference")},
+    }
+
+
+def _usual_of_diffusers(kind: str) -> dict[str, Any]:
+    import diffusers
+
+    pipeline = getattr(diffusers, kind, None)
+    steps = pipeline and inspect.signature(pipeline.__call__).parameters.get("num_inference_steps")
+    return {"steps": steps.default} if steps and isinstance(steps.default, int) else {}
 
 
 def parse_model(text: str) -> tuple[str, str]:

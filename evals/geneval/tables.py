@@ -12,16 +12,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-_TITLES = {
-    "single_object": "single object",
-    "two_object": "two objects",
-    "counting": "counting",
-    "colors": "colours",
-    "position": "position",
-    "color_attr": "colour attribution",
-}
-
 
 def tables(scores: Mapping[str, Any]) -> list[Table]:
     """The scores; if any image had a plan, also where wrong images went wrong and how drawings keep to their plans."""
-    return [score_table(scores, "GenEval", _TITLES), *plans.tables(scores, _TITLES)]
+    return [score_table(scores, "GenEval"), *plans.tables(scores)]

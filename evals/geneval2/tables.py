@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evals.geneval2.icon_cases import ATOM_COUNTS, tag_of
 from evals.suite import plans
 from evals.suite.tables import number, score_table, span, table
 
@@ -13,12 +12,10 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-TITLES = {tag_of(atoms): f"{atoms} atoms" for atoms in ATOM_COUNTS}
-
 
 def tables(scores: Mapping[str, Any]) -> list[Table]:
     """Scores by number of atoms and by skill, and what became of plans."""
-    return [score_table(scores, scores["title"], TITLES), _skill_table(scores), *plans.tables(scores, TITLES)]
+    return [score_table(scores, scores["title"]), _skill_table(scores), *plans.tables(scores)]
 
 
 def _skill_table(scores: Mapping[str, Any]) -> Table:

@@ -46,6 +46,55 @@ HIGHER_IS_BETTER = {
 }
 """Metric, without encoder and region -> its direction."""
 
+_MEANINGS = {
+    "clip_i_source": "cosine of CLIP's embeddings of result and source, up to 1, which an untouched source has",
+    "clip_i_target": "cosine of CLIP's embeddings of result and true target, up to 1",
+    "clip_t": "cosine of CLIP's embeddings of the result and of the target's caption, up to 1",
+    "clip_t_object": "cosine of CLIP's embeddings of the mask's box and of the words for what belongs there, up to 1",
+    "clip_direction": "cosine of the change from source to result and the change of the captions, up to 1",
+    "dino_source": "cosine of DINO's embeddings of result and source, up to 1",
+    "dino_target": "cosine of DINO's embeddings of result and true target, up to 1",
+    "l1": "mean absolute difference of pixels, 0 to 1",
+    "l2": "mean squared difference of pixels, 0 to 1",
+    "psnr": "peak signal-to-noise ratio in decibels; there is none for equal images",
+    "ssim": "structural similarity, up to 1",
+    "lpips": "distance of LPIPS's features, from 0 up",
+    "mask_iou": "overlap of the plan's boxes with the mask, 0 to 1",
+}
+
+
+def base_of(name: str) -> str:
+    """A metric's full name without what it is compared with, its region and its encoder.
+
+    >>> base_of("source/lpips_inside@lpips-alex"), base_of("clip_t@ViT-B-32")
+    ('lpips', 'clip_t')
+    """
+    return name.partition("@")[0].rpartition("/")[2].removesuffix("_inside").removesuffix("_outside")
+
+
+def arrow(name: str) -> str:
+    """Which way is better.
+
+    >>> arrow("clip_t@ViT-B-32"), arrow("source/l1_outside"), arrow("source/lpips_inside@lpips-alex")
+    ('↑', '↓', '↓')
+    """
+    return "↑" if HIGHER_IS_BETTER[base_of(name)] else "↓"
+
+
+def meanings(names: Iterable[str]) -> list[str]:
+    r"""A line for each metric among full names: what it measures, its unit, and which way is better.
+
+    >>> print(*meanings(["source/l1", "source/l1_outside", "clip_t@icon"]), sep="\n")
+    l1 ↓: mean absolute difference of pixels, 0 to 1; lower is better.
+    clip_t ↑: cosine of CLIP's embeddings of the result and of the target's caption, up to 1; higher is better.
+    Before a slash: what the result is compared with; inside, outside: of the mask; after @: the encoder.
+    """
+    better = {True: "higher", False: "lower"}
+    bases = dict.fromkeys(map(base_of, names))
+    lines = [f"{base} {arrow(base)}: {_MEANINGS[base]}; {better[HIGHER_IS_BETTER[base]]} is better." for base in bases]
+    known = "Before a slash: what the result is compared with; inside, outside: of the mask; after @: the encoder."
+    return [*lines, known]
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
@@ -85,7 +134,6 @@ class Frame:
 
 FRAMES = {
     "emu-edit": Frame(size_px=None, resample="BICUBIC"),
-    "magicbrush": Frame(size_px=None, resample="BICUBIC"),
     "imagenhub": Frame(size_px=(512, 512), resample="LANCZOS"),
     "smartedit": Frame(size_px=(256, 256), resample="BICUBIC"),
 }
@@ -120,7 +168,7 @@ def pair(reference: Image.Image, result: Image.Image, frame: Frame) -> tuple[Pix
     """Source (or target) and result as pixels of one size.
 
     >>> from PIL import Image
-    >>> a, b = pair(Image.new("RGB", (8, 4)), Image.new("RGB", (3, 3)), FRAMES["magicbrush"])
+    >>> a, b = pair(Image.new("RGB", (8, 4)), Image.new("RGB", (3, 3)), FRAMES["emu-edit"])
     >>> a.shape, b.shape
     ((4, 8, 3), (4, 8, 3))
     """

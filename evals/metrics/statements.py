@@ -53,6 +53,19 @@ def wording(difference: Difference, p_value: float | None = None) -> str:
     return f"not distinguishable ({why})"
 
 
+def brief(words: str) -> str:
+    """A wording for a paper's column: why a row is not distinguishable only where its interval says otherwise.
+
+    >>> brief("not distinguishable (36 cases, interval 0.16 wide)")
+    'not distinguishable'
+    >>> brief("not distinguishable (5 cases, interval 0.39 wide without 0, but permutation test p = 0.0625)")
+    'not distinguishable (n = 5, permutation test p = 0.0625)'
+    """
+    head, _, why = words.partition(" (")
+    cases, _, test = why.removesuffix(")").partition(" without 0, but ")
+    return f"{head} (n = {cases.partition(' ')[0]}, {test})" if test else head
+
+
 def why_no_interval(estimate: Mapping[str, Any]) -> str | None:
     """Why an estimate, as `Estimate.as_dict` gives it, has no interval; None where it has one.
 
@@ -62,7 +75,7 @@ def why_no_interval(estimate: Mapping[str, Any]) -> str | None:
     >>> why_no_interval({"value": 0.5, "low": None, "high": None, "n": 4, "clusters": 1})
     'one prompt or source image alone: resampling says nothing'
     >>> why_no_interval({"value": 0.5, "low": None, "high": None, "n": 8, "clusters": 2})
-    'all 2 prompts or source images are alike: resampling says nothing'
+    'all equal, over 2 prompts or source images'
     """
     if estimate.get("low") is not None:
         return None
@@ -70,7 +83,7 @@ def why_no_interval(estimate: Mapping[str, Any]) -> str | None:
         return "nothing was scored"
     if estimate.get("clusters", 0) < 2:  # a run of before does not say
         return "one prompt or source image alone: resampling says nothing"
-    return f"all {estimate['clusters']:,} prompts or source images are alike: resampling says nothing"
+    return f"all equal, over {estimate['clusters']:,} prompts or source images"
 
 
 def no_intervals(named: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:

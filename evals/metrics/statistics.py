@@ -229,6 +229,39 @@ def ratio(sums: ArrayLike, counts: ArrayLike, rng: np.random.Generator, resample
     return Estimate(value=float(total.sum() / size.sum()), low=low, high=high, n=int(size.sum()), clusters=clusters)
 
 
+def macro(
+    sums: ArrayLike, counts: ArrayLike, groups: Sequence[str], rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Estimate:
+    """Plain mean of several groups' means, with a bootstrap over the clusters inside each group.
+
+    Args:
+        sums: ``(clusters,)`` sum of the items' values in each cluster.
+        counts: ``(clusters,)`` number of items in each cluster; clusters without items are left out.
+        groups: ``(clusters,)`` group of each cluster.
+        rng: Source of the resamples.
+        resamples: How many.
+
+    >>> estimate = macro([1, 0, 1, 1], [1, 1, 2, 2], ["a", "a", "b", "b"], np.random.default_rng(0))
+    >>> estimate.value, estimate.n, estimate.low < estimate.value < estimate.high
+    (0.5, 6, True)
+    >>> macro([], [], [], np.random.default_rng(0)).value is None
+    True
+    """
+    total, size = _counts(sums, counts)
+    labels = np.asarray(groups)[size > 0]
+    total, size = total[size > 0], size[size > 0]
+    means, draws = [], np.zeros(resamples)
+    for name in dict.fromkeys(labels):
+        own, clusters = labels == name, int((labels == name).sum())
+        times_drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+        means.append(float(total[own].sum() / size[own].sum()))
+        draws += (times_drawn @ total[own]) / (times_drawn @ size[own])
+    if not means:
+        return NOTHING
+    low, high = percentiles(draws / len(means))
+    return Estimate(value=float(np.mean(means)), low=low, high=high, n=round(float(size.sum())), clusters=len(size))
+
+
 def percentiles(draws: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
     """The 95 % interval of bootstrap draws; none where they do not differ: then resampling says nothing.
 
@@ -266,6 +299,21 @@ class Difference:
     cases: int
     distinguishable: bool
     """False where the interval contains 0 or the permutation test does not reject at 5 %."""
+
+
+def detectable(difference: Difference) -> float | None:
+    """The size of a true difference that a comparison finds four times in five, by the width of its interval.
+
+    None where so few cases are compared that no permutation test of them can reject.
+
+    >>> change = Difference(value=0.0, low=-0.02, high=0.02, p_value=1.0, cases=100, distinguishable=False)
+    >>> round(detectable(change), 4), detectable(dataclasses.replace(change, cases=5)) is None
+    (0.0286, True)
+    """
+    if 2.0 ** (1 - difference.cases) > 2 * _TAIL:
+        return None
+    z95, z80 = 1.959964, 0.841621
+    return (difference.high - difference.low) / 2 * (z95 + z80) / z95
 
 
 def paired_difference(

@@ -11,10 +11,11 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Score
+from evals.core.vocabulary import task_title
 from evals.metrics import layout, statements, statistics
 from evals.suite import plain
 from evals.suite.objects import as_log, from_log, with_colors
-from evals.suite.tables import number, span, table
+from evals.suite.tables import interval, number, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -166,9 +167,9 @@ def summarize(groups: Sequence[Group], rng: np.random.Generator) -> dict[str, An
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
-def tables(scores: Mapping[str, Any], titles: Mapping[str, str]) -> list[Table]:
+def tables(scores: Mapping[str, Any]) -> list[Table]:
     """Where wrong images went wrong and how drawings keep to their plans; nothing where no image had a plan."""
-    return [_fault_table(scores, titles), _layout_table(scores, titles)] if scores["overall"]["plan"]["n"] else []
+    return [_fault_table(scores), _layout_table(scores)] if scores["overall"]["plan"]["n"] else []
 
 
 _FAULTS = {
@@ -180,38 +181,36 @@ _FAULTS = {
 }
 
 
-def _fault_table(scores: Mapping[str, Any], titles: Mapping[str, str]) -> Table:
+def _fault_table(scores: Mapping[str, Any]) -> Table:
     overall = scores["overall"]
     # The last two are rare: a column only where there is something in it.
     shown = [name for index, name in enumerate(_FAULTS) if index < 3 or overall["faults"][name]]
     columns = ["plan\nright ↑", "95 %\ninterval", "wrong\nimages", *(_FAULTS[name][0] for name in shown)]
-    columns.append("lucky")
-    caption = "\n".join([*(_FAULTS[name][1] for name in shown), "lucky: the image is right although its plan is not"])
+    columns.append("correct despite\na wrong plan")
+    caption = "\n".join(_FAULTS[name][1] for name in shown)
     made = table("Where wrong images went wrong", columns, caption)
-    for title, block in _rows(scores, titles):
+    for title, block in _rows(scores):
         faults = block["faults"]
-        plan = [number(block["plan"]["value"]), span(block["plan"]["low"], block["plan"]["high"])]
+        plan = [number(block["plan"]["value"]), interval(block["plan"])]
         counts = [sum(faults.values()), *(faults[name] for name in shown), block["right_despite_plan"]]
         made.add_row(title, *plan, *(str(count or "·") for count in counts), style=_style(title))
     return made
 
 
-def _layout_table(scores: Mapping[str, Any], titles: Mapping[str, str]) -> Table:
+def _layout_table(scores: Mapping[str, Any]) -> Table:
     measures = {"iou": "box\nIoU ↑", "recall": "recall ↑", "offset": "offset ↓"}
     columns = ["boxes", *(name for title in measures.values() for name in (title, "95 %\ninterval"))]
     caption = "detected against planned boxes, class by class\n"
     caption += "box IoU: 0 where nothing was found; recall: share of boxes with IoU ≥ 0.5\n"
     caption += "offset: distance of the centres as a share of the image's sides"
-    named = (
-        (f"{name} ({title})", block["layout"][name]) for title, block in _rows(scores, titles) for name in measures
-    )
+    named = ((f"{name} ({title})", block["layout"][name]) for title, block in _rows(scores) for name in measures)
     caption += "".join(f"\n{line}" for line in statements.no_intervals(named))
     made = table("How drawings keep to their plans", columns, caption)
-    for title, block in _rows(scores, titles):
+    for title, block in _rows(scores):
         cells = [str(block["layout"]["iou"]["n"])]
         for name in measures:
             measure, digits = block["layout"][name], 3 if name == "offset" else 2
-            cells += [number(measure["value"], digits), span(measure["low"], measure["high"], digits)]
+            cells += [number(measure["value"], digits), interval(measure, digits)]
         made.add_row(title, *cells, style=_style(title))
     return made
 
@@ -219,8 +218,8 @@ def _layout_table(scores: Mapping[str, Any], titles: Mapping[str, str]) -> Table
 _ALL = "all images"
 
 
-def _rows(scores: Mapping[str, Any], titles: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [*((titles.get(tag, tag), block) for tag, block in scores["tasks"].items()), (_ALL, scores["overall"])]
+def _rows(scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [*((task_title(tag), block) for tag, block in scores["tasks"].items()), (_ALL, scores["overall"])]
 
 
 def _style(title: str) -> str | None:

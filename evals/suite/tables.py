@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evals.core.vocabulary import task_title
 from evals.metrics import statistics
 from got.util import tables
 from got.util.errors import visible
@@ -18,13 +19,12 @@ _ENDS = ("floor", "ceiling", "untouched", "true")
 """Columns of what no model drew."""
 
 
-def score_table(scores: Mapping[str, Any], name: str, titles: Mapping[str, str]) -> Table:
+def score_table(scores: Mapping[str, Any], name: str) -> Table:
     """Scores by task, their mean, and that of all images; means of measured values, where a suite has any.
 
     Args:
         scores: As `evals.suite.plain.summarize` has them, and what they are of.
         name: The benchmark's, for people.
-        titles: Tasks -> what they are called.
     """
     checkpoint = f" ({scores['checkpoint']})" if scores["checkpoint"] else ""
     columns = ["score ↑", "95 %\ninterval", "images", "prompts", "≥ 1\nright ↑"]
@@ -35,7 +35,7 @@ def score_table(scores: Mapping[str, Any], name: str, titles: Mapping[str, str])
     title = f"{name}, {scores['world']}: {scores['model']}{checkpoint}{wording}"
     made = table(visible(title), columns, _score_caption(scores))
     for tag, block in scores["tasks"].items():
-        made.add_row(visible(titles.get(tag, tag)), *_score_cells(block, scores, tag))
+        made.add_row(visible(task_title(tag)), *_score_cells(block, scores, tag))
     made.add_section()
     made.add_row("mean of tasks", *_score_cells(scores["overall"], scores, "overall"), style="bold")
     pooled = {**scores["overall"], "score": scores["images"], "bounds": None}
@@ -77,6 +77,18 @@ def number(value: float | None, digits: int = 2) -> str:
 def span(low: float | None, high: float | None, digits: int = 2) -> str:
     """Its interval."""
     return tables.span(low, high, digits)
+
+
+def interval(block: Mapping[str, Any], digits: int = 2) -> str:
+    """The interval of an estimate of scores.json; in words where all it is the mean of is equal.
+
+    >>> interval({"value": 0.5, "low": 0.4, "high": 0.6})
+    '0.40–0.60'
+    >>> interval({"value": 1.0, "low": None, "high": None, "clusters": 40}), interval({"value": None, "low": None})
+    ('all equal', '–')
+    """
+    equal = block["low"] is None and block["value"] is not None and block.get("clusters", 0) > 1
+    return "all equal" if equal else span(block["low"], block.get("high"), digits)
 
 
 def table(title: str, columns: Sequence[str], caption: str, first: str = "task") -> Table:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from evals import geneval_reference
 from evals.core.records import Case, Sample, Scored
-from evals.core.vocabulary import TASKS
+from evals.core.vocabulary import TASKS, task_title
 from evals.geneval import scores as geneval_scores
 from evals.geneval import tables
 from evals.geneval.suite import SUITE
@@ -197,7 +197,7 @@ def rendered(scores, width):
 def test_the_tables_say_what_a_reader_needs():
     text = rendered(small_run()[1], width=110)
     assert "icon world" in text
-    for word in (*tables._TITLES.values(), "mean of tasks", "95 %", "score ↑", "offset ↓", "plan"):
+    for word in (*map(task_title, TASKS), "mean of tasks", "95 %", "score ↑", "offset ↓", "plan"):
         assert word in text
     assert "…" not in text
     assert "missing" not in text

@@ -104,7 +104,7 @@ def test_samples_appear_in_batches_as_the_reader_scrolls(opened):
 
 def test_filters_and_search_narrow_the_samples(opened):
     page = opened("inline")
-    page.locator("#by-run").select_option(label="mini (4)")
+    page.locator("#by-run").select_option(label="images per prompt 4 (4)")
     assert cards(page).count() == 4
     page.locator("#by-outcome").select_option("right")
     assert cards(page).count() == 1
@@ -124,7 +124,7 @@ def test_filters_and_search_narrow_the_samples(opened):
 
 def test_the_lightbox_shows_a_sample_and_its_neighbours(opened):
     page = opened()
-    page.locator("#by-run").select_option(label="mini (3)")
+    page.locator("#by-run").select_option(label="images per prompt 4 (3)")
     cards(page).nth(1).locator("button").click()
     box = page.locator("dialog")
     assert box.is_visible()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import runner_kit
 from PIL import Image
-from report_kit import CHAIN, change_lines, write_lines
+from report_kit import CHAIN, change_lines, write_json, write_lines
 from test_report_page import call, page_data
 
 from evals import ablation, emu_edit, imagenhub, interactive
@@ -33,8 +33,8 @@ def test_editing_runs_stand_below_the_papers_rows_by_encoder_and_judge(edited):
     runs, _ = load([edited / "emu_edit", edited / "imagenhub"])
     table = editing.editing_table(runs)
     ours = {row.label: row for row in table.rows if not row.reported}
-    (clip,) = [row for label, row in ours.items() if label.startswith("identity (emu_edit), ")]
-    (judged,) = [row for label, row in ours.items() if label.startswith("identity (imagenhub), ")]
+    (clip,) = [row for label, row in ours.items() if label.startswith("identity, icon")]
+    (judged,) = [row for label, row in ours.items() if label.startswith("identity, got")]
     assert clip.cells[0].value == pytest.approx(1.0, abs=1e-4), "an untouched image is like itself"
     assert clip.cells[1].low <= clip.cells[1].value <= clip.cells[1].high
     assert [cell.value for cell in clip.cells[2:]] == [None] * 3
@@ -43,7 +43,7 @@ def test_editing_runs_stand_below_the_papers_rows_by_encoder_and_judge(edited):
     assert judged.cells[2].value is None, "the column of the paper's judge is for its protocol"
     assert {len(row.cells) for row in table.rows} == {len(table.columns)}
     assert {row.source for row in ours.values()} == {"icon world"}
-    notes = " ".join(table.notes)
+    notes = " ".join((*table.notes, *table.origins))
     assert "untouched source 1.000" in notes
     assert "bootstrap, clustered by source image" in notes
     assert "n = 4 images of" in notes
@@ -61,8 +61,9 @@ def test_a_judge_that_failed_too_often_has_no_score_in_the_table(edited):
     run = load_run(edited / "imagenhub")
     judge = {**run.scores["overall"]["judge"], "headline": None, "failed": {"refusal": 3}, "bounds": [0.1, 0.9]}
     scores = {**run.scores, "overall": {**run.scores["overall"], "judge": judge}}
-    table = editing.editing_table([dataclasses.replace(run, scores=scores)])
-    assert all(row.reported for row in table.rows)
+    run = dataclasses.replace(run, scores=scores)
+    assert editing.editing_table([run]) is None
+    table = editing.metrics_table([run], "metrics")
     assert "3 judgements failed; with them the score lies between 0.100 and 0.900" in " ".join(table.notes)
 
 
@@ -113,7 +114,7 @@ def copies(run, *changes):
                 overall["judge"] |= {"judge": new, "headline": value, "score": {"value": value}}
             else:
                 overall["metrics"][new] = {**overall["metrics"].pop(old), "value": value}
-        yield dataclasses.replace(run, name=f"copy {number}", scores=scores)
+        yield dataclasses.replace(run, label=f"copy {number}", scores=scores)
 
 
 def test_the_best_is_bold_only_among_the_same_cases_and_the_same_encoder(edited):
@@ -123,7 +124,7 @@ def test_the_best_is_bold_only_among_the_same_cases_and_the_same_encoder(edited)
     runs = list(copies(run, *changes, (other, {name: (name, 0.8)}), ({"variant": "part"}, {name: (name, 0.9)})))
     table = editing.editing_table(runs)
     bold = [row.label for row in table.rows if not row.reported and table.best(row, 1)]
-    assert bold == ["identity (copy 1), icon"]
+    assert bold == ["copy 1, icon"]
 
 
 def test_judges_of_other_protocols_have_columns_of_their_own(edited):
@@ -145,7 +146,8 @@ def test_judges_of_other_protocols_have_columns_of_their_own(edited):
 def test_a_note_says_which_cases_of_which_data(edited, data, said):
     run = load_run(edited / "imagenhub")
     about = {"name": "ImagenHub", "variant": "dev", "cases": 4, "ids_sha256": "ab" * 32, "revision": "cd" * 20, **data}
-    notes = " ".join(editing.editing_table([dataclasses.replace(run, scores={**run.scores, "data": about})]).notes)
+    table = editing.metrics_table([dataclasses.replace(run, scores={**run.scores, "data": about})], "metrics")
+    notes = " ".join(table.origins)
     assert f"{said}, ids abababababab, revision cdcdcdcdcdcd." in notes
     assert "data ImagenHub, dev" in notes
 
@@ -198,7 +200,7 @@ def unjudged(request, edited, tmp_path):
     scores = json.loads((run / "scores.json").read_text())
     for block in (scores, *scores["categories"].values()):
         block.get("overall", block)["measured"] = None
-    (run / "scores.json").write_text(json.dumps({**scores, "world": "photographs", "faults": {}}))
+    write_json(run / "scores.json", {**scores, "world": "photographs", "faults": {}})
     change_lines(run / "results.jsonl", correct=request.param, reason="")
     lines = runner_kit.lines(run / "results.jsonl")
     for line, given in zip(lines, ([0.5], [0.1, 0.2], [None], [0.9]), strict=True):

@@ -89,12 +89,12 @@ def folder(sources, tmp_path_factory):
 
 def test_a_report_has_every_table_and_figure_in_every_format(folder):
     tables = {path.name for path in (folder / "tables").iterdir()}
-    names = ("geneval", "ablation-steps", "ablation-reported")
+    names = ("geneval", "ablation-steps")
     assert tables == {f"{name}.{suffix}" for name in names for suffix in ("csv", "tex", "md")}
     figures = {path.stem for path in (folder / "figures").iterdir()}
     of_run = ("score-by-task", "failures", "layout", "colours", "classes")
     of_steps = ("ladder", "curve", "time", "failures", "layout", "pictures")
-    assert figures == {*(f"mini-{name}" for name in of_run), *(f"steps-{name}" for name in of_steps)}
+    assert figures == {*(f"got-{name}" for name in of_run), *(f"steps-{name}" for name in of_steps)}
     for figure in figures:
         assert (folder / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
         ElementTree.parse(folder / "figures" / f"{figure}.svg")
@@ -121,7 +121,7 @@ def test_the_page_can_be_read_without_eyes(folder):
     page = Elements((folder / "report.html").read_text())
     assert page.all("html") == [{"lang": "en"}]
     assert {header["scope"] for header in page.all("th")} == {"col", "row", "rowgroup"}
-    assert len(page.all("caption")) == len(page.all("table")) == 3
+    assert len(page.all("caption")) == len(page.all("table")) == 2
     drawings = [attributes for attributes in page.all("div") if attributes.get("class") == "drawing"]
     assert all(each["role"] == "img" and len(each["aria-label"]) > 40 for each in drawings)
     ids = [attributes["id"] for _, attributes in page.found if attributes.get("id")]
@@ -134,7 +134,7 @@ def test_the_page_can_be_read_without_eyes(folder):
 
 def test_every_wrong_sample_is_in_the_page_with_its_stage(folder):
     data = page_data(folder)
-    mine = [sample for sample in data["samples"] if data["runs"][sample["run"]] == "mini"]
+    mine = [sample for sample in data["samples"] if data["runs"][sample["run"]] == "got"]
     assert {sample["key"]: sample["stage"] for sample in mine} == {
         "00000/1": "plan_wrong", "00000/2": "drawing_wrong", "00000/3": "detector_doubt", "00000/4": "unchecked",
         "00000/5": "no_plan"
@@ -181,9 +181,9 @@ def test_markdown_and_latex_hold_what_the_page_holds(folder):
     assert markdown.startswith("# Two &lt; three\n")
     assert "| **0.64** | **0.99** |" in markdown
     latex = (folder / "report.tex").read_text()
-    assert latex.count(r"\begin{table*}") == latex.count(r"\bottomrule") == latex.count(r"\caption") == 3
+    assert latex.count(r"\begin{table*}") == latex.count(r"\bottomrule") == latex.count(r"\caption") == 2
     labels = re.findall(r"\\label\{(.*?)\}", latex)
-    assert len(set(labels)) == 3
+    assert len(set(labels)) == 2
 
 
 def test_a_new_report_replaces_an_old_one_and_nothing_else(sources, tmp_path, capsys):
@@ -262,7 +262,9 @@ def test_a_runs_words_stay_words(hostile, tmp_path, capsys):
     latex = (output / "report.tex").read_text()
     assert r"\input{a}" not in latex.partition("\n")[2]
     assert "<" not in latex
-    for line in latex.splitlines()[1:]:
+    for line in latex.splitlines():
+        if line.startswith("% "):  # a comment ends with its line
+            continue
         bare = re.sub(r"\\[&%$#_{}]", "", line)
         assert "%" not in bare
         assert "$x" not in bare
@@ -321,5 +323,5 @@ def test_a_users_mistake_is_one_line(tmp_path, capsys, words, message):
     code, _, err = call(capsys, *(word.format(tmp=tmp_path, **places) for word in words))
     assert code == 2
     assert message in err
-    assert len(err.splitlines()) == 1
+    assert sum(not line.startswith("note: ") for line in err.splitlines()) == 1
     assert not Path(tmp_path / "r" / "report.html").exists()

@@ -1,0 +1,220 @@
+"""The gate that a change must pass: a run against a baseline, a small file of an earlier run or that run itself.
+
+Only like is compared with like: the same prompts, seeds, detector and scorer. Then the difference is paired by case,
+and of three answers one is given:
+
+- *pass*: the score did not fall by more than the margin;
+- *regression*: it fell by more, and chance does not explain it, whatever images that are missing would have been;
+- *cannot decide*: it fell by more, but so few cases may do that by chance; or images are missing, and it falls by more
+  if they are wrong; or the two do not compare.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import numpy as np
+
+from evals.core.run_directory import differences
+from evals.core.vocabulary import task_title
+from got.util.images import open_if_any
+from got.util.tables import escaped, markdown
+from reports import compare
+from reports.samples import STAGES, load_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reports.compare import Outcomes, Row, Verdicts
+    from reports.frames import Run
+    from reports.samples import SampleRecord
+
+PASS, REGRESSION, UNDECIDED = "pass", "regression", "cannot decide"
+EXIT_CODES = {PASS: 0, REGRESSION: 1, UNDECIDED: 2}
+_SHOWN = 40
+"""Lost images in a summary; a page has them all."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a gate says."""
+
+    answer: str
+    """``pass``, ``regression`` or ``cannot decide``."""
+    why: str
+    rows: tuple[Row, ...]
+
+
+def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> Decision:
+    """Whether a run may pass. Images that the baseline has and the run has not count as wrong.
+
+    Args:
+        baseline: What was reached before.
+        run: What is reached now.
+        max_drop: The overall score may fall by so much, in [0, 1].
+        alpha: Level of the permutation test, in (0, 1).
+    """
+    unlike = differences(baseline.made_by, run.made_by)
+    if baseline.right.keys() != run.right.keys():
+        unlike.append(f"{len(baseline.right.keys() ^ run.right.keys())} cases are in one of the two only")
+    if unlike:
+        return Decision(answer=UNDECIDED, why=f"not comparable: {'; '.join(unlike)}", rows=())
+    worst, best = (
+        {case: _filled(values, run.right[case], guess) for case, values in baseline.right.items()}
+        for guess in (False, True)
+    )
+    lost = sum(worst[case].count(False) - run.right[case].count(False) for case in worst)
+    rows = tuple(compare.compare(baseline, dataclasses.replace(run, right=worst)))
+    change = rows[0].difference
+    why = f"overall {rows[0].before:.3f} -> {rows[0].after:.3f} ({change.value:+.3f}, p = {change.p_value:.4f})"
+    if lost:
+        why = f"{lost:,} images that the baseline has are missing; were they wrong: {why}"
+    elif missing := run.images()[0]:
+        why = f"{why}; {missing:,} images are missing, as they are in the baseline"
+    if change.value >= -max_drop:
+        return Decision(answer=PASS, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
+    if lost:
+        at_best = compare.compare(baseline, dataclasses.replace(run, right=best))[0].difference
+        if at_best.value < -max_drop and at_best.p_value < alpha:
+            why = f"{why}; were they right: {at_best.value:+.3f}; a drop of {max_drop:g} is allowed"
+            return Decision(answer=REGRESSION, why=why, rows=rows)
+        return Decision(answer=UNDECIDED, why=f"{why}; more than the allowed {max_drop:g}", rows=rows)
+    if change.p_value < alpha:
+        return Decision(answer=REGRESSION, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
+    why = f"{why}; more than the allowed {max_drop:g}, but {change.cases} cases are too few to be sure"
+    return Decision(answer=UNDECIDED, why=f"{why} (`python -m reports power` says how many it takes)", rows=rows)
+
+
+def _filled(before: Verdicts, after: Verdicts, guess: bool) -> Verdicts:
+    """A case with a guess for each image that is missing now and was there before."""
+    if len(before) == len(after):
+        return tuple(guess if y is None and x is not None else y for x, y in zip(before, after, strict=True))
+    known = [value for value in after if value is not None]
+    return (*known, *[guess] * (len(before) - before.count(None) - len(known)))
+
+
+# ------------------------------------------------------------------------------------------------------------- summary
+def lost(baseline: Outcomes, run: Outcomes, samples: Sequence[SampleRecord]) -> list[SampleRecord]:
+    """The images that were right before and are wrong or missing now, in order.
+
+    Args:
+        baseline: The earlier outcomes.
+        run: The later ones.
+        samples: All images of the later run.
+    """
+    if not (baseline.indexed and run.indexed):
+        return []
+
+    def was_right(sample: SampleRecord) -> bool:
+        values = baseline.right.get(sample.case, ())
+        return sample.index < len(values) and values[sample.index] is True
+
+    gone = [p for p in samples if p.outcome in ("wrong", "missing") and was_right(p)]
+    return sorted(gone, key=lambda sample: (sample.case, sample.index))
+
+
+def summary(decision: Decision, baseline: Outcomes, outcomes: Outcomes, run: Run, before: Run | None = None) -> str:
+    """The decision as Markdown: what changed, by task, and each image that was lost with what opens it.
+
+    Args:
+        decision: What the gate says.
+        baseline: The earlier outcomes.
+        outcomes: The later ones.
+        run: The later run.
+        before: The earlier run, where its images are at hand.
+    """
+    parts = [f"**{decision.answer}**: {escaped(decision.why)}", compare.changed_settings(baseline, outcomes)]
+    if decision.rows:
+        # Here images that are missing count as wrong, so none of their cases is left out.
+        left_out = dataclasses.replace(compare.unpaired(baseline, outcomes), without_verdict=0)
+        parts.append(compare.markdown(decision.rows, baseline, outcomes, left_out.sentences(baseline.name, run.name)))
+    gone = lost(baseline, outcomes, load_samples(run))
+    if gone:
+        parts.append(_lost_table(gone, run, before))
+    if before is not None:
+        parts.append(pixels(before, run))
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _lost_table(gone: Sequence[SampleRecord], run: Run, before: Run | None) -> str:
+    files = {} if before is None else {sample.key: sample.file for sample in load_samples(before)}
+    rows = []
+    for sample in gone[:_SHOWN]:
+        stage = STAGES.get(sample.stage or "", "")
+        words = ["python", "-m", "reports", "teaser", str(run.path), sample.case, "--index", str(sample.index)]
+        command = shlex.join([*words, "--output", f"lost-{sample.case}-{sample.index}.png"])
+        cells = [sample.key, task_title(sample.task), sample.prompt, sample.reason.replace("\n", "; "), stage]
+        if before is not None:
+            cells += [str(files.get(sample.key) or ""), str(sample.file or "no image")]
+        rows.append([*map(escaped, cells), _code(command)])
+    header = ["image", "task", "prompt", "reason", "failed at", *(["before", "after"] * bool(before)), "open it with"]
+    more = f"\n\nand {len(gone) - _SHOWN:,} more" if len(gone) > _SHOWN else ""
+    return f"Images lost: {len(gone):,}\n\n" + markdown(header, rows, words=len(header)) + more
+
+
+def _code(text: str) -> str:
+    """Code in a cell of Markdown: no backtick or bar ends it."""
+    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
+
+
+def pixels(before: Run, after: Run) -> str:
+    """How far the images of two runs differ: equal ones, and the mean absolute difference of the others' pixels."""
+    first = {sample.key: sample.file for sample in load_samples(before)}
+    equal, apart = 0, []
+    for sample in load_samples(after):
+        one, other = open_if_any(first.get(sample.key)), open_if_any(sample.file)
+        if one is None or other is None:
+            continue
+        if one.size != other.size:
+            other = other.resize(one.size)
+        distance = float(np.mean(np.abs(np.asarray(one, dtype=np.float32) - np.asarray(other, dtype=np.float32)))) / 255
+        equal += distance == 0
+        apart += [(distance, sample.key)] if distance else []
+    total = equal + len(apart)
+    if not apart:
+        return f"Images: {equal:,} of {total:,} are equal, pixel by pixel."
+    middle, (most, key) = float(np.median([distance for distance, _ in apart])), max(apart)
+    return (
+        f"Images: {equal:,} of {total:,} are equal, pixel by pixel. The others differ by {middle:.4f} in the median, "
+        f"{most:.4f} at most ({key}): mean absolute difference of pixels, 0 to 1."
+    )
+
+
+def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[SampleRecord] = ()) -> bytes:
+    """The decision as JUnit XML, for systems that collect tests: a case for the score, and one for each task.
+
+    A task fails where the gate does not pass and the task fell by more than is allowed.
+
+    Args:
+        decision: What the gate says.
+        suite: Name of the benchmark.
+        max_drop: What the gate allows.
+        gone: The images that were lost.
+    """
+    by_task: dict[str, list[str]] = {}
+    for sample in gone:
+        by_task.setdefault(sample.task, []).append(f"lost {sample.key}: {sample.prompt}: {sample.reason}")
+    cases = [("overall score", f"{decision.answer}: {decision.why}", decision.answer != PASS)]
+    for row in decision.rows[1:]:
+        change = row.difference
+        said = f"{row.before:.3f} -> {row.after:.3f} ({change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}, "
+        said += f"p = {change.p_value:.4f}, {change.cases} cases): {row.words}"
+        failed = decision.answer != PASS and change.value < -max_drop
+        cases.append((task_title(row.task), "\n".join([said, *by_task.get(row.task, ())]), failed))
+    failures = sum(failed for *_, failed in cases)
+    kind = "failure" if decision.answer == REGRESSION else "error"
+    counts: dict[str, str] = {
+        "failures": str(failures * (kind == "failure")),
+        "errors": str(failures * (kind == "error")),
+    }
+    tests = ElementTree.Element("testsuite", {"name": f"{suite} gate", "tests": str(len(cases)), **counts})
+    for name, said, failed in cases:
+        case = ElementTree.SubElement(tests, "testcase", classname=f"reports.gate.{suite}", name=name)
+        if failed:
+            ElementTree.SubElement(case, kind, message=said.splitlines()[0]).text = said
+        ElementTree.SubElement(case, "system-out").text = said
+    text: bytes = ElementTree.tostring(tests, encoding="utf-8", xml_declaration=True)
+    return text

@@ -1,0 +1,171 @@
+"""What runs are called: by the settings that differ between them, never by the hash of a folder."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+from evals.core.options import STAGES
+from evals.core.records import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_NO_SETTINGS = {"suite", "version", "limit", "tasks", "judge_place"}
+"""Parts of an identity that are no setting of a model or a scorer, besides hashes."""
+_SIZE = {"images_per_prompt", "seed", "prompts"}
+"""Settings that say which samples there are: they name a run only beside one that has others."""
+
+
+def settings_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide a run's numbers, by the names of their flags, defaults resolved.
+
+    Args:
+        spec: run.json.
+
+    >>> spec = {"identity": {"generate": {"suite": "geneval", "model": "got", "steps": None, "weights_sha256": {}}},
+    ...         "arguments": {"resolved": {"model": "got", "steps": 10}}}
+    >>> settings_of(spec)
+    {'model': 'got', 'steps': 10}
+    """
+    resolved = (spec.get("arguments") or {}).get("resolved") or {}
+    identity = spec.get("identity") or {}
+    found = {key: value for stage in STAGES for key, value in (identity.get(stage) or {}).items()}
+    return {
+        key: resolved.get(key) if value is None else value
+        for key, value in found.items()
+        if key not in _NO_SETTINGS and not key.endswith("sha256")
+    }
+
+
+def in_words(key: str, value: Any) -> str:
+    """A setting for people.
+
+    >>> in_words("semantic_scale", 1.0), in_words("model", "folder:/data/sdxl/"), in_words("checkpoint", "runs/full")
+    ('semantic scale 1.0', 'folder:sdxl', 'checkpoint full')
+    >>> in_words("steps", None), in_words("reference_compat", True)
+    ('default steps', 'reference compat')
+    """
+    name = key.replace("_", " ")
+    if value is None:
+        return f"default {name}"
+    if value is True or value is False:
+        return name if value else f"no {name}"
+    if isinstance(value, (list, tuple)):
+        return f"{name} {'+'.join(map(str, value))}"
+    kind, colon, place = str(value).partition(":") if key == "model" else ("", "", str(value))
+    shown = f"{kind}{colon}{place.rstrip('/').rpartition('/')[2]}"
+    return shown if key == "model" else f"{name} {shown}"
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What differs between two records of settings, ``name before → after``; what only one of them knows is no change.
+
+    >>> changed({"steps": 10, "seed": 1}, {"steps": 4, "seed": 1})
+    ['steps 10 → 4']
+    """
+    return [
+        f"{key.replace('_', ' ')} {_short(before[key])} → {_short(after[key])}"
+        for key in before
+        if key in after and before[key] != after[key]
+    ]
+
+
+def _short(value: Any) -> str:
+    return "default" if value is None else str(value)
+
+
+def model_of(scores: Mapping[str, Any]) -> str:
+    """What drew the images, without the path of a folder.
+
+    >>> model_of({"model": "folder:/data/sdxl"})
+    'folder:sdxl'
+    """
+    return in_words("model", str(scores.get("model", "unknown")))
+
+
+def names_of(
+    told: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], folders: Sequence[str], given: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Name and label of each run. A label stands in tables beside other methods, and always has the model.
+
+    Runs of one suite are named by the settings that differ between them; where none does, or several runs share all, by
+    their folders too.
+
+    Args:
+        told: run.json and scores.json of each, in order.
+        folders: What their folders are called, all unlike.
+        given: The user's own names, in the same order.
+
+    Raises:
+        UserError: There are more names than runs, or fewer, or two are equal.
+    """
+    if given:
+        if len(given) != len(told) or len(set(given)) < len(given):
+            raise UserError(f"--names: expected {len(told)} names that differ, but got {', '.join(given)}")
+        return [(name, name) for name in given]
+    named: dict[int, tuple[str, str]] = {}
+    suites = [str(scores.get("suite")) for _, scores in told]
+    for suite in dict.fromkeys(suites):
+        own = [i for i, other in enumerate(suites) if other == suite]
+        found = _of_one_suite([told[i] for i in own], [folders[i] for i in own])
+        title = told[own[0]][1].get("title") or suite
+        prefix = f"{title}: " if len(set(suites)) > 1 else ""
+        named |= {i: (prefix + name, label) for i, (name, label) in zip(own, found, strict=True)}
+    return [named[i] for i in range(len(told))]
+
+
+def _of_one_suite(
+    told: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], folders: Sequence[str]
+) -> list[tuple[str, str]]:
+    every = [settings_of(spec) | {"model": model_of(scores)} for spec, scores in told]
+    models = {settings["model"] for settings in every}
+    if len(models) > 1:  # what one of several models lacks is no setting of it
+        every = [{key: value for key, value in settings.items() if value is not None} for settings in every]
+    keys = list(dict.fromkeys(["model", *(key for settings in every for key in settings)]))
+    if len(told) == 1:
+        differ = ["model", *(key for key in keys if key in _given(told[0][0]) - {"model", *_SIZE})]
+    elif len(models) == len(told):
+        differ = ["model"]
+    else:
+        differ = [key for key in keys if len({str(settings.get(key)) for settings in every}) > 1]
+    names, labels = (
+        [", ".join(in_words(key, one.get(key)) for key in shown if key in one) for one in every]
+        for shown in (differ, ["model", *(key for key in differ if key != "model")])
+    )
+    return [
+        (name, label) if name and spec and names.count(name) == 1 else (folder, f"{label} ({folder})")
+        for (spec, _), name, label, folder in zip(told, names, labels, folders, strict=True)
+    ]
+
+
+def _given(spec: Mapping[str, Any]) -> set[str]:
+    """Settings of what draws that the command line names."""
+    words = (spec.get("arguments") or {}).get("given") or ()
+    flags = {word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")}
+    return flags & set((spec.get("identity") or {}).get("generate", {}))
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Names between commas; one with a comma stands in quotes.
+
+    >>> listed('4 steps,"b, with a comma"')
+    ('4 steps', 'b, with a comma')
+    """
+    return tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip())
+
+
+def short_folders(paths: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as few as tell it from the others.
+
+    >>> from pathlib import Path
+    >>> short_folders([Path("/x/a/run"), Path("/y/a/run"), Path("/y/b")])
+    ['x/a/run', 'y/a/run', 'b']
+    """
+    parts = [path.resolve().parts for path in paths]
+    found = []
+    for own in parts:
+        alone = (n for n in range(1, len(own)) if sum(own[-n:] == other[-n:] for other in parts) == 1)
+        found.append("/".join(own[-next(alone, len(own)) :]))
+    return found
