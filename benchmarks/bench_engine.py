@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 from evals.generators.oracle import OracleGenerator
 from evals.geneval.suite import SUITE
@@ -72,6 +71,8 @@ def _rate(folder: Path, threads: int, words: Sequence[str], batches: int) -> dic
 
 def bench_scaling(measure: BenchmarkFixture, tmp_path: Path) -> None:
     """Mini's images a second by one process and by workers; `extra_info` has all ways, scaling and overhead."""
+    import torch  # here, so that the workers of the other measurement do without
+
     threads, found = torch.get_num_threads(), dict[str, dict[str, float]]()
 
     def all_ways() -> None:
