@@ -160,6 +160,10 @@ class JudgedSuite(Suite[JudgedOptions]):
         """No detector looks."""
         return False
 
+    def asks_at_once(self, options: JudgedOptions) -> int:
+        """Of a judge by endpoint."""
+        return judges.at_once(options)
+
     def prepare(self, tools: Tools, options: JudgedOptions) -> Interviewer:
         """Who is asked."""
         return judges.make_interviewer(options, tools, self.protocol(options), self.way(options))
