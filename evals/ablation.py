@@ -48,7 +48,8 @@ from evals.harness.worker import Job
 from evals.metrics import statements, statistics
 from got.util import tables
 from got.util.cli import Parser
-from got.util.files import read_lines, write_atomic, write_json
+from got.util.files import write_atomic
+from got.util.hashes import HashedFolder
 from got.util.progress import clock
 
 if TYPE_CHECKING:
@@ -215,8 +216,8 @@ def case_scores(folder: Path) -> dict[str, tuple[str, float, int, str]]:
 
     Equal prompts are one case; edits of one source image are alike.
     """
-    results, _ = read_lines(RunDirectory(folder).results)
-    observations, _ = read_lines(RunDirectory(folder).observations)
+    directory = RunDirectory(folder)
+    results, observations = directory.read(directory.results), directory.read(directory.observations)
     right: dict[str, list[bool]] = {}
     tags: dict[str, str] = {}
     groups: dict[str, str] = {}
@@ -233,7 +234,8 @@ def case_scores(folder: Path) -> dict[str, tuple[str, float, int, str]]:
 
 def seconds_per_image(folder: Path) -> float | None:
     """Mean time of drawing, of the images that the run's log has a time for; None if it has none."""
-    lines, _ = read_lines(RunDirectory(folder).times)
+    directory = RunDirectory(folder)
+    lines = directory.read(directory.times)
     drawn = {(line["case"], line["index"]): line["generate_s"] for line in lines if "generate_s" in line}
     return float(np.mean(list(drawn.values()))) if drawn else None
 
@@ -387,7 +389,7 @@ def _main(words: Sequence[str]) -> int:
         f"Intervals: {statistics.INTERVALS}; of differences, of the two runs' own by MOVER."
     )
     content = {"command": list(words), "suite": options.suite, "intervals": statistics.INTERVALS, "cells": rows}
-    write_json(output / "ablation.json", content)
+    HashedFolder(output).write_json("ablation.json", content)
     write_atomic(output / "ablation.md", markdown(rows, note))
     best = max(rows, key=lambda row: row["overall"]["value"] or 0.0)
     headline = {"cells": len(rows), "best": best["cell"], "overall": best["overall"]["value"], "output": str(output)}

@@ -33,10 +33,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.core.records import UserError
+from evals.core.run_directory import RunDirectory
 from evals.harness import cli
 from evals.metrics.agreement import against_the_rest, ceiling, compare, mean
 from got.util.cli import Parser, console, whole
-from got.util.files import read_lines, write_json
+from got.util.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +134,8 @@ def read_runs(specs: Sequence[str]) -> list[Ratings]:
     seen: dict[int, dict[tuple[str, str], tuple[float, float, float]]] = {}
     for spec in specs:
         model, equals, folder = spec.partition("=")
-        lines, _ = read_lines(Path(folder) / "observations.jsonl") if equals else ([], 0)
+        directory = RunDirectory(Path(folder))
+        lines = directory.read(directory.observations) if equals else []
         answers = [(line["case"], one) for line in lines for one in line.get("judgements", ())]
         if not answers:
             raise UserError(f"--judge-runs {spec}: expected MODEL=DIR with the judgements of a run")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from evals.generators.folder_images import counted_changes
 from evals.harness import identity as identities
 from evals.harness.engines import ENGINES
 from evals.harness.worker import Failed, Job
-from got.util.files import append_lines, read_lines, write_atomic, write_json, write_lines
+from got.util.files import write_atomic
 from got.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -60,24 +59,31 @@ def run(plan: Plan) -> dict[str, Any]:
             raise
         finished = directory.read_scores()
         logs = _Logs.read(plan, directory)
-        if finished is None or logs.retried:
+        for log in (directory.times, *([] if plan.settings.shard else [directory.results])):
+            directory.mended(log)
+        if finished is None or logs.retried or directory.is_damaged:
             try:
                 this.note_changes()
                 this.compute(logs)
             except UserError as error:
+                directory.check_there()
                 directory.forget_if_empty()
                 if finished is None:
                     raise
                 raise UserError(f"{error} (--from verdict shows the run as it is)") from error
             this.finish()
-        scores: dict[str, Any] = json.loads(directory.scores.read_bytes())
-        return scores
+        return _scores_of(directory)
 
 
 def finish(plan: Plan, directory: RunDirectory) -> dict[str, Any]:
     """Scores what the logs of a directory hold, sums it up and returns the scores; for one that this process holds."""
     _Run(plan, directory).finish()
-    scores: dict[str, Any] = json.loads(directory.scores.read_bytes())
+    return _scores_of(directory)
+
+
+def _scores_of(directory: RunDirectory) -> dict[str, Any]:
+    scores = directory.read_scores()
+    assert scores is not None, "a run that is done has scores"
     return scores
 
 
@@ -95,12 +101,14 @@ class _Logs:
     @classmethod
     def read(cls, plan: Plan, directory: RunDirectory) -> _Logs:
         keys, start = {_key(sample) for sample in plan.samples}, plan.settings.start
-        seen = directory.load(directory.observations, keys)
-        failed = {key: line for key, line in directory.load(directory.failures, keys).items() if key not in seen}
+        read = functools.partial(directory.load, keys=keys, mend=start != VERDICT)
+        chains, seen, failures = map(read, (directory.chains, directory.observations, directory.failures))
+        if directory.is_damaged:  # where an image's own line is lost, both are made again
+            seen = {key: line for key, line in seen.items() if key in chains}
+        failed = {key: line for key, line in failures.items() if key not in seen}
         again = {key for key, line in failed.items() if line.get("raised") and line["stage"] in _RETRIED[start]}
         if start != VERDICT and directory.read_scores() is None:
             again |= {key for key, line in seen.items() if plan.suite.incomplete(line)}
-        chains = directory.load(directory.chains, keys)
         return cls(chains=chains, observations=seen, failures=failed, retried=frozenset(again))
 
     def drawn(self, samples: Iterable[Sample]) -> bool:
@@ -130,7 +138,7 @@ class _Run:
         if spec is not None:
             spec = self._clear(spec)  # as a kill has left it
         if spec is None or directory.is_empty():
-            write_json(directory.spec, self._spec(plan.identity, plan.machine, redo=None))
+            directory.write(directory.spec, self._spec(plan.identity, plan.machine, redo=None))
             self._write_sources()
             return
         old = identities.as_now(spec, plan)
@@ -171,7 +179,7 @@ class _Run:
         stand = STAGES[: STAGES.index(self.start)]
         known = identities.hashes(identity)
         spec = {**self._spec(identity, machine, redo=redo), "made_with": {stage: known[stage] for stage in stand}}
-        write_json(self.directory.spec, spec)
+        self.directory.write(self.directory.spec, spec)
         self._clear(spec)
         if self.start == GENERATE:
             self._write_sources()
@@ -184,16 +192,16 @@ class _Run:
         directory.scores.unlink(missing_ok=True)
         if first in (GENERATE, OBSERVE):
             directory.observations.unlink(missing_ok=True)
-            kept = read_lines(directory.failures)[0] if first == OBSERVE else []
-            drawn = {key_of(line) for line in read_lines(directory.chains)[0]}  # at another try, perhaps
+            kept = directory.mended(directory.failures) if first == OBSERVE else []
+            drawn = {key_of(line) for line in directory.mended(directory.chains)}  # at another try, perhaps
             left = [line for line in kept if line.get("stage") == GENERATE and key_of(line) not in drawn]
-            write_lines(directory.failures, left)
+            directory.replace(directory.failures, left)
         if first == GENERATE:
             directory.chains.unlink(missing_ok=True)
             directory.times.unlink(missing_ok=True)
         cleared = {key: value for key, value in spec.items() if key != "clearing"}
         cleared["made_with"] = identities.hashes(spec["identity"])
-        write_json(directory.spec, cleared)
+        directory.write(directory.spec, cleared)
         return cleared
 
     def _spec(self, identity: identities.Identity, machine: dict[str, Any], *, redo: str | None) -> dict[str, Any]:
@@ -208,13 +216,13 @@ class _Run:
 
     def _write_sources(self) -> None:
         if self.plan.sources:
-            write_lines(self.directory.sources, self.plan.sources)
+            self.directory.replace(self.directory.sources, self.plan.sources)
 
     def _write_folder(self, spec: dict[str, Any]) -> None:
         """Writes run.json with what the folder holds now."""
         arguments = {**spec["arguments"], "folder": self.plan.arguments["folder"]}
         made_with = identities.hashes(spec["identity"])
-        write_json(self.directory.spec, {**spec, "arguments": arguments, "made_with": made_with})
+        self.directory.write(self.directory.spec, {**spec, "arguments": arguments, "made_with": made_with})
 
     def _redo_images(self, spec: dict[str, Any], changed: dict[Key, tuple[str, str]]) -> None:
         """Forgets changed samples, so that they are done again, once it is known that they can be; and says which."""
@@ -228,7 +236,7 @@ class _Run:
         note(f"{what}, with {others:,} others of the same batches" if others else what)
         directory.scores.unlink(missing_ok=True)
         for log in (directory.chains, directory.observations, directory.failures):
-            write_lines(log, [line for line in read_lines(log)[0] if key_of(line) not in changed])
+            directory.replace(log, [line for line in directory.mended(log) if key_of(line) not in changed])
         for sample in plan.samples:
             if _key(sample) in changed:
                 (directory.path / directory.image_name(sample)).unlink(missing_ok=True)
@@ -249,7 +257,7 @@ class _Run:
         if not changed or spec.get("resumed", [])[-1:] == [now]:
             return
         sys.stderr.write(f"warning: this run began elsewhere ({'; '.join(changed)}); its images may be of two kinds\n")
-        write_json(self.directory.spec, {**spec, "resumed": [*spec.get("resumed", []), now]})
+        self.directory.write(self.directory.spec, {**spec, "resumed": [*spec.get("resumed", []), now]})
 
     # -------------------------------------------------------------------------------------------- draw and observe
     def _batches(self) -> list[list[Sample]]:
@@ -316,13 +324,14 @@ class _Run:
         plan, directory, logs = self.plan, self.directory, _Logs.read(self.plan, self.directory)
         kept = {directory.chains: logs.chains, directory.observations: logs.observations}
         for path, log in (kept | {directory.failures: logs.failures}).items():
-            write_lines(path, [log[_key(sample)] for sample in plan.samples if _key(sample) in log])
+            directory.replace(path, [log[_key(sample)] for sample in plan.samples if _key(sample) in log])
+        directory.replace(directory.times, directory.mended(directory.times))
         failures = [logs.failures[_key(sample)] for sample in plan.samples if _key(sample) in logs.failures]
         if plan.settings.shard is not None:
             self._end({"images": len(plan.samples), "observed": len(logs.observations), "failed": len(failures)})
             return
         results = [plan.suite.result(one, directory.image_name(one.sample)) for one in self._scored]
-        write_lines(directory.results, results)
+        directory.replace(directory.results, results)
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)
         contact_sheets.write_grids(directory.path, plan.cases, plan.settings.images_per_prompt)
         plan.suite.sheets(directory.path, results, self._scored)
@@ -331,10 +340,10 @@ class _Run:
     def _end(self, scores: dict[str, Any]) -> None:
         """Marks the run as finished."""
         directory = self.directory
-        write_json(directory.scores, scores)
+        directory.write(directory.scores, scores)
         spec = directory.read_spec()
         if spec is not None and spec["redo"]:
-            write_json(directory.spec, {**spec, "redo": None})
+            directory.write(directory.spec, {**spec, "redo": None})
 
 
 def _key(sample: Sample) -> Key:
@@ -343,6 +352,7 @@ def _key(sample: Sample) -> Key:
 
 def _log(directory: RunDirectory, outcomes: list[Outcome]) -> None:
     """Writes a batch: files before the lines that speak of them. What is added to is not finished any more."""
+    directory.check_there()
     directory.scores.unlink(missing_ok=True)
     chains, observations, failures, times = [], [], [], []
     for each in outcomes:
@@ -364,7 +374,5 @@ def _log(directory: RunDirectory, outcomes: list[Outcome]) -> None:
             failures.append({**key, "stage": failed.stage, "error": failed.error, **raised, **lacking})
         else:
             observations.append({**key, **each.observation})
-    append_lines(directory.times, times)
-    append_lines(directory.chains, chains)
-    append_lines(directory.observations, observations)
-    append_lines(directory.failures, failures)
+    logs = {directory.times: times, directory.chains: chains}
+    directory.append(logs | {directory.observations: observations, directory.failures: failures})

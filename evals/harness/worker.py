@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from evals.core.records import Drawn, Generated, UserError
 from evals.core.run_directory import RunDirectory, key_of
 from evals.harness.plan import missing_classes
-from got.util.files import read_lines
 from got.util.images import as_rgb, open_image, png_bytes
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ class RecordedImages:
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
-        self._chains = {key_of(line): line for line in read_lines(run.chains)[0]}
+        self._chains = {key_of(line): line for line in run.mended(run.chains)}
 
     def generate(self, samples: Sequence[Sample]) -> list[Generated]:
         """The logged image of each sample, or why it cannot be used."""

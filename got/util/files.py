@@ -94,8 +94,13 @@ def write_json(path: Path, content: Any, *, indent: int = 2, allow_nan: bool = F
         ValueError: There is a NaN or an infinity in it, and `allow_nan` is false: no other language reads them.
         UserError: As of `replacing`.
     """
+    write_atomic(path, as_json(content, indent=indent, allow_nan=allow_nan), durable=durable)
+
+
+def as_json(content: Any, *, indent: int = 2, allow_nan: bool = False) -> bytes:
+    """What `write_json` writes."""
     text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=allow_nan)
-    write_atomic(path, text.encode("utf-8", "backslashreplace") + b"\n", durable=durable)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 @contextlib.contextmanager
@@ -217,7 +222,11 @@ def append_lines(
     Raises:
         UserError: The disk is full, or must not be written to.
     """
-    data = b"".join(encode(record, allow_nan=allow_nan) for record in records)
+    append_bytes(path, b"".join(encode(record, allow_nan=allow_nan) for record in records), durable=durable)
+
+
+def append_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Appends all of it, or leaves the file as it was; as `append_lines` does, which see."""
     if not data:
         return
     with clear_disk_errors(path), path.open("ab", buffering=0) as file:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from judge_kit import KEY, fails, serve
 from PIL import Image
-from runner_kit import ArithmeticDetector
+from runner_kit import ArithmeticDetector, accept, as_older
 
 from evals import ablation, judge_agreement
 from evals.core.backends import Backend
@@ -210,12 +210,12 @@ def test_a_run_of_before_is_judged_again_with_the_detector_that_it_had(unscored,
     spec = json.loads((folder / "run.json").read_text())
     given = spec["arguments"]["given"]
     at = given.index("--detector")
-    (folder / "run.json").write_text(
-        json.dumps({**spec, "arguments": {**spec["arguments"], "given": given[:at] + given[at + 2 :]}})
-    )
+    older = {**spec, "arguments": {**spec["arguments"], "given": given[:at] + given[at + 2 :]}}
+    (as_older(folder) / "run.json").write_text(json.dumps(older))
     assert call(capsys, geneval.SUITE, "--output", folder, "--from", "verdict")[0] == 1
     assert call(capsys, geneval.SUITE, "--output", folder, "--from", "observe")[0] == 2
     (folder / "run.json").write_text(json.dumps(spec))
+    accept(folder / "run.json")
 
 
 def test_a_clip_that_cannot_be_had_is_noticed_before_the_first_image(tmp_path, capsys):
