@@ -136,6 +136,9 @@ class Plan:
         if self.model != "folder":
             return None
         root = Path(self._argument)
+        layouts = {case.id: self.suite.layout(case, self.options) for case in self._every}
+        if not self._later and (placed := folder_images.assign_official(root, layouts, self.cases)) is not None:
+            return placed
         try:
             found = folder_listing.list_folder(root)
             return folder_images.assign(found, self._every, self.cases, self.settings.images_per_prompt)

@@ -178,6 +178,17 @@ class Suite(abc.ABC, Generic[Own]):
 
         return plain.headline(scores)
 
+    def layout(self, case: Case, options: Own) -> tuple[str, ...]:
+        """Where the benchmark's own scripts look for a case's image, relative to a model's folder; the first counts.
+
+        Images that lie so are taken from ``--model folder:PATH``; empty: the names that any suite takes.
+        """
+        return ()
+
+    def costs(self, cases: Sequence[Case], options: Own, images_per_prompt: int) -> dict[str, Any]:
+        """What a run will ask of others, and what that costs; for ``--dry-run``."""
+        return {}
+
     def nothing_scored(self, scores: Mapping[str, Any]) -> str | None:
         """Why scores hold no headline number at all, in words for a person; None where they hold one. Pure."""
         from evals.suite import plain

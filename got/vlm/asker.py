@@ -341,19 +341,14 @@ class Asker:
         self._silent.append({**self._about(subject), "cause": error.cause})
         self._last = error
         if len(self._silent) >= (self._settings.lost_after if self._answered or own_fault else _HOPELESS):
-            raise self._lost() from error
+            raise SetupError(self._lost()) from error
 
-    def check_answered(self) -> None:
-        """To be called at the end: if there was never an answer, and this run asked in vain, that is said.
+    def silence(self) -> str | None:
+        """At the end: that all was asked in vain, if there was never an answer; the guard waits for many questions."""
+        return self._lost() if self._silent and not self._answered else None
 
-        Raises:
-            SetupError: It is so. A guard that waits for many questions says nothing of few.
-        """
-        if self._silent and not self._answered:
-            raise self._lost()
-
-    def _lost(self) -> SetupError:
-        return SetupError(f"{self._who} does not answer (the same command resumes when it does): {self._last}")
+    def _lost(self) -> str:
+        return f"{self._who} does not answer (the same command resumes when it does): {self._last}"
 
     def _tell(self, error: AskFailed | BadReply) -> None:
         """The first reasons why there is no answer, each once: a log is read too late."""

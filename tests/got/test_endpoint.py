@@ -317,12 +317,11 @@ def test_a_short_run_without_any_answer_says_so_at_its_end(failure):
     with serve(failure) as endpoint:
         asker = asker_at(endpoint, attempts=1)
         put(asker, *map(about, "abc"))
-        with pytest.raises(SetupError, match="the model does not answer"):
-            asker.check_answered()
+        assert asker.silence().startswith("the model does not answer")
     with serve(GOOD, failure) as endpoint:
         asker = asker_at(endpoint, attempts=1, concurrency=1)
         put(asker, *map(about, "abc"))
-        asker.check_answered()
+        assert asker.silence() is None
 
 
 # ------------------------------------------------------------------------------------------------------------------ log
