@@ -166,7 +166,8 @@ class _Said:
 
 def _read(call: Call, reply: Reply) -> tuple[str, dict[str, float]]:
     if call.spellings:
-        return reply.text, {call.name: first_token_probability(reply, call.spellings)}
+        more = {} if call.read is None else call.read(reply.text)
+        return reply.text, {call.name: first_token_probability(reply, call.spellings), **more}
     assert call.read is not None, f"{call.name} says neither how its reply is read nor which words are wanted"
     return reply.text, dict(call.read(reply.text))
 
