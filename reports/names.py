@@ -110,7 +110,7 @@ def names_of(
     for suite in dict.fromkeys(suites):
         own = [i for i, other in enumerate(suites) if other == suite]
         found = _of_one_suite([told[i] for i in own], [folders[i] for i in own])
-        title = told[own[0]][1].get("title") or suite
+        title = told[own[0]][1].get("title") or {"geneval": "GenEval"}.get(suite, suite)
         prefix = f"{title}: " if len(set(suites)) > 1 else ""
         named |= {i: (prefix + name, label) for i, (name, label) in zip(own, found, strict=True)}
     return [named[i] for i in range(len(told))]
