@@ -95,7 +95,7 @@ def noise(count: int) -> list[torch.Generator]:
 def shortcut(pipe: GoTPipeline, prompts: Sequence[str], steps: int) -> tuple[np.ndarray, list[str]]:
     """The pipeline as it is, all prompts in one call."""
     output = pipe(list(prompts), num_inference_steps=steps, generator=noise(len(prompts)), output_type="np")
-    return output.images, output.chains
+    return output.images, [str(chain) for chain in output.chains]
 
 
 def plain(pipe: GoTPipeline, prompts: Sequence[str], steps: int) -> tuple[np.ndarray, list[str]]:
@@ -133,7 +133,7 @@ def plain_image(
 ) -> np.ndarray:
     """One image (height, width, 3) in [0, 1]: masks one by one, four branches at every step."""
     scales, vae, unet = pipe.got_config.text_to_image, pipe.vae, pipe.unet
-    side = unet.config.sample_size * pipe.vae_factor
+    side = unet.config.sample_size * pipe.vae_scale_factor
     context, pooled = pipe.projector(states)
     null_context, _ = pipe.projector(torch.zeros_like(states))
     masks = [encode(pipe, mask) for mask in draw_layout(Chain.parse(chain), side, side)]

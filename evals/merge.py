@@ -30,7 +30,7 @@ from evals.harness.run_spec import RunSpec, find_suite, reference_of
 from evals.harness.runner import finish
 from evals.harness.settings import Settings
 from got.util.cli import Parser
-from got.util.files import read_lines, replacing, sha256, write_json, write_lines
+from got.util.files import replacing, sha256
 from got.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def merge(parts: Sequence[_Part], output: Path) -> dict[str, Any]:
         if spec is not None:
             identity.check(None, spec["identity"], parts[0].identity, output)
         whole.scores.unlink(missing_ok=True)
-        write_json(whole.spec, _spec(parts, output))
+        whole.write(whole.spec, _spec(parts, output))
         _join(parts, whole, plan)
         return finish(plan, whole)
 
@@ -180,16 +180,16 @@ def _join(parts: Sequence[_Part], whole: RunDirectory, plan: Plan) -> None:
                 logs[name] += lines
             bar.advance(len(own), len(found["failures"]))
     if parts[0].directory.sources.exists():
-        write_lines(whole.sources, read_lines(parts[0].directory.sources)[0])
+        whole.replace(whole.sources, parts[0].directory.read(parts[0].directory.sources))
     for sample in plan.samples:
         if sample.index == 0:
             whole.write_metadata(sample.case)
     for name, lines in logs.items():
-        write_lines(getattr(whole, name), sorted(lines, key=lambda line: order[key_of(dict(line))]))
+        whole.replace(getattr(whole, name), sorted(lines, key=lambda line: order[key_of(dict(line))]))
 
 
 def _lines(directory: RunDirectory, name: str, own: set[Key]) -> list[dict[str, Any]]:
-    return [line for line in read_lines(getattr(directory, name))[0] if key_of(line) in own]
+    return [line for line in directory.read(getattr(directory, name)) if key_of(line) in own]
 
 
 def _take(sample: Sample, digest: str, part: RunDirectory, whole: RunDirectory) -> None:

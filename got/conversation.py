@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from got.model.schedulers import make_scheduler
+from got.plan.after_edit import after_edit
 from got.plan.chain import Chain
 from got.util.files import json_object, numbered_lines, read_object, replacing, write_json, write_lines
 from got.util.images import ImageError, as_rgb, open_image
@@ -130,6 +131,18 @@ class Conversation:
     def chain(self) -> Chain | None:
         """The plan of the image that is looked at."""
         return None if self.entry is None else self.entry.plan
+
+    @property
+    def objects(self) -> Chain | None:
+        """A plan of all objects of the image that is looked at; after edits that do not say, their own plan."""
+        return None if self._current is None else self._objects(self._current)
+
+    def _objects(self, number: int) -> Chain:
+        entry = self._entries[number]
+        plan = entry.plan
+        if entry.kind != "edited" or entry.source is None or not self._entries[entry.source].chain:
+            return plan
+        return after_edit(self._objects(entry.source), plan) or plan
 
     def open(self, image: Image.Image) -> Entry:
         """Go on with an image from elsewhere.
@@ -326,10 +339,10 @@ class Conversation:
         kind = "drawn" if source is None else "edited"
         for number, turn in enumerate(output.turns[0]):
             names: tuple[str, ...] = ()
-            if isinstance(chain, Chain) and turn.chain == chain.text:
+            if isinstance(chain, Chain) and turn.chain.text == chain.text:
                 names = tuple(region.text for region in chain.regions)
             entry = self._add(
-                kind=kind, source=source, instruction=instruction, chain=turn.chain, seed=noise, options=used,
+                kind=kind, source=source, instruction=instruction, chain=turn.chain.text, seed=noise, options=used,
                 warnings=turn.warnings, names=names, given=chain is not None and number == 0, turn=number,
                 image=turn.image,
             )  # fmt: skip

@@ -3,49 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.models.attention_processor import Attention
-from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from got.model.adapter import merge_adapter
 from got.model.config import CONFIGS, GoTConfig, GuidanceConfig
+from got.model.drawing import DrawingPipeline
 from got.model.networks import SemanticProjector
-from got.model.outputs import GoTOutput, Sampling, Turn, finish, fresh_generators, stack_images, to_pil, unscale_latents
+from got.model.outputs import GoTOutput, Sampling, Turn, finish, fresh_generators, stack_images, to_pil
 from got.model.reasoner import Reasoner, ReasonerOutput
-from got.model.ssgm import (
-    Conditions,
-    Denoiser,
-    Switches,
-    image_conditions,
-    semantic_conditions,
-    time_ids,
-    vae_batch_size,
+from got.model.sampling import Steps
+from got.model.sources import source_images
+from got.model.ssgm import Switches
+from got.model.validation import (
+    at_least_one,
+    check_length,
+    check_words,
+    finite,
+    given_once,
+    one_of,
+    part_of_one,
+    per_prompt,
+    places,
 )
-from got.model.validation import at_least_one, check_length, check_words, finite, part_of_one, per_prompt, upright
 from got.plan.chain import Chain
 from got.util.hub import locate, read_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from PIL import Image
+
 _DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
-class GoTPipeline(DiffusionPipeline):
+class GoTPipeline(DrawingPipeline):
     """Writes a chain of thought for each prompt, then draws it.
 
     Args:
         vae: Images to latents and back.
         unet: SDXL's conditioning, three times the latent channels as input: noisy, reference, spatial.
-        scheduler: Any diffusers scheduler.
+        scheduler: The one that the UNet was trained with. Any of diffusers can be put in its place, see
+            `got.model.sampling`.
         mllm: The reasoner's language model.
         tokenizer: Its tokenizer, with the image tokens.
         projector: From the reasoner's states to the UNet's conditioning.
@@ -58,7 +66,6 @@ class GoTPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "mllm->projector->unet->vae"
     _optional_components: ClassVar[list[str]] = ["image_processor"]  # the library adds it to a list
-    _callback_tensor_inputs = ("latents",)
     _usual_turns = 1
 
     def __init__(
@@ -88,6 +95,7 @@ class GoTPipeline(DiffusionPipeline):
         self.register_to_config(scale=scale, adapter=adapter, chains=chains, layout=layout)
         if scale not in CONFIGS:
             raise ValueError(f"Expected scale to be one of {', '.join(CONFIGS)} but got {scale!r}")
+        self._trained_scheduler = scheduler
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **options: Any) -> GoTPipeline:
@@ -110,7 +118,15 @@ class GoTPipeline(DiffusionPipeline):
         if pipeline.config.adapter is not None:
             merge_adapter(pipeline.mllm, Path(pipeline.mllm.name_or_path).parent / pipeline.config.adapter)
             pipeline.register_to_config(adapter=None)
+        if "device_map" not in options and pipeline.unet.device.type == "cpu":
+            # As `got.checkpoint.place` does: convolutions need no reordering, and pixels are the same to the last bit.
+            pipeline.unet.to(memory_format=torch.channels_last)
         return pipeline
+
+    def to_json_string(self) -> str:
+        """The index of a saved pipeline. Its class has its module: diffusers' error then says what to import."""
+        index = json.loads(super().to_json_string())
+        return json.dumps(index | {"_class_name": _full_name(type(self))}, indent=2, sort_keys=True) + "\n"
 
     def enable_attention_slicing(self, slice_size: str | int | None = "auto") -> None:
         """As in any diffusers pipeline; ``"auto"``, half the heads, is one by one where a level has a single head."""
@@ -121,11 +137,6 @@ class GoTPipeline(DiffusionPipeline):
     def got_config(self) -> GoTConfig:
         """Sampling defaults of this pipeline's scale."""
         return CONFIGS[self.config.scale]
-
-    @property
-    def vae_factor(self) -> int:
-        """Pixels per latent, along one side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def reasoner(self) -> Reasoner:
@@ -142,7 +153,7 @@ class GoTPipeline(DiffusionPipeline):
     def think(
         self,
         prompt: str | Sequence[str],
-        image: Image.Image | Sequence[Image.Image] | None = None,
+        image: Any = None,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
     ) -> Chain | list[Chain]:
@@ -150,7 +161,7 @@ class GoTPipeline(DiffusionPipeline):
 
         Args:
             prompt: As in a call; a list is one batch.
-            image: Source image of each prompt, for editing.
+            image: Source image of each prompt, or one for all, for editing; as in a call.
             max_new_tokens: Longest chain.
             generate_kwargs: Passed on to the language model's `generate`, e.g. ``do_sample=True``.
 
@@ -161,22 +172,18 @@ class GoTPipeline(DiffusionPipeline):
             ValueError: If the arguments do not fit together.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        images = upright(per_prompt(image, Image.Image, len(prompts), "image"))
+        images = source_images(image, len(prompts))
         self._check_texts(prompts, None)
         thoughts = self.reasoner.write(prompts, images, max_new_tokens, **generate_kwargs)
         self.maybe_free_model_hooks()
-        chains = [Chain.parse(text) for text in thoughts.chains]
-        chains = [
-            dataclasses.replace(chain, warnings=(*warnings, *chain.warnings))
-            for chain, warnings in zip(chains, thoughts.warnings, strict=True)
-        ]
+        chains = _with_warnings(thoughts)
         return chains[0] if isinstance(prompt, str) else chains
 
     @torch.inference_mode()
     def __call__(
         self,
         prompt: str | Sequence[str],
-        image: Image.Image | Sequence[Image.Image] | None = None,
+        image: Any = None,
         chain: str | Chain | Sequence[str | Chain | None] | None = None,
         num_inference_steps: int | None = None,
         height: int | None = None,
@@ -184,7 +191,7 @@ class GoTPipeline(DiffusionPipeline):
         semantic_scale: float | None = None,
         spatial_scale: float | None = None,
         reference_scale: float | None = None,
-        guidance_interval: tuple[float, float] | None = None,
+        guidance_interval: Sequence[float] | None = None,
         semantic: bool = True,
         spatial: bool = True,
         reference: bool = True,
@@ -192,16 +199,26 @@ class GoTPipeline(DiffusionPipeline):
         output_type: str = "pil",
         max_new_tokens: int | None = None,
         max_turns: int | None = None,
-        callback_on_step_end: Callable[[GoTPipeline, int, int, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
-        | None = None,
+        callback_on_step_end: Callable[[GoTPipeline, int, torch.Tensor, dict[str, torch.Tensor]], Any] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        *,
         callback_on_chains: Callable[[list[Chain]], object] | None = None,
+        num_images_per_prompt: int = 1,
+        guidance_scale: float | None = None,
+        negative_prompt: None = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        latents: torch.Tensor | None = None,
+        return_dict: bool = True,
+        own_size: bool = False,
     ) -> GoTOutput:
         """Draw one image per prompt, or several where a prompt takes several steps.
 
         Args:
             prompt: A caption, or an editing instruction where there is an image; a list is one batch.
-            image: Source image of each prompt, for editing. Unless a size is given, a PIL result has its aspect ratio;
-                arrays and tensors, which are one for all prompts, stay square.
+            image: Source image of each prompt, or one for all, for editing: of Pillow, or an array or tensor with
+                numbers in [0, 1] or bytes. Unless a size is given, a PIL result has its size; arrays and tensors that
+                are returned stay square.
             chain: Chains to draw instead of writing them; None in a list leaves that one to the reasoner.
             num_inference_steps: Denoising steps.
             height: Height in pixels, a multiple of the VAE's factor.
@@ -214,15 +231,25 @@ class GoTPipeline(DiffusionPipeline):
             semantic: False takes the image tokens away: their null form in every branch.
             spatial: False takes the layout away.
             reference: False takes the reference latent away (the source image's, or black).
-            generator: One per prompt makes each image independent of its batch; noise is drawn on the generator's
-                device.
+            generator: One per image makes each independent of its batch; noise is drawn on the generator's device.
+                Without one it comes from torch's global random state, as in all pipelines of diffusers. Everything
+                that keeps what it draws (commands, `got.conversation`, benchmarks) has seeds, 42 unless given.
             output_type: ``"pil"``, ``"np"``, ``"pt"`` or ``"latent"`` (normalised latents).
             max_new_tokens: Longest chain.
             max_turns: Most images per prompt, one unless told otherwise. With more, each image is the reference of
                 the next, and the reasoner sees it if it asks to; it decides by itself when a prompt is done. Every turn
                 starts from the same noise (where several prompts share a generator: as long as all of them go on).
-            callback_on_step_end: Called after each step with (pipeline, step, timestep, {"latents": ...}); latents in
-                the mapping that it returns replace ours.
+            callback_on_step_end: Called after each step with (pipeline, step, timestep, {name: tensor}); what it
+                returns replaces ours. diffusers' own work, and setting `_interrupt` ends the denoising.
+            callback_on_step_end_tensor_inputs: Names of the tensors that it is given.
+            num_images_per_prompt: Images of each prompt, from one chain, next to each other in the result.
+            guidance_scale: Another name of semantic_scale.
+            negative_prompt: Refused: the model has no place for one.
+            timesteps: The scheduler's stops, in place of its own, if it takes them.
+            sigmas: Likewise, as noise levels.
+            latents: The noise to start from, (images, channels, height, width) in latents, of deviation 1.
+            return_dict: False gives the output's fields as a tuple.
+            own_size: A PIL result with a source keeps the length of the model's side, and has the source's aspect.
             callback_on_chains: Called before the images of a turn are denoised, with the chains that they are drawn
                 from; of a prompt that is done there is none.
 
@@ -230,46 +257,73 @@ class GoTPipeline(DiffusionPipeline):
             Images, chains and warnings, in the order of the prompts.
 
         Raises:
-            ValueError: If the arguments do not fit together.
+            ValueError: If the arguments do not fit together, or the scheduler does not fit the model.
         """
+        if negative_prompt is not None:
+            raise ValueError(
+                "Expected no negative_prompt: GoT's null branch is a learned vector, not a prompt; leave out of the "
+                f"plan (chain=) what is not wanted, but got {negative_prompt!r}"
+            )
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if output_type not in _OUTPUT_TYPES:
-            raise ValueError(f"Expected output_type to be one of {', '.join(_OUTPUT_TYPES)} but got {output_type!r}")
-        images = upright(per_prompt(image, Image.Image, len(prompts), "image"))
+        images = source_images(image, len(prompts))
         chains = per_prompt(chain, (str, Chain), len(prompts), "chain", gaps_ok=True)
         self._check_texts(prompts, chains)
         max_turns = at_least_one(max_turns, self._usual_turns, "max_turns")
+        copies = at_least_one(num_images_per_prompt, 1, "num_images_per_prompt")
+        count = len(prompts) * copies
         if generator is None and max_turns > 1:  # what no generator gives, no turn could start from again
-            generator = fresh_generators(len(prompts))
+            generator = fresh_generators(count)
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        semantic_scale = given_once(semantic_scale, guidance_scale, "semantic_scale", "guidance_scale")
         sampling = Sampling(
             size_px=self.size_px(width, height),
-            steps=at_least_one(num_inference_steps, self._usual_steps, "num_inference_steps"),
+            steps=self._steps(num_inference_steps, timesteps, sigmas),
             scales=self._scales(
                 semantic_scale, spatial_scale, reference_scale, guidance_interval, edit=images is not None
             ),
             switches=Switches(semantic=semantic, spatial=spatial and self.config.layout, reference=reference),
-            generators=per_prompt(generator, torch.Generator, len(prompts), "generator", alone_ok=True),
-            # The model was trained on squares. An image of no given size is one, stretched to the source's aspect.
+            generators=per_prompt(generator, torch.Generator, count, "generator", alone_ok=True),
+            latents=latents,
+            copies=copies,
+            # The model was trained on squares. An image of no given size is one, stretched to the source's size.
             stretch=width is None and height is None,
-            output_type=output_type,
+            own_size=own_size,
+            output_type=one_of(output_type, _OUTPUT_TYPES, "output_type"),
             max_turns=max_turns,
             max_new_tokens=max_new_tokens,
             callback=callback_on_step_end,
+            callback_inputs=tuple(
+                one_of(name, self._callback_tensor_inputs, "callback_on_step_end_tensor_inputs")
+                for name in callback_on_step_end_tensor_inputs
+            ),
             on_chains=callback_on_chains,
         )
+        self._check_latents(sampling, count)
+        self._guidance_scale, self._interrupt = sampling.scales.semantic, False
         turns = self._answer(prompts, images, chains, sampling)
         self.maybe_free_model_hooks()
         last = [row[-1] for row in turns]
-        return GoTOutput(
+        output = GoTOutput(
             images=stack_images([turn.image for turn in last]),
             chains=[turn.chain for turn in last],
             warnings=[tuple(dict.fromkeys(warning for turn in row for warning in turn.warnings)) for row in turns],
             turns=[tuple(row) for row in turns],
         )
+        return output if return_dict else output.to_tuple()
 
     @property
     def _usual_steps(self) -> int:
         return self.got_config.steps
+
+    def _steps(self, count: int | None, timesteps: Any, sigmas: Any) -> Steps:
+        if timesteps is not None and sigmas is not None:
+            raise ValueError("Expected timesteps or sigmas but got both")
+        given = timesteps if sigmas is None else sigmas
+        if given is None:
+            return Steps(count=at_least_one(count, self._usual_steps, "num_inference_steps"))
+        stops = places(given, "timesteps" if sigmas is None else "sigmas")
+        return Steps(count=len(stops), **{"timesteps" if sigmas is None else "sigmas": stops})
 
     def _answer(
         self,
@@ -279,34 +333,38 @@ class GoTPipeline(DiffusionPipeline):
         sampling: Sampling,
     ) -> list[list[Turn]]:
         """Draw, and as long as the reasoner has more to say, show it the image and draw its next chain upon that."""
+        self._check_scheduler(sampling.steps)
+        copied = [row for row in range(len(prompts)) for _ in range(sampling.copies)]
         thoughts = self._think(prompts, chains, images, sampling.max_new_tokens)
-        turns: list[list[Turn]] = [[] for _ in prompts]
-        rows, references, noise = list(range(len(prompts))), images, sampling.noise_states()
+        if sampling.copies > 1:
+            thoughts, images = thoughts[copied], images and [images[row] for row in copied]
+        turns: list[list[Turn]] = [[] for _ in copied]
+        rows, references, noise = list(range(len(copied))), images, sampling.noise_states()
         while True:
             for generator, state in noise:
                 generator.set_state(state)
-            parsed = [Chain.parse(text) for text in thoughts.chains]
+            parsed = _with_warnings(thoughts)
             if sampling.on_chains is not None:
                 sampling.on_chains(parsed)
             latents = self.draw(thoughts.hidden, parsed, references, sampling.rows(rows))
             done = len(turns[rows[0]]) + 1 == sampling.max_turns
             decoded = None if done and sampling.output_type == "latent" else self.decode(latents)
             frames = [images[row] for row in rows] if images and sampling.stretch else None
-            finished = finish(latents, decoded, sampling.output_type, frames)
-            for row, image, chain, warnings in zip(rows, finished, parsed, thoughts.warnings, strict=True):
-                turns[row].append(Turn(image=image, chain=chain.text, warnings=(*warnings, *chain.warnings)))
-            if done or decoded is None:
+            finished = finish(latents, decoded, sampling.output_type, frames, own_size=sampling.own_size)
+            for row, image, chain in zip(rows, finished, parsed, strict=True):
+                turns[row].append(Turn(image=image, chain=chain, warnings=chain.warnings))
+            if done or decoded is None or self._interrupt:
                 return turns
-            shown = to_pil(decoded)
+            drawn = to_pil(decoded)
             thoughts, going, ends = self.reasoner.continue_after_image(
-                thoughts.transcripts, shown, sampling.max_new_tokens
+                thoughts.transcripts, drawn, sampling.max_new_tokens
             )
             for row, why in zip(rows, ends, strict=True):
                 last = turns[row][-1]
                 turns[row][-1] = dataclasses.replace(last, warnings=(*last.warnings, *why))
             if not going:
                 return turns
-            rows, references = [rows[i] for i in going], [shown[i] for i in going]
+            rows, references = [rows[i] for i in going], [drawn[i] for i in going]
 
     def _check_texts(self, prompts: Sequence[str], chains: Sequence[str | Chain | None] | None) -> None:
         if not prompts:
@@ -318,24 +376,12 @@ class GoTPipeline(DiffusionPipeline):
             check_words(chain or "", "chain", empty_ok=True)
             check_length(self.tokenizer, prompt, chain, limit)
 
-    def size_px(self, width: int | None = None, height: int | None = None) -> tuple[int, int]:
-        """Width and height of an image; what is not given is the UNet's usual size.
-
-        Raises:
-            ValueError: If a side is not a multiple of the VAE's factor.
-        """
-        usual = self.unet.config.sample_size * self.vae_factor
-        size = at_least_one(width, usual, "width"), at_least_one(height, usual, "height")
-        if any(side % self.vae_factor for side in size):
-            raise ValueError(f"Expected width and height to be multiples of {self.vae_factor} but got {size}")
-        return size
-
     def _scales(
         self,
         semantic: float | None,
         spatial: float | None,
         reference: float | None,
-        interval: tuple[float, float] | None,
+        interval: Sequence[float] | None,
         *,
         edit: bool,
     ) -> GuidanceConfig:
@@ -374,64 +420,20 @@ class GoTPipeline(DiffusionPipeline):
             transcripts=[transcript for part in parts for transcript in part.transcripts],
         )[place]
 
-    def draw(
-        self,
-        hidden: torch.Tensor,
-        chains: Sequence[Chain],
-        references: Sequence[Image.Image] | None,
-        sampling: Sampling,
-    ) -> torch.Tensor:
-        """From the image-token states (batch, 64, hidden_dim) and chains to normalised latents (batch, channels, h, w).
 
-        Args:
-            hidden: What the reasoner thinks of each image.
-            chains: The layouts.
-            references: The images to start from; None stands for black ones.
-            sampling: Everything else.
-        """
-        _keep_exact(self.vae)
-        switches, (width, height) = sampling.switches, sampling.size_px
-        context, null_context, pooled = semantic_conditions(self.projector, hidden, switches)
-        spatial, reference = image_conditions(
-            self.vae, chains, references, sampling.size_px, switches, device=self._execution_device
-        )
-        conditions = Conditions(
-            context=context,
-            null_context=null_context,
-            pooled=pooled,
-            time_ids=time_ids(height_px=height, width_px=width),
-            spatial=spatial,
-            reference=reference,
-        )
-        denoiser = Denoiser(self.unet, conditions, sampling.scales, switches)
-        return self._denoise(denoiser, spatial.shape, sampling)
-
-    def _denoise(self, denoiser: Denoiser, shape: torch.Size, sampling: Sampling) -> torch.Tensor:
-        """From noise to normalised latents, in float32 whatever the UNet's dtype."""
-        device, generators = self._execution_device, sampling.generators
-        self.scheduler.set_timesteps(sampling.steps, device=device)
-        latents = randn_tensor(shape, generator=generators, device=device, dtype=torch.float32)
-        latents = latents * self.scheduler.init_noise_sigma
-        takes_noise = "generator" in inspect.signature(self.scheduler.step).parameters
-        extra = {"generator": generators} if takes_noise else {}
-        count = len(self.scheduler.timesteps)  # more than the steps where a scheduler is of second order
-        for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            guided = denoiser(self.scheduler.scale_model_input(latents, timestep), timestep, step / count)
-            latents = self.scheduler.step(guided, timestep, latents, return_dict=False, **extra)[0]
-            if sampling.callback is not None:
-                replaced = sampling.callback(self, step, int(timestep), {"latents": latents}) or {}
-                latents = replaced.get("latents", latents)
-        return latents
-
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """From normalised latents to images (batch, 3, height, width) in [0, 1]."""
-        size_px = (latents.shape[-1] * self.vae_factor, latents.shape[-2] * self.vae_factor)
-        parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(vae_batch_size(size_px))
-        decoded = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])
-        return (decoded.float() / 2 + 0.5).clamp(0, 1)
+def _with_warnings(thoughts: ReasonerOutput) -> list[Chain]:
+    """The chains, with what went wrong while writing them among their warnings."""
+    parsed = [Chain.parse(text) for text in thoughts.chains]
+    return [
+        dataclasses.replace(chain, warnings=(*warnings, *chain.warnings))
+        for chain, warnings in zip(parsed, thoughts.warnings, strict=True)
+    ]
 
 
-def _keep_exact(vae: AutoencoderKL) -> None:
-    """Put an autoencoder that overflows in float16 back into float32, as SDXL's own pipeline does."""
-    if vae.dtype == torch.float16 and vae.config.force_upcast:
-        vae.to(dtype=torch.float32)
+def _full_name(pipeline_class: type) -> str:
+    return f"{pipeline_class.__module__}.{pipeline_class.__name__}"
+
+
+# `DiffusionPipeline.from_pretrained` looks for the class of a folder here.
+for _name in (GoTPipeline.__name__, _full_name(GoTPipeline)):
+    setattr(diffusers, _name, GoTPipeline)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from evals.core.records import UserError, alike, describes
+from evals.core.records import UserError, alike, describes, note
 from evals.core.vocabulary import task_title
 from evals.metrics import statements, statistics
+from got.util.files import read_object
+from got.util.hashes import is_sealed, sealed
 from reports import names
 from reports.frames import digest
 from reports.public_scores import UNKNOWN_IMAGES
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from reports.frames import Run
     from reports.samples import SampleRecord
 
+FORMAT = 3
+"""Of a baseline's file. 1 does not say which image a verdict is of; 1 and 2 have no hash."""
 _SEED = 0
 Verdicts: TypeAlias = tuple[bool | None, ...]
 """Of a case's images by their index; None where one is missing."""
@@ -57,8 +60,8 @@ class Outcomes:
             for case, values in self.right.items()
         }
         more = {"pooled": True} if self.pooled else {}
-        return {"format": 2, "name": self.name, "made_by": self.made_by, "settings": self.settings, **more,
-                "cases": cases}  # fmt: skip
+        return sealed({"format": FORMAT, "name": self.name, "made_by": self.made_by, "settings": self.settings, **more,
+                       "cases": cases})  # fmt: skip
 
     def images(self) -> tuple[int, int]:
         """How many images are missing, and how many there should be."""
@@ -156,10 +159,15 @@ def of_baseline(path: Path) -> Outcomes:
     if path.is_dir():
         how = f"`python -m reports baseline {path} --output FILE`"
         raise UserError(f"{path} is a folder; of a run, {how} makes a baseline")
+    if not path.exists():
+        raise UserError(f"{path} is missing; `python -m reports baseline RUN --output {path}` makes one")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        if content.get("format", 1) not in (1, 2):
-            raise ValueError(f"format {content['format']} is not known; 1 and 2 are")
+        content = read_object(path, UserError)
+        checked, form = is_sealed(content, str(path)), content.get("format", 1)
+        if form not in range(1, FORMAT + 1) or (form == FORMAT and not checked):
+            raise ValueError(f"format {form!r} is not known; 1 to {FORMAT} are, the last with a hash")
+        if not checked:
+            note(f"{path} is of an older version, without a hash: it is not checked for damage")
         cases = {case: _verdicts(text) for case, text in content["cases"].items()}
         return Outcomes(
             name=content["name"],
@@ -168,10 +176,8 @@ def of_baseline(path: Path) -> Outcomes:
             right={case: values for case, (_, values) in cases.items()},
             pooled=bool(content.get("pooled", False)),
             settings=dict(content.get("settings") or {}),
-            indexed=content.get("format", 1) > 1,
+            indexed=form > 1,
         )
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; `python -m reports baseline RUN --output {path}` makes one") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no baseline: {error}") from None
 

@@ -6,10 +6,12 @@ import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from evals.core.records import UserError
+from evals.core.records import UserError, note
+from evals.core.run_directory import MEND, RunDirectory
 from evals.geneval.prompts import OWN_PROMPTS
 from evals.metrics.statistics import method_of
-from got.util.files import json_object, numbered_lines, read_object
+from got.util.files import json_object, numbered_lines
+from got.util.hashes import HashedFolder
 from reports import names, public_scores
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Run:
     def is_scored(self) -> bool:
         """Whether any image has a score."""
         overall = self.scores.get("overall") or {}
-        return bool(overall.get("images") or (overall.get("score") or {}).get("n"))
+        return bool(overall.get("images") or overall.get("values") or (overall.get("score") or {}).get("n"))
 
     @property
     def tells_right_from_wrong(self) -> bool:
@@ -117,7 +119,10 @@ def _read(path: Path) -> Run:
     if place is not None:
         scores = public_scores.scores_of(public_scores.checked(load_lines(place), place), place)
         return Run(path=place.parent, spec={}, scores=scores, public_scores=place)
-    return Run(path=path, spec=_read_json(path / "run.json"), scores=_read_json(path / "scores.json"))
+    spec, scores = (_read_json(path / name) for name in ("run.json", "scores.json"))
+    if not HashedFolder(path).is_hashed():
+        note(f"{path} is of an older version, without hashes: its files are not checked for damage")
+    return Run(path=path, spec=spec, scores=scores)
 
 
 def load(paths: Sequence[Path], given: Sequence[str] = ()) -> tuple[list[Run], list[Ablation]]:
@@ -183,6 +188,8 @@ def load_lines(path: Path) -> list[dict[str, Any]]:
     """The records of one of a run's logs (results, observations, chains), in the file's order."""
     if not path.exists():
         raise UserError(f"{path} is missing; run the benchmark with --output {path.parent} first")
+    if HashedFolder(path.parent).is_hashed():
+        return RunDirectory(path.parent).read(path)
     return [json_object(line, f"{path} line {number}", UserError) for number, line in numbered_lines(path, UserError)]
 
 
@@ -191,7 +198,10 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path.parent} is a file; expected the --output of a finished run")
     if not path.exists():
         raise UserError(f"{path} is missing; is {path.parent} the --output of a finished run?")
-    return read_object(path, UserError)
+    try:
+        return HashedFolder(path.parent).read_json(path.name)
+    except UserError as error:
+        raise UserError(f"{error}; {MEND}") from error
 
 
 def provenance(run: Run) -> dict[str, str]:

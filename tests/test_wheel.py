@@ -73,4 +73,6 @@ def test_it_does_the_main_job_an_editing_suite_and_a_report_elsewhere(site, tmp_
 def test_the_readmes_python_example_runs_elsewhere(site, tmp_path):
     section = (ROOT / "README.md").read_text().split("## From Python", 1)[1]
     example = re.search(r"```python\n(.*?)```", section, re.DOTALL).group(1)
-    run_python(site, tmp_path, "-c", example + "\nassert out.images[0].size == (128, 128) and 'apple' in out.chains[0]")
+    run_python(
+        site, tmp_path, "-c", example + "\nassert out.images[0].size == (128, 128) and 'apple' in str(out.chains[0])"
+    )

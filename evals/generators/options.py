@@ -11,7 +11,10 @@ from got.util.hub import CheckpointError, local_folder
 if TYPE_CHECKING:
     from evals.generators.folder_images import Assignment
 
-GUIDANCE = ("semantic", "spatial", "reference", "semantic_scale", "spatial_scale", "reference_scale", "chain")
+GUIDANCE = (
+    "semantic", "spatial", "reference", "semantic_scale", "spatial_scale", "reference_scale", "guidance_interval",
+    "chain",
+)  # fmt: skip
 PLACE = ("offload", "compile")
 """Flags that some generators heed and others do not, by what they are about."""
 
@@ -36,10 +39,14 @@ class GeneratorOptions:
     """Whose plan is drawn: ``own``, ``none``, ``oracle``, or the oracle's made wrong, as in ``jitter:0.1``."""
     device: str
     dtype: str
+    guidance_interval: tuple[float, ...] | None = None
+    """In which part of the steps there is guidance; None keeps the checkpoint's."""
     scheduler: str | None = None
     """GoT's sampler, one of `got.model.schedulers.SCHEDULERS`; None keeps the checkpoint's."""
     reference_compat: bool = False
     """Whether GoT does as its released code does, see `got.released.reference`."""
+    own_size: bool = False
+    """Whether edits keep the model's own size."""
     offload: str | None = None
     """Where weights wait, see `got.checkpoint.place`."""
     compiled: bool = False

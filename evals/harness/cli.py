@@ -12,7 +12,7 @@ from evals.core.records import UserError, note
 from evals.core.run_directory import RunDirectory
 from evals.harness.plan import Plan
 from evals.harness.run_spec import SUITES, RunSpec, resolve
-from evals.harness.settings import DRAWS, GUIDES, LOOKS, RUNS, Settings
+from evals.harness.settings import DRAWS, GUIDES, LOOKS, MANY, RUNS, Settings
 from got.util.cli import Parser, console, run_command
 from got.util.files import clear_disk_errors, write_atomic
 
@@ -56,7 +56,7 @@ def build_parser(suite: Suite[Any]) -> argparse.ArgumentParser:
         description="Generates images, observes them with a detector, judges and sums up; all in one run directory.",
     )
     parser.epilog = _EXAMPLES.format(prog=parser.prog, **suite.examples) + suite.examples.get("more", "")
-    groups = {name: parser.add_argument_group(name) for name in (DRAWS, GUIDES, LOOKS, suite.name, RUNS)}
+    groups = {name: parser.add_argument_group(name) for name in (DRAWS, GUIDES, LOOKS, suite.name, RUNS, MANY)}
     flags.add_flags(parser, Settings, groups, RUNS)
     flags.add_flags(parser, suite.options, groups, suite.name)
     parser.set_defaults(images_per_prompt=suite.images_per_prompt, detector=suite.detector)
@@ -122,7 +122,8 @@ def _main(suite: Suite[Any], words: Sequence[str]) -> int:
         print(json.dumps(export_prompts(plan, plan.settings.export_prompts)), flush=True)
         return 0
     if plan.settings.dry_run:
-        print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}))
+        costs = suite.costs(plan.cases, plan.options, plan.settings.images_per_prompt)
+        print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **costs, **plan.identity}))
         return 0
     from evals.harness.runner import run
 

@@ -15,7 +15,6 @@ from evals.core.options import GENERATE, OBSERVE, STAGES, VERDICT
 from evals.core.records import UserError
 from evals.core.run_directory import differences, key_of
 from evals.generators.folder_images import change, content, counted_changes
-from got.util.files import read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,7 +142,8 @@ def changed_images(
     Raises:
         UserError: Most files have changed: these are other images, and the run's results would be lost.
     """
-    before = {key_of(line): line for line in read_lines(directory.sources)[0]}
+    known_files = directory.read(directory.sources) if directory.sources.exists() else []
+    before = {key_of(line): line for line in known_files}
     same_otherwise = all(line.startswith("folder_sha256") for line in differences(old, new))
     if plan.settings.start is not None or not before or not same_otherwise:
         return {}

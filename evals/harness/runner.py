@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,9 @@ from evals.core.records import Scored, UserError, note
 from evals.core.run_directory import RunDirectory, differences, key_of
 from evals.generators.folder_images import counted_changes
 from evals.harness import identity as identities
-from evals.harness.engines import ENGINES
+from evals.harness.engines import ENGINES, LocalEngine
 from evals.harness.worker import Failed, Job
-from got.util.files import append_lines, read_lines, write_atomic, write_json, write_lines
+from got.util.files import write_atomic
 from got.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from evals.core.records import Sample
     from evals.core.run_directory import Key
+    from evals.harness.engines import Engine
     from evals.harness.plan import Plan
     from evals.harness.worker import Outcome
 
@@ -40,18 +40,25 @@ _RETRIED = {None: (GENERATE, OBSERVE), GENERATE: (GENERATE, OBSERVE), OBSERVE: (
 Log = dict["Key", dict[str, Any]]
 
 
-def run(plan: Plan) -> dict[str, Any]:
+def run(plan: Plan, engine: Engine | None = None) -> dict[str, Any]:
     """Does what is left of a run and returns its scores.
 
     A finished run is only read, unless samples of it failed by an exception: these are tried again.
 
+    Args:
+        plan: The run.
+        engine: Where samples are computed, for runs that share one; None opens the plan's own.
+
     Raises:
         UserError: The directory is in use, was made with other arguments, or the disk is full.
     """
+    if engine is None:
+        with ENGINES[plan.settings.engine](plan.settings) as own:
+            return run(plan, own)
     directory = RunDirectory(plan.output, part=plan.settings.shard is not None)
     with directory.locked():
         begun = directory.spec.exists()
-        this = _Run(plan, directory)
+        this = _Run(plan, directory, engine)
         try:
             this.prepare()
         except UserError:
@@ -60,24 +67,31 @@ def run(plan: Plan) -> dict[str, Any]:
             raise
         finished = directory.read_scores()
         logs = _Logs.read(plan, directory)
-        if finished is None or logs.retried:
+        for log in (directory.times, *([] if plan.settings.shard else [directory.results])):
+            directory.mended(log)
+        if finished is None or logs.retried or directory.is_damaged:
             try:
                 this.note_changes()
                 this.compute(logs)
             except UserError as error:
+                directory.check_there()
                 directory.forget_if_empty()
                 if finished is None:
                     raise
                 raise UserError(f"{error} (--from verdict shows the run as it is)") from error
             this.finish()
-        scores: dict[str, Any] = json.loads(directory.scores.read_bytes())
-        return scores
+        return _scores_of(directory)
 
 
 def finish(plan: Plan, directory: RunDirectory) -> dict[str, Any]:
     """Scores what the logs of a directory hold, sums it up and returns the scores; for one that this process holds."""
-    _Run(plan, directory).finish()
-    scores: dict[str, Any] = json.loads(directory.scores.read_bytes())
+    _Run(plan, directory, LocalEngine(plan.settings)).finish()
+    return _scores_of(directory)
+
+
+def _scores_of(directory: RunDirectory) -> dict[str, Any]:
+    scores = directory.read_scores()
+    assert scores is not None, "a run that is done has scores"
     return scores
 
 
@@ -95,12 +109,14 @@ class _Logs:
     @classmethod
     def read(cls, plan: Plan, directory: RunDirectory) -> _Logs:
         keys, start = {_key(sample) for sample in plan.samples}, plan.settings.start
-        seen = directory.load(directory.observations, keys)
-        failed = {key: line for key, line in directory.load(directory.failures, keys).items() if key not in seen}
+        read = functools.partial(directory.load, keys=keys, mend=start != VERDICT)
+        chains, seen, failures = map(read, (directory.chains, directory.observations, directory.failures))
+        if directory.is_damaged:  # where an image's own line is lost, both are made again
+            seen = {key: line for key, line in seen.items() if key in chains}
+        failed = {key: line for key, line in failures.items() if key not in seen}
         again = {key for key, line in failed.items() if line.get("raised") and line["stage"] in _RETRIED[start]}
         if start != VERDICT and directory.read_scores() is None:
             again |= {key for key, line in seen.items() if plan.suite.incomplete(line)}
-        chains = directory.load(directory.chains, keys)
         return cls(chains=chains, observations=seen, failures=failed, retried=frozenset(again))
 
     def drawn(self, samples: Iterable[Sample]) -> bool:
@@ -116,8 +132,8 @@ class _Logs:
 class _Run:
     """A plan at work in its directory."""
 
-    def __init__(self, plan: Plan, directory: RunDirectory) -> None:
-        self.plan, self.directory = plan, directory
+    def __init__(self, plan: Plan, directory: RunDirectory, engine: Engine) -> None:
+        self.plan, self.directory, self.engine = plan, directory, engine
         self.start = plan.settings.start
 
     # ------------------------------------------------------------------------------------------------------- begin
@@ -130,7 +146,7 @@ class _Run:
         if spec is not None:
             spec = self._clear(spec)  # as a kill has left it
         if spec is None or directory.is_empty():
-            write_json(directory.spec, self._spec(plan.identity, plan.machine, redo=None))
+            directory.write(directory.spec, self._spec(plan.identity, self.engine.machine(plan), redo=None))
             self._write_sources()
             return
         old = identities.as_now(spec, plan)
@@ -164,14 +180,13 @@ class _Run:
             _ = self._scored
             redo = spec.get("redo") or redo  # an observation that was begun anew is not finished by judging it
         else:
-            machine = plan.machine
-            _ = plan.generator if self.start == GENERATE or not logs.drawn(plan.samples) else None
-            _ = plan.instruments
+            machine = self.engine.machine(plan)
+            self.engine.check(Job(plan=plan, recorded=self.start == OBSERVE and logs.drawn(plan.samples)))
         # From here on the run is the new one: a kill leaves the rest of the clearing to the next command.
         stand = STAGES[: STAGES.index(self.start)]
         known = identities.hashes(identity)
         spec = {**self._spec(identity, machine, redo=redo), "made_with": {stage: known[stage] for stage in stand}}
-        write_json(self.directory.spec, spec)
+        self.directory.write(self.directory.spec, spec)
         self._clear(spec)
         if self.start == GENERATE:
             self._write_sources()
@@ -184,16 +199,16 @@ class _Run:
         directory.scores.unlink(missing_ok=True)
         if first in (GENERATE, OBSERVE):
             directory.observations.unlink(missing_ok=True)
-            kept = read_lines(directory.failures)[0] if first == OBSERVE else []
-            drawn = {key_of(line) for line in read_lines(directory.chains)[0]}  # at another try, perhaps
+            kept = directory.mended(directory.failures) if first == OBSERVE else []
+            drawn = {key_of(line) for line in directory.mended(directory.chains)}  # at another try, perhaps
             left = [line for line in kept if line.get("stage") == GENERATE and key_of(line) not in drawn]
-            write_lines(directory.failures, left)
+            directory.replace(directory.failures, left)
         if first == GENERATE:
             directory.chains.unlink(missing_ok=True)
             directory.times.unlink(missing_ok=True)
         cleared = {key: value for key, value in spec.items() if key != "clearing"}
         cleared["made_with"] = identities.hashes(spec["identity"])
-        write_json(directory.spec, cleared)
+        directory.write(directory.spec, cleared)
         return cleared
 
     def _spec(self, identity: identities.Identity, machine: dict[str, Any], *, redo: str | None) -> dict[str, Any]:
@@ -208,18 +223,19 @@ class _Run:
 
     def _write_sources(self) -> None:
         if self.plan.sources:
-            write_lines(self.directory.sources, self.plan.sources)
+            self.directory.replace(self.directory.sources, self.plan.sources)
 
     def _write_folder(self, spec: dict[str, Any]) -> None:
         """Writes run.json with what the folder holds now."""
         arguments = {**spec["arguments"], "folder": self.plan.arguments["folder"]}
         made_with = identities.hashes(spec["identity"])
-        write_json(self.directory.spec, {**spec, "arguments": arguments, "made_with": made_with})
+        self.directory.write(self.directory.spec, {**spec, "arguments": arguments, "made_with": made_with})
 
     def _redo_images(self, spec: dict[str, Any], changed: dict[Key, tuple[str, str]]) -> None:
         """Forgets changed samples, so that they are done again, once it is known that they can be; and says which."""
         plan, directory = self.plan, self.directory
-        _ = plan.machine, plan.generator, plan.instruments
+        _ = self.engine.machine(plan)
+        self.engine.check(Job(plan=plan))
         redone = [batch for batch in self._batches() if any(_key(sample) in changed for sample in batch)]
         others = sum(_key(sample) not in changed for batch in redone for sample in batch)
         what = (
@@ -228,7 +244,7 @@ class _Run:
         note(f"{what}, with {others:,} others of the same batches" if others else what)
         directory.scores.unlink(missing_ok=True)
         for log in (directory.chains, directory.observations, directory.failures):
-            write_lines(log, [line for line in read_lines(log)[0] if key_of(line) not in changed])
+            directory.replace(log, [line for line in directory.mended(log) if key_of(line) not in changed])
         for sample in plan.samples:
             if _key(sample) in changed:
                 (directory.path / directory.image_name(sample)).unlink(missing_ok=True)
@@ -244,12 +260,12 @@ class _Run:
         spec = self.directory.read_spec()
         if spec is None or self.directory.is_empty() or self.start == VERDICT:
             return
-        now = self.plan.machine
+        now = self.engine.machine(self.plan)
         changed = differences({**spec["machine"], "started": None}, {**now, "started": None})
         if not changed or spec.get("resumed", [])[-1:] == [now]:
             return
         sys.stderr.write(f"warning: this run began elsewhere ({'; '.join(changed)}); its images may be of two kinds\n")
-        write_json(self.directory.spec, {**spec, "resumed": [*spec.get("resumed", []), now]})
+        self.directory.write(self.directory.spec, {**spec, "resumed": [*spec.get("resumed", []), now]})
 
     # -------------------------------------------------------------------------------------------- draw and observe
     def _batches(self) -> list[list[Sample]]:
@@ -266,7 +282,6 @@ class _Run:
             return
         self.__dict__.pop("_scored", None)
         redo = (self.directory.read_spec() or {}).get("redo") == OBSERVE
-        engine = ENGINES[self.plan.settings.engine]
 
         def drawn(batch: Sequence[Sample]) -> bool:
             return logs.drawn(batch) and (redo or logs.logged(batch))
@@ -280,7 +295,7 @@ class _Run:
                 for recorded, some_batches in ((True, again), (False, undrawn)):
                     if some_batches:
                         job = Job(plan=self.plan, recorded=recorded, hard=logs.retried)
-                        self._log_all(engine(job, some_batches), bar)
+                        self._log_all(self.engine.run(job, some_batches), bar)
 
     def _log_all(self, results: Iterable[list[Outcome]], bar: Progress) -> None:
         """Writes batches as they come. One in which nothing but exceptions came waits for the next.
@@ -294,7 +309,7 @@ class _Run:
             if sum(one.raised for one in failed) < len(outcomes):
                 while waiting:
                     _log(self.directory, waiting.pop(0))
-            bar.advance(len(outcomes), len(failed))
+            bar.advance(len(outcomes), len(failed), self.engine.note)
         for outcomes in waiting:
             _log(self.directory, outcomes)
 
@@ -316,13 +331,14 @@ class _Run:
         plan, directory, logs = self.plan, self.directory, _Logs.read(self.plan, self.directory)
         kept = {directory.chains: logs.chains, directory.observations: logs.observations}
         for path, log in (kept | {directory.failures: logs.failures}).items():
-            write_lines(path, [log[_key(sample)] for sample in plan.samples if _key(sample) in log])
+            directory.replace(path, [log[_key(sample)] for sample in plan.samples if _key(sample) in log])
+        directory.replace(directory.times, directory.mended(directory.times))
         failures = [logs.failures[_key(sample)] for sample in plan.samples if _key(sample) in logs.failures]
         if plan.settings.shard is not None:
             self._end({"images": len(plan.samples), "observed": len(logs.observations), "failed": len(failures)})
             return
         results = [plan.suite.result(one, directory.image_name(one.sample)) for one in self._scored]
-        write_lines(directory.results, results)
+        directory.replace(directory.results, results)
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)
         contact_sheets.write_grids(directory.path, plan.cases, plan.settings.images_per_prompt)
         plan.suite.sheets(directory.path, results, self._scored, plan.options)
@@ -331,10 +347,10 @@ class _Run:
     def _end(self, scores: dict[str, Any]) -> None:
         """Marks the run as finished."""
         directory = self.directory
-        write_json(directory.scores, scores)
+        directory.write(directory.scores, scores)
         spec = directory.read_spec()
         if spec is not None and spec["redo"]:
-            write_json(directory.spec, {**spec, "redo": None})
+            directory.write(directory.spec, {**spec, "redo": None})
 
 
 def _key(sample: Sample) -> Key:
@@ -343,6 +359,7 @@ def _key(sample: Sample) -> Key:
 
 def _log(directory: RunDirectory, outcomes: list[Outcome]) -> None:
     """Writes a batch: files before the lines that speak of them. What is added to is not finished any more."""
+    directory.check_there()
     directory.scores.unlink(missing_ok=True)
     chains, observations, failures, times = [], [], [], []
     for each in outcomes:
@@ -364,7 +381,5 @@ def _log(directory: RunDirectory, outcomes: list[Outcome]) -> None:
             failures.append({**key, "stage": failed.stage, "error": failed.error, **raised, **lacking})
         else:
             observations.append({**key, **each.observation})
-    append_lines(directory.times, times)
-    append_lines(directory.chains, chains)
-    append_lines(directory.observations, observations)
-    append_lines(directory.failures, failures)
+    logs = {directory.times: times, directory.chains: chains}
+    directory.append(logs | {directory.observations: observations, directory.failures: failures})

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from got.vlm.encoding import Encoding
+from got.vlm.encoding import Encoding as Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +28,8 @@ class Sending:
     images_first: bool = False
     """Whether the images of a question come before its text."""
     encoding: Encoding = dataclasses.field(default_factory=Encoding)
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """More fields of an endpoint's request, as JSON."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class Shown:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One question. Its scores come from `read`, or are the probabilities of `spellings`."""
+    """One question. Its scores come from `read`, are the probability of `spellings`, or both."""
 
     name: str
     text: str
@@ -50,7 +52,7 @@ class Call:
     read: Callable[[str], Mapping[str, float]] | None = None
     """The reply -> scores by name; raises `BadReply`. See `evals.judges.readers`."""
     spellings: tuple[str, ...] = ()
-    """Instead of `read`: the score, under the call's name, is the probability that the reply begins with any of
+    """For a score under the call's name: the probability that the reply begins with any of
     these, each by the first token that it is written with."""
     system: str = ""
     after: str | None = None

@@ -74,7 +74,7 @@ class Chat:
     def __init__(self, talk: Conversation, arguments: argparse.Namespace) -> None:
         self.talk = talk
         self._arguments = arguments
-        self._plan = talk.chain
+        self._plan = talk.objects
         alone = arguments.reference_compat or "max_turns" in talk.options
         # Not kept with the conversation, which may go on as another kind of pipeline.
         self._usual: dict[str, Any] = {} if alone else {"max_turns": parser.MOST_TURNS}
@@ -86,7 +86,7 @@ class Chat:
             "/move": self._move,
             "/add": self._add,
             "/remove": lambda rest: self._change(self._changed().remove(_whole(rest))),
-            "/draw": lambda rest: self._request(lambda: self.talk.revise(self._changed())),
+            "/draw": lambda rest: self._request(self._draw),
             "/undo": lambda rest: self._show(self.talk.undo()),
             "/redo": lambda rest: self._show(self.talk.redo()),
             "/seed": self._seed,
@@ -129,7 +129,7 @@ class Chat:
         self._show(entry)
 
     def _show(self, entry: Entry | None) -> None:
-        self._plan = self.talk.chain
+        self._plan = self.talk.objects
         self.keep()
         if entry is None:
             _say("nothing is there yet")
@@ -143,6 +143,12 @@ class Chat:
             raise UserError("there is no plan yet; a caption draws the first image")
         return self._plan
 
+    def _draw(self) -> Entry:
+        plan, entry = self._changed(), self.talk.entry
+        if entry is not None and entry.kind == "edited" and self.talk.objects != self.talk.chain:
+            return self.talk.draw(plan.caption(), chain=plan, max_turns=1)  # the plan is of the image, not of the edit
+        return self.talk.revise(plan)
+
     def _change(self, plan: Chain) -> None:
         self._plan = plan
         self._show_plan()
@@ -154,6 +160,7 @@ class Chat:
     def _replace(self, rest: str) -> None:
         number, _, text = rest.partition(" ")
         self._change(self._changed().replace(_whole(number), text))
+        self._warn_of_words(text)
 
     def _move(self, rest: str) -> None:
         number, _, box = rest.partition(" ")
@@ -164,6 +171,13 @@ class Chat:
         if match is None:
             raise UserError("expected /add X1,Y1,X2,Y2 WORDS")
         self._change(self._changed().add(match[2], _box(match[1])))
+        self._warn_of_words(match[2])
+
+    def _warn_of_words(self, text: str) -> None:
+        from got.model.validation import unknown_words
+
+        for warning in unknown_words(self.talk.pipeline.tokenizer, text) if self.talk.pipeline is not None else ():
+            sys.stderr.write(f"warning: {warning}\n")
 
     def _seed(self, rest: str) -> None:
         self.talk.seed = _whole(rest)

@@ -92,6 +92,7 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
     switches = {name: getattr(arguments, name) for name in ("semantic", "spatial", "reference")}
     given = {
         "num_inference_steps": arguments.steps,
+        "own_size": getattr(arguments, "own_size", None),
         "width": arguments.width,
         "height": arguments.height,
         "max_new_tokens": arguments.max_new_tokens,
@@ -125,14 +126,16 @@ def table(chain: Chain) -> str:
     """A plan for people: a line per region.
 
     >>> print(table(Chain.parse("a dog <|box_start|>(0,10),(500,900)<|box_end|> (red)")))
+      #  mask     x         y         object (the mask's colour, in brackets behind its box, is not the object's)
       0  red      x   0-500   y  10-900   a dog
     """
     width = max([7, *(len(region.color) for region in chain.regions)])
-    rows = []
+    meant = "object (the mask's colour, in brackets behind its box, is not the object's)"
+    rows = [f"  #  {'mask':{width}}  x         y         {meant}"]
     for i, region in enumerate(chain.regions):
         x1, y1, x2, y2 = region.box_1000
         rows.append(f"{i:3d}  {region.color:{width}}  x {x1:3d}-{x2:<4d}  y {y1:3d}-{y2:<4d}  {region.text}".rstrip())
-    return "\n".join(rows) or "  no boxes"
+    return "\n".join(rows) if chain.regions else "  no boxes"
 
 
 def save(image: Image.Image, path: Path) -> str:
@@ -196,7 +199,7 @@ def _draw(
         {
             "image": save(image, request.output),
             "prompt": request.prompt,
-            "chain": chain,
+            "chain": str(chain),
             "seed": request.seed,
             "size_px": list(image.size),
             "warnings": list(warnings),
@@ -214,21 +217,20 @@ def _earlier_turns(turns: Sequence[Turn], output: Path) -> dict[str, list[dict[s
     for stale in numbered_files(output, "turn"):  # an earlier run may have had more turns
         stale.unlink()
     made = [
-        {"image": save(turn.image, side_file(output, f"turn-{i}")), "chain": turn.chain}
+        {"image": save(turn.image, side_file(output, f"turn-{i}")), "chain": str(turn.chain)}
         for i, turn in enumerate(turns[:-1])
     ]
     return {"turns": made} if made else {}
 
 
 def _side_files(
-    text: str, size_px: tuple[int, int], output: Path, arguments: argparse.Namespace
+    chain: Chain, size_px: tuple[int, int], output: Path, arguments: argparse.Namespace
 ) -> dict[str, str | list[str]]:
     from got.plan.layout import draw_layout, draw_overview
 
-    chain = Chain.parse(text)
     files: dict[str, str | list[str]] = {}
     if arguments.save_chain:
-        files["chain_file"] = _write_text(text, side_file(output, "chain", ".txt"))
+        files["chain_file"] = _write_text(str(chain), side_file(output, "chain", ".txt"))
     if arguments.save_layout:
         files["layout"] = save(draw_overview(chain, *size_px), side_file(output, "layout"))
     if arguments.save_masks:
@@ -246,8 +248,9 @@ def _write_text(text: str, path: Path) -> str:
 
 def _say(record: dict[str, Any], number: int, count: int, arguments: argparse.Namespace) -> None:
     sys.stderr.write(f"[{number}/{count}] {record.get('image') or record['plan']}\n")
+    given = Chain.parse(record["chain"]).warnings if arguments.chain is not None else ()
     for warning in record["warnings"]:
-        sys.stderr.write(f"warning: {warning}\n")
+        sys.stderr.write(f"warning: {'--chain: ' if warning in given else ''}{warning}\n")
     sys.stdout.write(record["chain"] + "\n")
     if arguments.show_chain:
         sys.stdout.write(table(Chain.parse(record["chain"])) + "\n")

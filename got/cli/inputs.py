@@ -45,7 +45,7 @@ def read_requests(arguments: argparse.Namespace) -> list[Request]:
     asked: list[dict[str, Any]] = [{"prompt": prompt} for prompt in arguments.prompt]
     if arguments.prompts is not None:
         asked += _read_prompts(arguments.prompts)
-    chain = None if arguments.chain is None else read_chain(arguments.chain)
+    chain = None if arguments.chain is None else _plain_boxes(read_chain(arguments.chain))
     if not asked and chain is not None and arguments.command == "generate":
         asked = [{"prompt": Chain.parse(chain).caption()}]
     if not asked:
@@ -129,6 +129,14 @@ def read_chain(given: str) -> str:
     if BOX_START in given or (re.search(r"\s", given) and not Path(given).is_file()) or not given:
         return given
     return _read_text(given, "--chain").strip("\n")
+
+
+def _plain_boxes(text: str) -> str:
+    """A plan with its boxes in the model's tokens, where a person wrote them without."""
+    chain = Chain.read(text)
+    if chain.text != text:
+        sys.stderr.write(f"note: --chain: {len(chain.regions)} plain boxes read: {chain.text}\n")
+    return chain.text
 
 
 def _read_prompts(name: str) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ examples:
   python -m got generate --prompts prompts.txt --output images    a prompt a line
   python -m got generate "two cats" --plan-only --output plan.txt   write the plan, edit it by hand, and draw it:
   python -m got generate --chain plan.txt --overwrite               the prompt is then what the plan names
+  python -m got generate --chain "a dog (0,100),(500,900) and a cat (520,100),(980,900)"    boxes x,y in thousandths
   python -m got generate "two cats" --spatial off --semantic-scale 4 --scheduler unipc --steps 8
 
 A file of prompts is text with a prompt a line, or JSON lines ({"prompt": ..., "chain": ..., "seed": ...}) if its name
@@ -49,15 +50,15 @@ examples:
   python -m got edit photo.png "remove the dog" --width 96 --height 64
 
 Images of any kind will do: palettes, CMYK and 16 bits are converted, EXIF rotation is applied, transparent parts
-are laid on white, of an animation the first frame is taken. The result has the source's aspect unless a size is given.
+are laid on white, of an animation the first frame is taken. The result has the source's size unless another is given.
 """
 CHAT_HELP = """\
 A line is a request: the first one draws an image, later ones edit it. Commands:
   /open FILE            go on with an image
   /new CAPTION          draw a new image
-  /chain                show the plan, its boxes numbered from 0
+  /chain                show the plan, its boxes numbered from 0; (green) behind a box is its mask's colour alone
   /replace N WORDS      /move N X1,Y1,X2,Y2      /add X1,Y1,X2,Y2 WORDS      /remove N      change the plan
-  /draw                 draw the changed plan
+  /draw                 draw the changed plan; after an edit it has all objects of the image, and these are drawn anew
   /undo /redo           back and forth
   /seed N               seed of the next images
   /help /quit"""
@@ -115,6 +116,9 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is drawn")
     what.add_argument("image", type=Path, metavar="IMAGE", help="the image to edit")
     what.add_argument("prompt", nargs="*", metavar="INSTRUCTION", help="what to change; several are several images")
+    what.add_argument(
+        "--own-size", action="store_true", help="the model's own size, in the source's aspect, not the source's size"
+    )
     _add_requests(what)
     _add_drawing(parser)
     _add_files(parser)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
     from got.model.config import GuidanceConfig
+    from got.model.sampling import Steps
     from got.model.ssgm import Switches
     from got.plan.chain import Chain
 
@@ -26,24 +27,24 @@ class Turn:
 
     image: Any
     """A PIL image; or an array (height, width, 3) or a tensor (3, height, width) in [0, 1]; or latents."""
-    chain: str
-    """The chain that it was drawn from."""
+    chain: Chain
+    """The chain that it was drawn from; `str` gives its text."""
     warnings: tuple[str, ...]
     """What was odd about the chain, or about how the conversation ended."""
 
 
 @dataclasses.dataclass
 class GoTOutput(BaseOutput):
-    """What a call returns: one entry per prompt in every field."""
+    """What a call returns: one entry per image in every field, prompt by prompt."""
 
     images: Any
     """PIL images; or an array (n, height, width, 3) or a tensor (n, 3, height, width) in [0, 1]; or latents."""
-    chains: list[str]
-    """The chains, exactly as written."""
+    chains: list[Chain]
+    """The chains; `str` gives each exactly as written."""
     warnings: list[tuple[str, ...]]
-    """What was odd about the chains of each prompt; empty if nothing was."""
+    """What was odd about each chain; empty if nothing was."""
     turns: list[tuple[Turn, ...]]
-    """Every image of each prompt, in order; the last one is the entry of the other fields."""
+    """Every image on the way, in order; the last one is the entry of the other fields."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,25 +53,36 @@ class Sampling:
 
     size_px: tuple[int, int]
     """Width and height."""
-    steps: int
+    steps: Steps
     scales: GuidanceConfig
     switches: Switches
     generators: torch.Generator | list[torch.Generator] | None
+    latents: torch.Tensor | None = None
+    """The noise to start from, (rows, channels, h, w); of the generators if not given."""
+    copies: int = 1
+    """Images per prompt, one row after the other."""
     stretch: bool = True
-    """Whether PIL images take on the aspect ratio of their sources."""
+    """Whether PIL images take on the size of their sources."""
+    own_size: bool = False
+    """... or only the aspect ratio, and keep the length of the model's side."""
     output_type: str = "pil"
     max_turns: int = 1
     """Most images per prompt."""
     max_new_tokens: int | None = None
     """Longest chain."""
     callback: Callable[..., dict[str, torch.Tensor]] | None = None
+    callback_inputs: tuple[str, ...] = ("latents",)
+    """Names of the tensors that the callback is given."""
     on_chains: Callable[[list[Chain]], object] | None = None
 
     def rows(self, rows: Sequence[int]) -> Sampling:
         """The same for some of the prompts."""
-        if not isinstance(self.generators, list):
-            return self
-        return dataclasses.replace(self, generators=[self.generators[row] for row in rows])
+        several = self.generators
+        return dataclasses.replace(
+            self,
+            generators=[several[row] for row in rows] if isinstance(several, list) else several,
+            latents=None if self.latents is None else self.latents[list(rows)],
+        )
 
     def noise_states(self) -> list[tuple[torch.Generator, torch.Tensor]]:
         """Where the generators stand, so that every turn can start from the same noise."""
@@ -130,9 +142,14 @@ def _latent_moments(vae: AutoencoderKL, latents: torch.Tensor) -> tuple[torch.Te
 
 
 def finish(
-    latents: torch.Tensor, decoded: torch.Tensor | None, output_type: str, frames: Sequence[Image.Image] | None
+    latents: torch.Tensor,
+    decoded: torch.Tensor | None,
+    output_type: str,
+    frames: Sequence[Image.Image] | None,
+    *,
+    own_size: bool = False,
 ) -> Any:
-    """One result per image; PIL images are stretched to the aspect of their frame, if there is one."""
+    """One result per image; PIL images are stretched to the size of their frame, if there is one, or to its aspect."""
     if output_type == "latent" or decoded is None:
         return latents
     if output_type == "pt":
@@ -142,4 +159,7 @@ def finish(
     images = to_pil(decoded)
     if frames is None:
         return images
-    return [with_aspect_of(frame.size, image) for frame, image in zip(frames, images, strict=True)]
+    if own_size:
+        return [with_aspect_of(frame.size, image) for frame, image in zip(frames, images, strict=True)]
+    pairs = zip(frames, images, strict=True)
+    return [image if image.size == frame.size else image.resize(frame.size) for frame, image in pairs]

@@ -25,7 +25,7 @@ from got.model.tokenizer import (
 )
 from got.model.transcript import ImageInput, Inputs, Transcript, batch, require_image_processor, shown
 from got.model.validation import at_least_one, unknown_words
-from got.plan.chain import BOX_END, BOX_START
+from got.plan.chain import BOX_END, BOX_START, Chain, no_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,7 +161,7 @@ class Reasoner:
         return ReasonerOutput(
             chains=[str(request.chain) for request in requests],
             hidden=self.states(self.batch(transcripts))[:, -IMAGE_TOKENS:],
-            warnings=[unknown_words(self.tokenizer, request.prompt) for request in requests],
+            warnings=[_of_given(self.tokenizer, request) for request in requests],
             transcripts=transcripts,
         )[inverse]
 
@@ -371,6 +371,13 @@ def _unique(
         requests.setdefault(keys[-1], _Request(prompt=prompt, chain=chain, image=image))
     order = {key: i for i, key in enumerate(requests)}
     return list(requests.values()), [order[key] for key in keys]
+
+
+def _of_given(tokenizer: PreTrainedTokenizerBase, request: _Request) -> tuple[str, ...]:
+    """What is odd about a given chain and its prompt: words that the model lacks, no boxes at all."""
+    chain = Chain.parse(request.chain or "")
+    words = " ".join([request.prompt, *(region.text for region in chain.regions)])
+    return (*unknown_words(tokenizer, words), *(no_boxes(chain.text) if request.image is None else ()))
 
 
 def check_chain(tokenizer: PreTrainedTokenizerBase, chain: str) -> None:

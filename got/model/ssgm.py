@@ -26,13 +26,22 @@ from PIL import Image
 from got.plan.layout import black_image, draw_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     from got.model.config import GuidanceConfig
     from got.model.networks import SemanticProjector
     from got.plan.chain import Chain
+
+CALLBACK_TENSORS = {
+    "prompt_embeds": "context",
+    "negative_prompt_embeds": "null_context",
+    "add_text_embeds": "pooled",
+    "pooled_prompt_embeds": "pooled",
+    "add_time_ids": "time_ids",
+}
+"""diffusers' names of conditions that a callback may see and replace, and ours."""
 
 Branch = tuple[bool, bool, bool]
 """Which of (semantic, spatial, reference) a branch of the denoiser sees."""
@@ -202,7 +211,8 @@ class Denoiser:
     def __init__(
         self, unet: UNet2DConditionModel, conditions: Conditions, scales: GuidanceConfig, switches: Switches
     ) -> None:
-        self._unet, self._conditions, self._scales, self._switches = unet, conditions, scales, switches
+        self._unet, self._switches = unet, switches
+        self.conditions, self.scales = conditions, scales
         self._mixes: dict[tuple[tuple[Branch, float], ...], _Mix] = {}
 
     def __call__(self, noisy: torch.Tensor, timestep: torch.Tensor, done: float = 0.0) -> torch.Tensor:
@@ -216,9 +226,9 @@ class Denoiser:
         Returns:
             The prediction for each of the latents, in their shape and dtype.
         """
-        formula = tuple(branch_weights(self._scales, self._switches, done).items())
+        formula = tuple(branch_weights(self.scales, self._switches, done).items())
         if formula not in self._mixes:
-            self._mixes[formula] = _Mix.of(formula, self._conditions, self._unet.dtype)
+            self._mixes[formula] = _Mix.of(formula, self.conditions, self._unet.dtype)
         mix = self._mixes[formula]
         inputs = torch.cat([noisy.to(mix.images.dtype).repeat(len(formula), 1, 1, 1), mix.images], dim=1)
         predicted = self._unet(
@@ -231,6 +241,24 @@ class Denoiser:
         # In the latents' precision: weights of opposite sign would magnify the rounding of half precision.
         by_branch = predicted.to(noisy.dtype).unflatten(0, (len(formula), -1))
         return torch.tensordot(mix.weights.to(noisy.dtype), by_branch, dims=1)
+
+    def replace(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on with other conditions, of `CALLBACK_TENSORS`.
+
+        Raises:
+            ValueError: If one has another shape than before.
+        """
+        changed: dict[str, torch.Tensor] = {}
+        for name, field in CALLBACK_TENSORS.items():
+            old = getattr(self.conditions, field)
+            new = tensors.get(name, old)
+            if new.shape == old.shape:
+                changed |= {} if new is old else {field: new}
+            elif not torch.equal(new, old[-len(new) :]):  # diffusers' cutoffs drop unconditional rows, which are apart
+                raise ValueError(f"Expected {name} of shape {tuple(old.shape)} but got {tuple(new.shape)}")
+        if changed:
+            self.conditions = dataclasses.replace(self.conditions, **changed)
+            self._mixes.clear()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,10 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from got.util.images import as_rgb
-
 if TYPE_CHECKING:
-    from PIL import Image
     from transformers import PreTrainedTokenizerBase
 
 # The chat template, the image tokens and the source image's tokens (256 at the published scale).
@@ -54,7 +51,11 @@ def check_length(tokenizer: PreTrainedTokenizerBase, prompt: str, chain: str | N
 def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, ...]:
     """A warning that names the words which a small vocabulary lacks, or nothing."""
     unknown = tokenizer.unk_token_id
-    words = [word for word in prompt.split() if unknown in tokenizer(word, add_special_tokens=False)["input_ids"]]
+    words = [
+        word
+        for word in dict.fromkeys(prompt.split())
+        if unknown in tokenizer(word, add_special_tokens=False)["input_ids"]
+    ]
     shown = ", ".join(words[:5]) + (", ..." if len(words) > 5 else "")
     return (f"not in the model's vocabulary: {shown}",) if words else ()
 
@@ -123,14 +124,6 @@ def per_prompt(
     return list(value)
 
 
-def upright(images: Sequence[Image.Image] | None) -> list[Image.Image] | None:
-    """Source images as `got.util.images.as_rgb` makes them; one that is given several times stays one object."""
-    if images is None:
-        return None
-    made = {id(image): as_rgb(image, "the source image") for image in images}
-    return [made[id(image)] for image in images]
-
-
 def at_least_one(value: int | None, usual: int, name: str) -> int:
     """A whole number that was given, or else the usual one.
 
@@ -149,3 +142,47 @@ def at_least_one(value: int | None, usual: int, name: str) -> int:
     if number < 1 or isinstance(value, bool):
         raise ValueError(f"Expected {name} to be a whole number from 1 up but got {value!r}")
     return number
+
+
+def one_of(value: str, known: Sequence[str], name: str) -> str:
+    """A word, if it is among those that are known.
+
+    >>> one_of("np", ("pil", "np"), "output_type")
+    'np'
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if value not in known:
+        raise ValueError(f"Expected {name} to be one of {', '.join(known)} but got {value!r}")
+    return value
+
+
+def given_once(value: Any, other: Any, name: str, other_name: str) -> Any:
+    """The value that was given under one of two names.
+
+    >>> given_once(None, 4.0, "semantic_scale", "guidance_scale")
+    4.0
+
+    Raises:
+        ValueError: If both are given and differ.
+    """
+    if value is not None and other is not None and value != other:
+        raise ValueError(f"Expected {name} or {other_name}, which are the same, but got {value!r} and {other!r}")
+    return other if value is None else value
+
+
+def places(values: Any, name: str) -> tuple[float, ...]:
+    """Numbers in a list, an array or a tensor.
+
+    >>> places([999, 499, 249.5], "timesteps")
+    (999, 499, 249.5)
+
+    Raises:
+        ValueError: If there is none, or something else among them.
+    """
+    numbered = values.tolist() if hasattr(values, "tolist") else values
+    listed = list(numbered) if isinstance(numbered, Sequence) and not isinstance(numbered, str) else []
+    if not listed or not all(isinstance(one, numbers.Real) and not isinstance(one, bool) for one in listed):
+        raise ValueError(f"Expected {name} to be a list of numbers but got {values!r:.60}")
+    return tuple(listed)

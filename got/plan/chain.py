@@ -11,6 +11,7 @@ a new chain whose text and boxes agree. Needs neither torch nor Pillow.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import operator
 import re
 from typing import TYPE_CHECKING
@@ -34,6 +35,10 @@ MASK_COLORS = (
 """Layout colours in the order in which a chain uses them (Pillow's names, all different)."""
 
 _REGION = re.compile(r"<\|box_start\|>\((\d+),(\d+)\),\((\d+),(\d+)\)<\|box_end\|> \((\w+)\)")
+_PLAIN_BOX = re.compile(
+    r"\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)(?: \((\w+)\))?"
+)
+_TORN_BOX = re.compile(r"<\|box_start\|>[^<]*(?:<\|box_end\|>)?(?: \(\w+\))?|<\|box_end\|>(?: \(\w+\))?")
 _BOX_TOKEN = re.compile(r"<\|box_(?:start|end)\|>")
 _MAX_DIGITS = 9
 _EXCERPT_LENGTH = 60
@@ -95,7 +100,7 @@ class Chain:
         >>> chain.regions
         (Region(text='a red apple', box_1000=(120, 300, 480, 660), color='red'),)
         >>> Chain.parse("an apple <|box_start|>(12,30),(48<|box_end|> (red)").warnings
-        ('malformed box left out: <|box_start|>(12,30),(48<|box_end|> (red)',)
+        ('malformed box left out at character 9: <|box_start|>(12,30),(48<|box_end|> (red)',)
         """
         regions: list[Region] = []
         spans: list[tuple[int, int, int, int]] = []
@@ -104,7 +109,8 @@ class Chain:
         for match in _REGION.finditer(text):
             faults += _stray_tokens(text, end, match.start())
             if max(len(digits) for digits in match.groups()[:4]) > _MAX_DIGITS:
-                words = f"box with an impossible coordinate left out: {_excerpt(text, match.start())}"
+                place = f"at character {match.start()}: {match[0][:_EXCERPT_LENGTH]}"
+                words = f"box with an impossible coordinate left out {place}"
                 faults.append((*match.span(), words))
             else:
                 name = _name_span(text, end, match.start())
@@ -124,11 +130,33 @@ class Chain:
             faults=tuple(faults),
         )
 
+    @classmethod
+    def read(cls, text: str) -> Chain:
+        """Read a plan that a person wrote: boxes may be plain, with a mask colour or without.
+
+        A text with box tokens is read as by `parse`.
+
+        >>> str(Chain.read("a dog (0,100),(500,900) and a cat"))
+        'a dog <|box_start|>(0,100),(500,900)<|box_end|> (red) and a cat'
+        """
+        if _BOX_TOKEN.search(text):
+            return cls.parse(text)
+        count = itertools.count()
+
+        def written(match: re.Match[str]) -> str:
+            word = match[5] or ""
+            color = word if is_color(word) else MASK_COLORS[next(count) % len(MASK_COLORS)]
+            x1, y1, x2, y2 = match.groups()[:4]
+            prose = f" ({word})" if word and word != color else ""
+            return f" {BOX_START}({x1},{y1}),({x2},{y2}){BOX_END} ({color}){prose}"
+
+        return cls.parse(_PLAIN_BOX.sub(written, text))
+
     def caption(self, opening: str = "a photo of ") -> str:
         """A prompt that asks for just the objects of the plan.
 
         A changed plan is best drawn with a prompt that agrees with it: the image tokens see both, and a small model
-        takes classes rather from the prompt. A chain without regions is its own caption.
+        takes classes rather from the prompt. A chain without regions is its own caption, but for boxes that are torn.
 
         >>> chain = Chain.parse("there is a dog <|box_start|>(0,0),(500,500)<|box_end|> (red)")
         >>> chain.add("a cat", (500, 500, 900, 900)).caption()
@@ -136,7 +164,7 @@ class Chain:
         """
         names = [region.text for region in self.regions]
         if not names:
-            return self.text
+            return " ".join(_TORN_BOX.sub("", self.text).split()) if _BOX_TOKEN.search(self.text) else self.text
         return opening + (names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}")
 
     def edit(
@@ -343,6 +371,17 @@ def _without_tokens(text: str) -> str:
     return text
 
 
+def no_boxes(text: str) -> tuple[str, ...]:
+    """What to warn of where a plan that was given has no boxes; nothing where it has some, or is empty on purpose.
+
+    >>> no_boxes("a dog (0,0),(500,500)")
+    ('no boxes in this plan; --chain and Chain.read understand plain ones, as in: a dog (0,0),(500,500)',)
+    """
+    if not text.strip() or _REGION.search(text):
+        return ()
+    return ("no boxes in this plan; --chain and Chain.read understand plain ones, as in: a dog (0,0),(500,500)",)
+
+
 def is_color(word: str) -> bool:
     """Whether the layout can be drawn in that colour (Pillow's names, in any case).
 
@@ -354,17 +393,14 @@ def is_color(word: str) -> bool:
     return word.lower() in MASK_COLORS or word.lower() in ImageColor.colormap
 
 
-def _excerpt(text: str, start: int) -> str:
-    return text[start : start + _EXCERPT_LENGTH]
-
-
 def _stray_tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:
     """Warn of box tokens between two well-formed boxes; an end token right after a start token is the same box."""
     open_box = False
     for match in _BOX_TOKEN.finditer(text, start, end):
         if match[0] == BOX_START or not open_box:
-            words = _excerpt(text[:end], match.start())
-            yield match.start(), match.start() + len(words), f"malformed box left out: {words}"
+            words = text[match.start() : min(end, match.start() + _EXCERPT_LENGTH)]
+            place = f"malformed box left out at character {match.start()}: {words}"
+            yield match.start(), match.start() + len(words), place
         open_box = match[0] == BOX_START
 
 

@@ -35,6 +35,7 @@ from diffusers import DDPMScheduler
 from got.model.config import GuidanceConfig
 from got.model.outputs import Sampling, Turn, to_pil, with_aspect_of
 from got.model.reasoner import IMAGE_TOKENS
+from got.model.sampling import Steps
 from got.model.ssgm import Switches
 from got.model.tokenizer import (
     END_OF_TEXT,
@@ -134,7 +135,7 @@ class ReferencePipeline(GoTPipeline):
         )
         sampling = Sampling(
             size_px=self.size_px(width, height),
-            steps=num_inference_steps,
+            steps=Steps(count=num_inference_steps),
             scales=scales if do_classifier_free_guidance else GuidanceConfig(semantic=1, spatial=1, reference=1),
             switches=Switches(),
             generators=torch.Generator("cpu").manual_seed(random_seed),
@@ -164,9 +165,10 @@ class ReferencePipeline(GoTPipeline):
         if sampling.output_type != "pil":
             raise ValueError(f"Expected output_type to be pil in the reference's way but got {sampling.output_type!r}")
         answers = []
-        for row, text in enumerate(prompts):
-            opening = self.reasoner.transcript(text, None if images is None else images[row])
-            given = None if chains is None else chains[row]
+        for row in range(len(prompts) * sampling.copies):
+            asked = row // sampling.copies
+            text, given = prompts[asked], None if chains is None else chains[asked]
+            opening = self.reasoner.transcript(text, None if images is None else images[asked])
             got_input = None if given is None else f"{self.tokenizer.decode(opening.ids)}{given}{IMAGE_START}"
             rollout = self._run_rounds(opening, got_input, sampling.rows([row]), {})
             if not rollout.turns:
@@ -247,7 +249,7 @@ class ReferencePipeline(GoTPipeline):
         (image,) = to_pil(self.decode(latents))
         rollout.drawn.append(image)
         aspect = sources[0].size if sources else sampling.size_px
-        rollout.turns.append(Turn(image=with_aspect_of(aspect, image), chain=chain.text, warnings=chain.warnings))
+        rollout.turns.append(Turn(image=with_aspect_of(aspect, image), chain=chain, warnings=chain.warnings))
 
 
 def _strict(text: str) -> Chain:

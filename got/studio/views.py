@@ -28,7 +28,7 @@ def plan(chain: Chain) -> dict[str, Any]:
     >>> from got.plan.chain import Chain
     >>> view = plan(Chain.parse("a dog <|box_start|>(0,0),(500,500)<|box_end|> (red) and <|box_end|>"))
     >>> view["regions"][0]["css"], view["faults"]
-    ('#ff0000', [[56, 67, 'malformed box left out: <|box_end|>']])
+    ('#ff0000', [[56, 67, 'malformed box left out at character 56: <|box_end|>']])
     """
     regions = [
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import hashlib
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
+)
+"""What an image in a folder is told by, in small or capital letters."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
@@ -94,8 +99,13 @@ def write_json(path: Path, content: Any, *, indent: int = 2, allow_nan: bool = F
         ValueError: There is a NaN or an infinity in it, and `allow_nan` is false: no other language reads them.
         UserError: As of `replacing`.
     """
+    write_atomic(path, as_json(content, indent=indent, allow_nan=allow_nan), durable=durable)
+
+
+def as_json(content: Any, *, indent: int = 2, allow_nan: bool = False) -> bytes:
+    """What `write_json` writes."""
     text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=allow_nan)
-    write_atomic(path, text.encode("utf-8", "backslashreplace") + b"\n", durable=durable)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 @contextlib.contextmanager
@@ -191,6 +201,17 @@ def inside(root: Path, name: str) -> Path | None:
     return root / lexical
 
 
+def left_out(names: Iterable[str]) -> str:
+    """Files of a folder that are taken for no images, in words; empty if there are none.
+
+    >>> left_out(["a.mp4", "b.MP4", "README"])
+    '3 files are left out, which are no images by their names (2 × .mp4, 1 × no suffix)'
+    """
+    kinds = collections.Counter(posixpath.splitext(name)[1].lower() or "no suffix" for name in names)
+    shown = ", ".join(f"{count:,} × {kind}" for kind, count in kinds.most_common(5))
+    return f"{kinds.total():,} files are left out, which are no images by their names ({shown})" if kinds else ""
+
+
 # ------------------------------------------------------------------------------------------------------- lines of JSON
 # A line ends at "\n" alone. The other line ends of Unicode, which `str.splitlines` takes, may stand inside JSON.
 def encode(record: Mapping[str, Any], *, allow_nan: bool = False) -> bytes:
@@ -217,7 +238,11 @@ def append_lines(
     Raises:
         UserError: The disk is full, or must not be written to.
     """
-    data = b"".join(encode(record, allow_nan=allow_nan) for record in records)
+    append_bytes(path, b"".join(encode(record, allow_nan=allow_nan) for record in records), durable=durable)
+
+
+def append_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Appends all of it, or leaves the file as it was; as `append_lines` does, which see."""
     if not data:
         return
     with clear_disk_errors(path), path.open("ab", buffering=0) as file:

@@ -152,6 +152,6 @@ def read_index(folder: Path, saved_as: Container[str] = ("GoTPipeline",)) -> dic
         hint = f"; {trained} is one" if (trained / index.name).is_file() else ""
         raise CheckpointError(f"{folder} has no model_index.json, so it is not a saved pipeline{hint}")
     content = read_object(index, CheckpointError)
-    if content.get("_class_name") not in saved_as:
+    if str(content.get("_class_name")).rpartition(".")[2] not in saved_as:
         raise CheckpointError(f"Expected a GoTPipeline in {folder} but found {content.get('_class_name')}")
     return content

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from runner_kit import TOOLS, contents, lines, make_plan
 
-from evals.core import provenance
+from evals.core import options
 from evals.core.records import UserError
 from evals.detectors.registry import DETECTORS
 from evals.generators import registry as generators
 from evals.geneval import suite
 from evals.harness import cli
 from evals.harness.runner import run
+from got.util import provenance
 from got.util.cli import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +87,14 @@ def test_the_flags_that_other_tools_rely_on_exist():
     assert (args.model, args.checkpoint, args.images_per_prompt, args.seed) == ("got", "mini", 4, 42)
 
 
+def test_an_interval_of_guidance_is_part_of_a_runs_identity():
+    plain, given = (cli.parse(suite.SUITE, words).settings for words in ([], ["--guidance-interval", "0", "0.7"]))
+    assert options.deciding(given, options.GENERATE) == options.deciding(plain, options.GENERATE) | {
+        "guidance_interval": [0.0, 0.7]
+    }
+    assert options.from_json(type(given), options.as_json(given)) == given
+
+
 # ----------------------------------------------------------------------------------------------------------- mistakes
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -100,6 +109,9 @@ def test_the_flags_that_other_tools_rely_on_exist():
         (["--semantic", "maybe"], "invalid choice: 'maybe'"),
         (["--spatial-scale", "nan"], "expected a number from 0 up but got nan"),
         (["--model", "oracle", "--spatial", "off", "--steps", "3"], "--steps, --spatial has no effect with"),
+        (["--guidance-interval", "0.7", "0.2"], "--guidance-interval 0.7 0.2: expected the lesser number first"),
+        (["--guidance-interval", "0", "2"], "expected a number from 0 to 1 but got 2"),
+        (["--model", "oracle", "--guidance-interval", "0", "1"], "--guidance-interval has no effect with"),
         (["--model", "oracle", "--reference-compat"], "--reference-compat has no effect with --model oracle"),
         (["--model", "got", "--reference-compat", "--scheduler", "unipc"], "samples by DDPM only"),
         (

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from folder_kit import CASE, CASES, put, tell
-from runner_kit import TOOLS, ArithmeticDetector, contents, lines, make_plan, refusing
+from runner_kit import TOOLS, ArithmeticDetector, as_older, contents, lines, make_plan, refusing
 
 from evals import emu_edit
 from evals.core.records import UserError
@@ -228,7 +228,7 @@ def older(scored, request, monkeypatch, tmp_path):
     del spec["arguments"]["folder"]
     spec["identity"]["generate"] |= {"model": "folder:images", **request.param}
     (output / "run.json").write_text(json.dumps(spec))
-    (output / "sources.jsonl").unlink()
+    (as_older(output) / "sources.jsonl").unlink()
     monkeypatch.chdir(tmp_path)
     return output, images, words
 

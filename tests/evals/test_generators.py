@@ -175,7 +175,15 @@ def test_got_draws_with_its_chain(drawn_by_got):
 
 
 @pytest.mark.parametrize(
-    "change", [{"semantic": False}, {"spatial": False}, {"semantic_scale": 0.5}, {"reference_scale": 3.0}, {"steps": 3}]
+    "change",
+    [
+        {"semantic": False},
+        {"spatial": False},
+        {"semantic_scale": 0.5},
+        {"reference_scale": 3.0},
+        {"guidance_interval": (0.0, 0.5)},
+        {"steps": 3},
+    ],
 )
 def test_every_switch_and_scale_reaches_the_model(got, drawn_by_got, change):
     other = GoTGenerator(got._pipe, dataclasses.replace(OPTIONS, **change)).generate(samples(2, PAIR))

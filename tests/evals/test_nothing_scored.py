@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from judge_kit import KEY, fails, serve
 from PIL import Image
-from runner_kit import ArithmeticDetector
+from runner_kit import ArithmeticDetector, accept, as_older
 
 from evals import ablation, judge_agreement
 from evals.core.backends import Backend
@@ -100,12 +100,13 @@ def test_a_judge_that_gives_no_legal_answer_leaves_nothing(tmp_path, capsys, mon
     suite = importlib.import_module("evals.emu_edit").SUITE
     monkeypatch.setenv("JUDGE_MODEL", "judge-1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with serve(lambda request: fails(400, "no")) as endpoint:
+    with serve(lambda request: fails(400, "this model sees no images")) as endpoint:
         monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
         words = ["--model", "target", "--judge", "openai", "--judge-log", tmp_path / "log.jsonl", *ONE]
         code, last, err = call(capsys, suite, *words, "--output", tmp_path / "run")
     assert (code, last["judge"]["score"]) == (1, None)
     assert "expected 1 judgements, and all failed: 1 × rejected" in err
+    assert err.count("note: the judge: rejected: HTTP 400: this model sees no images") == 1
 
 
 # ------------------------------------------------------------------------------------------------------- other commands
@@ -210,12 +211,12 @@ def test_a_run_of_before_is_judged_again_with_the_detector_that_it_had(unscored,
     spec = json.loads((folder / "run.json").read_text())
     given = spec["arguments"]["given"]
     at = given.index("--detector")
-    (folder / "run.json").write_text(
-        json.dumps({**spec, "arguments": {**spec["arguments"], "given": given[:at] + given[at + 2 :]}})
-    )
+    older = {**spec, "arguments": {**spec["arguments"], "given": given[:at] + given[at + 2 :]}}
+    (as_older(folder) / "run.json").write_text(json.dumps(older))
     assert call(capsys, geneval.SUITE, "--output", folder, "--from", "verdict")[0] == 1
     assert call(capsys, geneval.SUITE, "--output", folder, "--from", "observe")[0] == 2
     (folder / "run.json").write_text(json.dumps(spec))
+    accept(folder / "run.json")
 
 
 def test_a_clip_that_cannot_be_had_is_noticed_before_the_first_image(tmp_path, capsys):

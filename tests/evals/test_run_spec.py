@@ -5,7 +5,7 @@ import multiprocessing
 import pickle
 
 import pytest
-from runner_kit import contents, make_plan
+from runner_kit import as_older, contents, make_plan
 
 from evals import emu_edit
 from evals.core.options import STAGES, flags_of
@@ -86,7 +86,7 @@ def test_a_run_without_hashes_is_taken_by_its_arguments(tmp_path, clearing):
     if clearing:  # as a kill has left it, with the scores already taken away
         spec |= {"clearing": clearing, "redo": clearing}
         (folder / "scores.json").unlink()
-    (folder / "run.json").write_text(json.dumps(spec))
+    (as_older(folder) / "run.json").write_text(json.dumps(spec))
     run(make_plan(folder, *words))
     assert contents(folder) == before
     again = json.loads((folder / "run.json").read_text())

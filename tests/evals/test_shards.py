@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from runner_kit import LOGS, contents, lines, make_plan, plan_like_reference
+from runner_kit import LOGS, accept, contents, lines, make_plan, plan_like_reference
 
 from evals import merge
 from evals.core.records import Generated, UserError
@@ -12,8 +12,9 @@ from evals.generators.oracle import OracleGenerator
 from evals.geneval import suite
 from evals.harness import cli
 from evals.harness.runner import run
+from got.util.hashes import HashedFolder
 
-MADE_AT_A_TIME = {"run.json", "times.jsonl", ".lock"}
+MADE_AT_A_TIME = {"run.json", "times.jsonl", "hashes.txt", ".lock"}
 
 
 class OftenFails(OracleGenerator):
@@ -87,15 +88,15 @@ def test_the_joined_run_is_an_ordinary_one(two_parts, reference, tmp_path, capsy
 
 def test_a_merge_that_broke_off_is_done_again(two_parts, reference, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(two_parts, tmp_path / "run")
-    real = merge.write_lines
+    real = HashedFolder.write_lines
 
-    def broken(path, records):
-        if path.name == "failures.jsonl":
+    def broken(self, name, records):
+        if name == "failures.jsonl":
             raise KeyboardInterrupt
-        real(path, records)
+        real(self, name, records)
 
     with monkeypatch.context() as patch:
-        patch.setattr(merge, "write_lines", broken)
+        patch.setattr(HashedFolder, "write_lines", broken)
         assert merge.main([str(folder)]) == 130
     for image in folder.glob("images/*/samples/*.png"):  # as a kill leaves them: a second name of the part's file
         image.rename(image.parent / f".{image.name}.part")
@@ -189,6 +190,7 @@ def test_parts_of_two_machines_are_told_apart(two_parts, tmp_path, capsys):
     file = folder / "parts" / "2-of-2" / "run.json"
     spec = json.loads(file.read_text())
     file.write_text(json.dumps({**spec, "machine": {"device": "cuda"}}))
+    accept(file)
     assert merge.main([str(folder)]) == 0
     assert 'not all parts were made alike (device: "cpu" -> "cuda")' in capsys.readouterr().err
     whole = json.loads((folder / "run.json").read_text())

@@ -1,7 +1,10 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from got.plan.after_edit import after_edit
 from got.plan.chain import BOX_END, BOX_START, MASK_COLORS, Chain, Region, format_box, is_color
 
 APPLE = Region(text="a red apple", box_1000=(120, 300, 480, 660), color="red")
@@ -157,3 +160,48 @@ def test_mask_colors_are_distinct_and_in_the_agreed_order():
 
     assert MASK_COLORS[:6] == ("red", "green", "blue", "yellow", "magenta", "cyan")
     assert len({ImageColor.getrgb(color) for color in MASK_COLORS}) == len(MASK_COLORS)
+
+
+def test_plain_boxes_of_a_person_are_read_and_others_stay_prose():
+    told = "a dog (0,100),(500,900), a cat( 520 , 100 ),(980,900) (teal) and a cup (blue) (1,2),(3,4) (big)"
+    chain = Chain.read(told)
+    assert [(region.text, region.box_1000, region.color) for region in chain.regions] == [
+        ("a dog", (0, 100, 500, 900), "red"),
+        ("a cat", (520, 100, 980, 900), "teal"),
+        ("a cup (blue)", (1, 2, 3, 4), "green"),
+    ]
+    assert chain.text.endswith("(green) (big)")
+    for text in ("a dog (1,2)", "a dog (1,2),(3", "two cats (very, happy)", f"a dog (1,2),(3,4) {chain.text}", ""):
+        assert Chain.read(text) == Chain.parse(text)
+
+
+def test_the_caption_of_a_plan_with_torn_boxes_has_none_of_their_letters():
+    assert Chain.parse("a dog <|box_start|>(1,2),(3<|box_end|> (red) and a cat").caption() == "a dog and a cat"
+    assert Chain.parse("a dog <|box_start|>(1,2)").caption() == "a dog"
+    assert Chain.parse("a dog  here").caption() == "a dog  here"
+
+
+@pytest.mark.parametrize(
+    ("told", "boxes"),
+    [
+        ("paint the dog (500,510),(900,910) green . now there are a red cup and a green dog", 2),
+        ("remove the dog (500,500),(900,900) . now there is a red cup", 1),
+        ("add a dog (0,500),(400,900) . now there are a red cup , a blue dog and a dog", 3),
+        ("replace the dog (500,500),(900,900) with a cat (1,1),(9,9) . now there are a red cup and a cat", 2),
+        ("the background becomes pink . now there are a red cup and a blue dog", 2),
+    ],
+)
+def test_an_edit_leaves_a_plan_of_all_objects(told, boxes):
+    before = Chain.read("there are a red cup (0,0),(300,300) and a blue dog (500,500),(900,900)")
+    after = after_edit(before, Chain.read(told))
+    named = told.split("now there ")[1].removeprefix("are ").removeprefix("is ")
+    assert [region.text for region in after.regions] == re.split(r" , | and ", named)
+    assert len({region.box_1000 for region in after.regions}) == boxes
+    assert not after.warnings
+
+
+@pytest.mark.parametrize(
+    "told", ["", "make it blue", "remove all . now there is nothing", "now there are", "now there is ."]
+)
+def test_an_edit_that_does_not_say_what_there_is_leaves_no_plan(told):
+    assert after_edit(Chain.read("a cup (0,0),(300,300)"), Chain.read(told)) is None

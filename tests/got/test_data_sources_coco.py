@@ -1,13 +1,16 @@
 """COCO turned into chains, from small files of COCO's schema."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from got.data.importers.catalog import open_source
-from got.data.importers.coco import CATEGORIES, Thing, box_to_1000, write_chain
+from got.data.importers.coco import Thing, box_to_1000, write_chain
+from got.data.importers.nouns import _CATEGORY_OF, CATEGORIES, object_nouns
 from got.data.importers.request import Options
 from got.data.records import DataError
 from got.iconworld.vocabulary import CLASSES
@@ -287,3 +290,47 @@ def test_a_file_that_breaks_off_is_named(tmp_path, name):
     path.write_text(path.read_text()[:-40])
     with pytest.raises(DataError, match=rf"{name}_val2017.json: breaks off"):
         list(open_source("coco", place))
+
+
+# --------------------------------------------------------------------------------------------------- nouns of captions
+LABELLED = Path(__file__).parents[1] / "data" / "captions"
+
+
+def labelled(line):
+    """A caption whose objects stand in brackets, as ``[dog]`` or ``[puppy|dog]``, and the objects."""
+    text, objects, end = "", [], 0
+    for match in re.finditer(r"\[([^]|]+)(?:\|([^]]+))?\]", line):
+        text += line[end : match.start()] + match[1]
+        objects.append((match[2] or _CATEGORY_OF[match[1].lower()], len(text)))
+        end = match.end()
+    return text + line[end:], objects
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "precision", "recall"), [("nouns.txt", 200, 0.99, 0.97), ("held_out.txt", 50, 0.95, 0.97)]
+)
+def test_objects_of_captions_are_those_that_were_labelled_by_hand(name, count, precision, recall):
+    captions = [labelled(line) for line in (LABELLED / name).read_text().splitlines()]
+    assert len(captions) == count
+    assert {category for _, objects in captions for category, _ in objects} <= set(CATEGORIES)
+    found = [(set(object_nouns(text)), set(objects)) for text, objects in captions]
+    right = sum(len(ours & theirs) for ours, theirs in found)
+    assert right / sum(len(ours) for ours, _ in found) >= precision
+    assert right / sum(len(theirs) for _, theirs in found) >= recall
+
+
+@pytest.mark.parametrize(
+    ("caption", "boxed"),
+    [
+        ("A man skis down a hill", ["a man"]),
+        ("A cat on a record player", ["a cat"]),
+        ("A bowl of cake batter", ["a bowl"]),
+        ("A boy in an orange shirt", ["a boy"]),
+        ("A cat but no dog", ["a cat"]),
+        ("", []),
+        ("!!! 123 \u00e9\u00e8 'n' ''", []),
+    ],
+)
+def test_words_that_name_no_object_of_the_image_get_no_box(caption, boxed):
+    ends = [caption[:end].lower().split()[-2:] for _, end in object_nouns(caption)]
+    assert [" ".join(words) for words in ends] == boxed

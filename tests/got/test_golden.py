@@ -15,6 +15,7 @@ from PIL import Image
 
 from got.model.config import GuidanceConfig
 from got.model.outputs import Sampling, to_pil, unscale_latents, with_aspect_of
+from got.model.sampling import Steps
 from got.model.ssgm import Switches, branch_weights, image_conditions, pixels_of, time_ids, vae_means
 from got.model.tokenizer import IMAGE_START, token_id
 from got.model.transcript import Transcript
@@ -185,7 +186,7 @@ def test_noise_schedule_and_trajectory(name, case):
         steps, seen = [], []
         sampling = Sampling(
             size_px=(arguments["width"], arguments["height"]),
-            steps=arguments["num_inference_steps"],
+            steps=Steps(count=arguments["num_inference_steps"]),
             scales=scales_of(case),
             switches=ALL,
             generators=torch.Generator().manual_seed(arguments["random_seed"]),

@@ -166,7 +166,8 @@ def test_plan_layout_and_masks_are_kept_beside_the_image(got):
     )
     record = json.loads(out[-1])
     assert code == 0
-    assert out[1:-1] == [
+    assert out[1].startswith("  #  mask     x         y         object (the mask's colour")
+    assert out[2:-1] == [
         "  0  red      x 120-480   y 300-660   a red apple",
         "  1  green    x 520-900   y 310-720   a blue dog",
     ]
@@ -192,7 +193,7 @@ def test_any_size_that_the_autoencoder_allows(got, size):
 def test_an_edit_takes_any_image_and_several_instructions(got):
     Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 20).convert("CMYK").save("photo.jpg")
     record = last(got("edit", "photo.jpg", "a red apple", "dogs", "--chain", PLAN, "--output", "out"))
-    assert [one["size_px"] for one in record["pictures"]] == [[48, 32], [48, 32]]
+    assert [one["size_px"] for one in record["pictures"]] == [[60, 40], [60, 40]]
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers: numpy of a tensor
@@ -215,6 +216,31 @@ def test_words_that_the_model_does_not_know_are_named(got):
     assert code == 0
     assert "warning: not in the model's vocabulary: červené, 赤い, 🍎" in err
     assert json.loads(out[-1])["warnings"] == ["not in the model's vocabulary: červené, 赤い, 🍎"]
+
+
+def test_a_plan_with_plain_boxes_is_read_and_said(got):
+    code, out, err = got("generate", "--chain", "a red apple (120,300),(480,660)", "--show-chain")
+    assert code == 0
+    assert err[0] == "note: --chain: 1 plain boxes read: a red apple <|box_start|>(120,300),(480,660)<|box_end|> (red)"
+    assert json.loads(out[-1])["prompt"] == "a photo of a red apple"
+    assert "is not the object's" in out[1]
+
+
+def test_a_plan_without_boxes_and_a_torn_box_are_named_with_their_place(got):
+    _, _, err = got("generate", "dogs", "--chain", "two dogs")
+    assert "warning: no boxes in this plan; --chain and Chain.read understand plain ones" in " ".join(err)
+    torn = "dogs <|box_start|>(1,2),(3<|box_end|> (red)"
+    code, out, err = got("generate", "--chain", torn, "--overwrite")
+    assert code == 0
+    assert f"warning: --chain: malformed box left out at character 5: {torn[5:]}" in err
+    assert json.loads(out[-1])["prompt"] == "dogs"
+
+
+def test_words_of_a_plan_that_the_model_does_not_know_are_named(got):
+    _, _, err = got("generate", "dogs", "--chain", PLAN.replace("apple", "unicorn"))
+    assert "warning: not in the model's vocabulary: unicorn" in err
+    _, _, err = got("chat", stdin="dogs\n/add 0,0,300,300 a unicorn\n/replace 0 a red apple\n")
+    assert [line for line in err if "unicorn" in line] == ["warning: not in the model's vocabulary: unicorn"]
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes
@@ -348,6 +374,22 @@ def test_a_piped_conversation_draws_changes_the_plan_and_goes_back(got):
     assert (again["entries"], again["image"]) == (3, "talk/0002.png")
 
 
+def test_after_an_edit_the_plan_has_all_objects_of_the_image(got):
+    lines = [
+        "/new a photo of a red apple and a blue dog",
+        "add a green cup to the left",
+        "/chain",
+        "/move 0 0,0,300,300",
+        "/draw",
+    ]
+    record = last(got("chat", "--output", "talk", "--checkpoint", "mini", "--max-turns", "1", stdin="\n".join(lines)))
+    names = [region.text for region in Chain.parse(record["chain"]).regions]
+    assert record["entries"] == 3
+    assert len(names) == 3
+    assert "a green cup" in names
+    assert Chain.parse(record["chain"]).regions[0].box_1000 == (0, 0, 300, 300)
+
+
 def test_a_resumed_conversation_keeps_what_it_was_begun_with_but_for_what_is_given(got):
     told = ["--resume", "--spatial", "off", "--seed", 5, "--max-turns", 1]
     expected = [(42, None, None), (5, False, 1), (5, False, 1), (5, True, 1)]
@@ -363,7 +405,7 @@ def test_a_conversation_can_begin_with_a_image(got):
     Image.new("RGB", (60, 40), "teal").save("photo.png")
     record = last(got("chat", "photo.png", stdin="dogs\n/open photo.png\n"))
     assert (record["entries"], record["conversation"]) == (3, "got-chat")
-    assert pixels("got-chat/0001.png").shape == (32, 48, 3)
+    assert pixels("got-chat/0001.png").shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize(

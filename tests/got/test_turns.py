@@ -16,6 +16,7 @@ from got import checkpoint
 from got.conversation import Conversation
 from got.model.outputs import Sampling, to_pil
 from got.model.reasoner import IMAGE_TOKENS, Reasoner
+from got.model.sampling import Steps
 from got.model.ssgm import Switches
 from got.model.tokenizer import END_OF_TEXT, IMAGE_END, IMAGE_PAD, IMAGE_START, VISION_END, VISION_START, token_id
 from got.plan.chain import Chain
@@ -91,7 +92,7 @@ def same(first, second):
 def test_each_prompt_gets_the_images_that_its_chain_has(pipe):
     output = pipe([LOOKING, ONE, BLIND], max_turns=5, generator=generators(3), **OPTIONS)
     assert [len(turns) for turns in output.turns] == [3, 1, 2]
-    assert [[turn.chain for turn in turns] for turns in output.turns] == [[" red apple"] * n for n in (3, 1, 2)]
+    assert [[str(turn.chain) for turn in turns] for turns in output.turns] == [[" red apple"] * n for n in (3, 1, 2)]
     assert all(not turn.warnings for turns in output.turns for turn in turns)
     for turns, image, chain in zip(output.turns, output.images, output.chains, strict=True):
         assert turns[-1].image is image
@@ -142,7 +143,7 @@ def test_a_turn_starts_from_the_last_image_and_from_the_same_noise(pipe):
     torch.testing.assert_close(thoughts.hidden, states, atol=1e-5, rtol=1e-5)
     sampling = Sampling(
         size_px=(32, 32),
-        steps=2,
+        steps=Steps(count=2),
         scales=pipe.got_config.text_to_image,
         switches=Switches(),
         generators=got_kit.generator(5),
@@ -171,8 +172,8 @@ def test_edits_and_given_chains_go_on_as_well(pipe):
     source = Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 20)
     options = {"generator": got_kit.generator(1), "max_turns": 3, **OPTIONS}
     turns = pipe(LOOKING, image=source, chain=got_kit.APPLE, **options).turns[0]
-    assert [turn.chain for turn in turns] == [got_kit.APPLE, " red apple", " red apple"]
-    assert {turn.image.size for turn in turns} == {(48, 32)}
+    assert [str(turn.chain) for turn in turns] == [got_kit.APPLE, " red apple", " red apple"]
+    assert {turn.image.size for turn in turns} == {(60, 40)}
 
 
 @pytest.mark.parametrize(("output_type", "shape"), [("np", (32, 32, 3)), ("pt", (3, 32, 32)), ("latent", (4, 8, 8))])
@@ -259,7 +260,7 @@ def test_a_conversation_keeps_every_image_of_a_request(pipe):
     together = pipe(LOOKING, max_turns=4, generator=got_kit.generator(42), **OPTIONS).turns[0]
     for entry, turn in zip(talk.entries, together, strict=True):
         same(entry.image, turn.image)
-        assert entry.chain == turn.chain
+        assert entry.chain == str(turn.chain)
 
 
 def test_the_command_line_keeps_every_image_of_a_request(pipe, tmp_path, monkeypatch, capsys):

@@ -144,11 +144,11 @@ def test_a_pipeline_without_chains_draws_a_prompt_at_once_and_obeys_a_chain_that
     wanted = pipe(["red apple", "blue dog"], chain=["", ""], num_inference_steps=1, generator=got_kit.generator(1))
     pipe.register_to_config(chains=False)
     bare = pipe(["red apple", "blue dog"], num_inference_steps=1, generator=got_kit.generator(1))
-    assert bare.chains == ["", ""]
+    assert [str(chain) for chain in bare.chains] == ["", ""]
     for one, other in zip(bare.images, wanted.images, strict=True):
         assert ImageChops.difference(one, other).getbbox() is None
     mixed = pipe(["red apple", "blue dog"], chain=[got_kit.APPLE, None], num_inference_steps=1)
-    assert mixed.chains == [got_kit.APPLE, ""]
+    assert [str(chain) for chain in mixed.chains] == [got_kit.APPLE, ""]
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -169,7 +169,7 @@ def test_every_variant_is_a_pipeline_that_keeps_to_its_switches(made, start):
         assert (pipe.config.chains, pipe.config.layout) == (variant.chains, variant.layout)
         assert pipe.image_processor is None
         out = pipe("a photo of a dog", num_inference_steps=1, generator=got_kit.generator(0))
-        assert (out.chains == [""]) is (not variant.chains)
+        assert (str(out.chains[0]) == "") is (not variant.chains)
         drawn[variant.name] = np.asarray(out.images[0])
         card = (made / variant.name / "README.md").read_text()
         assert f'"{variant.title}"' in card

@@ -20,12 +20,27 @@ from evals.geneval import suite as geneval
 from evals.harness import cli
 from evals.harness.runner import run
 from evals.harness.worker import Job
+from got.util.hashes import HASHES, HashedFolder
 
 LOGS = ("results.jsonl", "observations.jsonl", "chains.jsonl", "failures.jsonl", "scores.json")
 
 
 def lines(path):
     return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def accept(*paths):
+    """Takes changed files of a run as if it had written them; a run of an older version has no hashes."""
+    for path in paths:
+        folder = HashedFolder(path.parent)
+        if folder.is_hashed():
+            folder.accept(path.name)
+
+
+def as_older(folder):
+    """Makes a run one of an older version, which kept no hashes."""
+    (folder / HASHES).unlink()
+    return folder
 
 
 def contents(folder, names=LOGS):

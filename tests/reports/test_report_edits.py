@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import runner_kit
 from PIL import Image
-from report_kit import CHAIN, change_lines, write_lines
+from report_kit import CHAIN, change_lines, write_json, write_lines
 from test_report_page import call, page_data
 
 from evals import ablation, emu_edit, imagenhub, interactive
@@ -200,7 +200,7 @@ def unjudged(request, edited, tmp_path):
     scores = json.loads((run / "scores.json").read_text())
     for block in (scores, *scores["categories"].values()):
         block.get("overall", block)["measured"] = None
-    (run / "scores.json").write_text(json.dumps({**scores, "world": "photographs", "faults": {}}))
+    write_json(run / "scores.json", {**scores, "world": "photographs", "faults": {}})
     change_lines(run / "results.jsonl", correct=request.param, reason="")
     lines = runner_kit.lines(run / "results.jsonl")
     for line, given in zip(lines, ([0.5], [0.1, 0.2], [None], [0.9]), strict=True):

@@ -3,7 +3,7 @@
 import json
 
 import runner_kit
-from report_kit import BOTH, CAT, CHAIN, GREEN_DOG, NO_DOG, make_ablation, write_lines, write_run
+from report_kit import BOTH, CAT, CHAIN, GREEN_DOG, NO_DOG, make_ablation, write_json, write_lines, write_run
 from test_report_page import call, page_data
 
 from evals.harness.runner import run as run_suite
@@ -40,7 +40,7 @@ def test_stages_of_a_real_run_agree_with_its_scores(tmp_path):
     assert {stage: stages.count(stage) for stage in scores["overall"]["faults"]} == scores["overall"]["faults"]
     # A run from before stages were recorded: it is said, not guessed.
     del scores["faults"]
-    (folder / "scores.json").write_text(json.dumps(scores))
+    write_json(folder / "scores.json", scores)
     assert {p.stage for p in load_samples(load_run(folder)) if p.outcome == "wrong"} == {"untraced"}
 
 

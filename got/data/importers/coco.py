@@ -11,10 +11,10 @@ can mean one annotated object only, and then a sentence with the other objects, 
     A dog <box> (red) lies on a sofa <box> (green). There are also a cup <box> (blue) and another cup <box> (yellow).
 
 A noun is given its box if the caption has one noun of that category, the image one object of it (crowds and small
-ones count), and the next word shows that the noun is not part of a longer one ("train station"). What people wrote of
-objects nobody annotated stays without a box. Crowds, objects smaller than ``Options.min_area`` of the image and those
-beyond ``Options.max_boxes`` get none; an image of which nothing is left is passed over. There is no chance in any of
-this: the same files give the same chains.
+ones count), and the words mean an object that is there (`got.data.importers.nouns`): no verb, no part of a longer noun
+("train station"), nothing denied or painted. What people wrote of objects nobody annotated stays without a box. Crowds,
+objects smaller than ``Options.min_area`` of the image and those beyond ``Options.max_boxes`` get none; an image of
+which nothing is left is passed over. There is no chance in any of this: the same files give the same chains.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from got.data.importers.files import Row, files_below, json_items, row_of
+from got.data.importers.nouns import object_nouns
 from got.data.records import DataError, Example, Provenance, Step
 from got.plan.chain import MASK_COLORS, Box1000, format_box
 
@@ -36,31 +36,10 @@ if TYPE_CHECKING:
 
     from got.data.importers.request import Request
 
-MADE_BY = "got.data.importers.coco 1"
+MADE_BY = "got.data.importers.coco 2"
 """Goes up when the same files would give other chains."""
 
-_PERSON = (
-    "man", "woman", "boy", "girl", "child", "kid", "toddler", "baby", "lady", "guy", "gentleman", "player", "skier",
-    "surfer", "snowboarder", "skateboarder", "rider", "batter", "cyclist", "motorcyclist",
-)  # fmt: skip
-_OTHER_WORDS = {
-    "person": _PERSON, "couch": ("sofa",), "tv": ("television",), "cell phone": ("cellphone", "mobile phone"),
-    "airplane": ("plane", "jet", "airliner"), "motorcycle": ("motorbike",), "bicycle": ("bike",),
-    "refrigerator": ("fridge",), "donut": ("doughnut",), "hair drier": ("hair dryer",), "dining table": ("table",),
-    "potted plant": ("plant",), "laptop": ("laptop computer",), "sports ball": ("ball", "soccer ball", "tennis ball"),
-    "cow": ("bull", "calf"), "cat": ("kitten",), "dog": ("puppy",),
-}  # fmt: skip
-"""What captions say where the category has another name."""
 _PAIRS = ("scissors", "skis")
-_FOLLOWS = re.compile(
-    "an?|about|across|after|against|along|alongside|among|and|are|around|as|at|away|before|behind|below|beneath|beside"
-    "|between|but|by|down|during|eats|flies|for|from|front|ha[ds]|have|heads|his|holds|in|inside|into|is|its|jumps|lays"
-    "|leans|lies|looks|near|next|off?|on|onto|or|out|outside|over|past|plays|rides|runs|sits|sleeps|stands|that|the"
-    "|their|through|to|towards|under|up|upon|walks|was|watches|wears|were|where|which|while|who|with"
-)
-_NO_VERBS = ("building", "ceiling", "clothing", "crossing", "evening", "painting", "railing", "string", "wedding")
-_SEVERAL = re.compile(r"\b(?:two|three|four|five|six|some|several|many|few|both)\s+(?:\w+\s+){0,2}$", re.IGNORECASE)
-_NEXT_WORD = re.compile(r"\s+([A-Za-z]+)")
 
 
 # --------------------------------------------------------------------------------------------------------------- chains
@@ -140,46 +119,9 @@ def _named(category: str, *, again: bool) -> str:
 
 def _nouns(caption: str) -> dict[str, int]:
     """Categories that a caption has one noun of -> where the noun ends."""
-    found: dict[str, list[int | None]] = {}
-    for match in _words().finditer(caption):
-        category = _CATEGORY_OF[match[0].lower()]
-        alone = not _SEVERAL.search(caption[: match.start()]) and _ends_noun(caption, match.end())
-        found.setdefault(category, []).append(match.end() if alone else None)
-    return {category: ends[0] for category, ends in found.items() if len(ends) == 1 and ends[0] is not None}
-
-
-def _ends_noun(caption: str, end: int) -> bool:
-    """Whether a noun that ends there is not the first part of a longer one."""
-    if end == len(caption) or caption[end] in ".,;:!?":
-        return True
-    following = _NEXT_WORD.match(caption, end)
-    if following is None:
-        return False
-    word = following[1].lower()
-    verb = len(word) > 4 and word.endswith(("ing", "ed")) and word not in _NO_VERBS
-    return verb or _FOLLOWS.fullmatch(word) is not None
-
-
-CATEGORIES = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
-    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
-    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
-    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
-    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
-    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
-    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
-    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
-)  # fmt: skip
-"""COCO's names of its categories: nouns that captions are searched for. Boxes may be of any other category as well."""
-_CATEGORY_OF = {name: name for name in CATEGORIES} | {
-    word: name for name, words in _OTHER_WORDS.items() for word in words
-}
-
-
-@functools.cache
-def _words() -> re.Pattern[str]:
-    words = sorted(_CATEGORY_OF, key=len, reverse=True)
-    return re.compile(rf"\b(?:{'|'.join(words)})\b", re.IGNORECASE)
+    found = object_nouns(caption)
+    named = Counter(category for category, _ in found)
+    return {category: end for category, end in found if named[category] == 1}
 
 
 # --------------------------------------------------------------------------------------------------------------- reader

@@ -1,0 +1,200 @@
+"""Hashes of files and of lines, so that damage is found where they are read and never becomes another number.
+
+A folder's `hashes.txt` has a hash of every file and of every line of its logs, in any order. A hash is written before
+what it is of: a kill in between leaves one too many, which changes nothing, and never a line without one. So logs may
+be sorted, added to and merged. A file that is one record keeps its hash inside (`sealed`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from got.util.errors import UserError
+from got.util.files import append_bytes, as_json, clear_disk_errors, encode, json_object, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+HASHES = "hashes.txt"
+_SEAL = "sha256"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What could be read of a log."""
+
+    records: list[dict[str, Any]]
+    """Of the lines that are as they were written, in the file's order."""
+    damage: str | None
+    """The first line that is not, in words for a person; None if there is none."""
+
+
+class HashedFolder:
+    """A folder whose files are checked when they are read. One process at a time writes into it.
+
+    Args:
+        path: The folder, which need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._hashes = path / HASHES
+
+    def is_hashed(self) -> bool:
+        """False in a folder of an older version: its files are taken as they are."""
+        return self._hashes.exists()
+
+    # ---------------------------------------------------------------------------------------------------------- write
+    def write_json(self, name: str, content: Any) -> None:
+        """Replaces a file of JSON, as `got.util.files.write_json` does."""
+        data = as_json(content)
+        self._add([_hash(name, data)])
+        write_atomic(self.path / name, data)
+
+    def write_lines(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Replaces a log as a whole."""
+        data = b"".join(map(encode, records))
+        self._add(_hashes_of(name, data))
+        write_atomic(self.path / name, data)
+
+    def append_lines(self, logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+        """Appends to logs, one after the other; each gets all of its lines or stays as it was."""
+        encoded = {name: [encode(record) for record in records] for name, records in logs.items()}
+        self._add([_hash(name, line[:-1]) for name, lines in encoded.items() for line in lines])
+        for name, lines in encoded.items():
+            if lines:
+                _cut_tail(self.path / name)
+                append_bytes(self.path / name, b"".join(lines))
+
+    def accept(self, *names: str) -> None:
+        """Takes files of an older version as they are now; one that is not there is empty."""
+        contents = {name: _bytes(self.path / name) if (self.path / name).is_file() else b"" for name in names}
+        self._add(one for name, content in contents.items() for one in _hashes_of(name, content))
+
+    def _add(self, hashes: Iterable[str]) -> None:
+        text = self._text() or ""
+        known = frozenset(text.split())
+        new = "".join(f"{one}\n" for one in dict.fromkeys(hashes) if one not in known)
+        self.path.mkdir(parents=True, exist_ok=True)
+        # A kill may have cut the last one short: it ends here, and is the hash of nothing.
+        append_bytes(self._hashes, (new if text.endswith("\n") or not text else f"\n{new}").encode())
+
+    def _text(self) -> str | None:
+        try:
+            return self._hashes.read_text("ascii", errors="replace")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"Cannot read {self._hashes}: {error.strerror}") from error
+
+    # ----------------------------------------------------------------------------------------------------------- read
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The object in a file of JSON.
+
+        Raises:
+            UserError: It cannot be read, or is not as it was written.
+        """
+        path, text = self.path / name, self._text()
+        data = _bytes(path)
+        content = json_object(data, str(path), UserError)
+        if text is not None and _hash(name, data) not in text.split():
+            raise UserError(f"{path} is damaged: it is not as it was written")
+        return content
+
+    def read_log(self, name: str, *, complete: bool) -> Log:
+        """The lines of a log. A last line that a kill has cut short is no damage.
+
+        Args:
+            name: The log; one that is not there is empty.
+            complete: Whether nothing will be added to it: then lines that were lost are damage, too.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        path, text = self.path / name, self._text()
+        data = _bytes(path) if path.exists() else b""
+        known = frozenset((text or "").split())
+        *lines, _ = data.split(b"\n")
+        whole = text is None or _hash(name, data) in known
+        records, damage = [], None
+        for number, line in enumerate(lines, 1):
+            where = f"{path} line {number}"
+            try:
+                if not (whole or _hash(name, line) in known):
+                    raise UserError(f"{where} is damaged: it is not as it was written")
+                records.append(json_object(line, where, UserError))
+            except UserError as error:
+                damage = damage or str(error)
+        if complete and not whole:
+            damage = damage or f"{path} is damaged: it has lost lines"
+        return Log(records=records, damage=damage)
+
+
+def _cut_tail(log: Path) -> None:
+    """Takes out a last line that a kill has cut short: the next one must not begin in its middle."""
+    if not log.exists():
+        return
+    with clear_disk_errors(log), log.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        if not end:
+            return
+        file.seek(end - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}") from error
+
+
+def _hash(name: str, content: bytes) -> str:
+    return hashlib.sha256(name.encode() + b"\n" + content).hexdigest()[:16]
+
+
+def _hashes_of(name: str, log: bytes) -> list[str]:
+    """Of a file as a whole, and of each of its lines that is one."""
+    return [_hash(name, log), *(_hash(name, line) for line in log.split(b"\n")[:-1])]
+
+
+# --------------------------------------------------------------------------------------------------------- one record
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its own hash in it.
+
+    >>> is_sealed(sealed({"score": 0.5}), "here"), is_sealed({"score": 0.5}, "here")
+    (True, False)
+    """
+    return {**record, _SEAL: _digest(record)}
+
+
+def is_sealed(record: Mapping[str, Any], where: str) -> bool:
+    """Whether a record has a hash; one of an older version has none.
+
+    Args:
+        record: As it was read.
+        where: What errors call it.
+
+    Raises:
+        UserError: It is not as it was sealed.
+
+    >>> is_sealed({**sealed({"score": 0.5}), "score": 0.6}, "baseline.json")
+    Traceback (most recent call last):
+    got.util.errors.UserError: baseline.json is damaged: it is not as it was written
+    """
+    if _SEAL not in record:
+        return False
+    if record[_SEAL] != _digest({key: value for key, value in record.items() if key != _SEAL}):
+        raise UserError(f"{where} is damaged: it is not as it was written")
+    return True
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
