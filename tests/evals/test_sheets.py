@@ -104,7 +104,7 @@ def test_a_sheet_shows_plan_and_detections_in_their_places(tmp_path):
 def test_the_verdict_is_marked(tmp_path, correct):
     make_run(tmp_path, 1)
     path, *wrong = contact_sheets.draw(tmp_path, *map(list, zip(make_pair(correct=correct), strict=True)))
-    assert [other.name for other in wrong] == [] if correct else ["wrong-images.png"]
+    assert [other.name for other in wrong] == ([] if correct else ["wrong-images.png"])
     with Image.open(path) as sheet:
         pixels = np.asarray(sheet)
     pixels = pixels[head(pixels) + 200 :]

@@ -53,7 +53,8 @@ def test_a_summary_shows_what_changed_and_each_lost_image(pair, tmp_path, capsys
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     assert call(capsys, "baseline", before, "--output", baseline)[0] == 0
     assert json.loads(baseline.read_text())["settings"] == {
-        "model": "got", "steps": 10, "detector": "icon", "device": "cpu", "torch": "2.9.0"
+        "images_per_prompt": 3, "seed": 42, "model": "got", "steps": 10, "detector": "icon", "device": "cpu",
+        "torch": "2.9.0",
     }  # fmt: skip
     code, out = call(capsys, "gate", "--baseline", baseline, "--run", after, "--junit", tmp_path / "j.xml")
     assert code == 2, "one prompt is too few to be sure"
