@@ -200,6 +200,11 @@ def resolve(options: Options, world: str, prompts: Callable[[], str] | None = No
     return dataclasses.replace(options, judge=judge, judge_prompts=digest, judge_place=record.named(argument))
 
 
+def at_once(options: AskOptions) -> int:
+    """How many questions an endpoint is asked at a time; 0 where none is asked."""
+    return options.judge_concurrency if options.judge.partition(":")[0] == "openai" else 0
+
+
 def _find(spec: str) -> tuple[Backend[Judge], str]:
     return JUDGES.find(spec, choices=f"none, {JUDGES.written()}")
 

@@ -106,6 +106,10 @@ class Suite(abc.ABC, Generic[Own]):
         """The classes that a score of this case asks of the detector: a detector without them is refused. Pure."""
         return frozenset()
 
+    def asks_at_once(self, options: Own) -> int:
+        """How many questions to an endpoint are under way at a time, as far as there are images; 0: none is asked."""
+        return 0
+
     def needs_embedder(self, cases: Sequence[Case]) -> bool:
         """Whether an observation of these cases can ask the CLIP: then it is built before the first image is drawn."""
         return False

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dis
 import json
 import math
 import os
 import select
 import signal
 import sys
+import sysconfig
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from got.util.errors import UserError, visible
@@ -27,6 +29,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 CUT_OFF = 141
 """Exit status where nobody reads the output on, as a shell gives it to a command that ``| head`` ends."""
 _NARROW_COLUMNS = 120
+_OWN = ("got", "evals", "reports")
 
 
 # --------------------------------------------------------------------------------------------------------------- flags
@@ -161,7 +164,8 @@ def run_command(
     Args:
         work: Returns what the last line of output says, or its own exit status, or nothing.
         name: Before what goes to standard error, where several commands write into one log.
-        mistakes: Errors that a person made, and that end in one line without a traceback.
+        mistakes: Errors that a person made, and that end in one line without a traceback. A `ValueError` is one only
+            if our own code raised it in words: from within a library, it is a fault of ours.
         interrupted: What is said after Ctrl-C.
 
     Returns:
@@ -185,12 +189,27 @@ def run_command(
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return CUT_OFF
     except mistakes as error:
+        if not _is_mistake(error):
+            raise
         print(f"{prefix}error: {_said(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{prefix}{interrupted}", file=sys.stderr)
         return 130
     return result if isinstance(result, int) else int(not (result or {}).get("ok", True))
+
+
+def _is_mistake(error: Exception) -> bool:
+    if not isinstance(error, ValueError) or isinstance(error, UnicodeError) or error.__traceback__ is None:
+        return True
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code, module = trace.tb_frame.f_code, str(trace.tb_frame.f_globals.get("__name__"))
+    paths = sysconfig.get_paths()
+    libraries = tuple(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    own = module.partition(".")[0] in _OWN or not code.co_filename.startswith(libraries)
+    return own and code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 def _has_no_reader(stream: TextIO) -> bool:
