@@ -80,9 +80,9 @@ def test_a_faulty_grid_is_one_clear_line(capsys, tmp_path, text, message):
 
 def test_a_grid_must_be_named(capsys):
     assert call(capsys)[0] == 2
-    code, _, err = call(capsys, "--grid", "table33")
+    code, _, err = call(capsys, "--grid", "components3")
     assert code == 2
-    assert "table3, guidance" in err
+    assert "components, guidance" in err
 
 
 # ---------------------------------------------------------------------------------------------------------------- cells
