@@ -117,9 +117,11 @@ class GenEval2(Suite[Options]):
         """Why no image has a score."""
         return _told_by(scores).nothing_scored(scores)
 
-    def sheets(self, run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored]) -> list[Path]:
+    def sheets(
+        self, run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored], options: Any
+    ) -> list[Path]:
         """Contact sheets; and the files that the official scripts read and write."""
-        return [*super().sheets(run, results, scored), *official.write(run, results, scored)]
+        return [*super().sheets(run, results, scored, options), *official.write(run, results, scored)]
 
     def costs(self, cases: Sequence[Case], options: Options, images_per_prompt: int) -> dict[str, Any]:
         """Questions that a judge would be asked; none of the icon edition."""
