@@ -341,7 +341,7 @@ class _Run:
         directory.replace(directory.results, results)
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)
         contact_sheets.write_grids(directory.path, plan.cases, plan.settings.images_per_prompt)
-        plan.suite.sheets(directory.path, results, self._scored)
+        plan.suite.sheets(directory.path, results, self._scored, plan.options)
         self._end(scores)
 
     def _end(self, scores: dict[str, Any]) -> None:
