@@ -154,7 +154,7 @@ class Server:
         sampler = arguments.scheduler or type(pipeline.scheduler).__name__.removesuffix("Scheduler")
         return JSONResponse({
             "checkpoint": arguments.checkpoint, "samplers": list(SCHEDULERS), "sampler": sampler, "steps": config.steps,
-            "size": size, "factor": pipeline.vae_factor, "scales": scales, "seed": 42, "examples": EXAMPLES,
+            "size": size, "factor": pipeline.vae_scale_factor, "scales": scales, "seed": 42, "examples": EXAMPLES,
             "icons": pipeline.config.scale == "mini", "upload_mb": arguments.max_upload,
             "most_images": jobs.MOST_IMAGES, "observer": self._studio.observer is not None, "first": self._first,
             "run": None if self._run is None else self._run.name, "root": str(self._sessions.root),

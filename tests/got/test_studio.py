@@ -56,6 +56,13 @@ def test_a_drawing_is_told_step_by_step_and_kept(visitor, root):
     assert name in [one["name"] for one in visitor.json("/api/sessions")]
 
 
+def test_the_page_knows_its_model(visitor):
+    about = visitor.json("/api/about")
+    assert (about["size"], about["factor"], about["most_images"]) == ([32, 32], 4, 8)
+    assert about["scales"]["edit"] == {"semantic": 2.5, "spatial": 2.5, "reference": 1.5}
+    assert len(about["examples"]) == 5
+
+
 def test_several_seeds_beyond_what_javascript_counts(visitor):
     name, seeds = visitor.new(), [str(2**62 + 1), str(2**62 + 2)]
     visitor.work(name, **DRAW, seeds=seeds)
