@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import textwrap
@@ -66,17 +67,26 @@ def draw(run: Path, results: list[dict[str, Any]], observations: list[dict[str, 
     for result, observation in zip(results, observations, strict=True):
         if observation["index"] == 0:
             tasks.setdefault(result["tag"], []).append((result, observation))
-    written = []
+    written, taken = [], set[str]()
     for tag, pairs in tasks.items():
-        path = run / "sheets" / f"{safe(tag)}.png"
+        path = run / "sheets" / f"{safe(tag, taken)}.png"
         write_atomic(path, png_bytes(contact_sheet(run, tag, pairs[:MAX_TILES])))
         written.append(path)
     return written
 
 
-def safe(tag: str) -> str:
-    """A tag as a file name."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in tag) or "untitled"
+def safe(tag: str, taken: set[str]) -> str:
+    """A tag as a file name, unlike those taken, whatever a file system makes of capitals; it is added to them.
+
+    >>> taken = set()
+    >>> [safe(tag, taken) for tag in ("a/b", "a.b", "A b", "counting")]
+    ['a_b', 'a_b-2', 'A_b-3', 'counting']
+    """
+    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in tag)[:60] or "untitled"
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    name = next(name for name in names if name.casefold() not in taken)
+    taken.add(name.casefold())
+    return name
 
 
 def contact_sheet(run: Path, tag: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Image.Image:

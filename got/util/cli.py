@@ -15,7 +15,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from got.util.errors import UserError, visible
+from got.util.errors import UserError, harmless, visible
 from got.util.files import json_object
 
 if TYPE_CHECKING:
@@ -185,12 +185,21 @@ def run_command(
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return CUT_OFF
     except mistakes as error:
+        _let_go(sys.stdout)
         print(f"{prefix}error: {_said(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{prefix}{interrupted}", file=sys.stderr)
         return 130
     return result if isinstance(result, int) else int(not (result or {}).get("ok", True))
+
+
+def _let_go(stream: TextIO) -> None:
+    """Of a device that is full: what is left in the buffer goes nowhere, and Python does not complain at its end."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _has_no_reader(stream: TextIO) -> bool:
@@ -210,10 +219,16 @@ def _said(error: Exception) -> str:
 
 
 def console() -> Console:
-    """Where tables are printed; in what they show, brackets are no markup."""
+    """Where tables are printed; in what they show, brackets are no markup, and nothing steers the terminal."""
     from rich.console import Console
+    from rich.segment import Segment
 
     class Output(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+            """As usual, with the words of prompts and names made harmless."""
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else harmless(text), style, control)
+
         def on_broken_pipe(self) -> None:
             """Leaves it to `run_command`; rich itself would end with 1, which means something here."""
             raise  # noqa: PLE0704 (rich calls it while it handles the error)
