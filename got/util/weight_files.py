@@ -89,8 +89,8 @@ def _archive_fault(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             script = any(name.endswith("/constants.pkl") for name in archive.namelist())
         return "is a TorchScript archive, which holds code: save its state_dict() instead" if script else None
-    except zipfile.BadZipFile as error:
-        return f"is a damaged archive ({error}); download it again"
+    except Exception as error:  # what is damaged may ask zipfile for anything
+        return f"is a damaged archive ({one_line(error, 80)}); download it again"
 
 
 def fault_in(folder: Path) -> str | None:
