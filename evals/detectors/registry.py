@@ -105,7 +105,7 @@ def _named(spec: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"--detector {spec}: {error}") from error
+        raise (error if "--detector" in str(error) else UserError(f"--detector {spec}: {error}")) from error
 
 
 def make_detector(spec: str, device: str = "cpu") -> Detector:

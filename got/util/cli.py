@@ -27,6 +27,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 CUT_OFF = 141
 """Exit status where nobody reads the output on, as a shell gives it to a command that ``| head`` ends."""
 _NARROW_COLUMNS = 120
+_LONGEST = 2_000
+"""Characters of an error that are shown: a value may be as long as a file."""
 
 
 # --------------------------------------------------------------------------------------------------------------- flags
@@ -215,7 +217,8 @@ def _has_no_reader(stream: TextIO) -> bool:
 def _said(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return visible(f"{error.filename}: {error.strerror}")
-    return visible(str(error)) or type(error).__name__
+    words = visible(str(error)) or type(error).__name__
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
 
 
 def console() -> Console:
