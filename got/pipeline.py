@@ -210,14 +210,15 @@ class GoTPipeline(DrawingPipeline):
         sigmas: Sequence[float] | None = None,
         latents: torch.Tensor | None = None,
         return_dict: bool = True,
+        own_size: bool = False,
     ) -> GoTOutput:
         """Draw one image per prompt, or several where a prompt takes several steps.
 
         Args:
             prompt: A caption, or an editing instruction where there is an image; a list is one batch.
             image: Source image of each prompt, or one for all, for editing: of Pillow, or an array or tensor with
-                numbers in [0, 1] or bytes. Unless a size is given, a PIL result has its aspect ratio; arrays and
-                tensors that are returned stay square.
+                numbers in [0, 1] or bytes. Unless a size is given, a PIL result has its size; arrays and tensors that
+                are returned stay square.
             chain: Chains to draw instead of writing them; None in a list leaves that one to the reasoner.
             num_inference_steps: Denoising steps.
             height: Height in pixels, a multiple of the VAE's factor.
@@ -248,6 +249,7 @@ class GoTPipeline(DrawingPipeline):
             sigmas: Likewise, as noise levels.
             latents: The noise to start from, (images, channels, height, width) in latents, of deviation 1.
             return_dict: False gives the output's fields as a tuple.
+            own_size: A PIL result with a source keeps the length of the model's side, and has the source's aspect.
             callback_on_chains: Called before the images of a turn are denoised, with the chains that they are drawn
                 from; of a prompt that is done there is none.
 
@@ -284,8 +286,9 @@ class GoTPipeline(DrawingPipeline):
             generators=per_prompt(generator, torch.Generator, count, "generator", alone_ok=True),
             latents=latents,
             copies=copies,
-            # The model was trained on squares. An image of no given size is one, stretched to the source's aspect.
+            # The model was trained on squares. An image of no given size is one, stretched to the source's size.
             stretch=width is None and height is None,
+            own_size=own_size,
             output_type=one_of(output_type, _OUTPUT_TYPES, "output_type"),
             max_turns=max_turns,
             max_new_tokens=max_new_tokens,
@@ -347,7 +350,7 @@ class GoTPipeline(DrawingPipeline):
             done = len(turns[rows[0]]) + 1 == sampling.max_turns
             decoded = None if done and sampling.output_type == "latent" else self.decode(latents)
             frames = [images[row] for row in rows] if images and sampling.stretch else None
-            finished = finish(latents, decoded, sampling.output_type, frames)
+            finished = finish(latents, decoded, sampling.output_type, frames, own_size=sampling.own_size)
             for row, image, chain in zip(rows, finished, parsed, strict=True):
                 turns[row].append(Turn(image=image, chain=chain, warnings=chain.warnings))
             if done or decoded is None or self._interrupt:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import norm
 
 from evals.core.records import UserError
 from got.util.tables import markdown
@@ -55,7 +55,7 @@ def prompts_needed(drop: float, noise: float, images: int, alpha: float = 0.05, 
     (370, 183, 281)
     """
     taken = drop * (1 - drop) * (1 + (images - 1) * _LIKENESS) / images
-    reach = float(norm.ppf(1 - alpha / 2) + norm.ppf(certainty))
+    reach = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(certainty)
     least = math.ceil(math.log2(2 / alpha))  # of which a permutation test can reject anything at all
     return max(math.ceil((taken + noise / images) * (reach / drop) ** 2), least)
 

@@ -1,6 +1,6 @@
 """What a folder of images made elsewhere holds, by name alone.
 
-Layouts, with any suffix of `SUFFIXES` in small or capital letters:
+Layouts, with any suffix of `IMAGE_SUFFIXES` in small or capital letters:
 
 - ``00042/samples/0000.png`` beside ``00042/metadata.jsonl`` (GenEval's), padded with zeros or not, or without
   ``samples``;
@@ -17,12 +17,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
+from got.util.files import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 SAMPLES, METADATA = "samples", "metadata.jsonl"
 _BESIDE = ("grid", "source", "target")
 """Images that tools put beside the results."""
@@ -63,6 +63,8 @@ class Listing:
     """Its sub-folders with images or metadata, in order of their numbers, then of their names."""
     flat: tuple[Path, ...]
     """Images in the folder itself, in order."""
+    others: tuple[str, ...] = ()
+    """Names of files in it and its sub-folders that are no images by their names, but for hidden ones and metadata."""
 
     @property
     def images(self) -> list[Path]:
@@ -101,19 +103,30 @@ def list_folder(root: Path) -> Listing:
             root=root,
             places=tuple(sorted(_places(entries), key=_order)),
             flat=tuple(path for path in entries if is_image(path) and not path.is_dir()),
+            others=tuple(_others(entries)),
         )
     except OSError as error:
         raise UserError(f"--model folder:{root}: cannot be read ({error.strerror}: {error.filename})") from error
     if not listing.images:
         there = f"; found {some([path.name for path in entries])}" if entries else ""
-        suffixes = f"; images end in {', '.join(sorted(SUFFIXES))}" if entries else ""
+        suffixes = f"; images end in {', '.join(sorted(IMAGE_SUFFIXES))}" if entries else ""
         raise UserError(f"--model folder:{root}: no images there; {_hint(root, entries)}{there}{suffixes}")
     return listing
 
 
 def is_image(path: Path) -> bool:
     """Whether a name ends as an image's does, and is no hidden one."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def _others(entries: Iterable[Path], depth: int = 2) -> Iterator[str]:
+    for path in entries:
+        if path.name.startswith(".") or path.name == METADATA:
+            continue
+        if not path.is_dir():
+            yield from () if is_image(path) else (path.name,)
+        elif depth:
+            yield from _others(path.iterdir(), depth - 1)
 
 
 def _order(place: Place) -> tuple[bool, int, str]:

@@ -37,6 +37,8 @@ class Origin:
     """Data set on the Hugging Face hub; None if it is not there."""
     revision: str | None = None
     """First digits of the commit that the loader was written for."""
+    own: bool = False
+    """Whether it is somebody's own set in the form of a published one: no number of it is the benchmark's."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class EditSet:
         """JSON form for run.json and tables, without the cases."""
         return {
             "name": self.origin.name,
+            **({"own": True} if self.origin.own else {}),
             "licence": self.origin.licence,
             "page": self.origin.page,
             "variant": self.variant,
@@ -235,19 +238,41 @@ def parquet_splits(place: Path) -> dict[str, list[ParquetTable]]:
     }
 
 
-def split_of_size(place: Path, rows: int) -> tuple[str, list[ParquetTable]]:
-    """The split with so many rows, whatever its name.
+def own_set(published: Origin, place: str | Path, rows: int, of: int) -> tuple[Origin, str]:
+    """The origin of a set in a published one's form with other rows, and a sentence that says so.
+
+    Args:
+        published: The set whose form it has.
+        place: Where it lies.
+        rows: How many cases it has.
+        of: How many the published one has.
 
     Raises:
-        UserError: None, or several, have that number.
+        UserError: It is the published one, from the hub, and has changed.
+    """
+    if str(place).partition("@")[0] == published.hub_id:
+        raise UserError(f"{place}: expected {of:,} rows but got {rows:,}; is it whole?")
+    name = f"own data ({Path(place).name}), in the form of {published.name}"
+    origin = Origin(name=name, licence="its owner's", page=published.page, own=True)
+    return origin, f"own data: {rows:,} cases, not the {of:,} published ones; no number is the benchmark's"
+
+
+def split_of_size(place: Path, rows: int, name: str | None = None) -> tuple[str, list[ParquetTable], int]:
+    """The split with so many rows, or the one of that name, or the only one there is; and how many rows it has.
+
+    Raises:
+        UserError: None has that number or name, or several have, and there is more than one.
     """
     splits = parquet_splits(place)
-    sizes = {name: sum(file.number_of_rows for file in files) for name, files in splits.items()}
-    right = [name for name, size in sizes.items() if size == rows]
+    sizes = {split: sum(file.number_of_rows for file in files) for split, files in splits.items()}
+    right = [split for split, size in sizes.items() if (split == name if name in splits else size == rows)]
+    right = right or (list(splits) if len(splits) == 1 else [])
     if len(right) != 1:
-        found = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise UserError(f"{place}: expected one split of {rows} rows but got {found}")
-    return right[0], splits[right[0]]
+        found = ", ".join(f"{split} {size}" for split, size in sizes.items())
+        raise UserError(
+            f"{place}: expected one split of {rows} rows but got {found}; --data with a file takes that one"
+        )
+    return right[0], splits[right[0]], sizes[right[0]]
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows

@@ -16,7 +16,7 @@ from evals.editing.datasets import (
     fetch,
     file_image,
     inside,
-    parquet_splits,
+    own_set,
     required,
     rows_of,
     safe_id,
@@ -70,22 +70,27 @@ def load_emu_edit(
         raise UserError(f"Expected the Emu-Edit variant all or filtered but got {variant!r}")
     origin = EMU_EDIT_GENERATIONS if place.partition("@")[0] == EMU_EDIT_GENERATIONS.hub_id else EMU_EDIT
     path, commit = fetch(place, origin)
-    split, files = split_of_size(path, rows)
+    split, files, size = split_of_size(path, rows)
     generations = all("edited_image" in file.columns for file in files)
     images = ("image", "edited_image") if generations else ("image",)
+    if generations:
+        origin = EMU_EDIT_GENERATIONS
+    notes = [f"rows of split {split!r}"]
+    if size != rows:
+        origin, words = own_set(origin, place, size, rows)
+        notes.insert(0, words)
     found = [row for file in files for row in rows_of(file, _EMU_EDIT_WORDS, images)]
     twice = Counter(safe_id(f"{row.text('task')}_{row.text('idx')}") for row in found)
-    cases = [_emu_edit_case(row, twice, generations=generations) for row in found]
+    cases = [_emu_edit_case(row, twice, generations=generations, own=origin.own) for row in found]
     equal = {case.id for case in cases if _plain(case.captions["source"]) == _plain(case.captions["target"])}
     kept = [case for case in cases if variant == "all" or case.id not in equal]
     placeholders = sum(EMU_EDIT_PLACEHOLDER in map(_plain, case.captions.values()) for case in kept)
-    notes = [f"rows of split {split!r}"]
     if placeholders:
         notes.append(f"{placeholders} cases have the placeholder caption {EMU_EDIT_PLACEHOLDER!r}")
     if variant == "all" and equal:
         notes.append(f"{len(equal)} cases have equal captions before and after")
     return EditSet(
-        origin=EMU_EDIT_GENERATIONS if generations else EMU_EDIT,
+        origin=origin,
         variant=variant,
         cases=unique(kept, str(place)),
         revision=commit or None,
@@ -94,9 +99,9 @@ def load_emu_edit(
     )
 
 
-def _emu_edit_case(row: Row, twice: Counter[str], *, generations: bool) -> EditCase:
-    task = row.text("task")
-    if task not in EMU_EDIT_TASKS:
+def _emu_edit_case(row: Row, twice: Counter[str], *, generations: bool, own: bool) -> EditCase:
+    task = required(row, "task")
+    if task not in EMU_EDIT_TASKS and not own:
         known = ", ".join(EMU_EDIT_TASKS)
         raise UserError(f"{row.table.path.name} row {row.number}: expected a task among {known} but got {task!r}")
     name = safe_id(f"{task}_{row.text('idx')}")
@@ -149,12 +154,12 @@ def load_imagenhub(
     if split not in IMAGENHUB_ROWS:
         raise UserError(f"Expected an ImagenHub split among {', '.join(IMAGENHUB_ROWS)} but got {split!r}")
     path, commit = fetch(place, IMAGENHUB)
-    splits = parquet_splits(path)
-    files = splits.get(split) or (next(iter(splits.values())) if path.is_file() else None)
     expected = IMAGENHUB_ROWS[split] if rows is None else rows
-    if files is None or sum(file.number_of_rows for file in files) != expected:
-        sizes = ", ".join(f"{name} {sum(f.number_of_rows for f in part)}" for name, part in splits.items())
-        raise UserError(f"{place}: expected {expected} rows of split {split} but got {sizes}")
+    name, files, size = split_of_size(path, expected, split)
+    origin, notes = IMAGENHUB, tuple[str, ...]()
+    if size != expected:
+        origin, said = own_set(IMAGENHUB, place, size, expected)
+        split, notes = name, (said,)
     words = ("img_id", "turn_index", "instruction", *_IMAGENHUB_CAPTIONS)
     found = [row for file in files for row in rows_of(file, words, ("source_img", "mask_img", "target_img"))]
     cases = [
@@ -165,7 +170,7 @@ def load_imagenhub(
         )
         for row in found
     ]
-    return EditSet(origin=IMAGENHUB, variant=split, cases=unique(cases, str(place)), revision=commit or None)
+    return EditSet(origin=origin, variant=split, cases=unique(cases, str(place)), revision=commit or None, notes=notes)
 
 
 # --------------------------------------------------------------------------------------------------------- Reason-Edit
@@ -204,6 +209,7 @@ def load_reason_edit(place: str | Path) -> EditSet:
         raise UserError(f"{root}: no such folder; get the set from {REASON_EDIT.page}")
     cases: list[EditCase] = []
     notes: list[str] = []
+    origin = REASON_EDIT
     for number, name in enumerate(REASON_EDIT_FOLDERS, 1):
         # The published reasoning folder also goes by another name, which the official script does not know.
         found = sorted(path for path in root.iterdir() if path.is_dir() and path.name.startswith(f"{number}-"))
@@ -215,8 +221,9 @@ def load_reason_edit(place: str | Path) -> EditSet:
         cases += part
         notes += odd
     if len(cases) != REASON_EDIT_CASES:
-        notes.append(f"{len(cases)} cases; the paper speaks of {REASON_EDIT_CASES}")
-    return EditSet(origin=REASON_EDIT, variant="all", cases=unique(cases, str(root)), notes=tuple(notes))
+        origin, words = own_set(REASON_EDIT, root, len(cases), REASON_EDIT_CASES)
+        notes.insert(0, words)
+    return EditSet(origin=origin, variant="all", cases=unique(cases, str(root)), notes=tuple(notes))
 
 
 def _reason_edit_folder(root: Path, folder: Path, category: str) -> tuple[list[EditCase], list[str]]:

@@ -86,6 +86,10 @@ class EditingSuite(Suite[EditOptions]):
         known = EditTruth.from_dict(truth)
         return frozenset(thing.name for thing in (*known.kept, *known.erased, *known.drawn))
 
+    def asks_at_once(self, options: EditOptions) -> int:
+        """Of a judge by endpoint."""
+        return judges.at_once(options)
+
     def needs_embedder(self, cases: Sequence[Case]) -> bool:
         """Every image is embedded."""
         return True
@@ -140,7 +144,8 @@ class EditingSuite(Suite[EditOptions]):
         described = self._edits(options).describe()
         # What was run may be a part of the set (--limit).
         data = {**described, "of": described["cases"], "cases": len(cases), "ids_sha256": ids_sha256(cases)}
-        about = {"suite": self.name, "version": self.version, "title": self.title, "protocol": self.protocol}
+        title = f"{self.title}'s protocol, own data" if "own" in described else self.title
+        about = {"suite": self.name, "version": self.version, "title": title, "protocol": self.protocol}
         summed = editing_scores.summarize(cases, scored, failures, options, context, self.pools)
         return {**about, "data": data, **summed}
 

@@ -22,8 +22,8 @@ class DiffusersGenerator:
 
     name = "diffusers"
 
-    def __init__(self, pipe: Any, steps: int | None) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Any, steps: int | None, *, own_size: bool = False) -> None:
+        self._pipe, self._own_size = pipe, own_size
         self._arguments = {} if steps is None else {"num_inference_steps": steps}
 
     def generate(self, samples: Sequence[Sample]) -> list[Generated]:
@@ -43,11 +43,14 @@ class DiffusersGenerator:
             **({"image": sources} if edits else {}),
             **self._arguments,
         )
+        images = drawn.images
+        if edits and not self._own_size:
+            images = [image.resize(source.size) for image, source in zip(images, sources, strict=True)]
         # A safety checker replaces an image by a black one: that is no image of the model.
         blanked = getattr(drawn, "nsfw_content_detected", None) or [False] * len(samples)
         return [
             Generated(image=None, error="blanked by the pipeline's safety checker") if black else Generated(image=image)
-            for image, black in zip(drawn.images, blanked, strict=True)
+            for image, black in zip(images, blanked, strict=True)
         ]
 
 
@@ -79,4 +82,4 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
             f"--model diffusers:{options.argument} cannot be loaded: {why(options.argument, error)}"
         ) from error
     pipe.set_progress_bar_config(disable=True)
-    return DiffusersGenerator(pipe, options.steps)
+    return DiffusersGenerator(pipe, options.steps, own_size=options.own_size)

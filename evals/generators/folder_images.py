@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.core.folder_listing import METADATA, SAMPLES, Place, by_number, files_of, indices, number_of, some
+from evals.core.folder_listing import METADATA, SAMPLES, Place, by_number, files_of, indices, is_image, number_of, some
 from evals.core.records import UserError, describes
-from got.util.files import sha256
+from got.util.files import inside, left_out, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -242,9 +242,50 @@ def assign(listing: Listing, cases: Sequence[Case], chosen: Sequence[Case], imag
         root=listing.root,
         files=files,
         faults={id: fault for id, fault in faults.items() if id not in own},
-        notes=(*report.amount(), *matcher.notes(), *report.oddities()),
+        notes=(*report.amount(), *matcher.notes(), *report.oddities(), *filter(None, [left_out(listing.others)])),
         counts={name: number for name, number in report.counts().items() if number},
     )
+
+
+def assign_official(root: Path, layouts: Mapping[str, Sequence[str]], chosen: Sequence[Case]) -> Assignment | None:
+    """The files of the chosen cases where a benchmark's own scripts look for them; None where none of any case is.
+
+    Args:
+        root: A model's folder.
+        layouts: Of all cases, by id: paths that may hold the image, the first that is there counts.
+        chosen: Those that will be run.
+
+    Raises:
+        UserError: The folder is complete but for its names: numbers that are shifted would score wrong images.
+    """
+    found = {id: path for id, names in layouts.items() if (path := _first_file(root, names)) is not None}
+    if not found:
+        return None
+    folders, taken = {path.parent for path in found.values()}, set(found.values())
+    here = (path for folder in sorted(folders) for path in sorted(folder.iterdir()))
+    others = [path for path in here if is_image(path) and path not in taken]
+    numbered = [path for path in others if number_of(path.stem) is not None]
+    if numbered and len(numbered) == len(layouts) - len(found):
+        lost = next(id for id in layouts if id not in found)
+        raise UserError(
+            f"--model folder:{root}: {numbered[0].relative_to(root)} is of no case and case {lost} has no image: the "
+            "numbers seem to be shifted"
+        )
+    missing = [case.id for case in chosen if case.id not in found]
+    notes = []
+    if missing:
+        notes.append(f"{len(missing):,} of {len(chosen):,} images are missing ({some(missing)})")
+    return Assignment(
+        root=root,
+        files={case.id: {0: found[case.id]} for case in chosen if case.id in found},
+        faults={},
+        notes=tuple(notes),
+        counts={"images": len(taken) + len(others), "used": len(chosen) - len(missing), "missing": len(missing)},
+    )
+
+
+def _first_file(root: Path, names: Sequence[str]) -> Path | None:
+    return next((path for name in names if (path := inside(root, name)) is not None and path.is_file()), None)
 
 
 def _first_fault(places: Sequence[Place]) -> str:
@@ -291,6 +332,7 @@ class _Report:
             "folders_matched_by_metadata": len(self.folders.get("moved", ())),
             "folders_of_other_prompts": len(self.folders.get("foreign", ())),
             "folders_with_damaged_metadata": len(self.folders.get("broken", ())),
+            "left_out": len(self.listing.others),
         }
 
     def amount(self) -> Iterator[str]:

@@ -52,6 +52,7 @@ class GoTGenerator:
             generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
             output_type="pil",
             max_turns=turns,
+            own_size=options.own_size,
         )
         return [
             Generated(image=image, chain=str(chain), warnings=tuple(warnings))

@@ -45,6 +45,8 @@ class GeneratorOptions:
     """GoT's sampler, one of `got.model.schedulers.SCHEDULERS`; None keeps the checkpoint's."""
     reference_compat: bool = False
     """Whether GoT does as its released code does, see `got.released.reference`."""
+    own_size: bool = False
+    """Whether edits keep the model's own size."""
     offload: str | None = None
     """Where weights wait, see `got.checkpoint.place`."""
     compiled: bool = False

@@ -32,7 +32,7 @@ GENERATORS = Registry["Generator"](
     {
         "got": Backend(
             factory="evals.generators.got:make_got",
-            heeds=("checkpoint", "scheduler", "reference_compat", "steps", *GUIDANCE, *PLACE),
+            heeds=("checkpoint", "scheduler", "reference_compat", "own_size", "steps", *GUIDANCE, *PLACE),
             weights=checkpoint_folder,
         ),
         "oracle": Backend(factory="evals.generators.oracle:make_oracle", world=ICON_WORLD),
@@ -42,12 +42,14 @@ GENERATORS = Registry["Generator"](
             factory="evals.generators.diffusers_pipeline:make_diffusers",
             argument="ID|PATH",
             batch_size=4,
-            heeds=("steps", *PLACE),
+            heeds=("steps", "own_size", *PLACE),
             weights=local_place,
         ),
     },
 )
 """Name before the colon -> record."""
+DRAWN_ALREADY = ("folder", "identity", "target", "released")
+"""Those whose images are there already."""
 
 
 def batch_size(model: str, checkpoint: str) -> int:

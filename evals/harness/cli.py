@@ -116,7 +116,8 @@ def _main(suite: Suite[Any], words: Sequence[str]) -> int:
         return doctor.main(plan)
     plan.check()
     if plan.settings.dry_run:
-        print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **plan.identity}))
+        costs = suite.costs(plan.cases, plan.options, plan.settings.images_per_prompt)
+        print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **costs, **plan.identity}))
         return 0
     from evals.harness.runner import run
 

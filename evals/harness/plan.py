@@ -139,6 +139,9 @@ class Plan:
         if self.model != "folder":
             return None
         root = Path(self._argument)
+        layouts = {case.id: self.suite.layout(case, self.options) for case in self._every}
+        if not self._later and (placed := folder_images.assign_official(root, layouts, self.cases)) is not None:
+            return placed
         try:
             found = folder_listing.list_folder(root)
             return folder_images.assign(found, self._every, self.cases, self.settings.images_per_prompt)
@@ -157,7 +160,10 @@ class Plan:
     @functools.cached_property
     def batch_size(self) -> int:
         """Images drawn and observed together."""
-        return self.settings.batch_size or generators.batch_size(self.model, self.settings.checkpoint)
+        usual = generators.batch_size(self.model, self.settings.checkpoint)
+        # Images that are there already wait for a judge alone: enough of them keep all its requests busy.
+        waiting = 2 * self.suite.asks_at_once(self.options) if self.model in generators.DRAWN_ALREADY else 0
+        return self.settings.batch_size or max(usual, waiting)
 
     @functools.cached_property
     def output(self) -> Path:
@@ -276,6 +282,7 @@ class Plan:
             dtype=settings.dtype,
             scheduler=settings.scheduler,
             reference_compat=settings.reference_compat,
+            own_size=settings.own_size,
             offload=settings.offload,
             compiled=settings.compile,
             folder=self.folder,

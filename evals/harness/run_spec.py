@@ -27,6 +27,13 @@ SUITES = {
     "reason_edit": "evals.reason_edit:ReasonEdit",
     "multi_turn": "evals.multi_turn:MultiTurn",
     "interactive": "evals.interactive:Interactive",
+    "wise": "evals.wise:Wise",
+    "genevalpp": "evals.genevalpp:GenEvalPlusPlus",
+    "imgedit": "evals.imgedit:ImgEdit",
+    "gedit": "evals.gedit:GEdit",
+    "rise": "evals.rise:Rise",
+    "kris": "evals.kris:Kris",
+    "t2i_reasonbench": "evals.t2i_reasonbench:T2IReasonBench",
 }
 """The suites of this package; others are announced by entry points of the group `GROUP`."""
 GROUP = "got_evals.suites"

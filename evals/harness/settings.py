@@ -85,6 +85,12 @@ class Settings:
     scheduler: str | None = _draws(
         None, "GoT's sampler (default: the checkpoint's)", choices=generators.known_schedulers(), heeded_by="model"
     )
+    own_size: bool = _draws(
+        False,
+        "edits keep the model's own size, in the source's aspect (default: they get the source's size)",
+        silent=True,
+        heeded_by="model",
+    )
     semantic: str = _on_off("follow the chain's meaning (default: on)")
     semantic_scale: float | None = _strength()
     spatial: str = _on_off("follow the chain's boxes (default: on)")

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from got.vlm.encoding import Encoding
+from got.vlm.encoding import Encoding as Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +28,8 @@ class Sending:
     images_first: bool = False
     """Whether the images of a question come before its text."""
     encoding: Encoding = dataclasses.field(default_factory=Encoding)
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """More fields of an endpoint's request, as JSON."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

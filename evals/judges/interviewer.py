@@ -59,7 +59,10 @@ class Interviewer:
         self.name = "+".join(filter(None, (f"{name}@{backend.id}#{digest}", self.sending.encoding.name)))
         if sending is not None:
             params = dataclasses.replace(
-                settings.params, temperature=sending.temperature, max_tokens=sending.max_tokens
+                settings.params,
+                temperature=sending.temperature,
+                max_tokens=sending.max_tokens,
+                extra={**sending.extra, **settings.params.extra},
             )
             settings = dataclasses.replace(settings, params=params)
         self._priced = settings.usd_per_million is not None

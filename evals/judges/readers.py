@@ -85,6 +85,19 @@ def named_lines(names: Sequence[str], scale: Scale) -> Reader:
     return read
 
 
+def any_numbers(text: str) -> dict[str, float]:
+    r"""As ImgEdit's script reads: lines that split at ": " into two parts, the second all digits.
+
+    >>> any_numbers("Fit: 4\n**Look:** 5\nDetail: 3/5\nOdd: 12")
+    {'Fit': 4.0, 'Odd': 12.0}
+    """
+    pairs = [line.strip().split(": ") for line in text.splitlines()]
+    found = {f"{one[0]}": float(one[1]) for one in pairs if len(one) == 2 and one[1].isdecimal()}
+    if not found:
+        raise _unreadable(text, "no line of a name and a whole number")
+    return found
+
+
 def labelled(label: str, names: Sequence[str], scale: Scale, *, bare: bool = False) -> Reader:
     r"""One or more numbers behind the last label, such as ``Final Score: 4,5``; as many as there are names.
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from evals.core.protocols import Judge, Tools
+    from evals.judges.calls import Sending
+    from evals.judges.interviewer import Interviewer
     from evals.judges.vlm_judge import VlmJudge
     from got.vlm.asker import AskSettings
     from got.vlm.clients import Backend as Answerer
@@ -50,8 +52,8 @@ def _temperature(text: str) -> float | None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class JudgeOptions:
-    """The flags of suites that have a judge."""
+class AskOptions:
+    """The flags of all suites that ask a judge."""
 
     judge: str = option("none", lambda: f"{JUDGES.written()} (default: %(default)s)", stage=OBSERVE, metavar="NAME")
     judge_log: Path = option(
@@ -61,20 +63,6 @@ class JudgeOptions:
         metavar="FILE",
         parse=Path,
     )
-    judge_protocol: str = option(
-        "got", "what it is asked (default: %(default)s)", stage=OBSERVE, choices=("got", "viescore")
-    )
-    judge_prompt: Path | None = option(
-        None, "the paper's own prompt instead of ours, for protocol got", stage=OBSERVE, metavar="FILE", parse=Path
-    )
-    judge_temperature: float | None = option(
-        0.0,
-        "none leaves it to the endpoint (default: %(default)s)",
-        stage=OBSERVE,
-        metavar="X|none",
-        parse=_temperature,
-    )
-    judge_json: bool = option(False, "ask for JSON by the endpoint's own means", stage=OBSERVE)
     judge_repeats: int = option(
         1, "ask each thing N times (default: %(default)s)", stage=OBSERVE, metavar="N", parse=whole()
     )
@@ -146,11 +134,41 @@ class JudgeOptions:
     judge_place: str | None = option(None, "", stage=OBSERVE)
     """A name of who answers, without secrets; not a flag, see `resolve`."""
 
+    @property
+    def prompt_hash(self) -> str:
+        """Hash of the prompts that the options name; empty where a suite has its own."""
+        return ""
 
-Options = TypeVar("Options", bound=JudgeOptions)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JudgeOptions(AskOptions):
+    """The flags of suites of edits, whose judge has one of two protocols."""
+
+    judge_protocol: str = option(
+        "got", "what it is asked (default: %(default)s)", stage=OBSERVE, choices=("got", "viescore")
+    )
+    judge_prompt: Path | None = option(
+        None, "the paper's own prompt instead of ours, for protocol got", stage=OBSERVE, metavar="FILE", parse=Path
+    )
+    judge_temperature: float | None = option(
+        0.0,
+        "none leaves it to the endpoint (default: %(default)s)",
+        stage=OBSERVE,
+        metavar="X|none",
+        parse=_temperature,
+    )
+    judge_json: bool = option(False, "ask for JSON by the endpoint's own means", stage=OBSERVE)
+
+    @property
+    def prompt_hash(self) -> str:
+        """Of the protocol's wording."""
+        return make_protocol(self.judge_protocol, self.judge_prompt).prompt_hash
 
 
-def resolve(options: Options, world: str) -> Options:
+Options = TypeVar("Options", bound=AskOptions)
+
+
+def resolve(options: Options, world: str, prompts: Callable[[], str] | None = None) -> Options:
     """The options, checked, with what the judge depends on beside them.
 
     That is the endpoint's model, a hash of its address or the name of a local model with its weights' hash, and the
@@ -159,11 +177,12 @@ def resolve(options: Options, world: str) -> Options:
     Args:
         options: As given.
         world: What the run's images show.
+        prompts: Gives the hash of the prompts, for a judge that is asked; None where the options themselves tell.
 
     Raises:
         UserError: No such judge, or not with these options.
     """
-    judge, prompts, place = options.judge, None, None
+    judge = options.judge
     if judge == "none":
         settings("none", options)
         return dataclasses.replace(options, judge_prompts=None, judge_place=None)
@@ -175,17 +194,22 @@ def resolve(options: Options, world: str) -> Options:
     if record.world == ICON_WORLD != world:
         raise UserError(f"--judge {kind} is for the icon world: no --data, and a detector of icons")
     settings(kind, options)
-    if record.place is not None:
-        prompts = make_protocol(options.judge_protocol, options.judge_prompt).prompt_hash
-        place = record.named(argument)
-    return dataclasses.replace(options, judge=judge, judge_prompts=prompts, judge_place=place)
+    if record.place is None:
+        return dataclasses.replace(options, judge=judge, judge_prompts=None, judge_place=None)
+    digest = options.prompt_hash if prompts is None else prompts()
+    return dataclasses.replace(options, judge=judge, judge_prompts=digest, judge_place=record.named(argument))
+
+
+def at_once(options: AskOptions) -> int:
+    """How many questions an endpoint is asked at a time; 0 where none is asked."""
+    return options.judge_concurrency if options.judge.partition(":")[0] == "openai" else 0
 
 
 def _find(spec: str) -> tuple[Backend[Judge], str]:
     return JUDGES.find(spec, choices=f"none, {JUDGES.written()}")
 
 
-def settings(kind: str, options: JudgeOptions) -> AskSettings:
+def settings(kind: str, options: AskOptions) -> AskSettings:
     """How a judge is asked.
 
     Raises:
@@ -198,9 +222,11 @@ def settings(kind: str, options: JudgeOptions) -> AskSettings:
         raise UserError("--max-spend needs --judge-price")
     if kind == "hf" and options.judge_repeats > 1:
         raise UserError("--judge-repeats: a local judge is greedy and says the same every time")
-    extra = json.loads(options.judge_extra or "{}")
+    params = AskParams(extra=json.loads(options.judge_extra or "{}"))
+    if isinstance(options, JudgeOptions):  # elsewhere the protocol lays these down
+        params = dataclasses.replace(params, temperature=options.judge_temperature, json_mode=options.judge_json)
     return AskSettings(
-        params=AskParams(temperature=options.judge_temperature, json_mode=options.judge_json, extra=extra),
+        params=params,
         concurrency=options.judge_concurrency,
         per_minute=options.judge_rpm,
         length_flag="--judge-max-tokens",
@@ -209,7 +235,7 @@ def settings(kind: str, options: JudgeOptions) -> AskSettings:
     )
 
 
-def sent_as(options: JudgeOptions, sending: Sending) -> Sending:
+def sent_as(options: AskOptions, sending: Sending) -> Sending:
     """How a protocol sends its questions, with what the flags say in its place."""
     encoding = sending.encoding
     if options.judge_max_pixels is not None:
@@ -233,33 +259,62 @@ def make_judge(options: JudgeOptions, tools: Tools) -> Judge | None:
     return record.build(argument, options, tools)
 
 
-def _openai(argument: str, options: JudgeOptions, _: Tools) -> VlmJudge:
+def make_interviewer(options: AskOptions, tools: Tools, protocol: str, sending: Sending) -> Interviewer:
+    """Who is asked the questions of a benchmark.
+
+    Args:
+        options: The flags.
+        tools: Say where a local model runs.
+        protocol: Name and hash of the wording, as ``wise-verified-ours#0123abcd``.
+        sending: What the protocol lays down of requests.
+
+    Raises:
+        UserError: No judge is given, or it cannot be asked such questions.
+    """
+    from evals.judges.interviewer import Interviewer
+
+    kind, _, argument = options.judge.partition(":")
+    if kind not in _ANSWERERS:
+        known = ", ".join(f"{name}:{JUDGES[name].argument}" for name in _ANSWERERS)
+        raise UserError(f"this benchmark needs --judge, one of {known}; it is {options.judge}")
+    answerer = _answerer(kind, argument, options, tools)
+    how = sent_as(options, sending)
+    return Interviewer(protocol, answerer, settings(kind, options), options.judge_log, sending=how)
+
+
+_ANSWERERS = ("openai", "hf")
+"""Judges that answer any question."""
+
+
+def _answerer(kind: str, argument: str, options: AskOptions, tools: Tools) -> Answerer:
+    from got.vlm.clients import SetupError
     from got.vlm.endpoint import OpenAIBackend
+    from got.vlm.local import TransformersBackend
 
-    def endpoint() -> OpenAIBackend:
-        model = argument or _model_from_environment()
-        return OpenAIBackend.from_environment(model, timeout_seconds=options.judge_timeout)
+    try:
+        if kind == "openai":
+            model = argument or _model_from_environment()
+            return OpenAIBackend.from_environment(model, timeout_seconds=options.judge_timeout)
+        return TransformersBackend(argument, tools.device)
+    except SetupError as error:
+        raise UserError(f"--judge {kind}: {error}") from error
 
-    return _asked("openai", endpoint, options)
+
+def _openai(argument: str, options: JudgeOptions, tools: Tools) -> VlmJudge:
+    return _asked("openai", argument, options, tools)
 
 
 def _transformers(argument: str, options: JudgeOptions, tools: Tools) -> VlmJudge:
-    from got.vlm.local import TransformersBackend
-
-    return _asked("hf", lambda: TransformersBackend(argument, tools.device), options)
+    return _asked("hf", argument, options, tools)
 
 
-def _asked(kind: str, answerer: Callable[[], Answerer], options: JudgeOptions) -> VlmJudge:
+def _asked(kind: str, argument: str, options: JudgeOptions, tools: Tools) -> VlmJudge:
     from evals.judges.vlm_judge import VlmJudge
-    from got.vlm.clients import SetupError
 
     protocol = make_protocol(options.judge_protocol, options.judge_prompt)
     usual = Sending(temperature=options.judge_temperature, encoding=Encoding(max_pixels=MAX_PIXELS))
-    sending = sent_as(options, usual)
-    try:
-        return VlmJudge(protocol, answerer(), settings(kind, options), options.judge_log, sending=sending)
-    except SetupError as error:
-        raise UserError(f"--judge {kind}: {error}") from error
+    sending, answerer = sent_as(options, usual), _answerer(kind, argument, options, tools)
+    return VlmJudge(protocol, answerer, settings(kind, options), options.judge_log, sending=sending)
 
 
 def _model_from_environment() -> str:

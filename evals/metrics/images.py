@@ -134,7 +134,6 @@ class Frame:
 
 FRAMES = {
     "emu-edit": Frame(size_px=None, resample="BICUBIC"),
-    "magicbrush": Frame(size_px=None, resample="BICUBIC"),
     "imagenhub": Frame(size_px=(512, 512), resample="LANCZOS"),
     "smartedit": Frame(size_px=(256, 256), resample="BICUBIC"),
 }
@@ -169,7 +168,7 @@ def pair(reference: Image.Image, result: Image.Image, frame: Frame) -> tuple[Pix
     """Source (or target) and result as pixels of one size.
 
     >>> from PIL import Image
-    >>> a, b = pair(Image.new("RGB", (8, 4)), Image.new("RGB", (3, 3)), FRAMES["magicbrush"])
+    >>> a, b = pair(Image.new("RGB", (8, 4)), Image.new("RGB", (3, 3)), FRAMES["emu-edit"])
     >>> a.shape, b.shape
     ((4, 8, 3), (4, 8, 3))
     """

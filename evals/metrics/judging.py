@@ -14,7 +14,7 @@ from evals.core.records import UserError
 from evals.metrics.statistics import bounds, by_cluster, ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from evals.core.records import Judgement
 
@@ -93,8 +93,7 @@ def summarize(
     """
     flat = [one for repeats in judgements for one in repeats]
     judges = {one.judge for one in flat}
-    if len(judges) > 1:
-        raise UserError(f"the run holds judgements of {' and '.join(sorted(judges))}; --from observe asks one judge")
+    check_one_judge(judges)
     failed = [one.failure for one in flat if one.failure is not None]
     values = [_mean([one.value for one in repeats if one.value is not None]) for repeats in judgements]
     estimate = ratio(*by_cluster(values, groups), rng, resamples)
@@ -117,6 +116,18 @@ def summarize(
         "tokens_out": sum(one.tokens_out for one in flat),
         "usd": sum(prices) if prices else None,
     }
+
+
+def check_one_judge(judges: Collection[str]) -> None:
+    """Refuses judgements of several judges.
+
+    Raises:
+        UserError: There are two judges: one was exchanged while the run lasted.
+
+    >>> check_one_judge({"got@x#1"})
+    """
+    if len(judges) > 1:
+        raise UserError(f"the run holds judgements of {' and '.join(sorted(judges))}; --from observe asks one judge")
 
 
 def judge_spread(values: Sequence[Sequence[float]]) -> float | None:

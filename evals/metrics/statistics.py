@@ -229,6 +229,39 @@ def ratio(sums: ArrayLike, counts: ArrayLike, rng: np.random.Generator, resample
     return Estimate(value=float(total.sum() / size.sum()), low=low, high=high, n=int(size.sum()), clusters=clusters)
 
 
+def macro(
+    sums: ArrayLike, counts: ArrayLike, groups: Sequence[str], rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Estimate:
+    """Plain mean of several groups' means, with a bootstrap over the clusters inside each group.
+
+    Args:
+        sums: ``(clusters,)`` sum of the items' values in each cluster.
+        counts: ``(clusters,)`` number of items in each cluster; clusters without items are left out.
+        groups: ``(clusters,)`` group of each cluster.
+        rng: Source of the resamples.
+        resamples: How many.
+
+    >>> estimate = macro([1, 0, 1, 1], [1, 1, 2, 2], ["a", "a", "b", "b"], np.random.default_rng(0))
+    >>> estimate.value, estimate.n, estimate.low < estimate.value < estimate.high
+    (0.5, 6, True)
+    >>> macro([], [], [], np.random.default_rng(0)).value is None
+    True
+    """
+    total, size = _counts(sums, counts)
+    labels = np.asarray(groups)[size > 0]
+    total, size = total[size > 0], size[size > 0]
+    means, draws = [], np.zeros(resamples)
+    for name in dict.fromkeys(labels):
+        own, clusters = labels == name, int((labels == name).sum())
+        times_drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+        means.append(float(total[own].sum() / size[own].sum()))
+        draws += (times_drawn @ total[own]) / (times_drawn @ size[own])
+    if not means:
+        return NOTHING
+    low, high = percentiles(draws / len(means))
+    return Estimate(value=float(np.mean(means)), low=low, high=high, n=round(float(size.sum())), clusters=len(size))
+
+
 def percentiles(draws: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
     """The 95 % interval of bootstrap draws; none where they do not differ: then resampling says nothing.
 

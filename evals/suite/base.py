@@ -106,6 +106,10 @@ class Suite(abc.ABC, Generic[Own]):
         """The classes that a score of this case asks of the detector: a detector without them is refused. Pure."""
         return frozenset()
 
+    def asks_at_once(self, options: Own) -> int:
+        """How many questions to an endpoint are under way at a time, as far as there are images; 0: none is asked."""
+        return 0
+
     def needs_embedder(self, cases: Sequence[Case]) -> bool:
         """Whether an observation of these cases can ask the CLIP: then it is built before the first image is drawn."""
         return False
@@ -177,6 +181,17 @@ class Suite(abc.ABC, Generic[Own]):
         from evals.suite import plain
 
         return plain.headline(scores)
+
+    def layout(self, case: Case, options: Own) -> tuple[str, ...]:
+        """Where the benchmark's own scripts look for a case's image, relative to a model's folder; the first counts.
+
+        Images that lie so are taken from ``--model folder:PATH``; empty: the names that any suite takes.
+        """
+        return ()
+
+    def costs(self, cases: Sequence[Case], options: Own, images_per_prompt: int) -> dict[str, Any]:
+        """What a run will ask of others, and what that costs; for ``--dry-run``."""
+        return {}
 
     def nothing_scored(self, scores: Mapping[str, Any]) -> str | None:
         """Why scores hold no headline number at all, in words for a person; None where they hold one. Pure."""

@@ -92,6 +92,7 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
     switches = {name: getattr(arguments, name) for name in ("semantic", "spatial", "reference")}
     given = {
         "num_inference_steps": arguments.steps,
+        "own_size": getattr(arguments, "own_size", None),
         "width": arguments.width,
         "height": arguments.height,
         "max_new_tokens": arguments.max_new_tokens,

@@ -50,7 +50,7 @@ examples:
   python -m got edit photo.png "remove the dog" --width 96 --height 64
 
 Images of any kind will do: palettes, CMYK and 16 bits are converted, EXIF rotation is applied, transparent parts
-are laid on white, of an animation the first frame is taken. The result has the source's aspect unless a size is given.
+are laid on white, of an animation the first frame is taken. The result has the source's size unless another is given.
 """
 CHAT_HELP = """\
 A line is a request: the first one draws an image, later ones edit it. Commands:
@@ -116,6 +116,9 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is drawn")
     what.add_argument("image", type=Path, metavar="IMAGE", help="the image to edit")
     what.add_argument("prompt", nargs="*", metavar="INSTRUCTION", help="what to change; several are several images")
+    what.add_argument(
+        "--own-size", action="store_true", help="the model's own size, in the source's aspect, not the source's size"
+    )
     _add_requests(what)
     _add_drawing(parser)
     _add_files(parser)

@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from got.finetune.recipes import Run
 
 
+_FSDP_TORCH = "2.10"
+"""Older ones train under FSDP with wrong gradient norms on CPUs (2.8, 2.9), or not at all (2.6, 2.7)."""
+
+
 def accelerator_of(run: Run) -> tuple[Accelerator, Share]:
     """The accelerator that the launcher's environment asks for, and this process's share of each update.
 
     Raises:
-        ValueError: If an update cannot be shared out evenly.
+        ValueError: If an update cannot be shared out evenly, or torch is too old for FSDP.
     """
     recipe = run.recipe
     # The accelerator needs the number of passes, which needs the number of processes.
@@ -45,6 +49,10 @@ def accelerator_of(run: Run) -> tuple[Accelerator, Share]:
         log_with=run.tracker,
         project_dir=run.output,
     )
+    if accelerator.distributed_type == DistributedType.FSDP and torch.__version__ < _FSDP_TORCH:
+        raise ValueError(
+            f"Expected torch {_FSDP_TORCH} or newer for FSDP but got {torch.__version__}: pip install -U torch"
+        )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         # It cannot see these: no loader of its own makes the batches.
         accelerator.state.deepspeed_plugin.deepspeed_config.update(

@@ -62,7 +62,9 @@ class Sampling:
     copies: int = 1
     """Images per prompt, one row after the other."""
     stretch: bool = True
-    """Whether PIL images take on the aspect ratio of their sources."""
+    """Whether PIL images take on the size of their sources."""
+    own_size: bool = False
+    """... or only the aspect ratio, and keep the length of the model's side."""
     output_type: str = "pil"
     max_turns: int = 1
     """Most images per prompt."""
@@ -140,9 +142,14 @@ def _latent_moments(vae: AutoencoderKL, latents: torch.Tensor) -> tuple[torch.Te
 
 
 def finish(
-    latents: torch.Tensor, decoded: torch.Tensor | None, output_type: str, frames: Sequence[Image.Image] | None
+    latents: torch.Tensor,
+    decoded: torch.Tensor | None,
+    output_type: str,
+    frames: Sequence[Image.Image] | None,
+    *,
+    own_size: bool = False,
 ) -> Any:
-    """One result per image; PIL images are stretched to the aspect of their frame, if there is one."""
+    """One result per image; PIL images are stretched to the size of their frame, if there is one, or to its aspect."""
     if output_type == "latent" or decoded is None:
         return latents
     if output_type == "pt":
@@ -152,4 +159,7 @@ def finish(
     images = to_pil(decoded)
     if frames is None:
         return images
-    return [with_aspect_of(frame.size, image) for frame, image in zip(frames, images, strict=True)]
+    if own_size:
+        return [with_aspect_of(frame.size, image) for frame, image in zip(frames, images, strict=True)]
+    pairs = zip(frames, images, strict=True)
+    return [image if image.size == frame.size else image.resize(frame.size) for frame, image in pairs]

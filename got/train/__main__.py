@@ -28,18 +28,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from got.model.config import CONFIGS
-from got.train.trainer import Plan
 from got.util.cli import Parser, number, run_command, whole
 from got.util.hub import MINI_PATH, locate
-from got.util.precision import reuse_memory
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
     from got.model.config import GoTConfig
+    from got.train.trainer import Plan
+    from got.train.vae import Setup
+
+STAGES = ("vae", "unet", "edits", "vision", "grounding", "reasoner", "joint", "decoder")
+"""Stages that have a plan, in the order in which they are trained."""
 
 
 def main(arguments: Sequence[str] | None = None, config: GoTConfig = CONFIGS["mini"]) -> int:
@@ -52,11 +54,12 @@ def main(arguments: Sequence[str] | None = None, config: GoTConfig = CONFIGS["mi
     return run_command(lambda: _run(arguments, config), interrupted="interrupted; the same command goes on")
 
 
-def _run(arguments: Sequence[str] | None, config: GoTConfig) -> None:
-    from got.train import decoder, edits, export, grounding, reasoner, unet, vae, vision
-    from got.train import variants as stages_variants
+def _runs() -> dict[str, tuple[Plan, Callable[[Plan, Setup], None]]]:
+    """How each stage is run, and by what."""
+    from got.train import decoder, edits, grounding, reasoner, unet, vae, vision
+    from got.train.trainer import Plan
 
-    runs: dict[str, tuple[Plan, Callable[[Plan, vae.Setup], None]]] = {
+    return {
         "vae": (
             Plan(stage="vae", minutes=27, batch=16, lr=2e-3, ema_decay=0.999, gates={"psnr_foreground": 25.0}),
             vae.train_vae,
@@ -117,8 +120,11 @@ def _run(arguments: Sequence[str] | None, config: GoTConfig) -> None:
             decoder.train_decoder,
         ),
     }
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m got.train", description=__doc__)
-    parser.add_argument("stage", choices=[*runs, "export", "unpack", "variants"])
+    parser.add_argument("stage", choices=[*STAGES, "export", "unpack", "variants"])
     parser.add_argument(
         "--folder", type=Path, help="checkpoints and curves (default: runs/mini; of variants, runs/variants)"
     )
@@ -128,21 +134,15 @@ def _run(arguments: Sequence[str] | None, config: GoTConfig) -> None:
     parser.add_argument(
         "--scenes", type=whole(), help="size of the bank of rendered scenes (default: 24576; variants, 8192)"
     )
-    usual = stages_variants.Amount()
     parser.add_argument(
-        "--steps", type=whole(), default=usual.steps, help="variants: of each fresh reasoner (default: %(default)s)"
+        "--steps", type=whole(), help="variants: of each fresh reasoner (default: as the published ones)"
     )
     parser.add_argument(
-        "--joint-steps",
-        type=whole(0),
-        default=usual.joint_steps,
-        help="variants: end to end, each (default: %(default)s)",
+        "--joint-steps", type=whole(0), help="variants: end to end, each (default: as the published ones)"
     )
     parser.add_argument("--seed", type=whole(0), default=1)
     parser.add_argument("--threads", type=whole(), default=os.cpu_count() or 1)
-    parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)"
-    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument(
         "--workers", type=whole(0), default=0, help="processes that write captions and chains ahead (default: none)"
     )
@@ -164,7 +164,18 @@ def _run(arguments: Sequence[str] | None, config: GoTConfig) -> None:
         metavar="mini|DIR|HUB_ID",
         help="export: an earlier pipeline; what is exported is half this training, half it",
     )
+    return parser
+
+
+def _run(arguments: Sequence[str] | None, config: GoTConfig) -> None:
+    parser = _parser()
     options = parser.parse_args(arguments)
+    import torch  # after the arguments have been checked: heavy
+
+    from got.train import export, vae
+    from got.train import variants as stages_variants
+    from got.util.precision import reuse_memory
+
     torch.set_num_threads(options.threads)
     reuse_memory()
     if options.mean_with and options.stage != "export":
@@ -175,7 +186,7 @@ def _run(arguments: Sequence[str] | None, config: GoTConfig) -> None:
         folder=options.folder or Path("runs/variants" if variants else "runs/mini"),
         scenes=options.scenes or (8_192 if variants else 24_576),
         seed=options.seed,
-        device=options.device,
+        device=options.device or ("cuda" if torch.cuda.is_available() else "cpu"),
         workers=options.workers,
         start=None if options.start is None else locate(options.start),
         fixed_tokens=options.fixed_tokens,
@@ -192,10 +203,11 @@ def _run(arguments: Sequence[str] | None, config: GoTConfig) -> None:
     if variants:
         if changes:
             parser.error(f"--{next(iter(changes))} has no effect on variants; --steps and --joint-steps have")
-        amount = dataclasses.replace(usual, steps=options.steps, joint_steps=options.joint_steps)
+        given = {"steps": options.steps, "joint_steps": options.joint_steps}
+        amount = stages_variants.Amount(**{name: value for name, value in given.items() if value is not None})
         stages_variants.train_variants(setup, setup.folder, amount)
         return
-    plan, stage = runs[options.stage]
+    plan, stage = _runs()[options.stage]
     stage(dataclasses.replace(plan, **changes), setup)
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dis
 import json
 import math
 import os
 import select
 import signal
 import sys
+import sysconfig
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from got.util.errors import UserError, harmless, visible
@@ -29,6 +31,7 @@ CUT_OFF = 141
 _NARROW_COLUMNS = 120
 _LONGEST = 2_000
 """Characters of an error that are shown: a value may be as long as a file."""
+_OWN = ("got", "evals", "reports")
 
 
 # --------------------------------------------------------------------------------------------------------------- flags
@@ -163,7 +166,8 @@ def run_command(
     Args:
         work: Returns what the last line of output says, or its own exit status, or nothing.
         name: Before what goes to standard error, where several commands write into one log.
-        mistakes: Errors that a person made, and that end in one line without a traceback.
+        mistakes: Errors that a person made, and that end in one line without a traceback. A `ValueError` is one only
+            if our own code raised it in words: from within a library, it is a fault of ours.
         interrupted: What is said after Ctrl-C.
 
     Returns:
@@ -187,6 +191,8 @@ def run_command(
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return CUT_OFF
     except mistakes as error:
+        if not _is_mistake(error):
+            raise
         _let_go(sys.stdout)
         print(f"{prefix}error: {_said(error)}", file=sys.stderr)
         return 2
@@ -202,6 +208,19 @@ def _let_go(stream: TextIO) -> None:
         stream.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _is_mistake(error: Exception) -> bool:
+    if not isinstance(error, ValueError) or isinstance(error, UnicodeError) or error.__traceback__ is None:
+        return True
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code, module = trace.tb_frame.f_code, str(trace.tb_frame.f_globals.get("__name__"))
+    paths = sysconfig.get_paths()
+    libraries = tuple(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    own = module.partition(".")[0] in _OWN or not code.co_filename.startswith(libraries)
+    return own and code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 def _has_no_reader(stream: TextIO) -> bool:

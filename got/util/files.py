@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import hashlib
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
+)
+"""What an image in a folder is told by, in small or capital letters."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
@@ -194,6 +199,17 @@ def inside(root: Path, name: str) -> Path | None:
     if lexical.startswith(("/", "../")) or lexical in ("..", ".") or "\0" in name:
         return None
     return root / lexical
+
+
+def left_out(names: Iterable[str]) -> str:
+    """Files of a folder that are taken for no images, in words; empty if there are none.
+
+    >>> left_out(["a.mp4", "b.MP4", "README"])
+    '3 files are left out, which are no images by their names (2 × .mp4, 1 × no suffix)'
+    """
+    kinds = collections.Counter(posixpath.splitext(name)[1].lower() or "no suffix" for name in names)
+    shown = ", ".join(f"{count:,} × {kind}" for kind, count in kinds.most_common(5))
+    return f"{kinds.total():,} files are left out, which are no images by their names ({shown})" if kinds else ""
 
 
 # ------------------------------------------------------------------------------------------------------- lines of JSON

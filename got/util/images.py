@@ -1,8 +1,9 @@
 """Images from outside: opened safely and brought to the one form that the model knows, upright 8-bit RGB.
 
-What is done to each kind: EXIF orientation is applied; palettes, greys, CMYK and other colour spaces are converted
-(without colour profiles); transparent parts are laid on white, as a page shows them; 16-bit greys are scaled to 8 bits,
-not clipped; of an animation the first frame counts. Floating-point images and those with more pixels than Pillow's
+What is done to each kind: EXIF orientation is applied, and nothing else of EXIF is looked at; palettes, greys, CMYK and
+other colour spaces are converted (without colour profiles); transparent parts are laid on white, as a page shows them;
+greys of more than 8 bits are scaled by the range that their file states, not clipped; of an animation the first frame
+counts. HEIC takes an extra library. Floating-point images and those with more pixels than Pillow's
 `Image.MAX_IMAGE_PIXELS` are refused, and so are files that break off. Any size from 1 x 1 on will do, as long as one
 side is at most `MAX_ASPECT` times the other.
 """
@@ -12,19 +13,30 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from got.util.errors import one_line
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MAX_ASPECT = 20
 """Longest side over shortest: what is drawn has the source's aspect, and must stay an image."""
 _BACKGROUND = (255, 255, 255)
+_ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 258, 262, 339
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what brings the image upright."""
+_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+"""Brands of HEIC files, behind ``ftyp``."""
 
 
 class ImageError(ValueError):
@@ -61,13 +73,19 @@ def decode(source: str | Path | bytes, name: str) -> Image.Image:
         ImageError: If there is no such file, it is no image, it breaks off, or it is too large.
     """
     try:
+        head = _head(source)
+        if head[4:8] == b"ftyp" and head[8:] in _HEIC:
+            _prepare_heic(name)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # Harmless oddities inside a file are not the reader's business.
             warnings.simplefilter("ignore", UserWarning)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            with _opened(source, is_jpeg=head.startswith(b"\xff\xd8")) as image:
                 _check_size(image, name)
+                tiles = getattr(image, "tile", None)
+                stored = str(tiles[0][3]) if tiles else ""
                 image.load()
+                _scale_transparent_value(image, stored)
                 return image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageError(f"Expected at most {_limit()} but {name} has more") from error
@@ -75,10 +93,9 @@ def decode(source: str | Path | bytes, name: str) -> Image.Image:
         raise ImageError(f"Expected an image but {name} is none that can be read") from error
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise ImageError(f"Cannot read {name}: {error.strerror}") from error
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError) as error:
-        # Pillow's readers raise all of these on files that are cut short or damaged.
+    except Exception as error:  # Pillow's readers raise any kind on files that are cut short or damaged
         raise ImageError(f"Expected a whole image but {name} is damaged: {one_line(error)}") from error
 
 
@@ -102,16 +119,31 @@ def as_rgb(image: Image.Image, name: str = "the image", *, max_aspect: float = M
         raise ImageError(
             f"Expected an image at most {max_aspect:g} times as long as wide but {name} has {width} x {height}"
         )
-    if image.mode == "RGB" and not image.info.get("transparency") and not _is_turned(image):
-        return image
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I") or upright.mode == "F":
-        upright = _to_eight_bits(upright, name)
-    if upright.has_transparency_data:
-        coloured = upright.convert("RGBA")
-        ground = Image.new("RGBA", coloured.size, (*_BACKGROUND, 255))
-        upright = Image.alpha_composite(ground, coloured)
-    return upright.convert("RGB")
+    turn = _TURNS.get(_orientation(image))
+    try:
+        flat = _on_background(image, name)
+        return flat if turn is None else flat.transpose(turn)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImageError(
+            f"Expected an image with colours but {name} has mode {image.mode}: {one_line(error)}"
+        ) from error
+
+
+def _on_background(image: Image.Image, name: str) -> Image.Image:
+    """8-bit RGB, transparent parts on white."""
+    if image.mode == "LAB":
+        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted: Any = ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB")
+        return converted
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_eight_bits(image, name)
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        background = Image.new("RGBA", coloured.size, (*_BACKGROUND, 255))
+        image = Image.alpha_composite(background, coloured)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -133,13 +165,74 @@ def _limit() -> str:
     return f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels (Pillow's Image.MAX_IMAGE_PIXELS)"
 
 
-def _is_turned(image: Image.Image) -> bool:
-    return image.getexif().get(0x0112, 1) != 1
+def _orientation(image: Image.Image) -> int:
+    """How the image lies, from 1 (upright) to 8; 1 where EXIF does not say it, or cannot be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            return int(image.getexif().get(_ORIENTATION, 1))
+        except Exception:  # any kind: its reader follows whatever offsets and types a file claims
+            return 1
+
+
+def _head(source: str | Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:12]
+    with open(source, "rb") as file:  # noqa: PTH123  # a path or a string
+        return file.read(12)
+
+
+def _opened(source: str | Path | bytes, *, is_jpeg: bool) -> Image.Image:
+    """Pillow's image, not read yet; of a JPEG file also where its EXIF has a resolution that Pillow stumbles over."""
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except UnidentifiedImageError:
+        if not is_jpeg:
+            raise
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    exif, start = b"", 2
+    while data[start : start + 1] == b"\xff" and data[start + 1] in range(0xE0, 0xF0):
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if data[start + 4 : start + 8] == b"Exif":
+            exif, data = data[start + 4 : end], data[:start] + data[end:]
+        else:
+            start = end
+    image = Image.open(io.BytesIO(data))
+    image.info["exif"] = exif
+    return image
+
+
+def _prepare_heic(name: str) -> None:
+    """Lets Pillow read HEIC, if the library for it is there."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise ImageError(f"{name} is a HEIC file; pip install 'got-bench[heic]' reads it") from error
+    register_heif_opener()
+
+
+def _scale_transparent_value(image: Image.Image, stored: str) -> None:
+    """Brings a PNG's transparent value to the range of the pixels, which Pillow has scaled from what was stored."""
+    value = image.info.get("transparency")
+    if stored in ("L;2", "L;4") and isinstance(value, int):
+        image.info["transparency"] = value * (255 // (2 ** int(stored[-1]) - 1))
+    elif stored == "RGB;16B" and isinstance(value, tuple):
+        image.info["transparency"] = tuple(part >> 8 for part in value)
 
 
 def _to_eight_bits(image: Image.Image, name: str) -> Image.Image:
-    """Greys of 16 bits, as greys of 8."""
-    values = np.asarray(image)
-    if values.dtype.kind == "f" or int(values.min()) < 0 or int(values.max()) > 65535:
-        raise ImageError(f"Expected 8 or 16 bits per channel but {name} has mode {image.mode}")
-    return Image.fromarray((values.astype(np.uint32) * 255 // 65535).astype(np.uint8))
+    """Greys of 16 or 32 bits as greys of 8, by the range that a TIFF file states, or else by that of 16 bits."""
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    bits, kind = (int(np.ravel(tags.get(tag, usual))[0]) for tag, usual in ((_BITS, 16), (_SAMPLE_FORMAT, 1)))
+    full = 2 ** (bits - (kind == 2)) - 1
+    if values.dtype == np.int32 and bits == 32 and kind == 1:
+        values = values.view(np.uint32)
+    if values.dtype.kind == "f" or int(values.min()) < 0 or int(values.max()) > full:
+        raise ImageError(f"Expected 8, 16 or 32 bits per channel but {name} has mode {image.mode}")
+    wide = np.uint64 if bits > 16 else np.uint32
+    greys = (values.astype(wide) * 255 // full).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero
+        greys = 255 - greys
+    if isinstance(clear := image.info.get("transparency"), int):
+        greys[values == clear] = _BACKGROUND[0]
+    return Image.fromarray(greys)

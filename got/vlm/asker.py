@@ -1,7 +1,8 @@
 """How a model is asked, by annotation and by judges: replies on record, each paid once, failures with a cause.
 
 Every reply goes to a log, legal or not, under a key that holds everything it depends on. What the log holds is not
-asked again, so a run that was killed resumes where it was.
+asked again, so a run that was killed resumes where it was. Several processes may share a log: each learns what the
+others have paid before it asks.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import dataclasses
 import hashlib
 import json
 import re
+import secrets
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from got.util.errors import UserError, note
-from got.util.files import append_lines, clear_disk_errors, recorded
+from got.util.files import append_lines, clear_disk_errors, json_object, recorded
 from got.vlm.clients import CUT_OFF, REFUSED, UNREADABLE, AskFailed, AskParams, Reply, SetupError
 from got.vlm.gate import Gate
 from got.vlm.json_replies import BadReply, shortened, without_thoughts
@@ -141,13 +143,31 @@ class Asker:
         self._last: Exception | None = None
         self._told: set[str] = set()
         self._answered = False
+        self._by, self._known_bytes = secrets.token_hex(4), 0
         if log is not None:
             with clear_disk_errors(log):
                 log.parent.mkdir(parents=True, exist_ok=True)
                 log.touch()
             for number, record in enumerate(recorded(log), 1):
-                if all(record.get(name) == value for name, value in self._stamp.items()):
+                if self._is_ours(record):
                     self._recall(record, finished, f"{log} line {number}")
+            self._known_bytes = log.stat().st_size
+
+    def _is_ours(self, record: Mapping[str, Any]) -> bool:
+        return all(record.get(name) == value for name, value in self._stamp.items())
+
+    def _catch_up(self) -> None:
+        """Learns what other processes have written to the same log meanwhile: nobody pays for it again."""
+        if self._log is None or self._log.stat().st_size <= self._known_bytes:
+            return
+        with self._log.open("rb") as file:
+            file.seek(self._known_bytes)
+            *lines, _ = file.read().split(b"\n")  # the last one may not be whole yet
+        self._known_bytes += sum(len(line) + 1 for line in lines)
+        for line in lines:
+            record = json_object(line, f"{self._log}, its end", UserError)
+            if record.get("by") != self._by and self._is_ours(record):
+                self._recall(record, (), f"{self._log}, its end,")
 
     def _recall(self, record: dict[str, Any], finished: Collection[Subject], where: str) -> None:
         subject = tuple(record.get(name) for name in self._subject)
@@ -233,6 +253,7 @@ class Asker:
         key = self._key(question, params, seed if self._varied else question.repeat)
         while (other := self._under_way.get(key)) is not None:
             await asyncio.wait((other,))
+        self._catch_up()
         known = self._known.get(key)
         if known is not None and known.holds(params):
             tally.replies.append(known.reply.text)
@@ -341,19 +362,14 @@ class Asker:
         self._silent.append({**self._about(subject), "cause": error.cause})
         self._last = error
         if len(self._silent) >= (self._settings.lost_after if self._answered or own_fault else _HOPELESS):
-            raise self._lost() from error
+            raise SetupError(self._lost()) from error
 
-    def check_answered(self) -> None:
-        """To be called at the end: if there was never an answer, and this run asked in vain, that is said.
+    def silence(self) -> str | None:
+        """At the end: that all was asked in vain, if there was never an answer; the guard waits for many questions."""
+        return self._lost() if self._silent and not self._answered else None
 
-        Raises:
-            SetupError: It is so. A guard that waits for many questions says nothing of few.
-        """
-        if self._silent and not self._answered:
-            raise self._lost()
-
-    def _lost(self) -> SetupError:
-        return SetupError(f"{self._who} does not answer (the same command resumes when it does): {self._last}")
+    def _lost(self) -> str:
+        return f"{self._who} does not answer (the same command resumes when it does): {self._last}"
 
     def _tell(self, error: AskFailed | BadReply) -> None:
         """The first reasons why there is no answer, each once: a log is read too late."""
@@ -373,7 +389,7 @@ class Asker:
 
     def _write(self, record: dict[str, Any]) -> None:
         if self._log is not None:
-            append_lines(self._log, [record], durable=False)
+            append_lines(self._log, [{**record, "by": self._by}], durable=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,18 +56,6 @@ def images_of(messages: Messages) -> Iterator[ImageFile]:
     return (part for message in messages for part in message.parts if isinstance(part, ImageFile))
 
 
-def images_first(messages: Messages) -> Messages:
-    """The same with the images of each turn before its texts.
-
-    >>> [isinstance(part, str) for part in images_first(user("What is this?", [b"..."]))[0].parts]
-    [False, True]
-    """
-    return tuple(
-        dataclasses.replace(message, parts=tuple(sorted(message.parts, key=lambda part: isinstance(part, str))))
-        for message in messages
-    )
-
-
 def fingerprint(messages: Messages) -> list[Any]:
     """All that a reply can depend on, as JSON: of a single turn its text and its images' hashes.
 

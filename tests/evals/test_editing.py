@@ -89,21 +89,46 @@ def data(tmp_path):
 
 
 class Tiny(EditingSuite):
-    name, title, version, protocol, options = "imagenhub", "Tiny ImagenHub", 1, "magicbrush", PublishedOptions
+    name, title, version, protocol, options = "imagenhub", "Tiny ImagenHub", 1, "emu-edit", PublishedOptions
 
     def load(self, options):
         return load_imagenhub(options.data, rows=COUNT)
 
 
+class Own(Tiny):
+    def load(self, options):
+        return load_imagenhub(options.data, rows=COUNT + 1)
+
+
 SUITE = Tiny()
 
 
-def scores_of(data, output, *words, clip=None):
+def scores_of(data, output, *words, clip=None, suite=SUITE):
     words = ["--data", str(data), *TOOLS, "--output", str(output), *words]
-    plan = cli.make_plan(SUITE, words)
+    plan = cli.make_plan(suite, words)
     plan.tools = Tools(detector=pytest.fail, embedder=lambda: clip or MeanColors())
     plan.machine = {"device": "cpu"}
     return run(plan)
+
+
+def test_images_that_are_there_are_judged_in_batches_that_keep_all_requests_busy(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+
+    def batch_size(*words):
+        words = ["--data", str(data), *TOOLS, "--output", str(tmp_path / "x"), "--judge", "openai:m", *words]
+        return cli.make_plan(SUITE, words).batch_size
+
+    many = ("--judge-concurrency", "40")
+    assert [batch_size("--model", model, *many) for model in ("identity", "got", "oracle")] == [80, 32, 32]
+    assert batch_size("--model", "identity", *many, "--batch-size", "4") == 4
+
+
+def test_own_data_are_scored_and_labelled_as_such(data, tmp_path):
+    scores = scores_of(data, tmp_path / "run", "--model", "identity", suite=Own())
+    assert scores["title"] == "Tiny ImagenHub's protocol, own data"
+    assert scores["data"]["name"].startswith("own data (filtered-00000-of-00001.parquet), in the form of ImagenHub")
+    assert SUITE.headline(scores)["data"] == scores["data"]["name"]
+    assert scores["overall"]["metrics"]["source/l1"]["value"] == 0
 
 
 def test_an_untouched_source_is_the_floor_that_every_table_shows(data, tmp_path):

@@ -96,9 +96,20 @@ def test_a_duplicated_or_missing_shard_is_refused(tmp_path):
         load_emu_edit(str(tmp_path), rows=4)
 
 
-def test_a_set_of_another_size_is_refused_with_the_sizes_found(tmp_path):
-    with pytest.raises(UserError, match="expected one split of 3589 rows but got test 7"):
-        load_emu_edit(str(emu_folder(tmp_path)))
+def test_a_set_of_another_size_is_ones_own_and_never_has_the_published_name(tmp_path):
+    loaded = load_emu_edit(str(emu_folder(tmp_path / "mine", task="colour")))
+    assert (loaded.origin.own, len(loaded.cases)) == (True, 7)
+    assert loaded.origin.name == "own data (mine), in the form of Emu-Edit test set"
+    assert loaded.notes[0] == "own data: 7 cases, not the 3,589 published ones; no number is the benchmark's"
+    assert loaded.describe()["own"] is True
+    assert "own" not in load_emu_edit(str(emu_folder(tmp_path / "whole")), rows=7).describe()
+
+
+def test_of_several_splits_none_is_guessed(tmp_path):
+    emu_folder(tmp_path, split="test")
+    emu_folder(tmp_path, count=4, split="validation")
+    with pytest.raises(UserError, match="expected one split of 3589 rows but got test 7, validation 4; --data with a"):
+        load_emu_edit(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -221,8 +232,11 @@ def test_imagenhub_takes_the_filtered_split_and_the_ids_of_the_human_ratings(tmp
     assert case.group == "34"
     assert case.mask.load_mask().sum() == 12
     assert np.array_equal(np.asarray(case.target.load()), pixels(encoded(10)))
-    with pytest.raises(UserError, match="expected 179 rows of split filtered but got dev 1, filtered 2"):
-        load_imagenhub(str(tmp_path))
+    own = load_imagenhub(str(tmp_path))
+    assert (own.origin.own, own.variant, len(own.cases)) == (True, "filtered", 2)
+    assert own.notes == ("own data: 2 cases, not the 179 published ones; no number is the benchmark's",)
+    with pytest.raises(UserError, match="expected one split of 249 rows but got dev 1, filtered 2"):
+        load_imagenhub(str(tmp_path), "extra")
     with pytest.raises(UserError, match="split among filtered, dev, extra"):
         load_imagenhub(str(tmp_path), "test")
 
@@ -250,8 +264,8 @@ def test_reason_edit_has_six_categories_with_image_mask_and_line_paired(reason_e
     assert case.instruction == "Replace thing 1 by a bench."
     assert case.captions == {"object": "bench 1"}
     assert np.array_equal(np.asarray(case.source.load()), pixels(encoded(51)))
-    assert "18 cases; the paper speaks of 219" in loaded.notes
-    assert "keep your copy" in loaded.origin.licence
+    assert "own data: 18 cases, not the 219 published ones; no number is the benchmark's" in loaded.notes
+    assert loaded.origin.own
 
 
 def test_the_released_name_of_the_reasoning_folder_is_known(reason_edit):

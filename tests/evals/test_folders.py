@@ -15,6 +15,7 @@ from evals.generators import registry as generators
 from evals.generators.folder import FolderGenerator
 from evals.harness.plan import spread
 from evals.harness.runner import run
+from got.util.files import IMAGE_SUFFIXES
 
 
 def assign(root, cases=CASES, chosen=None, images=4):
@@ -379,8 +380,10 @@ def test_links_are_followed_wherever_they_lead(folder, tmp_path):
 
 def test_every_suffix_can_be_read():
     Image.init()
-    assert set(Image.registered_extensions()) >= folder_listing.SUFFIXES
+    assert set(Image.registered_extensions()) >= IMAGE_SUFFIXES - {
+        ".heic",
+        ".heif",
+        ".avif",
+    }
     assert generators.GENERATORS.written().count("folder:PATH") == 1
-    assert all(
-        Path("x" + suffix.upper()).suffix.lower() in folder_listing.SUFFIXES for suffix in folder_listing.SUFFIXES
-    )
+    assert all(Path("x" + suffix.upper()).suffix.lower() in IMAGE_SUFFIXES for suffix in IMAGE_SUFFIXES)

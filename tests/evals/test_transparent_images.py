@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from reports.images import Album
 from runner_kit import worker_of
 
 from evals.core.records import Case, EncodedImage, Generated, Sample
@@ -17,6 +16,7 @@ from got.data import sheet
 from got.data.records import Example, Provenance, Step
 from got.model.sources import upright
 from got.util.images import open_if_any, open_image
+from reports.thumbnails import Album
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from judge_kit import fails, says, serve
 
 from got.data import storage
 from got.data.annotate.prompts import prompts_hash
+from got.data.records import DataError
 from got.iconworld import parse_phrase
 from got.plan.chain import MASK_COLORS, Chain
 from got.vlm.clients import SetupError
@@ -134,13 +135,52 @@ def test_a_folder_of_images_will_do(tmp_path):
 def test_the_request_shows_the_image_first_and_asks_as_it_was_told(tmp_path):
     truth = Truth("unit")
     _, place = drawings(truth, tmp_path / "in", 1)
-    words = ("--json", "--max-tokens", "77", "--temperature", "0.25")
+    words = ("--json", "--max-tokens", "77", "--temperature", "0.25", "--extra", '{"top_p": 0.9}', "--rpm", "60000")
     with serve(truth) as endpoint:
         annotate(place, tmp_path / "out", endpoint, *FAST, *words)
     (request, *_) = endpoint.requests
     assert [part["type"] for part in request["messages"][0]["content"]] == ["image_url", "text"]
     assert (request["model"], request["max_tokens"], request["temperature"]) == ("vl-1", 77, 0.25)
-    assert request["response_format"] == {"type": "json_object"}
+    assert (request["response_format"], request["top_p"]) == ({"type": "json_object"}, 0.9)
+
+
+def test_jpeg_files_are_sent_where_they_are_asked_for_and_one_output_has_one_kind(tmp_path):
+    _, place = drawings(Truth("unit"), tmp_path / "in", 1)
+    with serve(says("hm")) as endpoint:
+        annotate(place, tmp_path / "out", endpoint, *FAST, "--jpeg", "80", "--attempts", "1")
+        with pytest.raises(DataError, match="was begun with images 'jpeg80' but this is ''"):
+            annotate(place, tmp_path / "out", endpoint, *FAST)
+    url = endpoint.requests[0]["messages"][0]["content"][0]["image_url"]["url"]
+    assert url.startswith("data:image/jpeg;base64,/9j/")
+    assert json.loads((tmp_path / "out" / "annotate.json").read_text())["images"] == "jpeg80"
+
+
+def test_an_answer_as_parts_is_read_and_the_folder_goes_on_after_one_of_unknown_form(tmp_path):
+    truth, odd = Truth("unit"), []
+    _, place = drawings(truth, tmp_path / "in", 2)
+
+    def parts(request):
+        text = truth(request)["choices"][0]["message"]["content"]
+        whole = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": text}]
+        odd.append(request)
+        return says({"never": "seen"} if len(odd) == 3 else whole)
+
+    with serve(parts) as endpoint:
+        counts = annotate(place, tmp_path / "out", endpoint, *FAST)
+        assert (counts["accepted"], sum(counts["failed"].values())) == (1, 1)
+        counts = annotate(place, tmp_path / "out", endpoint, *FAST)
+    assert (counts["accepted"], counts["failed"]) == (2, {})
+
+
+def test_a_run_whose_questions_all_fail_is_no_success_though_there_are_chains_of_before(tmp_path, capsys):
+    truth = Truth("unit")
+    _, place = drawings(truth, tmp_path / "in", 2)
+    with serve(truth) as endpoint:
+        assert "ok" not in annotate(place, tmp_path / "out", endpoint, *FAST, "--limit", "1")
+        endpoint.script[:] = [fails(400, "no more images")]
+        counts = annotate(place, tmp_path / "out", endpoint, *FAST)
+    assert (counts["ok"], counts["accepted"], counts["failed"]) == (False, 1, {"describe: rejected": 1})
+    assert "note: the model: rejected: HTTP 400: no more images" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------------------------------------------- faults

@@ -153,7 +153,7 @@ def test_an_opened_image_is_edited_and_has_no_plan_to_change(talk):
     assert (opened.kind, opened.image.mode) == ("opened", "RGB")
     with pytest.raises(ConversationError, match="was drawn"):
         talk.revise(got_kit.APPLE)
-    assert talk.say("a red apple", chain=got_kit.APPLE).image.size == (48, 32)
+    assert talk.say("a red apple", chain=got_kit.APPLE).image.size == (60, 40)
 
 
 def test_an_opened_image_is_kept_as_it_was(talk):

@@ -193,7 +193,7 @@ def test_any_size_that_the_autoencoder_allows(got, size):
 def test_an_edit_takes_any_image_and_several_instructions(got):
     Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 20).convert("CMYK").save("photo.jpg")
     record = last(got("edit", "photo.jpg", "a red apple", "dogs", "--chain", PLAN, "--output", "out"))
-    assert [one["size_px"] for one in record["pictures"]] == [[48, 32], [48, 32]]
+    assert [one["size_px"] for one in record["pictures"]] == [[60, 40], [60, 40]]
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers: numpy of a tensor
@@ -405,7 +405,7 @@ def test_a_conversation_can_begin_with_a_image(got):
     Image.new("RGB", (60, 40), "teal").save("photo.png")
     record = last(got("chat", "photo.png", stdin="dogs\n/open photo.png\n"))
     assert (record["entries"], record["conversation"]) == (3, "got-chat")
-    assert pixels("got-chat/0001.png").shape == (32, 48, 3)
+    assert pixels("got-chat/0001.png").shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_colours_of_sixteen_bits_keep_their_upper_half(tmp_path, alpha):
 
 @pytest.mark.parametrize("values", [[[0.5]], [[1e9]]])
 def test_floating_point_has_no_agreed_range(values):
-    with pytest.raises(ImageError, match="8 or 16 bits"):
+    with pytest.raises(ImageError, match="8, 16 or 32 bits"):
         as_rgb(Image.fromarray(np.array(values, dtype=np.float32)))
 
 

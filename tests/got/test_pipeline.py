@@ -158,11 +158,13 @@ def test_the_callback_sees_every_step_and_can_replace_latents(pipe):
     assert not latents.any()
 
 
-def test_an_edit_runs_on_the_same_path_and_keeps_the_sources_aspect(pipe):
+def test_an_edit_runs_on_the_same_path_and_has_the_sources_size_or_its_aspect(pipe):
     source = Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 20)
     options = {"num_inference_steps": 2, "max_new_tokens": 4, "chain": got_kit.APPLE}
     edited = pipe("a red apple", image=source, generator=got_kit.generator(0), **options).images[0]
-    assert edited.size == (48, 32)
+    assert edited.size == (60, 40)
+    own = pipe("a red apple", image=source, generator=got_kit.generator(0), own_size=True, **options).images[0]
+    assert own.size == (48, 32)
     dark = pipe("a red apple", image=Image.new("RGB", (60, 40)), generator=got_kit.generator(0), **options).images[0]
     assert np.abs(np.asarray(edited, float) - np.asarray(dark, float)).max() > 0
 

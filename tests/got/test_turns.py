@@ -173,7 +173,7 @@ def test_edits_and_given_chains_go_on_as_well(pipe):
     options = {"generator": got_kit.generator(1), "max_turns": 3, **OPTIONS}
     turns = pipe(LOOKING, image=source, chain=got_kit.APPLE, **options).turns[0]
     assert [str(turn.chain) for turn in turns] == [got_kit.APPLE, " red apple", " red apple"]
-    assert {turn.image.size for turn in turns} == {(48, 32)}
+    assert {turn.image.size for turn in turns} == {(60, 40)}
 
 
 @pytest.mark.parametrize(("output_type", "shape"), [("np", (32, 32, 3)), ("pt", (3, 32, 32)), ("latent", (4, 8, 8))])

@@ -1,13 +1,16 @@
 """How every command ends, and how it reads numbers."""
 
 import argparse
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from got.util.cli import number, run_command, seed, whole
 from got.util.errors import UserError
@@ -46,6 +49,20 @@ def test_a_command_ends_in_one_line_and_its_own_status(work, code, out, err, cap
 def test_what_is_no_mistake_of_the_person_keeps_its_traceback():
     with pytest.raises(ValueError, match="a bug"):
         run_command(raises(ValueError("a bug")), mistakes=(UserError,))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda: int("many"),  # of the interpreter, in our own code
+        lambda: np.broadcast_shapes((2,), (3,)),
+        lambda: torch.distributions.Normal(0.0, -1.0),
+        lambda: json.loads("{"),
+    ],
+)
+def test_what_a_library_raises_is_a_fault_of_ours_and_keeps_its_traceback(fault):
+    with pytest.raises(ValueError, match=r"."):
+        run_command(fault)
 
 
 def test_a_reader_that_leaves_is_no_error():

@@ -75,7 +75,7 @@ class Truth:
         for scene in scenes:
             image = Image.open(io.BytesIO(png(scene)))
             sent = shown(image, self.convention, self.max_pixels)
-            self.scenes[hashlib.sha256(sent.png).hexdigest()] = scene
+            self.scenes[hashlib.sha256(sent.file.data).hexdigest()] = scene
 
     def knows_edit(self, edit):
         self.knows(edit.source, edit.target)

@@ -24,6 +24,7 @@ from got.data.annotate.prompts import StageFailed, ask, prompt, prompts_hash
 from got.data.annotate.replies import boxes_of, chain_of, parsed, phrase_of, places_of, words_of
 from got.plan.chain import MASK_COLORS
 from got.util.images import ImageError, open_image
+from got.vlm.encoding import Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,8 @@ class View:
     """What the numbers of its boxes mean, one of `got.data.annotate.boxes.CONVENTIONS`."""
     max_pixels: int = MAX_PIXELS
     """Larger images are scaled down before they are sent."""
+    encoding: Encoding = dataclasses.field(default_factory=Encoding)
+    """The files in which they are sent."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,11 +117,11 @@ class _Sample:
         return image, await asyncio.to_thread(self.show, image)
 
     def show(self, image: Image.Image) -> Shown:
-        return shown(image, self._view.convention, self._view.max_pixels)
+        return shown(image, self._view.convention, self._view.max_pixels, self._view.encoding)
 
     async def ask(self, stage: str, images: Sequence[Shown], read: Any, **variables: Any) -> Any:
         words = prompt(stage, **variables)
-        return await ask(self._asker, self._id, stage, words, [image.png for image in images], read)
+        return await ask(self._asker, self._id, stage, words, [image.file for image in images], read)
 
     async def describe(self, image: Shown, caption: str = "", *, want_prompt: bool = False) -> tuple[str, str]:
         """Prompt (empty unless wanted) and description."""

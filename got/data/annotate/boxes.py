@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from got.plan.chain import MASK_COLORS, format_box
-from got.util.images import MAX_ASPECT, png_bytes
+from got.util.images import MAX_ASPECT
+from got.vlm.encoding import Encoding, encoded
 from got.vlm.json_replies import BadReply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from got.plan.chain import Box1000
+    from got.vlm.messages import ImageFile
 
 CONVENTIONS = ("pixels", "thousandths", "unit")
 _SLACK = 0.01
@@ -39,16 +41,16 @@ _SMALLEST_CROP_PX = 28
 class Shown:
     """An image as a model gets it."""
 
-    png: bytes
+    file: ImageFile
     size_px: tuple[int, int]
     """Width and height of what is sent."""
 
 
-def shown(image: Image.Image, convention: str, max_pixels: int) -> Shown:
+def shown(image: Image.Image, convention: str, max_pixels: int, encoding: Encoding | None = None) -> Shown:
     """An image in the form in which a model with that convention is to see it; large ones are scaled down."""
     width, height = size_to_send(image.size, convention, max_pixels)
     resized = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
-    return Shown(png=png_bytes(resized), size_px=(width, height))
+    return Shown(file=encoded(resized, encoding or Encoding()), size_px=(width, height))
 
 
 def size_to_send(size_px: tuple[int, int], convention: str, max_pixels: int) -> tuple[int, int]:

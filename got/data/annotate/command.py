@@ -18,6 +18,7 @@ import asyncio
 import collections
 import dataclasses
 import itertools
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,19 +30,20 @@ from got.data.annotate.boxes import CONVENTIONS
 from got.data.annotate.prompts import StageFailed, prompts_hash
 from got.data.importers.files import files_below, safe_id
 from got.data.records import DataError, Example, Provenance, Step
-from got.util.cli import DTYPES, add_command, number, whole
-from got.util.files import append_lines, read_object, recorded, write_json
+from got.util.cli import DTYPES, add_command, json_fields, number, whole
+from got.util.errors import note
+from got.util.files import IMAGE_SUFFIXES, append_lines, left_out, read_object, recorded, write_json
 from got.util.images import ImageError, open_image
 from got.util.progress import Progress
 from got.vlm.asker import Asker, AskSettings
 from got.vlm.clients import AskParams
+from got.vlm.encoding import Encoding
 from got.vlm.endpoint import OpenAIBackend
 from got.vlm.local import TransformersBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _EPILOG = """\
 examples:
   python -m got.data annotate photos --output photos-got --endpoint http://localhost:8000/v1 \\
@@ -108,6 +110,11 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     add("--retries", type=whole(0), default=5, metavar="N", help="of a request without reply (default: %(default)s)")
     add("--timeout", type=number(0), default=120.0, metavar="S", help="seconds for one reply (default: %(default)s)")
     add("--max-tokens", type=whole(), default=1400, metavar="N", help="longest reply (default: %(default)s)")
+    add("--rpm", type=number(0.01), metavar="N", help="requests in a minute at most (default: what the server takes)")
+    add(
+        "--extra", type=json_fields, metavar="JSON", help='more fields of a request, as \'{"reasoning_effort": "low"}\''
+    )
+    add("--jpeg", type=whole(1, 95), metavar="1-95", help="send JPEG files of this quality (default: PNG)")
     add("--temperature", type=number(0), default=0.0, metavar="X", help="of first attempts (default: %(default)s)")
     add("--json", action="store_true", help="ask for JSON by the endpoint's own means")
     add("--price", type=number(0), nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
@@ -168,7 +175,7 @@ def examples_of(
                 yield example
         return
     ids: dict[str, Path] = {}
-    for path in (path for path in files_below(place, "*") if path.suffix.lower() in _IMAGES):
+    for path in _image_files(place):
         name = path.relative_to(place).as_posix()
         plain = re.fullmatch(r"[A-Za-z0-9_./ -]{1,150}", name) is not None
         id = re.sub(r"[^A-Za-z0-9_-]", "_", name) if plain else safe_id(name)
@@ -185,6 +192,15 @@ def examples_of(
             steps=(Step(chain="", target=path),),
             provenance=Provenance(dataset=dataset or place.resolve().name, license=license, origin=origin),
         )
+
+
+def _image_files(place: Path) -> list[Path]:
+    """Those of a folder; says how many others there are."""
+    files = list(files_below(place, "*"))
+    others = left_out(path.name for path in files if path.suffix.lower() not in IMAGE_SUFFIXES)
+    if others:
+        note(f"{place}: {others}")
+    return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
 # ------------------------------------------------------------------------------------------------------------------ run
@@ -207,7 +223,8 @@ class _Run:
         self._counts, self._bar = _Counts(), Progress("samples", None)
         self._broke = False
         self._backend = _backend(arguments)
-        view = View(convention=arguments.boxes, max_pixels=arguments.max_pixels)
+        encoding = Encoding() if arguments.jpeg is None else Encoding(format="JPEG", quality=arguments.jpeg)
+        view = View(convention=arguments.boxes, max_pixels=arguments.max_pixels, encoding=encoding)
         standards = {name: getattr(arguments, name) for name in ("check", "min_located", "min_iou")}
         _check_identity(folder, {"model": self._backend.id, "prompts": prompts_hash(), **standards}, view)
         self._checker: quality.Checker | None = None
@@ -218,8 +235,12 @@ class _Run:
         self._before = len(writer.known_ids())
         settings = AskSettings(
             params=AskParams(
-                temperature=arguments.temperature, max_tokens=arguments.max_tokens, json_mode=arguments.json
+                temperature=arguments.temperature,
+                max_tokens=arguments.max_tokens,
+                json_mode=arguments.json,
+                extra=json.loads(arguments.extra or "{}"),
             ),
+            per_minute=arguments.rpm,
             # A greedy model on this machine has one reply to one question.
             attempts=arguments.attempts if isinstance(self._backend, OpenAIBackend) else 1,
             retry_temperature=0.7,
@@ -335,8 +356,12 @@ class _Run:
     def _summary(self) -> dict[str, Any]:
         asker, known = self._asker, len(self._writer.known_ids())
         rejected = collections.Counter(_check_of(reasons) for reasons in self._rejected.values())
+        silent = asker.silence()
+        if silent is not None:
+            note(silent)
+        in_vain = not known or (known == self._before and self._counts.failed.total() > 0)
         return {
-            **({} if known else {"ok": False}),  # nothing came of it: exit code 1
+            **({"ok": False} if in_vain else {}),  # nothing came of it: exit code 1
             "accepted": known,
             "accepted_now": known - self._before,
             "rejected": dict(sorted(rejected.items())),
@@ -359,7 +384,7 @@ def _request(example: Example) -> str:
 def _check_identity(folder: Path, made_by: dict[str, Any], view: View) -> None:
     """One output has chains of one model, asked and checked in one way; until there is a reply it may be any."""
     file, replies = folder / "annotate.json", folder / "replies.jsonl"
-    wanted = {**made_by, "boxes": view.convention, "max_pixels": view.max_pixels}
+    wanted = {**made_by, "boxes": view.convention, "max_pixels": view.max_pixels, "images": view.encoding.name}
     if not file.exists() or not replies.exists() or not replies.stat().st_size:
         write_json(file, wanted)
         return

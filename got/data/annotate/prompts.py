@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from got.vlm.asker import Question
 from got.vlm.clients import AskFailed, Reply
 from got.vlm.json_replies import BadReply, read_json, shortened
-from got.vlm.messages import images_first, user
+from got.vlm.messages import USER, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import jinja2
 
     from got.vlm.asker import Asker
+    from got.vlm.messages import ImageFile
 
 PROMPTS = Path(__file__).parents[1] / "prompts"
 STAGES = ("describe", "extract", "ground", "reground", "parse", "crop", "compose", "instruction")
@@ -68,7 +69,7 @@ def prompts_hash() -> str:
 
 
 async def ask(
-    asker: Asker, sample: str, stage: str, words: str, images: Sequence[bytes], read: Callable[[Any], _Read]
+    asker: Asker, sample: str, stage: str, words: str, images: Sequence[ImageFile], read: Callable[[Any], _Read]
 ) -> _Read:
     """What a model's reply says, once it can be read.
 
@@ -90,7 +91,7 @@ async def ask(
 
     detail = {"stage": stage, "prompt": words}
     # Images first: a server that keeps the work on a common beginning of requests then sees each image once.
-    question = Question(subject=(sample,), detail=detail, messages=images_first(user(words, images)))
+    question = Question(subject=(sample,), detail=detail, messages=(Message(role=USER, parts=(*images, words)),))
     try:
         return await asker.ask(question, whole)
     except (AskFailed, BadReply) as error:

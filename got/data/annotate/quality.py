@@ -136,12 +136,12 @@ class SecondLook:
     async def find(self, sample: str, image: Image.Image, names: Sequence[str]) -> list[list[Box1000] | None]:
         """All places that the model gives for a name."""
         found: list[list[Box1000] | None] = []
-        sent = shown(image, self._view.convention, self._view.max_pixels)
+        sent = shown(image, self._view.convention, self._view.max_pixels, self._view.encoding)
         read = functools.partial(candidates_of, convention=self._view.convention, size_px=sent.size_px)
         frame = frame_in_words(self._view.convention, sent.size_px)
         for name in names:
             words = prompt("reground", name=name, frame=frame)
-            found.append(await ask(self._asker, sample, "reground", words, [sent.png], read))
+            found.append(await ask(self._asker, sample, "reground", words, [sent.file], read))
         return found
 
 

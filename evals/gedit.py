@@ -1,0 +1,210 @@
+"""GEdit-Bench: 606 edits that users asked for, in English and in Chinese, eleven tasks, with scores from 0 to 10.
+
+Source: Liu et al., *Step1X-Edit*, arXiv 2504.17761, and its data set. G_SC, G_PQ and G_O are the plain means of the
+eleven tasks' means. An answer that cannot be read is missing and has bounds; the official script asks once more and
+then takes a random number. O is the mean of each image's own O, not the root of the means.
+
+    python -m evals.gedit --data GEdit-Bench --model folder:results/MY_MODEL --judge openai
+    python -m evals.gedit --data GEdit-Bench --language cn --subset intersection --model got --judge hf:Qwen2.5-VL-72B
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from evals.core.records import EncodedImage, UserError
+from evals.judged import files, wording
+from evals.judged.options import JudgedOptions
+from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.suite import JudgedSuite
+from evals.judged.summaries import reported
+from evals.judges.calls import Call, Encoding, Sending, Shown
+from evals.judges.readers import json_list
+from evals.suite import CASES, OBSERVE, option
+from got.util.parquet import ParquetTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from PIL import Image
+
+    from evals.judged.records import Reported
+    from evals.judged.wording import Published
+    from evals.suite import Case
+
+TASKS = {
+    "background_change": 40,
+    "color_alter": 40,
+    "material_alter": 40,
+    "motion_change": 40,
+    "ps_human": 70,
+    "style_change": 60,
+    "subject-add": 60,
+    "subject-remove": 57,
+    "subject-replace": 60,
+    "text_change": 99,
+    "tone_transfer": 40,
+}
+"""Edits of each task in the published set, per language."""
+WORDS = ("task_type", "key", "instruction", "instruction_language", "Intersection_exist")
+SUCCESS, RESTRAINT = "success", "restraint"
+LOOKS = ("naturalness", "cleanness")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(JudgedOptions):
+    """Which part, and whose way of asking."""
+
+    language: str = option("en", "of the instructions (default: %(default)s)", stage=CASES, choices=("en", "cn"))
+    subset: str = option(
+        "full", "intersection: what all compared models answered (default: %(default)s)", stage=CASES,
+        choices=("full", "intersection"),
+    )  # fmt: skip
+    backbone: str = option(
+        "gpt",
+        "the official way of asking GPT-4.1 (text first, JPEG, no temperature) or Qwen2.5-VL (images first, PNG) "
+        "(default: %(default)s)",
+        stage=OBSERVE,
+        choices=("gpt", "qwen"),
+    )
+
+
+class GEdit(JudgedSuite):
+    """The benchmark."""
+
+    name = "gedit"
+    title = "GEdit-Bench"
+    edits = True
+    options = Options
+    metrics = (
+        Metric(name="G_O", of=("O",), over="tasks", scale=(0, 10), digits=2),
+        Metric(name="G_SC", of=("SC",), over="tasks", scale=(0, 10), digits=2),
+        Metric(name="G_PQ", of=("PQ",), over="tasks", scale=(0, 10), digits=2),
+        Metric(name="O by case", of=("O",), scale=(0, 10), digits=2),
+    )
+    origin: ClassVar = Origin(
+        name="GEdit-Bench",
+        page="the hub, data set stepfun-ai/GEdit-Bench; scripts at https://github.com/stepfun-ai/Step1X-Edit",
+        size="606 edits in two languages, about 1 GB",
+        licence="MIT by its card",
+        judge="gpt-4.1 or Qwen2.5-VL-72B-Instruct-AWQ",
+    )
+
+    def way(self, options: Options) -> Sending:
+        """By backbone."""
+        if options.backbone == "qwen":
+            return Sending(max_tokens=512, images_first=True)
+        return Sending(temperature=None, max_tokens=1400, encoding=Encoding(format="JPEG"))
+
+    def load(self, root: Path, options: Options) -> JudgedSet:
+        """Parquet files, whose rows of a language are known by their numbers."""
+        items = []
+        for path in sorted(root.glob("**/*.parquet")):
+            table = ParquetTable(path, UserError)
+            table.check([*WORDS, "input_image"])
+            items += [
+                _item(table, number, row)
+                for number, row in enumerate(table.rows(WORDS))
+                if row["instruction_language"] == options.language
+            ]
+        if not items:
+            raise UserError(
+                f"--data {root}: no Parquet files with instructions in {options.language!r}; get {self.origin.page}"
+            )
+        published = collections.Counter(item.task for item in items) == TASKS
+        if not published and not options.allow_other_data:
+            raise UserError(f"--data {root}: {len(items)} edits, expected 606 in eleven tasks; {files.OTHER}")
+        edition = f"gedit-{options.language}-{options.subset}{'' if published else '-other'}"
+        chosen = [item for item in items if options.subset == "full" or item.facts["intersection"]]
+        return JudgedSet(edition=edition, items=unique(chosen, f"--data {root}"))
+
+    def published(self, options: Options) -> Published:
+        """VIEScore's parts, joined as the script joins them."""
+        return wording.Published(file="GEdit-Bench/viescore/vie_prompts.py", read=_published)
+
+    def shown(self, images: Mapping[str, Image.Image]) -> Mapping[str, Image.Image]:
+        """The result in the size of the source, whatever its aspect, as the official script has it."""
+        from PIL import Image
+
+        size = images["source"].size
+        return {**images, "result": images["result"].resize(size, Image.Resampling.BICUBIC)}
+
+    def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
+        """About the edit, and about the result alone."""
+        both, result = (Shown(role="source"), Shown(role="result")), (Shown(role="result"),)
+        text = wording.fill(words["consistency"], case.metadata["texts"])
+        edit = json_list("score", (SUCCESS, RESTRAINT), (0, 10))
+        return (
+            Call(name="consistency", text=text, images=both, read=edit),
+            Call(name="quality", text=words["quality"], images=result, read=json_list("score", LOOKS, (0, 10))),
+        )
+
+    def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
+        """The lower score of each question, and the root of their product."""
+        found = {
+            name: min(scores[call].values())
+            for name, call in (("SC", "consistency"), ("PQ", "quality"))
+            if call in scores
+        }
+        return {**found, "O": math.sqrt(found["SC"] * found["PQ"])} if len(found) == 2 else found
+
+    def reported(self, edition: str) -> list[Reported]:
+        """Of the full set of a language; of the intersection nobody states its size."""
+        if "intersection" in edition:
+            return []
+        return reported("GEdit-Bench", "CN" if edition.startswith("gedit-cn") else "EN", "G_O")
+
+
+def _item(table: ParquetTable, number: int, row: Mapping[str, Any]) -> Item:
+    where = f"{table.path.name} row {number}"
+    key, task, text = (files.text_of(row, name, where) for name in ("key", "task_type", "instruction"))
+    if task not in TASKS:
+        raise UserError(f"{where}: expected a task of {', '.join(TASKS)} but got {task!r}")
+    columns = {"source": "input_image", "draw_from": "input_image_raw"}
+    images = {
+        role: EncodedImage(name=f"{where} {column}", read=functools.partial(_bytes, table, number, column))
+        for role, column in columns.items()
+        if column in table.columns
+    }
+    place = f"{task}/{row['instruction_language']}/{key}"
+    return Item(
+        id=key,
+        prompt=text,
+        task=task,
+        texts={"<instruction>": text},
+        facts={"intersection": bool(row["Intersection_exist"])},
+        images=images,
+        layout=(f"fullset/{place}.png", f"{place}.png"),
+    )
+
+
+def _bytes(table: ParquetTable, row: int, column: str) -> bytes:
+    cell = table.row(row, [column])[column]
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(content, bytes) or not content:
+        raise ValueError(f"{table.path.name} row {row}: no image in column {column}")
+    return content
+
+
+def _published(path: Path) -> dict[str, str]:
+    texts = wording.constants(path)
+    edit = ("_context_no_delimit", "_prompts_0shot_two_image_edit_rule", "_prompts_0shot_tie_rule_SC")
+    look = ("_context_no_delimit", "_prompts_0shot_rule_PQ")
+    return {
+        name: "\n".join(wording.wanted(texts, {part: part for part in parts}, path).values())
+        for name, parts in (("consistency", edit), ("quality", look))
+    }
+
+
+SUITE = GEdit()
+
+if __name__ == "__main__":
+    from evals.harness import cli
+    from evals.harness.run_spec import find_suite
+
+    raise SystemExit(cli.main(find_suite("gedit")))

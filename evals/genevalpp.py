@@ -1,0 +1,134 @@
+"""GenEval++: counts, colours, places and sizes together, judged as a whole. 280 prompts, seven tags of 40.
+
+Source: Ye et al., *Echo-4o*, arXiv 2508.09987, and its repository. A prompt's metadata become a checklist for the
+judge; one flag per image. The checklist's words are ours, also beside the published system message.
+
+    python -m evals.genevalpp --data Echo-4o --model got --judge openai
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from evals.core.records import UserError
+from evals.judged import files, wording
+from evals.judged.options import JudgedOptions
+from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.suite import JudgedSuite
+from evals.judged.summaries import reported
+from evals.judges.calls import Call, Encoding, Sending, Shown
+from evals.judges.readers import json_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from evals.judged.records import Reported
+    from evals.judged.wording import Published
+    from evals.suite import Case
+
+FILE = "Geneval++.jsonl"
+SHA256 = {FILE: "9c1216a3f6fe2d99e4ffd63f3a6dba71f3dd7ab30a7c09cb41f03629b35d3e8f"}
+TAGS = (
+    "color_attr",
+    "spatial_count_attr",
+    "color_spatial_attr",
+    "color_count_attr",
+    "multi_object_count_attr",
+    "size_spatial_attr",
+    "counting",
+)
+
+
+class GenEvalPlusPlus(JudgedSuite):
+    """The benchmark."""
+
+    name = "genevalpp"
+    title = "GenEval++"
+    metrics = (
+        Metric(name="overall", of=("correct",), over="tasks", share=True),
+        Metric(name="cases", of=("correct",), share=True),
+    )
+    sending = Sending(max_tokens=200, encoding=Encoding(format="JPEG"))
+    origin: ClassVar = Origin(
+        name="GenEval++",
+        page="https://github.com/yejy53/Echo-4o, folder test_scripts",
+        size="280 prompts, 0.1 MB",
+        licence="Apache-2.0",
+        judge="gpt-4.1",
+    )
+
+    def load(self, root: Path, options: JudgedOptions) -> JudgedSet:
+        """One file; an image's number is that of its prompt's line."""
+        path = files.find(root, (f"test_scripts/{FILE}", FILE), self.origin)
+        edition = files.edition("geneval++", [path], SHA256, allowed=options.allow_other_data)
+        items = [_item(number, row, path) for number, row in enumerate(files.load_json(path), 1)]
+        return JudgedSet(edition=edition, items=unique(items, str(path)))
+
+    def published(self, options: JudgedOptions) -> Published:
+        """The system message; the question around the checklist is ours."""
+        return wording.Published(file="test_scripts/Eval-gpt-4.1-geneval++.py", read=_published)
+
+    def ask(self, case: Case, words: Mapping[str, str], options: JudgedOptions) -> tuple[Call, ...]:
+        """One question."""
+        text = wording.fill(words["question"], case.metadata["texts"])
+        read = json_scores({"correct": (0, 1)})
+        return (Call(name="image", text=text, images=(Shown(role="result"),), system=words["system"], read=read),)
+
+    def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
+        """The flag. The official script counts a missing one as 0: that is the lower bound."""
+        return dict(scores.get("image", {}))
+
+    def reported(self, edition: str) -> list[Reported]:
+        """Of the same prompts."""
+        return reported("GenEval++")
+
+
+def checklist(include: Sequence[Mapping[str, Any]], exclude: Sequence[Mapping[str, Any]]) -> str:
+    """What must hold, a line each.
+
+    >>> cats = {"class": "cat", "count": 2, "color": "red", "region": "left"}
+    >>> print(checklist([cats], [{"class": "cat", "count": 3}]))
+    - 2 cats, red, in the left part of the image
+    - no more than 2 cats
+    """
+    lines = []
+    for item in include:
+        count = int(item.get("count", 1))
+        facts = [f"{count} {item['class']}{'s' * (count > 1)}"]
+        facts += [str(item["color"])] if item.get("color") else []
+        facts += [f"{item['size']} than the others"] if item.get("size") else []
+        facts += [f"in the {item['region']} part of the image"] if item.get("region") else []
+        lines.append("- " + ", ".join(facts))
+    for item in exclude:
+        most = int(item["count"]) - 1
+        lines.append(f"- no more than {most} {item['class']}{'s' * (most != 1)}")
+    return "\n".join(lines)
+
+
+def _item(number: int, row: Any, path: Path) -> Item:
+    where = f"{path.name} line {number}"
+    prompt, tag = files.text_of(row, "prompt", where), files.text_of(row, "tag", where)
+    if tag not in TAGS:
+        raise UserError(f"{where}: expected a tag of {', '.join(TAGS)} but got {tag!r}")
+    try:
+        listed = checklist(row["include"], row.get("exclude", ()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: expected objects with class and count under include and exclude") from error
+    names = tuple(f"{folder}{number}.{suffix}" for folder in ("image/", "") for suffix in ("jpg", "png"))
+    texts = {"{prompt}": prompt, "{checklist}": listed}
+    return Item(id=str(number), prompt=prompt, task=tag, texts=texts, layout=names)
+
+
+def _published(path: Path) -> dict[str, str]:
+    texts = wording.wanted(wording.constants(path), {"system": "SYSTEM_PROMPT"}, path)
+    return {**wording.our_own("genevalpp").texts, **texts}
+
+
+SUITE = GenEvalPlusPlus()
+
+if __name__ == "__main__":
+    from evals.harness import cli
+    from evals.harness.run_spec import find_suite
+
+    raise SystemExit(cli.main(find_suite("genevalpp")))

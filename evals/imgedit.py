@@ -1,0 +1,174 @@
+"""ImgEdit-Bench: 737 edits of nine kinds (basic), and 47 hard ones (UGE), with grades from 1 to 5.
+
+Source: Ye et al., *ImgEdit*, arXiv 2505.20275, and its repository. Its code defines no overall: the headline is the
+plain mean of the nine kinds, as 9 of the 12 rows of its leaderboard have it, with the mean over cases beside it.
+All nine wordings say that no grade may exceed the first, and nothing enforces it: `capped` does, `exceeds` counts.
+
+    python -m evals.imgedit --data ImgEdit/Benchmark --model folder:my_edits --judge openai
+    python -m evals.imgedit --data ImgEdit/Benchmark --edition uge --model got --judge hf:ImgEdit_Judge
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from evals.core.records import UserError
+from evals.judged import files, wording
+from evals.judged.options import JudgedOptions
+from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.suite import JudgedSuite
+from evals.judged.summaries import reported
+from evals.judges.calls import Call, Sending, Shown
+from evals.judges.readers import any_numbers, labelled, named_lines
+from evals.suite import CASES, option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from evals.judged.records import Reported
+    from evals.judged.wording import Published
+    from evals.suite import Case
+
+SHA256 = {
+    "basic_edit.json": "5ee9b7d61e918692416f79896300f738598c83adff8de737b25be4aaff72dc69",
+    "UGE_edit.json": "807817d8765f8fc45397be9afbf638b00fad91e37c1d44fabd5103df73074d16",
+}
+WORDING_SHA256 = "f9468dc848776ee0a6c2e2c31e678c7224e9cb61b013747c8c52d4a05627b5a0"
+KINDS = {
+    "replace": ("Prompt Compliance", "Visual Naturalness", "Physical & Detail Integrity"),
+    "remove": ("Prompt Compliance", "Visual Naturalness", "Physical & Detail Integrity"),
+    "add": ("Prompt Compliance", "Visual Naturalness", "Physical & Detail Coherence"),
+    "adjust": ("Prompt Compliance", "Visual Seamlessness", "Physical & Detail Fidelity"),
+    "style": ("Style Fidelity", "Content Preservation", "Rendering Quality"),
+    "action": ("Action Fidelity", "Identity Preservation", "Visual & Anatomical Coherence"),
+    "extract": ("Object Identity", "Mask Precision", "Visual Quality"),
+    "background": ("Instruction Compliance", "Visual Seamlessness", "Physical Consistency"),
+    "compose": ("Instruction Compliance", "Visual Naturalness", "Physical Consistency & Fine Detail"),
+}
+"""Kinds of edits, which papers call compose hybrid, and what each is graded by."""
+PLACE = "<edit_prompt>"
+_EDITIONS = {"basic": ("Basic/basic_edit.json", "singleturn"), "uge": ("UGE/UGE_edit.json", "hard")}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(JudgedOptions):
+    """Which part, and how its replies are read."""
+
+    edition: str = option(
+        "basic",
+        "basic; scripted: basic as the official script reads it, any lines of a name and a whole number; "
+        "uge (default: %(default)s)",
+        stage=CASES,
+        choices=("basic", "scripted", "uge"),
+    )
+
+
+class ImgEdit(JudgedSuite):
+    """The benchmark."""
+
+    name = "imgedit"
+    title = "ImgEdit-Bench"
+    edits = True
+    options = Options
+    metrics = (
+        Metric(name="overall", of=("score",), over="tasks", scale=(1, 5), digits=2),
+        Metric(name="cases", of=("score",), scale=(1, 5), digits=2),
+        Metric(name="capped", of=("capped",), over="tasks", scale=(1, 5), digits=2),
+        Metric(name="exceeds", of=("exceeds",), digits=2),
+    )
+    sending = Sending(temperature=None)
+    origin: ClassVar = Origin(
+        name="ImgEdit-Bench",
+        page="https://github.com/PKU-YuanGroup/ImgEdit and its Benchmark.tar on the hub, sysuyy/ImgEdit",
+        size="737 + 47 edits of 171 images, about 1 GB",
+        licence="no licence file: all rights reserved",
+        judge="gpt-4.1 (leaderboard), gpt-4o (paper)",
+    )
+
+    def load(self, root: Path, options: Options) -> JudgedSet:
+        """A file of edits by key, and a folder of images."""
+        name, folder = _EDITIONS["uge" if options.edition == "uge" else "basic"]
+        path = files.find(root, (name, f"Benchmark/{name}", name.rpartition("/")[2]), self.origin)
+        edition = files.edition(f"imgedit-{options.edition}", [path], SHA256, allowed=options.allow_other_data)
+        rows = files.load_json(path)
+        if not isinstance(rows, dict):
+            raise UserError(f"{path}: expected a JSON object of edits by key")
+        images = files.folder(root, (folder, f"Benchmark/{folder}"), self.origin)
+        uge = options.edition == "uge"
+        items = [_item(key, row, path.name, images, uge=uge) for key, row in rows.items()]
+        return JudgedSet(edition=edition, items=unique(items, str(path)))
+
+    def published(self, options: Options) -> Published:
+        """A JSON file of nine texts; of UGE a variable of its script."""
+        if options.edition == "uge":
+            return wording.Published(file="UGE/UGE_bench.py", read=_published_uge)
+        return wording.Published(file="Basic/prompts.json", read=wording.json_texts, files=(WORDING_SHA256,))
+
+    def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
+        """One question about source and result."""
+        places, names = case.metadata["texts"], KINDS.get(case.tag, ())
+        if options.edition == "uge":
+            text, read = words["uge"], labelled("Score", ["score"], (1, 5))
+        else:
+            text = words[case.tag] if case.tag in words else ours_of(words, case.tag)
+            read = any_numbers if options.edition == "scripted" else named_lines(names, (1, 5))
+        shown = (Shown(role="source"), Shown(role="result"))
+        return (Call(name="edit", text=wording.fill(text, places), images=shown, read=read),)
+
+    def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
+        """The mean of the grades, rounded to two digits as the script does; and with the first as a cap."""
+        grades = list(scores.get("edit", {}).values())
+        if not grades:
+            return {}
+        first = grades[0]
+        return {
+            "score": round(statistics.fmean(grades), 2),
+            "capped": round(statistics.fmean(min(first, grade) for grade in grades), 2),
+            "exceeds": float(max(grades) > first),
+        }
+
+    def reported(self, edition: str) -> list[Reported]:
+        """Of basic; the overalls of three rows do not follow from their parts."""
+        weights = {"hybrid" if kind == "compose" else kind: 1 / 9 for kind in KINDS}
+        return [] if "uge" in edition else reported("ImgEdit-Bench", weights=weights)
+
+
+def ours_of(words: Mapping[str, str], kind: str) -> str:
+    """Our question about one kind of edit."""
+    means = dict(line.split(" = ", 1) for line in words["means"].splitlines())
+    first, second, third = KINDS[kind]
+    places = {"{task}": kind, "{first}": first, "{second}": second, "{third}": third}
+    return wording.fill(words["question"], {**places, "{second_means}": means[second], "{third_means}": means[third]})
+
+
+def _item(key: str, row: Any, name: str, images: Path, *, uge: bool) -> Item:
+    where = f"{name} key {key}"
+    kind = "uge" if uge else files.text_of(row, "edit_type", where)
+    if not uge and kind not in KINDS:
+        raise UserError(f"{where}: expected a kind of {', '.join(KINDS)} but got {kind!r}")
+    prompt, image = files.text_of(row, "prompt", where), files.text_of(row, "id", where)
+    return Item(
+        id=key,
+        prompt=prompt,
+        task=kind,
+        texts={PLACE: prompt},
+        images={"source": files.image(images, image, where)},
+        group=image,
+        layout=(f"{key}.png",),
+    )
+
+
+def _published_uge(path: Path) -> dict[str, str]:
+    return wording.wanted(wording.constants(path), {"uge": "prompt"}, path)
+
+
+SUITE = ImgEdit()
+
+if __name__ == "__main__":
+    from evals.harness import cli
+    from evals.harness.run_spec import find_suite
+
+    raise SystemExit(cli.main(find_suite("imgedit")))

@@ -1,0 +1,117 @@
+"""Data files of a benchmark: found in the user's folder, read as JSON, and known by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from evals.core.records import EncodedImage, UserError
+from got.util import files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from evals.judged.records import Origin
+
+OTHER = "--allow-other-data takes it, under a name of its own"
+
+
+def needed(place: Path | None, origin: Origin) -> Path:
+    """The folder with the data.
+
+    Raises:
+        UserError: None is given, or there is none; says where to get it.
+    """
+    where = f"{origin.page} ({origin.size}; {origin.licence})"
+    if place is None:
+        raise UserError(f"{origin.name} needs --data, the folder with its files: get them from {where}")
+    if not place.is_dir():
+        raise UserError(f"--data {place}: no such folder; {origin.name} is at {where}")
+    return place
+
+
+def find(root: Path, names: Sequence[str], origin: Origin) -> Path:
+    """The first of some files that is there.
+
+    Raises:
+        UserError: None is.
+    """
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    raise UserError(f"--data {root}: {' or '.join(names)} is missing; {origin.name} is at {origin.page}")
+
+
+def folder(root: Path, names: Sequence[str], origin: Origin) -> Path:
+    """The first of some folders that is there.
+
+    Raises:
+        UserError: None is.
+    """
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise UserError(f"--data {root}: a folder {' or '.join(names)} is missing; {origin.name} is at {origin.page}")
+
+
+def load_json(path: Path) -> Any:
+    """A JSON file, or one JSON object a line.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    text = files.read_text(path, UserError)
+    try:
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected JSON ({str(error)[:120]})") from error
+
+
+def edition(name: str, paths: Sequence[Path], known: Mapping[str, str], *, allowed: bool) -> str:
+    """The name of an edition, if its files are the published ones; else with a part of their hash.
+
+    Args:
+        name: Of the published edition.
+        paths: Its files.
+        known: File name -> sha256.
+        allowed: Whether other data will do.
+
+    Raises:
+        UserError: They are others, and that is not allowed.
+    """
+    digests = {path.name: files.sha256(path) for path in paths}
+    for path in paths:
+        if digests[path.name] != known.get(path.name) and not allowed:
+            published = known.get(path.name, "unknown")[:12]
+            raise UserError(f"{path}: sha256 {digests[path.name][:12]}, {name} has {published}; {OTHER}")
+    if all(digests[path.name] == known.get(path.name) for path in paths):
+        return name
+    return f"{name}-other-{hashlib.sha256(''.join(digests.values()).encode()).hexdigest()[:8]}"
+
+
+def text_of(row: Mapping[str, Any], key: str, where: str) -> str:
+    """A text that a row must have.
+
+    Raises:
+        UserError: It has none.
+    """
+    value = row.get(key) if isinstance(row, dict) else None
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise UserError(f"{where}: expected a text under {key!r} but got {json.dumps(value)[:60]}")
+    return str(value)
+
+
+def image(root: Path, name: str, where: str) -> EncodedImage:
+    """An image that the data name; read when it is looked at.
+
+    Raises:
+        UserError: Its name leads out of the folder, or there is no such file.
+    """
+    path = files.inside(root, name)
+    if path is None or not path.is_file():
+        raise UserError(f"{where}: image {name!r} is {'missing in' if path else 'outside'} {root}")
+    return EncodedImage(name=name, read=path.read_bytes)

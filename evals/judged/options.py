@@ -1,0 +1,45 @@
+"""The flags of the judged benchmarks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from evals.core.options import CASES, OBSERVE, option
+from evals.judges.registry import AskOptions
+from got.util.cli import whole
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JudgedOptions(AskOptions):
+    """Those that all of them have."""
+
+    data: Path | None = option(
+        None, "folder with the benchmark's files, such as a clone", stage=CASES, metavar="DIR", parse=Path
+    )
+    allow_other_data: bool = option(
+        False, "take data whose hash is not the published one, under a name of its own", stage=CASES
+    )
+    wording: str = option(
+        "auto",
+        "of the questions: ours, published (read from --data), published:DIGEST, or auto: published where it is there "
+        "and known, else ours (default: %(default)s)",
+        stage=OBSERVE,
+        metavar="WHOSE",
+    )
+    floor: int = option(
+        1,
+        "judge so many untouched sources (blank images where there is no source) of each task, too "
+        "(default: %(default)s)",
+        stage=OBSERVE,
+        metavar="N",
+        parse=whole(0),
+    )
+    rewritten_from: Path | None = option(
+        None,
+        'JSON {case id: prompt} or lines {"id": ..., "prompt": ...} of rewritten prompts to draw from; the judge still '
+        "sees the original",
+        stage=CASES,
+        metavar="FILE",
+        parse=Path,
+    )

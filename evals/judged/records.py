@@ -1,0 +1,123 @@
+"""What a judged benchmark is made of: items, sets, where they come from, and metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from evals.core.records import Case, EditCase, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evals.core.records import EncodedImage
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a benchmark's data come from, and on what terms."""
+
+    name: str
+    page: str
+    """Repository or data set."""
+    size: str
+    """How much there is to fetch, for people."""
+    licence: str
+    """As the publisher states it, or that there is none."""
+    judge: str
+    """The official judge."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Item:
+    """One prompt or edit."""
+
+    id: str
+    """Unique, safe as a file name."""
+    prompt: str
+    task: str
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What questions are filled with, by placeholder."""
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What else decides questions or scores, JSON-able."""
+    images: Mapping[str, EncodedImage] = dataclasses.field(default_factory=dict)
+    """By role; ``"source"`` makes it an edit, of ``"draw_from"`` where a model is given another file than a judge."""
+    subtask: str = ""
+    group: str = ""
+    """What it shares with others that are therefore alike, such as the source image; empty for nothing."""
+    layout: tuple[str, ...] = ()
+    """Where the official script looks for its result, relative to the folder of a model; the first is written."""
+
+    def as_case(self) -> Case:
+        """The item as the harness wants it."""
+        metadata = {
+            "tag": self.task,
+            "prompt": self.prompt,
+            "subtask": self.subtask,
+            "group": self.group,
+            "texts": dict(self.texts),
+            "facts": dict(self.facts),
+        }
+        source = self.images.get("draw_from", self.images.get("source"))
+        edit = source and EditCase(
+            id=self.id, instruction=self.prompt, source=source, category=self.task, group=self.group or None
+        )
+        return Case(id=self.id, prompt=self.prompt, tag=self.task, metadata=metadata, edit=edit or None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class JudgedSet:
+    """The items of an edition."""
+
+    edition: str
+    """As in a metric's name: ``"wise-verified"``; of other data than the published with a part of their hash."""
+    items: tuple[Item, ...]
+    notes: tuple[str, ...] = ()
+    """What a reader should know of the data, a sentence each."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A number of the table."""
+
+    name: str
+    of: tuple[str, ...]
+    """The values of an image that it is a mean of; several are pooled."""
+    over: str = "cases"
+    """``"cases"``: all weigh the same; ``"tasks"``: the plain mean of the tasks' means."""
+    scale: tuple[float, float] = (0.0, 1.0)
+    """Least and largest value, for bounds."""
+    digits: int = 3
+    times: float = 1.0
+    """What tables multiply it with."""
+    share: bool = False
+    """Whether its values are right (1) or wrong (0): then the interval is that of a share."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """A number that a paper or a leaderboard gives."""
+
+    edition: str
+    model: str
+    metric: str
+    value: str
+    """As printed."""
+    judge: str
+    """As far as it is stated."""
+    note: str = ""
+    """What does not fit, such as an overall that does not follow from its parts."""
+
+
+def unique(items: Sequence[Item], what: str) -> tuple[Item, ...]:
+    """The items, if no two have one id.
+
+    Raises:
+        UserError: Some have.
+    """
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise UserError(f"{what}: {item.id} occurs twice")
+        seen.add(item.id)
+    return tuple(items)

@@ -1,0 +1,380 @@
+"""Judged images -> metrics with intervals and bounds -> tables. Pure."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evals.core.records import counted_causes
+from evals.metrics import judging, statistics
+from evals.suite import plain
+from evals.suite import tables as shared
+from got.util.errors import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from rich.table import Table
+
+    from evals.core.records import Case, Scored
+    from evals.judged.options import JudgedOptions
+    from evals.judged.records import Metric, Reported
+    from evals.judges.calls import Call, Sending
+    from evals.suite import Context
+
+_RESAMPLES = 2000
+_TOKENS_AN_IMAGE, _TOKENS_A_REPLY = 1100, 150
+"""For a first guess of what a run costs."""
+_SHOWN_ROWS = 12
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What is known of one image: a row of every table."""
+
+    task: str
+    subtask: str
+    cluster: str
+    values: Mapping[str, float]
+    expected: frozenset[str]
+    """Values that it should have."""
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The plain mean; None of nothing."""
+    return float(np.mean(values)) if values else None
+
+
+def point(metric: Metric, rows: Sequence[Judged], filled: float | None = None) -> float | None:
+    """A metric's value, without an interval.
+
+    Args:
+        metric: How its values are averaged.
+        rows: The images.
+        filled: In place of values that are missing; None leaves them out.
+
+    >>> from evals.judged.records import Metric
+    >>> rows = [Judged(task=task, subtask="", cluster=str(i), values={"v": v}, expected=frozenset("v"))
+    ...         for i, (task, v) in enumerate([("a", 1), ("a", 0), ("a", 0.5), ("b", 1)])]
+    >>> point(Metric(name="m", of=("v",)), rows), point(Metric(name="m", of=("v",), over="tasks"), rows)
+    (0.625, 0.75)
+    """
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        found = [row.values[name] for name in metric.of if name in row.values]
+        lost = sum(name in row.expected and name not in row.values for name in metric.of)
+        found += [filled] * lost if filled is not None else []
+        groups.setdefault(row.task if metric.over == "tasks" else "", []).extend(found)
+    return mean([float(np.mean(values)) for values in groups.values() if values])
+
+
+def estimate(metric: Metric, rows: Sequence[Judged], rng: np.random.Generator) -> dict[str, Any]:
+    """A metric with interval, bounds and the number of values that are missing."""
+    clusters: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        key = (row.task if metric.over == "tasks" else "", row.cluster)
+        clusters.setdefault(key, []).extend(row.values[name] for name in metric.of if name in row.values)
+    sums, counts = [sum(values) for values in clusters.values()], [len(values) for values in clusters.values()]
+    groups = [group for group, _ in clusters]
+    if metric.share:
+        found = statistics.share(sums, counts, groups).as_dict()
+    else:
+        found = statistics.macro(sums, counts, groups, rng, _RESAMPLES).as_dict()
+    missing = sum(name in row.expected and name not in row.values for row in rows for name in metric.of)
+    bounds = [point(metric, rows, end) for end in metric.scale] if missing else None
+    return {**found, "missing": missing, "bounds": bounds}
+
+
+def rows_of(
+    cases: Sequence[Case],
+    scored: Sequence[Scored],
+    images_per_prompt: int,
+    expects: Callable[[Case], frozenset[str]],
+) -> list[Judged]:
+    """A row for every image that the run should have, those without an image included."""
+    seen: dict[str, list[Mapping[str, float]]] = collections.defaultdict(list)
+    for one in scored:
+        seen[one.sample.case.id].append(one.score.values)
+    return [
+        Judged(
+            task=case.tag,
+            subtask=case.metadata["subtask"],
+            cluster=case.metadata["group"] or case.id,
+            values=values,
+            expected=expects(case),
+        )
+        for case in cases
+        for values in [*seen[case.id], *([{}] * (images_per_prompt - len(seen[case.id])))]
+    ]
+
+
+def summarize(
+    rows: Sequence[Judged],
+    scored: Sequence[Scored],
+    floor: Sequence[Judged],
+    repeats: Sequence[Sequence[float]],
+    metrics: Sequence[Metric],
+    options: JudgedOptions,
+    context: Context,
+) -> dict[str, Any]:
+    """Metrics overall, by task and by subtask; the floor; and what the judge did.
+
+    Args:
+        rows: Every image of the run.
+        scored: Those that were observed.
+        floor: Of untouched sources or blank images.
+        repeats: Of each image, its headline value from each repeat.
+        metrics: The benchmark's.
+        options: The suite's.
+        context: The run.
+    """
+    rng = np.random.default_rng(context.seed)
+    tasks: dict[str, list[Judged]] = {}
+    subtasks: dict[str, list[Judged]] = {}
+    for row in rows:
+        tasks.setdefault(row.task, []).append(row)
+        if row.subtask:
+            subtasks.setdefault(f"{row.task} / {row.subtask}", []).append(row)
+
+    def block(some: Sequence[Judged], own: Iterable[Metric]) -> dict[str, Any]:
+        return {metric.name: estimate(metric, some, rng) for metric in own}
+
+    # Inside one task the mean of tasks is the mean of cases: that metric has the column there.
+    return {
+        "metrics": {
+            "names": {m.name: {"digits": m.digits, "over": m.over, "times": m.times} for m in metrics},
+            "all": block(rows, metrics),
+            "tasks": {task: block(some, metrics) for task, some in tasks.items()},
+            "subtasks": {name: block(some, metrics[:1]) for name, some in subtasks.items()},
+            "floor": {m.name: {"value": point(m, floor), "n": len(floor)} for m in metrics},
+        },
+        "judge": _account(scored, repeats, options, rows, metrics[0]),
+    }
+
+
+def _account(
+    scored: Sequence[Scored],
+    repeats: Sequence[Sequence[float]],
+    options: JudgedOptions,
+    rows: Sequence[Judged],
+    headline: Metric,
+) -> dict[str, Any]:
+    answers = [each for one in scored for each in (*one.observation["answers"], *one.observation["floor"])]
+    names = sorted({each["judge"] for each in answers})
+    judging.check_one_judge(names)
+    failed = collections.Counter(
+        cause for one in scored for each in one.observation["answers"] for cause in each["failures"].values()
+    )
+    judged = rows_with(rows, headline.of)
+    share = 1 - judged / len(scored) if scored else 1.0
+    prices = [each["usd"] for each in answers if each["usd"] is not None]
+    return {
+        "name": names[0] if names else None,
+        "headline": share <= options.judge_max_failed,
+        "failed": dict(failed.most_common()),
+        "repeats": options.judge_repeats,
+        "judge_sd": judging.judge_spread(repeats),
+        "calls": sum(each["calls"] for each in answers),
+        "tokens_in": sum(each["tokens_in"] for each in answers),
+        "tokens_out": sum(each["tokens_out"] for each in answers),
+        "usd": sum(prices) if prices else None,
+    }
+
+
+def rows_with(rows: Sequence[Judged], names: Sequence[str]) -> int:
+    """Images with every value of some that they should have."""
+    return sum(bool(row.values) and all(name in row.values for name in names if name in row.expected) for row in rows)
+
+
+def is_unasked(observation: Mapping[str, Any]) -> bool:
+    """Whether a call has no answer for a reason that says nothing of the image."""
+    answers = [*observation["answers"], *observation["floor"]]
+    return any(cause in judging.UNASKED for one in answers for cause in one["failures"].values())
+
+
+def metric_id(scores: Mapping[str, Any], name: str) -> str:
+    """What a number is called wherever it stands alone: edition, wording, metric, judge and hash."""
+    return f"{scores['edition']}-{scores['wording']}/{name}@{str(scores['judge']['name']).partition('@')[2]}"
+
+
+def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The few numbers that end a run."""
+    first = next(iter(scores["metrics"]["all"]))
+    best = scores["metrics"]["all"][first]
+    shown = scores["judge"]["headline"]
+    return {
+        **{name: scores[name] for name in ("suite", "world", "model", "edition", "wording")},
+        "judge": scores["judge"]["name"],
+        "metric": metric_id(scores, first),
+        "overall": best["value"] if shown else None,
+        "interval_95": [best["low"], best["high"]],
+        "metrics": {name: one["value"] for name, one in scores["metrics"]["all"].items()},
+        "tasks": {task: block[first]["value"] for task, block in scores["metrics"]["tasks"].items()},
+        "floor": scores["metrics"]["floor"][first],
+        "images": best["n"],
+        "missing": best["missing"],
+        "bounds": best["bounds"],
+        "failed": scores["judge"]["failed"],
+        **({"rewritten_from": scores["rewritten_from"]} if scores["rewritten_from"] else {}),
+    }
+
+
+def nothing_scored(scores: Mapping[str, Any]) -> str | None:
+    """Why no image has a score; None where one has."""
+    if any(one["n"] for one in scores["metrics"]["all"].values()):
+        return None
+    failed = scores["judge"]["failed"]
+    if failed:
+        return f"expected judged images, and all judgements failed: {counted_causes(failed)}"
+    return plain.nothing_scored({**scores, "overall": {"score": {"n": 0}}})
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:
+    """Metrics by task with floor and bounds; then what others report of the same edition."""
+    metrics = scores["metrics"]
+    names = metrics["names"]
+    checkpoint = f" ({scores['checkpoint']})" if scores["checkpoint"] else ""
+    title = f"{scores['title']}, {scores['world']}: {scores['model']}{checkpoint} · {scores['edition']}"
+    columns = [*(f"{name} ↑" for name in names), "95 %\ninterval", "images", "missing", "bounds"]
+    table = shared.table(visible(f"{title}-{scores['wording']}"), columns, _caption(scores))
+    for task, block in metrics["tasks"].items():
+        table.add_row(visible(task), *_cells(block, names))
+        for name, part in metrics["subtasks"].items():
+            if name.startswith(f"{task} / "):
+                table.add_row(f"  {visible(name.removeprefix(f'{task} / '))}", *_cells(part, names), style="dim")
+    table.add_section()
+    table.add_row("all", *_cells(metrics["all"], names), style="bold")
+    floor = metrics["floor"]
+    cells = [_number(floor[name]["value"], names[name]) for name in names]
+    table.add_row("floor", *cells, "", str(next(iter(floor.values()))["n"]), "", "", style="dim")
+    return [table, *([_reported_table(scores, rows)] if rows else [])]
+
+
+def _cells(block: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
+    cells = [_number(block[name]["value"], names[name]) if name in block else "" for name in names]
+    first = next(iter(names))
+    one, how = block[first], names[first]
+    bounds = _span(one["bounds"], how) if one["bounds"] else ""
+    return [*cells, _span((one["low"], one["high"]), how), str(one["n"]), str(one["missing"] or ""), bounds]
+
+
+def _number(value: float | None, how: Mapping[str, Any]) -> str:
+    return shared.number(None if value is None else value * how["times"], how["digits"])
+
+
+def _span(ends: Sequence[float | None], how: Mapping[str, Any]) -> str:
+    low, high = (None if end is None else end * how["times"] for end in ends)
+    return shared.span(low, high, how["digits"])
+
+
+def _caption(scores: Mapping[str, Any]) -> str:
+    judge, names = scores["judge"], scores["metrics"]["names"]
+    by_tasks = [name for name, one in names.items() if one["over"] == "tasks"]
+    means = (
+        f"plain means of the tasks: {', '.join(by_tasks)}; all others: of the cases" if by_tasks else "means of cases"
+    )
+    lines = [
+        f"judge: {judge['name']}; official: {scores['official_judge']}",
+        f"data: {scores['licence']}; interval, images, missing and bounds are of {next(iter(names))}",
+        f"{means} of cases; intervals of shares: {statistics.method_of(scores)}, else bootstrap",
+        *scores["notes"],
+    ]
+    if scores["rewritten_from"]:
+        lines.append(f"prompts rewritten: {scores['rewritten_from']}; judged by the original ones")
+    if not judge["headline"]:
+        lines.append("too many judgements failed for a headline; --judge-max-failed 1 shows it all the same")
+    lines += [f"failed: {number} × {cause}" for cause, number in judge["failed"].items()]
+    lines += [f"missing: {number} × {visible(cause)}" for cause, number in _causes(scores)[:6]]
+    if judge["judge_sd"] is not None:
+        lines.append(f"the judge's own spread over {judge['repeats']} repeats of one image: {judge['judge_sd']:.3f}")
+    usd = "" if judge["usd"] is None else f", {judge['usd']:.2f} USD"
+    lines.append(f"{judge['calls']} requests, {judge['tokens_in']} tokens in, {judge['tokens_out']} out{usd}")
+    return "\n".join(lines)
+
+
+def _causes(scores: Mapping[str, Any]) -> list[tuple[str, int]]:
+    return list(scores["missing"]["by_cause"].items())
+
+
+def _reported_table(scores: Mapping[str, Any], rows: Sequence[Reported]) -> Table:
+    table = shared.table(
+        "Reported by others, not measured here",
+        ["value", "judge", "edition", ""],
+        f"the first {_SHOWN_ROWS} of {len(rows)}; evals/judged/reported.csv has all" if len(rows) > _SHOWN_ROWS else "",
+        first=f"model ({rows[0].metric})",
+    )
+    for row in (row for rank, row in enumerate(rows) if rank < _SHOWN_ROWS or row.model.startswith("GoT")):
+        table.add_row(visible(row.model), row.value, row.judge, row.edition, row.note)
+    return table
+
+
+def reported(
+    benchmark: str, edition: str = "", metric: str = "overall", weights: Mapping[str, float] | None = None
+) -> list[Reported]:
+    """Rows of papers and leaderboards, best first.
+
+    Args:
+        benchmark: As in ``reported.csv``.
+        edition: What its edition begins with.
+        metric: As there.
+        weights: Of the parts that the metric is made of: a row that does not follow from its parts has a note.
+
+    >>> reported("GenEval++")[0].model
+    'BAGEL + R3'
+    """
+    from evals.judged.records import Reported
+
+    with files("evals.judged").joinpath("reported.csv").open(encoding="utf-8") as file:
+        rows = [
+            row for row in csv.DictReader(file) if row["benchmark"] == benchmark and row["edition"].startswith(edition)
+        ]
+    parts: dict[tuple[str, ...], dict[str, str]] = collections.defaultdict(dict)
+    for row in rows:
+        parts[_row_of(row)][row["metric"]] = row["value"]
+    found = [
+        Reported(
+            **{name: row[name] for name in ("edition", "model", "metric", "value", "judge")},
+            note=mismatch(row["value"], parts[_row_of(row)], weights) if weights else "",
+        )
+        for row in rows
+        if row["metric"] == metric
+    ]
+    return sorted(found, key=lambda row: -float(row.value))
+
+
+def _row_of(row: Mapping[str, str]) -> tuple[str, ...]:
+    return row["edition"], row["model"], row["judge"], row["source"]
+
+
+def mismatch(value: str, parts: Mapping[str, str], weights: Mapping[str, float]) -> str:
+    """Why a printed overall does not follow from its printed parts; empty where it does, or a part is not printed.
+
+    >>> mismatch("0.57", {"a": "0.60", "b": "0.50"}, {"a": 0.5, "b": 0.5}), mismatch("0.55", {"a": "0.60"}, {"a": 1})
+    ('its parts give 0.550', 'its parts give 0.600')
+    >>> mismatch("0.55", {"a": "0.60", "b": "0.50"}, {"a": 0.5, "b": 0.5}), mismatch("0.55", {}, {"a": 1})
+    ('', '')
+    """
+    if not weights.keys() <= parts.keys():
+        return ""
+    made = sum(weight * float(parts[name]) for name, weight in weights.items()) / sum(weights.values())
+    digits = len(value.partition(".")[2])
+    # Half a unit for each rounding: of the parts, and of the whole. A little more for binary fractions.
+    if abs(made - float(value)) <= 1.001 * 10**-digits:
+        return ""
+    return f"its parts give {made:.{digits + 1}f}"
+
+
+def costs(calls: Sequence[Call], sending: Sending, price: tuple[float, float] | None) -> dict[str, Any]:
+    """Questions of a run, and a guess of what they cost: tokens by length of text, so many an image and a reply."""
+    tokens_in = sum(len(call.text + call.system) // 4 + _TOKENS_AN_IMAGE * len(call.images) for call in calls)
+    tokens_out = len(calls) * min(_TOKENS_A_REPLY, sending.max_tokens)
+    guess = {"questions": len(calls), "tokens_in_about": tokens_in, "tokens_out_about": tokens_out}
+    if price is None:
+        return guess
+    return {**guess, "usd_about": round((tokens_in * price[0] + tokens_out * price[1]) / 1e6, 2)}

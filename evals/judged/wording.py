@@ -1,0 +1,207 @@
+"""The words of a judge's questions: ours, or the published ones read from the user's own clone.
+
+A published script is parsed, never imported: some load models or demand keys when they are. Of an f-string the
+expressions become placeholders. What was read is known by its hash; one that nobody has checked is refused unless it is
+named.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evals.core.records import UserError
+from evals.judged.files import load_json
+from evals.judges.calls import prompt_hash
+from got.util import files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+PROMPTS = Path(__file__).parent / "prompts"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """Texts by name, and whose they are."""
+
+    kind: str
+    """``"ours"`` or ``"published"``."""
+    texts: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Eight digits that change with any text."""
+        return prompt_hash(f"{name}\0{text}" for name, text in sorted(self.texts.items()))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """Where a benchmark's own wording lies in a clone."""
+
+    file: str
+    """Relative to the clone."""
+    read: Callable[[Path], Mapping[str, str]]
+    """The file -> texts by the names that the suite uses, with its placeholders."""
+    known: Collection[str] = ()
+    """Digests that have been checked against the benchmark's repository."""
+    files: Collection[str] = ()
+    """... or the sha256 of the whole file."""
+
+
+def choose(asked: str, ours: str, published: Published | None, root: Path | None) -> Wording:
+    """The wording that a command asks for.
+
+    Args:
+        asked: ``auto`` (published if it is there and known, else ours), ``ours``, ``published``, ``published:DIGEST``.
+        ours: Folder of our own texts, below `PROMPTS`.
+        published: Where the published wording would be; None if none can be read.
+        root: The user's clone.
+
+    Raises:
+        UserError: The published wording is asked for and is not there, or nobody has checked it.
+    """
+    kind, _, digest = asked.partition(":")
+    if kind not in ("auto", "ours", "published") or (digest and kind != "published"):
+        raise UserError(f"--wording: expected auto, ours, published or published:DIGEST but got {asked!r}")
+    path = None if published is None or root is None else root / published.file
+    if kind == "ours" or (kind == "auto" and (path is None or not path.is_file())):
+        return our_own(ours)
+    if published is None or path is None:
+        raise UserError("--wording published: no published wording can be read for this benchmark")
+    if not path.is_file():
+        raise UserError(f"--wording published: {path} is missing; --data must be a clone with its scripts")
+    found = Wording(kind="published", texts=published.read(path))
+    known = found.digest in published.known or files.sha256(path) in published.files
+    if known or found.digest == digest:
+        return found
+    if kind == "auto":
+        return our_own(ours)
+    raise UserError(
+        f"{path}: its wording has the digest {found.digest}, which nobody has checked here; "
+        f"--wording published:{found.digest} takes it as it is"
+    )
+
+
+def our_own(name: str) -> Wording:
+    """Our texts of a benchmark."""
+    texts = {path.stem: path.read_text(encoding="utf-8").strip() for path in sorted((PROMPTS / name).glob("*.txt"))}
+    return Wording(kind="ours", texts=texts)
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """A text with placeholders replaced, in one pass: what is put in is never searched for placeholders.
+
+    >>> fill("Do {a}, not {b}.", {"{a}": "{b}", "{b}": "x"})
+    'Do {b}, not x.'
+    """
+    places = re.compile("|".join(re.escape(place) for place in sorted(values, key=len, reverse=True)) or "(?!)")
+    return places.sub(lambda found: values[found[0]], template)
+
+
+# ------------------------------------------------------------------------------------------------------ reading scripts
+def parsed(path: Path) -> ast.Module:
+    """A script's syntax tree.
+
+    Raises:
+        UserError: It cannot be read or parsed.
+    """
+    try:
+        return ast.parse(files.read_text(path, UserError))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"{path}: expected a Python script ({str(error)[:120]})") from error
+
+
+def template(node: ast.AST) -> str | None:
+    """The text of a string, or of an f-string with its expressions as placeholders; None of anything else.
+
+    >>> template(ast.parse("f'Judge {row[0]} now'").body[0].value)
+    'Judge {row[0]} now'
+    """
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        parts = [
+            "{" + ast.unparse(one.value) + "}" if isinstance(one, ast.FormattedValue) else template(one) or ""
+            for one in node.values
+        ]
+        return "".join(parts)
+    return None
+
+
+def constants(path: Path) -> dict[str, str]:
+    """The texts that a script assigns to names, at its top or inside functions; the first of a name counts."""
+    found: dict[str, str] = {}
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Assign) and (text := template(node.value)) is not None:
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    found.setdefault(target.id, text)
+    return found
+
+
+def texts_in(path: Path, function: str) -> list[str]:
+    """All texts inside a function of a script but its docstring, in order; pieces of f-strings not by themselves.
+
+    Raises:
+        UserError: There is no such function.
+    """
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function:
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            return [text for statement in body for text in _texts(statement)]
+    raise UserError(f"{path}: expected a function {function} there")
+
+
+def _texts(node: ast.AST) -> list[str]:
+    text = template(node)
+    if text is not None:
+        return [text]
+    return [found for child in ast.iter_child_nodes(node) for found in _texts(child)]
+
+
+def wanted(texts: Mapping[str, str], names: Mapping[str, str], path: Path) -> dict[str, str]:
+    """Some of a script's texts under our names.
+
+    Args:
+        texts: By the script's names.
+        names: Our name -> the script's.
+        path: For messages.
+
+    Raises:
+        UserError: One is missing.
+    """
+    missing = [theirs for theirs in names.values() if theirs not in texts]
+    if missing:
+        raise UserError(f"{path}: expected texts {', '.join(missing)} there; is it another version?")
+    return {name: texts[theirs] for name, theirs in names.items()}
+
+
+def formatted(texts: Mapping[str, str], places: Collection[str], path: Path) -> dict[str, str]:
+    """Texts for `str.format` as texts for `fill`: doubled braces become single ones, named places stay.
+
+    Raises:
+        UserError: A text has another placeholder.
+
+    >>> formatted({"a": "{{x}} {instruct}"}, ["instruct"], Path("utils.py"))
+    {'a': '{x} {instruct}'}
+    """
+    try:
+        return {name: text.format(**{place: f"{{{place}}}" for place in places}) for name, text in texts.items()}
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f"{path}: expected no placeholders but {', '.join(places)} ({error!r})") from error
+
+
+def json_texts(path: Path) -> dict[str, str]:
+    """The texts of a JSON object.
+
+    Raises:
+        UserError: It is none.
+    """
+    found = load_json(path)
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise UserError(f"{path}: expected a JSON object of texts")
+    return dict(found)

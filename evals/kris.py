@@ -1,0 +1,240 @@
+"""KRIS-Bench: edits that take knowledge. 1,267 cases of 20 categories in seven dimensions; two to four grades each.
+
+Source: Wu et al., *KRIS-Bench*, arXiv 2505.16707, and its repository. Two overalls are in circulation: the mean over
+cases, which gives the authors' own rows, and the mean over all single grades, which gives those of BAGEL's script. The
+instruction is read from ``ins_en``: the stored scripts ask for other keys, and so with an empty instruction.
+
+    python -m evals.kris --data Kris_Bench --model folder:results/MY_MODEL --judge openai
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import statistics
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from evals.core.records import UserError
+from evals.judged import files, wording
+from evals.judged.options import JudgedOptions
+from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.suite import JudgedSuite
+from evals.judged.summaries import reported
+from evals.judges.calls import Call, Sending, Shown
+from evals.judges.readers import json_scores
+from evals.suite import OBSERVE, option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from evals.judged.records import Reported
+    from evals.judged.wording import Published
+    from evals.suite import Case
+
+DIMENSIONS = {
+    "attribute_perception": {"count_change": 50, "color_change": 50, "size_adjustment": 50, "part_completion": 50,
+                             "anomaly_correction": 75},
+    "spatial_perception": {"viewpoint_change": 50, "position_movement": 50},
+    "temporal_prediction": {"temporal_prediction": 74},
+    "social_science": {"humanities": 75, "practical_knowledge": 50},
+    "natural_science": {"biology": 68, "chemistry": 75, "geography": 75, "mathematics": 50, "medicine": 50,
+                        "physics": 75},
+    "logical_reasoning": {"abstract_reasoning": 75, "rule-based_reasoning": 75},
+    "instruction_decomposition": {"multi-element_composition": 75, "multi-instruction_execution": 75},
+}  # fmt: skip
+"""Categories with the cases of the published set, by dimension."""
+DIMENSION_OF = {category: dimension for dimension, some in DIMENSIONS.items() for category in some}
+KNOWLEDGE = {
+    category for name in ("social_science", "natural_science", "logical_reasoning") for category in DIMENSIONS[name]
+}
+GRADES = {"VC": "consistency_score", "IF": "instruction_score", "KP": "knowledge_score", "VQ": "quality_score"}
+"""Our names of the grades, and their keys in a reply."""
+WORDS = {
+    "consist": "prompt_consist",
+    "instruction": "prompt_instruction_following",
+    "quality": "prompt_quality",
+    "view": "prompt_view_instruction_following",
+    "dual": "prompt_dual_evaluation",
+    "consist_multi": "prompt_consist_multi",
+    "instruction_multi": "prompt_instruction_multi",
+    "consist_temporal": "prompt_consist_temporal",
+    "instruction_temporal": "prompt_instruction_temporal",
+    "anomaly": "prompt_abnormal_instruction_following",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(JudgedOptions):
+    """Variants of the questions."""
+
+    anomaly_question: bool = option(
+        False, "ask of anomalies by their own question, which the official scripts have and never use", stage=OBSERVE
+    )
+
+
+class Kris(JudgedSuite):
+    """The benchmark."""
+
+    name = "kris"
+    title = "KRIS-Bench"
+    edits = True
+    options = Options
+    metrics = (
+        Metric(name="overall", of=("case",), scale=(0, 100), digits=2),
+        Metric(name="pooled", of=tuple(GRADES), scale=(0, 100), digits=2),
+        *(Metric(name=name, of=(name,), scale=(0, 100), digits=2) for name in GRADES),
+    )
+    sending = Sending(temperature=None, max_tokens=1000)
+    origin: ClassVar = Origin(
+        name="KRIS-Bench",
+        page="https://github.com/mercurystraw/Kris_Bench, data on the hub, Liang0223/KRIS_Bench",
+        size="1,267 cases, about 1 GB",
+        licence="no licence stated: all rights reserved",
+        judge="gpt-4o",
+    )
+
+    def load(self, root: Path, options: Options) -> JudgedSet:
+        """A folder a category, or BAGEL's merged file."""
+        folder = next((root / name for name in ("KRIS_Bench", "KRIS-Bench") if (root / name).is_dir()), root)
+        items = [_item(*one, folder) for one in _rows(folder)]
+        if not items:
+            raise UserError(
+                f"--data {root}: no CATEGORY/annotation.json and no final_data.json; get {self.origin.page}"
+            )
+        whole = {category: cases for some in DIMENSIONS.values() for category, cases in some.items()}
+        published = collections.Counter(item.subtask for item in items) == whole
+        if not published and not options.allow_other_data:
+            raise UserError(f"--data {root}: {len(items)} cases, expected 1,267 in 20 categories; {files.OTHER}")
+        edition = "kris-1267" if published else f"kris-other-{len(items)}"
+        return JudgedSet(edition=edition, items=unique(items, str(folder)))
+
+    def published(self, options: Options) -> Published:
+        """Ten variables."""
+        return wording.Published(file="utils/prompts.py", read=_published)
+
+    def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
+        """Three questions, by the category."""
+        facts, texts = case.metadata["facts"], case.metadata["texts"]
+        category, result = case.metadata["subtask"], (Shown(role="result", label="Image to evaluate:"),)
+        shown, consist, instruct = _pair(), "consist", "instruction"
+        grades: tuple[str, ...] = ("IF",)
+        seen = shown
+        if category in KNOWLEDGE:
+            instruct, grades = "dual", ("IF", "KP")
+        elif category == "viewpoint_change":
+            instruct, seen = "view", (*shown, Shown(role="truth", label="Ground truth:"))
+        elif category == "multi-element_composition":
+            consist, instruct, shown = "consist_multi", "instruction_multi", _references(facts["images"])
+            seen = shown
+        elif category == "temporal_prediction":
+            consist, instruct, shown = "consist_temporal", "instruction_temporal", _frames(facts["frame"])
+            seen = shown
+        elif category == "anomaly_correction" and options.anomaly_question:
+            instruct = "anomaly"
+        asked = (("consistency", consist, shown, ("VC",)), ("instruction", instruct, seen, grades),
+                 ("quality", "quality", result, ("VQ",)))  # fmt: skip
+        return tuple(
+            Call(name=name, text=wording.fill(words[word], texts), images=images,
+                 read=json_scores({GRADES[grade]: (1, 5) for grade in wanted}))
+            for name, word, images, wanted in asked
+        )  # fmt: skip
+
+    def expects(self, case: Case, options: Options) -> frozenset[str]:
+        """Knowledge in knowledge's categories alone."""
+        known = {"KP"} if case.metadata["subtask"] in KNOWLEDGE else set()
+        return frozenset({"case", "VC", "IF", "VQ", *known})
+
+    def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
+        """Grades from 0 to 100; the case's own is their mean, of those that there are, as the authors have it."""
+        flat = {key: value for found in scores.values() for key, value in found.items()}
+        grades = {name: 25 * (flat[key] - 1) for name, key in GRADES.items() if key in flat}
+        return {**grades, "case": statistics.fmean(grades.values())} if grades else {}
+
+    def reported(self, edition: str) -> list[Reported]:
+        """By the mean over cases; of other means one would compare two things."""
+        weights = {dimension: float(sum(some.values())) for dimension, some in DIMENSIONS.items()}
+        return reported("KRIS-Bench", "1267 cases; overall = item mean", weights=weights)
+
+
+def _pair() -> tuple[Shown, ...]:
+    return Shown(role="source", label="Original image:"), Shown(role="result", label="Edited image:")
+
+
+def _references(count: int) -> tuple[Shown, ...]:
+    shown = (Shown(role=f"image {i}", label=f"Reference Image {i}:") for i in range(1, count + 1))
+    return (*shown, Shown(role="result", label="Predicted Image:"))
+
+
+def _frames(predicted: int) -> tuple[Shown, ...]:
+    return tuple(
+        Shown(role="result", label=f"Frame {i} (predicted):")
+        if i == predicted
+        else Shown(role=f"frame {i}", label=f"Frame {i} (given):")
+        for i in range(1, 5)
+    )
+
+
+def _rows(folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Category, id and row of each case."""
+    merged = folder / "final_data.json"
+    if merged.is_file():
+        for row in files.load_json(merged):
+            yield files.text_of(row, "type", merged.name), files.text_of(row, "id", merged.name), row
+        return
+    for category in DIMENSION_OF:
+        path = folder / category / "annotation.json"
+        if path.is_file():
+            for id, row in files.load_json(path).items():
+                yield category, id, row
+
+
+def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
+    where = f"{category} {id}"
+    if category not in DIMENSION_OF:
+        raise UserError(f"{where}: expected a category of {', '.join(DIMENSION_OF)} but got {category!r}")
+    prompt, given = files.text_of(row, "ins_en", where), row.get("ori_img")
+    names = [given] if isinstance(given, str) else list(given or ())
+    place = folder / category if (folder / category).is_dir() else folder
+    found = [files.image(place, str(name), where) for name in names]
+    if not found:
+        raise UserError(f"{where}: expected one image or more under 'ori_img'")
+    facts: dict[str, Any] = {"images": len(found)}
+    images = {"source": found[0], **{f"image {i}": one for i, one in enumerate(found, 1)}}
+    if category == "temporal_prediction":
+        numbers = [int(str(name).rpartition("-")[2].partition(".")[0]) for name in names]
+        if len({*numbers, *range(1, 5)}) != 4 or len(set(numbers)) != 3:
+            raise UserError(f"{where}: expected three of four frames but got {', '.join(map(str, names))}")
+        facts["frame"] = next(i for i in range(1, 5) if i not in numbers)
+        images |= {f"frame {number}": one for number, one in zip(numbers, found, strict=True)}
+    if category == "viewpoint_change":
+        images["truth"] = files.image(place, files.text_of(row, "gt_img", where), where)
+    texts = {
+        "{instruct}": prompt,
+        "{explanation}": str(row.get("explain_en") or ""),
+        "{N}": str(facts.get("frame", "")),
+    }
+    return Item(
+        id=f"{category}-{id}",
+        prompt=prompt,
+        task=DIMENSION_OF[category],
+        subtask=category,
+        texts=texts,
+        facts=facts,
+        images=images,
+        layout=tuple(f"{category}/{id}.{suffix}" for suffix in ("jpg", "png")),
+    )
+
+
+def _published(path: Path) -> dict[str, str]:
+    texts = wording.wanted(wording.constants(path), WORDS, path)
+    return wording.formatted(texts, ("instruct", "explanation", "N"), path)
+
+
+SUITE = Kris()
+
+if __name__ == "__main__":
+    from evals.harness import cli
+    from evals.harness.run_spec import find_suite
+
+    raise SystemExit(cli.main(find_suite("kris")))

@@ -1,0 +1,231 @@
+"""RISEBench: edits that take reasoning about time, causes, space and logic. 360 cases; accuracy is all parts at best.
+
+Source: Zhao et al., *Envisioning Beyond the Pixels*, arXiv 2504.02826, and its repository. Two leaderboards are in
+circulation: the script of 2026-04 lets the seven cases that need no consistency be right, the one of 2025 never did.
+The published score ignores consistency (a missing flag counts as true there); ``score`` is the intended one.
+
+    python -m evals.rise --data RISEBench --model folder:outputs/MY_MODEL --judge openai
+    python -m evals.rise --output runs/mine --from verdict --script 2025
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from evals.core.records import UserError
+from evals.judged import files, wording
+from evals.judged.options import JudgedOptions
+from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.suite import JudgedSuite
+from evals.judged.summaries import reported
+from evals.judges.calls import Call, Encoding, Sending, Shown
+from evals.judges.readers import labelled
+from evals.suite import CASES, VERDICT, option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from evals.judged.records import Reported
+    from evals.judged.wording import Published
+    from evals.suite import Case
+
+CATEGORIES = {"temporal_reasoning": 85, "causal_reasoning": 90, "spatial_reasoning": 100, "logical_reasoning": 85}
+"""Cases of each in the full set."""
+SHA256 = {"data_total.json": "8c60e730429e9f18df98e200fcefb9c246a4edeec17772eb1613076af2cb90c7"}
+WORDS = (
+    "consist", "reasoning", "reasoning_w_input", "generation", "spatial_cons", "spatial_ref_img", "spatial_ref_w_input",
+    "spatial_ref", "spatial_qual", "logical_cons", "logical_cons_ans", "logical_txt", "logical_img", "logical_img_wo_q",
+)  # fmt: skip
+"""Names of the published variables, without ``prompt_``."""
+FLAGS = ("consistency_free", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins")
+"""Of a row; that they are there is what counts."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(JudgedOptions):
+    """Whose rules."""
+
+    script: str = option(
+        "2026.04", "official script whose accuracy is taken (default: %(default)s)", stage=VERDICT,
+        choices=("2026.04", "2025"),
+    )  # fmt: skip
+    wording_by_row: bool = option(
+        False,
+        "ask logical cases with or without the instruction as each row says; the official script asks all without it "
+        "if any row does",
+        stage=CASES,
+    )
+
+
+class Rise(JudgedSuite):
+    """The benchmark."""
+
+    name = "rise"
+    title = "RISEBench"
+    edits = True
+    options = Options
+    metrics = (
+        Metric(name="accuracy", of=("accuracy",), share=True, times=100, digits=1),
+        Metric(name="score", of=("score",), scale=(1, 5), digits=2),
+        Metric(name="score as published", of=("published",), scale=(1, 5), digits=2),
+        Metric(name="reasoning", of=("reasoning",), scale=(0, 100), digits=1),
+        Metric(name="consistency", of=("consistency",), scale=(0, 100), digits=1),
+        Metric(name="plausibility", of=("plausibility",), scale=(0, 100), digits=1),
+    )
+    sending = Sending(max_tokens=4096, encoding=Encoding(format="JPEG", longest_px=768, detail="high"))
+    origin: ClassVar = Origin(
+        name="RISEBench",
+        page="https://github.com/PhoenixZ810/RISEBench, data on the hub, PhoenixZ/RISEBench",
+        size="360 cases, 284 MB",
+        licence="no licence stated: all rights reserved",
+        judge="gpt-4.1-2025-04-14",
+    )
+
+    def load(self, root: Path, options: Options) -> JudgedSet:
+        """The full file, known by its numbers, or that of 64 cases, by its hash."""
+        path = files.find(root, ("datav2_total_w_subtask.json", "data/data_total.json", "data_total.json"), self.origin)
+        rows = files.load_json(path)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise UserError(f"{path}: expected a JSON list of cases")
+        images = files.folder(root, ("data",), self.origin)
+        without = None if options.wording_by_row else any("reasoning_wo_ins" in row for row in rows)
+        items = [_item(row, path.name, images, without) for row in rows]
+        edition = "risebench-360"
+        if collections.Counter(item.facts["category"] for item in items) != CATEGORIES:
+            edition = files.edition("risebench-64", [path], SHA256, allowed=options.allow_other_data)
+        return JudgedSet(edition=edition, items=unique(items, str(path)))
+
+    def edition(self, options: Options) -> str:
+        """With the script whose accuracy is taken."""
+        return f"{super().edition(options)}-{options.script}"
+
+    def published(self, options: Options) -> Published:
+        """Fourteen variables of its utils."""
+        return wording.Published(file="utils.py", read=_published)
+
+    def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
+        """Two or three questions, by what the case has."""
+        logical = case.tag == "logical"
+        calls = []
+        for name, word, roles in questions(case.tag, case.metadata["facts"]):
+            text = wording.fill(words[word], case.metadata["texts"])
+            read = labelled("Final Score", [name], (0, 1) if logical else (1, 5))
+            calls.append(Call(name=name, text=text, images=tuple(Shown(role=role) for role in roles), read=read))
+        return tuple(calls)
+
+    def expects(self, case: Case, options: Options) -> frozenset[str]:
+        """No consistency where it is free, no plausibility in logic."""
+        asked = {name for name, _, _ in questions(case.tag, case.metadata["facts"])}
+        return frozenset({"accuracy", "score", "published", *asked})
+
+    def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Options) -> dict[str, float]:
+        """Nothing where a part is missing. The official script counts such an image as wrong: the lower bound."""
+        asked = [name for name, _, _ in questions(case.tag, case.metadata["facts"])]
+        if any(name not in scores for name in asked):
+            return {}
+        parts = {name: scores[name][name] for name in asked}
+        if case.tag == "logical":
+            parts = {name: 4 * min(value, 1) + 1 for name, value in parts.items()}
+        free = "consistency" not in parts
+        right = all(value == 5 for value in parts.values()) and not (free and options.script == "2025")
+        return {
+            "accuracy": float(right),
+            "score": score(parts),
+            "published": score(parts if case.tag == "logical" else {**parts, "consistency": None}),
+            **{name: 25 * (value - 1) for name, value in parts.items()},
+        }
+
+    def reported(self, edition: str) -> list[Reported]:
+        """Of the same script."""
+        weights = {f"accuracy_{name.partition('_')[0]}": float(cases) for name, cases in CATEGORIES.items()}
+        which = "360 cases; script before" if edition.endswith("2025") else "360 cases; script fixed"
+        return reported("RISEBench", which, "accuracy_overall", weights)
+
+
+def questions(task: str, facts: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """What is asked about a case: score, wording and images, in order.
+
+    >>> questions("spatial", {"reference_img": True})[0]
+    ('consistency', 'spatial_cons', ('reference', 'result'))
+    """
+    reference, both, result = ("reference", "result"), ("source", "result"), ("result",)
+    if task == "logical":
+        if facts["reference_txt"]:
+            found = [("consistency", "logical_cons_ans", both), ("reasoning", "logical_txt", result)]
+        else:
+            word = "logical_img_wo_q" if facts["without_question"] else "logical_img"
+            found = [("consistency", "logical_cons", reference), ("reasoning", word, reference)]
+    elif task == "spatial":
+        if facts["reference_img"]:
+            found = [("consistency", "spatial_cons", reference), ("reasoning", "spatial_ref_img", reference)]
+        elif facts["reasoning_img"]:
+            found = [("consistency", "spatial_cons", both), ("reasoning", "spatial_ref_w_input", both)]
+        else:
+            found = [("consistency", "spatial_cons", both), ("reasoning", "spatial_ref", result)]
+        found.append(("plausibility", "spatial_qual", result))
+    else:
+        shown = ("reasoning_w_input", both) if facts["reasoning_img"] else ("reasoning", result)
+        found = [("consistency", "consist", both), ("reasoning", *shown), ("plausibility", "generation", result)]
+    return [one for one in found if one[0] != "consistency" or not facts.get("consistency_free")]
+
+
+def score(parts: Mapping[str, float | None]) -> float:
+    """The weighted score from 1 to 5; halved where nothing of the reasoning is right.
+
+    >>> score({"consistency": 5, "reasoning": 3, "plausibility": 5}), score({"reasoning": 5, "plausibility": 4})
+    (4.0, 4.8)
+    >>> score({"consistency": 5, "reasoning": 1}), score({"reasoning": 1, "plausibility": 1})
+    (1.1, 1.0)
+    """
+    consistent, reasoned, plausible = (parts.get(name) for name in ("consistency", "reasoning", "plausibility"))
+    assert reasoned is not None, "a case without its reasoning has no score"
+    if plausible is None:
+        found = 0.3 * (consistent or 0.0) + 0.7 * reasoned
+    elif consistent is None:
+        found = 0.2 * plausible + 0.8 * reasoned
+    else:
+        found = 0.3 * consistent + 0.5 * reasoned + 0.2 * plausible
+    return round(max(found / 2, 1.0) if reasoned == 1 else found, 9)
+
+
+def _item(row: Mapping[str, Any], name: str, images: Path, without: bool | None) -> Item:
+    index = files.text_of(row, "index", name)
+    where = f"{name} {index}"
+    category, text = files.text_of(row, "category", where), files.text_of(row, "instruction", where)
+    if category not in CATEGORIES:
+        raise UserError(f"{where}: expected a category of {', '.join(CATEGORIES)} but got {category!r}")
+    facts: dict[str, Any] = {flag: row.get(flag) is not None for flag in FLAGS}
+    facts |= {"category": category, "without_question": facts["reasoning_wo_ins"] if without is None else without}
+    if category == "logical_reasoning" and not facts["reference_txt"] and not facts["reference_img"]:
+        raise UserError(f"{where}: expected reference_txt or reference_img of a logical case")
+    found = {"source": files.image(images, files.text_of(row, "image", where), where)}
+    if facts["reference_img"]:
+        found["reference"] = files.image(images, files.text_of(row, "reference_img", where), where)
+    reference = row.get("reference_txt") if facts["reference_txt"] else row.get("reference")
+    return Item(
+        id=index,
+        prompt=text,
+        task=category.partition("_")[0],
+        subtask=str(row.get("subtask") or ""),
+        texts={"{instruct}": text, "{reference}": str(reference or "")},
+        facts=facts,
+        images=found,
+        layout=tuple(f"images/{category}/{index}.{suffix}" for suffix in ("png", "jpg", "jpeg")),
+    )
+
+
+def _published(path: Path) -> dict[str, str]:
+    texts = wording.wanted(wording.constants(path), {name: f"prompt_{name}" for name in WORDS}, path)
+    return wording.formatted(texts, ("instruct", "reference"), path)
+
+
+SUITE = Rise()
+
+if __name__ == "__main__":
+    from evals.harness import cli
+    from evals.harness.run_spec import find_suite
+
+    raise SystemExit(cli.main(find_suite("rise")))

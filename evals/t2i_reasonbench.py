@@ -1,0 +1,142 @@
+"""T2I-ReasonBench: 800 prompts of idioms, images with text, entities and science, each with questions of its own.
+
+Source: Sun et al., *T2I-ReasonBench*, arXiv 2508.17472, and its repository. The judge first describes the image, then
+answers each group of questions with that description before it. Prompts come from ``prompts/``: of the copies in the
+question files eleven differ, and seven of these give the answer away.
+
+    python -m evals.t2i_reasonbench --data T2I-ReasonBench --model got --judge hf:Qwen2.5-VL-72B-Instruct
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from evals.core.records import UserError
+from evals.judged import files, wording
+from evals.judged.options import JudgedOptions
+from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.suite import JudgedSuite
+from evals.judged.summaries import reported
+from evals.judges.calls import Call, Sending, Shown
+from evals.judges.readers import any_text, json_list
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from evals.judged.records import Reported
+    from evals.suite import Case
+
+PARTS = {
+    "idiom": ("idiom_interpretation", {"reason_evaluation": 1.0}),
+    "textual": ("textual_image_design", {"reason_evaluation": 1.0}),
+    "entity": ("entity_reasoning", {"entity_evaluation": 0.7, "other_details_evaluation": 0.3}),
+    "scientific": ("scientific_reasoning", {"scientific_evaluation": 0.7, "other_details_evaluation": 0.3}),
+}
+"""Of each part its file of prompts, and what its accuracy is made of."""
+QUALITY = "quality_evaluation"
+_QUESTIONS = {"textual": "evaluation_textual_image.json"}
+SHA256 = {
+    "idiom_interpretation.json": "d0f21ef6111972f22dba1176f091f1b1a4390207fbaa806ab0ee0dbebd72956e",
+    "textual_image_design.json": "e07a668f69b9fc057343de1cb7709d3bda68d972be9d84c12458096839f4c255",
+    "entity_reasoning.json": "8a0af91d579e9c22f0877b6443e7a86176e8f78b445dcbee1b9b4ccc99698045",
+    "scientific_reasoning.json": "7b4a67711d33461d0ebd0962e6b7877485fb82d8d6c7b93e649be6f4683b1f32",
+    "evaluation_idiom.json": "9670e20f9694da1420402c97422fd0f09b8883fa21a254d186b84e01b7924090",
+    "evaluation_textual_image.json": "435d7f2b1d5886c7ddd99423b4bd315491b020ef1804aed9629e9037c2ac1de7",
+    "evaluation_entity.json": "84c91ae28c3ad53103475c182930fb071741dbc70cdc5f53618d859440f846da",
+    "evaluation_scientific.json": "08c0f6a2be03952dc4d10d9a5dd5b877334875fc3cdb131a9ba707ff4c08ca30",
+}
+
+
+class T2IReasonBench(JudgedSuite):
+    """The benchmark. Its published wording differs from script to script, and is not read: ours asks."""
+
+    name = "t2i_reasonbench"
+    title = "T2I-ReasonBench"
+    metrics = (
+        Metric(name="accuracy", of=("accuracy",), over="tasks", times=100, digits=1),
+        Metric(name="quality", of=("quality",), over="tasks", times=100, digits=1),
+    )
+    sending = Sending(temperature=None, max_tokens=1000)
+    origin: ClassVar = Origin(
+        name="T2I-ReasonBench",
+        page="https://github.com/KaiyueSun98/T2I-ReasonBench",
+        size="800 prompts, 6,226 questions, 5 MB",
+        licence="no licence file: all rights reserved",
+        judge="Qwen2.5-VL-72B-Instruct",
+    )
+
+    def load(self, root: Path, options: JudgedOptions) -> JudgedSet:
+        """Four files of prompts and four of questions."""
+        paths, items = [], []
+        for part, (name, _) in PARTS.items():
+            asked = _QUESTIONS.get(part, f"evaluation_{part}.json")
+            prompts = files.find(root, (f"prompts/{name}.json", f"{name}.json"), self.origin)
+            questions = files.find(root, (f"deepseek_evaluation_qs/{asked}", asked), self.origin)
+            paths += [prompts, questions]
+            groups = _by_id(files.load_json(questions), questions.name)
+            items += [_item(part, row, groups, prompts.name) for row in files.load_json(prompts)]
+        edition = files.edition("t2i-reasonbench", paths, SHA256, allowed=options.allow_other_data)
+        return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
+
+    def ask(self, case: Case, words: Mapping[str, str], options: JudgedOptions) -> tuple[Call, ...]:
+        """A description, then each group of questions."""
+        calls = [Call(name="description", text=words["describe"], images=(Shown(role="result"),), read=any_text)]
+        for group, questions in case.metadata["facts"]["groups"].items():
+            names = [key for key in questions if re.fullmatch(r"q\d+", key)]
+            text = wording.fill(words["questions"], {"{questions}": json.dumps(questions, ensure_ascii=False, indent=1),
+                                                     "{count}": str(len(names))})  # fmt: skip
+            read = json_list("score", names, (0, 1))
+            calls.append(Call(name=group, text=text, images=(), read=read, after="description"))
+        return tuple(calls)
+
+    def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
+        """Means of the answers, weighted by group; an accuracy that lacks a group is missing."""
+        means = {group: statistics.fmean(found.values()) for group, found in scores.items() if found}
+        weights = PARTS[case.tag][1]
+        values = {"quality": means[QUALITY]} if QUALITY in means else {}
+        if weights.keys() <= means.keys():
+            values["accuracy"] = sum(weight * means[group] for group, weight in weights.items())
+        return values
+
+    def reported(self, edition: str) -> list[Reported]:
+        """By accuracy."""
+        return reported("T2I-ReasonBench", "", "overall_accuracy", {f"{part}_accuracy": 1.0 for part in PARTS})
+
+
+def _by_id(content: Any, name: str) -> dict[str, Any]:
+    if isinstance(content, dict):
+        return content
+    if isinstance(content, list) and all(isinstance(row, dict) for row in content):
+        return {str(row.get("id", number)): row for number, row in enumerate(content, 1)}
+    raise UserError(f"{name}: expected questions by case")
+
+
+def _item(part: str, row: Any, asked: Mapping[str, Any], name: str) -> Item:
+    number = files.text_of(row, "id", name)
+    where, folder = f"{name} {number}", PARTS[part][0]
+    groups = {group: (asked.get(number) or {}).get(group) for group in (*PARTS[part][1], QUALITY)}
+    for group, questions in groups.items():
+        if not isinstance(questions, dict) or "q1" not in questions:
+            raise UserError(f"{where}: no questions under {group!r}; ids of prompts and questions must agree")
+    prompt, file = files.text_of(row, "prompt", where), f"{int(number):04d}"
+    return Item(
+        id=f"{part}-{file}",
+        prompt=prompt,
+        task=part,
+        subtask=str(row.get("tag") or ""),
+        facts={"groups": groups},
+        layout=tuple(f"{place}/{file}.{suffix}" for place in (folder, part) for suffix in ("png", "jpg")),
+    )
+
+
+SUITE = T2IReasonBench()
+
+if __name__ == "__main__":
+    from evals.harness import cli
+    from evals.harness.run_spec import find_suite
+
+    raise SystemExit(cli.main(find_suite("t2i_reasonbench")))

@@ -1,0 +1,172 @@
+"""WISE: does an image show what the prompt only implies? 1,000 prompts of culture, time, space and three sciences.
+
+Source: Niu et al., *WISE: A World Knowledge-Informed Semantic Evaluation for Text-to-Image Generation*, arXiv
+2503.07265, and its repository, edition Verified of 2026-04 (one score, 0 or 1) and the legacy edition of 2025 (three
+scores, 0 to 2). 487 prompts and the ranges of ids differ between the two, and so do judges: they never share a column.
+
+    python -m evals.wise --data WISE --model folder:my_images --judge hf:Qwen3.5-35B-A3B
+    python -m evals.wise --data WISE --edition legacy --model got --judge openai
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from evals.core.records import UserError
+from evals.judged import files, wording
+from evals.judged.options import JudgedOptions
+from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.suite import JudgedSuite
+from evals.judged.summaries import reported
+from evals.judges.calls import Call, Sending, Shown
+from evals.judges.readers import labelled, named_lines
+from evals.suite import CASES, option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from evals.judged.records import Reported
+    from evals.judged.wording import Published
+    from evals.suite import Case
+
+PARTS = ("cultural_common_sense", "spatio-temporal_reasoning", "natural_science")
+SHA256 = {
+    "cultural_common_sense_verified.json": "23482925266e2784b2ba24b75239fdc6691bf85ae253d2c4aa38b71b45fefa89",
+    "spatio-temporal_reasoning_verified.json": "42c0b9d829365e392c2d4af283850dc76b1f922ab0c79198366de4f306eaf2b6",
+    "natural_science_verified.json": "6f346c336f16f611e5c73e0fcacdccb336c200d534cf111526b22d50ea912555",
+    "cultural_common_sense.json": "7a59216c768698280cea37caa574b52f3faf054d73b398b9bb6b3161baf8e3aa",
+    "spatio-temporal_reasoning.json": "e27d797885ad86e64d857d0cc93d33e04be572a8dcae95692a2c7e7876233f9a",
+    "natural_science.json": "b262fae58e413c7a4bd3c3d5a089f8c6529feac227e4b6606be261a949035544",
+}
+TASKS = {
+    "Cultural knowledge": "culture",
+    "time": "time",
+    "Space": "space",
+    "Biology": "biology",
+    "Physical Knowledge": "physics",
+    "Chemistry": "chemistry",
+}
+"""A row's category, as it is spelt there, and what it is called in tables."""
+GRADES = ("Consistency", "Realism", "Aesthetic Quality")
+WEIGHTS = (0.7, 0.2, 0.1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(JudgedOptions):
+    """Which edition."""
+
+    edition: str = option("verified", "(default: %(default)s)", stage=CASES, choices=("verified", "legacy"))
+
+
+class Wise(JudgedSuite):
+    """The benchmark."""
+
+    name = "wise"
+    title = "WISE"
+    options = Options
+    origin: ClassVar = Origin(
+        name="WISE",
+        page="https://github.com/PKU-YuanGroup/WISE",
+        size="1,000 prompts an edition, 2 MB",
+        licence="no licence file: all rights reserved",
+        judge="Qwen3.5-35B-A3B (verified), gpt-4o-2024-05-13 (legacy)",
+    )
+
+    def way(self, options: Options) -> Sending:
+        """Of the verified edition without thinking."""
+        if options.edition == "legacy":
+            return Sending(max_tokens=2000)
+        return Sending(max_tokens=500, extra={"chat_template_kwargs": {"enable_thinking": False}})
+
+    def load(self, root: Path, options: Options) -> JudgedSet:
+        """Three files of an edition."""
+        verified = options.edition == "verified"
+        names = [
+            f"data_verified/{part}_verified.json" if verified else f"WISE_legacy/data/{part}.json" for part in PARTS
+        ]
+        paths = [files.find(root, (name, name.rpartition("/")[2]), self.origin) for name in names]
+        edition = files.edition(f"wise-{options.edition}", paths, SHA256, allowed=options.allow_other_data)
+        items = [_item(row, path) for path in paths for row in files.load_json(path)]
+        return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
+
+    def published(self, options: Options) -> Published:
+        """Inside the script that asks."""
+        script = "vllm_eval.py" if options.edition == "verified" else "WISE_legacy/gpt_eval.py"
+        return wording.Published(file=script, read=_published)
+
+    def ours(self, options: Options) -> str:
+        """Of the edition."""
+        return f"wise-{options.edition}"
+
+    def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
+        """One question."""
+        verified = options.edition == "verified"
+        read = labelled("Score", ["score"], (0, 1), bare=True) if verified else named_lines(GRADES, (0, 2))
+        text = wording.fill(words["question"], case.metadata["texts"])
+        shown = (Shown(role="result"),)
+        return (Call(name="image", text=text, images=shown, system=words["system"], read=read),)
+
+    def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
+        """The score itself; of three grades WiScore."""
+        if "image" not in scores:
+            return {}
+        found = scores["image"]
+        return {"score": found["score"] if "score" in found else wiscore([found[name] for name in GRADES])}
+
+    def measures(self, options: Options) -> tuple[Metric, ...]:
+        """One, whose values are right or wrong in the verified edition."""
+        return (Metric(name="overall", of=("score",), share=options.edition == "verified"),)
+
+    def reported(self, edition: str) -> list[Reported]:
+        """Of the same edition."""
+        verified = edition.startswith("wise-verified")
+        shares = (0.4, 0.12, 0.12, 0.12, 0.12, 0.12) if verified else (0.4, 0.167, 0.133, 0.1, 0.1, 0.1)
+        weights = dict(zip(TASKS.values(), shares, strict=True))
+        return reported("WISE", "Verified" if verified else "legacy", weights=weights)
+
+
+def wiscore(grades: list[float]) -> float:
+    """Three grades from 0 to 2, as one score in [0, 1].
+
+    >>> wiscore([2, 1, 0])
+    0.8
+    """
+    return round(sum(weight * grade for weight, grade in zip(WEIGHTS, grades, strict=True)) / 2, 9)
+
+
+def _item(row: Any, path: Path) -> Item:
+    number = files.text_of(row, "prompt_id", path.name)
+    where = f"{path.name} prompt {number}"
+    category = files.text_of(row, "Category", where)
+    if category not in TASKS:
+        raise UserError(f"{where}: expected a category of {', '.join(TASKS)} but got {category!r}")
+    prompt = files.text_of(row, "Prompt", where)
+    return Item(
+        id=number,
+        prompt=prompt,
+        task=TASKS[category],
+        subtask=files.text_of(row, "Subcategory", where),
+        texts={"{prompt}": prompt, "{explanation}": files.text_of(row, "Explanation", where)},
+        layout=(f"{number}.png",),
+    )
+
+
+def _published(path: Path) -> dict[str, str]:
+    places = {"{prompt_data['Prompt']}": "{prompt}", "{prompt_data['Explanation']}": "{explanation}"}
+    texts = wording.texts_in(path, "build_evaluation_messages")
+    questions = [text for text in texts if all(place in text for place in places)]
+    if len(questions) != 1:
+        raise UserError(f"{path}: expected one question with prompt and explanation but found {len(questions)}")
+    others = [text for text in texts if text not in questions]
+    return {"system": max(others, key=len, default=""), "question": wording.fill(questions[0], places)}
+
+
+SUITE = Wise()
+
+if __name__ == "__main__":
+    from evals.harness import cli
+    from evals.harness.run_spec import find_suite
+
+    raise SystemExit(cli.main(find_suite("wise")))

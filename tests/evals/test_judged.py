@@ -1,0 +1,348 @@
+"""The judged benchmarks from end to end: small sets of their schema, a server that answers as their judges do."""
+
+import contextlib
+import json
+import re
+import shutil
+
+import judged_kit as kit
+import pytest
+from judge_kit import fails, serve
+
+from evals.harness import cli
+from evals.harness.run_spec import find_suite
+from evals.judged import wording
+
+EDITS = ("imgedit", "gedit", "rise", "kris")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a suite on its small set, against a server that follows a rule."""
+
+    def _run(name, *words, rule=kit.official, make=None, script=None, endpoint=None):
+        root = tmp_path / "data"
+        if not root.exists():
+            (make or kit.SETS[name])(root)
+        model = "identity"
+        if name not in EDITS:
+            model = f"folder:{root / 'results'}"
+            if not (root / "results").exists():
+                kit.results(root / "results", name)
+        with contextlib.nullcontext(endpoint) if endpoint else serve(script or kit.answers(rule)) as endpoint:
+            monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+            monkeypatch.setenv("JUDGE_MODEL", "judge-1")
+            given = ["--data", root, "--allow-other-data", "--model", model, "--judge", "openai", "--output",
+                     tmp_path / "run", "--judge-log", tmp_path / "log.jsonl", *words]  # fmt: skip
+            code = cli.main(find_suite(name), [str(word) for word in given])
+        out, err = capsys.readouterr()
+        last = out.strip().splitlines()[-1:] or [""]
+        return code, json.loads(last[0]) if last[0].startswith("{") else {}, out, err, endpoint.requests
+
+    return _run
+
+
+def shown(request):
+    """Labels and images of a request, in order, without the question."""
+    content = request["messages"][-1]["content"]
+    return [part["text"][:12] if part["type"] == "text" else "image" for part in content]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "overall", "images"),
+    [
+        ("wise", (), 1.0, 12),
+        ("genevalpp", (), 1.0, 8),
+        ("imgedit", (), 4.0, 12),
+        ("imgedit", ("--edition", "scripted"), 4.0, 12),
+        ("gedit", (), 4.0, 12),
+        ("gedit", ("--language", "cn", "--subset", "intersection", "--backbone", "qwen"), 4.0, 6),
+        ("rise", (), 1.0, 12),
+        ("kris", (), 75.0, 12),
+        ("t2i_reasonbench", (), 0.75, 12),
+    ],
+)
+def test_each_benchmark_asks_reads_and_sums_up(run, name, words, overall, images):
+    code, headline, out, err, requests = run(name, *words)
+    assert (code, headline["images"], headline["missing"], headline["failed"]) == (0, images, 0, {}), err
+    assert headline["overall"] == pytest.approx(overall)
+    assert headline["metric"].startswith(f"{headline['edition']}-ours/")
+    assert headline["metric"].partition("@")[2].startswith("judge-1#")
+    assert "floor" in out
+    assert headline["floor"]["n"] > 0
+    assert requests
+
+
+def test_wise_legacy_grades_in_three_lines(run, tmp_path):
+    code, headline, _, _, requests = run(
+        "wise", "--edition", "legacy", make=lambda root: kit.wise(root, "legacy"), rule=kit.official
+    )
+    assert (code, headline["overall"]) == (0, pytest.approx((0.7 * 2 + 0.2 * 1) / 2))
+    assert requests[0]["max_tokens"] == 2000
+    assert "chat_template_kwargs" not in requests[0]
+
+
+def test_imgedit_uge_has_one_grade(run):
+    code, headline, *_ = run("imgedit", "--edition", "uge", make=lambda root: kit.imgedit(root, "uge"))
+    assert (code, headline["overall"], headline["edition"][:12]) == (0, 4.0, "imgedit-uge-")
+
+
+def test_requests_are_as_the_official_scripts_send_them(run):
+    _, _, _, _, requests = run("wise", "--limit", "6", "--floor", "0")
+    first = requests[0]
+    assert (first["temperature"], first["max_tokens"]) == (0, 500)
+    assert first["chat_template_kwargs"] == {"enable_thinking": False}
+    assert [turn["role"] for turn in first["messages"]] == ["system", "user"]
+    assert shown(first)[1:] == ["image"]
+    assert len(requests) == 6
+
+
+def test_gedit_shows_source_and_result_then_the_result_in_the_source_s_size(run):
+    *_, requests = run("gedit", "--limit", "1", "--floor", "0")
+    assert [shown(request)[1:] for request in requests] == [["image", "image"], ["image"]]
+    assert all("temperature" not in request for request in requests)
+    assert kit.sizes(requests[0]) == [(48, 32), (48, 32)]  # drawn from the raw image, of 96 x 64
+    assert requests[0]["messages"][0]["content"][1]["image_url"]["url"].startswith("data:image/jpeg")
+
+
+def test_rise_asks_by_what_a_case_has(run):
+    """Counts of images by call, for the twelve kinds of cases of the small set."""
+    *_, requests = run("rise", "--floor", "0")
+    words = [kit.texts_of(request) for request in requests]
+    # Two cases are free of consistency, and logical ones have no plausibility.
+    assert len(requests) == 12 * 3 - 2 - 3
+    assert sum("Does it show the right answer" in text for text in words) == 1
+    assert all(request["messages"][0]["content"][1]["image_url"]["detail"] == "high" for request in requests)
+
+
+def test_kris_labels_its_images_and_puts_the_predicted_frame_in_its_place(run):
+    *_, requests = run("kris", "--floor", "0")
+    frames = [shown(request) for request in requests if "four frames" in kit.texts_of(request)]
+    assert frames[0][1:] == ["Frame 1 (giv", "image", "Frame 2 (pre", "image", "Frame 3 (giv", "image",
+                             "Frame 4 (giv", "image"]  # fmt: skip
+    truths = [shown(request) for request in requests if "Ground truth" in kit.texts_of(request)]
+    assert truths[0].count("image") == 3
+    assert len(requests) == 36
+
+
+def test_t2i_reasonbench_describes_first_and_weighs_groups(run):
+    def rule(words):
+        if "Describe this image" in words and "qN" not in words:
+            return "A plain image."
+        return '{"reason": [], "score": [1, 1]}' if "qN" in words else "?"
+
+    *_, requests = run("t2i_reasonbench", "--tasks", "entity", "--limit", "1", "--floor", "0", rule=rule)
+    assert [len(request["messages"]) for request in requests] == [1, 3, 3, 3]
+    assert requests[2]["messages"][:2] == requests[1]["messages"][:2]
+
+
+# ------------------------------------------------------------------------------------------------- failures, and resume
+def test_a_reply_of_the_wrong_length_is_missing_and_bounds_say_how_far_it_matters(run):
+    def rule(words):
+        return '{"score": [9]}' if re.search(r"do edit 3\b", words) else kit.official(words)
+
+    code, headline, out, *_ = run("gedit", "--judge-max-failed", "1", "--floor", "0", rule=rule)
+    assert code == 0
+    assert (headline["missing"], headline["failed"]) == (1, {"unparsable": 1})
+    low, high = headline["bounds"]
+    assert low == pytest.approx(4 * 10 / 11)
+    assert high == pytest.approx((4 * 10 + 10) / 11)
+    assert "failed: 1 × unparsable" in out
+
+
+def test_above_five_percent_of_failures_there_is_no_headline(run):
+    rule = lambda words: "I'm sorry, I can't help with that." if "number 3 hints" in words else "Score: 1"  # noqa: E731
+    code, headline, out, *_ = run("wise", rule=rule)
+    assert (code, headline["overall"], headline["metrics"]["overall"]) == (0, None, 1.0)
+    assert headline["failed"] == {"refusal": 1}
+    assert "too many judgements failed" in out
+
+
+def test_a_run_without_any_answer_is_never_a_success(run):
+    code, headline, _, err, _ = run("wise", rule=lambda words: "no idea")
+    assert code == 1
+    assert "nothing was scored" in err
+    assert headline["overall"] is None
+
+
+def test_the_same_command_asks_again_for_what_had_no_answer_and_nothing_else(run):
+    busy = [True]
+
+    def script(request):
+        late = busy[0] and "number 3 hints" in kit.texts_of(request)
+        return fails(429, Retry_After="3600") if late else kit.answers(kit.official)(request)
+
+    with serve(script) as endpoint:
+        words = ("--floor", "0", "--judge-max-failed", "1")
+        first = run("wise", *words, endpoint=endpoint)
+        busy[0], asked = False, len(endpoint.requests)
+        second = run("wise", *words, "--from", "observe", endpoint=endpoint)
+    assert (first[0], first[1]["failed"], first[1]["missing"]) == (0, {"rate limit": 1}, 1)
+    assert (second[0], second[1]["failed"], second[1]["missing"]) == (0, {}, 0)
+    assert len(endpoint.requests) - asked == 1
+
+
+def test_repeats_and_a_later_rule_are_read_from_the_log(run, tmp_path):
+    answers = iter(range(1000))
+
+    def rule(words):
+        sure = re.search(r"do edit [01]\b|could be real", words)
+        return f"Final Score: {5 if sure else 4 + next(answers) % 2}" if "From 1 to 5" in words else "Final Score: 1"
+
+    code, headline, out, *_ = run("rise", "--judge-repeats", "3", rule=rule)
+    assert code == 0
+    assert "own spread over 3 repeats" in out
+    first = headline["overall"]
+    code, headline, _, _, requests = run("rise", "--from", "verdict", "--script", "2025", script=fails(500))
+    assert (code, requests, headline["edition"][-4:]) == (0, [], "2025")
+    assert headline["overall"] == pytest.approx(first - 2 / 12)  # the two cases without consistency
+
+
+def test_dry_run_counts_the_questions_and_the_money(run):
+    code, printed, *_ = run("kris", "--dry-run", "--floor", "0", "--judge-price", "2", "8")
+    assert (code, printed["questions"]) == (0, 36)
+    assert printed["usd_about"] == pytest.approx(
+        (printed["tokens_in_about"] * 2 + printed["tokens_out_about"] * 8) / 1e6, abs=0.01
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- mistakes, once
+def test_without_data_it_says_where_to_get_it_how_large_it_is_and_its_licence(capsys):
+    assert cli.main(find_suite("wise"), ["--model", "oracle", "--judge", "openai:m"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    for words in ("needs --data", "github.com/PKU-YuanGroup/WISE", "2 MB", "all rights reserved"):
+        assert words in err
+
+
+def test_without_a_judge_nothing_is_drawn(run):
+    code, _, _, err, _ = run("wise", "--judge", "none")
+    assert code == 2
+    assert "needs --judge, one of openai:[MODEL], hf:PATH|ID" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "words"),
+    [
+        ("wise", "data_verified/natural_science_verified.json", lambda t: t.replace('"prompt_id": 8', '"prompt_id": 7'),
+         "7 occurs twice"),
+        ("wise", "data_verified/natural_science_verified.json", lambda t: t.replace("Chemistry", "Alchemy"),
+         "expected a category of"),
+        ("wise", "data_verified/natural_science_verified.json", lambda t: t[:40], "expected JSON"),
+        ("genevalpp", "test_scripts/Geneval++.jsonl", lambda t: t.replace("size_spatial_attr", "size"),
+         "expected a tag of"),
+        ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("animal/1", "../1"), "is outside"),
+        ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("animal/1", "animal/9"), "is missing"),
+        ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("extract", "distract"), "expected a kind of"),
+        ("rise", "datav2_total_w_subtask.json", lambda t: t.replace('"instruction"', '"instruct"'),
+         "expected a text under 'instruction'"),
+        ("kris", "KRIS_Bench/temporal_prediction/annotation.json", lambda t: t.replace("1-3.png", "1-1.png"),
+         "three of four frames"),
+        ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: t.replace('"id": 3', '"id": 4'),
+         "ids of prompts and questions must agree"),
+    ],
+)  # fmt: skip
+def test_data_that_do_not_fit_are_one_line(run, tmp_path, name, file, change, words):
+    path = kit.SETS[name](tmp_path / "data") / file
+    path.write_text(change(path.read_text()))
+    code, _, _, err, requests = run(name)
+    assert (code, err.count("\n"), requests) == (2, 1, []), err
+    assert words in err
+
+
+def test_data_of_another_edition_are_refused_unless_told(run, tmp_path, capsys):
+    root = kit.wise(tmp_path / "data")
+    words = ["--data", str(root), "--model", "oracle", "--judge", "openai:m"]
+    assert cli.main(find_suite("wise"), words) == 2
+    err = capsys.readouterr().err
+    assert "sha256" in err
+    assert "--allow-other-data" in err
+
+
+def test_shifted_numbers_of_images_are_refused(run, tmp_path):
+    root = kit.wise(tmp_path / "data")
+    for number in range(12):
+        kit.draw(root / "results" / f"{number}.png", number)
+    code, _, _, err, requests = run("wise")
+    assert (code, requests) == (2, [])
+    assert "numbers seem to be shifted" in err
+
+
+def test_missing_images_are_missing_and_not_0(run, tmp_path):
+    root = kit.wise(tmp_path / "data")
+    kit.results(root / "results", "wise")
+    (root / "results" / "3.png").unlink()
+    code, headline, _, err, _ = run("wise")
+    assert (code, headline["images"], headline["missing"]) == (0, 11, 1)
+    assert headline["bounds"] == [pytest.approx(11 / 12), 1.0]
+    assert "1 of 12 images are missing (3)" in err
+
+
+def test_rewritten_prompts_are_drawn_and_the_original_is_judged(run, tmp_path):
+    rewritten = tmp_path / "rewritten.json"
+    rewritten.write_text(json.dumps({str(i): f"better words {i}" for i in range(1, 13)}))
+    code, headline, out, _, requests = run("wise", "--rewritten-from", rewritten)
+    assert (code, headline["rewritten_from"]) == (0, str(rewritten))
+    assert all("hints at" in kit.texts_of(one) and "better words" not in kit.texts_of(one) for one in requests)
+    assert "prompts rewritten" in out
+    lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
+    line = json.loads(lines[0])
+    assert (line["prompt"], json.loads(line["metadata"])["prompt"]) == ("better words 1", "what number 1 hints at")
+    rewritten.write_text('{"1": "only one"}')
+    shutil.rmtree(tmp_path / "run")
+    assert "no prompt for case 2" in run("wise", "--rewritten-from", rewritten)[3]
+
+
+# ---------------------------------------------------------------------------------------------------- published wording
+SCRIPT = '''
+import does_not_exist
+raise SystemExit("never run")
+
+def build_evaluation_messages(prompt_data, image_base64):
+    """Not a question."""
+    return [
+        {"role": "system", "content": "Be the judge of this."},
+        {"role": "user", "content": [{"type": "text", "text": f"""Look {{here}}.
+P: {prompt_data['Prompt']}
+E: {prompt_data['Explanation']}
+Score: n"""}]},
+    ]
+'''
+
+
+def test_published_wording_is_parsed_never_run_and_refused_until_it_is_named(run, tmp_path):
+    root = kit.wise(tmp_path / "data")
+    (root / "vllm_eval.py").write_text(SCRIPT)
+    ours = run("wise", "--limit", "1")
+    assert ours[1]["wording"] == "ours"
+    shutil.rmtree(tmp_path / "run")
+    code, _, _, err, _ = run("wise", "--limit", "1", "--wording", "published")
+    assert code == 2
+    digest = err.partition("--wording published:")[2].split()[0]
+    code, headline, _, _, requests = run(
+        "wise", "--limit", "1", "--wording", f"published:{digest}", rule=lambda words: "Score: 1"
+    )
+    assert (code, headline["wording"]) == (0, "published")
+    assert "-published/" in headline["metric"]
+    assert headline["metric"] != ours[1]["metric"]
+    system, asked = requests[0]["messages"]
+    assert system["content"] == "Be the judge of this."
+    assert asked["content"][0]["text"].startswith("Look {here}.\nP: what number 1 hints at\nE: it is 1")
+
+
+def test_what_is_filled_in_is_never_filled_itself():
+    assert wording.fill("{a} {b}", {"{a}": "{b}", "{b}": "{a}"}) == "{b} {a}"
+
+
+@pytest.mark.parametrize("name", sorted(kit.SCRIPTS))
+def test_published_wording_of_each_script_fills_every_question(name, tmp_path):
+    """Scripts of the same form that say other things: every question comes out with its own text."""
+    suite, root = find_suite(name), tmp_path / "clone"
+    file, content = kit.SCRIPTS[name]
+    (root / file).parent.mkdir(parents=True)
+    (root / file).write_text(content)
+    published = suite.published(suite.options())
+    found = wording.Wording(kind="published", texts=published.read(root / file))
+    chosen = wording.choose(f"published:{found.digest}", suite.ours(suite.options()), published, root)
+    assert chosen.texts == found.texts
+    assert all(text for text in chosen.texts.values())

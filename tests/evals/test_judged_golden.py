@@ -1,0 +1,260 @@
+"""Numbers of the benchmarks' authors, made again without a judge by the suites' own rules from what they printed."""
+
+import statistics
+
+import pytest
+
+from evals.core.records import Case
+from evals.gedit import GEdit
+from evals.imgedit import KINDS, ImgEdit
+from evals.judged.summaries import Judged, mismatch, point, reported
+from evals.judges.readers import any_numbers, labelled, named_lines
+from evals.kris import DIMENSIONS, GRADES, KNOWLEDGE, Kris
+from evals.rise import CATEGORIES, Rise, score
+from evals.t2i_reasonbench import T2IReasonBench
+from evals.wise import TASKS, Wise, wiscore
+from got.vlm.json_replies import BadReply
+
+
+def parts_of(benchmark, edition, names, prefix=""):
+    """Of each printed row, its model, and its parts by name."""
+    tables = {name: reported(benchmark, edition, f"{prefix}{name}") for name in names}
+    rows = {}
+    for name, found in tables.items():
+        for row in found:
+            rows.setdefault((row.model, row.judge, row.edition), {})[name] = row.value
+    return rows
+
+
+def row(task, values, number=0):
+    return Judged(task=task, subtask="", cluster=f"{task}{number}", values=values, expected=frozenset(values))
+
+
+def case(task, subtask="", **facts):
+    metadata = {"tag": task, "subtask": subtask, "facts": facts, "texts": {}, "group": ""}
+    return Case(id="x", prompt="", tag=task, metadata=metadata)
+
+
+def metric(suite, name):
+    return next(one for one in suite.measures(suite.options()) if one.name == name)
+
+
+# ----------------------------------------------------------------------------------------------------------------- WISE
+SIZES = {"culture": 400, "time": 120, "space": 120, "biology": 120, "physics": 120, "chemistry": 120}
+
+
+def test_22_of_23_rows_of_wise_verified_follow_from_whole_counts_to_four_digits():
+    suite = Wise()
+    printed = {(r.model, r.judge, r.edition): r for r in suite.reported("wise-verified")}
+    right = 0
+    for key, parts in parts_of("WISE", "Verified", TASKS.values()).items():
+        counts = {task: float(value) * SIZES[task] for task, value in parts.items()}
+        if any(abs(count - round(count)) > 0.005 * SIZES[task] for task, count in counts.items()):
+            continue
+        rows = [
+            row(task, suite.combine(case(task), {"image": {"score": float(i < round(count))}}, None), i)
+            for task, count in counts.items()
+            for i in range(SIZES[task])
+        ]
+        made = point(metric(suite, "overall"), rows)
+        right += abs(made - float(printed[key].value)) < 1e-4
+    assert (right, len(printed)) == (22, 23)
+    assert [r.model for r in printed.values() if r.note] == ["DeepGen 1.0"]
+
+
+def test_wiscore_weighs_three_grades():
+    grades = {"Consistency": 2, "Realism": 1, "Aesthetic Quality": 0}
+    assert Wise().combine(case("time"), {"image": grades}, None) == {"score": wiscore([2, 1, 0])} == {"score": 0.8}
+    assert Wise().combine(case("time"), {}, None) == {}
+
+
+# ----------------------------------------------------------------------------------------------------------------- RISE
+BEST = {"reasoning": 5, "plausibility": 5, "consistency": 5}
+
+
+def rise_rows(counts, script):
+    """Rows with so many images at best in each category; the first seven cases are free of consistency."""
+    suite, rows, free = Rise(), [], {"temporal": 5, "causal": 2}
+    facts = {"reference_img": False, "reasoning_img": False, "reference_txt": True, "without_question": False}
+    for name, size in CATEGORIES.items():
+        task = name.partition("_")[0]
+        for i in range(size):
+            flags = {**facts, "consistency_free": i >= size - free.get(task, 0)}
+            asked = [part for part in suite.expects(case(task, **flags), None) if part in BEST]
+            best = 1 if task == "logical" else 5
+            scores = {part: {part: best if i < counts[task] else 1 - (task == "logical")} for part in asked}
+            values = suite.combine(case(task, **flags), scores, suite.options(script=script))
+            rows.append(row(task, values, i))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("script", "edition"), [("2026.04", "360 cases; script fixed"), ("2025", "360 cases; script b")]
+)
+def test_every_printed_accuracy_of_risebench_is_whole_counts_of_360(script, edition):
+    tasks = [name.partition("_")[0] for name in CATEGORIES]
+    sizes = dict(zip(tasks, CATEGORIES.values(), strict=True))
+    printed = {r.model: r for r in Rise().reported(f"risebench-360-{script}")}
+    found = parts_of("RISEBench", edition, tasks, "accuracy_")
+    assert len(found) == len(printed) > 15
+    for (model, *_), parts in found.items():
+        counts = {task: round(float(value) * sizes[task] / 100 + 1e-9) for task, value in parts.items()}
+        made = 100 * point(metric(Rise(), "accuracy"), rise_rows(counts, script))
+        assert made == pytest.approx(float(printed[model].value), abs=0.1), model
+        assert printed[model].note == ""
+
+
+def test_cases_without_consistency_were_never_right_by_the_script_of_2025():
+    full = {name.partition("_")[0]: size for name, size in CATEGORIES.items()}
+    new, old = (point(metric(Rise(), "accuracy"), rise_rows(full, script)) for script in ("2026.04", "2025"))
+    assert (new, old) == (1.0, pytest.approx(353 / 360))
+
+
+@pytest.mark.parametrize(("model", "total"), [("BAGEL", 2.537778), ("BAGEL (w/ CoT)", 2.933333)])
+def test_the_published_score_ignores_consistency_so_totals_are_multiples_of_a_fifth(model, total):
+    names = [name.partition("_")[0] for name in CATEGORIES]
+    parts = next(p for (m, *_), p in parts_of("RISEBench", "360 cases; script of 2025-05", names, "score_").items()
+                 if m == model)  # fmt: skip
+    exact = 0.0
+    for name, size in zip(names, CATEGORIES.values(), strict=True):
+        whole = (float(parts[name]) / 25 + 1) * size  # printed with two digits: the next multiple of 0.2 is meant
+        exact += round(whole * 5) / 5
+        assert abs(round(whole * 5) / 5 - whole) < 0.03
+    assert exact / 360 == pytest.approx(total, abs=5e-7)
+    flags = {"reference_img": False, "reasoning_img": False, "consistency_free": False}
+    scores = {"consistency": {"consistency": 1}, "reasoning": {"reasoning": 4}, "plausibility": {"plausibility": 3}}
+    values = Rise().combine(case("spatial", **flags), scores, Rise.options())
+    assert values["published"] == pytest.approx(0.8 * 4 + 0.2 * 3)
+    assert values["score"] == pytest.approx(0.3 * 1 + 0.5 * 4 + 0.2 * 3) == score({"consistency": 1, "reasoning": 4,
+                                                                                   "plausibility": 3})  # fmt: skip
+
+
+def test_a_case_of_which_a_part_failed_has_no_score_at_all():
+    flags = {"reference_img": False, "reasoning_img": False, "consistency_free": False}
+    assert Rise().combine(case("causal", **flags), {"reasoning": {"reasoning": 5}}, Rise.options()) == {}
+
+
+# ----------------------------------------------------------------------------------------------------------------- KRIS
+def kris_rows(parts):
+    """Every case of a dimension with its printed mean in all grades."""
+    rows = []
+    for dimension, categories in DIMENSIONS.items():
+        for category, cases in categories.items():
+            grades = [name for name in GRADES if name != "KP" or category in KNOWLEDGE]
+            value = float(parts[dimension])
+            for i in range(cases):
+                rows.append(row(dimension, {**dict.fromkeys(grades, value), "case": value}, f"{category}{i}"))
+    return rows
+
+
+def test_kris_has_1267_cases_in_20_categories_and_ten_of_knowledge():
+    assert sum(sum(some.values()) for some in DIMENSIONS.values()) == 1267
+    assert sum(map(len, DIMENSIONS.values())) == 20
+    assert len(KNOWLEDGE) == 10
+
+
+def test_the_authors_overall_of_kris_is_the_mean_over_cases():
+    overall = metric(Kris(), "overall")
+    printed = {r.model: r for r in Kris().reported("kris-1267")}
+    found = parts_of("KRIS-Bench", "1267 cases; overall = item mean", DIMENSIONS)
+    for (model, *_), parts in found.items():
+        made = round(point(overall, kris_rows(parts)), 2)
+        assert made == (39.94 if model == "Emu2" else float(printed[model].value)), model
+    assert [r.model for r in printed.values() if r.note] == ["Emu2"]
+
+
+def test_bagel_s_overall_of_kris_is_the_mean_over_all_single_grades():
+    found = parts_of("KRIS-Bench", "1267 cases; overall = flat", [*DIMENSIONS, "overall"])
+    made = {model: point(metric(Kris(), "pooled"), kris_rows(parts)) for (model, *_), parts in found.items()}
+    assert made == {"BAGEL": pytest.approx(56.21, abs=0.005), "BAGEL (w/ CoT)": pytest.approx(60.18, abs=0.012)}
+    by_case = next(point(metric(Kris(), "overall"), kris_rows(p)) for (m, *_), p in found.items() if m == "BAGEL")
+    assert by_case == pytest.approx(56.40, abs=0.005)
+
+
+def test_kris_turns_grades_into_percent_and_leaves_failed_ones_out():
+    scores = {"consistency": {"consistency_score": 5}, "instruction": {"instruction_score": 3, "knowledge_score": 1}}
+    assert Kris().combine(case("x"), scores, None) == {"VC": 100, "IF": 50, "KP": 0, "case": 50}
+
+
+# -------------------------------------------------------------------------------------------------------------- ImgEdit
+def test_9_of_the_12_rows_of_imgedit_are_the_macro_mean_of_nine_kinds():
+    names = ["hybrid" if kind == "compose" else kind for kind in KINDS]
+    rows = {
+        k: parts for k, parts in parts_of("ImgEdit-Bench", "basic", [*names, "overall"]).items() if k[1] == "gpt-4.1"
+    }
+    assert len(rows) == 12
+    fits = []
+    for (model, *_), parts in rows.items():
+        made = point(metric(ImgEdit(), "overall"), [row(name, {"score": float(parts[name])}) for name in names])
+        fits += [model] * (abs(made - float(parts["overall"])) <= 0.0051)
+    assert len(fits) == 9
+    flagged = [r.model for r in ImgEdit().reported("imgedit-basic") if r.judge == "gpt-4.1" and r.note]
+    assert len(flagged) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "official", "sane"),
+    [
+        ("Why.\nA: 4\nB: 3\nC: 5", [4, 3, 5], [4, 3, 5]),
+        ("**A:** 4\n**B:** 3\n**C:** 5", None, [4, 3, 5]),
+        ("A: 4/5\nB: 3/5\nC: 5/5", None, [4, 3, 5]),
+        ("A: 4\nB: 3", [4, 3], None),
+        ("A: 4\nB: 3\nC: 12", [4, 3, 12], None),
+        ("Note: 7\nA: 4\nB: 3\nC: 5", [7, 4, 3, 5], [4, 3, 5]),
+    ],
+)
+def test_imgedit_s_own_way_of_reading_takes_less_and_more_than_three_lines(text, official, sane):
+    for read, expected in ((any_numbers, official), (named_lines(["A", "B", "C"], (1, 5)), sane)):
+        if expected is None:
+            with pytest.raises(BadReply):
+                read(text)
+        else:
+            assert list(read(text).values()) == expected
+
+
+def test_no_grade_may_exceed_the_first_and_that_is_counted():
+    values = ImgEdit().combine(case("add"), {"edit": {"A": 2, "B": 5, "C": 1}}, None)
+    assert values == {"score": 2.67, "capped": 1.67, "exceeds": 1.0}
+
+
+# ---------------------------------------------------------------------------------------------------------------- GEdit
+def test_gedit_is_macro_over_tasks_and_takes_the_lower_scores():
+    scores = {"consistency": {"success": 9, "restraint": 4}, "quality": {"naturalness": 9, "cleanness": 10}}
+    assert GEdit().combine(case("a"), scores, None) == {"SC": 4, "PQ": 9, "O": 6}
+    assert GEdit().combine(case("a"), {"quality": scores["quality"]}, None) == {"PQ": 9}
+    rows = [row("text_change", {"O": 2.0}, i) for i in range(99)] + [
+        row("tone_transfer", {"O": 8.0}, i) for i in range(40)
+    ]
+    assert point(metric(GEdit(), "G_O"), rows) == 5.0
+    assert point(metric(GEdit(), "O by case"), rows) == pytest.approx((99 * 2 + 40 * 8) / 139)
+
+
+def test_what_gedit_s_judge_does_not_say_is_missing_and_never_random():
+    known = row("a", {"O": 6.0})
+    lost = Judged(task="a", subtask="", cluster="b", values={}, expected=frozenset({"O"}))
+    by_end = [point(metric(GEdit(), "G_O"), [known, lost], end) for end in (None, 0, 10)]
+    assert by_end == [6, 3, 8]
+
+
+# ------------------------------------------------------------------------------------------------------ T2I-ReasonBench
+def test_all_overalls_of_t2i_reasonbench_are_plain_means_of_four_parts():
+    rows = T2IReasonBench().reported("t2i-reasonbench")
+    assert (len(rows), [r.note for r in rows if r.note]) == (14, [])
+    assert next(r.value for r in rows if r.model.startswith("GoT")) == "32.0"
+    scores = {"description": {}, "entity_evaluation": {"q1": 1, "q2": 0.5}, "other_details_evaluation": {"q1": 0},
+              "quality_evaluation": {"q1": 1}}  # fmt: skip
+    values = T2IReasonBench().combine(case("entity"), scores, None)
+    assert values == {"quality": 1, "accuracy": pytest.approx(0.7 * statistics.fmean([1, 0.5]))}
+    del scores["other_details_evaluation"]
+    assert T2IReasonBench().combine(case("entity"), scores, None) == {"quality": 1}
+
+
+def test_a_score_behind_its_label_is_the_last_one_that_is_said():
+    read = labelled("Final Score", ["n"], (1, 5))
+    texts = ("final scores: 3", "**Final Score**: 4/5", "Final Score: 1\nFinal Score: 2")
+    assert [read(text)["n"] for text in texts] == [3, 4, 2]
+
+
+def test_a_printed_overall_may_be_off_by_its_own_rounding_only():
+    assert mismatch("0.57", {"a": "0.57"}, {"a": 1}) == ""
+    assert mismatch("0.59", {"a": "0.57"}, {"a": 1}) == "its parts give 0.570"
