@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from evals.core import provenance
+from got.util import provenance
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture

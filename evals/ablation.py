@@ -6,9 +6,10 @@
     python -m evals.ablation --grid my_grid.toml --images-per-prompt 2
     python -m evals.ablation --axis semantic-scale=1.5,2.5,4 --axis spatial-scale=1,1.5 --limit 60
 
-Every flag that is not listed below goes to the suite, in all cells. A cell is an ordinary run in its own folder under
-``--output``: it can be resumed, scored again and reported alone. All cells have the same prompts and the same noise,
-and the same chains unless the cell changes them, so differences are paired.
+Every flag that is not listed below goes to the suite, in all cells; with ``--engine ray`` they share its workers. A
+cell is an ordinary run in its own folder under ``--output``: it can be resumed, scored again and reported alone. All
+cells have the same prompts and the same noise, and the same chains unless the cell changes them, so differences are
+paired.
 
 Exit codes: 0 done, 1 a cell scored nothing, 2 a mistake in the command, 130 interrupted.
 
@@ -42,6 +43,7 @@ import numpy as np
 from evals.core.records import UserError, alike
 from evals.core.run_directory import RunDirectory
 from evals.harness import cli
+from evals.harness.engines import ENGINES
 from evals.harness.run_spec import find_suite, suite_names
 from evals.harness.runner import run
 from evals.harness.worker import Job
@@ -52,10 +54,12 @@ from got.util.errors import one_line, visible
 from got.util.files import write_atomic
 from got.util.hashes import HashedFolder
 from got.util.progress import clock
+from got.util.workers.options import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from evals.harness.engines import Engine
     from evals.harness.plan import Plan
     from evals.suite import Suite
 
@@ -316,24 +320,23 @@ def _is_done(plan: Plan) -> bool:
     return (plan.output / "scores.json").exists()
 
 
-def probe(plan: Plan) -> float:
-    """Seconds per image of a cell: a batch is drawn, observed and thrown away, after a first image that warms up."""
-    worker = Job(plan=plan).worker()
-    batch = plan.samples[: plan.batch_size]
-    worker(batch[:1])
+def probe(plan: Plan, engine: Engine) -> float:
+    """Seconds per image of a cell: each worker draws, observes and throws away a batch, after an image to warm up."""
+    job, batch = Job(plan=plan), plan.samples[: plan.batch_size]
+    _ = list(engine.run(job, [batch[:1]]))
     start = time.monotonic()
-    worker(batch)
-    return (time.monotonic() - start) / len(batch)
+    _ = list(engine.run(job, [batch] * engine.width))
+    return (time.monotonic() - start) / (engine.width * len(batch))
 
 
-def _show_plan(cells: Sequence[Cell], plans: Sequence[Plan]) -> None:
+def _show_plan(cells: Sequence[Cell], plans: Sequence[Plan], engine: Engine) -> None:
     """Which cells are done, and how long the others will take, by the first of them."""
     for cell, plan in zip(cells, plans, strict=True):
         state = "done" if _is_done(plan) else "to do"
         _say(f"{state:6} {len(plan.samples):6} images  {cell.name}  [{shlex.join(cell.words)}]")
     left = [(cell, plan) for cell, plan in zip(cells, plans, strict=True) if not _is_done(plan)]
     if left:
-        images, pace = sum(len(plan.samples) for _, plan in left), probe(left[0][1])
+        images, pace = sum(len(plan.samples) for _, plan in left), probe(left[0][1], engine)
         _say(
             f"{images} images to do, about {clock(images * pace)} at the pace of {left[0][0].name} ({pace:.2f} s/image)"
         )
@@ -346,8 +349,26 @@ def _check(cells: Sequence[Cell], plans: Sequence[Plan]) -> None:
         if plan.output in folders:
             raise UserError(f"cells {folders[plan.output]!r} and {cell.name!r} would share the folder {plan.output}")
         folders[plan.output] = cell.name
+    if any(plan.settings.shard is not None for plan in plans):
+        raise UserError("--shard: cells are compared as whole runs; --engine ray shares them among workers")
+    if len({(plan.settings.engine, options_of(plan.settings, gpus=True)) for plan in plans}) > 1:
+        raise UserError("all cells share one --engine and its workers; give these flags once, outside of the cells")
     if any(getattr(plan.options, "data", None) is not None for plan in plans):
         raise UserError("--data: nothing tells a right edit of a published set from a wrong one; cells have no scores")
+
+
+def _run_all(cells: Sequence[Cell], plans: Sequence[Plan], engine: Engine) -> list[tuple[Cell, Path, dict[str, Any]]]:
+    """Runs cell after cell; returns each with its folder and its scores."""
+    finished, spent, drawn = [], 0.0, 0
+    for number, (cell, plan) in enumerate(zip(cells, plans, strict=True), 1):
+        left = sum(len(p.samples) for p in plans[number - 1 :] if not _is_done(p))
+        expected = f", about {clock(left * spent / drawn)} left in all" if drawn else ""
+        _say(f"cell {number} of {len(cells)}: {cell.name}{expected}")
+        fresh, start = not _is_done(plan), time.monotonic()
+        finished.append((cell, plan.output, run(plan, engine)))
+        if fresh:
+            spent, drawn = spent + time.monotonic() - start, drawn + len(plan.samples)
+    return finished
 
 
 def _main(words: Sequence[str]) -> int:
@@ -370,18 +391,12 @@ def _main(words: Sequence[str]) -> int:
     output: Path = options.output or Path("runs") / f"ablation-{name}"
     plans = [plan_of(suite, cell, shared, output) for cell in cells]
     _check(cells, plans)
-    _show_plan(cells, plans)
-    if options.dry_run:
-        return 0
-    finished, spent, drawn = [], 0.0, 0
-    for number, (cell, plan) in enumerate(zip(cells, plans, strict=True), 1):
-        left = sum(len(p.samples) for p in plans[number - 1 :] if not _is_done(p))
-        expected = f", about {clock(left * spent / drawn)} left in all" if drawn else ""
-        _say(f"cell {number} of {len(cells)}: {cell.name}{expected}")
-        fresh, start = not _is_done(plan), time.monotonic()
-        finished.append((cell, plan.output, run(plan)))
-        if fresh:
-            spent, drawn = spent + time.monotonic() - start, drawn + len(plan.samples)
+    # One engine for all cells: a worker keeps what it has loaded for as long as the next cell needs it, too.
+    with ENGINES[plans[0].settings.engine](plans[0].settings) as engine:
+        _show_plan(cells, plans, engine)
+        if options.dry_run:
+            return 0
+        finished = _run_all(cells, plans, engine)
     rows = compare(finished)
     note = (
         f"{options.suite}, {finished[0][2]['world']}, {len(plans[0].cases)} cases, "

@@ -16,13 +16,33 @@ if TYPE_CHECKING:
     from evals.core.records import Sample
 
 
+_LOADING = ("model", "checkpoint", "device", "dtype", "offload", "compiled", "reference_compat")
+"""Options that decide what is loaded, and how; all others are heeded image by image."""
+
+
 class GoTGenerator:
     """Text to chain to image with a `got.pipeline.GoTPipeline`."""
 
     name = "got"
 
-    def __init__(self, pipe: Any, options: GeneratorOptions) -> None:
-        self._pipe, self._options = pipe, options
+    def __init__(self, pipe: Any, options: GeneratorOptions, scheduler: Any = None) -> None:
+        """Draws with a pipeline that others may use, too.
+
+        Args:
+            pipe: The pipeline.
+            options: What a person has decided.
+            scheduler: The checkpoint's own, where the pipeline may have another one by now.
+        """
+        self._pipe, self._options, self._own_scheduler = pipe, options, scheduler or pipe.scheduler
+        self._scheduler = self._own_scheduler
+        if options.scheduler is not None:
+            self._scheduler = make_scheduler(options.scheduler, self._own_scheduler)
+
+    def with_options(self, options: GeneratorOptions) -> GoTGenerator | None:
+        """One of other options with the weights of this one; None where other weights are asked for."""
+        if any(getattr(options, name) != getattr(self._options, name) for name in _LOADING):
+            return None
+        return GoTGenerator(self._pipe, options, self._own_scheduler)
 
     def generate(self, samples: Sequence[Sample]) -> list[Generated]:
         """One image and its chain per sample; noise comes from one CPU generator per sample."""
@@ -37,6 +57,7 @@ class GoTGenerator:
             raise UserError(f"--chain {options.chain} has no plan for every step of an instruction; leave it out")
         if options.chain != "own":
             given = [given_chain(options.chain, sample) for sample in samples]
+        self._pipe.scheduler = self._scheduler
         drawn = self._pipe(
             [sample.case.prompt for sample in samples],
             image=sources,
@@ -98,6 +119,4 @@ def make_got(options: GeneratorOptions) -> Generator:
     except (OSError, ValueError) as error:
         raise UserError(f"--checkpoint {options.checkpoint} cannot be loaded: {one_line(error, 300)}") from error
     pipe.set_progress_bar_config(disable=True)
-    if options.scheduler is not None:
-        pipe.scheduler = make_scheduler(options.scheduler, pipe.scheduler)
     return GoTGenerator(pipe, options)

@@ -12,7 +12,7 @@ from evals.core.records import UserError, note
 from evals.core.run_directory import RunDirectory
 from evals.harness.plan import Plan
 from evals.harness.run_spec import SUITES, RunSpec, resolve
-from evals.harness.settings import DRAWS, GUIDES, LOOKS, RUNS, Settings
+from evals.harness.settings import DRAWS, GUIDES, LOOKS, MANY, RUNS, Settings
 from got.util.cli import Parser, console, run_command
 from got.util.errors import visible
 
@@ -53,7 +53,7 @@ def build_parser(suite: Suite[Any]) -> argparse.ArgumentParser:
         description="Generates images, observes them with a detector, judges and sums up; all in one run directory.",
     )
     parser.epilog = _EXAMPLES.format(prog=parser.prog, **suite.examples)
-    groups = {name: parser.add_argument_group(name) for name in (DRAWS, GUIDES, LOOKS, suite.name, RUNS)}
+    groups = {name: parser.add_argument_group(name) for name in (DRAWS, GUIDES, LOOKS, suite.name, RUNS, MANY)}
     flags.add_flags(parser, Settings, groups, RUNS)
     flags.add_flags(parser, suite.options, groups, suite.name)
     parser.set_defaults(images_per_prompt=suite.images_per_prompt, detector=suite.detector)

@@ -13,7 +13,6 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from evals.core import provenance
 from evals.core.backends import ICON_WORLD
 from evals.core.protocols import Tools
 from evals.core.records import Case, Drawn, Sample, UserError
@@ -23,6 +22,7 @@ from evals.generators import registry as generators
 from evals.generators.oracle import OracleGenerator
 from evals.harness.run_spec import suite_names
 from evals.judges.registry import JUDGES
+from got.util import provenance
 from got.util.cli import console
 from got.util.errors import visible
 

@@ -2,32 +2,191 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Protocol
+
+from evals.core.options import GENERATE, OBSERVE
+from evals.core.run_directory import RunDirectory
+from evals.harness.plan import Plan
+from evals.harness.worker import Failed, Job, Outcome, RecordedImages, SentImages
+from got.util import provenance
+from got.util.workers.options import options_of
+from got.util.workers.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from evals.core.records import Sample
+    from evals.harness.plan import Plan
+    from evals.harness.settings import Settings
+    from evals.harness.worker import RecordedImage, Worker
 
 
-class Job(Protocol):
-    """What is to be done. Picklable: any process makes a worker of it."""
+class Engine(Protocol):
+    """Computes batches for one run after the other, and lets go of all it holds at the end."""
 
-    def worker(self) -> Callable[[Any], Any]:
-        """Loads what is needed, once; what it returns is called with one batch after the other."""
+    @property
+    def note(self) -> str:
+        """What a line of progress says of it."""
+
+    @property
+    def width(self) -> int:
+        """How many batches it computes at a time, once it has begun."""
+
+    def machine(self, plan: Plan) -> dict[str, Any]:
+        """Versions, commit and device of where samples are computed, for run.json; loads no model."""
+
+    def check(self, job: Job) -> None:
+        """Loads what a job needs; `UserError` if that cannot be had."""
+
+    def run(self, job: Job, batches: Sequence[Sequence[Sample]]) -> Iterable[list[Outcome]]:
+        """The outcomes of each batch, in order."""
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
-def run_local(job: Job, batches: Iterable[Sequence[Any]]) -> Iterator[Any]:
-    """One worker in this process, built before the first batch.
+class LocalEngine:
+    """One worker in this process, built before the first batch."""
 
-    >>> class Sum:
-    ...     def worker(self):
-    ...         return sum
-    >>> list(run_local(Sum(), [[1, 2], [3]]))
-    [3, 3]
-    """
-    worker = job.worker()
-    for batch in batches:
-        yield worker(batch)
+    note, width = "", 1
+
+    def __init__(self, settings: Settings) -> None:
+        self._worker: Worker | None = None
+
+    def machine(self, plan: Plan) -> dict[str, Any]:
+        """Of this process."""
+        return plan.machine
+
+    def check(self, job: Job) -> None:
+        """Builds the worker."""
+        self._worker = job.worker(self._worker)
+
+    def run(self, job: Job, batches: Sequence[Sequence[Sample]]) -> Iterator[list[Outcome]]:
+        """One batch after the other."""
+        self.check(job)
+        assert self._worker is not None, "built"
+        for batch in batches:
+            yield self._worker(batch)
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker = None
 
 
-ENGINES = {"local": run_local}
-"""Name -> engine: ``(job, batches) -> results in order``."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Item:
+    """A sample on its way to a worker."""
+
+    number: int
+    """In the plan's samples."""
+    recorded: RecordedImage | None
+    """Its image, where that is drawn already."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _RayJob:
+    """A job as a pool of workers takes it; samples travel as their numbers in the plan."""
+
+    job: Job
+
+    def about(self) -> dict[str, Any]:
+        """Code, packages, cases, and the names and sizes of weights: not their hashes, which would take minutes."""
+        plan = self.job.plan
+        code = {"commit": provenance.commit()["commit"], "code": provenance.code_sha256()[:12]}
+        return {**provenance.package_versions(), **code, "prompts": plan.prompts_sha256[:12], **plan.weight_sizes()}
+
+    def place(self) -> dict[str, Any]:
+        """Its device."""
+        return {"device": self.job.plan.device}
+
+    def worker(self, before: _RayWorker | None = None) -> _RayWorker:
+        """Loads what is needed."""
+        return _RayWorker(self.job.worker(None if before is None else before.worker))
+
+    def files(self) -> list[Path]:
+        """Its weights."""
+        return list(self.job.plan.weight_places().values())
+
+    def at(self, places: dict[str, Path]) -> _RayJob:
+        """With weights elsewhere."""
+        plan = self.job.plan
+        told = {name: getattr(plan.settings, name) for name in ("model", "checkpoint", "detector", "embedder")}
+        for old, new in places.items():
+            told = {name: text.replace(old, str(new)) for name, text in told.items()}
+        spec = dataclasses.replace(plan.spec, settings=dataclasses.replace(plan.settings, **told))
+        return _RayJob(job=dataclasses.replace(self.job, plan=Plan(spec)))
+
+    def lost(self, item: _Item, why: str) -> Outcome:
+        """A sample under which workers died."""
+        stage = GENERATE if item.recorded is None else OBSERVE
+        failed = Failed(stage=stage, error=f"its worker died each time ({why})", raised=True)
+        sample = self.job.plan.samples[item.number]
+        return Outcome(sample=sample, png=None, chain=None, warnings=(), observation=failed)
+
+
+class _RayWorker:
+    """A worker whose results leave its process."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    def __call__(self, items: Sequence[_Item]) -> list[Outcome]:
+        """One outcome per item, without its sample, which the other side has."""
+        batch = [self.worker.plan.samples[item.number] for item in items]
+        sent = [item.recorded for item in items if item.recorded is not None]
+        outcomes = self.worker(batch, SentImages(batch, sent) if sent else None)
+        return [dataclasses.replace(one, sample=None) for one in outcomes]  # type: ignore[arg-type]
+
+
+class RayEngine:
+    """Workers in processes of Ray, here or on other machines. This process alone reads and writes the run directory."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._pool = Pool(options_of(settings, gpus=settings.device != "cpu"))
+
+    @property
+    def note(self) -> str:
+        """How many workers there are."""
+        return self._pool.note
+
+    @property
+    def width(self) -> int:
+        """One for each worker."""
+        return self._pool.width
+
+    def machine(self, plan: Plan) -> dict[str, Any]:
+        """Of this process, which all workers are held against, with their device."""
+        return plan.machine_with(self._pool.place(_RayJob(job=Job(plan=plan)))["device"])
+
+    def check(self, job: Job) -> None:
+        """Waits for a first worker."""
+        self._pool.check(_RayJob(job=job))
+
+    def run(self, job: Job, batches: Sequence[Sequence[Sample]]) -> Iterator[list[Outcome]]:
+        """As the workers finish, in order."""
+        plan = job.plan
+        numbers = {(sample.case.id, sample.index): number for number, sample in enumerate(plan.samples)}
+        recorded = RecordedImages(RunDirectory(plan.output)) if job.recorded else None
+
+        def sent(sample: Sample) -> _Item:
+            image = None if recorded is None else recorded.read(sample)
+            return _Item(number=numbers[sample.case.id, sample.index], recorded=image)
+
+        found = self._pool.run(_RayJob(job=job), ([sent(sample) for sample in batch] for batch in batches))
+        for batch, outcomes in zip(batches, found, strict=True):
+            yield [dataclasses.replace(one, sample=sample) for one, sample in zip(outcomes, batch, strict=True)]
+
+    def __enter__(self) -> RayEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.close()
+
+
+ENGINES: dict[str, Callable[[Settings], Engine]] = {"local": LocalEngine, "ray": RayEngine}
+"""By the words of ``--engine``."""

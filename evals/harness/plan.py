@@ -6,11 +6,10 @@ import datetime
 import functools
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.core import folder_listing, provenance
+from evals.core import folder_listing
 from evals.core import options as flags
 from evals.core.backends import ICON_WORLD
 from evals.core.protocols import Tools
@@ -22,10 +21,13 @@ from evals.generators import registry as generators
 from evals.generators.folder_images import Assignment
 from evals.generators.options import GeneratorOptions
 from evals.generators.oracle import oracle_render
+from evals.harness.device import resolve_device, set_threads
 from evals.harness.run_spec import RunSpec, find_suite, world_of
 from evals.suite import GENERATE, OBSERVE, VERDICT, Context
+from got.util import provenance
 from got.util.errors import warn
 from got.util.files import inside
+from got.util.weight_files import below
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +70,11 @@ class Plan:
                 detectors.find_detector(self.settings.detector)
             embedders.find_embedder(self.settings.embedder)
         self._refuse_unchosen_detector()
+        if self.settings.engine == "ray" and str(getattr(self.options, "judge", "")).startswith("openai"):
+            raise UserError(
+                "--judge openai keeps one budget and one log, and each worker of Ray would have its own; draw without "
+                "it, and then ask from one process: --from observe --judge openai --judge-concurrency N"
+            )
         _ = self.identity, self.samples
         if self.folder is not None and not self._later:
             for sentence in self.folder.notes:
@@ -178,9 +185,13 @@ class Plan:
         return self.settings.place_in(run)
 
     @functools.cached_property
+    def prompts_sha256(self) -> str:
+        """Hash of what its cases ask for."""
+        return hashlib.sha256(json.dumps([case.metadata for case in self.cases]).encode()).hexdigest()
+
+    @functools.cached_property
     def identity(self) -> dict[str, dict[str, Any]]:
         """Per stage, what decides its outcome. A run directory belongs to one identity."""
-        prompts = hashlib.sha256(json.dumps([case.metadata for case in self.cases]).encode()).hexdigest()
         looks = flags.deciding(self.settings, OBSERVE)
         if not self.suite.detects(self.options):
             del looks["detector"]
@@ -188,7 +199,7 @@ class Plan:
             GENERATE: {
                 "suite": self.suite.name,
                 **flags.deciding(self.settings, GENERATE),
-                "prompts_sha256": prompts,
+                "prompts_sha256": self.prompts_sha256,
                 **self._drawn_from(),
                 **self._share(),
             },
@@ -200,6 +211,21 @@ class Plan:
     def _share(self) -> dict[str, Any]:
         shard = self.settings.shard
         return {} if shard is None else dict(zip(SHARE, (list(shard), self.batch_size), strict=True))
+
+    def weight_places(self) -> dict[str, Path]:
+        """Where weights lie on this machine that the settings name, by who uses them."""
+        argument = self.settings.checkpoint if self.model == "got" else self._argument
+        places = {"generator": generators.GENERATORS[self.model].weights(argument)}
+        places |= _looking_places(flags.deciding(self.settings, OBSERVE))
+        return {role: place for role, place in places.items() if place is not None and place.exists()}
+
+    def weight_sizes(self) -> dict[str, str]:
+        """Of these, the number of files and their bytes: enough to tell another checkpoint at the same place."""
+        sizes = {
+            role: [path.stat().st_size for path in ([place] if place.is_file() else below(place))]
+            for role, place in self.weight_places().items()
+        }
+        return {f"{role}'s weights": f"{len(found)} files, {sum(found)} bytes" for role, found in sizes.items()}
 
     def _drawn_from(self) -> dict[str, Any]:
         """What a generator has on this machine: its weights, or the images of its folder."""
@@ -246,17 +272,21 @@ class Plan:
     def device(self) -> str:
         """Where models run. The number of torch's threads is decided with it, before the first model is built."""
         set_threads()
-        return _resolve_device(self.settings.device)
+        return resolve_device(self.settings.device)
 
     @functools.cached_property
     def machine(self) -> dict[str, Any]:
         """Versions, commit, device; for run.json. Imports torch, so only asked when a model will run."""
+        return self.machine_with(self.device)
+
+    def machine_with(self, device: str) -> dict[str, Any]:
+        """The same where samples are computed on a device of another process; imports no torch."""
         return {
             **provenance.commit(),
             "code_sha256": provenance.code_sha256(),
             "packages": provenance.package_versions(),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "device": self.device,
+            "device": device,
             "dtype": self.settings.dtype,
             **({"compiled": True} if self.settings.compile else {}),
         }
@@ -264,8 +294,11 @@ class Plan:
     @functools.cached_property
     def generator(self) -> Generator:
         """Who draws."""
+        return generators.GENERATORS[self.model].build(self._generator_options())
+
+    def _generator_options(self) -> GeneratorOptions:
         settings = self.settings
-        options = GeneratorOptions(
+        return GeneratorOptions(
             model=self.model,
             argument=self._argument,
             checkpoint=settings.checkpoint,
@@ -287,7 +320,6 @@ class Plan:
             compiled=settings.compile,
             folder=self.folder,
         )
-        return generators.GENERATORS[self.model].build(options)
 
     @functools.cached_property
     def tools(self) -> Tools:
@@ -309,6 +341,28 @@ class Plan:
         if self.suite.needs_embedder(self.cases):
             _ = tools.embedder
         return tools
+
+    def taking_over(self, other: Plan) -> Plan:
+        """This plan with what another one has loaded and this one would load again; the other has nothing left.
+
+        Args:
+            other: A plan that is done; if it is of the same run, it goes on itself.
+        """
+        if other is self or other.spec == self.spec:
+            return other
+        mine, its = vars(self), vars(other)
+        generator, tools, _ = its.pop("generator", None), its.pop("tools", None), its.pop("instruments", None)
+        if tools is not None and self._looks() == other._looks():
+            mine.setdefault("tools", tools)
+        if hasattr(generator, "with_options"):
+            again = generator.with_options(self._generator_options())
+            if again is not None:
+                mine.setdefault("generator", again)
+        return self
+
+    def _looks(self) -> tuple[str, ...]:
+        """All that `tools` depend on."""
+        return self.settings.detector, self.settings.embedder, self.device, self.context.world
 
     @functools.cached_property
     def instruments(self) -> Any:
@@ -417,36 +471,21 @@ def _lasting(words: Sequence[str]) -> list[str]:
     return [word for name, group in flags.items() if name not in passing for word in group]
 
 
-def _weights_of(looks: dict[str, Any]) -> dict[str, str]:
-    """Hashes of the detector's and the embedder's weights that lie on this machine."""
-    found: dict[str, str] = {}
+def _looking_places(looks: dict[str, Any]) -> dict[str, Path | None]:
+    """Where the detector's and the embedder's weights lie."""
+    found: dict[str, Path | None] = {}
     for role, registry in (("detector", detectors.DETECTORS), ("embedder", embedders.EMBEDDERS)):
         spec = str(looks.get(role, "")).removesuffix(embedders.SQUASH)
         name, _, argument = spec.partition(":")
-        place = registry[name].weights(argument) if name in registry else Path(spec) if spec else None
-        if place is not None and place.exists():
-            found |= {f"{role}/{key}": value for key, value in provenance.weights_sha256(place).items()}
+        found[role] = registry[name].weights(argument) if name in registry else Path(spec) if spec else None
     return found
 
 
-def _resolve_device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    # A missing CUDA is an AssertionError or a RuntimeError, by how torch was built.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name} cannot be used: {' '.join(str(error).split())[:200]}") from error
-    return name
-
-
-def set_threads() -> None:
-    """Decides the number of torch's threads, here and nowhere else: OMP_NUM_THREADS, or the cores we may use."""
-    import torch
-
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    # Only Linux tells which cores this process may use; a container often has fewer than the machine.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(int(wanted) if wanted.isdecimal() and int(wanted) else cores)
+def _weights_of(looks: dict[str, Any]) -> dict[str, str]:
+    """Hashes of the detector's and the embedder's weights that lie on this machine."""
+    return {
+        f"{role}/{key}": value
+        for role, place in _looking_places(looks).items()
+        if place is not None and place.exists()
+        for key, value in provenance.weights_sha256(place).items()
+    }

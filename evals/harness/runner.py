@@ -22,7 +22,7 @@ from evals.core.records import Scored, UserError, note
 from evals.core.run_directory import RunDirectory, differences, key_of
 from evals.generators.folder_images import counted_changes
 from evals.harness import identity as identities
-from evals.harness.engines import ENGINES
+from evals.harness.engines import ENGINES, LocalEngine
 from evals.harness.worker import Failed, Job
 from got.util.errors import first_line, warn
 from got.util.files import write_atomic
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from evals.core.records import Sample, Score
     from evals.core.run_directory import Key
+    from evals.harness.engines import Engine
     from evals.harness.plan import Plan
     from evals.harness.worker import Outcome
 
@@ -42,18 +43,25 @@ _RETRIED = {None: (GENERATE, OBSERVE), GENERATE: (GENERATE, OBSERVE), OBSERVE: (
 Log = dict["Key", dict[str, Any]]
 
 
-def run(plan: Plan) -> dict[str, Any]:
+def run(plan: Plan, engine: Engine | None = None) -> dict[str, Any]:
     """Does what is left of a run and returns its scores.
 
     A finished run is only read, unless samples of it failed by an exception: these are tried again.
 
+    Args:
+        plan: The run.
+        engine: Where samples are computed, for runs that share one; None opens the plan's own.
+
     Raises:
         UserError: The directory is in use, was made with other arguments, or the disk is full.
     """
+    if engine is None:
+        with ENGINES[plan.settings.engine](plan.settings) as own:
+            return run(plan, own)
     directory = RunDirectory(plan.output, part=plan.settings.shard is not None)
     with directory.locked():
         begun = directory.spec.exists()
-        this = _Run(plan, directory)
+        this = _Run(plan, directory, engine)
         try:
             this.prepare()
         except UserError:
@@ -80,7 +88,7 @@ def run(plan: Plan) -> dict[str, Any]:
 
 def finish(plan: Plan, directory: RunDirectory) -> dict[str, Any]:
     """Scores what the logs of a directory hold, sums it up and returns the scores; for one that this process holds."""
-    _Run(plan, directory).finish()
+    _Run(plan, directory, LocalEngine(plan.settings)).finish()
     return _scores_of(directory)
 
 
@@ -127,8 +135,8 @@ class _Logs:
 class _Run:
     """A plan at work in its directory."""
 
-    def __init__(self, plan: Plan, directory: RunDirectory) -> None:
-        self.plan, self.directory = plan, directory
+    def __init__(self, plan: Plan, directory: RunDirectory, engine: Engine) -> None:
+        self.plan, self.directory, self.engine = plan, directory, engine
         self.start = plan.settings.start
 
     # ------------------------------------------------------------------------------------------------------- begin
@@ -141,7 +149,7 @@ class _Run:
         if spec is not None:
             spec = self._clear(spec)  # as a kill has left it
         if spec is None or directory.is_empty():
-            directory.write(directory.spec, self._spec(plan.identity, plan.machine, redo=None))
+            directory.write(directory.spec, self._spec(plan.identity, self.engine.machine(plan), redo=None))
             self._write_sources()
             return
         old = identities.as_now(spec, plan)
@@ -175,9 +183,8 @@ class _Run:
             _ = self._scored
             redo = spec.get("redo") or redo  # an observation that was begun anew is not finished by judging it
         else:
-            machine = plan.machine
-            _ = plan.generator if self.start == GENERATE or not logs.drawn(plan.samples) else None
-            _ = plan.instruments
+            machine = self.engine.machine(plan)
+            self.engine.check(Job(plan=plan, recorded=self.start == OBSERVE and logs.drawn(plan.samples)))
         # From here on the run is the new one: a kill leaves the rest of the clearing to the next command.
         stand = STAGES[: STAGES.index(self.start)]
         known = identities.hashes(identity)
@@ -230,7 +237,8 @@ class _Run:
     def _redo_images(self, spec: dict[str, Any], changed: dict[Key, tuple[str, str]]) -> None:
         """Forgets changed samples, so that they are done again, once it is known that they can be; and says which."""
         plan, directory = self.plan, self.directory
-        _ = plan.machine, plan.generator, plan.instruments
+        _ = self.engine.machine(plan)
+        self.engine.check(Job(plan=plan))
         redone = [batch for batch in self._batches() if any(_key(sample) in changed for sample in batch)]
         others = sum(_key(sample) not in changed for batch in redone for sample in batch)
         what = (
@@ -255,7 +263,7 @@ class _Run:
         spec = self.directory.read_spec()
         if spec is None or self.directory.is_empty() or self.start == VERDICT:
             return
-        now = self.plan.machine
+        now = self.engine.machine(self.plan)
         changed = differences({**spec["machine"], "started": None}, {**now, "started": None})
         if not changed or spec.get("resumed", [])[-1:] == [now]:
             return
@@ -277,7 +285,6 @@ class _Run:
             return
         self.__dict__.pop("_scored", None)
         redo = (self.directory.read_spec() or {}).get("redo") == OBSERVE
-        engine = ENGINES[self.plan.settings.engine]
 
         def drawn(batch: Sequence[Sample]) -> bool:
             return logs.drawn(batch) and (redo or logs.logged(batch))
@@ -291,7 +298,7 @@ class _Run:
                 for recorded, some_batches in ((True, again), (False, undrawn)):
                     if some_batches:
                         job = Job(plan=self.plan, recorded=recorded, hard=logs.retried)
-                        self._log_all(engine(job, some_batches), bar)
+                        self._log_all(self.engine.run(job, some_batches), bar)
 
     def _log_all(self, results: Iterable[list[Outcome]], bar: Progress) -> None:
         """Writes batches as they come. One in which nothing but exceptions came waits for the next.
@@ -305,7 +312,7 @@ class _Run:
             if sum(one.raised for one in failed) < len(outcomes):
                 while waiting:
                     _log(self.directory, waiting.pop(0))
-            bar.advance(len(outcomes), len(failed))
+            bar.advance(len(outcomes), len(failed), self.engine.note)
         for outcomes in waiting:
             _log(self.directory, outcomes)
 

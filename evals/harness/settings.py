@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import re
 from pathlib import Path
+from typing import Any
 
 from evals.core import options as flags
 from evals.core.options import GENERATE, OBSERVE, RUN, STAGES, names, option
@@ -15,14 +16,22 @@ from evals.core.run_directory import PARTS
 from evals.detectors import registry as detectors
 from evals.embedders.registry import EMBEDDERS
 from evals.generators import registry as generators
-from evals.harness.engines import ENGINES
 from got.util.cli import number, whole
+from got.util.workers.options import FLAGS
 
 DRAWS, GUIDES, LOOKS, RUNS = "what draws", "GoT's three guidances", "what looks at the images", "the run"
+MANY = "many processes and machines"
 """Headings of the help."""
 _draws = functools.partial(option, stage=GENERATE, group=DRAWS)
 _guides = functools.partial(option, stage=GENERATE, group=GUIDES, heeded_by="model")
 _run = functools.partial(option, stage=RUN, group=RUNS)
+
+
+def _ray(field: str) -> Any:
+    told = FLAGS[field]
+    kept = {key: told[key] for key in ("metavar",) if key in told}
+    return option(told["default"], told["help"], stage=RUN, group=MANY, parse=told.get("type"), **kept)
+
 
 _CHAINS = "own, none, oracle, jitter:X, drop:X or swap:X"
 
@@ -142,10 +151,21 @@ class Settings:
         metavar="N",
         parse=whole(),
     )
-    engine: str = _run("local", "where samples are computed (default: %(default)s)", choices=tuple(ENGINES))
-    shard: tuple[int, int] | None = _run(
+    engine: str = _run(
+        "local",
+        "where samples are computed: here, or by workers of Ray (default: %(default)s)",
+        choices=("local", "ray"),
+    )
+    workers: int | None = _ray("workers")
+    cpus_per_worker: int = _ray("cpus_per_worker")
+    gpus_per_worker: float | None = _ray("gpus_per_worker")
+    ray_address: str | None = _ray("ray_address")
+    worker_wait: float = _ray("worker_wait")
+    shard: tuple[int, int] | None = option(
         None,
         "compute the I-th of N shares of the batches alone, as an array job does; python -m evals.merge joins them",
+        stage=RUN,
+        group=MANY,
         metavar="I/N",
         parse=_shard,
     )
@@ -193,6 +213,8 @@ class Settings:
         idle = [flags.flag_name(field) for field in some if field.name in given - set(heeds)]
         if idle:
             raise UserError(f"{', '.join(idle)} has no effect with --model {model}")
+        if self.engine != "ray" and (idle := sorted(given & FLAGS.keys())):
+            raise UserError(f"--{idle[0].replace('_', '-')} belongs to --engine ray")
         if self.guidance_interval is not None and self.guidance_interval[0] > self.guidance_interval[1]:
             start, end = self.guidance_interval
             raise UserError(f"--guidance-interval {start:g} {end:g}: expected the lesser number first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from evals.core.protocols import Generator
     from evals.core.records import Sample
     from evals.core.run_directory import Key
     from evals.harness.plan import Plan
@@ -69,6 +71,22 @@ def describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedImage:
+    """A logged image, as its file holds it, or why it cannot be used."""
+
+    name: str
+    chain: str | None
+    data: bytes = b""
+    error: str | None = None
+
+    def opened(self) -> Generated:
+        """As if it were drawn now."""
+        if self.error is not None:
+            return Generated(image=None, error=self.error)
+        return Generated(image=open_image(self.data, self.name, max_aspect=math.inf), chain=self.chain)
+
+
 class RecordedImages:
     """Plays the generator's part when a run is observed again: hands out the images and chains on disk."""
 
@@ -80,18 +98,33 @@ class RecordedImages:
 
     def generate(self, samples: Sequence[Sample]) -> list[Generated]:
         """The logged image of each sample, or why it cannot be used."""
-        return [self._read(sample) for sample in samples]
+        return [self.read(sample).opened() for sample in samples]
 
-    def _read(self, sample: Sample) -> Generated:
+    def read(self, sample: Sample) -> RecordedImage:
+        """The file of a sample."""
         name = self._run.image_name(sample)
         record = self._chains[(sample.case.id, sample.index)]
+        image = functools.partial(RecordedImage, name=name, chain=record["chain"])
         try:
             data = (self._run.path / name).read_bytes()
         except OSError as error:
-            return Generated(image=None, error=f"{name}: {error.strerror}")
+            return image(error=f"{name}: {error.strerror}")
         if hashlib.sha256(data).hexdigest() != record["sha256"]:
-            return Generated(image=None, error=f"{name}: damaged or changed since it was drawn")
-        return Generated(image=open_image(data, name, max_aspect=math.inf), chain=record["chain"])
+            return image(error=f"{name}: damaged or changed since it was drawn")
+        return image(data=data)
+
+
+class SentImages:
+    """The same for a process that cannot read the run directory: its images came along with the samples."""
+
+    name = "recorded"
+
+    def __init__(self, samples: Sequence[Sample], images: Sequence[RecordedImage]) -> None:
+        self._images = {(s.case.id, s.index): image for s, image in zip(samples, images, strict=True)}
+
+    def generate(self, samples: Sequence[Sample]) -> list[Generated]:
+        """The image of each sample, or why it cannot be used."""
+        return [self._images[sample.case.id, sample.index].opened() for sample in samples]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,23 +137,35 @@ class Job:
     hard: frozenset[Key] = frozenset()
     """Samples that have failed before, among others that did not: of a breakdown they say nothing."""
 
-    def worker(self) -> Worker:
-        """Loads what is needed."""
-        return Worker(self)
+    def worker(self, before: Worker | None = None) -> Worker:
+        """Loads what is needed, or takes it over from the worker of another job."""
+        plan = self.plan if before is None else self.plan.taking_over(before.plan)
+        return Worker(dataclasses.replace(self, plan=plan))
 
 
 class Worker:
     """Draws and observes a batch; a batch that raises is tried again one sample at a time."""
 
     def __init__(self, job: Job) -> None:
-        plan = job.plan
-        self._suite, self._options, self._recorded, self._hard = plan.suite, plan.options, job.recorded, job.hard
-        self._generator = RecordedImages(RunDirectory(plan.output)) if job.recorded else plan.generator
-        self._tools, self._instruments = plan.tools, plan.instruments
+        self.plan = plan = job.plan
+        self._suite, self._options, self._hard = plan.suite, plan.options, job.hard
+        self._is_recorded = job.recorded
+        _ = None if job.recorded else plan.generator
+        _ = plan.tools, plan.instruments
         self._raised_in_a_row: dict[str, list[str]] = {"generate": [], "observe": []}
 
-    def __call__(self, batch: Sequence[Sample]) -> list[Outcome]:
-        """One outcome per sample, in order."""
+    @functools.cached_property
+    def _recorded(self) -> Generator:
+        return RecordedImages(RunDirectory(self.plan.output))
+
+    def __call__(self, batch: Sequence[Sample], recorded: Generator | None = None) -> list[Outcome]:
+        """One outcome per sample, in order.
+
+        Args:
+            batch: The samples.
+            recorded: Has the images that were drawn before, where this process has no run directory.
+        """
+        self._source = recorded or (self._recorded if self._is_recorded else self.plan.generator)
         start = time.perf_counter()
         drawn = self._each("generate", [(sample, sample) for sample in batch], self._draw)
         between = time.perf_counter()
@@ -128,33 +173,33 @@ class Worker:
         good = []
         for i, made in enumerate(drawn):
             if isinstance(made, Generated) and made.image is not None:
-                names = missing_classes(self._suite, batch[i].case, self._tools)
+                names = missing_classes(self._suite, batch[i].case, self.plan.tools)
                 seen[i] = _unlabelled(names) if names else seen[i]
                 good += [] if names else [i]
         found = self._each("observe", [(batch[i], (batch[i], drawn[i])) for i in good], self._observe)
         for i, observation in zip(good, found, strict=True):
             seen[i] = observation
-        generate_s = None if self._recorded else (between - start) / len(batch)
+        generate_s = None if self._is_recorded else (between - start) / len(batch)
         observe_s = (time.perf_counter() - between) / len(batch)
         outcomes = [self._outcome(*each) for each in zip(batch, drawn, seen, strict=True)]
         return [dataclasses.replace(one, generate_s=generate_s, observe_s=observe_s) for one in outcomes]
 
     def _draw(self, samples: list[Sample]) -> list[Generated]:
-        made = self._generator.generate(samples)
+        made = self._source.generate(samples)
         return [one if one.image is None else dataclasses.replace(one, image=_rgb(one.image)) for one in made]
 
     def _observe(self, pairs: list[tuple[Sample, Any]]) -> list[dict[str, Any]]:
         batch = [Drawn(sample=sample, image=made.image, chain=made.chain) for sample, made in pairs]
-        observations = self._suite.observe(batch, self._instruments, self._options)
+        observations = self._suite.observe(batch, self.plan.instruments, self._options)
         # What goes on is what the log will hold: plain JSON, and no NaN.
         return [json.loads(json.dumps(observation, allow_nan=False)) for observation in observations]
 
     def _outcome(self, sample: Sample, made: Generated | Failed, observation: dict[str, Any] | Failed) -> Outcome:
-        if self._recorded and isinstance(observation, Failed):
+        if self._is_recorded and isinstance(observation, Failed):
             observation = dataclasses.replace(observation, stage="observe")
         if isinstance(made, Failed):
             return Outcome(sample=sample, png=None, chain=None, warnings=(), observation=observation)
-        png = None if self._recorded or made.image is None else png_bytes(made.image)
+        png = None if self._is_recorded or made.image is None else png_bytes(made.image)
         return Outcome(sample=sample, png=png, chain=made.chain, warnings=tuple(made.warnings), observation=observation)
 
     def _each(

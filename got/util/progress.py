@@ -59,10 +59,11 @@ class Progress:
         elif self.done > self._start_done:
             self._say(self.line())
 
-    def advance(self, done: int = 1, failed: int = 0) -> None:
-        """Adds some that are done, and how many of them failed."""
+    def advance(self, done: int = 1, failed: int = 0, note: str = "") -> None:
+        """Adds some that are done, how many of them failed, and what else there is to say."""
         self.failed += failed
-        self.update(self.done + done, f"{self.failed} failed" if self.failed else None)
+        said = ", ".join(filter(None, [note, f"{self.failed} failed" if self.failed else ""]))
+        self.update(self.done + done, said or None)
 
     def update(self, done: int, note: str | None = None) -> None:
         """Says how many are done by now, and what else there is to say until it is said anew."""

@@ -44,9 +44,10 @@ class TransformersBackend:
     async def ask(self, messages: Messages, params: AskParams, seed: int | None) -> Reply:
         """In a thread of its own, one question at a time; greedy, so temperature and seed change nothing."""
         del seed
-        return await asyncio.to_thread(self._ask, messages, params)
+        return await asyncio.to_thread(self.answer, messages, params)
 
-    def _ask(self, messages: Messages, params: AskParams) -> Reply:
+    def answer(self, messages: Messages, params: AskParams) -> Reply:
+        """The same, at once."""
         import torch
 
         turns = [{"role": message.role, "content": [_part(part) for part in message.parts]} for message in messages]

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from runner_kit import TOOLS, contents, lines, make_plan
 
-from evals.core import options, provenance
+from evals.core import options
 from evals.core.records import UserError
 from evals.detectors.registry import DETECTORS
 from evals.generators import registry as generators
 from evals.geneval import suite
 from evals.harness import cli
 from evals.harness.runner import run
+from got.util import provenance
 from got.util.cli import run_command
 
 ROOT = Path(__file__).resolve().parents[2]

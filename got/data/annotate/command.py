@@ -35,11 +35,13 @@ from got.util.errors import note
 from got.util.files import IMAGE_SUFFIXES, append_lines, left_out, read_object, recorded, write_json
 from got.util.images import ImageError, open_image
 from got.util.progress import Progress
+from got.util.workers.options import FLAGS, add_flags, options_of
 from got.vlm.asker import Asker, AskSettings
 from got.vlm.clients import AskParams
 from got.vlm.encoding import Encoding
 from got.vlm.endpoint import OpenAIBackend
 from got.vlm.local import TransformersBackend
+from got.vlm.shared import SharedBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -120,6 +122,9 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     add("--price", type=number(0), nargs=2, metavar=("IN", "OUT"), help="USD for a million tokens in and out")
     add("--max-spend", type=number(0), metavar="USD", help="no request that could lead above this; needs --price")
     add("--device", default="cpu", help="of a model or detector of transformers (default: %(default)s)")
+    engine = "who asks a model of transformers: this process, or workers of Ray (default: %(default)s)"
+    add("--engine", choices=("local", "ray"), default="local", help=engine)
+    add_flags(group)
     add("--dtype", choices=DTYPES, default="float32", help="of a model of transformers (default: %(default)s)")
 
 
@@ -132,14 +137,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     if arguments.max_spend is not None and arguments.price is None:
         raise DataError("--max-spend needs --price")
+    if arguments.engine == "ray" and not arguments.model.startswith("hf:"):
+        raise DataError("--engine ray is for --model hf:PATH; an endpoint is asked --concurrency at a time")
+    given = [name for name, how in FLAGS.items() if getattr(arguments, name) != how["default"]]
+    if given and arguments.engine != "ray":
+        raise DataError(f"--{given[0].replace('_', '-')} belongs to --engine ray")
     if arguments.output.resolve().is_relative_to(arguments.place.resolve()):
         raise DataError(f"--output: expected a folder outside {arguments.place} but got {arguments.output}")
     with storage.Writer(arguments.output, format=arguments.format) as writer:
         return asyncio.run(_Run(arguments, writer).all())
 
 
-def _backend(arguments: argparse.Namespace) -> OpenAIBackend | TransformersBackend:
+def _backend(arguments: argparse.Namespace) -> OpenAIBackend | TransformersBackend | SharedBackend:
     kind, _, place = arguments.model.partition(":")
+    if kind == "hf" and arguments.engine == "ray":
+        options = options_of(arguments, gpus=arguments.device != "cpu")
+        return SharedBackend(place, arguments.device, arguments.dtype, options)
     if kind == "hf":
         return TransformersBackend(place, arguments.device, arguments.dtype)
     return OpenAIBackend.from_environment(

@@ -1,0 +1,101 @@
+"""What a person may decide about workers: flags that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from got.util.cli import number, whole
+from got.util.errors import UserError
+
+
+def _auto(text: str) -> int | None:
+    return None if text == "auto" else whole()(text)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """What a person may decide about a pool."""
+
+    workers: int | None = None
+    """None: one per GPU of the cluster; without GPUs, as many as there are CPUs for."""
+    cpus_per_worker: int = 1
+    """CPUs and threads of each."""
+    gpus_per_worker: float | None = None
+    """None: 1 where the cluster has GPUs, else 0."""
+    address: str | None = None
+    """Of a running Ray; None: that of ``RAY_ADDRESS``, or one that is started here and stopped at the end."""
+    wait_minutes: float = 10.0
+    """How long there may be no worker at all."""
+
+
+FLAGS: dict[str, dict[str, Any]] = {
+    "workers": {
+        "default": None,
+        "type": _auto,
+        "metavar": "N|auto",
+        "help": "of --engine ray (default: auto, one per GPU of the cluster; without GPUs one per --cpus-per-worker)",
+    },
+    "cpus_per_worker": {
+        "default": 1,
+        "type": whole(),
+        "metavar": "N",
+        "help": "CPUs and threads of each worker (default: %(default)s)",
+    },
+    "gpus_per_worker": {
+        "default": None,
+        "type": number(0),
+        "metavar": "X",
+        "help": "fractions share a GPU (default: 1 where the cluster has GPUs)",
+    },
+    "ray_address": {
+        "default": None,
+        "metavar": "ADDRESS",
+        "help": "auto, HOST:PORT or ray://HOST:PORT of a running Ray (default: RAY_ADDRESS, or start one here)",
+    },
+    "worker_wait": {
+        "default": 10.0,
+        "type": number(0),
+        "metavar": "MINUTES",
+        "help": "end if there is no worker for so long; the same command resumes (default: %(default)g)",
+    },
+}
+"""Of a command that may use a pool, by field; as `argparse` has them."""
+
+
+def add_flags(group: argparse._ActionsContainer) -> None:
+    """Adds `FLAGS` to a command."""
+    for name, how in FLAGS.items():
+        group.add_argument(f"--{name.replace('_', '-')}", **how)
+
+
+def options_of(given: object, *, gpus: bool) -> PoolOptions:
+    """The options in an object with the fields of `FLAGS`; without `gpus`, workers ask for none."""
+    return PoolOptions(
+        workers=given.workers,  # type: ignore[attr-defined]
+        cpus_per_worker=given.cpus_per_worker,  # type: ignore[attr-defined]
+        gpus_per_worker=given.gpus_per_worker if gpus else 0.0,  # type: ignore[attr-defined]
+        address=given.ray_address,  # type: ignore[attr-defined]
+        wait_minutes=given.worker_wait,  # type: ignore[attr-defined]
+    )
+
+
+def count(options: PoolOptions, gpus: float, found: dict[str, float]) -> int:
+    """How many workers there will be.
+
+    Raises:
+        UserError: There are fewer CPUs or GPUs than they need.
+
+    >>> count(PoolOptions(), 0.5, {"CPU": 8.0, "GPU": 2.0}), count(PoolOptions(cpus_per_worker=2), 0, {"CPU": 5.0})
+    (4, 2)
+    """
+    have = {"CPU": found.get("CPU", 0.0), "GPU": found.get("GPU", 0.0)}
+    each = {"CPU": float(options.cpus_per_worker), "GPU": gpus}
+    most = {kind: int(have[kind] / each[kind] + 1e-6) for kind in have if each[kind]}
+    count = options.workers or min(most.values())
+    for kind, fit in most.items():
+        if count > fit or not fit:
+            wanted = f"{max(count, 1)} of {each[kind]:g} {kind}s each"
+            raise UserError(f"--workers: the cluster has {have[kind]:g} {kind}s, too few for {wanted}")
+    return count

@@ -1,0 +1,420 @@
+"""A pool of workers in processes of Ray, on one machine or many, that outlives their deaths.
+
+A worker builds what a job needs and computes one batch after the other, with the next one at hand. When one dies, its
+batches go to others and another takes its place. A batch under which three workers died is computed item by item; an
+item under which two more died is given up, and the job says what that means. Ray is imported when a pool starts.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import importlib.util
+import io
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from got.util.errors import UserError, one_line
+from got.util.workers.files import pack, unpack
+from got.util.workers.options import count
+from got.util.workers.queue import Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from got.util.workers.files import Packed
+    from got.util.workers.options import PoolOptions
+    from got.util.workers.queue import Task
+
+_IN_FLIGHT = 2
+"""Batches that a worker has at a time: one that it computes, and the next."""
+_AHEAD = 4
+"""Batches per worker between the first that is not done and the last that is handed out: what waits for its turn."""
+_STARTS = 3
+"""A pool whose workers all died so often while they began will not come up."""
+_POLL_SECONDS = 0.1
+_OBJECT_STORE_BYTES = 256 * 2**20
+"""Of a Ray that is started here: results on their way. What is more goes to the disk."""
+
+
+class Job(Protocol):
+    """What is to be done. Picklable: a worker in any process is made of it."""
+
+    def about(self) -> dict[str, Any]:
+        """What must be the same here and at a worker: code, packages, data."""
+
+    def place(self) -> dict[str, Any]:
+        """What a worker says of where it is, such as its device; for whoever started the job."""
+
+    def worker(self, before: Any = None) -> Callable[[Any], list[Any]]:
+        """Loads what is needed, once; what it returns is called with one batch after the other.
+
+        Args:
+            before: The worker of the job before this one, some of whose loaded things may serve again.
+        """
+
+    def files(self) -> list[Path]:
+        """Files and folders here that a worker reads; those that its machine lacks are sent to it."""
+
+    def at(self, places: dict[str, Path]) -> Job:
+        """The same job, with some of these files elsewhere."""
+
+    def lost(self, item: Any, why: str) -> Any:
+        """The result of an item under which workers died."""
+
+
+# ------------------------------------------------------------------------------------------------------- in a worker
+class _Actor:
+    """A worker's process. Answers ``(kind, content)``: an exception of Ray would carry a traceback along."""
+
+    def __init__(self, folder: str, threads: int) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
+        with contextlib.suppress(OSError):  # relative paths mean the same where the disk is shared
+            os.chdir(folder)
+        self._worker: Any = None
+
+    def load(self, job: Job, build: bool, needed: dict[str, bool], sent: dict[str, Packed]) -> tuple[str, Any]:
+        """Where it is; with `build`, after it has loaded all that the job needs.
+
+        Args:
+            job: What is to be done.
+            build: Whether to load.
+            needed: The paths that the job reads, and whether each is a folder.
+            sent: Those of them that came along.
+        """
+        missing = [path for path in needed if path not in sent and not Path(path).exists()]
+        if missing:
+            return "missing", missing
+        try:
+            if sent:
+                job = job.at({path: unpack(packed, folder=needed[path]) for path, packed in sent.items()})
+            said = {"about": job.about(), "host": socket.gethostname()}
+            if not build:
+                return "ready", {**said, "place": job.place()}
+            self._worker = job.worker(self._worker)
+        except UserError as error:
+            return "mistake", str(error)
+        return "ready", said
+
+    def compute(self, batch: Any) -> tuple[str, Any]:
+        """The results of a batch."""
+        try:
+            return "done", self._worker(batch)
+        except UserError as error:
+            return "mistake", str(error)
+
+
+# ----------------------------------------------------------------------------------------------------- in this process
+class _Worker:
+    """This process's side of a worker."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        self.loading: Any = None
+        """What it will say once it has loaded; None if it has."""
+        self.flight: collections.deque[tuple[Any, Task]] = collections.deque()
+
+    @property
+    def next(self) -> Any:
+        """What it will finish next; None if it has nothing to do."""
+        return self.loading if self.loading is not None else self.flight[0][0] if self.flight else None
+
+
+class Pool:
+    """Workers, for one job after the other. A context manager: workers end with it."""
+
+    def __init__(self, options: PoolOptions) -> None:
+        """Starts nothing yet."""
+        self._options = options
+        self._workers: list[_Worker] = []
+        self._resources = contextlib.ExitStack()
+        self._make: Callable[[], Any] | None = None
+        """Starts a worker; None until Ray runs."""
+        self._load: tuple[Any, bool, dict[str, bool]] = (None, False, {})
+        """The job in Ray's store, whether it is to be built, and what it reads."""
+        self._packed: dict[str, Packed] = {}
+        self._about: dict[str, Any] = {}
+        self._deaths_at_start, self._seen = 0, 0.0
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def note(self) -> str:
+        """How many workers there are now, for a line of progress."""
+        return f"{sum(worker.loading is None for worker in self._workers)} of {len(self._workers)} workers"
+
+    @property
+    def width(self) -> int:
+        """How many workers there are to be."""
+        return len(self._workers)
+
+    def close(self) -> None:
+        """Ends the workers, and the Ray that was started here."""
+        while self._workers:
+            _end(self._workers.pop())
+        self._make = None
+        self._resources.close()
+
+    # ------------------------------------------------------------------------------------------------------- begin
+    def _start(self) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise UserError("--engine ray needs Ray: pip install 'got-bench[ray]'")
+        options = self._options
+        address = options.address or os.environ.get("RAY_ADDRESS") or "local"
+        _set_environment(address)
+        import ray
+
+        # What Ray itself prints about dead workers goes to standard output, where a command's result is to be.
+        self._resources.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        try:
+            if not ray.is_initialized():
+                self._resources.callback(ray.shutdown)
+                _connect(address)
+            found = ray.cluster_resources()
+            gpus = options.gpus_per_worker
+            gpus = float(found.get("GPU", 0) >= 1) if gpus is None else gpus
+            wanted = count(options, gpus, found)
+            hosts = sum(node["Alive"] for node in ray.nodes())
+        except BaseException:
+            self._resources.close()
+            raise
+        each = f"{options.cpus_per_worker} CPU" + (f" and {gpus:g} GPU" if gpus else "")
+        where = "this machine" if hosts == 1 else f"{hosts} machines"
+        sys.stderr.write(f"Ray: {wanted} workers of {each} on {where}\n")
+        # Whoever dies is replaced here and not by Ray, which would give the same batch to every new worker.
+        actor = ray.remote(_Actor).options(num_cpus=options.cpus_per_worker, num_gpus=gpus, max_restarts=0)
+        self._make = functools.partial(actor.remote, str(Path.cwd()), options.cpus_per_worker)
+        self._workers = [_Worker(self._make()) for _ in range(wanted)]
+
+    def _begin(self, job: Job, *, build: bool) -> None:
+        """Has all workers load a job."""
+        if self._make is None:
+            self._start()
+        import ray
+
+        self._load = ray.put(job), build, {str(path): path.is_dir() for path in job.files()}
+        self._about = job.about()
+        self._deaths_at_start, self._seen = 0, time.monotonic()
+        for i, worker in enumerate(self._workers):
+            if worker.flight:  # of a job that was broken off
+                self._replace(i)
+            else:
+                worker.loading = worker.handle.load.remote(*self._load, {})
+
+    def _replace(self, i: int) -> None:
+        assert self._make is not None
+        _end(self._workers[i])
+        self._workers[i] = worker = _Worker(self._make())
+        worker.loading = worker.handle.load.remote(*self._load, {})
+
+    def place(self, job: Job) -> dict[str, Any]:
+        """What `Job.place` says at a worker, without loading what the job needs.
+
+        Raises:
+            UserError: There is no worker, or none that can do this job.
+        """
+        place: dict[str, Any] = self._first(job, build=False)["place"]
+        return place
+
+    def check(self, job: Job) -> None:
+        """Waits until a worker has loaded what a job needs.
+
+        Raises:
+            UserError: None can.
+        """
+        self._first(job, build=True)
+
+    def _first(self, job: Job, *, build: bool) -> dict[str, Any]:
+        self._begin(job, build=build)
+        queue = Queue([], 0, job.lost)
+        while True:
+            for said in self._wait(queue):
+                return said
+
+    # --------------------------------------------------------------------------------------------------------- work
+    def run(self, job: Job, batches: Iterable[Sequence[Any] | None]) -> Iterator[list[Any]]:
+        """The results of each batch, one per item, in order.
+
+        Args:
+            job: What is to be done.
+            batches: Its items; None where there is nothing yet, but will be.
+
+        Raises:
+            UserError: A worker met a mistake of the person, none can load what the job needs, or all stay away.
+        """
+        self._begin(job, build=True)
+        queue = Queue(batches, _AHEAD * len(self._workers), job.lost)
+        self._hand_out(queue)
+        while not queue.is_over:
+            self._wait(queue)
+            for results in queue.finished():
+                self._hand_out(queue)
+                yield results
+            self._hand_out(queue)
+
+    def _hand_out(self, queue: Queue) -> None:
+        # One batch each, before anybody has a second.
+        for depth in range(1, _IN_FLIGHT + 1):
+            for worker in self._workers:
+                if worker.loading is None and len(worker.flight) < depth:
+                    task = queue.take()
+                    if task is None:
+                        return
+                    worker.flight.append((worker.handle.compute.remote(task.items), task))
+
+    def _wait(self, queue: Queue) -> list[dict[str, Any]]:
+        """Waits a moment for whatever comes first, and takes it in; returns what new workers say.
+
+        Raises:
+            UserError: There has been no worker for too long, or one has met a mistake of the person.
+        """
+        import ray
+
+        refs = {worker.next: i for i, worker in enumerate(self._workers) if worker.next is not None}
+        some: list[Any] = []
+        if refs:
+            some, _ = ray.wait(list(refs), num_returns=1, timeout=_POLL_SECONDS)
+        else:
+            time.sleep(_POLL_SECONDS / 10)
+        if any(worker.loading is None for worker in self._workers):
+            self._seen = time.monotonic()
+        elif time.monotonic() - self._seen > self._options.wait_minutes * 60:
+            raise UserError(
+                f"no worker for {self._options.wait_minutes:g} minutes; the same command resumes when there is one"
+            )
+        return [said for ref in some for said in self._take_in(refs[ref], queue)]
+
+    def _take_in(self, i: int, queue: Queue) -> list[dict[str, Any]]:
+        """What a worker has said, or its death."""
+        import ray
+
+        worker = self._workers[i]
+        try:
+            kind, content = ray.get(worker.next)
+        except ray.exceptions.RayTaskError as error:  # of our own code, there
+            cause = error.as_instanceof_cause()
+            if isinstance(cause, ray.exceptions.RaySystemError):  # it could not even be read
+                raise UserError(f"a worker cannot take up this job: {str(cause).strip().splitlines()[-1]}") from None
+            raise cause from None
+        except ray.exceptions.RayError as error:
+            self._bury(i, error, queue)
+            return []
+        if kind == "mistake":
+            raise UserError(content)
+        if kind == "missing":
+            self._packed |= {path: pack(Path(path)) for path in content if path not in self._packed}
+            sent = {path: self._packed[path] for path in content}
+            worker.loading = worker.handle.load.remote(*self._load, sent)
+            return []
+        if worker.loading is None:
+            queue.done(worker.flight.popleft()[1], content)
+            return []
+        _compare(self._about, content)
+        worker.loading, self._deaths_at_start, self._seen = None, 0, time.monotonic()
+        return [content]
+
+    def _bury(self, i: int, error: Exception, queue: Queue) -> None:
+        """A worker has died: another takes its place, and others its batches."""
+        worker, why = self._workers[i], _why(error)
+        if worker.loading is not None:
+            self._deaths_at_start += 1
+            if self._deaths_at_start >= _STARTS * len(self._workers):
+                raise UserError(f"workers die while they begin: {why}")
+        sys.stderr.write(f"note: a worker is lost ({why}); another one takes its place\n")
+        for position, (_, task) in enumerate(worker.flight):
+            if position == 0 and worker.loading is None:
+                queue.died(task, why)
+            else:
+                queue.again(task)
+        self._replace(i)
+
+
+def _end(worker: _Worker) -> None:
+    import ray
+
+    with contextlib.suppress(Exception):  # it is dead already, or Ray is
+        ray.kill(worker.handle)
+
+
+def _why(error: Exception) -> str:
+    """A worker's end in one line, the same for each end of a kind."""
+    text = str(error)
+    if "ModuleNotFoundError" in text or "ImportError" in text:
+        return "it cannot import this program: " + next(line for line in text.splitlines() if "Error" in line).strip()
+    if "node" in text and "died" in text and "process has died" not in text:
+        return "its machine is gone"
+    if "OutOfMemory" in type(error).__name__ or "memory pressure" in text:
+        return "out of memory"
+    return "killed or crashed"
+
+
+def _compare(here: dict[str, Any], said: dict[str, Any]) -> None:
+    """Refuses a worker that would compute something else.
+
+    >>> _compare({"torch": "2", "commit": "a"}, {"about": {"torch": "2", "commit": "b"}, "host": "x"})
+    >>> _compare({"torch": "2", "commit": "a"}, {"about": {"torch": "3", "commit": "b"}, "host": "x"})
+    Traceback (most recent call last):
+    got.util.errors.UserError: the worker on x differs from this process: torch 2 here and 3 there, commit a here ...
+    """
+    there = said["about"]
+    changed = [key for key in here if here[key] != there.get(key)]
+    if set(changed) - {"commit"}:  # two commits may have one code
+        names = ", ".join(f"{key} {here[key]} here and {there.get(key)} there" for key in changed)
+        raise UserError(f"the worker on {said['host']} differs from this process: {names}")
+
+
+def _set_environment(address: str) -> None:
+    """What Ray reads when it is imported; whatever a person has set stays."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do, and warns of until then
+    if address == "local" and "ray" not in sys.modules:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does by itself, with a warning
+
+
+def _connect(address: str) -> None:
+    """Joins a running Ray, or starts one (``local``) that ends with this process.
+
+    Raises:
+        UserError: Nobody answers at the address.
+    """
+    own: dict[str, Any] = {}
+    if address == "local":
+        own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "_node_ip_address": "127.0.0.1"}
+        own["num_cpus"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    else:
+        _knock(address)
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray ends a process by it in a way of its own
+    except Exception as error:  # of many kinds
+        what = "Ray cannot be started here" if own else f"--ray-address {address}"
+        raise UserError(f"{what}: {one_line(error)}") from error
+
+
+def _knock(address: str) -> None:
+    """Whether anybody is there: Ray itself waits for minutes, and then ends the process."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not (colon and port.isdecimal()):
+        raise UserError(f"--ray-address: expected auto, HOST:PORT or ray://HOST:PORT but got {address}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--ray-address {address}: nobody answers ({one_line(error)})") from error

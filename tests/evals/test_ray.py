@@ -1,0 +1,358 @@
+"""Workers of a real Ray, of two machines in processes of this one: the bytes of one process, whoever dies."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from engine_kit import geneval, install, is_alive, pids, start_ray, wait_until, words
+from process_kit import Process
+from runner_kit import contents, lines
+
+from evals import ablation
+from evals.detectors import registry
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'got-bench[ray]'")
+pytestmark = pytest.mark.slow
+
+SAME = ("results.jsonl", "observations.jsonl", "chains.jsonl", "failures.jsonl")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """The kit is announced here, and to every process that is started from here."""
+    found = install(tmp_path_factory.mktemp("kit"))
+    with pytest.MonkeyPatch.context() as patch:
+        for place in reversed(found):
+            patch.syspath_prepend(place)
+        patch.setenv("PYTHONPATH", os.pathsep.join(found))
+        for name, value in {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",
+            "OMP_NUM_THREADS": "1",
+        }.items():
+            patch.setenv(name, value)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cluster(path):
+    import ray
+
+    made = start_ray(path)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """The folder of a generator that nothing disturbs."""
+    return tmp_path_factory.mktemp("paper")
+
+
+@pytest.fixture(scope="module")
+def reference(path, paper, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    assert geneval(*words(paper, folder)) == 0
+    return folder
+
+
+def same_run(folder, reference):
+    assert contents(folder, SAME) == contents(reference, SAME)
+    images = [
+        {p.relative_to(run): p.read_bytes() for p in run.rglob("images/*/samples/*")} for run in (folder, reference)
+    ]
+    assert images[0] == images[1]
+    assert not list(folder.rglob("*.part"))
+
+
+def scores_of(folder):
+    """But for the model's name, which holds a folder of the test."""
+    return {**json.loads((folder / "scores.json").read_text()), "model": ""}
+
+
+def images_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("images/*/samples/*")}
+
+
+def on(cluster, workers, *more):
+    return ["--engine", "ray", "--ray-address", cluster.address, "--workers", str(workers), *more]
+
+
+def last_line(capsys):
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+# ----------------------------------------------------------------------------------------------------------- the same
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_any_number_of_workers_writes_the_same_bytes(cluster, reference, paper, tmp_path, workers, capsys):
+    assert geneval(*words(paper, tmp_path / "run", *on(cluster, workers))) == 0
+    same_run(tmp_path / "run", reference)
+    err = capsys.readouterr().err
+    assert f"Ray: {workers} workers of 1 CPU on 2 machines" in err
+    machine = json.loads((tmp_path / "run" / "run.json").read_text())["machine"]
+    assert (machine["device"], "packages" in machine) == ("cpu", True)
+    times = lines(tmp_path / "run" / "times.jsonl")
+    assert [line["case"] for line in times] == sorted(line["case"] for line in times), "written in order"
+
+
+def test_mini_draws_the_same_on_workers(cluster, tmp_path):
+    given = ["--model", "got", "--limit", "3", "--images-per-prompt", "2", "--steps", "2", "--batch-size", "2"]
+    given += ["--device", "cpu"]
+    assert geneval(*given, "--output", str(tmp_path / "local")) == 0
+    assert geneval(*given, "--output", str(tmp_path / "ray"), *on(cluster, 2)) == 0
+    same_run(tmp_path / "ray", tmp_path / "local")
+
+
+def test_observing_again_is_shared_without_the_run_directory(cluster, reference, paper, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert geneval(*words(paper, folder)) == 0
+    (folder / "images" / "00000" / "samples" / "0001.png").write_bytes(b"damaged")
+    assert geneval("--output", str(folder), "--from", "observe", *on(cluster, 2)) == 0
+    (failure,) = lines(folder / "failures.jsonl")
+    assert (failure["case"], failure["index"], failure["stage"]) == ("00000", 1, "observe")
+    kept = [line for line in lines(reference / "observations.jsonl") if (line["case"], line["index"]) != ("00000", 1)]
+    assert lines(folder / "observations.jsonl") == kept
+    capsys.readouterr()
+
+
+def test_images_made_elsewhere_are_observed_by_workers(cluster, reference, tmp_path):
+    given = ["--model", f"folder:{reference / 'images'}", "--detector", "kit", "--limit", "12"]
+    given += ["--images-per-prompt", "2", "--batch-size", "3", "--device", "cpu"]
+    assert geneval(*given, "--output", str(tmp_path / "local")) == 0
+    assert geneval(*given, "--output", str(tmp_path / "ray"), *on(cluster, 2)) == 0
+    same_run(tmp_path / "ray", tmp_path / "local")
+
+
+def test_weights_that_this_machine_alone_has_are_sent(cluster, paper, tmp_path):
+    """A path through a file handle of this process leads nowhere in any other."""
+    weights = Path(registry.__file__).parents[1] / "assets" / "icon_detector.safetensors"
+    shutil.copy(weights, tmp_path / "mine.safetensors")
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        given = ["--model", f"kit:{paper}", "--detector", f"icon:/proc/self/fd/{handle}/mine.safetensors"]
+        given += ["--limit", "3", "--images-per-prompt", "1", "--batch-size", "1", "--device", "cpu"]
+        assert geneval(*given, "--output", str(tmp_path / "local")) == 0
+        assert geneval(*given, "--output", str(tmp_path / "ray"), *on(cluster, 2)) == 0
+    finally:
+        os.close(handle)
+    same_run(tmp_path / "ray", tmp_path / "local")
+
+
+def test_cells_of_an_ablation_share_the_workers(cluster, reference, paper, tmp_path, capsys):
+    pids_before = set(pids(paper))
+    given = ["--axis", "seed=42,7", "--output", str(tmp_path / "grid"), *words(paper, "unused")[:-2], *on(cluster, 2)]
+    assert ablation.main(given) == 0
+    assert capsys.readouterr().err.count("Ray: ") == 1
+    assert len(set(pids(paper)) - pids_before) == 2
+    same_run(tmp_path / "grid" / "seed-42", reference)
+
+
+# ------------------------------------------------------------------------------------------------------------- deaths
+def test_workers_killed_at_20_random_moments(cluster, tmp_path, capsys):
+    """Batches are short beside the time between kills: what is killed again and again is a test of its own."""
+    folder = tmp_path / "paper"
+    folder.mkdir()
+    (folder / "seconds").write_text("0.25")
+    many = ("--limit", "180", "--batch-size", "1")
+    over, killed, rng = threading.Event(), [], random.Random(0)
+
+    def kill():
+        while len(killed) < 20 and not over.is_set():
+            time.sleep(rng.uniform(0.1, 0.5))
+            alive = [pid for pid in pids(folder) if is_alive(pid)]
+            if len(alive) > 1:
+                killed.append(rng.choice(alive))
+                os.kill(killed[-1], signal.SIGKILL)
+        (folder / "seconds").write_text("0")
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        assert geneval(*words(folder, tmp_path / "run", *many, *on(cluster, 4))) == 0
+    finally:
+        over.set()
+        killer.join()
+    lost = capsys.readouterr().err.count("a worker is lost (killed or crashed)")
+    assert lost >= 15, f"{lost} of {len(killed)}"
+    assert geneval(*words(folder, tmp_path / "reference", *many)) == 0
+    same_run(tmp_path / "run", tmp_path / "reference")
+
+
+def test_a_lost_machine_costs_nothing(cluster, reference, tmp_path, capsys):
+    folder = tmp_path / "paper"
+    folder.mkdir()
+    (folder / "seconds").write_text("1")
+    third = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    cluster.wait_for_nodes()
+
+    def lose():
+        wait_until(lambda: len(lines_of(tmp_path / "run" / "observations.jsonl")) >= 3, 90, "a first batch")
+        cluster.remove_node(third, allow_graceful=False)
+        (folder / "seconds").write_text("0")
+
+    thief = threading.Thread(target=lose)
+    thief.start()
+    try:
+        assert geneval(*words(folder, tmp_path / "run", *on(cluster, 5))) == 0
+    finally:
+        thief.join()
+    same_run(tmp_path / "run", reference)
+    assert "a worker is lost" in capsys.readouterr().err
+
+
+def lines_of(path):
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+def test_a_sample_that_kills_is_a_failure_and_no_other_is(cluster, reference, tmp_path, capsys):
+    folder = tmp_path / "paper"
+    folder.mkdir()
+    deadly = lines(reference / "observations.jsonl")[7]["case"]
+    (folder / "deadly").write_text(deadly)
+    assert geneval(*words(folder, tmp_path / "run", *on(cluster, 3))) == 0
+    failures = lines(tmp_path / "run" / "failures.jsonl")
+    assert [(line["case"], line["index"]) for line in failures] == [(deadly, 0), (deadly, 1)]
+    assert {(line["stage"], line["error"], line["raised"]) for line in failures} == {
+        ("generate", "its worker died each time (killed or crashed)", True)
+    }
+    kept = [line for line in lines(reference / "observations.jsonl") if line["case"] != deadly]
+    assert lines(tmp_path / "run" / "observations.jsonl") == kept
+    (folder / "deadly").unlink()
+    assert geneval(*words(folder, tmp_path / "run", *on(cluster, 2))) == 0  # mended: the same command tries again
+    same_run(tmp_path / "run", reference)
+    capsys.readouterr()
+
+
+def test_a_killed_driver_leaves_nobody_behind_and_resumes(path, reference, tmp_path):
+    """It starts a Ray of its own; that ends with it."""
+    folder, run = tmp_path / "paper", tmp_path / "run"
+    folder.mkdir()
+    (folder / "seconds").write_text("0.5")
+    given = words(folder, run, "--engine", "ray", "--workers", "2")
+    many = {"PYTHONPATH": os.pathsep.join(path)}
+    process = Process(_main, path, given, folder=tmp_path / "log", environment=many)
+    wait_until(lambda: len(lines_of(run / "observations.jsonl")) >= 6 or process.poll() is not None, 120, "two batches")
+    assert process.poll() is None, process.err
+    second = Process(_main, path, given, folder=tmp_path / "second", environment=many)  # of another driver
+    assert second.wait(60) == 2
+    assert f"in use by another process (pid {process.pid})" in second.err
+    family = _descendants(process.pid)
+    assert len(family) > 4
+    process.kill()
+    wait_until(lambda: not any(map(is_alive, [*family, *pids(folder)])), 60, "the end of all processes")
+    (folder / "seconds").write_text("0")
+    assert not (run / "scores.json").exists()
+    assert geneval(*words(folder, run)) == 0  # in this process: engines do not matter
+    same_run(run, reference)
+
+
+def _main(path, given):
+    sys.path[:0] = path
+    return geneval(*given)
+
+
+def _descendants(pid):
+    import psutil
+
+    found = psutil.Process(pid).children(recursive=True)
+    # Ray's agents hold no worker, and try for a minute to report to the server that has gone, before they end, too.
+    return [child.pid for child in found if "Agent" not in " ".join(child.cmdline())]
+
+
+def test_an_interrupt_ends_workers_and_keeps_what_is_logged(cluster, reference, tmp_path, path):
+    folder, run = tmp_path / "paper", tmp_path / "run"
+    folder.mkdir()
+    (folder / "seconds").write_text("0.5")
+    process = Process(_main, path, words(folder, run, *on(cluster, 2)), folder=tmp_path / "log")
+    wait_until(lambda: len(lines_of(run / "observations.jsonl")) >= 3 or process.poll() is not None, 120, "a batch")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130, process.err
+    assert (process.err.splitlines()[-1], process.out) == ("geneval: interrupted; the same command resumes", "")
+    wait_until(lambda: not any(map(is_alive, pids(folder))), 60, "the end of the workers")
+    (folder / "seconds").write_text("0")
+    assert geneval(*words(folder, run, *on(cluster, 3))) == 0
+    same_run(run, reference)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(cluster, reference, paper, tmp_path, monkeypatch, capsys):
+    real, left = os.fsync, [5]
+
+    def fsync(handle):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        assert geneval(*words(paper, tmp_path / "run", *on(cluster, 2))) == 2
+    assert "disk full while writing" in last_line(capsys)
+    assert geneval(*words(paper, tmp_path / "run", *on(cluster, 2))) == 0
+    same_run(tmp_path / "run", reference)
+
+
+# ----------------------------------------------------------------------------------------------------------- mistakes
+def refused(tmp_path, capsys, *given):
+    assert geneval(*given, "--output", str(tmp_path / "run"), "--limit", "6") == 2
+    assert not (tmp_path / "run").exists()
+    return last_line(capsys)
+
+
+def test_mistakes_are_one_line_and_write_nothing(cluster, paper, tmp_path, capsys, monkeypatch):
+    kit = ["--model", f"kit:{paper}", "--detector", "kit"]
+    said = refused(tmp_path, capsys, *kit, "--engine", "ray", "--ray-address", "127.0.0.1:9")
+    assert "--ray-address 127.0.0.1:9: nobody answers" in said
+    assert "expected auto, HOST:PORT" in refused(tmp_path, capsys, *kit, "--engine", "ray", "--ray-address", "here")
+    said = refused(tmp_path, capsys, *kit, *on(cluster, 2, "--gpus-per-worker", "1"))
+    assert "the cluster has 0 GPUs, too few for 2 of 1 GPUs each" in said or "--device cpu" in said
+    assert "the cluster has 4 CPUs, too few for 9 of 1 CPUs each" in refused(tmp_path, capsys, *kit, *on(cluster, 9))
+    assert "--workers belongs to --engine ray" in refused(tmp_path, capsys, *kit, "--workers", "2")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    said = refused(tmp_path, capsys, *kit, "--engine", "ray")
+    assert "--engine ray needs Ray: pip install 'got-bench[ray]'" in said
+
+
+def test_a_worker_with_other_packages_is_refused(cluster, path, paper, tmp_path, capsys):
+    other = tmp_path / "site" / "torchmetrics-99.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torchmetrics\nVersion: 99\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *path]))
+        third = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    cluster.wait_for_nodes()
+    try:
+        said = refused(tmp_path, capsys, "--model", f"kit:{paper}", "--detector", "kit", *on(cluster, 5))
+    finally:
+        cluster.remove_node(third)
+    assert "differs from this process: torchmetrics " in said
+    assert said.endswith("here and 99 there")
+
+
+def _hold():
+    time.sleep(60)
+
+
+def test_nobody_comes(cluster, paper, tmp_path, capsys):
+    """A worker that asks for what no machine has free; the other worker's job ends first."""
+    import ray
+
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        held = [ray.remote(num_cpus=2)(_hold).remote() for _ in range(2)]
+        time.sleep(2)
+        said = refused(
+            tmp_path, capsys, "--model", f"kit:{paper}", "--detector", "kit", *on(cluster, 2, "--worker-wait", "0.05")
+        )
+        del held
+    finally:
+        ray.shutdown()
+    assert "no worker for 0.05 minutes; the same command resumes" in said

@@ -1,0 +1,57 @@
+"""Annotation by workers of a real Ray: each question is asked once, and the chains are those of one process."""
+
+import json
+
+import pytest
+from annotate_kit import drawn, edited, edits, lines, scenes, stored
+from vlm_kit import build
+
+from got.data import storage
+from got.data.__main__ import main
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'got-bench[ray]'")
+pytestmark = pytest.mark.slow
+
+REPLY = json.dumps({
+    "prompt": "A dog", "description": "A dog on grass.", "objects": ["A dog"],
+    "boxes": [{"object": 1, "bbox_2d": [28, 14, 84, 56]}],
+    "task": "remove", "before": ["A dog"], "after": [], "phrase": "A dog", "chain": "Remove A dog [1] from the grass.",
+})  # fmt: skip
+
+
+def annotate(place, output, model, *words):
+    given = ["annotate", str(place), "--output", str(output), "--model", f"hf:{model}", "--boxes", "pixels"]
+    return main([*given, "--max-pixels", "12544", *words])
+
+
+def replies(folder):
+    """What was asked and answered, in any order; nothing is asked twice."""
+    found = sorted(
+        (line["sample"], line["stage"], line["key"], line["text"]) for line in lines(folder / "replies.jsonl")
+    )
+    assert len(set(found)) == len(found)
+    return found
+
+
+def test_workers_write_the_chains_of_one_process(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    model = build(tmp_path / "vl", REPLY)
+    (edit,) = edits(1)
+    some = [drawn(scene, f"t{i}") for i, scene in enumerate(scenes(3))]
+    place = stored(tmp_path / "in", [*some, edited([edit], "e", "remove the dog")])
+    assert annotate(place, tmp_path / "local", model) == 0
+    assert annotate(place, tmp_path / "ray", model, "--engine", "ray", "--workers", "2") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1] == out[-2], "the counts"
+    made, other = ({e.id: e.chains for e in storage.read(tmp_path / name)} for name in ("local", "ray"))
+    assert made == other
+    assert len(made) >= 2
+    assert replies(tmp_path / "local") == replies(tmp_path / "ray")
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
+    place = stored(tmp_path / "in", [drawn(scenes(1)[0], "t")])
+    assert annotate(place, tmp_path / "out", tmp_path / "nothing", "--engine", "ray", "--workers", "1") == 2
+    assert "nothing cannot be loaded" in capsys.readouterr().err.splitlines()[-1]
+    assert annotate(place, tmp_path / "out", tmp_path / "nothing", "--workers", "1") == 2
+    assert "--workers belongs to --engine ray" in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,109 @@
+"""A generator, a detector and an embedder that any process finds by entry points, and a real Ray of two machines.
+
+The generator draws as the oracle does, and does what files in its folder say: ``seconds`` holds how long a batch takes,
+``deadly`` the ids of cases that kill the process. It writes each process and each batch down.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from runner_kit import ArithmeticDetector, NoEmbedder
+
+from evals.core.backends import ICON_WORLD, Backend
+from evals.generators.oracle import OracleGenerator
+from evals.harness import cli
+from evals.harness.run_spec import find_suite
+
+ENTRY_POINTS = """\
+[got_evals.generators]
+kit = engine_kit:GENERATOR
+[got_evals.detectors]
+kit = engine_kit:DETECTOR
+[got_evals.embedders]
+kit = engine_kit:EMBEDDER
+"""
+
+
+class KitGenerator(OracleGenerator):
+    """Draws slowly, or kills its process."""
+
+    def __init__(self, folder):
+        self._folder = Path(folder)
+        (self._folder / f"{os.getpid()}.pid").touch()
+
+    def _told(self, name):
+        path = self._folder / name
+        return path.read_text().split() if path.exists() else []
+
+    def generate(self, samples):
+        deadly = self._told("deadly")
+        if any(sample.case.id in deadly for sample in samples):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(float((self._told("seconds") or ["0"])[0]))
+        return super().generate(samples)
+
+
+GENERATOR = Backend(factory=lambda options: KitGenerator(options.argument), argument="FOLDER", world=ICON_WORLD)
+DETECTOR = Backend(factory=lambda argument, device: ArithmeticDetector(), world=ICON_WORLD, embedder="kit")
+EMBEDDER = Backend(factory=lambda argument, device: NoEmbedder(), world=ICON_WORLD)
+
+
+def install(folder):
+    """Announces the kit to whoever has the folder on its path; returns that path, which holds all that is needed."""
+    info = folder / "engine_kit-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: engine-kit\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    return [str(folder), str(Path(__file__).parent), str(Path(__file__).parents[2])]
+
+
+def start_ray(path, **head):
+    """A Ray of two machines with two CPUs each, in processes of this one, whose workers import from a path."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(path)  # the machines are started with it
+    node = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, **head})
+    cluster.add_node(**node)
+    return cluster
+
+
+def words(folder, output, *more):
+    return [
+        *("--model", f"kit:{folder}", "--detector", "kit", "--images-per-prompt", "2", "--limit", "12"),
+        *("--batch-size", "3", "--device", "cpu", "--output", str(output), *more),
+    ]
+
+
+def geneval(*given):
+    """The command line of GenEval, as a process runs it."""
+    return cli.main(find_suite("geneval"), list(given))
+
+
+def pids(folder):
+    """The processes that have drawn."""
+    return [int(path.stem) for path in folder.glob("*.pid")]
+
+
+def is_alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_until(true, seconds=60, what="that"):
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not happen in {seconds} s")
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(geneval(*sys.argv[1:]))
