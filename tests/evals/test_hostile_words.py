@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -249,3 +250,15 @@ def test_many_blanks_cost_no_time():
     start = time.monotonic()
     chain.add("a cat", (0, 0, 5, 5)).remove(0)
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_device_on_stdout_is_one_line():
+    words = [sys.executable, "-m", "evals.geneval", "--model", "oracle", "--limit", "2", "--dry-run"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            words, stdout=full, stderr=subprocess.PIPE, text=True, env=small_environment(), check=False
+        )
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
