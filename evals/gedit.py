@@ -179,6 +179,7 @@ def _item(table: ParquetTable, number: int, row: Mapping[str, Any]) -> Item:
         texts={"<instruction>": text},
         facts={"intersection": bool(row["Intersection_exist"])},
         images=images,
+        beside={f"fullset/{place}_SRCIMG.png": "source"},
         layout=(f"fullset/{place}.png", f"{place}.png"),
     )
 

@@ -36,7 +36,7 @@ from evals.core.records import UserError
 from evals.core.run_directory import RunDirectory
 from evals.harness import cli
 from evals.metrics.agreement import against_the_rest, ceiling, compare, mean
-from got.util.cli import Parser, console, whole
+from got.util.cli import Parser, console, number, whole
 from got.util.errors import visible
 from got.util.files import write_json
 
@@ -275,9 +275,19 @@ def _parser() -> argparse.ArgumentParser:
         description="Holds a judge against human ratings, and people against each other.",
         epilog="Exit codes: 0 done, 1 no correlation could be computed, 2 a mistake in the command, 130 interrupted.",
     )
-    parser.add_argument("--ratings", type=Path, nargs="+", required=True, metavar="TSV", help="one file per rater")
+    parser.add_argument("--ratings", type=Path, nargs="+", default=[], metavar="TSV", help="one file per rater")
     parser.add_argument("--judge", type=Path, nargs="+", default=[], metavar="TSV", help="one file per repeat")
     parser.add_argument("--judge-runs", nargs="+", default=[], metavar="MODEL=DIR", help="or runs of an editing suite")
+    parser.add_argument(
+        "--between", type=Path, nargs=2, metavar="RUN", help="two judges, or one at two dates, on the same images"
+    )
+    parser.add_argument(
+        "--margin",
+        type=number(0),
+        default=0.02,
+        metavar="X",
+        help="with --between, the largest shift that does not matter, as a share of the scale (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write everything there")
     return parser
@@ -290,6 +300,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
+    if args.between:
+        return _between(args)
+    if not args.ratings:
+        raise UserError("give --ratings, one file per rater, or --between RUN RUN")
     raters = [read_ratings(path, human=True) for path in args.ratings]
     if args.judge and args.judge_runs:
         raise UserError("give --judge or --judge-runs, not both")
@@ -300,6 +314,17 @@ def _main(argv: Sequence[str] | None) -> int:
     if not _show(found):
         sys.stderr.write(f"judge_agreement: {_NO_CORRELATION}\n")
         return cli.NOTHING_SCORED
+    return 0
+
+
+def _between(args: argparse.Namespace) -> int:
+    from evals.judges import agreement_tables, between
+
+    found = between.between(args.between, args.margin, args.seed)
+    if args.output:
+        write_json(args.output, found, allow_nan=True)
+    console().print(agreement_tables.between_table(found))
+    sys.stdout.write(json.dumps(found) + "\n")
     return 0
 
 

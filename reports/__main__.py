@@ -1,6 +1,6 @@
 """Reports, tables and images from run directories.
 
-python -m reports runs/a runs/b runs/table3 --output report
+python -m reports runs/a runs/b runs/ablation-components --output report
 python -m reports table runs/a runs/b --format markdown
 python -m reports compare runs/a runs/b
 python -m reports baseline runs/a --output baseline.json

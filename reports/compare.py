@@ -121,7 +121,7 @@ def _settings(spec: dict[str, Any]) -> dict[str, Any]:
     found = names.settings_of(spec)
     if weights := digest(generate.get("weights_sha256") or {}):
         found["weights"] = weights
-    found |= {key: machine[key] for key in ("device", "dtype", "commit") if machine.get(key)}
+    found |= {key: str(machine[key])[:8] for key in ("device", "dtype", "commit") if machine.get(key)}
     return found | dict(machine.get("packages") or {})
 
 

@@ -61,7 +61,7 @@ class Run:
     def is_scored(self) -> bool:
         """Whether any image has a score."""
         overall = self.scores.get("overall") or {}
-        return bool(overall.get("images") or (overall.get("score") or {}).get("n"))
+        return bool(overall.get("images") or overall.get("values") or (overall.get("score") or {}).get("n"))
 
     @property
     def tells_right_from_wrong(self) -> bool:

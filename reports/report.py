@@ -172,7 +172,7 @@ def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
 def _figures_of_runs(runs: Sequence[Run], images: dict[str, list[SampleRecord]], names: set[str]) -> list[Drawn]:
     found: list[Drawn | None] = [run_figures.score_by_atoms(runs) or run_figures.score_by_task(runs)]
     for run in runs:
-        samples, mark = images[run.name], f": {run.name}"
+        samples, mark = images[run.name], f": {run.label}"
         by_task: dict[str, list[SampleRecord]] = {}
         for sample in samples:
             by_task.setdefault(sample.task, []).append(sample)

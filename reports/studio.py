@@ -19,6 +19,7 @@ _VALUES = {
     "semantic_scale": "semantic_scale",
     "spatial_scale": "spatial_scale",
     "reference_scale": "reference_scale",
+    "guidance_interval": "guidance_interval",
 }
 
 

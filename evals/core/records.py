@@ -190,11 +190,11 @@ class EncodedImage:
         """
         import numpy as np
 
-        from got.util.images import as_rgb
+        from got.util.images import as_rgb, turned
 
         image = self._decode()
         if "A" in image.getbands() or "transparency" in image.info:
-            alpha = np.asarray(image.convert("RGBA"))[..., 3]
+            alpha = np.asarray(turned(image).convert("RGBA"))[..., 3]
             if (alpha < 128).any():
                 clear: NDArray[np.bool_] = alpha < 128
                 return clear
@@ -212,7 +212,12 @@ class EncodedImage:
         """
         import numpy as np
 
-        levels: NDArray[np.uint8] = np.asarray(self._decode().convert("L"))
+        from got.util.images import as_rgb
+
+        image = self._decode()
+        if image.mode.startswith("I"):  # more than 8 bits, which Pillow would cut off
+            image = as_rgb(image, self.name, max_aspect=math.inf)
+        levels: NDArray[np.uint8] = np.asarray(image.convert("L"))
         return levels
 
     def _decode(self) -> Image.Image:

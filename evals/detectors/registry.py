@@ -48,7 +48,7 @@ DETECTORS = Registry["Detector"](
             fault=_file_fault,
         ),
         "icon-fine": Backend(
-            factory="evals.detectors.icon:load_fine",
+            factory="evals.detectors.icon:FineIconDetector.load",
             argument="[WEIGHTS]",
             world=ICON_WORLD,
             embedder="icon",

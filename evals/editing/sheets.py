@@ -36,7 +36,7 @@ _WRONG = "#c62828"
 
 
 def draw(run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored]) -> list[Path]:
-    """One sheet per category, ``sheets/add.png`` and so on.
+    """One sheet per category, ``sheets/add.png`` and so on, and one of all that is wrong.
 
     Args:
         run: The run directory.
@@ -58,6 +58,14 @@ def draw(run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored])
         path = run / "sheets" / f"{contact_sheets.safe(category, taken)}.png"
         write_atomic(path, png_bytes(sheet(run, category, edits, pairs)))
         written.append(path)
+    every = zip(results, scored, strict=True)
+    wrong = [(result, one.observation) for result, one in every if result["correct"] is False]
+    path = run / "sheets" / contact_sheets.WRONG
+    if wrong:
+        write_atomic(path, png_bytes(sheet(run, "wrong images", edits, wrong)))
+        written.append(path)
+    else:
+        path.unlink(missing_ok=True)
     return written
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.folder_listing import METADATA, SAMPLES, Place, by_number, files_of, indices, is_image, number_of, some
 from evals.core.records import UserError, describes
-from got.util.files import inside, left_out, sha256
+from got.util.files import inside, left_out, read_object, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -281,6 +281,38 @@ def assign_official(root: Path, layouts: Mapping[str, Sequence[str]], chosen: Se
         faults={},
         notes=tuple(notes),
         counts={"images": len(taken) + len(others), "used": len(chosen) - len(missing), "missing": len(missing)},
+    )
+
+
+def assign_by_prompt(path: Path, chosen: Sequence[Case]) -> Assignment:
+    """The images that a JSON object names by their prompts, one each, as GenEval 2's script takes them.
+
+    Args:
+        path: The file; images lie in its folder, or below it.
+        chosen: The cases that will be run.
+
+    Raises:
+        UserError: It is no such object, an image lies elsewhere, or no prompt is that of a case.
+    """
+    where = f"--model folder:{path}"
+    named = read_object(path, UserError)
+    root, places = path.resolve().parent, {}
+    for prompt, name in named.items():
+        place = inside(root, name.removeprefix(f"{root}/")) if isinstance(name, str) else None
+        if place is None:
+            raise UserError(f"{where}: expected the path of an image in {root} for {prompt!r} but got {name!r}")
+        places[prompt] = place
+    files = {case.id: {0: places[case.prompt]} for case in chosen if case.prompt in places}
+    if not files:
+        raise UserError(f"{where}: none of its {len(places):,} prompts is one of this run")
+    missing = [case.id for case in chosen if case.id not in files]
+    notes = [f"{len(missing):,} of {len(chosen):,} images are missing ({some(missing)})"] if missing else []
+    return Assignment(
+        root=root,
+        files=files,
+        faults={},
+        notes=tuple(notes),
+        counts={"images": len(places), "used": len(files), "missing": len(missing)},
     )
 
 

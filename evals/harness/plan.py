@@ -146,6 +146,8 @@ class Plan:
         if self.model != "folder":
             return None
         root = Path(self._argument)
+        if root.suffix == ".json" and not root.is_dir() and not self._later:
+            return folder_images.assign_by_prompt(root, self.cases)
         layouts = {case.id: self.suite.layout(case, self.options) for case in self._every}
         if not self._later and (placed := folder_images.assign_official(root, layouts, self.cases)) is not None:
             return placed

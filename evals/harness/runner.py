@@ -353,7 +353,7 @@ class _Run:
             note(f"{len(failures):,} of {len(plan.samples):,} images have no score, see failures.jsonl ({shown})")
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)
         contact_sheets.write_grids(directory.path, plan.cases, plan.settings.images_per_prompt)
-        plan.suite.sheets(directory.path, results, self._scored)
+        plan.suite.sheets(directory.path, results, self._scored, plan.options)
         self._end(scores)
 
     def _end(self, scores: dict[str, Any]) -> None:

@@ -45,6 +45,8 @@ class Item:
     subtask: str = ""
     group: str = ""
     """What it shares with others that are therefore alike, such as the source image; empty for nothing."""
+    beside: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Files that lie beside the result there -> the role of the image that they hold."""
     layout: tuple[str, ...] = ()
     """Where the official script looks for its result, relative to the folder of a model; the first is written."""
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.table import Table
 
-    from evals.core.records import Case, Drawn, Scored
+    from evals.core.records import Case, Drawn, EncodedImage, Scored
     from evals.judged.records import Item, JudgedSet, Metric, Origin, Reported
     from evals.judged.wording import Published, Wording
     from evals.judges.calls import Call
@@ -135,6 +135,11 @@ class JudgedSuite(Suite[JudgedOptions]):
     def layout(self, case: Case, options: JudgedOptions) -> tuple[str, ...]:
         """Where the official script looks for a case's image."""
         return self._items(options)[case.id].layout
+
+    def beside(self, case: Case, options: JudgedOptions) -> dict[str, EncodedImage]:
+        """What lies beside it there."""
+        item = self._items(options)[case.id]
+        return {name: item.images[role] for name, role in item.beside.items()}
 
     def resolve(self, options: JudgedOptions, world: str) -> JudgedOptions:
         """The options with what the judge depends on."""

@@ -147,7 +147,10 @@ def summarize(
     # Inside one task the mean of tasks is the mean of cases: that metric has the column there.
     return {
         "metrics": {
-            "names": {m.name: {"digits": m.digits, "over": m.over, "times": m.times} for m in metrics},
+            "names": {
+                m.name: {"of": m.of, "over": m.over, "scale": m.scale, "digits": m.digits, "times": m.times}
+                for m in metrics
+            },
             "all": block(rows, metrics),
             "tasks": {task: block(some, metrics) for task, some in tasks.items()},
             "subtasks": {name: block(some, metrics[:1]) for name, some in subtasks.items()},

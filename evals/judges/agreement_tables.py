@@ -19,6 +19,21 @@ def tables(found: dict[str, Any]) -> list[Table]:
     return [*([_judge_table(found)] if found["judge"] else []), _human_table(found)]
 
 
+def between_table(found: dict[str, Any]) -> Table:
+    """Two judges on the same images."""
+    shift = found["shift"]
+    rows = [
+        *([f"mean by {judge}", number(mean, 3)] for judge, mean in zip(found["judges"], found["means"], strict=True)),
+        ["shift, second minus first", f"{number(shift['value'], 3)} ({span(shift['low'], shift['high'], 3)})"],
+        ["equal values", number(found["equal"], 3)],
+        ["Spearman's correlation", number(found["spearman"], 3)],
+        [f"verdict within ± {found['margin']:.3g}", found["verdict"]],
+    ]
+    note = f"{found['images']} images that both judged; {found['left_out']} by one alone; interval by case"
+    title = f"{found['metric']}: two judges"
+    return terminal(title, ["", "value"], [("", row) for row in rows], caption=note)
+
+
 def _judge_table(found: dict[str, Any]) -> Table:
     """The judge against the mean of the raters, model by model."""
     judge, aspects = found["judge"], found["judge"]["aspects"]

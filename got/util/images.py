@@ -131,6 +131,12 @@ def as_rgb(image: Image.Image, name: str = "the image", *, max_aspect: float = M
         ) from error
 
 
+def turned(image: Image.Image) -> Image.Image:
+    """An image upright by its EXIF orientation, in its own mode."""
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
 def _on_background(image: Image.Image, name: str) -> Image.Image:
     """8-bit RGB, transparent parts on white."""
     if image.mode == "LAB":

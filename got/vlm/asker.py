@@ -208,7 +208,7 @@ class Asker:
             for item in queue:
                 await work(item)
 
-        self._gate = Gate(self._settings.concurrency, self._settings.per_minute, self._sleep)  # of this event loop
+        self._gate.renew()
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._settings.concurrency):

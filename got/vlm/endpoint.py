@@ -98,7 +98,6 @@ class OpenAIBackend:
             request = request_of(self.id, messages, params, seed, without)
             try:
                 answer = await self._client.chat.completions.with_raw_response.create(**request)
-                return reply_in(_json(answer.text), params, tuple(name for name in without if name not in request))
             except openai.APIStatusError as error:
                 if not self._left_out(error, request):
                     raise self._failure(error) from None
@@ -106,6 +105,8 @@ class OpenAIBackend:
                 # A request that timed out or broke off may have been worked on, and be on the bill.
                 words = self._clean(str(error) or type(error).__name__)
                 raise AskFailed("transport", words, retry=not self._retries, may_be_billed=True) from None
+            else:
+                return reply_in(_json(answer.text), params, tuple(name for name in without if name not in request))
 
     async def close(self) -> None:
         """Closes connections; the next question opens new ones, in any event loop."""
@@ -204,6 +205,7 @@ def reply_in(answer: Any, params: AskParams, dropped: tuple[str, ...] = ()) -> R
 
     Raises:
         AskFailed: There is no message in it.
+        SetupError: It holds an error that no question will get past.
 
     >>> parts = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Yes"}]
     >>> reply_in({"choices": [{"finish_reason": "stop", "message": {"content": parts}}]}, AskParams()).text
@@ -214,10 +216,7 @@ def reply_in(answer: Any, params: AskParams, dropped: tuple[str, ...] = ()) -> R
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     message = choice.get("message")
     if not isinstance(message, dict):
-        # Some gateways send their provider's error with status 200.
-        _, words = failures.reason_in({"error": answer["error"]} if answer.get("error") else None)
-        detail = f"the answer holds no message{f': {words}' if words else ''}"
-        raise AskFailed("transport", detail, retry=True, may_be_billed=True)
+        raise _failure_in(answer.get("error"))
     reason = str(choice.get("finish_reason") or "")
     text, finish = _text_of(message.get("content")), _FINISHES.get(reason.lower(), reason)
     if message.get("refusal") or finish == REFUSED:
@@ -234,6 +233,19 @@ def reply_in(answer: Any, params: AskParams, dropped: tuple[str, ...] = ()) -> R
         dropped=dropped,
         first_token=_first_token(choice) if params.spellings else None,
     )
+
+
+def _failure_in(error: Any) -> AskFailed:
+    """What an answer without a message means: some gateways send their provider's error with status 200."""
+    if not error:
+        return AskFailed("transport", "the answer holds no message", retry=True, may_be_billed=True)
+    code, words = failures.reason_in({"error": error})
+    status = int(code[:3]) if code[:3].isdigit() else 502
+    cause = failures.cause_of(status, code, words)
+    detail = f"the answer holds no message but an error {code}: {words}"
+    if cause == "setup":
+        raise SetupError(detail)
+    return AskFailed(cause, detail, retry=cause in ("transport", "rate limit"), may_be_billed=True)
 
 
 def _count(value: Any) -> int | None:

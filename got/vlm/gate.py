@@ -14,7 +14,7 @@ _GROWTH = 0.1
 
 
 class Gate:
-    """Lets requests through, each inside ``async with``; belongs to one event loop.
+    """Lets requests through, each inside ``async with``; belongs to one event loop at a time.
 
     A server that says "too many" is not asked by anybody until its pause is over, and then by half as many at a time;
     every reply gives back a little. So many workers find the rate that a server allows, instead of failing in turn.
@@ -30,8 +30,12 @@ class Gate:
         """
         self._most, self._sleep = most, sleep
         self._interval = 60 / per_minute if per_minute else 0.0
-        self._width, self._inside, self._next = float(most), 0, 0.0
-        self._pauses = 0
+        self._width, self._next = float(most), 0.0
+        self.renew()
+
+    def renew(self) -> None:
+        """Goes over to another event loop, with the pace that was found."""
+        self._pauses, self._inside = 0, 0
         self._changed = asyncio.Condition()
 
     async def __aenter__(self) -> None:

@@ -368,6 +368,19 @@ def test_masks_are_read_from_transparency_white_and_jpeg(tmp_path):
     assert np.array_equal(encoded(tmp_path, photo).load_mask(), white)
 
 
+def test_a_mask_that_lies_on_its_side_is_turned_and_one_of_16_bits_is_scaled(tmp_path):
+    clear = np.zeros((20, 40), bool)
+    clear[:5, :10] = True
+    photo, exif = Image.new("RGBA", (40, 20), "red"), Image.Exif()
+    photo.putalpha(Image.fromarray(np.where(clear, 0, 255).astype(np.uint8)))
+    exif[0x0112] = 6
+    photo.save(tmp_path / "mask.png", exif=exif)
+    mask = EncodedImage(name="mask", read=(tmp_path / "mask.png").read_bytes)
+    assert np.array_equal(mask.load_mask(), np.rot90(clear, -1))
+    deep = Image.fromarray(np.array([[0, 300, 65535]], np.uint16))
+    assert encoded(tmp_path, deep).load_levels().tolist() == [[0, 1, 255]]
+
+
 def test_a_photograph_is_no_mask_and_bytes_are_no_image(tmp_path):
     photo = Image.fromarray((noise(0, 40, 40) * 255).astype(np.uint8))
     with pytest.raises(ValueError, match="in black and white but got an image"):

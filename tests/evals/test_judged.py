@@ -8,9 +8,12 @@ import shutil
 import judged_kit as kit
 import pytest
 from judge_kit import fails, serve
+from vlm_kit import build
 
+from evals import judge_agreement
 from evals.harness import cli
 from evals.harness.run_spec import find_suite
+from evals.judged import __main__ as exported
 from evals.judged import wording
 
 EDITS = ("imgedit", "gedit", "rise", "kris")
@@ -204,6 +207,41 @@ def test_dry_run_counts_the_questions_and_the_money(run):
     assert printed["usd_about"] == pytest.approx(
         (printed["tokens_in_about"] * 2 + printed["tokens_out_about"] * 8) / 1e6, abs=0.01
     )
+
+
+def test_two_judges_of_the_same_images_are_held_against_each_other(run, tmp_path, capsys):
+    run("wise", "--judge-log", tmp_path / "a")
+    strict = lambda words: f"Score: {int('number 3 hints' not in words)}"  # noqa: E731
+    run("wise", "--judge-log", tmp_path / "b", "--output", tmp_path / "other", rule=strict)
+    words = ["--between", str(tmp_path / "run"), str(tmp_path / "other")]
+    assert judge_agreement.main(words) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["images"], found["equal"]) == (12, pytest.approx(11 / 12))
+    assert found["shift"]["value"] == pytest.approx(-1 / 12)
+    assert found["verdict"].startswith("not known")
+    assert judge_agreement.main(["--between", str(tmp_path / "run"), str(tmp_path / "run")]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["verdict"] == "comparable"
+    assert judge_agreement.main(["--between", str(tmp_path / "run"), str(tmp_path)]) == 2
+    assert "no finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["genevalpp", "gedit", "kris", "t2i_reasonbench"])
+def test_images_go_out_in_the_official_layout_and_come_back_from_it(run, tmp_path, name):
+    _, before, *_ = run(name)
+    assert exported.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    if name == "gedit":
+        assert (tmp_path / "out/fullset/ps_human/en/en04_SRCIMG.png").is_file()
+    words = ("--model", f"folder:{tmp_path / 'out'}", "--output", tmp_path / "again")
+    code, after, _, err, _ = run(name, *words)
+    assert (code, after["images"], after["missing"]) == (0, before["images"], 0), err
+    assert after["overall"] == before["overall"]
+
+
+def test_a_model_on_this_machine_judges_by_the_same_rules(run, tmp_path):
+    folder = build(tmp_path / "judge-vl", "Score: 1")
+    code, headline, *_ = run("wise", "--judge", f"hf:{folder}", "--floor", "0")
+    assert (code, headline["overall"], headline["images"]) == (0, 1.0, 12)
+    assert "@judge-vl-" in headline["judge"]
 
 
 # ------------------------------------------------------------------------------------------------------- mistakes, once

@@ -100,12 +100,13 @@ def test_a_judge_that_gives_no_legal_answer_leaves_nothing(tmp_path, capsys, mon
     suite = importlib.import_module("evals.emu_edit").SUITE
     monkeypatch.setenv("JUDGE_MODEL", "judge-1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with serve(lambda request: fails(400, "no")) as endpoint:
+    with serve(lambda request: fails(400, "this model sees no images")) as endpoint:
         monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
         words = ["--model", "target", "--judge", "openai", "--judge-log", tmp_path / "log.jsonl", *ONE]
         code, last, err = call(capsys, suite, *words, "--output", tmp_path / "run")
     assert (code, last["judge"]["score"]) == (1, None)
     assert "expected 1 judgements, and all failed: 1 × rejected" in err
+    assert err.count("note: the judge: rejected: HTTP 400: this model sees no images") == 1
 
 
 # ------------------------------------------------------------------------------------------------------- other commands

@@ -142,6 +142,15 @@ def test_an_answer_without_a_message_is_asked_again(body):
         assert put(asker_at(endpoint), about("a")) == [{"ok": 1}]
 
 
+def test_an_error_with_status_200_is_taken_as_what_it_says():
+    flagged, poor = ({"error": {"message": words, "code": code}} for words, code in (("flagged", 403), ("pay", 402)))
+    with serve(GOOD, flagged, poor) as endpoint:
+        asker = asker_at(endpoint, concurrency=1)
+        assert put(asker, about("a"), about("b")) == [{"ok": 1}, "refusal"]
+        with pytest.raises(SetupError, match="an error 402: pay"):
+            put(asker, about("c"))
+
+
 def test_probabilities_of_the_first_token():
     top = [{"token": "Yes", "logprob": -0.5}, {"token": " yes", "logprob": -2.0}, {"token": "Yes", "logprob": -3.0}]
     answer = says("Yes", finish="length")
