@@ -130,7 +130,7 @@ def of_runs(
         lead=_lead(runs, ablations),
         facts=tuple(_facts(geneval, ablations)),
         sections=tuple(sections),
-        browser=_browser(images, album, every=every),
+        browser=_browser(images, {run.name: run.studio for run in every_run}, album, every=every),
         origins=tuple(map(origin, every_run)),
     )
     listed = tuple((name, tuple(samples)) for name, samples in images.items())
@@ -217,7 +217,7 @@ def _ablation(
     return section, _named(figures, ablation.name, names), images
 
 
-def _browser(images: dict[str, list[SampleRecord]], album: Album, *, every: bool) -> Browser:
+def _browser(images: dict[str, list[SampleRecord]], studio: dict[str, str], album: Album, *, every: bool) -> Browser:
     shown = [
         (number, sample)
         for number, samples in enumerate(images.values())
@@ -236,6 +236,7 @@ def _browser(images: dict[str, list[SampleRecord]], album: Album, *, every: bool
         lead=f"{lead}, with planned and detected boxes, the reason, and the stage that failed. Open one for its chain.",
         records=[record([sample], album, number, sample.outcome) for number, sample in shown],
         runs=tuple(images),
+        studio=tuple(studio[name] for name in images),
     )
 
 

@@ -40,6 +40,7 @@ _PLAIN_BOX = re.compile(
 )
 _TORN_BOX = re.compile(r"<\|box_start\|>[^<]*(?:<\|box_end\|>)?(?: \(\w+\))?|<\|box_end\|>(?: \(\w+\))?")
 _BOX_TOKEN = re.compile(r"<\|box_(?:start|end)\|>")
+_TORN_CORNERS = re.compile(r"<\|box_(?:start|end)\|>[-\d(),. ]*(?:<\|box_end\|>)?")
 _MAX_DIGITS = 9
 _EXCERPT_LENGTH = 60
 # A name begins at the last of the opening words, or behind the last of the joining ones, whichever comes later.
@@ -401,7 +402,8 @@ def _stray_tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int, s
         if match[0] == BOX_START or not open_box:
             words = text[match.start() : min(end, match.start() + _EXCERPT_LENGTH)]
             place = f"malformed box left out at character {match.start()}: {words}"
-            yield match.start(), match.start() + len(words), place
+            torn = _TORN_CORNERS.match(text, match.start(), end)
+            yield match.start(), torn.end() if torn else match.end(), place
         open_box = match[0] == BOX_START
 
 
