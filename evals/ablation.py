@@ -1,7 +1,7 @@
 """Ablations: one suite run for every cell of a grid, compared case by case with the first cell.
 
-    python -m evals.ablation --grid table3 --limit 60
-    python -m evals.ablation --suite emu_edit --grid table3
+    python -m evals.ablation --grid components --limit 60
+    python -m evals.ablation --suite emu_edit --grid components
     python -m evals.ablation --grid variants --variants runs/variants    # trained by `python -m got.train variants`
     python -m evals.ablation --grid my_grid.toml --images-per-prompt 2
     python -m evals.ablation --axis semantic-scale=1.5,2.5,4 --axis spatial-scale=1,1.5 --limit 60
@@ -42,14 +42,17 @@ import numpy as np
 
 from evals.core.records import UserError, alike
 from evals.core.run_directory import RunDirectory
+from evals.core.vocabulary import task_title
 from evals.harness import cli
 from evals.harness.engines import ENGINES
 from evals.harness.run_spec import find_suite, suite_names
 from evals.harness.runner import run
 from evals.harness.worker import Job
 from evals.metrics import statements, statistics
+from evals.suite import tables as shared
 from got.util import tables
-from got.util.cli import Parser
+from got.util.cli import Parser, console
+from got.util.errors import one_line, visible
 from got.util.files import write_atomic
 from got.util.hashes import HashedFolder
 from got.util.progress import clock
@@ -57,6 +60,8 @@ from got.util.workers.options import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from rich.table import Table
 
     from evals.harness.engines import Engine
     from evals.harness.plan import Plan
@@ -117,7 +122,7 @@ def trained(folder: Path) -> list[Cell]:
 _VARIANTS_FOLDER = Path("runs/variants")
 GRIDS = {
     "variants": trained(_VARIANTS_FOLDER),
-    "table3": _named({
+    "components": _named({
         "full": "",
         "no semantic guidance": "--semantic off",
         "no spatial guidance": "--spatial off",
@@ -154,8 +159,8 @@ def read_grid(text: str) -> list[Cell]:
         raise UserError(f"--grid {text} is neither a grid ({', '.join(GRIDS)}) nor a file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # also of numbers that are too long
+        raise UserError(f"{path} is not TOML: {one_line(error)}") from error
     cells, axes = content.pop("cells", {}), content.pop("axes", {})
     if not isinstance(cells, dict) or not isinstance(axes, dict):
         raise UserError(f"{path}: [cells] and [axes] are tables, as in [axes] and below it steps = [20, 10]")
@@ -287,9 +292,27 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
 
 def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
     """The ladder as a table for people."""
+    header, cells = _cells(rows)
+    made = [[tables.escaped(row[0]), *row[1:]] for row in cells]
+    table = tables.markdown(list(map(tables.escaped, header)), made, words=len(header))
+    return "\n".join([table, "", note, ""])
+
+
+def terminal(rows: Sequence[dict[str, Any]], name: str, note: str) -> Table:
+    """The same for a terminal; one has no room for the tasks."""
+    header, cells = _cells(rows)
+    shown = header.index("s/image") + 1
+    made = shared.table(f"Ablation {name}", header[1:shown], note, first=header[0])
+    for row in cells:
+        made.add_row(*map(visible, row[:shown]))
+    return made
+
+
+def _cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Titles, and the words of each row."""
     tasks = list(rows[0]["tasks"])
     interval = "95 % interval"
-    header = ["cell", "overall", interval, "difference", interval, "p (Holm)", "verdict", "s/image", *tasks]
+    header = ["cell", "overall", interval, "difference", interval, "p (Holm)", "verdict", "s/image"]
     cells = []
     for row in rows:
         score, change = row["overall"], row["difference"]
@@ -301,9 +324,8 @@ def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
         own = [_number(score["value"]), unknown or f"{_number(score['low'])} to {_number(score['high'])}"]
         parts = [_number(row["tasks"][tag]["value"]) if tag in row["tasks"] else "" for tag in tasks]
         time_s = "" if row["seconds_per_image"] is None else f"{row['seconds_per_image']:.3f}"
-        cells.append([tables.escaped(row["cell"]), *own, *middle, time_s, *parts])
-    table = tables.markdown(list(map(tables.escaped, header)), cells, words=len(header))
-    return "\n".join([table, "", note, ""])
+        cells.append([row["cell"], *own, *middle, time_s, *parts])
+    return [*header, *map(task_title, tasks)], cells
 
 
 def _number(value: float | None) -> str:
@@ -311,7 +333,7 @@ def _number(value: float | None) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(visible(text) + "\n")
     sys.stderr.flush()
 
 
@@ -400,15 +422,21 @@ def _main(words: Sequence[str]) -> int:
     note = (
         f"{options.suite}, {finished[0][2]['world']}, {len(plans[0].cases)} cases, "
         f"{len(plans[0].samples)} images a cell. "
-        f"`python -m evals.ablation {shlex.join(words)}`. Differences are paired by case, to the first cell. "
+        f"{tables.code(f'python -m evals.ablation {shlex.join(words)}')}. "
+        f"Differences are paired by case, to the first cell. "
         f"Intervals: {statistics.INTERVALS}; of differences, of the two runs' own by MOVER."
     )
     content = {"command": list(words), "suite": options.suite, "intervals": statistics.INTERVALS, "cells": rows}
     HashedFolder(output).write_json("ablation.json", content)
     write_atomic(output / "ablation.md", markdown(rows, note))
-    best = max(rows, key=lambda row: row["overall"]["value"] or 0.0)
-    headline = {"cells": len(rows), "best": best["cell"], "overall": best["overall"]["value"], "output": str(output)}
-    sys.stdout.write(f"{markdown(rows, note)}\n{json.dumps(headline)}\n")
+    scored = [row for row in rows if row["overall"]["value"] is not None]
+    top = max((row["overall"]["value"] for row in scored), default=None)
+    best = [row["cell"] for row in scored if row["overall"]["value"] == top]
+    console().print(terminal(rows, name, note))
+    place = shlex.quote(str(output))
+    _say(f"tables with LaTeX, figures and a page: python -m reports {place} --output {place}-report")
+    headline = {"cells": len(rows), "best": best, "overall": top, "output": str(output)}
+    sys.stdout.write(json.dumps(headline) + "\n")
     empty = {cell.name: why for cell, _, scores in finished if (why := suite.nothing_scored(scores)) is not None}
     for name, why in empty.items():
         _say(f"ablation: cell {name}: nothing was scored: {why}")

@@ -389,6 +389,8 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
             plain[name] = value
         elif isinstance(value, numbers.Real):  # of numpy, for one
             plain[name] = int(value) if isinstance(value, numbers.Integral) else float(value)
+        elif isinstance(value, list | tuple) and all(isinstance(one, numbers.Real) for one in value):
+            plain[name] = [float(one) for one in value]  # an interval
         else:
             raise ConversationError(f"Expected {name} to be a number, a word or a switch but got {value!r}")
     return plain

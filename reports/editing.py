@@ -196,8 +196,10 @@ def metrics_table(runs: Sequence[Run], name: str) -> tables.Table:
     rows = []
     for metric in names:
         found = [block.get(metric, {}) for block in blocks]
-        known = {end: next((one[end] for one in found if one.get(end) is not None), None) for end in ends}
-        cells = (*map(tables.estimate, found), *(tables.Cell(value=value) for value in known.values()))
+        # Runs of other cases have other ends: then there is none to show.
+        known = [{one.get(end) for one in found if one} for end in ends]
+        shown = (tables.Cell(value=next(iter(values))) if len(values) == 1 else tables.Cell() for values in known)
+        cells = (*map(tables.estimate, found), *shown)
         rows.append(tables.Row(label=f"{metric} {images.arrow(metric)}", images=world, cells=cells))
     every = [(metric, block[metric]) for metric in names for block in blocks if metric in block]
     return tables.Table(

@@ -99,6 +99,8 @@ def to_markdown(table: Table) -> str:
 
 
 _PACKAGES = r"\usepackage[T1]{fontenc}, \usepackage{textcomp}, \usepackage{booktabs}"
+_FEW_COLUMNS = 5
+"""With so many there is room for intervals beside the scores; with more they stand below."""
 
 
 def to_latex(table: Table) -> str:
@@ -106,7 +108,7 @@ def to_latex(table: Table) -> str:
 
     An interval stands below its score; the best score of rows that compare is bold; a dagger marks what is reported.
     """
-    columns = "l" + "".join("l" if _is_words(table, i) else "r" for i in range(len(table.columns)))
+    columns = "l" + "".join("l" if table.has_words(i) else "r" for i in range(len(table.columns)))
     head = " & ".join(["", *(_stack(column.title, 7, "r") for column in table.columns)])
     body: list[str] = []
     for source, rows in table.groups():
@@ -134,10 +136,6 @@ def to_latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _is_words(table: Table, index: int) -> bool:
-    return any(len(row.cells[index].text) > 1 for row in table.rows)
-
-
 def _latex_signs(text: str) -> str:
     r"""Signs of footnotes as LaTeX has them.
 
@@ -150,7 +148,13 @@ def _latex_signs(text: str) -> str:
 
 
 def _latex_row(table: Table, row: Row) -> list[str]:
-    values, ends = [_stack(row.label, 18, "l") + (r"$^\dagger$" if row.reported else "")], [""]
+    values, ends = (
+        [
+            _stack(row.label, 18 if len(table.columns) > _FEW_COLUMNS else 40, "l")
+            + (r"$^\dagger$" if row.reported else "")
+        ],
+        [""],
+    )
     for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
         words = visible(cell.brief) or number(cell, column, reported=row.reported).removesuffix(cell.mark)
         text = "--" if words == "-" else _stack(words, 16, "l")
@@ -159,6 +163,8 @@ def _latex_row(table: Table, row: Row) -> list[str]:
         values.append((rf"\textbf{{{text}}}" if table.best(row, i) else text) + _latex_signs(cell.mark))
         both = interval(cell, column).replace(" to ", ", ")
         ends.append(rf"{{\tiny$[{both}]$}}" if both else "")
+    if len(table.columns) <= _FEW_COLUMNS:
+        return [" & ".join(f"{value} {end}".strip() for value, end in zip(values, ends, strict=True)) + r" \\"]
     lines = [" & ".join(values) + r" \\"]
     if any(ends):
         lines = [" & ".join(values) + r" \\[-2pt]", " & ".join(ends) + r" \\"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError, note
@@ -58,12 +59,20 @@ class Run:
         return ", ".join(words for words in (str(self.scores["world"]), self.wording) if words)
 
     @property
+    def studio(self) -> str:
+        """The command that opens its samples in the studio; empty where only the public scorer's file is there.
+
+        >>> from pathlib import Path
+        >>> Run(path=Path("my runs/a"), spec={}, scores={}).studio
+        "python -m got studio --run 'my runs/a'"
+        """
+        return "" if self.public_scores else shlex.join(["python", "-m", "got", "studio", "--run", str(self.path)])
+
+    @property
     def is_scored(self) -> bool:
         """Whether any image has a score."""
         overall = self.scores.get("overall") or {}
-        judged = (self.scores.get("metrics") or {}).get("all", {})
-        graded = any(one["n"] for one in judged.values())
-        return bool(overall.get("images") or (overall.get("score") or {}).get("n") or graded)
+        return bool(overall.get("images") or overall.get("values") or (overall.get("score") or {}).get("n"))
 
     @property
     def tells_right_from_wrong(self) -> bool:

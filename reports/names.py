@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _NO_SETTINGS = {"suite", "version", "limit", "tasks", "judge_place"}
 """Parts of an identity that are no setting of a model or a scorer, besides hashes."""
+_UNSAID: dict[str, Any] = {"guidance_interval": None, "reference_compat": False}
+"""Settings that an identity leaves out where they have their default."""
 _SIZE = {"images_per_prompt", "seed", "prompts"}
 """Settings that say which samples there are: they name a run only beside one that has others."""
 
@@ -46,6 +48,8 @@ def in_words(key: str, value: Any) -> str:
     ('semantic scale 1.0', 'folder:sdxl', 'checkpoint full')
     >>> in_words("steps", None), in_words("reference_compat", True)
     ('default steps', 'reference compat')
+    >>> in_words("guidance_interval", [0.0, 0.7]), in_words("tasks", ["a", "b"])
+    ('guidance interval 0.0 to 0.7', 'tasks a+b')
     """
     name = key.replace("_", " ")
     if value is None:
@@ -53,7 +57,7 @@ def in_words(key: str, value: Any) -> str:
     if value is True or value is False:
         return name if value else f"no {name}"
     if isinstance(value, (list, tuple)):
-        return f"{name} {'+'.join(map(str, value))}"
+        return f"{name} {'+'.join(value) if all(isinstance(one, str) for one in value) else _short(list(value))}"
     kind, colon, place = str(value).partition(":") if key == "model" else ("", "", str(value))
     shown = f"{kind}{colon}{place.rstrip('/').rpartition('/')[2]}"
     return shown if key == "model" else f"{name} {shown}"
@@ -64,7 +68,10 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
     >>> changed({"steps": 10, "seed": 1}, {"steps": 4, "seed": 1})
     ['steps 10 → 4']
+    >>> changed({}, {"guidance_interval": [0.0, 0.7]})
+    ['guidance interval default → 0.0 to 0.7']
     """
+    before, after = _UNSAID | dict(before), _UNSAID | dict(after)
     return [
         f"{key.replace('_', ' ')} {_short(before[key])} → {_short(after[key])}"
         for key in before
@@ -73,6 +80,8 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list) and value and not isinstance(value[0], str):
+        return " to ".join(map(str, value))
     return "default" if value is None else str(value)
 
 
@@ -110,7 +119,7 @@ def names_of(
     for suite in dict.fromkeys(suites):
         own = [i for i, other in enumerate(suites) if other == suite]
         found = _of_one_suite([told[i] for i in own], [folders[i] for i in own])
-        title = told[own[0]][1].get("title") or suite
+        title = told[own[0]][1].get("title") or {"geneval": "GenEval"}.get(suite, suite)
         prefix = f"{title}: " if len(set(suites)) > 1 else ""
         named |= {i: (prefix + name, label) for i, (name, label) in zip(own, found, strict=True)}
     return [named[i] for i in range(len(told))]

@@ -99,6 +99,10 @@ class Table:
             found.setdefault(row.source, []).append(row)
         return list(found.items())
 
+    def has_words(self, index: int) -> bool:
+        """Whether the cells of a column are words, not numbers."""
+        return any(len(row.cells[index].text) > 1 for row in self.rows)
+
     def best(self, row: Row, index: int) -> bool:
         """Whether a cell is the best one of its column among two or more rows that compare.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import textwrap
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Point = tuple[float, float]
     Box = tuple[float, float, float, float]
 
+WRONG = "wrong-images.png"
 MAX_TILES = 100
 """Images on a contact sheet: the first one of each prompt, up to this many."""
 
@@ -32,7 +34,6 @@ _PAD_PX = 8
 _LINE_PX = 15
 _TEXT_LINES = 5
 _TILE_PX = (_SIDE_PX + 2 * _PAD_PX, _SIDE_PX + 2 * _PAD_PX + _TEXT_LINES * _LINE_PX)
-_HEADER_PX = 56
 _CHARS = 33
 _RIGHT, _WRONG = "#1a7f37", "#c62828"
 # Bright, told apart from each other and, by a dark rim, from any background.
@@ -52,7 +53,7 @@ def write_grids(run: Path, cases: Sequence[Case], images_per_prompt: int) -> Non
 
 # ------------------------------------------------------------------------------------------------------ contact sheets
 def draw(run: Path, results: list[dict[str, Any]], observations: list[dict[str, Any]]) -> list[Path]:
-    """One sheet per task: `sheets/counting.png` and so on.
+    """One sheet per task, `sheets/counting.png` and so on, and one of all that is wrong, `sheets/wrong-images.png`.
 
     Args:
         run: The run directory.
@@ -62,32 +63,65 @@ def draw(run: Path, results: list[dict[str, Any]], observations: list[dict[str, 
     Returns:
         The files written.
     """
+    every = list(zip(results, observations, strict=True))
     tasks: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
-    for result, observation in zip(results, observations, strict=True):
+    for result, observation in every:
         if observation["index"] == 0:
             tasks.setdefault(result["tag"], []).append((result, observation))
-    written = []
+    which = "first image of each prompt" if any(observation["index"] for observation in observations) else ""
+    written, taken = [], {WRONG.partition(".")[0]}
     for tag, pairs in tasks.items():
-        path = run / "sheets" / f"{safe(tag)}.png"
-        write_atomic(path, png_bytes(contact_sheet(run, tag, pairs[:MAX_TILES])))
+        known = [result["correct"] for result, _ in pairs[:MAX_TILES]]
+        right = f"{len(known)} images" if None in known else f"{sum(known)} of {len(known)} right"
+        path = run / "sheets" / f"{safe(tag, taken)}.png"
+        sheet = contact_sheet(run, f"{task_title(tag)}: {right}", which, pairs[:MAX_TILES])
+        write_atomic(path, png_bytes(sheet))
         written.append(path)
+    path, wrong = run / "sheets" / WRONG, [pair for pair in every if pair[0]["correct"] is False]
+    if wrong:
+        heading = f"wrong: {len(wrong):,} of {len(every):,} images"
+        which = f"the first {MAX_TILES}" if len(wrong) > MAX_TILES else ""
+        write_atomic(path, png_bytes(contact_sheet(run, heading, which, wrong[:MAX_TILES])))
+        written.append(path)
+    else:
+        path.unlink(missing_ok=True)  # of an earlier verdict
     return written
 
 
-def safe(tag: str) -> str:
-    """A tag as a file name."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in tag) or "untitled"
+def safe(tag: str, taken: set[str]) -> str:
+    """A tag as a file name, unlike those taken, whatever a file system makes of capitals; it is added to them.
+
+    >>> taken = set()
+    >>> [safe(tag, taken) for tag in ("a/b", "a.b", "A b", "counting")]
+    ['a_b', 'a_b-2', 'A_b-3', 'counting']
+    """
+    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in tag)[:60] or "untitled"
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    name = next(name for name in names if name.casefold() not in taken)
+    taken.add(name.casefold())
+    return name
 
 
-def contact_sheet(run: Path, tag: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Image.Image:
-    """The first image of each prompt of a task: boxes, verdict, prompt and reason."""
-    columns = min(_COLUMNS, max(len(pairs), 3))
-    known = [result["correct"] for result, _ in pairs]
-    right = f"{len(known)} images" if None in known else f"{sum(known)} of {len(known)} right"
-    heading = f"{task_title(tag)}: {right}"
-    legend = "first image of each prompt; dashed: planned, solid: detected and counted"
-    lines = [(_PAD_PX, 6, heading, INK, 20), (_PAD_PX, 34, legend, INK, 13)]
-    head = written((columns * _TILE_PX[0], _HEADER_PX), lines)
+def contact_sheet(
+    run: Path, heading: str, which: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]
+) -> Image.Image:
+    """Images with boxes, verdict, prompt and reason, in rows as full as they can be.
+
+    Args:
+        run: The run directory.
+        heading: Above them.
+        which: Of many images, which ones; empty for all.
+        pairs: Line of results.jsonl and observation of each.
+    """
+    columns = math.ceil(len(pairs) / math.ceil(len(pairs) / _COLUMNS))
+    width = columns * _TILE_PX[0]
+    legend = "; ".join([*([which] if which else []), "dashed: planned, solid: detected and counted"])
+    titles = textwrap.wrap(heading, max(width // 11, 1))
+    notes = textwrap.wrap(legend, max(width // 7, 1))
+    lines = [(_PAD_PX, 6 + 24 * row, line, INK, 20) for row, line in enumerate(titles)]
+    top = 10 + 24 * len(titles)
+    lines += [(_PAD_PX, top + 17 * row, line, INK, 13) for row, line in enumerate(notes)]
+    head = written((width, top + 17 * len(notes) + 5), lines)
     return laid_out([_tile(run, result, observation) for result, observation in pairs], columns, head=head)
 
 

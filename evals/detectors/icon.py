@@ -14,6 +14,7 @@ import numpy as np
 from evals.core import weights
 from evals.core.records import Detection, UserError
 from evals.core.vocabulary import CLASSES
+from evals.metrics.boxes import suppress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,9 @@ CONFIG = ASSETS / "icon_detector.json"
 """In MMDetection's words, which builds the same network of it; its losses and `train_cfg` serve that library alone."""
 WEIGHTS = ASSETS / "icon_detector.safetensors"
 FINE_PX = 192
-"""Side of the square that `load_fine` brings images to."""
+"""Side of the larger square that `FineIconDetector` brings images to."""
+SAME_OBJECT = 0.5
+"""IoU above which two detections of one class, of different squares, are one object."""
 BATCH = 64
 """Images in one forward pass."""
 
@@ -90,6 +93,7 @@ def build() -> IconNetwork:
 class IconDetector:
     """Finds the 80 classes as icons. Any image size: each is brought to the network's square."""
 
+    name = "icon"
     classes = frozenset(CLASSES)
 
     def __init__(
@@ -99,7 +103,6 @@ class IconDetector:
         device: str,
         calibration: Calibration = UNCALIBRATED,
         min_score: float = 0.05,
-        name: str = "icon",
         image_size_px: int | None = None,
     ) -> None:
         """A detector with the config's weights.
@@ -109,7 +112,6 @@ class IconDetector:
             device: torch device.
             calibration: Of its scores.
             min_score: Detections below are not returned.
-            name: For logs.
             image_size_px: Side of the square that images are brought to, a multiple of 32; None for the config's.
         """
         import torch
@@ -119,7 +121,7 @@ class IconDetector:
         self.min_score = min_score
         self._device = device
         config = read_config()
-        self.name, self.image_size_px = name, image_size_px or int(config["image_size_px"])
+        self.image_size_px = image_size_px or int(config["image_size_px"])
         self._suppression = config["model"]["test_cfg"]
         self._points, _ = points(network.strides, self.image_size_px, device)
 
@@ -194,9 +196,37 @@ class IconDetector:
         return [tuple(part.cpu().numpy() for part in one) for one in kept]  # type: ignore[misc]
 
 
-def load_fine(path: Path | str = "", device: str = "cpu") -> IconDetector:
-    """The same on a larger square: icons of 24 to 40 px, as where nine share 128 px, are as large as it knows them."""
-    return IconDetector.load(path, device, name="icon-fine", image_size_px=FINE_PX)
+class FineIconDetector:
+    """The same network on two squares, for many small icons as well as for few large ones.
+
+    On the larger square icons of 24 to 40 px, as where nine share 128 px, are as large as the network knows them.
+    """
+
+    name = "icon-fine"
+    classes = frozenset(CLASSES)
+
+    def __init__(self, detectors: Sequence[IconDetector]) -> None:
+        self._detectors, self.min_score = detectors, detectors[0].min_score
+
+    @classmethod
+    def load(cls, path: Path | str = "", device: str = "cpu") -> FineIconDetector:
+        """With the weights of `IconDetector.load`."""
+        return cls([IconDetector.load(path, device, image_size_px=size) for size in (None, FINE_PX)])
+
+    def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
+        """Detections of each RGB image, best first; of one object the surer one of both squares."""
+        found = zip(*(detector.detect(images) for detector in self._detectors), strict=True)
+        return [_merged([one for some in each for one in some]) for each in found]
+
+
+def _merged(detections: Sequence[Detection]) -> list[Detection]:
+    """The best detection of each object."""
+    ranked = sorted(detections, key=lambda one: -one.score)
+    kept: list[Detection] = []
+    for name in dict.fromkeys(one.name for one in ranked):
+        own = [one for one in ranked if one.name == name]
+        kept += [own[i] for i in suppress([one.box_xyxy_px for one in own], SAME_OBJECT)]
+    return sorted(kept, key=lambda one: -one.score)
 
 
 def points(strides: Sequence[int], size_px: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:

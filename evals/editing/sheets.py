@@ -36,7 +36,7 @@ _WRONG = "#c62828"
 
 
 def draw(run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored]) -> list[Path]:
-    """One sheet per category, ``sheets/add.png`` and so on.
+    """One sheet per category, ``sheets/add.png`` and so on, and one of all that is wrong.
 
     Args:
         run: The run directory.
@@ -51,13 +51,21 @@ def draw(run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored])
     for result, one in zip(results, scored, strict=True):
         if one.sample.index == 0:
             categories.setdefault(result["category"], []).append((result, one.observation))
-    written = []
+    written, taken = [], set[str]()
     for category, pairs in categories.items():
         for result, _ in pairs:
             _keep_copies(run / "images" / result["case"], edits[result["case"]])
-        path = run / "sheets" / f"{contact_sheets.safe(category)}.png"
+        path = run / "sheets" / f"{contact_sheets.safe(category, taken)}.png"
         write_atomic(path, png_bytes(sheet(run, category, edits, pairs)))
         written.append(path)
+    every = zip(results, scored, strict=True)
+    wrong = [(result, one.observation) for result, one in every if result["correct"] is False]
+    path = run / "sheets" / contact_sheets.WRONG
+    if wrong:
+        write_atomic(path, png_bytes(sheet(run, "wrong images", edits, wrong)))
+        written.append(path)
+    else:
+        path.unlink(missing_ok=True)
     return written
 
 

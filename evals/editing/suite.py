@@ -161,7 +161,9 @@ class EditingSuite(Suite[EditOptions]):
         """Why no image has a score, or a judge that was asked gave none."""
         return editing_scores.nothing_scored(scores)
 
-    def sheets(self, run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored]) -> list[Path]:
+    def sheets(
+        self, run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored], options: EditOptions
+    ) -> list[Path]:
         """A contact sheet per category: source, result, target."""
         return sheets.draw(run, results, scored)
 

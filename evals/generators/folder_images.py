@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.folder_listing import METADATA, SAMPLES, Place, by_number, files_of, indices, is_image, number_of, some
 from evals.core.records import UserError, describes
-from got.util.files import inside, left_out, sha256
+from got.util.files import inside, left_out, read_object, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ def _asks_for_the_same(metadata: Mapping[str, Any], case: Case) -> bool:
 
 _KINDS = ("confirmed", "moved", "silent", "reworded", "foreign", "broken")
 """What a place's metadata say of its case, the surest first: of two places of one case the surer one is taken."""
-_FAULTY = {"foreign": "images_of_other_prompts", "broken": "images_with_damaged_metadata"}
+_FOREIGN = "images_of_other_prompts"
 
 
 class _Matcher:
@@ -133,7 +133,7 @@ class _Matcher:
         """
         case = self.by_name(place.name)
         if place.broken is not None:
-            return case, "broken"
+            return None if self._is_unsure(place) else case, "broken"
         if place.metadata is None:
             return None if self._is_unsure(place) else case, "silent"
         same = self._same(place.metadata)
@@ -144,7 +144,7 @@ class _Matcher:
         return case, "reworded" if case is not None and is_reworded(place.metadata, case) else "foreign"
 
     def _is_unsure(self, place: Place) -> bool:
-        return self.contradictory and place.number is not None and place.metadata is None and place.broken is None
+        return self.contradictory and place.number is not None and place.metadata is None
 
     def _flat_places(self, paths: Sequence[Path]) -> list[Place]:
         """Flat files as places. A stem that is a case's name is that case's first image, otherwise ``CASE_NUMBER``."""
@@ -210,7 +210,7 @@ def assign(listing: Listing, cases: Sequence[Case], chosen: Sequence[Case], imag
     folders: dict[str, list[str]] = collections.defaultdict(list)
     reworded = []
     for place, case, kind in told:
-        taken = case is not None and kind not in _FAULTY and own.setdefault(case.id, place) is place
+        taken = case is not None and kind != "foreign" and own.setdefault(case.id, place) is place
         if case is None:
             left["unknown"] += files_of(place)
         elif case.id not in wanted:
@@ -218,13 +218,13 @@ def assign(listing: Listing, cases: Sequence[Case], chosen: Sequence[Case], imag
         else:
             folders[kind].append(place.name)
             reworded += [place] * (kind == "reworded")
-            if kind in _FAULTY:
+            if kind == "foreign":
                 faults.setdefault(case.id, _fault(place, case))
             if taken:
                 left["duplicates"] += place.duplicates
                 left["unnumbered"] += place.unnumbered
             else:
-                left[_FAULTY.get(kind, "duplicates")] += files_of(place)
+                left[_FOREIGN if kind == "foreign" else "duplicates"] += files_of(place)
     if reworded:
         raise UserError(_reworded(listing.root, reworded, len(chosen)))
     numbers = [number for place in own.values() for number in place.images]
@@ -284,6 +284,38 @@ def assign_official(root: Path, layouts: Mapping[str, Sequence[str]], chosen: Se
     )
 
 
+def assign_by_prompt(path: Path, chosen: Sequence[Case]) -> Assignment:
+    """The images that a JSON object names by their prompts, one each, as GenEval 2's script takes them.
+
+    Args:
+        path: The file; images lie in its folder, or below it.
+        chosen: The cases that will be run.
+
+    Raises:
+        UserError: It is no such object, an image lies elsewhere, or no prompt is that of a case.
+    """
+    where = f"--model folder:{path}"
+    named = read_object(path, UserError)
+    root, places = path.resolve().parent, {}
+    for prompt, name in named.items():
+        place = inside(root, name.removeprefix(f"{root}/")) if isinstance(name, str) else None
+        if place is None:
+            raise UserError(f"{where}: expected the path of an image in {root} for {prompt!r} but got {name!r}")
+        places[prompt] = place
+    files = {case.id: {0: places[case.prompt]} for case in chosen if case.prompt in places}
+    if not files:
+        raise UserError(f"{where}: none of its {len(places):,} prompts is one of this run")
+    missing = [case.id for case in chosen if case.id not in files]
+    notes = [f"{len(missing):,} of {len(chosen):,} images are missing ({some(missing)})"] if missing else []
+    return Assignment(
+        root=root,
+        files=files,
+        faults={},
+        notes=tuple(notes),
+        counts={"images": len(places), "used": len(files), "missing": len(missing)},
+    )
+
+
 def _first_file(root: Path, names: Sequence[str]) -> Path | None:
     return next((path for name in names if (path := inside(root, name)) is not None and path.is_file()), None)
 
@@ -293,9 +325,8 @@ def _first_fault(places: Sequence[Place]) -> str:
 
 
 def _fault(place: Place, case: Case) -> str:
-    if place.metadata is None:
-        return f"{place.name}/{METADATA}: unreadable ({place.broken})"
-    return f"{place.name}/{METADATA} is for {place.metadata['prompt']!r}, not {case.prompt!r}"
+    said = (place.metadata or {}).get("prompt")
+    return f"{place.name}/{METADATA} is for {said!r}, not {case.prompt!r}"
 
 
 def _reworded(root: Path, places: Sequence[Place], chosen: int) -> str:
@@ -351,7 +382,7 @@ class _Report:
             "moved": f"sub-folders matched by their {METADATA}, not by their names: {{}}",
             "foreign": f"sub-folders of other prompts by their {METADATA}: {{}};"
             " --prompts folder scores each by its own",
-            "broken": f"sub-folders whose {METADATA} cannot be read, left out: {{}}{_first_fault(broken)}",
+            "broken": f"sub-folders whose {METADATA} cannot be read, taken by their names: {{}}{_first_fault(broken)}",
         }.items():
             if names := self.folders.get(kind):
                 yield words.replace("{}", f"{len(names):,} ({some(names)})", 1)

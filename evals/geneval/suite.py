@@ -27,10 +27,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from evals.core.vocabulary import COLORS
-from evals.geneval import prompts, scores, tables
+from evals.geneval import near_misses, prompts, scores, tables
 from evals.metrics import boxes, layout
 from evals.suite import (
     CASES,
@@ -182,12 +182,22 @@ def _judged(case: Case, observation: Mapping[str, Any], options: Options) -> Sco
 
 
 # -------------------------------------------------------------------------------------------------------------- suite
+_PROMPTS_FILE = """
+three lines of a file for --prompts; position names a relation to another object of the list, by its place in it:
+  {"tag": "counting", "include": [{"class": "dog", "count": 3}], "prompt": "three dogs"}
+  {"tag": "color", "include": [{"class": "apple", "count": 1, "color": "red"}], "prompt": "a red apple"}
+  {"tag": "position", "include": [{"class": "dog", "count": 1}, {"class": "cat", "count": 1, \
+"position": ["left of", 0]}], "prompt": "a cat left of a dog"}
+"""
+
+
 class GenEval(Suite[Options]):
     """The benchmark."""
 
     name = "geneval"
     title = "GenEval"
     options = Options
+    examples: ClassVar = {**Suite.examples, "more": _PROMPTS_FILE}
 
     def cases(self, options: Options, context: Context) -> list[Case]:
         """The 553 prompts, or the user's own."""
@@ -275,6 +285,18 @@ class GenEval(Suite[Options]):
             "faults": {one.key: one.score.fault for one in scored if one.score.fault},
             "reference": reference_of(reference, {case.tag for case in cases}),
         }
+
+    def sheets(
+        self, run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored], options: Options
+    ) -> list[Path]:
+        """Contact sheets; behind a count that is too low stand the detections that nearly counted."""
+        rules = options.rules()
+        said = [
+            near_misses.explained(one.score.reason, one.sample.case.tag, one.observation["detections"], rules)
+            for one in scored
+        ]
+        told = [{**result, "reason": reason} for result, reason in zip(results, said, strict=True)]
+        return super().sheets(run, told, scored, options)
 
     def tables(self, found: Mapping[str, Any]) -> list[Table]:
         """Scores, faults, and how drawings keep to their plans."""

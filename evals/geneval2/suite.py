@@ -4,58 +4,39 @@ Source: *GenEval 2*, arXiv 2512.16853, and its public code; re-implemented from 
 an image can get wrong by itself: an object, a colour, a number, a relation. Each is one question, and an image's score
 is the arithmetic (AM) or the geometric mean (GM) of the answers' probabilities; GM is the benchmark's headline.
 
-Without ``--data`` the icon edition is run: 400 prompts over 80 classes, 50 of each number of atoms, one image each.
-Its questions are answered exactly, from detections. Answered by yes or no, GM is 1 where all answers are right and 0
-elsewhere, so the score is the share of images that are right in every atom; ``am`` is the mean share of right answers,
-``soft_am`` and ``soft_gm`` take detection scores as probabilities.
+Without ``--data`` the icon edition is run: 400 prompts over 80 classes, 50 of each number of atoms, one image each,
+whose questions are answered exactly. With it a vision-language model answers the 6,012 questions about the 800
+published prompts (`evals.geneval2.published`).
+
+Known deviations of the published edition:
+- an endpoint tells its 20 likeliest tokens alone: what is not among them has ``--topk-floor``, and the floor is part of
+  the metric's name;
+- a question without an answer leaves its prompt without a score, and is counted.
 
     python -m evals.geneval2 --model got
     python -m evals.geneval2 --model got --chain oracle
-    python -m evals.geneval2 --model oracle --limit 40
+    python -m evals.geneval2 --data GenEval2 --model folder:images.json --judge hf:Qwen/Qwen3-VL-8B-Instruct
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from evals.geneval2 import atoms, icon_cases, scores, tables
-from evals.geneval2.scores import Outcome
-from evals.metrics import layout
-from evals.suite import VERDICT, Case, Context, Detection, Drawn, Scored, Suite, Tools, UserError, option, plans
-from evals.suite.objects import by_class, from_log
-from evals.suite.reference import load_reference, reference_of
+from evals.geneval2 import official
+from evals.geneval2.icons import IconEdition
+from evals.geneval2.options import Options
+from evals.geneval2.published import PublishedEdition
+from evals.suite import Case, Context, Drawn, Score, Scored, Suite, Tools, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from rich.table import Table
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How the icon edition's questions are answered."""
-
-    threshold: float = option(
-        0.5,
-        "a detection counts if its score is above this (default: %(default)s)",
-        stage=VERDICT,
-        low=plans.LOGGED_SCORE,
-        high=1.0,
-        metavar="X",
-    )
-    position_threshold: float = option(
-        0.1,
-        "share of the summed sides by which centres must be apart (default: %(default)s)",
-        stage=VERDICT,
-        low=0.0,
-        high=1.0,
-        metavar="X",
-    )
-
-
 class GenEval2(Suite[Options]):
-    """The benchmark."""
+    """The benchmark: with ``--data`` its published edition, else that of icons."""
 
     name = "geneval2"
     title = "GenEval 2"
@@ -63,73 +44,55 @@ class GenEval2(Suite[Options]):
     images_per_prompt = 1
     detector = "icon-fine"
 
+    def _edition(self, options: Options) -> Suite[Any]:
+        return _ICONS if options.data is None else _PUBLISHED
+
+    def resolve(self, options: Options, world: str) -> Options:
+        """The options with what the judge depends on; `UserError` for a judge without questions."""
+        if options.data is None and options.judge != "none":
+            raise UserError("--judge answers the questions of --data; those of the icon edition need none")
+        resolved: Options = self._edition(options).resolve(options, world)
+        return resolved
+
     def cases(self, options: Options, context: Context) -> list[Case]:
-        """The icon edition's prompts."""
-        return list(icon_cases.cases())
+        """The prompts of the edition."""
+        return self._edition(options).cases(options, context)
+
+    def layout(self, case: Case, options: Options) -> tuple[str, ...]:
+        """Where the official script looks for a case's image: its own file says."""
+        return self._edition(options).layout(case, options)
+
+    def detects(self, options: Options) -> bool:
+        """Whether a detector looks: of the icon edition."""
+        return self._edition(options).detects(options)
 
     def classes(self, case: Case) -> frozenset[str]:
-        """The classes of a prompt."""
-        return frozenset(item["class"] for item in case.metadata["include"])
+        """The classes of a prompt of the icon edition."""
+        return _ICONS.classes(case) if "include" in case.metadata else frozenset()
 
     def needs_embedder(self, cases: Sequence[Case]) -> bool:
-        """Whether any case names a colour, which a CLIP must see."""
-        return any("color" in item for case in cases for item in case.metadata["include"])
+        """Whether any case of the icon edition names a colour, which a CLIP must see."""
+        return _ICONS.needs_embedder([case for case in cases if "include" in case.metadata])
 
-    def prepare(self, tools: Tools, options: Options) -> Tools:
-        """Refuses a threshold below what the detector returns."""
-        least = tools.detector.min_score
-        if least > options.threshold:
-            raise UserError(f"--threshold {options.threshold} is below {least}, the least of {tools.detector.name}")
-        return tools
+    def prepare(self, tools: Tools, options: Options) -> Any:
+        """Detector and CLIP, or who is asked."""
+        return self._edition(options).prepare(tools, options)
 
-    def observe(self, batch: Sequence[Drawn], tools: Tools, options: Options) -> list[dict[str, Any]]:
-        """Detect, name colours, and where an atom is right in the plan alone, look at the plan's exact drawing."""
+    def observe(self, batch: Sequence[Drawn], tools: Any, options: Options) -> list[dict[str, Any]]:
+        """Detections, or a judge's answers."""
+        return self._edition(options).observe(batch, tools, options)
 
-        def look(images: Sequence[Drawn]) -> list[dict[str, Any]]:
-            return plans.look(images, tools, _to_color)
+    def incomplete(self, observation: Mapping[str, Any]) -> bool:
+        """Whether a judge was not there, or not paid, for an image."""
+        return "answers" in observation and _PUBLISHED.incomplete(observation)
 
-        def in_doubt(case: Case, seen: Mapping[str, Any]) -> bool:
-            pairs = zip(_answers(case, plans.planned(seen), options), _seen(case, seen, options), strict=True)
-            return any(plan.right and not image.right for plan, image in pairs)
-
-        observations = look(batch)
-        plans.add_plans(batch, observations, tools, look, in_doubt)
-        return observations
-
-    def score(self, case: Case, observation: Mapping[str, Any], options: Options) -> Outcome:
-        """The answer to each question, and where wrong ones went wrong if the model had a plan."""
-        answers = _seen(case, observation, options)
-        kept = [one for one in from_log(observation["detections"]) if one.score > options.threshold]
-        wanted = self.classes(case)
-        of_plan: dict[str, Any] = {}
-        if observation["plan"] is not None:
-            planned, exact = plans.planned(observation), plans.exactly_drawn(observation)
-            plan_answers = _answers(case, planned, options)
-            exact_answers = None if exact is None else _answers(case, exact, options)
-            of_plan = {
-                "plan_correct": all(one.right for one in plan_answers),
-                "oracle_correct": None if exact_answers is None else all(one.right for one in exact_answers),
-                "fit": layout.fit(planned, kept, observation["width"], observation["height"]),
-                "in_plan": plan_answers,
-                "in_exact": exact_answers,
-            }
-        probabilities = [one.probability for one in answers]
-        return Outcome(
-            correct=all(one.right for one in answers),
-            reason="\n".join(one.reason for one in answers if one.reason),
-            kept=by_class(one for one in kept if one.name in wanted),
-            values={
-                "am": atoms.arithmetic([float(one.right) for one in answers]),
-                "soft_am": atoms.arithmetic(probabilities),
-                "soft_gm": atoms.geometric(probabilities),
-            },
-            answers=answers,
-            **of_plan,
-        )
+    def score(self, case: Case, observation: Mapping[str, Any], options: Options) -> Score:
+        """The means of the answers, and the answers."""
+        return self._edition(options).score(case, observation, options)
 
     def result(self, scored: Scored, filename: str) -> dict[str, Any]:
-        """The line of results.jsonl, with the answers in the order of the questions."""
-        return {**super().result(scored, filename), **scores.as_line(scored.score)}
+        """The line of results.jsonl; of the icon edition with the answers in the order of the questions."""
+        return (_PUBLISHED if "answers" in scored.observation else _ICONS).result(scored, filename)
 
     def summarize(
         self,
@@ -139,33 +102,34 @@ class GenEval2(Suite[Options]):
         options: Options,
         context: Context,
     ) -> dict[str, Any]:
-        """``scores.json``: by number of atoms and overall, by skill, with faults and layouts."""
-        known = load_reference(self.name, context.detector, dataclasses.asdict(options))
-        return {
-            "suite": self.name,
-            "version": self.version,
-            "title": f"{self.title}, icon edition",
-            **context.describe(),
-            "options": dataclasses.asdict(options),
-            "reference": reference_of(known, {case.tag for case in cases}),
-            **scores.summarize(cases, scored, failures, context.images_per_prompt),
-            "faults": {one.key: one.score.fault for one in scored if one.score.fault},
-        }
+        """``scores.json`` of the edition."""
+        return self._edition(options).summarize(cases, scored, failures, options, context)
 
-    def tables(self, found: Mapping[str, Any]) -> list[Table]:
-        """Scores by number of atoms and by skill, faults, and how drawings keep to their plans."""
-        return tables.tables(found)
+    def tables(self, scores: Mapping[str, Any]) -> list[Table]:
+        """By number of atoms and by skill."""
+        return _told_by(scores).tables(scores)
 
+    def headline(self, scores: Mapping[str, Any]) -> dict[str, Any]:
+        """The few numbers of the last stdout line."""
+        return _told_by(scores).headline(scores)
 
-def _to_color(case: Case, detections: Sequence[Detection]) -> list[Detection]:
-    """The detections of classes whose colour is asked for."""
-    colored = {item["class"] for item in case.metadata["include"] if "color" in item}
-    return [one for one in detections if one.name in colored]
+    def nothing_scored(self, scores: Mapping[str, Any]) -> str | None:
+        """Why no image has a score."""
+        return _told_by(scores).nothing_scored(scores)
 
+    def sheets(
+        self, run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored], options: Any
+    ) -> list[Path]:
+        """Contact sheets; and the files that the official scripts read and write."""
+        return [*super().sheets(run, results, scored, options), *official.write(run, results, scored)]
 
-def _answers(case: Case, detections: Sequence[Detection], options: Options) -> tuple[atoms.Answer, ...]:
-    return atoms.answers(case.metadata, detections, options.threshold, options.position_threshold)
+    def costs(self, cases: Sequence[Case], options: Options, images_per_prompt: int) -> dict[str, Any]:
+        """Questions that a judge would be asked; none of the icon edition."""
+        return self._edition(options).costs(cases, options, images_per_prompt)
 
 
-def _seen(case: Case, observation: Mapping[str, Any], options: Options) -> tuple[atoms.Answer, ...]:
-    return _answers(case, from_log(observation["detections"]), options)
+_ICONS, _PUBLISHED = IconEdition(), PublishedEdition()
+
+
+def _told_by(scores: Mapping[str, Any]) -> Suite[Any]:
+    return _PUBLISHED if "edition" in scores else _ICONS

@@ -14,6 +14,8 @@ from evals.harness.plan import Plan
 from evals.harness.run_spec import SUITES, RunSpec, resolve
 from evals.harness.settings import DRAWS, GUIDES, LOOKS, MANY, RUNS, Settings
 from got.util.cli import Parser, console, run_command
+from got.util.errors import visible
+from got.util.files import clear_disk_errors, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +43,9 @@ images are missing (they are counted, and the score has bounds); 1 nothing was s
 standard error says what is wrong.
 """
 
+_WIDE = 0.4
+"""From this width of an overall score's interval up, a run says that it has few prompts."""
+
 NOTHING_SCORED = 1
 """The exit code of a command that ends without any number."""
 
@@ -51,7 +56,7 @@ def build_parser(suite: Suite[Any]) -> argparse.ArgumentParser:
         prog=f"python -m evals.{suite.name}" if suite.name in SUITES else f"python -m evals.run {suite.name}",
         description="Generates images, observes them with a detector, judges and sums up; all in one run directory.",
     )
-    parser.epilog = _EXAMPLES.format(prog=parser.prog, **suite.examples)
+    parser.epilog = _EXAMPLES.format(prog=parser.prog, **suite.examples) + suite.examples.get("more", "")
     groups = {name: parser.add_argument_group(name) for name in (DRAWS, GUIDES, LOOKS, suite.name, RUNS, MANY)}
     flags.add_flags(parser, Settings, groups, RUNS)
     flags.add_flags(parser, suite.options, groups, suite.name)
@@ -103,8 +108,8 @@ def main(suite: Suite[Any] | type[Suite[Any]], argv: Sequence[str] | None = None
 
 
 def run_as(name: str, work: Callable[[], int]) -> int:
-    """Does the work of a command that resumes; any error but a person's own mistake is a bug, with a traceback."""
-    return run_command(work, name, mistakes=(UserError,), interrupted="interrupted; the same command resumes")
+    """Does the work of a command that resumes; errors but a person's own and the file system's are bugs."""
+    return run_command(work, name, mistakes=(UserError, OSError), interrupted="interrupted; the same command resumes")
 
 
 def _main(suite: Suite[Any], words: Sequence[str]) -> int:
@@ -114,6 +119,9 @@ def _main(suite: Suite[Any], words: Sequence[str]) -> int:
 
         return doctor.main(plan)
     plan.check()
+    if plan.settings.export_prompts is not None:
+        print(json.dumps(export_prompts(plan, plan.settings.export_prompts)), flush=True)
+        return 0
     if plan.settings.dry_run:
         costs = suite.costs(plan.cases, plan.options, plan.settings.images_per_prompt)
         print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **costs, **plan.identity}))
@@ -127,18 +135,44 @@ def _main(suite: Suite[Any], words: Sequence[str]) -> int:
     return show(suite, scores, plan.output)
 
 
+def export_prompts(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Writes GenEval's folders, each with its ``metadata.jsonl``, for another tool to fill with images.
+
+    Raises:
+        UserError: The folder holds something else, or the cases are edits.
+    """
+    if any(case.edit is not None for case in plan.cases):
+        raise UserError("--export-prompts is for prompts; an edit needs its source image, too")
+    named = {case.id for case in plan.cases}
+    with clear_disk_errors(folder):
+        if folder.exists() and (not folder.is_dir() or {entry.name for entry in folder.iterdir()} - named):
+            raise UserError(f"--export-prompts {folder} holds something else; choose another folder")
+        for case in plan.cases:
+            (folder / case.id / "samples").mkdir(parents=True, exist_ok=True)
+            write_atomic(folder / case.id / "metadata.jsonl", json.dumps(case.metadata) + "\n")
+    last = plan.settings.images_per_prompt - 1
+    note(f"fill {folder}/*/samples with 0000.png to {last:04d}.png, and score them with --model folder:{folder}")
+    return {"suite": plan.suite.name, "prompts": len(plan.cases), "exported": str(folder)}
+
+
 def show(suite: Suite[Any], scores: dict[str, Any], output: Path) -> int:
     """Prints a run's tables and headline; returns the exit code."""
     _print(suite, scores, output)
     why = suite.nothing_scored(scores)
     if why is not None:
-        print(f"{suite.name}: nothing was scored: {why}", file=sys.stderr)
+        print(f"{suite.name}: nothing was scored: {visible(why)}", file=sys.stderr)
     return NOTHING_SCORED if why is not None else 0
 
 
 def _print(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
     for table in suite.tables(scores):
         console().print(table)
+    score = scores["overall"].get("score") or {}
+    if score.get("low") is not None and score["high"] - score["low"] > _WIDE:
+        note(
+            f"{score['clusters']} prompts make an interval of {score['low']:.2f} to {score['high']:.2f}: more prompts "
+            "narrow it, more images of the same ones hardly do"
+        )
     headline = suite.headline(scores)
     unscored = headline.get("unscored_tasks", ())
     if unscored and len(unscored) < len(headline["tasks"]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evals.core.options import GENERATE, OBSERVE
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from evals.core.records import Sample
     from evals.harness.plan import Plan
     from evals.harness.settings import Settings
-    from evals.harness.worker import RecordedImage, Worker
+    from evals.harness.worker import DrawnBatch, RecordedImage, Worker
 
 
 class Engine(Protocol):
@@ -65,17 +67,41 @@ class LocalEngine:
         self._worker = job.worker(self._worker)
 
     def run(self, job: Job, batches: Sequence[Sequence[Sample]]) -> Iterator[list[Outcome]]:
-        """One batch after the other."""
+        """One batch after the other; the next one is drawn while a judge by endpoint answers about the last one."""
         self.check(job)
         assert self._worker is not None, "built"
+        if not self._worker.waits:
+            for batch in batches:
+                yield self._worker(batch)
+            return
+        waiting: Future[list[Outcome]] | None = None
         for batch in batches:
-            yield self._worker(batch)
+            drawn = self._worker.draw(batch)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = _in_thread(self._worker.observe, drawn)
+        if waiting is not None:
+            yield waiting.result()
 
     def __enter__(self) -> LocalEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._worker = None
+
+
+def _in_thread(work: Callable[[DrawnBatch], list[Outcome]], drawn: DrawnBatch) -> Future[list[Outcome]]:
+    """Work in a thread that does not keep the process alive after Ctrl-C, as those of executors do."""
+    future: Future[list[Outcome]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work(drawn))
+        except BaseException as error:  # raised again where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +123,7 @@ class _RayJob:
     def about(self) -> dict[str, Any]:
         """Code, packages, cases, and the names and sizes of weights: not their hashes, which would take minutes."""
         plan = self.job.plan
-        code = {"commit": provenance.commit()["commit"], "code": provenance.code_sha256()[:12]}
-        return {**provenance.package_versions(), **code, "prompts": plan.prompts_sha256[:12], **plan.weight_sizes()}
+        return {**provenance.installed(), "prompts": plan.prompts_sha256[:12], **plan.weight_sizes()}
 
     def place(self) -> dict[str, Any]:
         """Its device."""

@@ -189,6 +189,9 @@ class Settings:
         "torch compiles the model's UNet (minutes), which then runs faster; wants a compiler and Python's headers",
         heeded_by="model",
     )
+    export_prompts: Path | None = _run(  # noqa: RUF009  # a field
+        None, "write the prompts as GenEval's folders for another tool to fill, and stop", metavar="DIR", parse=Path
+    )
     dry_run: bool = _run(False, "print what would be done, and stop")
     doctor: bool = _run(
         False, "check the installation, and the model, detector and embedder that are given; draw nothing"

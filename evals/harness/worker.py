@@ -143,6 +143,16 @@ class Job:
         return Worker(dataclasses.replace(self, plan=plan))
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnBatch:
+    """A batch between its two halves."""
+
+    samples: Sequence[Sample]
+    made: list[Generated | Failed]
+    seconds: float
+    """That drawing took."""
+
+
 class Worker:
     """Draws and observes a batch; a batch that raises is tried again one sample at a time."""
 
@@ -165,10 +175,23 @@ class Worker:
             batch: The samples.
             recorded: Has the images that were drawn before, where this process has no run directory.
         """
+        return self.observe(self.draw(batch, recorded))
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for an endpoint's answers while it observes, and could draw meanwhile."""
+        return not self._is_recorded and self._suite.asks_at_once(self._options) > 0
+
+    def draw(self, batch: Sequence[Sample], recorded: Generator | None = None) -> DrawnBatch:
+        """The first half of a call."""
         self._source = recorded or (self._recorded if self._is_recorded else self.plan.generator)
         start = time.perf_counter()
         drawn = self._each("generate", [(sample, sample) for sample in batch], self._draw)
-        between = time.perf_counter()
+        return DrawnBatch(samples=batch, made=drawn, seconds=time.perf_counter() - start)
+
+    def observe(self, one: DrawnBatch) -> list[Outcome]:
+        """The second half; may run in another thread than the first half of the next batch."""
+        batch, drawn, between = one.samples, one.made, time.perf_counter()
         seen: list[dict[str, Any] | Failed] = [made if isinstance(made, Failed) else _failure(made) for made in drawn]
         good = []
         for i, made in enumerate(drawn):
@@ -179,7 +202,7 @@ class Worker:
         found = self._each("observe", [(batch[i], (batch[i], drawn[i])) for i in good], self._observe)
         for i, observation in zip(good, found, strict=True):
             seen[i] = observation
-        generate_s = None if self._is_recorded else (between - start) / len(batch)
+        generate_s = None if self._is_recorded else one.seconds / len(batch)
         observe_s = (time.perf_counter() - between) / len(batch)
         outcomes = [self._outcome(*each) for each in zip(batch, drawn, seen, strict=True)]
         return [dataclasses.replace(one, generate_s=generate_s, observe_s=observe_s) for one in outcomes]

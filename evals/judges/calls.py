@@ -44,7 +44,7 @@ class Shown:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One question. Its scores come from `read`, or are the probabilities of `spellings`."""
+    """One question. Its scores come from `read`, are the probability of `spellings`, or both."""
 
     name: str
     text: str
@@ -52,7 +52,7 @@ class Call:
     read: Callable[[str], Mapping[str, float]] | None = None
     """The reply -> scores by name; raises `BadReply`. See `evals.judges.readers`."""
     spellings: tuple[str, ...] = ()
-    """Instead of `read`: the score, under the call's name, is the probability that the reply begins with any of
+    """For a score under the call's name: the probability that the reply begins with any of
     these, each by the first token that it is written with."""
     system: str = ""
     after: str | None = None

@@ -97,43 +97,77 @@ class Interviewer:
         return [found[number] for number in range(len(interviews))]
 
     async def _hold(self, interview: Interview) -> Answers:
+        """Calls that need no other one's reply are put side by side."""
         encode = functools.cache(lambda role: encoded(interview.images[role], self.sending.encoding))
-        tallies = {call.name: Tally() for call in interview.calls}
-        answers = Answers(judge=self.name, repeat=interview.repeat)
-        said: dict[str, Messages] = {}
+        tasks: dict[str, asyncio.Task[_Said]] = {}
+        last: asyncio.Task[_Said] | None = None
         for call in interview.calls:
-            try:
-                if interview.stops and answers.failures:
-                    break
-                if call.after in answers.failures:
-                    raise BadReply(answers.failures[call.after], f"nothing was said of {call.after}")
-                messages = as_messages(call, encode, self.sending, said.get(call.after or "", ()))
-                question = Question(
-                    subject=(interview.id, interview.repeat),
-                    detail={"call": call.name},
-                    messages=messages,
-                    spellings=call.spellings,
-                    repeat=interview.repeat,
-                )
-                text, scores = await self._asker.ask(question, functools.partial(_read, call), tallies[call.name])
-                answers.scores[call.name] = scores
-                said[call.name] = (*messages, Message(role=ASSISTANT, parts=(text,)))
-            except (AskFailed, BadReply) as error:
-                answers.failures[call.name], answers.details[call.name] = error.cause, str(error)
-        every = list(tallies.values())
-        return dataclasses.replace(
-            answers,
-            replies={name: tally.replies for name, tally in tallies.items() if tally.replies},
-            calls=sum(tally.calls for tally in every),
-            tokens_in=sum(tally.tokens_in for tally in every),
-            tokens_out=sum(tally.tokens_out for tally in every),
-            usd=sum(tally.usd for tally in every) if self._priced else None,
+            waits_for = tasks.get(call.after or ""), last if interview.stops else None
+            last = tasks[call.name] = asyncio.create_task(self._one(interview, call, encode, *waits_for))
+        # In order, and not before all are done.
+        every = dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))
+        asked = {name: one for name, one in every.items() if one.asked}
+        return Answers(
+            judge=self.name,
+            repeat=interview.repeat,
+            scores={name: one.scores for name, one in asked.items() if not one.cause},
+            failures={name: one.cause for name, one in asked.items() if one.cause},
+            details={name: one.detail for name, one in asked.items() if one.cause},
+            replies={name: one.tally.replies for name, one in asked.items() if one.tally.replies},
+            calls=sum(one.tally.calls for one in every.values()),
+            tokens_in=sum(one.tally.tokens_in for one in every.values()),
+            tokens_out=sum(one.tally.tokens_out for one in every.values()),
+            usd=sum(one.tally.usd for one in every.values()) if self._priced else None,
         )
+
+    async def _one(
+        self,
+        interview: Interview,
+        call: Call,
+        encode: Callable[[str], ImageFile],
+        after: asyncio.Task[_Said] | None,
+        before: asyncio.Task[_Said] | None,
+    ) -> _Said:
+        """One call: the conversation goes on from `after`, and nothing is asked if `before` failed."""
+        if before is not None and ((last := await before).cause or not last.asked):
+            return _Said(asked=False)
+        earlier, tally = _Said() if after is None else await after, Tally()
+        try:
+            if earlier.cause:
+                raise BadReply(earlier.cause, f"nothing was said of {call.after}")
+            messages = as_messages(call, encode, self.sending, earlier.messages)
+            question = Question(
+                subject=(interview.id, interview.repeat),
+                detail={"call": call.name},
+                messages=messages,
+                spellings=call.spellings,
+                repeat=interview.repeat,
+            )
+            text, scores = await self._asker.ask(question, functools.partial(_read, call), tally)
+        except (AskFailed, BadReply) as error:
+            return _Said(tally=tally, cause=error.cause, detail=str(error))
+        return _Said(tally=tally, scores=scores, messages=(*messages, Message(role=ASSISTANT, parts=(text,))))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """What came of a call."""
+
+    asked: bool = True
+    """False where a call before it failed, without which it is of no use."""
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    cause: str = ""
+    """Why there is no score; empty if there is one."""
+    detail: str = ""
+    messages: Messages = ()
+    """The conversation with its reply."""
 
 
 def _read(call: Call, reply: Reply) -> tuple[str, dict[str, float]]:
     if call.spellings:
-        return reply.text, {call.name: first_token_probability(reply, call.spellings)}
+        more = {} if call.read is None else call.read(reply.text)
+        return reply.text, {call.name: first_token_probability(reply, call.spellings), **more}
     assert call.read is not None, f"{call.name} says neither how its reply is read nor which words are wanted"
     return reply.text, dict(call.read(reply.text))
 

@@ -199,7 +199,9 @@ class Suite(abc.ABC, Generic[Own]):
 
         return plain.nothing_scored(scores)
 
-    def sheets(self, run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored]) -> list[Path]:
+    def sheets(
+        self, run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored], options: Own
+    ) -> list[Path]:
         """Draws contact sheets of a run from its lines of results.jsonl and the images behind them; names the files."""
         from evals.core import contact_sheets
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class ParquetTable:
         self.columns: list[str] = self._file.schema_arrow.names
         self.number_of_rows: int = self._file.metadata.num_rows
         self._kept: dict[tuple[str, ...], tuple[range, Any]] = {}
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[ParquetTable], tuple[Path, type[Exception]]]:
         """Travels to another process as its path."""
@@ -39,7 +41,7 @@ class ParquetTable:
 
         try:
             yield
-        except (OSError, pyarrow.ArrowException) as error:
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
             why = " ".join(str(error).split())[:120]
             raise self._error(f"{self.path}: not a readable Parquet file, {where} ({why})") from error
 
@@ -69,7 +71,11 @@ class ParquetTable:
             number += len(records)
 
     def row(self, number: int, columns: Sequence[str]) -> dict[str, Any]:
-        """Some columns of a row."""
+        """Some columns of a row; threads take turns."""
+        with self._lock:
+            return self._row(number, columns)
+
+    def _row(self, number: int, columns: Sequence[str]) -> dict[str, Any]:
         key = tuple(columns)
         span, table = self._kept.get(key, (range(0), None))
         if number not in span:

@@ -102,7 +102,7 @@ def test_compiling_without_a_compiler_is_refused_in_one_line_and_leaves_nothing(
     commands = {
         **{name: (f"evals.{name}", "--model", "got", *COMPILE, "--output", "none") for name in ("geneval", *SUITES)},
         "diffusers": ("evals.geneval", "--model", "diffusers:x", "--detector", "icon", *COMPILE, "--output", "none"),
-        "ablation": ("evals.ablation", "--grid", "table3", "--limit", "1", *COMPILE, "--output", "none"),
+        "ablation": ("evals.ablation", "--grid", "components", "--limit", "1", *COMPILE, "--output", "none"),
         "generate": ("got", "generate", "a dog", *COMPILE),
         "edit": ("got", "edit", "source.png", "remove the dog", *COMPILE),
         "chat": ("got", "chat", *COMPILE, "--output", "none"),

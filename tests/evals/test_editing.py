@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pickle
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -153,6 +154,37 @@ def test_a_reasoning_judge_on_a_picky_server_is_scored_and_what_it_will_not_judg
     assert "cut off after 1400 tokens; --judge-max-tokens allows more" in said
     asked = [request for request in endpoint.requests if "seed" not in request]
     assert len(asked) == COUNT
+
+
+def test_the_next_images_are_drawn_while_a_judge_answers_and_change_nothing(data, tmp_path, monkeypatch):
+    """Each answer waits until the next batch is drawn, or none is left."""
+    drawn = threading.Semaphore(0)
+
+    class Counted(GivenGenerator):
+        def generate(self, samples):
+            drawn.release(len(samples))
+            return super().generate(samples)
+
+    def run_with(output, answer, *words):
+        with serve(answer) as endpoint:
+            monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+            words = ["--data", str(data), *TOOLS, "--model", "target", "--judge", "openai:m", *words]
+            words += ["--output", str(tmp_path / output), "--judge-log", str(tmp_path / f"{output}.jsonl")]
+            plan = cli.make_plan(SUITE, words)
+            plan.tools = Tools(detector=pytest.fail, embedder=MeanColors)
+            plan.generator, plan.machine = Counted("target"), {"device": "cpu"}
+            run(plan)
+            return (tmp_path / output / "results.jsonl").read_bytes(), len(endpoint.requests)
+
+    def patient(request):
+        order.append(request)
+        needed = 2 if len(order) == 1 else 1 if len(order) < COUNT else 0
+        return good if all(drawn.acquire(timeout=20) for _ in range(needed)) else fails(400, "nothing was drawn")
+
+    order, good = [], says('{"score": [8, 6]}')
+    ahead = run_with("ahead", patient, "--batch-size", "1")
+    assert ahead == run_with("together", lambda request: good, "--batch-size", str(COUNT))
+    assert json.loads(ahead[0].splitlines()[0])["judge"] == [0.6]
 
 
 def test_own_data_are_scored_and_labelled_as_such(data, tmp_path):

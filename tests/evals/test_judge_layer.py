@@ -1,8 +1,10 @@
 """Interviews: what goes out to a judge, in which order and form, and how replies become scores."""
 
 import base64
+import dataclasses
 import io
 import math
+import time
 
 import pytest
 import torch
@@ -152,3 +154,17 @@ def test_a_reply_that_is_not_legal_has_a_cause_and_no_score(read, text, cause):
     with pytest.raises(BadReply) as bad:
         read(text)
     assert bad.value.cause == cause
+
+
+def test_calls_that_need_no_other_reply_are_put_side_by_side():
+    def slow(request):
+        time.sleep(0.1)
+        return says('{"n": 4}')
+
+    calls = [Call(name=f"c{i}", text=f"question {i}", images=(), read=json_scores({"n": (1, 5)})) for i in range(4)]
+    calls.append(dataclasses.replace(calls[0], name="last", text="and now?", after="c0"))
+    with serve(slow) as endpoint:
+        (answers,) = at(endpoint).hold([Interview(id="a", calls=tuple(calls), images={})])
+    assert endpoint.most_at_once == 4
+    assert list(answers.scores) == ["c0", "c1", "c2", "c3", "last"]
+    assert sorted(len(request["messages"]) for request in endpoint.requests) == [1, 1, 1, 1, 3]

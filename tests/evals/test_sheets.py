@@ -59,6 +59,28 @@ def test_a_missing_or_damaged_image_is_a_grey_cell(tmp_path):
         assert grid.getpixel((100, 30)) == grid.getpixel((30, 100)) == (204, 204, 204)
 
 
+def head(sheet):
+    """Height of the words above the tiles of a sheet of one row."""
+    return np.asarray(sheet).shape[0] - 283
+
+
+def test_all_wrong_images_have_a_sheet_until_a_verdict_finds_none(tmp_path):
+    make_run(tmp_path, 3)
+    pairs = [make_pair(correct=index == 1, index=index) for index in range(3)]
+    contact_sheets.draw(tmp_path, *map(list, zip(*pairs, strict=True)))
+    with Image.open(tmp_path / "sheets" / "wrong-images.png") as sheet:
+        assert sheet.width == 2 * 208, "the first and the third"
+    contact_sheets.draw(tmp_path, *map(list, zip(*[make_pair(index=index) for index in range(3)], strict=True)))
+    assert not (tmp_path / "sheets" / "wrong-images.png").exists()
+
+
+@pytest.mark.parametrize(("images", "columns"), [(1, 1), (4, 4), (11, 6), (30, 10)])
+def test_rows_are_as_full_as_they_can_be(tmp_path, images, columns):
+    make_run(tmp_path, 1)
+    sheet = contact_sheets.contact_sheet(tmp_path, "dogs", "", [make_pair()] * images)
+    assert sheet.width == columns * 208
+
+
 def test_a_prompt_without_any_image_has_no_grid(tmp_path):
     contact_sheets.write_grids(tmp_path, [CASE], 4)
     assert list(tmp_path.iterdir()) == []
@@ -71,7 +93,7 @@ def test_a_sheet_shows_plan_and_detections_in_their_places(tmp_path):
     with Image.open(path) as sheet:
         pixels = np.asarray(sheet)
     yellow = (pixels == (255, 225, 25)).all(-1)
-    left, top = 8, 56 + 8  # where the image begins, at three times its size
+    left, top = 8, head(pixels) + 8  # where the image begins, at three times its size
     solid_row = yellow[top + 40 * 3 - 1, left + 35 : left + 115]
     assert solid_row.all(), "the detected box has an unbroken lower edge"
     dashed_row = yellow[top + round(0.6 * 192), left + 25 : left + 110]
@@ -81,9 +103,11 @@ def test_a_sheet_shows_plan_and_detections_in_their_places(tmp_path):
 @pytest.mark.parametrize("correct", [True, False])
 def test_the_verdict_is_marked(tmp_path, correct):
     make_run(tmp_path, 1)
-    (path,) = contact_sheets.draw(tmp_path, *map(list, zip(make_pair(correct=correct), strict=True)))
+    path, *wrong = contact_sheets.draw(tmp_path, *map(list, zip(make_pair(correct=correct), strict=True)))
+    assert [other.name for other in wrong] == ([] if correct else ["wrong-images.png"])
     with Image.open(path) as sheet:
-        pixels = np.asarray(sheet)[56 + 200 :]
+        pixels = np.asarray(sheet)
+    pixels = pixels[head(pixels) + 200 :]
     green, red = ((pixels == color).all(-1).sum() for color in ((0x1A, 0x7F, 0x37), (0xC6, 0x28, 0x28)))
     assert (green > 20, red > 20) == (correct, not correct)
 
@@ -93,7 +117,8 @@ def test_only_the_first_image_of_each_prompt_is_shown(tmp_path):
     pairs = [make_pair(index=0), make_pair(index=1)]
     (path,) = contact_sheets.draw(tmp_path, *map(list, zip(*pairs, strict=True)))
     with Image.open(path) as sheet:
-        assert sheet.size == (3 * 208, 56 + 283)
+        assert sheet.width == 208, "no empty place beside a single image"
+        assert head(sheet) < 120
 
 
 @pytest.mark.parametrize(
@@ -116,8 +141,8 @@ def test_a_photograph_is_shown_whole_and_small(tmp_path):
     make_run(tmp_path, 1, size=(1000, 500))
     (path,) = contact_sheets.draw(tmp_path, *map(list, zip(make_pair(box=(0.0, 0.0, 1000.0, 500.0)), strict=True)))
     with Image.open(path) as sheet:
-        assert sheet.getpixel((8 + 96, 56 + 8 + 40)) == (0, 0, 200)
-        assert sheet.getpixel((8 + 96, 56 + 8 + 180)) == (204, 204, 204)
+        assert sheet.getpixel((8 + 96, head(sheet) + 8 + 40)) == (0, 0, 200)
+        assert sheet.getpixel((8 + 96, head(sheet) + 8 + 180)) == (204, 204, 204)
 
 
 def test_dashes_cover_about_half_a_line():

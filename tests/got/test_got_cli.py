@@ -374,6 +374,13 @@ def test_a_piped_conversation_draws_changes_the_plan_and_goes_back(got):
     assert (again["entries"], again["image"]) == (3, "talk/0002.png")
 
 
+def test_a_conversation_keeps_an_interval_of_guidance(got):
+    last(got("chat", "--output", "talk", "--guidance-interval", "0", "0.5", stdin="dogs\n"))
+    last(got("chat", "--output", "talk", "--resume", stdin="dogs\n"))
+    entries = [json.loads(line) for line in Path("talk/entries.jsonl").read_text().splitlines()]
+    assert [entry["options"]["guidance_interval"] for entry in entries] == [[0.0, 0.5]] * 2
+
+
 def test_after_an_edit_the_plan_has_all_objects_of_the_image(got):
     lines = [
         "/new a photo of a red apple and a blue dog",

@@ -1,0 +1,46 @@
+"""The files that GenEval 2's own scripts read and write, in a run's folder.
+
+``geneval2_images.json`` holds images by prompt, as ``evaluation.py`` takes them, relative to the run;
+``--model folder:FILE.json`` reads such a file. Where every question of every prompt has an answer,
+``geneval2_soft_tifa.json`` has the probabilities as ``soft_tifa_analysis.py`` takes them. Of the icon edition,
+``geneval2_data.jsonl`` holds the questions, for any judge.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evals.geneval2 import icon_cases
+from got.util.files import write_json, write_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from evals.core.records import Scored
+
+IMAGES, SOFT_TIFA, DATA = "geneval2_images.json", "geneval2_soft_tifa.json", "geneval2_data.jsonl"
+KEYS = ("prompt", "atom_count", "vqa_list", "skills")
+"""Of a line of the data, in this order."""
+
+
+def write(run: Path, results: Sequence[Mapping[str, Any]], scored: Sequence[Scored]) -> list[Path]:
+    """Writes those files that a run has the content of; names them."""
+    first = [(one, line) for one, line in zip(scored, results, strict=True) if one.sample.index == 0]
+    # By the original prompt, whatever a model was given in its place.
+    files: dict[str, Any] = {IMAGES: {line["prompt"]: line["filename"] for _, line in first}}
+    if any("include" not in one.sample.case.metadata for one, _ in first):
+        lists = [_probabilities(one) for one, _ in first]
+        whole = [one.sample.case.id for one, _ in first] == [f"{number:05d}" for number in range(len(first))]
+        files |= {SOFT_TIFA: lists} if whole and all(lists) else {}
+    else:
+        write_lines(run / DATA, [{key: case.metadata[key] for key in KEYS} for case in icon_cases.cases()])
+    for name, content in files.items():
+        write_json(run / name, content)
+    return [run / name for name in files]
+
+
+def _probabilities(one: Scored) -> list[float]:
+    """Of one image, the probability of each question's right answer; nothing where one has none."""
+    scores, number = one.observation["answers"][0]["scores"], len(one.sample.case.metadata["facts"]["skills"])
+    return [scores[str(i)][str(i)] for i in range(number)] if all(str(i) in scores for i in range(number)) else []

@@ -1,0 +1,249 @@
+"""GenEval 2's published edition: its data, its questions, its means and tables, and the files of its own scripts."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import pytest
+from judge_kit import says, serve
+from PIL import Image
+from vlm_kit import build
+
+from evals.core.records import UserError
+from evals.geneval2 import icon_cases, official, published
+from evals.geneval2.suite import GenEval2, Options
+from evals.harness import cli
+from evals.judged.summaries import Judged, point
+from evals.suite import Case
+from reports.frames import load
+from reports.plain import plain_table
+
+ROWS = [
+    {
+        "prompt": f"three red dogs and a cat, number {number}",
+        "atom_count": 3 + number % 2,
+        "vqa_list": [["Are there any dogs?", "Yes"], ["How many dogs?", "three"], ["Are the dogs red?", "Yes"],
+                     *([["Are there any cats?", "Yes"]] * (number % 2)), ["How many cats?", "one"]],
+        "skills": ["object", "count", "attribute", *(["object"] * (number % 2)), "count"],
+    }
+    for number in range(4)
+]  # fmt: skip
+
+
+def write_data(folder, rows=ROWS):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / published.FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def write_images(folder):
+    """Images where an official run has them: by prompt."""
+    named = {}
+    for number, row in enumerate(ROWS):
+        named[row["prompt"]] = f"made/{number}.png"
+        (folder / "made").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 24), (60 * number, 0, 0)).save(folder / named[row["prompt"]])
+    (folder / "images.json").write_text(json.dumps(named))
+    return folder / "images.json"
+
+
+def likely(request):
+    """A judge that is sure of kinds, at 0.8 of numbers, and knows no cats."""
+    words = request["messages"][-1]["content"][-1]["text"]
+    tokens = {"Yes": 0.9, " yes": 0.05, "No": 0.05}
+    if "How many" in words:
+        tokens = {"three": 0.5, "3": 0.25, "two": 0.25} if "dogs" in words else {"two": 1.0}
+    answer = says(max(tokens, key=tokens.get), finish="length")
+    top = [{"token": token, "logprob": math.log(p), "bytes": None} for token, p in tokens.items()]
+    answer["choices"][0]["logprobs"] = {"content": [{**top[0], "top_logprobs": top}], "refusal": None}
+    return answer
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs the small set against a server."""
+
+    def _run(*words, script=likely, output="run"):
+        data = write_data(tmp_path / "data")
+        images = write_images(tmp_path / "out")
+        with serve(script) as endpoint:
+            monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+            monkeypatch.setenv("JUDGE_MODEL", "judge-1")
+            given = ["--data", data, "--allow-other-data", "--model", f"folder:{images}", "--judge", "openai",
+                     "--output", tmp_path / output, "--judge-log", tmp_path / "log.jsonl", *words]  # fmt: skip
+            code = cli.main(GenEval2, [str(word) for word in given])
+        out, err = capsys.readouterr()
+        last = out.strip().splitlines()[-1:] or [""]
+        return code, json.loads(last[0]) if last[0].startswith("{") else {}, out, err, endpoint.requests
+
+    return _run
+
+
+FIRST = [0.95, 0.75, 0.95, 1e-6]
+"""Probabilities of the answers about the first image; the last one is not among the likely tokens."""
+
+
+def test_questions_are_asked_as_one_token_and_means_are_those_of_prompts(run, tmp_path):
+    code, headline, out, err, requests = run("--floor", "0")
+    assert (code, headline["missing"], headline["failed"]) == (0, 0, {}), err
+    assert len(requests) == sum(len(row["vqa_list"]) + 1 for row in ROWS)
+    assert requests[0]["max_tokens"] == 1
+    assert requests[0]["logprobs"]
+    assert [part["type"] for part in requests[0]["messages"][0]["content"]] == ["image_url", "text"]
+    second = [0.95, 0.75, 0.95, 0.95, 1e-6]
+    gm = [math.prod(p) ** (1 / len(p)) for p in (FIRST, second)]
+    am = [math.fsum(p) / len(p) for p in (FIRST, second)]
+    metrics = headline["metrics"]
+    assert metrics["soft_tifa_gm"] == pytest.approx(sum(gm) / 2)
+    assert metrics["soft_tifa_am"] == pytest.approx(sum(am) / 2)
+    assert metrics["tifa"] == pytest.approx((3 / 4 + 4 / 5) / 2)
+    assert metrics["vqascore"] == pytest.approx(0.95)
+    assert metrics["count_more"] == pytest.approx(0.75)
+    assert metrics["count"] == pytest.approx((0.75 + 1e-6) / 2)
+    assert "-top20-floor1e-06" in headline["metric"]
+    assert set(headline["tasks"]) == {"03_atoms", "04_atoms"}
+    for words in ("Soft-TIFA by skill", "count, one", "Reported by others", "trained on GenEval 2 templates"):
+        assert words in " ".join(out.split())
+
+
+def test_the_floor_is_chosen_when_it_is_summed_up_and_is_part_of_the_name(run):
+    run("--floor", "0")
+    _, headline, _, _, requests = run("--floor", "0", "--from", "verdict", "--topk-floor", "0")
+    assert not requests
+    assert headline["metrics"]["soft_tifa_gm"] == 0.0
+    assert "-top20-floor0/" in headline["metric"].replace("-ours", "")
+
+
+def test_files_of_the_official_scripts_are_read_and_written(run, tmp_path):
+    run("--floor", "0")
+    images = json.loads((tmp_path / "run" / official.IMAGES).read_text())
+    assert list(images) == [row["prompt"] for row in ROWS]
+    assert all((tmp_path / "run" / name).is_file() for name in images.values())
+    lists = json.loads((tmp_path / "run" / official.SOFT_TIFA).read_text())
+    assert lists[0] == pytest.approx([*FIRST[:3], 0.0])
+    assert [len(one) for one in lists] == [len(row["vqa_list"]) for row in ROWS]
+    code, again, *_ = run("--floor", "0", "--model", f"folder:{tmp_path / 'run' / official.IMAGES}", output="again")
+    assert code == 0
+    assert again["metrics"]["soft_tifa_am"] > 0.6
+
+
+def test_a_report_shows_a_judge_s_metrics_beside_their_floor(run, tmp_path):
+    _, headline, *_ = run("--floor", "1")
+    (loaded,), _ = load([tmp_path / "run"])
+    assert loaded.is_scored
+    table = plain_table([loaded])
+    assert [column.title for column in table.columns][:4] == [*published.HEADLINES]
+    measured, floor = table.rows
+    assert measured.cells[0].value == pytest.approx(100 * headline["overall"])
+    assert floor.cells[0].value == pytest.approx(100 * headline["floor"]["value"])
+    assert "judge-1" in measured.images
+
+
+def test_a_judge_without_probabilities_scores_nothing(run):
+    code, headline, _, err, _ = run("--floor", "0", script=says("Yes"))
+    assert code == 1
+    assert headline["overall"] is None
+    assert "no probabilities" in err
+
+
+def test_a_local_model_answers_from_its_whole_vocabulary(tmp_path, capsys):
+    build(tmp_path / "vlm")
+    given = ["--data", write_data(tmp_path / "data", ROWS[:2]), "--allow-other-data", "--floor", "1",
+             "--model", f"folder:{write_images(tmp_path / 'out')}", "--judge", f"hf:{tmp_path / 'vlm'}",
+             "--output", tmp_path / "run", "--judge-log", tmp_path / "log.jsonl"]  # fmt: skip
+    assert cli.main(GenEval2, [str(word) for word in given]) == 0
+    headline = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "-top" not in headline["metric"]
+    assert (headline["missing"], headline["floor"]["n"]) == (0, 2)
+    lists = json.loads((tmp_path / "run" / official.SOFT_TIFA).read_text())
+    assert all(0 < p < 1 for one in lists for p in one)
+    by_hand = [math.prod(one) ** (1 / len(one)) for one in lists]
+    assert headline["metrics"]["soft_tifa_gm"] == pytest.approx(sum(by_hand) / 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prompt": ROWS[1]["prompt"]}, "occurs twice"),
+        ({"skills": ["object"]}, "a question and an answer for each of skills"),
+        ({"skills": ["object", "count", "smell", "count"]}, "expected skills of object"),
+        ({"atom_count": 4}, "expected 4 questions beside those about one but got 3"),
+    ],
+)
+def test_data_that_are_not_of_the_schema_are_refused(tmp_path, change, words):
+    root = write_data(tmp_path, [{**ROWS[0], **change}, *ROWS[1:]])
+    with pytest.raises(UserError, match=words):
+        published.PublishedEdition().load(root, Options(data=root, allow_other_data=True))
+
+
+def test_a_judge_of_the_icon_edition_is_refused(tmp_path, capsys):
+    code = cli.main(GenEval2, ["--judge", "hf:any", "--dry-run", "--output", str(tmp_path / "run")])
+    assert (code, "need none" in capsys.readouterr().err) == (2, True)
+
+
+def test_other_data_are_refused_unless_told_otherwise(tmp_path):
+    root = write_data(tmp_path)
+    with pytest.raises(UserError, match="--allow-other-data"):
+        published.PublishedEdition().load(root, Options(data=root))
+    found = published.PublishedEdition().load(root, Options(data=root, allow_other_data=True))
+    assert re.fullmatch(r"geneval2-other-[0-9a-f]{8}", found.edition)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [({"a": "../x.png"}, "expected the path of an image"), ({"a": 3}, "expected the path of an image"),
+     ({"no such prompt": "x.png"}, "none of its 1 prompts is one of this run")],
+)  # fmt: skip
+def test_a_file_of_images_that_does_not_fit_is_one_line(tmp_path, content, words, capsys):
+    file = tmp_path / "images.json"
+    file.write_text(json.dumps(content))
+    given = ["--data", write_data(tmp_path / "data"), "--allow-other-data", "--dry-run", "--model", f"folder:{file}"]
+    code = cli.main(GenEval2, [str(word) for word in (*given, "--judge", "hf:none", "--output", tmp_path / "run")])
+    assert code == 2
+    assert words in capsys.readouterr().err
+
+
+def combined(probabilities, options):
+    facts = {"vqa_list": ROWS[0]["vqa_list"], "skills": ROWS[0]["skills"]}
+    case = Case(id="0", prompt="", tag="03_atoms", metadata={"facts": facts, "texts": {}})
+    scores = {str(i): {str(i): p, "tifa": 1.0} for i, p in enumerate(probabilities)}
+    return published.PublishedEdition().combine(case, scores, options)
+
+
+def test_sums_above_one_stay_and_a_local_judge_has_no_floor():
+    values = combined([1 + 1e-7, 1.0, 1.0, 0.0], Options(judge="hf:x"))
+    assert (values["soft_tifa_gm"], values["object/0"]) == (0.0, 1 + 1e-7)
+    assert combined([1.0, 1.0, 1.0], Options(judge="hf:x")).keys() == {"object/0", "count_more/0", "attribute/0"}
+
+
+def test_skills_pool_questions_rather_than_means_of_prompts():
+    rows = [
+        Judged(task="03_atoms", subtask="", cluster=str(i), values=values, expected=frozenset(values))
+        for i, values in enumerate([{"object/0": 1.0}, {"object/0": 0.0, "object/1": 0.0, "object/2": 0.0}])
+    ]
+    (metric,) = (one for one in published.PublishedEdition.metrics if one.name == "object")
+    assert point(metric, rows) == 0.25
+
+
+def test_answers_that_cannot_be_known_are_neither_zero_nor_guessed():
+    options = Options(judge="openai:x", topk_floor=0.01)
+    assert combined([0.5, 0.0], options) == {"object/0": 0.5, "count_more/0": 0.01}
+    assert published.spellings("count", "eleven")[-2:] == ("other", " other")
+
+
+def test_the_icon_edition_s_questions_are_data_of_the_same_schema(tmp_path):
+    rows = [{key: case.metadata[key] for key in official.KEYS} for case in icon_cases.cases()]
+    root = write_data(tmp_path, rows)
+    found = published.PublishedEdition().load(root, Options(data=root, allow_other_data=True))
+    assert [item.task for item in found.items] == [case.tag for case in icon_cases.cases()]
+    assert len({item.task for item in found.items}) == 8
+
+
+def test_published_wording_is_read_from_a_clone_by_its_digest(tmp_path):
+    script = 'def soft_tifa(model):\n    ask("{} Say it in a word".format(question))\n'
+    (tmp_path / "evaluation.py").write_text("import does_not_exist\n" + script)
+    texts = published._published(tmp_path / "evaluation.py")
+    assert texts["question"] == "{question} Say it in a word"
+    assert "{prompt}" in texts["whole"]
