@@ -3,6 +3,7 @@
     python -m got generate "a photo of a red apple and a blue dog"
     python -m got edit photo.png "make the dog green"
     python -m got chat
+    python -m got studio
     python -m got info
 
 The last line of standard output is one JSON object; everything else about progress goes to standard error.

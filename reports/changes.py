@@ -63,6 +63,7 @@ def of_two(before: Run, after: Run) -> Report:
             lead="Before and after, with planned and detected boxes and the reason. Open one for its chain.",
             records=records,
             runs=(f"{before.name} → {after.name}",),
+            studio=(after.studio,),
         ),
         origins=(origin(before), origin(after)),
     )

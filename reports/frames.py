@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError, note
@@ -56,6 +57,16 @@ class Run:
         'photographs, own prompts'
         """
         return ", ".join(words for words in (str(self.scores["world"]), self.wording) if words)
+
+    @property
+    def studio(self) -> str:
+        """The command that opens its samples in the studio; empty where only the public scorer's file is there.
+
+        >>> from pathlib import Path
+        >>> Run(path=Path("my runs/a"), spec={}, scores={}).studio
+        "python -m got studio --run 'my runs/a'"
+        """
+        return "" if self.public_scores else shlex.join(["python", "-m", "got", "studio", "--run", str(self.path)])
 
     @property
     def is_scored(self) -> bool:

@@ -74,6 +74,8 @@ class Browser:
     """From :func:`record`."""
     runs: tuple[str, ...]
     """Names of the runs that the records count through."""
+    studio: tuple[str, ...]
+    """Of each run, the command that opens it in the studio."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,8 @@ def render(page: Page, sources: dict[str, str] | None) -> str:
     from markupsafe import Markup
 
     browser = page.browser
-    data = {"samples": browser.records, "runs": list(browser.runs), "pictures": sources or {}, "stages": STAGES,
+    data = {"samples": browser.records, "runs": list(browser.runs),
+            "studio": list(browser.studio), "pictures": sources or {}, "stages": STAGES,
             "words": WORDS}  # fmt: skip
     own = {name: Markup(_file(name)) for name in ("page.css", "page.js", "browser.js")}
     return _environment().get_template("page.html").render(

@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
-from got.util.files import write_atomic
+from got.util.files import FolderLock, clear_disk_errors, write_atomic
 from got.util.tables import escaped
 from reports import (
     ablation_figures,
@@ -130,7 +130,7 @@ def of_runs(
         lead=_lead(runs, ablations),
         facts=tuple(_facts(geneval, ablations)),
         sections=tuple(sections),
-        browser=_browser(images, album, every=every),
+        browser=_browser(images, {run.name: run.studio for run in every_run}, album, every=every),
         origins=tuple(map(origin, every_run)),
     )
     listed = tuple((name, tuple(samples)) for name, samples in images.items())
@@ -217,7 +217,7 @@ def _ablation(
     return section, _named(figures, ablation.name, names), images
 
 
-def _browser(images: dict[str, list[SampleRecord]], album: Album, *, every: bool) -> Browser:
+def _browser(images: dict[str, list[SampleRecord]], studio: dict[str, str], album: Album, *, every: bool) -> Browser:
     shown = [
         (number, sample)
         for number, samples in enumerate(images.values())
@@ -236,6 +236,7 @@ def _browser(images: dict[str, list[SampleRecord]], album: Album, *, every: bool
         lead=f"{lead}, with planned and detected boxes, the reason, and the stage that failed. Open one for its chain.",
         records=[record([sample], album, number, sample.outcome) for number, sample in shown],
         runs=tuple(images),
+        studio=tuple(studio[name] for name in images),
     )
 
 
@@ -273,6 +274,16 @@ def write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
         UserError: The folder holds something else.
     """
     check(output)
+    with clear_disk_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+    with FolderLock(output, LOCK):
+        try:
+            return _write(report, output, thumbnails)
+        finally:
+            (output / LOCK).unlink(missing_ok=True)
+
+
+def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
     _clear(output)
     shown: dict[str, list[Shown]] = {}
     for section, drawn in report.drawn:
@@ -303,6 +314,8 @@ _OURS = {"figures": {".svg", ".pdf", ".png", ".csv"}, "tables": {".csv", ".tex",
 
 
 _UNFINISHED = ".report-unfinished"
+LOCK = ".lock"
+"""Of a report that is being written."""
 """Marks a folder of ours in which no page is yet, or none any more."""
 
 
@@ -315,7 +328,7 @@ def check(output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"cannot write --output {output}: it is a file")
     ours = any((output / name).is_file() for name in ("report.html", _UNFINISHED))
-    if output.is_dir() and any(output.iterdir()) and not ours:
+    if output.is_dir() and {path.name for path in output.iterdir()} - {LOCK} and not ours:
         raise UserError(f"{output} has files but no report.html; choose another --output")
 
 

@@ -32,7 +32,7 @@ class StudioRun:
 
     def __init__(self, folder: Path) -> None:
         run = load_run(folder)
-        self.name = run.name
+        self.name, self._got = run.name, run.model == "got"
         self._samples = {one.key: one for one in load_samples(run)}
         self._chains = {"{}/{}".format(*key_of(line)): line for line in read_lines(RunDirectory(folder).chains)[0]}
         self._settings = run.spec.get("arguments", {}).get("resolved", {})
@@ -62,7 +62,7 @@ class StudioRun:
             "image": one.file,
             "source": one.source,
             "prompt": one.prompt,
-            "chain": line.get("chain") if self._settings.get("model") == "got" else None,
+            "chain": line.get("chain") if self._got else None,
             "seed": int(line.get("seed", 0)),
             "options": options,
         }

@@ -41,7 +41,8 @@ class Observer:
             embedder=lambda: make_embedder(self._embedder or "", device),
         )
         self._suite, self._options = GenEval(), Options()
-        _ = self._tools.detector
+        _ = self._tools.detector  # what cannot be had is better known now, and the first image need not wait for it
+        _ = self._embedder and self._tools.embedder
 
     @functools.cached_property
     def _cases(self) -> dict[str, Case]:

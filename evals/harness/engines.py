@@ -123,8 +123,7 @@ class _RayJob:
     def about(self) -> dict[str, Any]:
         """Code, packages, cases, and the names and sizes of weights: not their hashes, which would take minutes."""
         plan = self.job.plan
-        code = {"commit": provenance.commit()["commit"], "code": provenance.code_sha256()[:12]}
-        return {**provenance.package_versions(), **code, "prompts": plan.prompts_sha256[:12], **plan.weight_sizes()}
+        return {**provenance.installed(), "prompts": plan.prompts_sha256[:12], **plan.weight_sizes()}
 
     def place(self) -> dict[str, Any]:
         """Its device."""

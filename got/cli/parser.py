@@ -22,10 +22,11 @@ A prompt becomes a plan (a chain of thought with a box after every object), the 
   python -m got generate "a photo of a red apple and a blue dog" --show-chain
   python -m got edit photo.png "make the dog green" --output edited.png
   python -m got chat
+  python -m got studio
   python -m got info
 
 `python -m got COMMAND --help` teaches a command. Progress goes to stderr; the last line on stdout is one JSON object.
-Exit codes: 0 done, 2 a mistake in the command (one line says which), 130 interrupted.
+Exit codes: 0 done, 2 a mistake in the command (one line says which), 130 interrupted (Ctrl-C ends the studio with 0).
 """
 _GENERATE = """\
 examples:

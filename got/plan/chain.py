@@ -40,6 +40,7 @@ _PLAIN_BOX = re.compile(
 )
 _TORN_BOX = re.compile(r"<\|box_start\|>[^<]*(?:<\|box_end\|>)?(?: \(\w+\))?|<\|box_end\|>(?: \(\w+\))?")
 _BOX_TOKEN = re.compile(r"<\|box_(?:start|end)\|>")
+_TORN_CORNERS = re.compile(r"<\|box_(?:start|end)\|>[-\d(),. ]*(?:<\|box_end\|>)?")
 _MAX_DIGITS = 9
 _EXCERPT_LENGTH = 60
 # A name begins at the last of the opening words, or behind the last of the joining ones, whichever comes later.
@@ -226,7 +227,8 @@ class Chain:
 
         It joins the list that the region before it is in, or gets a sentence of its own ("There is ...") behind prose.
         If the mask colours are in their fixed order they still are afterwards; otherwise the first one that is free is
-        taken. Between two regions that prose relates, that prose gives way to a list.
+        taken. Between two regions that prose relates, that prose gives way to a list. `remove` gives the text back
+        where it lists objects, or has a sentence for each, as models write; odd prose or spacing may stay rewritten.
 
         Args:
             text: What it is, with its article.
@@ -400,7 +402,8 @@ def _stray_tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int, s
         if match[0] == BOX_START or not open_box:
             words = text[match.start() : min(end, match.start() + _EXCERPT_LENGTH)]
             place = f"malformed box left out at character {match.start()}: {words}"
-            yield match.start(), match.start() + len(words), place
+            torn = _TORN_CORNERS.match(text, match.start(), end)
+            yield match.start(), torn.end() if torn else match.end(), place
         open_box = match[0] == BOX_START
 
 

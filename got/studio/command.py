@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import sys
@@ -35,6 +36,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             raise
         raise UserError("the studio needs starlette and uvicorn: pip install 'got-bench[studio]'") from error
 
+    import torch
+
     from got.cli.draw import load_pipeline
     from got.studio.jobs import Studio
     from got.studio.sessions import Sessions
@@ -51,6 +54,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         pipeline = load_pipeline(arguments)
         pipeline.set_progress_bar_config(disable=True)
         observer = _observer(arguments, pipeline)
+        if pipeline.config.scale == "mini":  # the first call is slow, and here it costs little
+            pipeline("a photo of a dog", num_inference_steps=1, generator=torch.Generator())
         away = arguments.host not in LOOPBACK
         token = secrets.token_urlsafe(24) if away else None
         studio = Studio(pipeline=pipeline, sessions=Sessions(root, pipeline), observer=observer, arguments=arguments)
@@ -59,7 +64,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         address = _address(arguments.host, listening.getsockname()[1], token)
         sys.stderr.write(f"sessions are kept in {root}\nopen {address}\n(Ctrl-C ends)\n")
         sys.stderr.flush()
-        uvicorn.Server(settings(app)).run(sockets=[listening])
+        with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
+            uvicorn.Server(settings(app)).run(sockets=[listening])
         worker.close()
     return {"sessions": str(root)}
 

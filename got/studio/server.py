@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from got.conversation import Entry
+    from got.plan.chain import Chain
     from got.studio.jobs import Studio
     from got.studio.observers import Run
 
@@ -109,8 +111,8 @@ class Server:
     def __init__(
         self, studio: Studio, worker: Worker, run: Run | None = None, first: tuple[str, str] | None = None
     ) -> None:
-        self._studio, self._sessions, self._worker, self._run = studio, studio.sessions, worker, run
-        self._first, self._upload_mb = first, studio.arguments.max_upload
+        self._studio, self._sessions, self._worker = studio, studio.sessions, worker
+        self._run, self._first = run, first
 
     def app(self, hosts: list[str], token: str | None) -> Starlette:
         """The application.
@@ -121,27 +123,28 @@ class Server:
         """
         one, image = "/api/sessions/{name}", "/api/sessions/{name}/{number:int}"
         routes = [
-            Route("/", _page),
+            Route("/", lambda _: Response((_WEB / "index.html").read_bytes(), media_type="text/html; charset=utf-8")),
             Mount("/web", StaticFiles(directory=_WEB)),
             Route("/api/about", self._about),
-            Route("/api/plan", _said(self._plan), methods=["POST"]),
-            Route("/api/sessions", self._list),
-            Route("/api/sessions", self._new, methods=["POST"]),
-            Route(one, _said(self._state)),
-            Route(f"{one}/jobs", _said(self._begin), methods=["POST"]),
-            Route(f"{one}/go", _said(self._go), methods=["POST"]),
-            Route(f"{one}/open", _said(self._open), methods=["POST"]),
-            Route(f"{image}.png", _said(self._image)),
-            Route(f"{image}.txt", _said(self._chain)),
-            Route(f"{image}/changed.png", _said(self._changed)),
+            Route("/api/plan", _taking(self._plan), methods=["POST"]),
+            Route("/api/sessions", lambda _: JSONResponse(self._sessions.listed())),
+            Route("/api/sessions", lambda _: JSONResponse({"name": self._sessions.new()}), methods=["POST"]),
+            Route(one, lambda request: self._session(request.path_params["name"])),
+            Route(f"{one}/jobs", self._begin, methods=["POST"]),
+            Route(f"{one}/go", _taking(self._go), methods=["POST"]),
+            Route(f"{one}/open", self._open, methods=["POST"]),
+            Route(f"{image}.png", self._image),
+            Route(f"{image}.txt", lambda request: PlainTextResponse(self._entry(request).chain + "\n")),
+            Route(f"{image}/changed.png", self._changed),
             Route("/api/jobs/{job}/stop", self._stop, methods=["POST"]),
-            Route("/api/samples", _said(self._samples)),
-            Route("/api/samples/{key:path}", _said(self._sample), methods=["POST"]),
+            Route("/api/samples", lambda _: JSONResponse([] if self._run is None else self._run.samples())),
+            Route("/api/samples/{key:path}", self._sample, methods=["POST"]),
         ]
         guards = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Guard, token=token)]
-        return Starlette(routes=routes, middleware=guards)
+        mistakes: dict[Any, Any] = dict.fromkeys((UserError, ValueError, IndexError, OSError), _in_words)
+        return Starlette(routes=routes, middleware=guards, exception_handlers=mistakes)
 
-    async def _about(self, request: Request) -> Response:
+    def _about(self, request: Request) -> Response:
         pipeline, arguments = self._studio.pipeline, self._studio.arguments
         config, size = pipeline.got_config, pipeline.size_px()
         scales = {
@@ -152,28 +155,15 @@ class Server:
         return JSONResponse({
             "checkpoint": arguments.checkpoint, "samplers": list(SCHEDULERS), "sampler": sampler, "steps": config.steps,
             "size": size, "factor": pipeline.vae_factor, "scales": scales, "seed": 42, "examples": EXAMPLES,
-            "icons": pipeline.config.scale == "mini", "upload_mb": self._upload_mb, "most_images": jobs.MOST_IMAGES,
-            "observer": self._studio.observer is not None, "first": self._first,
+            "icons": pipeline.config.scale == "mini", "upload_mb": arguments.max_upload,
+            "most_images": jobs.MOST_IMAGES, "observer": self._studio.observer is not None, "first": self._first,
             "run": None if self._run is None else self._run.name, "root": str(self._sessions.root),
         })  # fmt: skip
 
-    async def _plan(self, request: Request) -> Response:
+    def _plan(self, request: Request, asked: dict[str, Any]) -> Response:
         """A plan read, and changed if a change is asked for."""
-        asked = await _json(request)
         chain = jobs.read_plan(asked.get("plan"))
-        change = asked.get("change")
-        if change is not None:
-            chain = _changed(chain, change)
-        return JSONResponse(views.plan(chain))
-
-    async def _list(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._sessions.listed))
-
-    async def _new(self, request: Request) -> Response:
-        return JSONResponse({"name": self._sessions.new()})
-
-    async def _state(self, request: Request) -> Response:
-        return await run_in_threadpool(self._session, request.path_params["name"])
+        return JSONResponse(views.plan(_with_change(chain, asked["change"]) if asked.get("change") else chain))
 
     async def _begin(self, request: Request) -> Response:
         name, asked = request.path_params["name"], await _json(request)
@@ -181,95 +171,66 @@ class Server:
         job = Job(lambda job: self._studio.work(job, name, asked))
         job.say("accepted", job=job.id)
         self._worker.submit(job)
+        lines = (json.dumps(event) + "\n" async for event in job.events())
+        return StreamingResponse(lines, media_type="application/x-ndjson")
 
-        async def lines() -> Any:
-            async for event in job.events():
-                yield json.dumps(event) + "\n"
-
-        return StreamingResponse(lines(), media_type="application/x-ndjson")
-
-    async def _stop(self, request: Request) -> Response:
+    def _stop(self, request: Request) -> Response:
         self._worker.stop(request.path_params["job"])
         return Response(status_code=204)
 
-    async def _go(self, request: Request) -> Response:
-        name, to = request.path_params["name"], (await _json(request)).get("to")
-
-        def go() -> Response:
-            with self._sessions.changing(name) as talk:
-                if to in ("undo", "redo"):
-                    getattr(talk, to)()
-                elif isinstance(to, int):
-                    talk.go_to(to)
-                else:
-                    raise UserError(f"expected undo, redo or the number of an image but got {to!r}")
-            return self._session(name)
-
-        return await run_in_threadpool(go)
+    def _go(self, request: Request, asked: dict[str, Any]) -> Response:
+        to = asked.get("to")
+        with self._sessions.changing(request.path_params["name"]) as talk:
+            if to in ("undo", "redo"):
+                getattr(talk, to)()
+            elif isinstance(to, int):
+                talk.go_to(to)
+            else:
+                raise UserError(f"expected undo, redo or the number of an image but got {to!r}")
+        return self._session(request.path_params["name"])
 
     async def _open(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        content = await _body(request, self._upload_mb * 1_000_000)
+        content = await _body(request, self._studio.arguments.max_upload * 1_000_000)
 
         def take() -> Response:
             image = open_image(content, "the file")
-            with self._sessions.changing(name) as talk:
+            with self._sessions.changing(request.path_params["name"]) as talk:
                 talk.open(image)
-            return self._session(name)
+            return self._session(request.path_params["name"])
 
         return await run_in_threadpool(take)
 
-    async def _image(self, request: Request) -> Response:
-        entry = await run_in_threadpool(self._entry, request)
-        file = await run_in_threadpool((self._folder(request) / f"{entry.number:04d}.png").read_bytes)
-        return Response(file, media_type="image/png")
+    def _image(self, request: Request) -> Response:
+        file = self._sessions.folder(request.path_params["name"]) / f"{self._entry(request).number:04d}.png"
+        return Response(file.read_bytes(), media_type="image/png")
 
-    async def _chain(self, request: Request) -> Response:
-        entry = await run_in_threadpool(self._entry, request)
-        return Response(entry.chain + "\n", media_type="text/plain; charset=utf-8")
-
-    async def _changed(self, request: Request) -> Response:
+    def _changed(self, request: Request) -> Response:
         """Which pixels of an edit differ from its source: white ones, clear elsewhere."""
+        entry = self._entry(request)
+        if entry.source is None:
+            raise UserError("this image is no edit of another one")
+        result = entry.image
+        source = self._sessions.get(request.path_params["name"]).entries[entry.source].image.resize(result.size)
+        most = functools.reduce(ImageChops.lighter, ImageChops.difference(source, result).split())
+        mask = most.point(lambda value: 255 if value > _CHANGED else 0)
+        return Response(png_bytes(Image.merge("LA", (mask.point(lambda _: 255), mask))), media_type="image/png")
 
-        def compare() -> bytes:
-            entry = self._entry(request)
-            if entry.source is None:
-                raise UserError("this image is no edit of another one")
-            result = entry.image
-            source = self._sessions.get(request.path_params["name"]).entries[entry.source].image.resize(result.size)
-            bands = ImageChops.difference(source, result).split()
-            most = functools.reduce(ImageChops.lighter, bands).point(lambda value: 255 if value > _CHANGED else 0)
-            return png_bytes(Image.merge("LA", (Image.new("L", result.size, 255), most)))
-
-        return Response(await run_in_threadpool(compare), media_type="image/png")
-
-    async def _samples(self, request: Request) -> Response:
-        return JSONResponse([] if self._run is None else await run_in_threadpool(self._run.samples))
-
-    async def _sample(self, request: Request) -> Response:
+    def _sample(self, request: Request) -> Response:
         """Begins a session with a sample of the run."""
+        if self._run is None:
+            raise UserError("no run was opened; --run names one")
+        sample, name = self._run.sample(request.path_params["key"]), self._sessions.new()
+        with self._sessions.changing(name) as talk:
+            if sample["source"] is not None:
+                talk.open(open_image(sample["source"]))
+            image, chain = open_image(sample["image"]), sample["chain"]
+            if chain is None:
+                talk.open(image)
+            else:
+                talk.adopt(image, sample["prompt"], chain, seed=sample["seed"], **sample["options"])
+        return self._session(name)
 
-        def begin() -> Response:
-            if self._run is None:
-                raise UserError("no run was opened; --run names one")
-            sample, name = self._run.sample(request.path_params["key"]), self._sessions.new()
-            with self._sessions.changing(name) as talk:
-                if sample["source"] is not None:
-                    talk.open(open_image(sample["source"]))
-                image = open_image(sample["image"])
-                if sample["chain"] is None:
-                    talk.open(image)
-                else:
-                    about = {"chain": sample["chain"], "seed": sample["seed"]}
-                    talk.adopt(image, sample["prompt"], **about, **sample["options"])
-            return self._session(name)
-
-        return await run_in_threadpool(begin)
-
-    def _folder(self, request: Request) -> Path:
-        return self._sessions.folder(request.path_params["name"])
-
-    def _entry(self, request: Request) -> Any:
+    def _entry(self, request: Request) -> Entry:
         entries, number = self._sessions.get(request.path_params["name"]).entries, request.path_params["number"]
         if number >= len(entries):
             raise UserError(f"there is no image {number} in this session")
@@ -287,34 +248,30 @@ def settings(app: Starlette) -> uvicorn.Config:
     )
 
 
-async def _page(request: Request) -> Response:
-    return Response((_WEB / "index.html").read_bytes(), media_type="text/html; charset=utf-8")
-
-
-def _changed(chain: Any, change: Any) -> Any:
+def _with_change(chain: Chain, change: Any) -> Chain:
     """A plan with one change, ``[how, ...]``, by the methods of `Chain`."""
     hows = {"replace": 2, "move": 2, "add": 2, "remove": 1}
-    if not isinstance(change, list) or not change or hows.get(change[0]) != len(change) - 1:
+    if not isinstance(change, list) or not isinstance(change[0], str) or hows.get(change[0]) != len(change) - 1:
         raise UserError(f"expected one of {', '.join(hows)} with what it is about but got {str(change)[:100]}")
     try:
-        return getattr(chain, change[0])(*change[1:])
+        changed: Chain = getattr(chain, change[0])(*change[1:])
     except (TypeError, AttributeError) as error:
         raise UserError(f"this change cannot be read: {one_line(error)}") from error
+    return changed
 
 
-def _said(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def _in_words(request: Request, error: Exception) -> Response:
     """A person's mistake is an answer in plain words."""
+    return JSONResponse({"error": one_line(error, 400)}, 503 if isinstance(error, Busy) else 400)
 
-    @functools.wraps(answer)
-    async def careful(request: Request) -> Response:
-        try:
-            return await answer(request)
-        except Busy as error:
-            return JSONResponse({"error": str(error)}, 503)
-        except (UserError, ValueError, IndexError, OSError) as error:
-            return JSONResponse({"error": one_line(error, 400)}, 400)
 
-    return careful
+def _taking(answer: Callable[[Request, dict[str, Any]], Response]) -> Callable[[Request], Awaitable[Response]]:
+    """An answer to a request with a JSON object."""
+
+    async def read(request: Request) -> Response:
+        return await run_in_threadpool(answer, request, await _json(request))
+
+    return read
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -99,7 +99,7 @@ def _make_bar(stream: TextIO) -> Bar:
         progress.TimeElapsedColumn(),
         progress.TextColumn("left"),
         progress.TimeRemainingColumn(),
-        progress.TextColumn("[red]{task.fields[note]}"),
+        progress.TextColumn("{task.fields[note]}"),
         console=Console(file=stream),
         # One redraw a second: on two cores the bar must not compete with the models.
         refresh_per_second=1,

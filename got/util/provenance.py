@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import platform
@@ -65,6 +66,12 @@ def code_sha256() -> str:
     for path in sorted(path for package in ("got", "evals") for path in (root / package).rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+@functools.cache
+def installed() -> dict[str, Any]:
+    """Versions, commit and code of this process, as two processes compare them."""
+    return {**package_versions(), "commit": commit()["commit"], "code": code_sha256()[:12]}
 
 
 def weights_sha256(place: Path) -> dict[str, str]:

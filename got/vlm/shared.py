@@ -46,8 +46,7 @@ class _Job:
 
     def about(self) -> dict[str, Any]:
         """Code, packages, and the model by its weights."""
-        code = {"commit": provenance.commit()["commit"], "code": provenance.code_sha256()[:12]}
-        return {**provenance.package_versions(), **code, "model": model_name(self.model)}
+        return {**provenance.installed(), "model": model_name(self.model)}
 
     def place(self) -> dict[str, Any]:
         """Nothing that anybody asks for."""

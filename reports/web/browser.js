@@ -214,7 +214,10 @@
     const where = make("p", "small", `${plain(sample.task)} · ${sample.key} · ${sample.outcome} · ${data.runs[sample.run]}`);
     where.style.gridColumn = "1 / -1";
     where.style.margin = "0";
-    byId("box-body").replaceChildren(where, ...sample.views.flatMap(column));
+    const studio = make("p", "small", `Change its plan and draw it again: ${data.studio[sample.run]} --sample ${sample.key}`);
+    studio.style.gridColumn = "1 / -1";
+    const offered = data.studio[sample.run] && sample.views.some((view) => view.file);
+    byId("box-body").replaceChildren(where, ...sample.views.flatMap(column), ...(offered ? [studio] : []));
     byId("before").disabled = place === 0;
     byId("next").disabled = place === found.length - 1;
     if (!box.open) box.showModal();

@@ -25,12 +25,8 @@ def annotate(place, output, model, *words):
 
 
 def replies(folder):
-    """What was asked and answered, in any order; nothing is asked twice."""
-    found = sorted(
-        (line["sample"], line["stage"], line["key"], line["text"]) for line in lines(folder / "replies.jsonl")
-    )
-    assert len(set(found)) == len(found)
-    return found
+    """What was asked and answered; which of two samples asks first what both want to know is left open."""
+    return {(line["stage"], line["key"], line["text"]) for line in lines(folder / "replies.jsonl")}
 
 
 def test_workers_write_the_chains_of_one_process(tmp_path, monkeypatch, capsys):

@@ -87,6 +87,9 @@ def test_malformed_boxes_are_left_out_with_one_warning_and_the_rest_is_read(brok
     assert chain.regions == (APPLE, DOG)
     assert len(chain.warnings) == 1
     assert "left out" in chain.warnings[0]
+    ((start, end, words),) = chain.faults
+    assert words == chain.warnings[0]
+    assert 0 <= start < end <= len(broken) + 1
 
 
 def test_unknown_colors_get_the_next_mask_color_and_a_warning():

@@ -1,6 +1,7 @@
 """Draw, edit, look, undo, redo; and a folder from which everything comes back."""
 
 import json
+from pathlib import Path
 
 import got_kit
 import numpy as np
@@ -254,3 +255,56 @@ def test_a_damaged_folder_is_refused_in_one_line(long_talk, tmp_path, damage, me
     with pytest.raises(ConversationError, match=message) as raised:
         Conversation.load(folder)
     assert "\n" not in str(raised.value)
+
+
+def test_an_entry_knows_whether_its_plan_was_given_and_its_turn(talk, tmp_path):
+    talk.say("a red apple", chain=got_kit.APPLE)
+    talk.say("dogs")
+    assert [(entry.given, entry.turn) for entry in talk.entries] == [(True, 0), (False, 0)]
+    talk.save(tmp_path / "talk")
+    again = Conversation.load(tmp_path / "talk")
+    assert [(entry.given, entry.turn) for entry in again.entries] == [(True, 0), (False, 0)]
+
+
+def test_a_sampler_is_of_one_request_alone(talk):
+    own = talk.pipeline.scheduler
+    usual = talk.draw("a red apple", chain=got_kit.APPLE, num_inference_steps=3)
+    other = talk.draw("a red apple", chain=got_kit.APPLE, num_inference_steps=3, scheduler="ddpm")
+    assert talk.pipeline.scheduler is own
+    assert (pixels(usual) != pixels(other)).any()
+    assert talk.revise(got_kit.APPLE).options["scheduler"] == "ddpm"
+    with pytest.raises(ValueError, match="Expected a scheduler"):
+        talk.draw("a red apple", scheduler="best")
+    assert talk.pipeline.scheduler is own
+
+
+def test_an_image_drawn_elsewhere_is_taken_in_and_its_plan_changed(talk):
+    elsewhere = Conversation(got_kit.pipeline()).draw("a red apple", chain=got_kit.APPLE, seed=9, **QUICK)
+    entry = talk.adopt(elsewhere.image, "a red apple", got_kit.APPLE, seed=9, num_inference_steps=1)
+    assert (entry.kind, entry.source, entry.seed) == ("drawn", None, 9)
+    again = talk.revise(talk.chain)
+    assert np.abs(pixels(again) - pixels(elsewhere)).max() <= 1
+    assert talk.adopt(elsewhere.image, "dogs", got_kit.APPLE, seed=9).kind == "edited"
+
+
+def test_any_entry_can_be_looked_at_and_left_again(long_talk):
+    shown = long_talk.entry
+    assert long_talk.go_to(0).number == 0
+    assert (long_talk.can_undo, long_talk.can_redo) == (True, False)
+    assert long_talk.undo() is shown
+    with pytest.raises(ConversationError, match="from 0 to 3 but got 4"):
+        long_talk.go_to(4)
+
+
+def test_released_images_are_read_from_their_files(long_talk, tmp_path):
+    before = described(long_talk)
+    long_talk.save(tmp_path / "talk")
+    long_talk.release(tmp_path / "talk")
+    assert all(isinstance(entry.pixels, Path) for entry in long_talk.entries)
+    assert described(long_talk) == before
+    long_talk.say("dogs", chain=got_kit.APPLE)
+    long_talk.save(tmp_path / "talk")
+    assert described(Conversation.load(tmp_path / "talk")) == described(long_talk)
+    (tmp_path / "talk" / "0000.png").unlink()
+    with pytest.raises(ImageError, match="Cannot read"):
+        _ = long_talk.entries[0].image

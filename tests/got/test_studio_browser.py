@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from browser_kit import CONTRAST, NAMELESS
 from PIL import Image
 
 from evals.geneval.observer import Observer
@@ -231,3 +232,23 @@ def test_words_of_others_are_never_run(opened):
     expect(page.locator(".box .tag")).to_have_text(hostile)
     assert page.evaluate("window.planted === undefined")
     assert page.locator("img[src=x]").count() == 0
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_page_can_be_read_and_fits(opened, width, scheme):
+    page = opened(width=width, scheme=scheme)
+    assert page.locator("#examples button").count() == 5
+    page.locator("#examples button").nth(1).click()
+    wait_for(page, 0)
+    page.click("#settings summary")
+    page.click("#explain")
+    expect(page.locator("#strip img")).to_have_count(5, timeout=PATIENCE_MS)
+    expect(page.locator("#conditions img")).to_have_count(3)
+    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CONTRAST) == []
+    assert page.evaluate(NAMELESS) == []
+    page.click("#theme")
+    assert page.evaluate(CONTRAST) == []
+    page.click("#sessions-open")
+    expect(page.locator("#sessions a").first).to_be_visible()

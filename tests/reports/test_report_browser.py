@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from browser_kit import CONTRAST
 from report_kit import BOTH, CAT, CHAIN, GREEN_DOG, HOSTILE, NO_DOG, WRONG_CHAIN, change_lines, make_ablation, write_run
 
 from reports import __main__ as reports_main
@@ -130,6 +131,8 @@ def test_the_lightbox_shows_a_sample_and_its_neighbours(opened):
     text = box.inner_text()
     for words in ("a photo of a red apple and a blue dog", "expected dog>=1, found 0", "Failed at: drawing", CHAIN):
         assert words in text
+    assert "python -m got studio --run " in text
+    assert "mini --sample 00000/1" in text
     assert box.locator("rect.line").count() == 4, "two planned boxes, two detected ones"
     assert box.locator(".tag.seen").all_inner_texts() == ["red apple", "cat"]
     page.keyboard.press("ArrowRight")
@@ -190,30 +193,6 @@ def test_nothing_is_wider_than_the_screen(opened, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     cards(page).first.locator("button").click()
     assert page.locator("dialog").evaluate("(box) => box.scrollWidth <= box.clientWidth")
-
-
-CONTRAST = """() => {
-  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-  const light = (color) => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
-    const parts = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255)
-      .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
-  };
-  const ground = (element) => {
-    for (; element; element = element.parentElement) {
-      const color = getComputedStyle(element).backgroundColor;
-      if (color !== 'rgba(0, 0, 0, 0)') return color;
-    }
-    return 'white';
-  };
-  return [...document.querySelectorAll('p, li, th, td, a, h1, h2, h3, figcaption, button, label, .ends, .note, dt, dd')]
-    .filter((element) => element.checkVisibility() && element.textContent.trim())
-    .map((element) => {
-      const [a, b] = [light(getComputedStyle(element).color), light(ground(element))].sort((x, y) => y - x);
-      return [(a + 0.05) / (b + 0.05), element.tagName + '.' + element.className];
-    }).filter(([ratio]) => ratio < 4.5).slice(0, 5);
-}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

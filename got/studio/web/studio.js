@@ -57,7 +57,7 @@ const EVENTS = {
   waiting: ({ ahead }) => say(ahead ? `Waiting: ${ahead} ${ahead === 1 ? "request is" : "requests are"} before yours.` : "Your turn is next."),
   running: () => say("Thinking …"),
   image: (event) => { S.image = event; },
-  chain: (event) => { S.planned = event.plan; plan.show(event.plan); if (S.busy === "drawing") blank(); say(`${part()}The plan is written. Drawing …`); },
+  chain: (event) => { S.planned = event.plan; plan.show(event.plan); if (S.drawing) blank(); say(`${part()}The plan is written. Drawing …`); },
   step: (event) => progress(event),
   preview: (event) => { progress(event); display(event.url, "Preview: the image while it is denoised"); },
   session: ({ session, made }) => {
@@ -114,7 +114,9 @@ function revise() {
 
 async function drawing(request) {
   S.made = [];
+  S.drawing = true;
   await work("problem", request);
+  S.drawing = false;
 }
 
 // -------------------------------------------------------------------------------------------------------------- views
