@@ -70,7 +70,7 @@ def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> 
     lost = sum(worst[case].count(False) - run.right[case].count(False) for case in worst)
     rows = tuple(compare.compare(baseline, dataclasses.replace(run, right=worst)))
     change = rows[0].difference
-    why = f"overall {rows[0].before:.3f} -> {rows[0].after:.3f} ({change.value:+.3f}, p = {change.p_value:.4f})"
+    why = f"overall {rows[0].before:.3f} → {rows[0].after:.3f} ({change.value:+.3f}, p = {change.p_value:.4f})"
     if lost:
         why = f"{lost:,} images that the baseline has are missing; were they wrong: {why}"
     elif missing := run.images()[0]:
@@ -86,7 +86,7 @@ def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> 
     if change.p_value < alpha:
         return Decision(answer=REGRESSION, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
     why = f"{why}; more than the allowed {max_drop:g}, but {change.cases} cases are too few to be sure"
-    return Decision(answer=UNDECIDED, why=f"{why} (`python -m reports power` says how many it takes)", rows=rows)
+    return Decision(answer=UNDECIDED, why=f"{why} (python -m reports power says how many it takes)", rows=rows)
 
 
 def _filled(before: Verdicts, after: Verdicts, guess: bool) -> Verdicts:
@@ -196,7 +196,7 @@ def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[Sample
     cases = [("overall score", f"{decision.answer}: {decision.why}", decision.answer != PASS)]
     for row in decision.rows[1:]:
         change = row.difference
-        said = f"{row.before:.3f} -> {row.after:.3f} ({change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}, "
+        said = f"{row.before:.3f} → {row.after:.3f} ({change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}, "
         said += f"p = {change.p_value:.4f}, {change.cases} cases): {row.words}"
         failed = decision.answer != PASS and change.value < -max_drop
         cases.append((task_title(row.task), "\n".join([said, *by_task.get(row.task, ())]), failed))
