@@ -52,7 +52,7 @@ from evals.metrics import statements, statistics
 from evals.suite import tables as shared
 from got.util import tables
 from got.util.cli import Parser, console
-from got.util.errors import visible
+from got.util.errors import one_line, visible
 from got.util.files import write_atomic
 from got.util.hashes import HashedFolder
 from got.util.progress import clock
@@ -159,8 +159,8 @@ def read_grid(text: str) -> list[Cell]:
         raise UserError(f"--grid {text} is neither a grid ({', '.join(GRIDS)}) nor a file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # also of numbers that are too long
+        raise UserError(f"{path} is not TOML: {one_line(error)}") from error
     cells, axes = content.pop("cells", {}), content.pop("axes", {})
     if not isinstance(cells, dict) or not isinstance(axes, dict):
         raise UserError(f"{path}: [cells] and [axes] are tables, as in [axes] and below it steps = [20, 10]")
@@ -333,7 +333,7 @@ def _number(value: float | None) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(visible(text) + "\n")
     sys.stderr.flush()
 
 
@@ -422,7 +422,8 @@ def _main(words: Sequence[str]) -> int:
     note = (
         f"{options.suite}, {finished[0][2]['world']}, {len(plans[0].cases)} cases, "
         f"{len(plans[0].samples)} images a cell. "
-        f"`python -m evals.ablation {shlex.join(words)}`. Differences are paired by case, to the first cell. "
+        f"{tables.code(f'python -m evals.ablation {shlex.join(words)}')}. "
+        f"Differences are paired by case, to the first cell. "
         f"Intervals: {statistics.INTERVALS}; of differences, of the two runs' own by MOVER."
     )
     content = {"command": list(words), "suite": options.suite, "intervals": statistics.INTERVALS, "cells": rows}

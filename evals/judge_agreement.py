@@ -37,6 +37,7 @@ from evals.core.run_directory import RunDirectory
 from evals.harness import cli
 from evals.metrics.agreement import against_the_rest, ceiling, compare, mean
 from got.util.cli import Parser, console, number, whole
+from got.util.errors import visible
 from got.util.files import write_json
 
 if TYPE_CHECKING:
@@ -340,7 +341,7 @@ def _show(found: dict[str, Any]) -> bool:
     for table in tables(found):
         console().print(table)
     for cell in found["unreadable"][:5]:
-        sys.stderr.write(f"not read, taken as missing: {cell}\n")
+        sys.stderr.write(f"not read, taken as missing: {visible(cell)}\n")
     ceilings = found["judge"]["ceiling"] if found["judge"] else {a: found["human"][a]["rest"] for a in ASPECTS}
     headline = {aspect: one["mean"]["spearman"] for aspect, one in ceilings.items()}
     judge = found["judge"] and {

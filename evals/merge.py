@@ -30,6 +30,7 @@ from evals.harness.run_spec import RunSpec, find_suite, reference_of
 from evals.harness.runner import finish
 from evals.harness.settings import Settings
 from got.util.cli import Parser
+from got.util.errors import warn
 from got.util.files import replacing, sha256
 from got.util.progress import Progress
 
@@ -149,7 +150,7 @@ def _spec(parts: Sequence[_Part], output: Path) -> dict[str, Any]:
             kinds.append(machine)
     for machine in kinds[1:]:
         changed = differences({**kinds[0], "started": None}, {**machine, "started": None})
-        sys.stderr.write(f"warning: not all parts were made alike ({'; '.join(changed)})\n")
+        warn(f"not all parts were made alike ({'; '.join(changed)})")
     started = [machine["started"] for machine in machines if "started" in machine]
     return {
         "arguments": {**arguments, "resolved": resolved},

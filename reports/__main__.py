@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from evals.core.records import UserError
+from got.util import interrupts as interrupts
 from got.util.cli import Parser, number, run_command, whole
 from got.util.files import write_atomic, write_json
+from got.util.tables import escaped
 from reports import changes, compare, formats, gate, names, plain, power, published, report, speed, style, teaser
 from reports.frames import Run, load, load_run
 from reports.samples import load_samples
@@ -267,7 +269,7 @@ def _gate(args: argparse.Namespace) -> dict[str, object]:
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(f"## Gate of {suite}\n{text}\n")
+            file.write(f"## Gate of {escaped(suite)}\n{text}\n")
     written: dict[str, object] = {}
     if args.output is not None and before is not None and decision.rows:
         with style.sheet():

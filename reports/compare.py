@@ -12,6 +12,7 @@ from evals.core.vocabulary import task_title
 from evals.metrics import statements, statistics
 from got.util.files import read_object
 from got.util.hashes import is_sealed, sealed
+from got.util.tables import escaped
 from reports import names
 from reports.frames import digest
 from reports.public_scores import UNKNOWN_IMAGES
@@ -129,7 +130,7 @@ def changed_settings(a: Outcomes, b: Outcomes) -> str:
     found = names.changed(a.settings, b.settings)
     if not a.settings or not b.settings:
         return ""
-    return f"Changed settings: {'; '.join(map(_cell, found))}." if found else "Changed settings: none."
+    return f"Changed settings: {'; '.join(map(escaped, found))}." if found else "Changed settings: none."
 
 
 def _made_by(run: Run) -> tuple[dict[str, Any], int]:
@@ -377,26 +378,22 @@ def sentence(rows: Sequence[Row], a: str, b: str) -> str:
 def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes, said: Sequence[str] = ()) -> str:
     """The comparison as a table, the images that changed, how many are missing, what else must be said, a sentence."""
     lines = [
-        f"| task | {_cell(a.name)} | {_cell(b.name)} | difference | 95 % interval | p | cases | verdict |",
+        f"| task | {escaped(a.name)} | {escaped(b.name)} | difference | 95 % interval | p | cases | verdict |",
         "| --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
     ]
     for row in rows:
         change = row.difference
         lines.append(
-            f"| {_cell(task_title(row.task))} | {row.before:.3f} | {row.after:.3f} | {change.value:+.3f} "
+            f"| {escaped(task_title(row.task))} | {row.before:.3f} | {row.after:.3f} | {change.value:+.3f} "
             f"| {change.low:+.3f} to {change.high:+.3f} | {change.p_value:.4f} | {change.cases} | {row.words} |"
         )
     for name, images in flips(a, b).items():
-        shown = ", ".join(f"{case}/{index}" for case, index in images[:20])
+        shown = ", ".join(escaped(f"{case}/{index}") for case, index in images[:20])
         more = f" and {len(images) - 20} more" if len(images) > 20 else ""
         lines += ["", f"{len(images)} images {name}{': ' if images else ''}{shown}{more}"]
     for one in (a, b):
         missing, total = one.images()
-        lines += ["", f"{missing:,} of {total:,} images have no verdict in {_cell(one.name)}"] if missing else []
+        lines += ["", f"{missing:,} of {total:,} images have no verdict in {escaped(one.name)}"] if missing else []
     for words in (*said, sentence(rows, a.name, b.name)):
-        lines += ["", _cell(words)]
+        lines += ["", escaped(words)]
     return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

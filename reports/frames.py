@@ -226,11 +226,17 @@ def provenance(run: Run) -> dict[str, str]:
     return {
         "detector": _with_hash(looked, weights, "detector/"),
         "encoder": _with_hash(observe.get("embedder"), weights, "embedder/"),
-        "judge": str((run.scores.get("overall", {}).get("judge") or {}).get("judge") or "none"),
+        "judge": _judge_of(run.scores),
         "weights": digest(generate.get("weights_sha256") or {}) or ("none" if generate else "unknown"),
         "commit": commit + (" with local changes" if machine.get("dirty") else ""),
         "scorer": f"version {run.scores.get('version', 'unknown')}",
     }
+
+
+def _judge_of(scores: dict[str, Any]) -> str:
+    """Of a judged benchmark its own, of edits that of the overall block."""
+    own, edits = scores.get("judge") or {}, scores.get("overall", {}).get("judge") or {}
+    return str(own.get("name") or edits.get("judge") or "none")
 
 
 def _with_hash(name: object, weights: dict[str, str], prefix: str) -> str:

@@ -20,8 +20,9 @@ import numpy as np
 
 from evals.core.run_directory import differences
 from evals.core.vocabulary import task_title
+from got.util.errors import harmless, visible
 from got.util.images import open_if_any
-from got.util.tables import escaped, markdown
+from got.util.tables import code, escaped, markdown
 from reports import compare
 from reports.samples import STAGES, load_samples
 
@@ -69,7 +70,7 @@ def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> 
     lost = sum(worst[case].count(False) - run.right[case].count(False) for case in worst)
     rows = tuple(compare.compare(baseline, dataclasses.replace(run, right=worst)))
     change = rows[0].difference
-    why = f"overall {rows[0].before:.3f} -> {rows[0].after:.3f} ({change.value:+.3f}, p = {change.p_value:.4f})"
+    why = f"overall {rows[0].before:.3f} → {rows[0].after:.3f} ({change.value:+.3f}, p = {change.p_value:.4f})"
     if lost:
         why = f"{lost:,} images that the baseline has are missing; were they wrong: {why}"
     elif missing := run.images()[0]:
@@ -85,7 +86,7 @@ def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> 
     if change.p_value < alpha:
         return Decision(answer=REGRESSION, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
     why = f"{why}; more than the allowed {max_drop:g}, but {change.cases} cases are too few to be sure"
-    return Decision(answer=UNDECIDED, why=f"{why} (`python -m reports power` says how many it takes)", rows=rows)
+    return Decision(answer=UNDECIDED, why=f"{why} (python -m reports power says how many it takes)", rows=rows)
 
 
 def _filled(before: Verdicts, after: Verdicts, guess: bool) -> Verdicts:
@@ -149,15 +150,10 @@ def _lost_table(gone: Sequence[SampleRecord], run: Run, before: Run | None) -> s
         cells = [sample.key, task_title(sample.task), sample.prompt, sample.reason.replace("\n", "; "), stage]
         if before is not None:
             cells += [str(files.get(sample.key) or ""), str(sample.file or "no image")]
-        rows.append([*map(escaped, cells), _code(command)])
+        rows.append([*map(escaped, cells), code(command)])
     header = ["image", "task", "prompt", "reason", "failed at", *(["before", "after"] * bool(before)), "open it with"]
     more = f"\n\nand {len(gone) - _SHOWN:,} more" if len(gone) > _SHOWN else ""
     return f"Images lost: {len(gone):,}\n\n" + markdown(header, rows, words=len(header)) + more
-
-
-def _code(text: str) -> str:
-    """Code in a cell of Markdown: no backtick or bar ends it."""
-    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
 
 
 def pixels(before: Run, after: Run) -> str:
@@ -179,7 +175,7 @@ def pixels(before: Run, after: Run) -> str:
     middle, (most, key) = float(np.median([distance for distance, _ in apart])), max(apart)
     return (
         f"Images: {equal:,} of {total:,} are equal, pixel by pixel. The others differ by {middle:.4f} in the median, "
-        f"{most:.4f} at most ({key}): mean absolute difference of pixels, 0 to 1."
+        f"{most:.4f} at most ({escaped(key)}): mean absolute difference of pixels, 0 to 1."
     )
 
 
@@ -200,7 +196,7 @@ def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[Sample
     cases = [("overall score", f"{decision.answer}: {decision.why}", decision.answer != PASS)]
     for row in decision.rows[1:]:
         change = row.difference
-        said = f"{row.before:.3f} -> {row.after:.3f} ({change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}, "
+        said = f"{row.before:.3f} → {row.after:.3f} ({change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}, "
         said += f"p = {change.p_value:.4f}, {change.cases} cases): {row.words}"
         failed = decision.answer != PASS and change.value < -max_drop
         cases.append((task_title(row.task), "\n".join([said, *by_task.get(row.task, ())]), failed))
@@ -212,9 +208,9 @@ def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[Sample
     }
     tests = ElementTree.Element("testsuite", {"name": f"{suite} gate", "tests": str(len(cases)), **counts})
     for name, said, failed in cases:
-        case = ElementTree.SubElement(tests, "testcase", classname=f"reports.gate.{suite}", name=name)
+        case = ElementTree.SubElement(tests, "testcase", classname=f"reports.gate.{suite}", name=visible(name))
         if failed:
-            ElementTree.SubElement(case, kind, message=said.splitlines()[0]).text = said
-        ElementTree.SubElement(case, "system-out").text = said
+            ElementTree.SubElement(case, kind, message=visible(said.splitlines()[0])).text = harmless(said)
+        ElementTree.SubElement(case, "system-out").text = harmless(said)
     text: bytes = ElementTree.tostring(tests, encoding="utf-8", xml_declaration=True)
     return text

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from evals.core.vocabulary import task_title
-from reports import editing, tables
+from reports import editing, judged, tables
 from reports.escape import file_name
 from reports.published import Rows
 from reports.tables import Cell, Column, Row, Table, estimate
@@ -30,6 +30,8 @@ def table_of(runs: Sequence[Run], reported: Rows = None) -> Table:
         UserError: They are of several suites, or of one whose scores have another form.
     """
     suites = {run.scores.get("suite") for run in runs}
+    if all(judged.is_judged(run) for run in runs):
+        return judged.judged_table(runs)
     if all(editing.is_measured(run) for run in runs):
         return editing.measured_table(runs)
     return plain_table(runs) if len(suites) == 1 and all(map(is_plain, runs)) else tables.geneval_table(runs, reported)

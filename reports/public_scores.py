@@ -65,7 +65,7 @@ def checked(lines: Sequence[dict[str, Any]], place: Path) -> list[tuple[Key, dic
     for number, line in enumerate(lines, start=1):
         try:
             key, read = _line(line)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             said = f"{error} is missing" if isinstance(error, KeyError) else error
             raise UserError(f"{place}: line {number}: {said}") from None
         if key in found:

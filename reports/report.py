@@ -12,13 +12,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
-from got.util.files import write_atomic
+from got.util.files import FolderLock, clear_disk_errors, write_atomic
 from got.util.tables import escaped
 from reports import (
     ablation_figures,
     editing,
     escape,
     formats,
+    judged,
     plain,
     run_figures,
     setting_figures,
@@ -103,6 +104,13 @@ def of_runs(
     for suite in dict.fromkeys(str(run.scores["suite"]) for run in runs if run not in known_runs):
         own = [run for run in runs if run.scores["suite"] == suite]
         name = escape.file_name(suite, names)
+        if all(judged.is_judged(run) for run in own):
+            kinds = [
+                [run for run in own if judged.asked(run) == kind] for kind in dict.fromkeys(map(judged.asked, own))
+            ]
+            some = tuple(judged.judged_table(each) for each in kinds)
+            sections.append(Section(id=name, title=plain.title_of(own[0]), tables=some))
+            continue
         sections.append(Section(id=name, title=plain.title_of(own[0]), tables=(plain.plain_table(own),)))
         drawn += [(name, figure) for figure in _figures_of_runs(own, images, names)]
     edits = [run for run in runs if run in published or run in measured]
@@ -274,6 +282,16 @@ def write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
         UserError: The folder holds something else.
     """
     check(output)
+    with clear_disk_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+    with FolderLock(output, LOCK):
+        try:
+            return _write(report, output, thumbnails)
+        finally:
+            (output / LOCK).unlink(missing_ok=True)
+
+
+def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
     _clear(output)
     shown: dict[str, list[Shown]] = {}
     for section, drawn in report.drawn:
@@ -304,6 +322,8 @@ _OURS = {"figures": {".svg", ".pdf", ".png", ".csv"}, "tables": {".csv", ".tex",
 
 
 _UNFINISHED = ".report-unfinished"
+LOCK = ".lock"
+"""Of a report that is being written."""
 """Marks a folder of ours in which no page is yet, or none any more."""
 
 
@@ -316,7 +336,7 @@ def check(output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"cannot write --output {output}: it is a file")
     ours = any((output / name).is_file() for name in ("report.html", _UNFINISHED))
-    if output.is_dir() and any(output.iterdir()) and not ours:
+    if output.is_dir() and {path.name for path in output.iterdir()} - {LOCK} and not ours:
         raise UserError(f"{output} has files but no report.html; choose another --output")
 
 

@@ -92,7 +92,7 @@ def load_samples(run: Run) -> list[SampleRecord]:
     """
     try:
         return _images(run)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{run.path} has a log that no suite writes: {type(error).__name__} {error}") from None
 
 

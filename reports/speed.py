@@ -52,7 +52,7 @@ def load(path: Path) -> Benchmarks:
         )
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no file of `pytest benchmarks --benchmark-json`: {error!r}") from None
 
 

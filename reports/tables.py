@@ -276,7 +276,10 @@ def run_notes(runs: Sequence[Run], *, missing: bool = True) -> list[str]:
     notes: dict[str, list[str]] = {}
     for run in runs:
         overall = run.scores["overall"]
-        if "score" in overall:
+        if "metrics" in run.scores:
+            first = next(iter(run.scores["metrics"]["all"].values()))
+            size = f"n = {first['n']:,} images of {first['clusters']:,} prompts or sources, "
+        elif "score" in overall:
             size = f"n = {overall['score']['n']:,} images of {overall['score']['clusters']:,} prompts, "
         else:
             size = f"n = {overall['images']:,} images of {overall['groups']:,} source images, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import textwrap
@@ -68,11 +69,11 @@ def draw(run: Path, results: list[dict[str, Any]], observations: list[dict[str, 
         if observation["index"] == 0:
             tasks.setdefault(result["tag"], []).append((result, observation))
     which = "first image of each prompt" if any(observation["index"] for observation in observations) else ""
-    written = []
+    written, taken = [], {WRONG.partition(".")[0]}
     for tag, pairs in tasks.items():
         known = [result["correct"] for result, _ in pairs[:MAX_TILES]]
         right = f"{len(known)} images" if None in known else f"{sum(known)} of {len(known)} right"
-        path = run / "sheets" / f"{safe(tag)}.png"
+        path = run / "sheets" / f"{safe(tag, taken)}.png"
         sheet = contact_sheet(run, f"{task_title(tag)}: {right}", which, pairs[:MAX_TILES])
         write_atomic(path, png_bytes(sheet))
         written.append(path)
@@ -87,9 +88,18 @@ def draw(run: Path, results: list[dict[str, Any]], observations: list[dict[str, 
     return written
 
 
-def safe(tag: str) -> str:
-    """A tag as a file name."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in tag) or "untitled"
+def safe(tag: str, taken: set[str]) -> str:
+    """A tag as a file name, unlike those taken, whatever a file system makes of capitals; it is added to them.
+
+    >>> taken = set()
+    >>> [safe(tag, taken) for tag in ("a/b", "a.b", "A b", "counting")]
+    ['a_b', 'a_b-2', 'A_b-3', 'counting']
+    """
+    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in tag)[:60] or "untitled"
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    name = next(name for name in names if name.casefold() not in taken)
+    taken.add(name.casefold())
+    return name
 
 
 def contact_sheet(

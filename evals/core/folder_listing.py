@@ -190,8 +190,8 @@ def _read_metadata(path: Path) -> tuple[dict[str, Any] | None, str | None]:
         return None, f"line {error.lineno}, column {error.colno}: not JSON ({error.msg}); {_EXPECTED}"
     except UnicodeDecodeError as error:
         return None, f"byte {error.start} is not UTF-8; {_EXPECTED}"
-    except RecursionError:
-        return None, f"JSON nested too deep; {_EXPECTED}"
+    except (ValueError, RecursionError) as error:  # numbers that are too long, lists that are too deep
+        return None, f"not JSON that can be read ({error}); {_EXPECTED}"
     except OSError as error:
         return None, f"{error.strerror}; {_EXPECTED}"
     if not isinstance(content, dict) or not isinstance(content.get("prompt"), str):

@@ -156,8 +156,9 @@ def names(text: str) -> tuple[str, ...]:
     if text.lstrip().startswith("["):
         try:
             found = list(json.loads(text))
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f'expected a JSON list, as ["a, b"], but got {text} ({error})') from error
+        except (ValueError, RecursionError) as error:
+            message = f'expected a JSON list, as ["a, b"], but got {text:.60} ({error})'
+            raise argparse.ArgumentTypeError(message) from error
     if not found or not all(isinstance(name, str) for name in found):
         raise argparse.ArgumentTypeError(f"expected names with commas between them, or a JSON list, but got {text!r}")
     return tuple(sorted({str(name) for name in found}))

@@ -49,6 +49,24 @@ def describes(metadata: Mapping[str, Any]) -> str:
     return json.dumps([metadata.get(key) or None for key in ("tag", "include", "exclude")], sort_keys=True)
 
 
+MAX_TAG = 200
+"""Characters of a task's name, which names a file."""
+
+
+def unfit(tag: str, prompt: str) -> str | None:
+    r"""Why a case cannot be run, as far as its words tell; None if it can.
+
+    >>> unfit("counting", "a dog"), unfit("a" * 300, "a dog")
+    (None, 'tag has 300 characters; expected at most 200')
+    >>> unfit("counting", "a \udc80")
+    'prompt has a lone surrogate, which no file can hold; expected Unicode text'
+    """
+    for name, text in (("tag", tag), ("prompt", prompt)):
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            return f"{name} has a lone surrogate, which no file can hold; expected Unicode text"
+    return f"tag has {len(tag)} characters; expected at most {MAX_TAG}" if len(tag) > MAX_TAG else None
+
+
 def alike(prompt: str, metadata: Mapping[str, Any]) -> str:
     """The same for cases that are one case under several ids: their images are one cluster.
 

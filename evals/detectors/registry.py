@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evals.core.backends import ICON_WORLD, PHOTOGRAPHS, Backend, Registry, local_place
+from evals.core.records import UserError
 from got.util.hub import missing_model
 from got.util.weight_files import fault as fault_of_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from evals.core.protocols import Detector
 
 
@@ -89,9 +93,19 @@ def find_detector(spec: str) -> tuple[Backend[Detector], str]:
     >>> find_detector("icon")[1], find_detector("hf:owner/name")[1]
     ('', 'owner/name')
     """
-    if spec.endswith(".safetensors") and spec.partition(":")[0] not in DETECTORS:
-        return DETECTORS.find(f"icon:{spec}")
-    return DETECTORS.find(spec, choices())
+    with _named(spec):
+        if spec.endswith(".safetensors") and spec.partition(":")[0] not in DETECTORS:
+            return DETECTORS.find(f"icon:{spec}")
+        return DETECTORS.find(spec, choices())
+
+
+@contextlib.contextmanager
+def _named(spec: str) -> Iterator[None]:
+    """Errors that say which flag they are of."""
+    try:
+        yield
+    except UserError as error:
+        raise (error if "--detector" in str(error) else UserError(f"--detector {spec}: {error}")) from error
 
 
 def make_detector(spec: str, device: str = "cpu") -> Detector:
@@ -108,7 +122,8 @@ def make_detector(spec: str, device: str = "cpu") -> Detector:
         UserError: no such detector, or its weights are missing or do not fit its config.
     """
     record, argument = find_detector(spec)
-    return record.build(argument, device)
+    with _named(spec):
+        return record.build(argument, device)
 
 
 def in_icon_world(spec: str) -> bool:

@@ -51,11 +51,11 @@ def draw(run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored])
     for result, one in zip(results, scored, strict=True):
         if one.sample.index == 0:
             categories.setdefault(result["category"], []).append((result, one.observation))
-    written = []
+    written, taken = [], set[str]()
     for category, pairs in categories.items():
         for result, _ in pairs:
             _keep_copies(run / "images" / result["case"], edits[result["case"]])
-        path = run / "sheets" / f"{contact_sheets.safe(category)}.png"
+        path = run / "sheets" / f"{contact_sheets.safe(category, taken)}.png"
         write_atomic(path, png_bytes(sheet(run, category, edits, pairs)))
         written.append(path)
     every = zip(results, scored, strict=True)

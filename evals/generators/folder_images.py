@@ -62,7 +62,7 @@ def _asks_for_the_same(metadata: Mapping[str, Any], case: Case) -> bool:
 
 _KINDS = ("confirmed", "moved", "silent", "reworded", "foreign", "broken")
 """What a place's metadata say of its case, the surest first: of two places of one case the surer one is taken."""
-_FAULTY = {"foreign": "images_of_other_prompts", "broken": "images_with_damaged_metadata"}
+_FOREIGN = "images_of_other_prompts"
 
 
 class _Matcher:
@@ -133,7 +133,7 @@ class _Matcher:
         """
         case = self.by_name(place.name)
         if place.broken is not None:
-            return case, "broken"
+            return None if self._is_unsure(place) else case, "broken"
         if place.metadata is None:
             return None if self._is_unsure(place) else case, "silent"
         same = self._same(place.metadata)
@@ -144,7 +144,7 @@ class _Matcher:
         return case, "reworded" if case is not None and is_reworded(place.metadata, case) else "foreign"
 
     def _is_unsure(self, place: Place) -> bool:
-        return self.contradictory and place.number is not None and place.metadata is None and place.broken is None
+        return self.contradictory and place.number is not None and place.metadata is None
 
     def _flat_places(self, paths: Sequence[Path]) -> list[Place]:
         """Flat files as places. A stem that is a case's name is that case's first image, otherwise ``CASE_NUMBER``."""
@@ -210,7 +210,7 @@ def assign(listing: Listing, cases: Sequence[Case], chosen: Sequence[Case], imag
     folders: dict[str, list[str]] = collections.defaultdict(list)
     reworded = []
     for place, case, kind in told:
-        taken = case is not None and kind not in _FAULTY and own.setdefault(case.id, place) is place
+        taken = case is not None and kind != "foreign" and own.setdefault(case.id, place) is place
         if case is None:
             left["unknown"] += files_of(place)
         elif case.id not in wanted:
@@ -218,13 +218,13 @@ def assign(listing: Listing, cases: Sequence[Case], chosen: Sequence[Case], imag
         else:
             folders[kind].append(place.name)
             reworded += [place] * (kind == "reworded")
-            if kind in _FAULTY:
+            if kind == "foreign":
                 faults.setdefault(case.id, _fault(place, case))
             if taken:
                 left["duplicates"] += place.duplicates
                 left["unnumbered"] += place.unnumbered
             else:
-                left[_FAULTY.get(kind, "duplicates")] += files_of(place)
+                left[_FOREIGN if kind == "foreign" else "duplicates"] += files_of(place)
     if reworded:
         raise UserError(_reworded(listing.root, reworded, len(chosen)))
     numbers = [number for place in own.values() for number in place.images]
@@ -325,9 +325,8 @@ def _first_fault(places: Sequence[Place]) -> str:
 
 
 def _fault(place: Place, case: Case) -> str:
-    if place.metadata is None:
-        return f"{place.name}/{METADATA}: unreadable ({place.broken})"
-    return f"{place.name}/{METADATA} is for {place.metadata['prompt']!r}, not {case.prompt!r}"
+    said = (place.metadata or {}).get("prompt")
+    return f"{place.name}/{METADATA} is for {said!r}, not {case.prompt!r}"
 
 
 def _reworded(root: Path, places: Sequence[Place], chosen: int) -> str:
@@ -383,7 +382,7 @@ class _Report:
             "moved": f"sub-folders matched by their {METADATA}, not by their names: {{}}",
             "foreign": f"sub-folders of other prompts by their {METADATA}: {{}};"
             " --prompts folder scores each by its own",
-            "broken": f"sub-folders whose {METADATA} cannot be read, left out: {{}}{_first_fault(broken)}",
+            "broken": f"sub-folders whose {METADATA} cannot be read, taken by their names: {{}}{_first_fault(broken)}",
         }.items():
             if names := self.folders.get(kind):
                 yield words.replace("{}", f"{len(names):,} ({some(names)})", 1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.core.folder_listing import METADATA, list_folder, some
-from evals.core.records import Case, UserError, alike, describes, note
+from evals.core.records import Case, UserError, alike, describes, note, unfit
 from evals.core.vocabulary import CLASSES, COLORS, NUMBERS, RELATIONS, plural, with_article
 from got.util.files import numbered_lines
 
@@ -24,6 +24,8 @@ FOLDER = "folder"
 OWN_WORDING, OWN_PROMPTS = "own wording of GenEval's cases", "own prompts"
 MAX_OBJECTS = 16
 """So many objects of a class the benchmark counts at most."""
+MOST_OBJECTS = 10_000
+"""The largest count that is taken: far more than any image shows, and few enough for every part of a run."""
 _KEYS = {"tag", "include", "exclude", "prompt"}
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 _DRAWS = 100
@@ -133,6 +135,8 @@ def read(path: Path, max_objects: int = MAX_OBJECTS) -> list[dict[str, Any]]:
             raise UserError(f"--prompts {path}: {words}") from error
         except _BadLine as error:
             raise UserError(f"--prompts {path}: line {number}: {error}") from error
+        except (ValueError, RecursionError) as error:  # numbers that are too long, lists that are too deep
+            raise UserError(f"--prompts {path}: line {number}: not JSON that can be read ({error})") from error
     if not lines:
         raise UserError(f"--prompts {path}: no prompts in the file; expected one JSON object per line")
     _note_oddities(f"--prompts {path}", lines, max_objects)
@@ -316,6 +320,8 @@ def _checked(line: object) -> dict[str, Any]:
             raise _BadLine(f"the line has the key {key!r}; expected {meant[0]!r}")
     for key in ("tag", "prompt"):
         _expect(isinstance(line[key], str) and bool(line[key].strip()), key, line[key], "a non-empty string")
+    if fault := unfit(line["tag"], line["prompt"]):
+        raise _BadLine(fault)
     include, exclude = line["include"], line.get("exclude", [])
     _expect(isinstance(include, list) and bool(include), "include", include, "a non-empty list of objects")
     _expect(isinstance(exclude, list), "exclude", exclude, "a list of objects")
@@ -332,7 +338,8 @@ def _check_item(item: object, where: str, optional: set[str]) -> None:
         raise _BadLine(f"{where} is {json.dumps(item)}; expected an object")
     _check_keys(item, where, {"class", "count"}, optional)
     _expect(item["class"] in CLASSES, f"{where}.class", item["class"], f"one of {', '.join(CLASSES)}")
-    _expect(_is_int(item["count"], 1), f"{where}.count", item["count"], "an integer of at least 1")
+    fits = _is_int(item["count"], 1) and item["count"] <= MOST_OBJECTS
+    _expect(fits, f"{where}.count", item["count"], f"an integer from 1 to {MOST_OBJECTS:,}")
 
 
 def _check_color_position(item: dict[str, Any], index: int) -> None:

@@ -14,6 +14,7 @@ from evals.harness.plan import Plan
 from evals.harness.run_spec import SUITES, RunSpec, resolve
 from evals.harness.settings import DRAWS, GUIDES, LOOKS, MANY, RUNS, Settings
 from got.util.cli import Parser, console, run_command
+from got.util.errors import visible
 from got.util.files import clear_disk_errors, write_atomic
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ def main(suite: Suite[Any] | type[Suite[Any]], argv: Sequence[str] | None = None
 
 
 def run_as(name: str, work: Callable[[], int]) -> int:
-    """Does the work of a command that resumes; any error but a person's own mistake is a bug, with a traceback."""
-    return run_command(work, name, mistakes=(UserError,), interrupted="interrupted; the same command resumes")
+    """Does the work of a command that resumes; errors but a person's own and the file system's are bugs."""
+    return run_command(work, name, mistakes=(UserError, OSError), interrupted="interrupted; the same command resumes")
 
 
 def _main(suite: Suite[Any], words: Sequence[str]) -> int:
@@ -159,7 +160,7 @@ def show(suite: Suite[Any], scores: dict[str, Any], output: Path) -> int:
     _print(suite, scores, output)
     why = suite.nothing_scored(scores)
     if why is not None:
-        print(f"{suite.name}: nothing was scored: {why}", file=sys.stderr)
+        print(f"{suite.name}: nothing was scored: {visible(why)}", file=sys.stderr)
     return NOTHING_SCORED if why is not None else 0
 
 

@@ -24,6 +24,7 @@ from evals.harness.run_spec import suite_names
 from evals.judges.registry import JUDGES
 from got.util import provenance
 from got.util.cli import console
+from got.util.errors import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -126,6 +127,9 @@ def main(plan: Plan) -> int:
         out.print("This installation is sound.")
     found = {check.name: check.found for check in checks}
     sys.stdout.write(json.dumps({"sound": not problems, "problems": problems, "notes": notes, "found": found}) + "\n")
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
+        sys.stderr.write(f"doctor: {visible(problems[0])}{more}\n")
     return 1 if problems else 0
 
 

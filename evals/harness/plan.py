@@ -6,7 +6,6 @@ import datetime
 import functools
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from evals.core import folder_listing
 from evals.core import options as flags
 from evals.core.backends import ICON_WORLD
 from evals.core.protocols import Tools
-from evals.core.records import Sample, UserError, note, sample_seed
+from evals.core.records import Sample, UserError, note, sample_seed, unfit
 from evals.detectors import registry as detectors
 from evals.embedders import registry as embedders
 from evals.generators import folder_images
@@ -26,6 +25,7 @@ from evals.harness.device import resolve_device, set_threads
 from evals.harness.run_spec import RunSpec, find_suite, world_of
 from evals.suite import GENERATE, OBSERVE, VERDICT, Context
 from got.util import provenance
+from got.util.errors import warn
 from got.util.files import inside
 from got.util.weight_files import below
 
@@ -112,6 +112,9 @@ class Plan:
             raise UserError(
                 f"{self.suite.name}: expected case ids that differ and can name a folder but got {wrong[0]!r}"
             )
+        for case in found:
+            if fault := unfit(case.tag, case.prompt):
+                raise UserError(f"{self.suite.name}: case {case.id}: {fault}")
         return found
 
     @functools.cached_property
@@ -448,7 +451,7 @@ def check_classes(suite: Suite[Any], cases: Sequence[Case], tools: Tools, *, all
         raise UserError(f"{said}; --allow-missing-classes goes on, and counts these cases as missing")
     if len(lacking) == len(cases):
         raise UserError(said)
-    sys.stderr.write(f"warning: {said}\n")
+    warn(said)
 
 
 def _lasting(words: Sequence[str]) -> list[str]:
@@ -456,15 +459,18 @@ def _lasting(words: Sequence[str]) -> list[str]:
 
     >>> _lasting(["--model", "got", "--from", "verdict", "--output=x"])
     ['--model', 'got']
+    >>> _lasting(["--threshold", "0.3", "--from", "verdict", "--threshold", "0.5"])
+    ['--threshold', '0.5']
     """
-    kept: list[str] = []
-    skip = False
+    flags: dict[str, list[str]] = {}
+    name = ""
     for word in words:
-        name, equals, _ = word.partition("=")
-        if not skip and name not in ("--from", "--output", "--shard"):
-            kept.append(word)
-        skip = not skip and name in ("--from", "--output", "--shard") and not equals
-    return kept
+        if word.startswith("--"):
+            name = word.partition("=")[0]
+            flags[name] = []  # the last one counts
+        flags.setdefault(name, []).append(word)
+    passing = ("--from", "--output", "--shard")
+    return [word for name, group in flags.items() if name not in passing for word in group]
 
 
 def _looking_places(looks: dict[str, Any]) -> dict[str, Path | None]:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import sys
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.core import contact_sheets
+from evals.core.folder_listing import some
 from evals.core.options import GENERATE, OBSERVE, STAGES, VERDICT
 from evals.core.records import Scored, UserError, note
 from evals.core.run_directory import RunDirectory, differences, key_of
@@ -22,13 +24,14 @@ from evals.generators.folder_images import counted_changes
 from evals.harness import identity as identities
 from evals.harness.engines import ENGINES, LocalEngine
 from evals.harness.worker import Failed, Job
+from got.util.errors import first_line, warn
 from got.util.files import write_atomic
 from got.util.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from evals.core.records import Sample
+    from evals.core.records import Sample, Score
     from evals.core.run_directory import Key
     from evals.harness.engines import Engine
     from evals.harness.plan import Plan
@@ -264,7 +267,7 @@ class _Run:
         changed = differences({**spec["machine"], "started": None}, {**now, "started": None})
         if not changed or spec.get("resumed", [])[-1:] == [now]:
             return
-        sys.stderr.write(f"warning: this run began elsewhere ({'; '.join(changed)}); its images may be of two kinds\n")
+        warn(f"this run began elsewhere ({'; '.join(changed)}); its images may be of two kinds")
         self.directory.write(self.directory.spec, {**spec, "resumed": [*spec.get("resumed", []), now]})
 
     # -------------------------------------------------------------------------------------------- draw and observe
@@ -321,10 +324,16 @@ class _Run:
         seen = [
             (sample, logs.observations[_key(sample)]) for sample in plan.samples if _key(sample) in logs.observations
         ]
-        return [
-            Scored(sample=sample, observation=line, score=plan.suite.score(sample.case, line, plan.options))
-            for sample, line in seen
-        ]
+        return [Scored(sample=sample, observation=line, score=self._score(sample, line)) for sample, line in seen]
+
+    def _score(self, sample: Sample, line: dict[str, Any]) -> Score:
+        try:
+            return self.plan.suite.score(sample.case, line, self.plan.options)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{self.directory.observations}: the line of {sample.case.id}/{sample.index} cannot be scored"
+            where = f"{Path(frame.filename).name} line {frame.lineno}"
+            raise UserError(f"{what} ({first_line(error)}, {where}); --from observe makes it again") from error
 
     def finish(self) -> None:
         """Scores from the log and sums up. scores.json comes last: it marks a finished run."""
@@ -339,6 +348,9 @@ class _Run:
             return
         results = [plan.suite.result(one, directory.image_name(one.sample)) for one in self._scored]
         directory.replace(directory.results, results)
+        if results and failures:
+            shown = some([f"{line['case']}/{line['index']}: {line['error']}" for line in failures])
+            note(f"{len(failures):,} of {len(plan.samples):,} images have no score, see failures.jsonl ({shown})")
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)
         contact_sheets.write_grids(directory.path, plan.cases, plan.settings.images_per_prompt)
         plan.suite.sheets(directory.path, results, self._scored, plan.options)

@@ -94,7 +94,9 @@ def relations(box: BoxPx, target: BoxPx, position_threshold: float = 0.1) -> tup
     ()
     """
     offset = [(box[axis] + box[axis + 2] - target[axis] - target[axis + 2]) / 2 for axis in (0, 1)]
-    slack = [position_threshold * (box[axis + 2] - box[axis] + target[axis + 2] - target[axis]) for axis in (0, 1)]
+    # Of a box whose corners are exchanged, as somebody's detector may give it, the sides are as long.
+    sides = [abs(box[axis + 2] - box[axis]) + abs(target[axis + 2] - target[axis]) for axis in (0, 1)]
+    slack = [position_threshold * side for side in sides]
     shrunk = [math.copysign(max(abs(o) - s, 0.0), o) for o, s in zip(offset, slack, strict=True)]
     if max(map(abs, shrunk)) < _NO_OFFSET:
         return ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from got.cli import parser
 from got.cli.draw import load_pipeline, memory_errors, options, table
 from got.plan.chain import Chain
-from got.util.errors import UserError
+from got.util.errors import UserError, visible, warn
 from got.util.images import open_image
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         except (UserError, ValueError, IndexError, OSError) as error:
             if not interactive:
                 raise UserError(f"{line.strip()!r}: {error}") from error
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {visible(str(error))}\n")
     entry = talk.entry
     return {
         "conversation": str(arguments.output),
@@ -125,7 +125,7 @@ class Chat:
         with memory_errors():
             entry = work()
         for warning in entry.warnings:
-            sys.stderr.write(f"warning: {warning}\n")
+            warn(warning)
         self._show(entry)
 
     def _show(self, entry: Entry | None) -> None:
@@ -177,7 +177,7 @@ class Chat:
         from got.model.validation import unknown_words
 
         for warning in unknown_words(self.talk.pipeline.tokenizer, text) if self.talk.pipeline is not None else ():
-            sys.stderr.write(f"warning: {warning}\n")
+            warn(warning)
 
     def _seed(self, rest: str) -> None:
         self.talk.seed = _whole(rest)

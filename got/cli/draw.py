@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from got.cli.inputs import Request, numbered_files, read_requests, side_file
 from got.cli.parser import MOST_TURNS
 from got.plan.chain import Chain
-from got.util.errors import UserError
+from got.util.errors import UserError, visible, warn
 from got.util.files import replacing, write_atomic
 from got.util.images import open_image
 
@@ -247,10 +247,10 @@ def _write_text(text: str, path: Path) -> str:
 
 
 def _say(record: dict[str, Any], number: int, count: int, arguments: argparse.Namespace) -> None:
-    sys.stderr.write(f"[{number}/{count}] {record.get('image') or record['plan']}\n")
+    sys.stderr.write(f"[{number}/{count}] {visible(str(record.get('image') or record['plan']))}\n")
     given = Chain.parse(record["chain"]).warnings if arguments.chain is not None else ()
     for warning in record["warnings"]:
-        sys.stderr.write(f"warning: {'--chain: ' if warning in given else ''}{warning}\n")
+        warn(f"{'--chain: ' if warning in given else ''}{warning}")
     sys.stdout.write(record["chain"] + "\n")
     if arguments.show_chain:
         sys.stdout.write(table(Chain.parse(record["chain"])) + "\n")

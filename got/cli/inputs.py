@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from got.model.validation import check_words
 from got.plan.chain import BOX_START, Chain
-from got.util.errors import UserError
+from got.util.errors import UserError, note
 from got.util.files import json_object
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _plain_boxes(text: str) -> str:
     """A plan with its boxes in the model's tokens, where a person wrote them without."""
     chain = Chain.read(text)
     if chain.text != text:
-        sys.stderr.write(f"note: --chain: {len(chain.regions)} plain boxes read: {chain.text}\n")
+        note(f"--chain: {len(chain.regions)} plain boxes read: {chain.text}")
     return chain.text
 
 
@@ -148,7 +148,7 @@ def _read_prompts(name: str) -> list[dict[str, Any]]:
         return [{"prompt": line} for _, line in lines]
     records = [_read_record(line, f"{name}, line {number}") for number, line in lines]
     if unused := sorted({key for record in records for key in record} - _KEYS):
-        sys.stderr.write(f"note: {name}: keys that are not used: {', '.join(map(repr, unused))}\n")
+        note(f"{name}: keys that are not used: {', '.join(map(repr, unused))}")
     return [{key: value for key, value in record.items() if key in _KEYS} for record in records]
 
 

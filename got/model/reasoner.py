@@ -26,6 +26,7 @@ from got.model.tokenizer import (
 from got.model.transcript import ImageInput, Inputs, Transcript, batch, require_image_processor, shown
 from got.model.validation import at_least_one, unknown_words
 from got.plan.chain import BOX_END, BOX_START, Chain, no_boxes
+from got.util.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,10 @@ def prompt_text(
     text = {"type": "text", "text": (EDIT_PREFIX if edit else GENERATE_PREFIX) + prompt}
     content = [{"type": "image"}, text] if (edit if has_image is None else has_image) else [text]
     turn = {"role": "user", "content": content}
-    return str(tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True))
+    try:
+        return str(tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # of a template that anybody may have written
+        raise ValueError(f"the chat template of the checkpoint's tokenizer is damaged: {one_line(error)}") from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

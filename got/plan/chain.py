@@ -227,7 +227,8 @@ class Chain:
 
         It joins the list that the region before it is in, or gets a sentence of its own ("There is ...") behind prose.
         If the mask colours are in their fixed order they still are afterwards; otherwise the first one that is free is
-        taken. Between two regions that prose relates, that prose gives way to a list.
+        taken. Between two regions that prose relates, that prose gives way to a list. `remove` gives the text back
+        where it lists objects, or has a sentence for each, as models write; odd prose or spacing may stay rewritten.
 
         Args:
             text: What it is, with its article.

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SENTENCE_END = re.compile(r"[.!?]+(?:\s+|$)|\s*\n\s*")
+# Each begins where its blanks or stops begin: a search from every one of many blanks would take their square.
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+(?:\s+|$)|(?<!\s)\s*\n\s*")
 _LIST_JOINT = re.compile(r",\s*and\s+|,\s+|\s+and\s+", re.IGNORECASE)
-_CLAUSE_JOINT = re.compile(r"\s*[,;:]\s*(?:and\s+)?|\s+and\s+", re.IGNORECASE)
+_CLAUSE_JOINT = re.compile(r"(?:(?<!\s)\s+)?[,;:]\s*(?:and\s+)?|(?<!\s)\s+and\s+", re.IGNORECASE)
 _THERE_IS = re.compile(r"(?P<joint>,? and )?\bthere (?P<verb>is|are) $", re.IGNORECASE)
 _SEVERAL = re.compile(
     r"(?:two|three|four|five|six|seven|eight|nine|ten|some|several|many|few|both|[2-9]|\d{2,})\b", re.IGNORECASE

@@ -17,7 +17,7 @@ import sys
 import sysconfig
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from got.util.errors import UserError, visible
+from got.util.errors import UserError, harmless, visible
 from got.util.files import json_object
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 CUT_OFF = 141
 """Exit status where nobody reads the output on, as a shell gives it to a command that ``| head`` ends."""
 _NARROW_COLUMNS = 120
+_LONGEST = 2_000
+"""Characters of an error that are shown: a value may be as long as a file."""
 _OWN = ("got", "evals", "reports")
 
 
@@ -191,12 +193,21 @@ def run_command(
     except mistakes as error:
         if not _is_mistake(error):
             raise
+        _let_go(sys.stdout)
         print(f"{prefix}error: {_said(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{prefix}{interrupted}", file=sys.stderr)
         return 130
     return result if isinstance(result, int) else int(not (result or {}).get("ok", True))
+
+
+def _let_go(stream: TextIO) -> None:
+    """Of a device that is full: what is left in the buffer goes nowhere, and Python does not complain at its end."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_mistake(error: Exception) -> bool:
@@ -225,14 +236,21 @@ def _has_no_reader(stream: TextIO) -> bool:
 def _said(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return visible(f"{error.filename}: {error.strerror}")
-    return visible(str(error)) or type(error).__name__
+    words = visible(str(error)) or type(error).__name__
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
 
 
 def console() -> Console:
-    """Where tables are printed; in what they show, brackets are no markup."""
+    """Where tables are printed; in what they show, brackets are no markup, and nothing steers the terminal."""
     from rich.console import Console
+    from rich.segment import Segment
 
     class Output(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+            """As usual, with the words of prompts and names made harmless."""
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else harmless(text), style, control)
+
         def on_broken_pipe(self) -> None:
             """Leaves it to `run_command`; rich itself would end with 1, which means something here."""
             raise  # noqa: PLE0704 (rich calls it while it handles the error)

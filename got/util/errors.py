@@ -15,7 +15,12 @@ class UserError(Exception):
 
 def note(text: str) -> None:
     """Tells the person at the keyboard, on stderr, something to know that stops nothing."""
-    sys.stderr.write(f"note: {text}\n")
+    sys.stderr.write(f"note: {visible(text)}\n")
+
+
+def warn(text: str) -> None:
+    """The same of something that may spoil a result."""
+    sys.stderr.write(f"warning: {visible(text)}\n")
 
 
 def visible(text: str) -> str:
@@ -24,7 +29,16 @@ def visible(text: str) -> str:
     >>> visible("a\nb\x00\u202ec")
     'a bc'
     """
-    return _CONTROLS.sub("", " ".join(text.split()))
+    return harmless(" ".join(text.split()))
+
+
+def harmless(text: str) -> str:
+    r"""The text without characters that steer a terminal, but for its ends of lines.
+
+    >>> harmless("a\x1b]0;title\x07\nb")
+    'a]0;title\nb'
+    """
+    return _CONTROLS.sub("", text)
 
 
 def one_line(error: BaseException, most: int = 200) -> str:

@@ -44,6 +44,10 @@ class HashedFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._hashes = path / HASHES
+        self._known: set[str] = set()
+        self._size: int | None = None
+        """Bytes of the file that `_known` is of."""
+        self._ends = True
 
     def is_hashed(self) -> bool:
         """False in a folder of an older version: its files are taken as they are."""
@@ -77,12 +81,18 @@ class HashedFolder:
         self._add(one for name, content in contents.items() for one in _hashes_of(name, content))
 
     def _add(self, hashes: Iterable[str]) -> None:
-        text = self._text() or ""
-        known = frozenset(text.split())
-        new = "".join(f"{one}\n" for one in dict.fromkeys(hashes) if one not in known)
-        self.path.mkdir(parents=True, exist_ok=True)
+        size = self._hashes.stat().st_size if self._hashes.exists() else 0
+        if size != self._size:  # at first, and where another process has written since
+            text = self._text() or ""
+            self._known, self._ends = set(text.split()), text.endswith("\n") or not text
+        new = [one for one in dict.fromkeys(hashes) if one not in self._known]
         # A kill may have cut the last one short: it ends here, and is the hash of nothing.
-        append_bytes(self._hashes, (new if text.endswith("\n") or not text else f"\n{new}").encode())
+        data = ("" if self._ends else "\n") + "".join(f"{one}\n" for one in new)
+        self._size = None
+        self.path.mkdir(parents=True, exist_ok=True)
+        append_bytes(self._hashes, data.encode())
+        self._known.update(new)
+        self._size, self._ends = size + len(data), True
 
     def _text(self) -> str | None:
         try:

@@ -41,7 +41,7 @@ class ParquetTable:
 
         try:
             yield
-        except (OSError, pyarrow.ArrowException) as error:
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
             why = " ".join(str(error).split())[:120]
             raise self._error(f"{self.path}: not a readable Parquet file, {where} ({why})") from error
 

@@ -23,6 +23,15 @@ def escaped(text: str) -> str:
     return "".join(_MARKDOWN.get(letter, letter) for letter in visible(text))
 
 
+def code(text: str) -> str:
+    r"""Code in a cell or a paragraph of Markdown: no backtick or bar ends it.
+
+    >>> print(code("a | `b`"))
+    `a \| 'b'`
+    """
+    return "`" + visible(text).replace("`", "'").replace("|", "\\|") + "`"
+
+
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
     """A table in Markdown. Its cells are Markdown: `escaped`, where their words come from outside.
 

@@ -84,9 +84,13 @@ def _archive_fault(path: Path) -> str | None:
     if path.suffix == ".safetensors":
         return "is a zip archive, as torch saves one, not safetensors"
     try:
-        return None if zipfile.is_zipfile(path) else "is cut short: its archive has no end; download it again"
-    except zipfile.BadZipFile as error:
-        return f"is a damaged archive ({error}); download it again"
+        if not zipfile.is_zipfile(path):
+            return "is cut short: its archive has no end; download it again"
+        with zipfile.ZipFile(path) as archive:
+            script = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        return "is a TorchScript archive, which holds code: save its state_dict() instead" if script else None
+    except Exception as error:  # what is damaged may ask zipfile for anything
+        return f"is a damaged archive ({one_line(error, 80)}); download it again"
 
 
 def fault_in(folder: Path) -> str | None:

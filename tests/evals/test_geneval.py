@@ -94,7 +94,7 @@ def _with_include(**changes):
         ({**GOOD, "include": []}, ["include is []"]),
         ({**GOOD, "include": ["dog"]}, ['include[0] is "dog"']),
         (_with_include(**{"class": "mouse"}), ['include[1].class is "mouse"', "computer mouse"]),
-        (_with_include(count=0), ["include[1].count is 0", "at least 1"]),
+        (_with_include(count=0), ["include[1].count is 0", "from 1 to 10,000"]),
         (_with_include(count=True), ["include[1].count is true"]),
         (_with_include(color="teal"), ['"teal"', "red, orange, yellow"]),
         (_with_include(position="above"), ["include[1].position", "[relation, include index]"]),

@@ -15,6 +15,7 @@ from evals.harness import cli
 from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
 from evals.judged import wording
+from reports import __main__ as reports
 
 EDITS = ("imgedit", "gedit", "rise", "kris")
 
@@ -223,6 +224,20 @@ def test_two_judges_of_the_same_images_are_held_against_each_other(run, tmp_path
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["verdict"] == "comparable"
     assert judge_agreement.main(["--between", str(tmp_path / "run"), str(tmp_path)]) == 2
     assert "no finished run" in capsys.readouterr().err
+
+
+def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys):
+    _, headline, *_ = run("imgedit")
+    run("imgedit", "--edition", "scripted", "--output", tmp_path / "scripted")
+    runs = [str(tmp_path / "run"), str(tmp_path / "scripted")]
+    assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    for words in ("imgedit-basic-other", "imgedit-scripted-other", headline["judge"].partition("#")[2], ", floor |"):
+        assert words in text
+    assert "n = 12 images" in text
+    capsys.readouterr()
+    assert reports.main(["table", *runs]) == 2
+    assert "share no table" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["genevalpp", "gedit", "kris", "t2i_reasonbench"])

@@ -6,6 +6,7 @@ As a program it makes such a run in a process of its own, which a test can then 
 import argparse
 import hashlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,11 @@ def as_older(folder):
     """Makes a run one of an older version, which kept no hashes."""
     (folder / HASHES).unlink()
     return folder
+
+
+def small_environment():
+    """For a process that a test starts: our code, and one thread."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 
 
 def contents(folder, names=LOGS):

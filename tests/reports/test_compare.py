@@ -191,12 +191,12 @@ def test_missing_images_do_not_pass_unless_they_may_be_wrong():
     after = dataclasses.replace(before, right=dict.fromkeys(before.right, (True, None, None, None)))
     decision = gate.decide(before, after, 0.02, 0.05)
     assert decision.answer == gate.UNDECIDED
-    assert "150 images that the baseline has are missing; were they wrong: overall 1.000 -> 0.250" in decision.why
+    assert "150 images that the baseline has are missing; were they wrong: overall 1.000 → 0.250" in decision.why
     few = dataclasses.replace(before, right={**before.right, "7": (True, None, True, True)})
     decision = gate.decide(before, few, 0.02, 0.05)
     assert decision.answer == gate.PASS
     assert "1 images that the baseline has are missing" in decision.why
-    assert gate.decide(few, few, 0.0, 0.05).why.startswith("overall 1.000 -> 1.000"), "nothing was lost"
+    assert gate.decide(few, few, 0.0, 0.05).why.startswith("overall 1.000 → 1.000"), "nothing was lost"
     assert "1 images are missing, as they are in the baseline" in gate.decide(few, few, 0.0, 0.05).why
     assert gate.decide(after, before, 0.0, 0.05).answer == gate.PASS
     none = dataclasses.replace(before, right=dict.fromkeys(before.right, (None,) * 4))

@@ -101,7 +101,7 @@ def _read_index(folder: Path) -> dict[str, tuple[int, int]]:
     try:
         index = json.loads((folder / INDEX).read_bytes())
         return {str(name): (int(size), int(examples)) for name, (size, examples) in index.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError, TypeError, AttributeError):
         return {}
 
 

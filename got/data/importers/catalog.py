@@ -24,6 +24,7 @@ from got.data.importers.got_sets import read_captions, read_edits, read_sessions
 from got.data.importers.request import FIELDS, Options, Request
 from got.data.records import DataError, Example
 from got.util.cli import add_command, number, whole
+from got.util.errors import harmless
 from got.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ def _report(folder: Path, failures: list[str], without_chain: int) -> None:
     if failures:
         listed.write_text("".join(f"{line}\n" for line in failures), encoding="utf-8")
         shown = "".join(f"  {line}\n" for line in failures[:_SHOWN_FAILURES])
-        sys.stderr.write(f"{len(failures):,} rows left out, all listed in {listed}; the first:\n{shown}")
+        sys.stderr.write(f"{len(failures):,} rows left out, all listed in {listed}; the first:\n{harmless(shown)}")
     else:
         listed.unlink(missing_ok=True)
     if without_chain:

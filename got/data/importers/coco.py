@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -239,11 +238,15 @@ def _add_object(row: Row, images: Mapping[int, _Image], categories: Mapping[int,
         image.things.append((-area, id, Thing(category=categories[category], box_1000=box_1000, area=area)))
 
 
+_FAR_PX = 1e7
+"""No coordinate of an image lies beyond."""
+
+
 def _is_box(box: Any) -> bool:
     return (
         isinstance(box, list)
         and len(box) == 4
-        and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in box)
+        and all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= _FAR_PX for v in box)
         and min(box[2:]) >= 0
     )
 

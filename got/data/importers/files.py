@@ -115,6 +115,9 @@ class Row:
             raise self.error(field, f"{error.strerror}: {_excerpt(name)}") from error
         if not there:
             raise self.error(field, f"no such file: {path}")
+        # A hub's cache is made of links; any other one may lead to what was never meant to be copied.
+        if "snapshots" not in root.parts and not path.resolve().is_relative_to(root.resolve()):
+            raise self.error(field, f"expected a file inside {root} but {path} is a link to {path.resolve()}")
         return path
 
 

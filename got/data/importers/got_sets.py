@@ -103,7 +103,7 @@ def with_boxes(texts: Sequence[str], boxes: Any) -> list[str]:
     if isinstance(boxes, str):
         try:
             boxes = json.loads(boxes) if boxes.strip() else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"expected JSON but got {boxes!r:.60} ({error})") from error
     if not boxes:
         return list(texts)
