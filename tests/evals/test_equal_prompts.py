@@ -116,5 +116,6 @@ def test_reports_say_whose_words_the_prompts_are(tmp_path):
     folder = write_run(tmp_path / "run")
     path = folder / "scores.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "wording": "own wording of GenEval's cases"}))
-    notes = " ".join(tables.geneval_table(load([folder])[0]).notes)
-    assert "icon world, own wording of GenEval's cases, n = " in notes
+    table = tables.geneval_table(load([folder])[0])
+    assert "icon world, own wording of GenEval's cases, n = " in " ".join(table.origins)
+    assert table.rows[-1].images == "icon world, own wording of GenEval's cases"

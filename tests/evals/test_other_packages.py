@@ -103,7 +103,7 @@ def test_an_ablation_takes_it_too(installed, tmp_path, capsys):
 
 def test_a_name_that_nobody_has_is_one_line(capsys):
     assert any_suite.main(["geneva"]) == 2
-    assert "there is no suite geneva; installed are geneval, emu_edit" in capsys.readouterr().err
+    assert "there is no suite geneva; installed are geneval, geneval2, emu_edit" in capsys.readouterr().err
     assert any_suite.main([]) == 2
     assert any_suite.main(["--help"]) == 0
 
