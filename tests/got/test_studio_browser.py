@@ -5,10 +5,12 @@ import re
 import pytest
 from browser_kit import CONTRAST, NAMELESS
 from PIL import Image
+from report_kit import BOTH, CHAIN, NO_DOG, write_run
 
 from evals.geneval.observer import Observer
 from got import checkpoint
 from got.conversation import Conversation
+from reports.studio import StudioRun
 
 pytest.importorskip("starlette", reason="the studio needs starlette")
 pytest.importorskip("uvicorn", reason="the studio needs uvicorn")
@@ -252,3 +254,18 @@ def test_the_page_can_be_read_and_fits(opened, width, scheme):
     assert page.evaluate(CONTRAST) == []
     page.click("#sessions-open")
     expect(page.locator("#sessions a").first).to_be_visible()
+
+
+def test_a_sample_of_a_run_is_opened_and_changed(opened, mini, observer, tmp_path):
+    run = StudioRun(write_run(tmp_path / "run", [(CHAIN, NO_DOG, None), (CHAIN, BOTH, None)]))
+    with studio_kit.served(tmp_path / "talks", mini, observer=observer, run=run, first=("sample", "00000/0")) as place:
+        page = opened(place)
+        said = [re.compile("00000/0 .*: wrong, expected dog"), re.compile("right")]
+        expect(page.locator("#samples small")).to_have_text(said)
+        expect(page.locator("#regions .said")).to_have_text(["✗ not found"] * 2, timeout=PATIENCE_MS)
+        page.click("#revise")
+        wait_for(page, 1)
+        expect(page.locator("#regions .said")).to_have_text([re.compile("✓")] * 2, timeout=PATIENCE_MS)
+        page.locator("#samples button").last.click()
+        wait_for(page, 0)
+    assert sorted(len(Conversation.load(session).entries) for session in (tmp_path / "talks").iterdir()) == [1, 2]
