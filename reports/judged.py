@@ -26,13 +26,18 @@ def asked(run: Run) -> tuple[str, str]:
     return f"{run.scores['edition']}-{run.scores['wording']}", str(run.scores["judge"]["name"]).partition("@")[2]
 
 
+def kind(run: Run) -> str:
+    """The same in words, of any run."""
+    return " by ".join(asked(run)) if is_judged(run) else "no judge"
+
+
 def judged_table(runs: Sequence[Run]) -> Table:
-    """Runs of one edition, wording and judge, each with its floor.
+    """Judged runs of one edition, wording and judge, each with its floor.
 
     Raises:
         UserError: They are of several.
     """
-    kinds = sorted({" by ".join(asked(run)) for run in runs})
+    kinds = sorted({kind(run) for run in runs})
     if len(kinds) > 1:
         raise UserError(f"numbers of {' and '.join(kinds)} share no table: editions, wordings and judges differ")
     names: dict[str, Any] = runs[0].scores["metrics"]["names"]
