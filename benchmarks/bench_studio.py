@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-import studio_kit
 
 from evals.geneval.observer import Observer
 from got import checkpoint
+
+pytest.importorskip("starlette", reason="the studio is not installed: pip install 'got-bench[studio]'")
+pytest.importorskip("uvicorn", reason="the studio is not installed: pip install 'got-bench[studio]'")
+
+import studio_kit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
