@@ -45,6 +45,8 @@ def command(entry: Entry, entries: Sequence[Entry], folder: Path, arguments: arg
     for name, flag in _VALUES.items():
         if entry.options.get(name) is not None:
             words.append(f"{flag}={entry.options[name]}")
+    if entry.options.get("guidance_interval") is not None:
+        words += ["--guidance-interval", *map(str, entry.options["guidance_interval"])]
     words += [f"--{name}=off" for name in _SWITCHES if entry.options.get(name) is False]
     words += [f"--chain={first.chain}"] if first.given else []
     # The reasoner goes on as it did before, but no further than to this image.
