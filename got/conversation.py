@@ -24,7 +24,7 @@ import torch
 from got.model.schedulers import make_scheduler
 from got.plan.after_edit import after_edit
 from got.plan.chain import Chain
-from got.util.files import json_object, numbered_lines, read_object, replacing, write_json, write_lines
+from got.util.files import FolderLock, json_object, numbered_lines, read_object, replacing, write_json, write_lines
 from got.util.images import ImageError, as_rgb, open_image
 
 if TYPE_CHECKING:
@@ -376,6 +376,16 @@ class Conversation:
         if (folder / STATE_FILE).exists():
             return str(read_object(folder / STATE_FILE, ConversationError).get("id"))
         return None if any(folder.iterdir()) else self._id
+
+
+def only_writer(folder: str | Path) -> FolderLock | None:
+    """Holds a saved conversation, so that no other program goes on with it; None if nothing is saved there yet.
+
+    Raises:
+        ConversationError: If another program holds it.
+    """
+    saved = (Path(folder) / STATE_FILE).is_file()
+    return FolderLock(Path(folder), error=ConversationError) if saved else None
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class PublishedEdition(JudgedSuite):
 
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:
         """By number of atoms and by skill, and reported rows."""
-        return tables(scores, self.reported(scores["edition"]))
+        return tables(scores, self.rows_beside(scores["edition"]))
 
     def reported(self, edition: str) -> list[Reported]:
         """Of the same prompts, by the geometric mean."""

@@ -98,7 +98,7 @@ class JudgedSuite(Suite[JudgedOptions]):
         return frozenset(name for metric in self.measures(options) for name in metric.of)
 
     def reported(self, edition: str) -> list[Reported]:
-        """What others report of an edition, best first."""
+        """What others report of an edition, best first; never asked of other data than the published."""
         return []
 
     # ------------------------------------------------------------------------------------------------------- the rest
@@ -146,7 +146,7 @@ class JudgedSuite(Suite[JudgedOptions]):
         return judges.resolve(options, world, lambda: self._digest(options))
 
     def _digest(self, options: JudgedOptions) -> str:
-        return prompt_hash([self._wording(options).digest], self.way(options))
+        return prompt_hash([self._wording(options).digest], judges.sent_as(options, self.way(options)))
 
     def protocol(self, options: JudgedOptions) -> str:
         """Edition and wording, with a hash: what a judge's name begins with."""
@@ -255,7 +255,11 @@ class JudgedSuite(Suite[JudgedOptions]):
 
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:
         """Metrics by task, and reported rows beside them."""
-        return summaries.tables(scores, self.reported(scores["edition"]))
+        return summaries.tables(scores, self.rows_beside(scores["edition"]))
+
+    def rows_beside(self, edition: str) -> list[Reported]:
+        """What others report of the same data: nothing of other data than the published."""
+        return [] if "-other" in edition else self.reported(edition)
 
     def headline(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """The few numbers that end a run."""

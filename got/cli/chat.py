@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from PIL.Image import Image
+
     from got.conversation import Conversation, Entry
     from got.plan.chain import Box1000
+    from got.util.files import FolderLock
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -32,10 +36,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if there and not arguments.resume:
         raise UserError(f"{arguments.output} is not empty; --resume goes on with the conversation in it")
     opened = None if arguments.image is None else open_image(arguments.image)
+
+    from got.conversation import Conversation, only_writer
+
+    owned = only_writer(arguments.output)  # before it is read: what another program adds later would be lost
     pipeline = load_pipeline(arguments)
-
-    from got.conversation import Conversation
-
     chosen = options(arguments) | ({} if arguments.scheduler is None else {"scheduler": arguments.scheduler})
     if arguments.resume:  # it keeps what it was begun with, but for what is given now
         talk = Conversation.load(arguments.output, pipeline)
@@ -44,9 +49,20 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     else:
         seed = parser.SEED if arguments.seed is None else arguments.seed
         talk = Conversation(pipeline, seed=seed, **chosen)
-    chat = Chat(talk, arguments)
+    with contextlib.closing(Chat(talk, arguments, owned)) as chat:
+        _answer_all(chat, opened)
+    entry = talk.entry
+    return {
+        "conversation": str(arguments.output),
+        "entries": len(talk.entries),
+        "image": None if entry is None else chat.file(entry),
+        "chain": None if entry is None else entry.chain,
+    }
+
+
+def _answer_all(chat: Chat, opened: Image | None) -> None:
     if opened is not None:
-        talk.open(opened)
+        chat.talk.open(opened)
         chat.keep()
     interactive = sys.stdin.isatty()
     if interactive:
@@ -59,20 +75,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             if not interactive:
                 raise UserError(f"{line.strip()!r}: {error}") from error
             sys.stderr.write(f"error: {visible(str(error))}\n")
-    entry = talk.entry
-    return {
-        "conversation": str(arguments.output),
-        "entries": len(talk.entries),
-        "image": None if entry is None else chat.file(entry),
-        "chain": None if entry is None else entry.chain,
-    }
 
 
 class Chat:
     """A conversation with a plan on the table that may have been changed and not yet drawn."""
 
-    def __init__(self, talk: Conversation, arguments: argparse.Namespace) -> None:
+    def __init__(self, talk: Conversation, arguments: argparse.Namespace, owned: FolderLock | None) -> None:
         self.talk = talk
+        self._owned = owned
         self._arguments = arguments
         self._plan = talk.objects
         alone = arguments.reference_compat or "max_turns" in talk.options
@@ -119,7 +129,15 @@ class Chat:
 
     def keep(self) -> None:
         """Save everything; called after every change."""
+        from got.conversation import only_writer
+
         self.talk.save(self._arguments.output)
+        self._owned = self._owned or only_writer(self._arguments.output)
+
+    def close(self) -> None:
+        """Let other programs go on with it."""
+        if self._owned is not None:
+            self._owned.release()
 
     def _request(self, work: Callable[[], Entry]) -> None:
         with memory_errors():

@@ -37,18 +37,23 @@ def command(entry: Entry, entries: Sequence[Entry], folder: Path, arguments: arg
     if entry.kind == "opened":
         return ""
     first = entries[entry.number - entry.turn]
-    words = ["generate", entry.instruction]
+    verb, about = "generate", [entry.instruction]
     if first.source is not None:
-        words = ["edit", str(folder / f"{first.source:04d}.png"), entry.instruction]
+        verb, about = "edit", [str(folder / f"{first.source:04d}.png"), entry.instruction]
+    dashed = entry.instruction.startswith("-")  # which the shell's reader would take for a flag
+    words = [verb] if dashed else [verb, *about]
     for name, flag in _VALUES.items():
         if entry.options.get(name) is not None:
             words.append(f"{flag}={entry.options[name]}")
+    if entry.options.get("guidance_interval") is not None:
+        words += ["--guidance-interval", *map(str, entry.options["guidance_interval"])]
     words += [f"--{name}=off" for name in _SWITCHES if entry.options.get(name) is False]
     words += [f"--chain={first.chain}"] if first.given else []
     # The reasoner goes on as it did before, but no further than to this image.
     usual_turns = 16 if arguments.reference_compat else 4 if first.source is not None and not first.given else 1
     words += [f"--max-turns={entry.turn + 1}"] if entry.turn + 1 != usual_turns else []
     words += [f"--seed={entry.seed}", *_model_flags(arguments, entry.options), "--output=again.png"]
+    words += ["--", *about] if dashed else []
     return "python -m got " + shlex.join(words)
 
 

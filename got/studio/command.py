@@ -28,9 +28,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         OSError: If the port cannot be had.
     """
     try:
-        import uvicorn
-
-        from got.studio.server import Server, settings
+        from got.studio.server import Server, Serving, settings
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "starlette"):
             raise
@@ -65,7 +63,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         sys.stderr.write(f"sessions are kept in {root}\nopen {address}\n(Ctrl-C ends)\n")
         sys.stderr.flush()
         with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
-            uvicorn.Server(settings(app)).run(sockets=[listening])
+            Serving(settings(app), worker).run(sockets=[listening])
         worker.close()
     return {"sessions": str(root)}
 

@@ -27,6 +27,7 @@ from got.util.errors import UserError, one_line
 from got.util.images import open_image, png_bytes
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -239,6 +240,19 @@ class Server:
     def _session(self, name: str) -> Response:
         talk = self._sessions.get(name)
         return JSONResponse(views.session(name, talk, self._sessions.folder(name), self._studio.arguments))
+
+
+class Serving(uvicorn.Server):
+    """Ends all jobs before it waits for the pages that listen to them."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
+        super().__init__(config)
+        self._worker = worker
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by `run` once it was asked to end."""
+        self._worker.end()
+        await super().shutdown(sockets)
 
 
 def settings(app: Starlette) -> uvicorn.Config:

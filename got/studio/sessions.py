@@ -10,7 +10,7 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Any
 
-from got.conversation import ENTRIES_FILE, STATE_FILE, Conversation, ConversationError
+from got.conversation import ENTRIES_FILE, STATE_FILE, Conversation, ConversationError, only_writer
 from got.util.errors import UserError
 from got.util.files import read_lines
 
@@ -83,26 +83,33 @@ class Sessions:
 
         Raises:
             UserError: If something is being drawn in it.
+            ConversationError: If another program is going on with it, say a chat.
         """
         with self._lock:
             if name in self._drawing:
                 raise UserError("an image is being drawn in this session; wait for it, or stop it")
-            talk = self.get(name)
-            yield talk
-            self.save(name, talk)
+            with only_writer(self.folder(name)) or contextlib.nullcontext():
+                talk = self.get(name)
+                yield talk
+                self.save(name, talk)
 
     @contextlib.contextmanager
     def drawing(self, name: str) -> Iterator[Conversation]:
-        """The conversation, for a job that draws and saves; nobody else changes it meanwhile."""
-        with self._lock:
-            talk = self.get(name)
-            self._drawing.add(name)
-        try:
-            yield talk
-        finally:
-            talk.callbacks = {}
+        """The conversation, for a job that draws and saves; nobody else changes it meanwhile.
+
+        Raises:
+            ConversationError: If another program is going on with it, say a chat.
+        """
+        with only_writer(self.folder(name)) or contextlib.nullcontext():
             with self._lock:
-                self._drawing.discard(name)
+                talk = self.get(name)
+                self._drawing.add(name)
+            try:
+                yield talk
+            finally:
+                talk.callbacks = {}
+                with self._lock:
+                    self._drawing.discard(name)
 
     def save(self, name: str, talk: Conversation) -> None:
         """Writes what is new, and lets go of its pixels."""

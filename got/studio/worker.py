@@ -84,9 +84,11 @@ class Worker:
         """Takes a job.
 
         Raises:
-            Busy: If too many wait.
+            Busy: If too many wait, or the studio ends.
         """
         with self._changed:
+            if self._closed:
+                raise Busy("the studio is ending")
             if len(self._waiting) >= self._limit:
                 raise Busy(f"{len(self._waiting)} requests are waiting already, which is all that may; try again later")
             self._waiting.append(job)
@@ -104,14 +106,19 @@ class Worker:
                         job.say("stopped")
                         self._tell_places()
 
-    def close(self) -> None:
-        """Ends the thread, after the step that it is at."""
+    def end(self) -> None:
+        """Ends all jobs, for those who listen at once, and takes no more."""
         with self._changed:
             self._closed = True
+            for job in [*self._waiting, *([self._running] if self._running else [])]:
+                job.stop()
+                job.say("stopped")
             self._waiting.clear()
-            if self._running is not None:
-                self._running.stop()
             self._changed.notify()
+
+    def close(self) -> None:
+        """Ends the thread, after the step that it is at."""
+        self.end()
         self._thread.join(timeout=60)
 
     def _tell_places(self) -> None:

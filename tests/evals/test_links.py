@@ -16,9 +16,9 @@ from got.data.records import DataError
 @pytest.fixture
 def linked(tmp_path):
     """A folder whose only entry is a link to a folder elsewhere, in which files are links to blobs without suffix."""
-    blobs, there, here = tmp_path / "blobs", tmp_path / "there", tmp_path / "here"
+    blobs, there, here = tmp_path / "blobs", tmp_path / "there", tmp_path / "snapshots" / "here"
     for folder in (blobs, there, here):
-        folder.mkdir()
+        folder.mkdir(parents=True)
     Image.new("RGB", (8, 6)).save(blobs / "0a.png")
     pyarrow.parquet.write_table(pyarrow.table({"a": [1, 2]}), blobs / "1b")
     (blobs / "2c").write_text(json.dumps({"a": 1}) + "\n")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from got.__main__ import main
-from got.conversation import Conversation
+from got.conversation import Conversation, only_writer
 from got.util.images import png_bytes
 
 pytest.importorskip("starlette", reason="the studio needs starlette")
@@ -238,6 +238,41 @@ def test_a_session_goes_on_in_the_terminal_and_back(visitor, root):
         got_kit.APPLE,
         got_kit.BOTH,
     ]
+
+
+class Lines:
+    """Standard input that is written while it is read."""
+
+    def __init__(self, lines):
+        self.lines = lines
+
+    def __iter__(self):
+        return self.lines
+
+    def isatty(self):
+        return False
+
+
+def test_one_program_at_a_time_goes_on_with_a_session(visitor, root, monkeypatch, capsys):
+    name, go = visitor.new(), {"to": "undo"}
+    visitor.work(name, **DRAW)
+    with only_writer(root / name):
+        assert "in use by another process" in visitor.work(name, **DRAW)["error"]["words"]
+        assert "in use by another process" in visitor.refused(f"/api/sessions/{name}/go", go)
+        assert len(visitor.json(f"/api/sessions/{name}")["entries"]) == 1, "looking at it is no harm"
+        assert main(["chat", "--resume", f"--output={root / name}"]) == 2
+        assert "in use by another process" in capsys.readouterr().err
+    inside = []
+
+    def lines():
+        yield "/undo"
+        inside.append(visitor.refused(f"/api/sessions/{name}/go", go))
+
+    monkeypatch.setattr("sys.stdin", Lines(lines()))
+    assert main(["chat", "--resume", f"--output={root / name}"]) == 0
+    assert "in use by another process" in inside[0]
+    assert visitor.work(name, **DRAW)["done"], "the chat has ended"
+    assert len(Conversation.load(root / name).entries) == 2
 
 
 @pytest.mark.parametrize(

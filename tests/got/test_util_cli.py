@@ -56,7 +56,7 @@ def test_what_is_no_mistake_of_the_person_keeps_its_traceback():
     [
         lambda: int("many"),  # of the interpreter, in our own code
         lambda: np.broadcast_shapes((2,), (3,)),
-        lambda: torch.distributions.Normal(0.0, -1.0),
+        lambda: torch.nn.Dropout(2.0),
         lambda: json.loads("{"),
     ],
 )
