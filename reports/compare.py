@@ -14,7 +14,7 @@ from evals.suite.plain import weighs_cases
 from got.util.files import read_object
 from got.util.hashes import is_sealed, sealed
 from got.util.tables import escaped
-from reports import judged, names
+from reports import names
 from reports.frames import digest
 from reports.public_scores import UNKNOWN_IMAGES
 from reports.samples import load_samples
@@ -110,7 +110,7 @@ def of_run(run: Run) -> Outcomes:
         tasks=tasks,
         right={case: tuple(right[case]) for case in sorted(right)},
         pooled=weighs_cases(run.scores),
-        first=_repeated(samples) if "tasks" in run.scores and not judged.is_judged(run) else {},
+        first=_repeated(samples) if "tasks" in run.scores and not run.judged_as else {},
         groups={sample.case: sample.group for sample in samples if sample.group is not None},
         settings=_settings(run.spec),
     )
@@ -325,7 +325,7 @@ def wordings(before: Run, after: Run) -> str:
         UserError: The runs show photographs and icons, or a case that both have asks for something else in each, or
             they are of other editions, wordings or judges.
     """
-    asked = [judged.kind(run) for run in (before, after)]
+    asked = [run.judged_as or "no judge" for run in (before, after)]
     if asked[0] != asked[1]:
         raise UserError(f"{before.name} is of {asked[0]} and {after.name} of {asked[1]}: their scores do not compare")
     worlds = [run.scores.get("world") for run in (before, after)]

@@ -29,7 +29,7 @@ def table_of(runs: Sequence[Run], reported: Rows = None) -> Table:
         UserError: They are of several suites, or of one whose scores have another form.
     """
     suites = {run.scores.get("suite") for run in runs}
-    if any(judged.is_judged(run) for run in runs):
+    if any(run.judged_as for run in runs):
         return judged.judged_table(runs)
     if all(editing.is_measured(run) for run in runs):
         return editing.measured_table(runs)
