@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from evals.core.records import EncodedImage, UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.records import Item, JudgedSet, Metric, Origin, digest, unique
 from evals.judged.suite import JudgedSuite
 from evals.judged.summaries import reported
 from evals.judges.calls import Call, Encoding, Sending, Shown
@@ -119,7 +119,7 @@ class GEdit(JudgedSuite):
         published = collections.Counter(item.task for item in items) == TASKS
         if not published and not options.allow_other_data:
             raise UserError(f"--data {root}: {len(items)} edits, expected 606 in eleven tasks; {files.OTHER}")
-        edition = f"gedit-{options.language}-{options.subset}{'' if published else '-other'}"
+        edition = f"gedit-{options.language}-{options.subset}{'' if published else f'-other-{digest(items)}'}"
         chosen = [item for item in items if options.subset == "full" or item.facts["intersection"]]
         return JudgedSet(edition=edition, items=unique(chosen, f"--data {root}"))
 
@@ -172,6 +172,10 @@ def _item(table: ParquetTable, number: int, row: Mapping[str, Any]) -> Item:
         if column in table.columns
     }
     place = f"{task}/{row['instruction_language']}/{key}"
+    try:
+        group = images["source"].sha256()[:16]
+    except ValueError as error:
+        raise UserError(str(error)) from error
     return Item(
         id=key,
         prompt=text,
@@ -179,6 +183,7 @@ def _item(table: ParquetTable, number: int, row: Mapping[str, Any]) -> Item:
         texts={"<instruction>": text},
         facts={"intersection": bool(row["Intersection_exist"])},
         images=images,
+        group=group,
         beside={f"fullset/{place}_SRCIMG.png": "source"},
         layout=(f"fullset/{place}.png", f"{place}.png"),
     )

@@ -113,7 +113,7 @@ def _item(number: int, row: Any, path: Path) -> Item:
         raise UserError(f"{where}: expected a tag of {', '.join(TAGS)} but got {tag!r}")
     try:
         listed = checklist(row["include"], row.get("exclude", ()))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{where}: expected objects with class and count under include and exclude") from error
     names = tuple(f"{folder}{number}.{suffix}" for folder in ("image/", "") for suffix in ("jpg", "png"))
     texts = {"{prompt}": prompt, "{checklist}": listed}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.records import Item, JudgedSet, Metric, Origin, digest, unique
 from evals.judged.suite import JudgedSuite
 from evals.judged.summaries import reported
 from evals.judges.calls import Call, Sending, Shown
@@ -81,7 +81,7 @@ class Kris(JudgedSuite):
     edits = True
     options = Options
     metrics = (
-        Metric(name="overall", of=("case",), scale=(0, 100), digits=2),
+        Metric(name="overall", of=("case",), parts=tuple(GRADES), scale=(0, 100), digits=2),
         Metric(name="pooled", of=tuple(GRADES), scale=(0, 100), digits=2),
         *(Metric(name=name, of=(name,), scale=(0, 100), digits=2) for name in GRADES),
     )
@@ -106,7 +106,7 @@ class Kris(JudgedSuite):
         published = collections.Counter(item.subtask for item in items) == whole
         if not published and not options.allow_other_data:
             raise UserError(f"--data {root}: {len(items)} cases, expected 1,267 in 20 categories; {files.OTHER}")
-        edition = "kris-1267" if published else f"kris-other-{len(items)}"
+        edition = "kris-1267" if published else f"kris-other-{len(items)}-{digest(items)}"
         return JudgedSet(edition=edition, items=unique(items, str(folder)))
 
     def published(self, options: Options) -> Published:
@@ -179,33 +179,34 @@ def _rows(folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Category, id and row of each case."""
     merged = folder / "final_data.json"
     if merged.is_file():
-        for row in files.load_json(merged):
+        for row in files.rows_in(merged):
             yield files.text_of(row, "type", merged.name), files.text_of(row, "id", merged.name), row
         return
     for category in DIMENSION_OF:
         path = folder / category / "annotation.json"
         if path.is_file():
-            for id, row in files.load_json(path).items():
+            for id, row in files.rows_by_key(path).items():
                 yield category, id, row
 
 
 def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
-    where = f"{category} {id}"
+    where = f"{folder.name}/{category} {id}"
     if category not in DIMENSION_OF:
         raise UserError(f"{where}: expected a category of {', '.join(DIMENSION_OF)} but got {category!r}")
     prompt, given = files.text_of(row, "ins_en", where), row.get("ori_img")
-    names = [given] if isinstance(given, str) else list(given or ())
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{where}: expected one image or more under 'ori_img' but got {str(given)[:60]}")
     place = folder / category if (folder / category).is_dir() else folder
-    found = [files.image(place, str(name), where) for name in names]
-    if not found:
-        raise UserError(f"{where}: expected one image or more under 'ori_img'")
+    found = [files.image(place, name, where) for name in names]
     facts: dict[str, Any] = {"images": len(found)}
     images = {"source": found[0], **{f"image {i}": one for i, one in enumerate(found, 1)}}
     if category == "temporal_prediction":
-        numbers = [int(str(name).rpartition("-")[2].partition(".")[0]) for name in names]
-        if len({*numbers, *range(1, 5)}) != 4 or len(set(numbers)) != 3:
-            raise UserError(f"{where}: expected three of four frames but got {', '.join(map(str, names))}")
-        facts["frame"] = next(i for i in range(1, 5) if i not in numbers)
+        numbers = [name.rpartition("-")[2].partition(".")[0] for name in names]
+        lacking = [i for i in range(1, 5) if str(i) not in numbers]
+        if len(numbers) != 3 or len(lacking) != 1:
+            raise UserError(f"{where}: expected three of four frames but got {', '.join(names)}")
+        facts["frame"] = lacking[0]
         images |= {f"frame {number}": one for number, one in zip(numbers, found, strict=True)}
     if category == "viewpoint_change":
         images["truth"] = files.image(place, files.text_of(row, "gt_img", where), where)

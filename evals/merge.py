@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.core.options import GENERATE, OBSERVE, VERDICT, from_json
+from evals.core.options import GENERATE, OBSERVE, VERDICT, flags_of, from_json
 from evals.core.records import UserError
 from evals.core.run_directory import PARTS, RunDirectory, differences, key_of
 from evals.harness import cli, identity
@@ -72,12 +72,15 @@ class _Part:
 
 
 def _parts_of(places: Sequence[Path]) -> list[Path]:
-    """The parts that are named, each by itself or all by the run directory that holds them."""
-    found = []
+    """The parts that are named, each by itself or all by the run directory that holds them; each once."""
+    found: dict[Path, Path] = {}
     for place in places:
         inside = place / PARTS
-        found += sorted(path for path in inside.iterdir() if path.is_dir()) if inside.is_dir() else [place]
-    return found
+        here = sorted(path for path in inside.iterdir() if path.is_dir()) if inside.is_dir() else [place]
+        if not here:
+            raise UserError(f"{inside} holds no part of a run yet; --shard makes each")
+        found |= {path.resolve(): path for path in here if path.resolve() not in found}
+    return list(found.values())
 
 
 def check(parts: Sequence[_Part]) -> None:
@@ -130,7 +133,15 @@ def merge(parts: Sequence[_Part], output: Path) -> dict[str, Any]:
 
 def _plan(part: _Part, output: Path) -> Plan:
     """The whole run, as one that is only judged: it goes by what the parts hold, whatever is gone since."""
-    resolved, suite = part.spec["arguments"]["resolved"], find_suite(part.identity[GENERATE]["suite"])
+    generate = part.identity[GENERATE]
+    suite = find_suite(generate["suite"])
+    # run.json has the model's own steps, sampler and scales in place of what was not given; the identity has not.
+    unset = {
+        field.name: generate.get(field.name)
+        for field, flag in flags_of(Settings)
+        if flag.stage == GENERATE and field.default is None
+    }
+    resolved = {**part.spec["arguments"]["resolved"], **unset}
     settings = dataclasses.replace(from_json(Settings, resolved), shard=None, output=output, start=VERDICT)
     plan = Plan(RunSpec(suite=reference_of(suite), settings=settings, options=from_json(suite.options, resolved)))
     now = identity.of_run(plan, part.identity, (GENERATE, OBSERVE))

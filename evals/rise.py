@@ -139,7 +139,9 @@ class Rise(JudgedSuite):
         }
 
     def reported(self, edition: str) -> list[Reported]:
-        """Of the same script."""
+        """Of all 360 cases by the same script."""
+        if not edition.startswith("risebench-360-"):
+            return []
         weights = {f"accuracy_{name.partition('_')[0]}": float(cases) for name, cases in CATEGORIES.items()}
         which = "360 cases; script before" if edition.endswith("2025") else "360 cases; script fixed"
         return reported("RISEBench", which, "accuracy_overall", weights)

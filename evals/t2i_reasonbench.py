@@ -71,15 +71,18 @@ class T2IReasonBench(JudgedSuite):
 
     def load(self, root: Path, options: JudgedOptions) -> JudgedSet:
         """Four files of prompts and four of questions."""
-        paths, items = [], []
+        read = []
         for part, (name, _) in PARTS.items():
             asked = _QUESTIONS.get(part, f"evaluation_{part}.json")
             prompts = files.find(root, (f"prompts/{name}.json", f"{name}.json"), self.origin)
             questions = files.find(root, (f"deepseek_evaluation_qs/{asked}", asked), self.origin)
-            paths += [prompts, questions]
-            groups = _by_id(files.load_json(questions), questions.name)
-            items += [_item(part, row, groups, prompts.name) for row in files.load_json(prompts)]
+            read.append((part, prompts, questions))
+        paths = [path for _, *both in read for path in both]
         edition = files.edition("t2i-reasonbench", paths, SHA256, allowed=options.allow_other_data)
+        items = []
+        for part, prompts, questions in read:
+            groups = _by_id(files.load_json(questions), questions)
+            items += [_item(part, row, groups, prompts) for row in files.rows_in(prompts)]
         return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
 
     def ask(self, case: Case, words: Mapping[str, str], options: JudgedOptions) -> tuple[Call, ...]:
@@ -107,17 +110,19 @@ class T2IReasonBench(JudgedSuite):
         return reported("T2I-ReasonBench", "", "overall_accuracy", {f"{part}_accuracy": 1.0 for part in PARTS})
 
 
-def _by_id(content: Any, name: str) -> dict[str, Any]:
-    if isinstance(content, dict):
-        return content
+def _by_id(content: Any, path: Path) -> dict[str, Any]:
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
         return {str(row.get("id", number)): row for number, row in enumerate(content, 1)}
-    raise UserError(f"{name}: expected questions by case")
+    if isinstance(content, dict) and all(isinstance(row, dict) for row in content.values()):
+        return content
+    raise UserError(f"{path}: expected questions by case")
 
 
-def _item(part: str, row: Any, asked: Mapping[str, Any], name: str) -> Item:
-    number = files.text_of(row, "id", name)
-    where, folder = f"{name} {number}", PARTS[part][0]
+def _item(part: str, row: Any, asked: Mapping[str, Any], path: Path) -> Item:
+    number = files.text_of(row, "id", path.name)
+    where, folder = f"{path.name} {number}", PARTS[part][0]
+    if not number.isdecimal():
+        raise UserError(f"{where}: expected a whole number as id but got {number[:40]!r}")
     groups = {group: (asked.get(number) or {}).get(group) for group in (*PARTS[part][1], QUALITY)}
     for group, questions in groups.items():
         if not isinstance(questions, dict) or "q1" not in questions:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core import options as flags
 from evals.core.records import UserError, note
 from evals.core.run_directory import RunDirectory
-from evals.harness.plan import Plan
+from evals.harness.plan import Plan, lasting
 from evals.harness.run_spec import SUITES, RunSpec, resolve
 from evals.harness.settings import DRAWS, GUIDES, LOOKS, MANY, RUNS, Settings
 from got.util.cli import Parser, console, run_command
@@ -36,7 +36,8 @@ examples:
 
 The same command resumes after Ctrl-C, a crash or a full disk, and tries again what failed by an exception. A finished
 run is only printed again.
---from observe and --from verdict redo the later stages of the run in --output; flags not given are that run's own.
+--from observe and --from verdict redo the later stages of the run in --output; flags not given are that run's own,
+but for --engine and those of its workers.
 The last line on standard output is one JSON object with the headline numbers. Exit codes: 0 done, also where some
 images are missing (they are counted, and the score has bounds); 1 nothing was scored, or --doctor found problems;
 2 a mistake in the command or a broken set-up; 130 interrupted; 141 nobody read the output on (| head). One line on
@@ -77,7 +78,7 @@ def parse(suite: Suite[Any], argv: Sequence[str]) -> RunSpec:
         spec = RunDirectory(place).read_spec()
         if spec is None:
             raise UserError(f"--from {settings.start} needs a run; {place} has no run.json")
-        words = [*spec["arguments"]["given"], *argv]
+        words = [*lasting(spec["arguments"]["given"]), *argv]  # older runs kept --engine
         settings, options, given = _parse(suite, words)
     return resolve(suite, settings, options, words, given)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import threading
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evals.core.options import GENERATE, OBSERVE
 from evals.core.run_directory import RunDirectory
+from evals.embedders.registry import SQUASH
 from evals.harness.plan import Plan
 from evals.harness.worker import Failed, Job, Outcome, RecordedImages, SentImages
 from got.util import provenance
@@ -17,10 +19,8 @@ from got.util.workers.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from evals.core.records import Sample
-    from evals.harness.plan import Plan
     from evals.harness.settings import Settings
     from evals.harness.worker import DrawnBatch, RecordedImage, Worker
 
@@ -141,8 +141,7 @@ class _RayJob:
         """With weights elsewhere."""
         plan = self.job.plan
         told = {name: getattr(plan.settings, name) for name in ("model", "checkpoint", "detector", "embedder")}
-        for old, new in places.items():
-            told = {name: text.replace(old, str(new)) for name, text in told.items()}
+        told = {name: _moved(text, places) for name, text in told.items()}
         spec = dataclasses.replace(plan.spec, settings=dataclasses.replace(plan.settings, **told))
         return _RayJob(job=dataclasses.replace(self.job, plan=Plan(spec)))
 
@@ -152,6 +151,28 @@ class _RayJob:
         failed = Failed(stage=stage, error=f"its worker died each time ({why})", raised=True)
         sample = self.job.plan.samples[item.number]
         return Outcome(sample=sample, png=None, chain=None, warnings=(), observation=failed)
+
+
+def _moved(setting: str, places: dict[str, Path]) -> str:
+    """A setting whose weights are at another place, if it names one of these.
+
+    >>> from pathlib import Path
+    >>> places = {"got-6b": Path("/new/a"), "i": Path("/new/i"), "w.bin": Path("/new/w.bin")}
+    >>> [_moved(text, places) for text in ("./got-6b/", "hf:got-6b", "icon:i", "owner/got-6b")]
+    ['/new/a', 'hf:/new/a', 'icon:/new/i', 'owner/got-6b']
+    >>> _moved("openclip:ViT-B-32/w.bin+squash", places)
+    'openclip:ViT-B-32//new/w.bin+squash'
+    """
+    plain = setting.removesuffix(SQUASH)
+    kind, colon, argument = plain.partition(":")
+    heads = ["", kind + colon]
+    if kind == "openclip":  # MODEL/FILE
+        heads.append(f"{kind}:{argument.partition('/')[0]}/")
+    for head in heads:
+        place = plain[len(head) :]
+        if place and str(Path(place)) in places:
+            return f"{head}{places[str(Path(place))]}{setting[len(plain) :]}"
+    return setting
 
 
 class _RayWorker:

@@ -28,6 +28,7 @@ from got.util import provenance
 from got.util.errors import warn
 from got.util.files import inside
 from got.util.weight_files import below
+from got.util.workers.options import FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -249,7 +250,7 @@ class Plan:
         usual = generators.usual(self.model, place, edit=any(case.edit is not None for case in self.cases))
         settings |= {name: value for name, value in usual.items() if settings[name] is None}
         return {
-            "given": _lasting(self.spec.words),
+            "given": lasting(self.spec.words),
             "resolved": {**settings, **flags.as_json(self.options)},
             "batch_size": self.batch_size,
             **({} if self.folder is None else {"folder": self.folder.counts}),
@@ -454,12 +455,12 @@ def check_classes(suite: Suite[Any], cases: Sequence[Case], tools: Tools, *, all
     warn(said)
 
 
-def _lasting(words: Sequence[str]) -> list[str]:
-    """The command line without the flags that say where, which share and what to redo: what a later `--from` builds on.
+def lasting(words: Sequence[str]) -> list[str]:
+    """The command line without the flags that say where, by which processes and what to redo, for a later `--from`.
 
-    >>> _lasting(["--model", "got", "--from", "verdict", "--output=x"])
+    >>> lasting(["--model", "got", "--engine", "ray", "--workers=2", "--from", "verdict", "--output=x"])
     ['--model', 'got']
-    >>> _lasting(["--threshold", "0.3", "--from", "verdict", "--threshold", "0.5"])
+    >>> lasting(["--threshold", "0.3", "--from", "verdict", "--threshold", "0.5"])
     ['--threshold', '0.5']
     """
     flags: dict[str, list[str]] = {}
@@ -469,7 +470,7 @@ def _lasting(words: Sequence[str]) -> list[str]:
             name = word.partition("=")[0]
             flags[name] = []  # the last one counts
         flags.setdefault(name, []).append(word)
-    passing = ("--from", "--output", "--shard")
+    passing = {"--from", "--output", "--shard", "--engine", *(f"--{name.replace('_', '-')}" for name in FLAGS)}
     return [word for name, group in flags.items() if name not in passing for word in group]
 
 

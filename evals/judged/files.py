@@ -71,6 +71,30 @@ def load_json(path: Path) -> Any:
         raise UserError(f"{path}: expected JSON ({str(error)[:120]})") from error
 
 
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON list.
+
+    Raises:
+        UserError: It holds something else.
+    """
+    found = load_json(path)
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise UserError(f"{path}: expected a JSON list of objects")
+    return found
+
+
+def rows_by_key(path: Path) -> dict[str, dict[str, Any]]:
+    """The objects of a JSON object.
+
+    Raises:
+        UserError: It holds something else.
+    """
+    found = load_json(path)
+    if not isinstance(found, dict) or not all(isinstance(row, dict) for row in found.values()):
+        raise UserError(f"{path}: expected a JSON object of objects by key")
+    return found
+
+
 def edition(name: str, paths: Sequence[Path], known: Mapping[str, str], *, allowed: bool) -> str:
     """The name of an edition, if its files are the published ones; else with a part of their hash.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Case, EditCase, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from evals.core.records import EncodedImage
 
@@ -85,6 +87,8 @@ class Metric:
     name: str
     of: tuple[str, ...]
     """The values of an image that it is a mean of; several are pooled."""
+    parts: tuple[str, ...] = ()
+    """What its one value is the mean of, as far as they are there: an image that lacks one is missing all the same."""
     over: str = "cases"
     """``"cases"``: all weigh the same; ``"tasks"``: the plain mean of the tasks' means."""
     scale: tuple[float, float] = (0.0, 1.0)
@@ -109,6 +113,12 @@ class Reported:
     """As far as it is stated."""
     note: str = ""
     """What does not fit, such as an overall that does not follow from its parts."""
+
+
+def digest(items: Iterable[Item]) -> str:
+    """Eight digits of a set that is known by its numbers alone; they change with any id or prompt."""
+    lines = sorted(json.dumps([item.id, item.task, item.prompt]) for item in items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
 
 
 def unique(items: Sequence[Item], what: str) -> tuple[Item, ...]:

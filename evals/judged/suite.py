@@ -98,7 +98,7 @@ class JudgedSuite(Suite[JudgedOptions]):
         return frozenset(name for metric in self.measures(options) for name in metric.of)
 
     def reported(self, edition: str) -> list[Reported]:
-        """What others report of an edition, best first."""
+        """What others report of an edition, best first; never asked of other data than the published."""
         return []
 
     # ------------------------------------------------------------------------------------------------------- the rest
@@ -130,7 +130,8 @@ class JudgedSuite(Suite[JudgedOptions]):
         found = [item.as_case() for item in self._set(options).items]
         if options.rewritten_from is None:
             return found
-        return [_rewritten(case, prompts_of(options.rewritten_from), options.rewritten_from) for case in found]
+        prompts = prompts_of(options.rewritten_from)
+        return [_rewritten(case, prompts, options.rewritten_from) for case in found]
 
     def layout(self, case: Case, options: JudgedOptions) -> tuple[str, ...]:
         """Where the official script looks for a case's image."""
@@ -146,7 +147,7 @@ class JudgedSuite(Suite[JudgedOptions]):
         return judges.resolve(options, world, lambda: self._digest(options))
 
     def _digest(self, options: JudgedOptions) -> str:
-        return prompt_hash([self._wording(options).digest], self.way(options))
+        return prompt_hash([self._wording(options).digest], judges.sent_as(options, self.way(options)))
 
     def protocol(self, options: JudgedOptions) -> str:
         """Edition and wording, with a hash: what a judge's name begins with."""
@@ -252,7 +253,11 @@ class JudgedSuite(Suite[JudgedOptions]):
 
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:
         """Metrics by task, and reported rows beside them."""
-        return summaries.tables(scores, self.reported(scores["edition"]))
+        return summaries.tables(scores, self.rows_beside(scores["edition"]))
+
+    def rows_beside(self, edition: str) -> list[Reported]:
+        """What others report of the same data: nothing of other data than the published."""
+        return [] if "-other" in edition else self.reported(edition)
 
     def headline(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """The few numbers that end a run."""
@@ -278,14 +283,17 @@ def _blank(like: Image.Image) -> Image.Image:
 
 
 def prompts_of(path: Path) -> dict[str, str]:
-    """Rewritten prompts by case id.
+    """Rewritten prompts by case id, from a file, or from all ``*_rewrite.json`` of a folder as WISE has them.
 
     Raises:
         UserError: The file holds none.
     """
+    if path.is_dir():
+        return {id: text for file in sorted(path.glob("*_rewrite.json")) for id, text in prompts_of(file).items()}
     found = load_json(path)
     if isinstance(found, list):
-        found = {str(one.get("id")): one.get("prompt") for one in found if isinstance(one, dict)}
+        rows = [one for one in found if isinstance(one, dict)]
+        found = {str(one.get("id", one.get("prompt_id"))): one.get("prompt", one.get("Prompt")) for one in rows}
     if not isinstance(found, dict) or not found or not all(isinstance(text, str) for text in found.values()):
         raise UserError(f"--rewritten-from {path}: expected a JSON object of prompts by case id")
     return found

@@ -44,6 +44,16 @@ class Judged:
     expected: frozenset[str]
     """Values that it should have."""
 
+    def lost(self, metric: Metric) -> list[str]:
+        """The values of a metric that are missing, or the parts of its one value."""
+        return [name for name in metric.parts or metric.of if name in self.expected and name not in self.values]
+
+    def found(self, metric: Metric, filled: float | None = None) -> list[float]:
+        """The values of a metric, with something in place of those that are missing, unless it is None."""
+        lost = [] if filled is None else [filled] * len(self.lost(metric))
+        known = [self.values[name] for name in (lost and metric.parts) or metric.of if name in self.values]
+        return [float(np.mean([*known, *lost]))] if lost and metric.parts else [*known, *lost]
+
 
 def mean(values: Sequence[float]) -> float | None:
     """The plain mean; None of nothing."""
@@ -66,10 +76,7 @@ def point(metric: Metric, rows: Sequence[Judged], filled: float | None = None) -
     """
     groups: dict[str, list[float]] = {}
     for row in rows:
-        found = [row.values[name] for name in metric.of if name in row.values]
-        lost = sum(name in row.expected and name not in row.values for name in metric.of)
-        found += [filled] * lost if filled is not None else []
-        groups.setdefault(row.task if metric.over == "tasks" else "", []).extend(found)
+        groups.setdefault(row.task if metric.over == "tasks" else "", []).extend(row.found(metric, filled))
     return mean([float(np.mean(values)) for values in groups.values() if values])
 
 
@@ -78,14 +85,14 @@ def estimate(metric: Metric, rows: Sequence[Judged], rng: np.random.Generator) -
     clusters: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         key = (row.task if metric.over == "tasks" else "", row.cluster)
-        clusters.setdefault(key, []).extend(row.values[name] for name in metric.of if name in row.values)
+        clusters.setdefault(key, []).extend(row.found(metric))
     sums, counts = [sum(values) for values in clusters.values()], [len(values) for values in clusters.values()]
-    groups = [group for group, _ in clusters]
+    groups, shared = [group for group, _ in clusters], [cluster for _, cluster in clusters]
     if metric.share:
         found = statistics.share(sums, counts, groups).as_dict()
     else:
-        found = statistics.macro(sums, counts, groups, rng, _RESAMPLES).as_dict()
-    missing = sum(name in row.expected and name not in row.values for row in rows for name in metric.of)
+        found = statistics.macro(sums, counts, groups, rng, _RESAMPLES, shared).as_dict()
+    missing = sum(min(len(row.lost(metric)), len(metric.of)) for row in rows)
     bounds = [point(metric, rows, end) for end in metric.scale] if missing else None
     return {**found, "missing": missing, "bounds": bounds}
 
@@ -154,7 +161,9 @@ def summarize(
             "all": block(rows, metrics),
             "tasks": {task: block(some, metrics) for task, some in tasks.items()},
             "subtasks": {name: block(some, metrics[:1]) for name, some in subtasks.items()},
-            "floor": {m.name: {"value": point(m, floor), "n": len(floor)} for m in metrics},
+            "floor": {
+                m.name: {"value": point(m, floor), "n": sum(bool(row.found(m)) for row in floor)} for m in metrics
+            },
         },
         "judge": _account(scored, repeats, options, rows, metrics[0]),
     }
@@ -173,7 +182,7 @@ def _account(
     failed = collections.Counter(
         cause for one in scored for each in one.observation["answers"] for cause in each["failures"].values()
     )
-    judged = rows_with(rows, headline.of)
+    judged = sum(bool(row.found(headline)) and not row.lost(headline) for row in rows)
     share = 1 - judged / len(scored) if scored else 1.0
     prices = [each["usd"] for each in answers if each["usd"] is not None]
     return {
@@ -187,11 +196,6 @@ def _account(
         "tokens_out": sum(each["tokens_out"] for each in answers),
         "usd": sum(prices) if prices else None,
     }
-
-
-def rows_with(rows: Sequence[Judged], names: Sequence[str]) -> int:
-    """Images with every value of some that they should have."""
-    return sum(bool(row.values) and all(name in row.values for name in names if name in row.expected) for row in rows)
 
 
 def is_unasked(observation: Mapping[str, Any]) -> bool:
@@ -279,13 +283,11 @@ def _span(ends: Sequence[float | None], how: Mapping[str, Any]) -> str:
 def _caption(scores: Mapping[str, Any]) -> str:
     judge, names = scores["judge"], scores["metrics"]["names"]
     by_tasks = [name for name, one in names.items() if one["over"] == "tasks"]
-    means = (
-        f"plain means of the tasks: {', '.join(by_tasks)}; all others: of the cases" if by_tasks else "means of cases"
-    )
+    means = f"plain means of the tasks: {', '.join(by_tasks)}; all others" if by_tasks else "means"
     lines = [
         f"judge: {judge['name']}; official: {scores['official_judge']}",
         f"data: {scores['licence']}; interval, images, missing and bounds are of {next(iter(names))}",
-        f"{means} of cases; intervals of shares: {statistics.method_of(scores)}, else bootstrap",
+        f"{means} of the cases; intervals of shares: {statistics.method_of(scores)}, else bootstrap",
         *scores["notes"],
     ]
     if scores["rewritten_from"]:

@@ -1,7 +1,8 @@
 """Two judges, or one judge at two dates, on the same images: do they agree, and by how much does one give more?
 
 The shift is the mean difference of an image's own headline value, with a bootstrap over cases. Two judges are
-comparable if the whole interval of the shift lies within a margin; that no difference shows is not enough.
+comparable if the whole interval of the shift lies within a margin, over so many cases that a shift of the whole scale
+in more than the margin's share of them would have shown (the rule of three); that no difference shows is not enough.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def agreement(
         margin: Largest shift that does not matter, as a share of the scale.
         rng: Source of the resamples.
 
-    >>> same = np.array([0.0, 1.0] * 20)
-    >>> found = agreement(same, same, [str(i) for i in range(40)], (0, 1), 0.02, np.random.default_rng(0))
+    >>> same = np.array([0.0, 1.0] * 75)
+    >>> found = agreement(same, same, [str(i) for i in range(150)], (0, 1), 0.02, np.random.default_rng(0))
     >>> found["equal"], found["shift"]["value"], found["verdict"]
     (1.0, 0.0, 'comparable')
     """
@@ -85,20 +86,22 @@ def agreement(
         "means": [float(a.mean()), float(b.mean())],
         "shift": shift,
         "margin": reach,
-        "verdict": _verdict(low, high, reach),
+        "verdict": _verdict(low, high, reach, enough=3 / len(set(clusters)) <= margin),
     }
 
 
-def _verdict(low: float | None, high: float | None, reach: float) -> str:
+def _verdict(low: float | None, high: float | None, reach: float, *, enough: bool = True) -> str:
     """From the interval of the shift.
 
     >>> _verdict(-0.01, 0.01, 0.02), _verdict(0.03, 0.05, 0.02), _verdict(-0.1, 0.1, 0.02)[:9]
     ('comparable', 'not comparable', 'not known')
+    >>> _verdict(0, 0, 0.02, enough=False)
+    'not known: too few images for this margin'
     """
     if low is None or high is None:
         return UNKNOWN
     if -reach <= low and high <= reach:
-        return COMPARABLE
+        return COMPARABLE if enough else UNKNOWN
     return NOT if low > reach or high < -reach else UNKNOWN
 
 

@@ -243,7 +243,8 @@ def sent_as(options: AskOptions, sending: Sending) -> Sending:
     if options.judge_jpeg is not None:
         encoding = dataclasses.replace(encoding, format="JPEG", quality=options.judge_jpeg)
     tokens = options.judge_max_tokens or sending.max_tokens
-    return dataclasses.replace(sending, max_tokens=tokens, encoding=encoding)
+    extra = {**sending.extra, **json.loads(options.judge_extra or "{}")}
+    return dataclasses.replace(sending, max_tokens=tokens, encoding=encoding, extra=extra)
 
 
 def make_judge(options: JudgeOptions, tools: Tools) -> Judge | None:

@@ -230,9 +230,13 @@ def ratio(sums: ArrayLike, counts: ArrayLike, rng: np.random.Generator, resample
 
 
 def macro(
-    sums: ArrayLike, counts: ArrayLike, groups: Sequence[str], rng: np.random.Generator, resamples: int = RESAMPLES
-) -> Estimate:
+    sums: ArrayLike, counts: ArrayLike, groups: Sequence[str], rng: np.random.Generator, resamples: int = RESAMPLES,
+    names: Sequence[str] | None = None,
+) -> Estimate:  # fmt: skip
     """Plain mean of several groups' means, with a bootstrap over the clusters inside each group.
+
+    Where a cluster occurs in several groups, whole clusters are drawn across them: an image that is edited in many
+    ways comes with all its edits. A draw without any cluster of a group is the mean of the others.
 
     Args:
         sums: ``(clusters,)`` sum of the items' values in each cluster.
@@ -240,6 +244,7 @@ def macro(
         groups: ``(clusters,)`` group of each cluster.
         rng: Source of the resamples.
         resamples: How many.
+        names: ``(clusters,)`` name of each cluster, the same in another group for the same; None if none recurs.
 
     >>> estimate = macro([1, 0, 1, 1], [1, 1, 2, 2], ["a", "a", "b", "b"], np.random.default_rng(0))
     >>> estimate.value, estimate.n, estimate.low < estimate.value < estimate.high
@@ -248,18 +253,29 @@ def macro(
     True
     """
     total, size = _counts(sums, counts)
-    labels = np.asarray(groups)[size > 0]
+    labels, which = np.asarray(groups)[size > 0], np.asarray(range(len(size)) if names is None else names)[size > 0]
     total, size = total[size > 0], size[size > 0]
-    means, draws = [], np.zeros(resamples)
-    for name in dict.fromkeys(labels):
-        own, clusters = labels == name, int((labels == name).sum())
-        times_drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
-        means.append(float(total[own].sum() / size[own].sum()))
-        draws += (times_drawn @ total[own]) / (times_drawn @ size[own])
-    if not means:
+    if len(size) == 0:
         return NOTHING
-    low, high = percentiles(draws / len(means))
-    return Estimate(value=float(np.mean(means)), low=low, high=high, n=round(float(size.sum())), clusters=len(size))
+    different, which = np.unique(which, return_inverse=True)
+    together = _drawn(len(different), rng, resamples)[:, which] if len(different) < len(size) else None
+    means, sums_drawn, groups_drawn = [], np.zeros(resamples), np.zeros(resamples)
+    for name in dict.fromkeys(labels):
+        own = labels == name
+        times_drawn = _drawn(int(own.sum()), rng, resamples) if together is None else together[:, own]
+        means.append(float(total[own].sum() / size[own].sum()))
+        items = times_drawn @ size[own]
+        sums_drawn += (times_drawn @ total[own]) / np.maximum(items, 1)
+        groups_drawn += items > 0
+    low, high = percentiles(sums_drawn / groups_drawn)
+    return Estimate(
+        value=float(np.mean(means)), low=low, high=high, n=round(float(size.sum())), clusters=len(different)
+    )
+
+
+def _drawn(clusters: int, rng: np.random.Generator, resamples: int) -> NDArray[np.int64]:
+    """How often each cluster is drawn, ``(resamples, clusters)``."""
+    return rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
 
 
 def percentiles(draws: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:

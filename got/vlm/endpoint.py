@@ -21,7 +21,7 @@ from got.vlm import failures
 from got.vlm.clients import CUT_OFF, REFUSED, TOP_TOKENS, UNREADABLE, AskFailed, AskParams, Reply, SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from got.vlm.messages import ImageFile, Message, Messages
 
@@ -106,7 +106,8 @@ class OpenAIBackend:
                 words = self._clean(str(error) or type(error).__name__)
                 raise AskFailed("transport", words, retry=not self._retries, may_be_billed=True) from None
             else:
-                return reply_in(_json(answer.text), params, tuple(name for name in without if name not in request))
+                dropped = tuple(name for name in without if name not in request)
+                return reply_in(_json(answer.text), params, dropped, clean=self._clean)
 
     async def close(self) -> None:
         """Closes connections; the next question opens new ones, in any event loop."""
@@ -200,8 +201,16 @@ def _json(text: str) -> Any:
         return None
 
 
-def reply_in(answer: Any, params: AskParams, dropped: tuple[str, ...] = ()) -> Reply:
+def reply_in(
+    answer: Any, params: AskParams, dropped: tuple[str, ...] = (), *, clean: Callable[[str], str] = str
+) -> Reply:
     """The reply that an answer's JSON holds.
+
+    Args:
+        answer: The JSON.
+        params: What was asked for.
+        dropped: Parameters that were left out of the request.
+        clean: Takes secrets out of the words of an error.
 
     Raises:
         AskFailed: There is no message in it.
@@ -216,7 +225,7 @@ def reply_in(answer: Any, params: AskParams, dropped: tuple[str, ...] = ()) -> R
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     message = choice.get("message")
     if not isinstance(message, dict):
-        raise _failure_in(answer.get("error"))
+        raise _failure_in(answer.get("error"), clean)
     reason = str(choice.get("finish_reason") or "")
     text, finish = _text_of(message.get("content")), _FINISHES.get(reason.lower(), reason)
     if message.get("refusal") or finish == REFUSED:
@@ -235,14 +244,14 @@ def reply_in(answer: Any, params: AskParams, dropped: tuple[str, ...] = ()) -> R
     )
 
 
-def _failure_in(error: Any) -> AskFailed:
+def _failure_in(error: Any, clean: Callable[[str], str]) -> AskFailed:
     """What an answer without a message means: some gateways send their provider's error with status 200."""
     if not error:
         return AskFailed("transport", "the answer holds no message", retry=True, may_be_billed=True)
     code, words = failures.reason_in({"error": error})
     status = int(code[:3]) if code[:3].isdigit() else 502
     cause = failures.cause_of(status, code, words)
-    detail = f"the answer holds no message but an error {code}: {words}"
+    detail = f"the answer holds no message but an error {clean(code)}: {clean(words)}"
     if cause == "setup":
         raise SetupError(detail)
     return AskFailed(cause, detail, retry=cause in ("transport", "rate limit"), may_be_billed=True)

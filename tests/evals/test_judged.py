@@ -14,7 +14,9 @@ from evals import judge_agreement
 from evals.harness import cli
 from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
-from evals.judged import wording
+from evals.judged import suite, wording
+from evals.judged.files import load_json
+from evals.judges.between import COMPARABLE, UNKNOWN
 from reports import __main__ as reports
 
 EDITS = ("imgedit", "gedit", "rise", "kris")
@@ -103,6 +105,7 @@ def test_requests_are_as_the_official_scripts_send_them(run):
 
 def test_gedit_shows_source_and_result_then_the_result_in_the_source_s_size(run):
     *_, requests = run("gedit", "--limit", "1", "--floor", "0")
+    requests.sort(key=lambda request: -len(shown(request)))  # both are asked at once
     assert [shown(request)[1:] for request in requests] == [["image", "image"], ["image"]]
     assert all("temperature" not in request for request in requests)
     assert kit.sizes(requests[0]) == [(48, 32), (48, 32)]  # drawn from the raw image, of 96 x 64
@@ -160,6 +163,62 @@ def test_above_five_percent_of_failures_there_is_no_headline(run):
     assert (code, headline["overall"], headline["metrics"]["overall"]) == (0, None, 1.0)
     assert headline["failed"] == {"refusal": 1}
     assert "too many judgements failed" in out
+
+
+def test_a_question_that_always_fails_hides_the_overall_of_kris(run):
+    def rule(words):
+        return "no idea" if "instruction_score" in words else kit.official(words)
+
+    code, headline, out, *_ = run("kris", "--floor", "0", rule=rule)
+    assert (code, headline["overall"], headline["missing"]) == (0, None, 12)
+    low, high = headline["bounds"]
+    assert 0 < low < headline["metrics"]["overall"] < high < 100
+    assert "too many judgements failed" in out
+
+
+def test_the_floor_counts_the_images_that_have_a_value(run):
+    rule = lambda words: "no idea" if "number 1 hints" in words else "Score: 1"  # noqa: E731
+    _, headline, out, *_ = run("wise", "--judge-max-failed", "1", rule=rule)
+    assert headline["floor"]["n"] == 5
+    assert "of cases of" not in " ".join(out.split())
+
+
+@pytest.mark.parametrize("words", [("--judge-max-tokens", "77"), ("--judge-extra", '{"top_p": 0.5}')])
+def test_how_a_question_is_sent_is_part_of_the_metric_s_name(run, tmp_path, words):
+    usual = run("wise", "--limit", "1", "--floor", "0")[1]["metric"]
+    other = run("wise", "--limit", "1", "--floor", "0", "--output", tmp_path / "other", *words)[1]["metric"]
+    assert other.partition("#")[0] == usual.partition("#")[0]
+    assert other != usual
+
+
+@pytest.mark.parametrize("name", ["gedit", "kris"])
+def test_two_unlike_sets_without_published_hashes_have_two_editions(name, tmp_path):
+    suite, root = find_suite(name), kit.SETS[name](tmp_path / "data")
+    options = suite.options(data=root, allow_other_data=True)
+    first = suite.load(root, options).edition
+    assert first == suite.load(root, options).edition
+    if name == "gedit":
+        import pyarrow.parquet
+
+        path = next(root.glob("*.parquet"))
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+        rows[0]["instruction"] += " at once"
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        path = root / "KRIS_Bench/biology/annotation.json"
+        path.write_text(path.read_text().replace("do edit", "do now edit"))
+    assert suite.load(root, options).edition != first
+
+
+def test_edits_of_one_image_of_gedit_are_one_group(tmp_path):
+    suite, root = find_suite("gedit"), kit.gedit(tmp_path / "data")
+    sets = [
+        suite.load(root, suite.options(data=root, allow_other_data=True, language=language))
+        for language in ("en", "cn")
+    ]
+    groups = [[item.group for item in one.items] for one in sets]
+    assert groups[0] == groups[1]
+    assert len(set(groups[0])) == len(groups[0]) == 12
 
 
 def test_a_run_without_any_answer_is_never_a_success(run):
@@ -220,8 +279,11 @@ def test_two_judges_of_the_same_images_are_held_against_each_other(run, tmp_path
     assert (found["images"], found["equal"]) == (12, pytest.approx(11 / 12))
     assert found["shift"]["value"] == pytest.approx(-1 / 12)
     assert found["verdict"].startswith("not known")
-    assert judge_agreement.main(["--between", str(tmp_path / "run"), str(tmp_path / "run")]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["verdict"] == "comparable"
+    # Twelve images that are all judged alike do not exclude a shift of 2 %, but one of a quarter.
+    for margin, verdict in (("0.02", UNKNOWN), ("0.25", COMPARABLE)):
+        words = ["--between", str(tmp_path / "run"), str(tmp_path / "run"), "--margin", margin]
+        assert judge_agreement.main(words) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["verdict"] == verdict
     assert judge_agreement.main(["--between", str(tmp_path / "run"), str(tmp_path)]) == 2
     assert "no finished run" in capsys.readouterr().err
 
@@ -293,11 +355,26 @@ def test_without_a_judge_nothing_is_drawn(run):
          "three of four frames"),
         ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: t.replace('"id": 3', '"id": 4'),
          "ids of prompts and questions must agree"),
+        ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: t.replace('"id": 3', '"id": "3rd"'),
+         "entity_reasoning.json 3rd: "),
+        ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: "3", "entity_reasoning.json: expected a JSON"),
+        ("t2i_reasonbench", "deepseek_evaluation_qs/evaluation_entity.json", lambda t: '{"1": [], "2": [], "3": []}',
+         "evaluation_entity.json: expected questions"),
+        ("kris", "KRIS_Bench/biology/annotation.json", lambda t: "[3]", "biology/annotation.json: expected a JSON"),
+        ("kris", "KRIS_Bench/biology/annotation.json", lambda t: '{"1": 3}', "biology/annotation.json: expected"),
+        ("kris", "KRIS_Bench/final_data.json", lambda t: '{"1": 3}', "final_data.json: expected a JSON"),
+        ("kris", "KRIS_Bench/biology/annotation.json", lambda t: t.replace('"1.png"', "3"),
+         "biology 1: expected one image or more"),
+        ("kris", "KRIS_Bench/temporal_prediction/annotation.json",
+         lambda t: t.replace("1-4.png", "annotation.json"), "three of four frames"),
+        ("genevalpp", "test_scripts/Geneval++.jsonl",
+         lambda t: t.replace('[{"class": "cat", "count": 2, "color": "red"}]', '["cat"]'),
+         "Geneval++.jsonl line 1: expected objects"),
     ],
 )  # fmt: skip
 def test_data_that_do_not_fit_are_one_line(run, tmp_path, name, file, change, words):
     path = kit.SETS[name](tmp_path / "data") / file
-    path.write_text(change(path.read_text()))
+    path.write_text(change(path.read_text() if path.exists() else ""))
     code, _, _, err, requests = run(name)
     assert (code, err.count("\n"), requests) == (2, 1, []), err
     assert words in err
@@ -344,6 +421,26 @@ def test_rewritten_prompts_are_drawn_and_the_original_is_judged(run, tmp_path):
     rewritten.write_text('{"1": "only one"}')
     shutil.rmtree(tmp_path / "run")
     assert "no prompt for case 2" in run("wise", "--rewritten-from", rewritten)[3]
+
+
+def test_rewritten_prompts_of_wise_are_taken_as_they_come_and_read_once(run, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(suite, "load_json", lambda path: read.append(path) or load_json(path))
+    for part in (range(1, 7), range(7, 13)):
+        rows = [{"prompt_id": i, "Prompt": f"better words {i}", "Category": "any"} for i in part]
+        kit.write(tmp_path / "rewritten" / f"from_{part[0]}_rewrite.json", rows)
+    code, *_ = run("wise", "--rewritten-from", tmp_path / "rewritten")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert (code, [line["prompt"] for line in lines]) == (0, [f"better words {i}" for i in range(1, 13)])
+    assert len(read) <= 2 * 2  # two files, by as many looks at the cases
+
+
+def test_an_export_without_any_image_says_so(run, tmp_path, capsys):
+    run("imgedit")
+    for path in (tmp_path / "run").rglob("*.png"):
+        path.unlink()
+    assert exported.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 1
+    assert "none of its 12 is there" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------- published wording

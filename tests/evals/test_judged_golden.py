@@ -2,12 +2,14 @@
 
 import statistics
 
+import numpy as np
 import pytest
 
 from evals.core.records import Case
 from evals.gedit import GEdit
+from evals.geneval2.published import PublishedEdition
 from evals.imgedit import KINDS, ImgEdit
-from evals.judged.summaries import Judged, mismatch, point, reported
+from evals.judged.summaries import Judged, estimate, mismatch, point, reported
 from evals.judges.readers import any_numbers, labelled, named_lines
 from evals.kris import DIMENSIONS, GRADES, KNOWLEDGE, Kris
 from evals.rise import CATEGORIES, Rise, score
@@ -104,6 +106,25 @@ def test_every_printed_accuracy_of_risebench_is_whole_counts_of_360(script, edit
         assert printed[model].note == ""
 
 
+@pytest.mark.parametrize(
+    ("suite", "edition", "rows"),
+    [
+        (Rise(), "risebench-64-2026.04", False),
+        (Rise(), "risebench-360-2026.04", True),
+        (Kris(), "kris-other-12-0123abcd", False),
+        (Kris(), "kris-1267", True),
+        (Wise(), "wise-verified-other-0123abcd", False),
+        (GEdit(), "gedit-en-full-other-0123abcd", False),
+        (GEdit(), "gedit-en-full", True),
+        (ImgEdit(), "imgedit-basic-other-0123abcd", False),
+        (PublishedEdition(), "geneval2-other-0123abcd-top20-floor1e-06", False),
+        (PublishedEdition(), "geneval2-top20-floor1e-06", True),
+    ],
+)
+def test_reported_rows_stand_beside_the_same_data_alone(suite, edition, rows):
+    assert bool(suite.rows_beside(edition)) is rows
+
+
 def test_cases_without_consistency_were_never_right_by_the_script_of_2025():
     full = {name.partition("_")[0]: size for name, size in CATEGORIES.items()}
     new, old = (point(metric(Rise(), "accuracy"), rise_rows(full, script)) for script in ("2026.04", "2025"))
@@ -171,6 +192,15 @@ def test_bagel_s_overall_of_kris_is_the_mean_over_all_single_grades():
     assert by_case == pytest.approx(56.40, abs=0.005)
 
 
+def test_a_case_of_kris_that_lacks_a_grade_counts_and_is_missing_and_has_bounds():
+    expected = Kris().expects(case("x", "count_change"), None)
+    values = [{"VC": 100.0, "IF": 50.0, "VQ": 0.0, "case": 50.0}, {"VC": 100.0, "VQ": 0.0, "case": 50.0}, {}]
+    rows = [Judged(task="a", subtask="", cluster=str(i), values=one, expected=expected) for i, one in enumerate(values)]
+    found = estimate(metric(Kris(), "overall"), rows, np.random.default_rng(0))
+    assert (found["value"], found["n"], found["missing"]) == (50.0, 2, 2)
+    assert found["bounds"] == [pytest.approx((50 + 100 / 3 + 0) / 3), pytest.approx((50 + 200 / 3 + 100) / 3)]
+
+
 def test_kris_turns_grades_into_percent_and_leaves_failed_ones_out():
     scores = {"consistency": {"consistency_score": 5}, "instruction": {"instruction_score": 3, "knowledge_score": 1}}
     assert Kris().combine(case("x"), scores, None) == {"VC": 100, "IF": 50, "KP": 0, "case": 50}
@@ -227,6 +257,25 @@ def test_gedit_is_macro_over_tasks_and_takes_the_lower_scores():
     ]
     assert point(metric(GEdit(), "G_O"), rows) == 5.0
     assert point(metric(GEdit(), "O by case"), rows) == pytest.approx((99 * 2 + 40 * 8) / 139)
+
+
+def test_an_image_that_recurs_across_tasks_is_drawn_with_all_its_edits():
+    """Twelve images, each in three tasks with one value: the interval is that of twelve, not of 36."""
+    values = np.random.default_rng(1).uniform(0, 10, 12)
+
+    def rows(cluster):
+        return [
+            Judged(task=task, subtask="", cluster=cluster(task, i), values={"O": v}, expected=frozenset("O"))
+            for task in "abc"
+            for i, v in enumerate(values)
+        ]
+
+    widths = []
+    for one in (rows(lambda _, i: str(i)), rows(lambda task, i: f"{task}{i}")):
+        found = estimate(metric(GEdit(), "G_O"), one, np.random.default_rng(0))
+        widths.append(found["high"] - found["low"])
+        assert found["value"] == pytest.approx(values.mean())
+    assert widths[0] / widths[1] == pytest.approx(3**0.5, rel=0.1)
 
 
 def test_what_gedit_s_judge_does_not_say_is_missing_and_never_random():

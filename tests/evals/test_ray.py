@@ -18,6 +18,7 @@ from runner_kit import contents, lines
 
 from evals import ablation
 from evals.detectors import registry
+from got.util.workers import pool
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'got-bench[ray]'")
 pytestmark = pytest.mark.slow
@@ -138,7 +139,7 @@ def test_weights_that_this_machine_alone_has_are_sent(cluster, paper, tmp_path):
     shutil.copy(weights, tmp_path / "mine.safetensors")
     handle = os.open(tmp_path, os.O_RDONLY)
     try:
-        given = ["--model", f"kit:{paper}", "--detector", f"icon:/proc/self/fd/{handle}/mine.safetensors"]
+        given = ["--model", f"kit:{paper}", "--detector", f"icon:/proc/self/fd/{handle}/./mine.safetensors"]
         given += ["--limit", "3", "--images-per-prompt", "1", "--batch-size", "1", "--device", "cpu"]
         assert geneval(*given, "--output", str(tmp_path / "local")) == 0
         assert geneval(*given, "--output", str(tmp_path / "ray"), *on(cluster, 2)) == 0
@@ -230,6 +231,28 @@ def test_a_sample_that_kills_is_a_failure_and_no_other_is(cluster, reference, tm
     assert geneval(*words(folder, tmp_path / "run", *on(cluster, 2))) == 0  # mended: the same command tries again
     same_run(tmp_path / "run", reference)
     capsys.readouterr()
+
+
+def test_workers_that_die_at_birth_do_not_end_what_another_computes(cluster, reference, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pool, "_STARTS", 1)
+    folder = tmp_path / "paper"
+    folder.mkdir()
+    (folder / "seconds").write_text("1")
+    (folder / "stillborn").touch()
+
+    def relent():
+        wait_until(lambda: len(pids(folder)) >= 4, 120, "three deaths")
+        (folder / "stillborn").unlink()
+        (folder / "seconds").write_text("0")
+
+    midwife = threading.Thread(target=relent)
+    midwife.start()
+    try:
+        assert geneval(*words(folder, tmp_path / "run", "--batch-size", "1", *on(cluster, 2))) == 0
+    finally:
+        midwife.join()
+    same_run(tmp_path / "run", reference)
+    assert capsys.readouterr().err.count("a worker is lost") >= 3
 
 
 def test_a_killed_driver_leaves_nobody_behind_and_resumes(path, reference, tmp_path):

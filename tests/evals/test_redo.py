@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runner_kit import contents, lines, make_plan, refusing
+from runner_kit import accept, contents, lines, make_plan, refusing
 
 from evals import emu_edit
 from evals.core.records import UserError
@@ -92,6 +92,21 @@ def test_an_unfinished_run_needs_its_generator_for_observing_again(finished, tmp
     with pytest.raises(UserError, match="it cannot be had"):
         run(refusing(make_plan(folder, "--from", "observe"), "generator", why=refuse))
     assert contents(folder, ["observations.jsonl", "run.json"]) == before
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["older run", "run of today"])
+def test_workers_are_not_inherited(finished, tmp_path, kept):
+    """Who drew says nothing of who shall look: a judge behind an endpoint is asked from one process."""
+    folder = shutil.copytree(finished, tmp_path / "run")
+    spec = json.loads((folder / "run.json").read_text())
+    asked = ("--engine", "ray", "--workers", "2", "--ray-address=auto")
+    given = [*spec["arguments"]["given"], *asked] if kept else make_plan(folder, *SMALL, *asked).arguments["given"]
+    (folder / "run.json").write_text(json.dumps(spec | {"arguments": {**spec["arguments"], "given": given}}))
+    accept(folder / "run.json")
+    for words, engine in ([], "local"), (["--engine", "local"], "local"), (["--engine", "ray"], "ray"):
+        settings = cli.make_plan(geneval.SUITE, ["--output", str(folder), "--from", "observe", *words]).settings
+        assert (settings.engine, settings.workers, settings.ray_address) == (engine, None, None)
+        assert settings.limit == 6
 
 
 def test_a_verdict_that_cannot_be_given_costs_no_score(finished):

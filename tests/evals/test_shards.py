@@ -71,6 +71,35 @@ def test_parts_join_to_the_bytes_of_one_process(reference, tmp_path, count, caps
     assert len(lines(folder / "times.jsonl")) == 24
 
 
+def test_a_model_that_fills_in_what_is_not_given_is_joined(tmp_path, capsys):
+    """Its sampler and its scales stand in run.json, and not in what the run was asked for."""
+    given = [
+        "--model",
+        "got",
+        "--images-per-prompt",
+        "1",
+        "--limit",
+        "2",
+        "--batch-size",
+        "1",
+        "--device",
+        "cpu",
+        "--steps",
+        "1",
+    ]
+    places = {name: str(tmp_path / name) for name in ("shared", "alone")}
+    for which in ("1/2", "2/2"):
+        assert cli.main(suite.SUITE, [*given, "--output", places["shared"], "--shard", which]) == 0
+    assert cli.main(suite.SUITE, [*given, "--output", places["alone"]]) == 0
+    capsys.readouterr()
+    assert merge.main([places["shared"]]) == 0, said(capsys)
+    assert files_of(tmp_path / "shared") == files_of(tmp_path / "alone")
+    whole, alone = (json.loads((tmp_path / name / "run.json").read_text()) for name in places)
+    assert whole["arguments"]["resolved"]["scheduler"] == alone["arguments"]["resolved"]["scheduler"] == "ddim"
+    assert (whole["identity"], whole["made_with"]) == (alone["identity"], alone["made_with"])
+    capsys.readouterr()
+
+
 def test_the_joined_run_is_an_ordinary_one(two_parts, reference, tmp_path, capsys):
     elsewhere = [shutil.copytree(part, tmp_path / part.name) for part in (two_parts / "parts").iterdir()]
     whole = tmp_path / "whole"
@@ -83,6 +112,13 @@ def test_the_joined_run_is_an_ordinary_one(two_parts, reference, tmp_path, capsy
     run(plan_like_reference(whole, generator=OftenFails()))  # finished: nothing to do
     run(make_plan(whole, "--from", "verdict", "--threshold", "0.3"))
     assert contents(whole) == before
+    capsys.readouterr()
+
+
+def test_a_part_that_is_named_twice_is_one(two_parts, reference, tmp_path, capsys):
+    one = two_parts / "parts" / "1-of-2"
+    assert merge.main([str(two_parts), str(one / ".." / one.name), "--output", str(tmp_path / "run")]) == 0
+    assert files_of(tmp_path / "run") == files_of(reference)
     capsys.readouterr()
 
 
@@ -145,6 +181,9 @@ def test_missing_doubled_and_unfinished_parts_are_named(two_parts, tmp_path, cap
     assert "--output is needed" in said(capsys)
     assert merge.main([str(tmp_path / "nothing")]) == 2
     assert "nothing is no part of a run" in said(capsys)
+    (tmp_path / "empty" / "parts").mkdir(parents=True)
+    assert merge.main([str(tmp_path / "empty"), "--output", str(tmp_path / "whole")]) == 2
+    assert f"{tmp_path / 'empty' / 'parts'} holds no part of a run yet" in said(capsys)
     assert not (folder / "run.json").exists()
     assert not (tmp_path / "whole").exists()
 

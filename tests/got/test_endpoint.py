@@ -151,6 +151,23 @@ def test_an_error_with_status_200_is_taken_as_what_it_says():
             put(asker, about("c"))
 
 
+@pytest.mark.parametrize("code", [402, 403])
+def test_an_error_with_status_200_gives_no_key_away(code, capsys):
+    with serve({"error": {"message": f"no credit for {KEY}", "code": code}}) as endpoint:
+        backend = OpenAIBackend("m", endpoint.url, KEY)
+
+        async def ask():
+            try:
+                await backend.ask(user("a"), AskParams(), None)
+            finally:
+                await backend.close()
+
+        with pytest.raises((AskFailed, SetupError)) as caught:
+            asyncio.run(ask())
+    assert str(caught.value).endswith(f"an error {code}: no credit for ***")
+    assert KEY not in repr(caught.value) + "".join(capsys.readouterr())
+
+
 def test_probabilities_of_the_first_token():
     top = [{"token": "Yes", "logprob": -0.5}, {"token": " yes", "logprob": -2.0}, {"token": "Yes", "logprob": -3.0}]
     answer = says("Yes", finish="length")

@@ -1,10 +1,15 @@
 """The queue that workers are served from: nothing is lost or doubled, and results come in order, whoever dies."""
 
+import os
 import random
+import tempfile
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
+from got.util.errors import UserError
+from got.util.workers.files import _own_folder
 from got.util.workers.queue import Queue
 
 BATCHES = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), max_size=12)
@@ -55,3 +60,27 @@ def test_only_the_item_that_kills_is_given_up():
             queue.done(task, [str(item) for item in task.items])
     assert list(queue.finished()) == [["1", "2: killed", "3"], ["4"]]
     assert deaths == 5  # three of the batch, two of the item
+
+
+def test_files_go_to_a_folder_of_ones_own_alone(tmp_path, monkeypatch):
+    """Anybody may have made a folder of that name in a temporary folder that all share."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = _own_folder()
+    assert (folder, folder.stat().st_mode & 0o777) == (_own_folder(), 0o700)
+    for mode in (0o720, 0o702):
+        folder.chmod(mode)
+        with pytest.raises(UserError, match="expected a folder of your own"):
+            _own_folder()
+    folder.rmdir()
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    for target in ("theirs", "nothing"):
+        folder.symlink_to(tmp_path / target)
+        with pytest.raises(UserError, match="expected a folder of your own"):
+            _own_folder()
+        folder.unlink()
+    folder.mkdir(mode=0o700)
+    another = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: another)
+    folder.rename(tmp_path / f"got-bench-{os.getuid()}")
+    with pytest.raises(UserError, match="expected a folder of your own"):
+        _own_folder()

@@ -1,7 +1,8 @@
 """A generator, a detector and an embedder that any process finds by entry points, and a real Ray of two machines.
 
 The generator draws as the oracle does, and does what files in its folder say: ``seconds`` holds how long a batch takes,
-``deadly`` the ids of cases that kill the process. It writes each process and each batch down.
+``deadly`` the ids of cases that kill the process; where there is ``stillborn``, all but the first process die at once.
+It writes each process and each batch down.
 """
 
 import os
@@ -34,6 +35,8 @@ class KitGenerator(OracleGenerator):
     def __init__(self, folder):
         self._folder = Path(folder)
         (self._folder / f"{os.getpid()}.pid").touch()
+        if (self._folder / "stillborn").exists() and len(pids(self._folder)) > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _told(self, name):
         path = self._folder / name

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from got.util.errors import UserError
 
 Packed = tuple[str, dict[str, Any]]
 """A name that changes with the content, and Ray's reference to each file by its relative path; the path of a file that
@@ -40,12 +44,14 @@ def unpack(packed: Packed, *, folder: bool) -> Path:
     Args:
         packed: From `pack`.
         folder: Whether it was a folder.
+
+    Raises:
+        UserError: Another user could have put files there.
     """
     import ray
 
     digest, refs = packed
-    place = Path(tempfile.gettempdir()) / f"got-bench-{os.getuid()}" / digest
-    place.parent.mkdir(mode=0o700, exist_ok=True)
+    place = _own_folder() / digest
     for name, ref in refs.items():
         path = place / name
         if path.exists():
@@ -56,3 +62,16 @@ def unpack(packed: Packed, *, folder: bool) -> Path:
             file.write(memoryview(data))
         Path(file.name).replace(path)
     return place if folder else place / next(iter(refs))
+
+
+def _own_folder() -> Path:
+    """Where files are written, which this user alone can write to: anybody may make a folder of that name before."""
+    folder = Path(tempfile.gettempdir()) / f"got-bench-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise UserError(
+            f"{folder}: expected a folder of your own that nobody else can write to; remove it or set TMPDIR"
+        )
+    return folder

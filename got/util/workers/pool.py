@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from got.util.errors import UserError, one_line
+from got.util.errors import UserError, note, one_line
 from got.util.workers.files import pack, unpack
 from got.util.workers.options import count
 from got.util.workers.queue import Queue
@@ -39,7 +39,7 @@ _IN_FLIGHT = 2
 _AHEAD = 4
 """Batches per worker between the first that is not done and the last that is handed out: what waits for its turn."""
 _STARTS = 3
-"""A pool whose workers all died so often while they began will not come up."""
+"""A pool none of whose workers has begun, and whose workers died so often on average, will not come up."""
 _POLL_SECONDS = 0.1
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Of a Ray that is started here: results on their way. What is more goes to the disk."""
@@ -330,9 +330,10 @@ class Pool:
         worker, why = self._workers[i], _why(error)
         if worker.loading is not None:
             self._deaths_at_start += 1
-            if self._deaths_at_start >= _STARTS * len(self._workers):
+            nobody = all(worker.loading is not None for worker in self._workers)
+            if nobody and self._deaths_at_start >= _STARTS * len(self._workers):
                 raise UserError(f"workers die while they begin: {why}")
-        sys.stderr.write(f"note: a worker is lost ({why}); another one takes its place\n")
+        note(f"a worker is lost ({why}); another one takes its place")
         for position, (_, task) in enumerate(worker.flight):
             if position == 0 and worker.loading is None:
                 queue.died(task, why)
