@@ -2,7 +2,8 @@
 
 ``geneval2_images.json`` holds images by prompt, as ``evaluation.py`` takes them, relative to the run;
 ``--model folder:FILE.json`` reads such a file. Where every question of every prompt has an answer,
-``geneval2_soft_tifa.json`` has the probabilities as ``soft_tifa_analysis.py`` takes them. Of the icon edition,
+``geneval2_soft_tifa.json`` has the probabilities as ``soft_tifa_analysis.py`` takes them: those of the tables, that is
+the mean of all repeats, and of an endpoint not below ``--topk-floor``. Of the icon edition,
 ``geneval2_data.jsonl`` holds the questions, for any judge.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evals.geneval2 import icon_cases
+from evals.geneval2.published import value_names
 from got.util.files import write_json, write_lines
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def write(run: Path, results: Sequence[Mapping[str, Any]], scored: Sequence[Scor
 
 
 def _probabilities(one: Scored) -> list[float]:
-    """Of one image, the probability of each question's right answer; nothing where one has none."""
-    scores, number = one.observation["answers"][0]["scores"], len(one.sample.case.metadata["facts"]["skills"])
-    return [scores[str(i)][str(i)] for i in range(number)] if all(str(i) in scores for i in range(number)) else []
+    """Of one image, the probability of each question's right answer, as tables take it; nothing where one has none."""
+    facts, values = one.sample.case.metadata["facts"], one.score.values
+    names = value_names(facts["skills"], [answer for _, answer in facts["vqa_list"]])
+    return [values[name] for name in names] if all(name in values for name in names) else []

@@ -115,13 +115,13 @@ class PublishedEdition(JudgedSuite):
             values["soft_tifa_am"] = atoms.arithmetic(probabilities)
             values["soft_tifa_gm"] = atoms.geometric(probabilities)
             values["tifa"] = atoms.arithmetic([scores[name]["tifa"] for name in found])
-        names = _value_names(facts["skills"], [answer for _, answer in facts["vqa_list"]])
+        names = value_names(facts["skills"], [answer for _, answer in facts["vqa_list"]])
         return {**values, **{names[int(number)]: p for number, p in found.items()}}
 
     def expects(self, case: Case, options: Any) -> frozenset[str]:
         """What all prompts have, and the skills of this one."""
         facts = case.metadata["facts"]
-        own = _value_names(facts["skills"], [answer for _, answer in facts["vqa_list"]])
+        own = value_names(facts["skills"], [answer for _, answer in facts["vqa_list"]])
         return frozenset((*HEADLINES, *own))
 
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:
@@ -157,10 +157,10 @@ def _tifa(accepted: Sequence[str]) -> Any:
     return lambda text: {"tifa": float(text.lower() in accepted)}
 
 
-def _value_names(skills: Sequence[str], answers: Sequence[str]) -> list[str]:
+def value_names(skills: Sequence[str], answers: Sequence[str]) -> list[str]:
     """A name for the value of each question.
 
-    >>> _value_names(["object", "count", "object", "count"], ["Yes", "one", "Yes", "two"])
+    >>> value_names(["object", "count", "object", "count"], ["Yes", "one", "Yes", "two"])
     ['object/0', 'count_one/0', 'object/1', 'count_more/0']
     """
     kinds = [

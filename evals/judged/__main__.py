@@ -75,6 +75,8 @@ def _main(argv: Sequence[str] | None) -> int:
     args = parser.parse_args(argv)
     written, missing = export(args.run, args.folder)
     sys.stdout.write(f'{{"written": {written}, "missing": {missing}}}\n')
+    if not written:
+        sys.stderr.write(f"judged: {args.run}: expected images but none of its {missing} is there; was it finished?\n")
     return 0 if written else cli.NOTHING_SCORED
 
 

@@ -130,7 +130,8 @@ class JudgedSuite(Suite[JudgedOptions]):
         found = [item.as_case() for item in self._set(options).items]
         if options.rewritten_from is None:
             return found
-        return [_rewritten(case, prompts_of(options.rewritten_from), options.rewritten_from) for case in found]
+        prompts = prompts_of(options.rewritten_from)
+        return [_rewritten(case, prompts, options.rewritten_from) for case in found]
 
     def layout(self, case: Case, options: JudgedOptions) -> tuple[str, ...]:
         """Where the official script looks for a case's image."""
@@ -282,14 +283,17 @@ def _blank(like: Image.Image) -> Image.Image:
 
 
 def prompts_of(path: Path) -> dict[str, str]:
-    """Rewritten prompts by case id.
+    """Rewritten prompts by case id, from a file, or from all ``*_rewrite.json`` of a folder as WISE has them.
 
     Raises:
         UserError: The file holds none.
     """
+    if path.is_dir():
+        return {id: text for file in sorted(path.glob("*_rewrite.json")) for id, text in prompts_of(file).items()}
     found = load_json(path)
     if isinstance(found, list):
-        found = {str(one.get("id")): one.get("prompt") for one in found if isinstance(one, dict)}
+        rows = [one for one in found if isinstance(one, dict)]
+        found = {str(one.get("id", one.get("prompt_id"))): one.get("prompt", one.get("Prompt")) for one in rows}
     if not isinstance(found, dict) or not found or not all(isinstance(text, str) for text in found.values()):
         raise UserError(f"--rewritten-from {path}: expected a JSON object of prompts by case id")
     return found

@@ -14,7 +14,8 @@ from evals import judge_agreement
 from evals.harness import cli
 from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
-from evals.judged import wording
+from evals.judged import suite, wording
+from evals.judged.files import load_json
 from evals.judges.between import COMPARABLE, UNKNOWN
 from reports import __main__ as reports
 
@@ -104,6 +105,7 @@ def test_requests_are_as_the_official_scripts_send_them(run):
 
 def test_gedit_shows_source_and_result_then_the_result_in_the_source_s_size(run):
     *_, requests = run("gedit", "--limit", "1", "--floor", "0")
+    requests.sort(key=lambda request: -len(shown(request)))  # both are asked at once
     assert [shown(request)[1:] for request in requests] == [["image", "image"], ["image"]]
     assert all("temperature" not in request for request in requests)
     assert kit.sizes(requests[0]) == [(48, 32), (48, 32)]  # drawn from the raw image, of 96 x 64
@@ -419,6 +421,26 @@ def test_rewritten_prompts_are_drawn_and_the_original_is_judged(run, tmp_path):
     rewritten.write_text('{"1": "only one"}')
     shutil.rmtree(tmp_path / "run")
     assert "no prompt for case 2" in run("wise", "--rewritten-from", rewritten)[3]
+
+
+def test_rewritten_prompts_of_wise_are_taken_as_they_come_and_read_once(run, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(suite, "load_json", lambda path: read.append(path) or load_json(path))
+    for part in (range(1, 7), range(7, 13)):
+        rows = [{"prompt_id": i, "Prompt": f"better words {i}", "Category": "any"} for i in part]
+        kit.write(tmp_path / "rewritten" / f"from_{part[0]}_rewrite.json", rows)
+    code, *_ = run("wise", "--rewritten-from", tmp_path / "rewritten")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert (code, [line["prompt"] for line in lines]) == (0, [f"better words {i}" for i in range(1, 13)])
+    assert len(read) <= 2 * 2  # two files, by as many looks at the cases
+
+
+def test_an_export_without_any_image_says_so(run, tmp_path, capsys):
+    run("imgedit")
+    for path in (tmp_path / "run").rglob("*.png"):
+        path.unlink()
+    assert exported.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 1
+    assert "none of its 12 is there" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------- published wording
