@@ -226,6 +226,17 @@ def test_edits_weigh_the_same_in_all_whatever_their_category(tmp_path):
     assert compare.of_baseline(tmp_path / "b.json") == pooled
 
 
+def test_a_sentence_on_edits_says_what_is_counted_and_what_is_flipped():
+    before, after = (outcomes(name, {str(i): [right] for i in range(4)}) for name, right in (("a", True), ("b", False)))
+    assert "On 4 prompts with" in compare.sentence(compare.compare(before, after), before, after)
+    edits = dataclasses.replace(before, pooled=True, groups={str(i): str(i // 2) for i in range(4)})
+    said = compare.sentence(compare.compare(edits, after), edits, after)
+    assert "On 4 edits with 4 images, b scores 0.000" in said
+    assert "permutation test over source images, p = " in said
+    assert "so few source images" in said
+    assert "prompt" not in said
+
+
 def test_images_are_paired_by_index():
     before, after = outcomes("a", {"0": [True, False, None, True]}), outcomes("b", {"0": [None, True, True, False]})
     assert compare.flips(before, after) == {"lost": [("0", 3)], "won": [("0", 1)]}
