@@ -210,6 +210,18 @@ def test_two_unlike_sets_without_published_hashes_have_two_editions(name, tmp_pa
     assert suite.load(root, options).edition != first
 
 
+def test_an_edit_of_gedit_without_its_image_is_one_line(run, tmp_path):
+    import pyarrow.parquet
+
+    path = next(kit.gedit(tmp_path / "data").glob("*.parquet"))
+    rows = pyarrow.parquet.read_table(path).to_pylist()
+    rows[3]["input_image"] = {"bytes": b"", "path": None}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    code, _, _, err, requests = run("gedit")
+    assert (code, err.count("\n"), requests) == (2, 1, [])
+    assert "row 3: no image in column input_image" in err
+
+
 def test_edits_of_one_image_of_gedit_are_one_group(tmp_path):
     suite, root = find_suite("gedit"), kit.gedit(tmp_path / "data")
     sets = [
@@ -344,6 +356,7 @@ def test_without_a_judge_nothing_is_drawn(run):
         ("wise", "data_verified/natural_science_verified.json", lambda t: t.replace("Chemistry", "Alchemy"),
          "expected a category of"),
         ("wise", "data_verified/natural_science_verified.json", lambda t: t[:40], "expected JSON"),
+        ("wise", "data_verified/natural_science_verified.json", lambda t: "3", "verified.json: expected a JSON list"),
         ("genevalpp", "test_scripts/Geneval++.jsonl", lambda t: t.replace("size_spatial_attr", "size"),
          "expected a tag of"),
         ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("animal/1", "../1"), "is outside"),
