@@ -148,7 +148,7 @@ def _add_gate(commands: Any) -> None:
         help="allowed fall of the score (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--alpha", type=number(0, 1), default=0.05, metavar="X", help="level of the test (default: %(default)s)"
+        "--alpha", type=number(0.0001, 0.5), default=0.05, metavar="X", help="level of the test (default: %(default)s)"
     )
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the answer as JUnit XML, too")
     parser.add_argument(

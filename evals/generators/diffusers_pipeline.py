@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Generated, UserError
@@ -36,13 +37,19 @@ class DiffusersGenerator:
         sources = [edit.source.load() for edit in edits]
         if len({source.size for source in sources}) > 1:  # a pipeline's batch has one size
             return [made for sample in samples for made in self.generate([sample])]
-        drawn = self._pipe(
-            prompt=[sample.case.prompt for sample in samples],
-            generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
-            output_type="pil",
-            **({"image": sources} if edits else {}),
-            **self._arguments,
-        )
+        with warnings.catch_warnings():
+            # NaN, as half precision leaves them where it overflows, would else become a black image without a word.
+            warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)
+            try:
+                drawn = self._pipe(
+                    prompt=[sample.case.prompt for sample in samples],
+                    generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
+                    output_type="pil",
+                    **({"image": sources} if edits else {}),
+                    **self._arguments,
+                )
+            except RuntimeWarning as error:
+                raise ValueError("the pipeline's image is not a number (NaN); another --dtype may help") from error
         images = drawn.images
         if edits and not self._own_size:
             images = [image.resize(source.size) for image, source in zip(images, sources, strict=True)]
@@ -77,9 +84,11 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
         checkpoint.place(pipe, options.device, options.offload, compiled=options.compiled)
     except checkpoint.PlaceError as error:
         raise UserError(str(error)) from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, AttributeError, TypeError, SafetensorError) as error:
         raise UserError(
             f"--model diffusers:{options.argument} cannot be loaded: {why(options.argument, error)}"
         ) from error
+    if "prompt" not in inspect.signature(pipe.__call__).parameters:
+        raise UserError(f"--model diffusers:{options.argument} is a {type(pipe).__name__}, which takes no prompt")
     pipe.set_progress_bar_config(disable=True)
     return DiffusersGenerator(pipe, options.steps, own_size=options.own_size)

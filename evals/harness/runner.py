@@ -114,7 +114,7 @@ class _Logs:
         keys, start = {_key(sample) for sample in plan.samples}, plan.settings.start
         read = functools.partial(directory.load, keys=keys, mend=start != VERDICT)
         chains, seen, failures = map(read, (directory.chains, directory.observations, directory.failures))
-        if directory.is_damaged:  # where an image's own line is lost, both are made again
+        if directory.is_damaged or start != VERDICT:  # where an image's own line is lost, both are made again
             seen = {key: line for key, line in seen.items() if key in chains}
         failed = {key: line for key, line in failures.items() if key not in seen}
         again = {key for key, line in failed.items() if line.get("raised") and line["stage"] in _RETRIED[start]}

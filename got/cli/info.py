@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from got.model.config import CONFIGS
-from got.util.errors import UserError
+from got.util.errors import UserError, note
 from got.util.files import read_object, sha256
 from got.util.hub import locate, read_index
 from got.util.weight_files import fault, read_header
@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.memory:
         from got.released import memory, names, roofline  # here, because they build networks
 
+        note("counting every operation of GoT-6B, which takes about half a minute")
         full, counted = names.full_size(), (arguments.batch_size or 1, arguments.size or 1024)
         needed = memory.summary(full, *counted)
         sys.stdout.write(memory.report(needed) + "\n\n")

@@ -96,7 +96,13 @@ def fresh_generators(count: int) -> list[torch.Generator]:
 
 
 def to_pil(decoded: torch.Tensor) -> list[Image.Image]:
-    """Images in [0, 1] as 8-bit images: truncated, not rounded, as in the released code."""
+    """Images in [0, 1] as 8-bit images: truncated, not rounded, as in the released code.
+
+    Raises:
+        ValueError: If a value is not finite, as where half precision overflows.
+    """
+    if not torch.isfinite(decoded).all():
+        raise ValueError("Expected an image of numbers but it holds NaN or infinity; another dtype may help")
     return [Image.fromarray(image) for image in (to_array(decoded) * 255).astype(np.uint8)]
 
 

@@ -9,6 +9,8 @@ import diffusers_kit
 import got_kit
 import numpy as np
 import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from PIL import Image
 from runner_kit import lines, make_plan
 
@@ -100,6 +102,27 @@ def test_a_pipeline_whose_weights_are_a_pointer_says_so(stable_diffusion, tmp_pa
         GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(copy)))
 
 
+def test_pipelines_that_cannot_draw_are_refused_when_they_are_loaded(stable_diffusion, tmp_path):
+    copy = shutil.copytree(stable_diffusion, tmp_path / "copy")
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps({**index, "_class_name": "NoSuchPipeline"}))
+    with pytest.raises(UserError, match=r"cannot be loaded: .*NoSuchPipeline"):
+        GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(copy)))
+    unet = UNet2DModel(sample_size=8, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1,
+                       down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))  # fmt: skip
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path / "ddpm")
+    with pytest.raises(UserError, match="is a DDPMPipeline, which takes no prompt"):
+        GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(tmp_path / "ddpm")))
+
+
+def test_an_image_that_is_no_number_is_no_black_image(stable_diffusion):
+    generator = GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(stable_diffusion)))
+    with torch.no_grad():
+        next(generator._pipe.unet.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match="not a number"):
+        generator.generate(samples(1))
+
+
 def test_a_diffusers_run_is_complete(stable_diffusion, tmp_path):
     generator = GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(stable_diffusion)))
     words = ("--model", f"diffusers:{stable_diffusion}", "--limit", "2", "--steps", "2")
@@ -121,9 +144,6 @@ def test_a_pipeline_that_is_not_there_is_one_line(tmp_path):
 
 
 def test_pickled_weights_are_not_loaded(stable_diffusion, tmp_path):
-    import shutil
-
-    import torch
     from safetensors.torch import load_file
 
     copy = tmp_path / "pipe"
@@ -135,7 +155,7 @@ def test_pickled_weights_are_not_loaded(stable_diffusion, tmp_path):
         GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(copy)))
 
 
-def test_a_image_blanked_by_a_safety_checker_is_missing():
+def test_an_image_blanked_by_a_safety_checker_is_missing():
     def pipe(prompt, generator, output_type, **extra):
         return SimpleNamespace(
             images=[Image.new("RGB", (4, 4)) for _ in prompt], nsfw_content_detected=[False, True, False]
