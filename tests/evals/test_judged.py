@@ -14,7 +14,7 @@ from evals import judge_agreement
 from evals.harness import cli
 from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
-from evals.judged import suite, wording
+from evals.judged import suite
 from evals.judged.files import load_json
 from evals.judges.between import COMPARABLE, UNKNOWN
 from reports import __main__ as reports
@@ -491,21 +491,3 @@ def test_published_wording_is_parsed_never_run_and_refused_until_it_is_named(run
     system, asked = requests[0]["messages"]
     assert system["content"] == "Be the judge of this."
     assert asked["content"][0]["text"].startswith("Look {here}.\nP: what number 1 hints at\nE: it is 1")
-
-
-def test_what_is_filled_in_is_never_filled_itself():
-    assert wording.fill("{a} {b}", {"{a}": "{b}", "{b}": "{a}"}) == "{b} {a}"
-
-
-@pytest.mark.parametrize("name", sorted(kit.SCRIPTS))
-def test_published_wording_of_each_script_fills_every_question(name, tmp_path):
-    """Scripts of the same form that say other things: every question comes out with its own text."""
-    suite, root = find_suite(name), tmp_path / "clone"
-    file, content = kit.SCRIPTS[name]
-    (root / file).parent.mkdir(parents=True)
-    (root / file).write_text(content)
-    published = suite.published(suite.options())
-    found = wording.Wording(kind="published", texts=published.read(root / file))
-    chosen = wording.choose(f"published:{found.digest}", suite.ours(suite.options()), published, root)
-    assert chosen.texts == found.texts
-    assert all(text for text in chosen.texts.values())
