@@ -49,6 +49,7 @@ from evals.harness.run_spec import find_suite, suite_names
 from evals.harness.runner import run
 from evals.harness.worker import Job
 from evals.metrics import statements, statistics
+from evals.suite import plain
 from evals.suite import tables as shared
 from got.util import tables
 from got.util.cli import Parser, console
@@ -267,7 +268,7 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
         both = sorted(base.keys() & own.keys())
         before, after = [base[case][1] for case in both], [own[case][1] for case in both]
         # As the suite sums up: over tasks of one weight, or over edits.
-        strata = [base[case][0] if "tasks" in scores else "all" for case in both]
+        strata = ["all" if plain.weighs_cases(scores) else base[case][0] for case in both]
         images = [min(base[case][2], own[case][2]) for case in both]
         rng = np.random.default_rng(_SEED)
         groups = [base[case][3] for case in both]

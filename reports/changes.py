@@ -34,8 +34,8 @@ def of_two(before: Run, after: Run) -> Report:
     said = [f"{words}." for words in compare.unpaired(a, b).sentences(before.name, after.name)]
     said += [note] if (note := compare.wordings(before, after)) else []
     settings = compare.changed_settings(a, b)
-    said.append(compare.sentence(rows, before.name, after.name))
-    comparison = tables.comparison_table(rows, before, after, said)
+    said.append(compare.sentence(rows, a, b))
+    comparison = tables.comparison_table(rows, before, after, said, compare.unit(a, b))
     first, second = ({sample.key: sample for sample in load_samples(run)} for run in (before, after))
     flipped = flips(first, second)
     album = Album()
@@ -43,11 +43,11 @@ def of_two(before: Run, after: Run) -> Report:
     records = [
         record([first[key], second[key]], album, 0, way, labels) for way, keys in flipped.items() for key in keys
     ]
-    change = rows[0].difference
+    change, unit = rows[0].difference, compare.unit(a, b)
     figures = [_differences(rows), *(_grid(way, keys, labels, first, second) for way, keys in flipped.items())]
     page = Page(
         title=f"{after.name} against {before.name}",
-        lead=f"{settings} {change.cases:,} prompts of both, compared one by one. Overall: {rows[0].words}.".strip(),
+        lead=f"{settings} {change.cases:,} {unit} of both, compared one by one. Overall: {rows[0].words}.".strip(),
         facts=(
             Fact(
                 title="overall difference",

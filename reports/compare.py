@@ -10,6 +10,7 @@ import numpy as np
 from evals.core.records import UserError, alike, describes, note
 from evals.core.vocabulary import task_title
 from evals.metrics import statements, statistics
+from evals.suite.plain import weighs_cases
 from got.util.files import read_object
 from got.util.hashes import is_sealed, sealed
 from got.util.tables import escaped
@@ -48,7 +49,7 @@ class Outcomes:
     first: dict[str, str] = dataclasses.field(default_factory=dict)
     """Of a case whose prompt an earlier one has, too, that one: both count as one case."""
     groups: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Source image of each case that is an edit: edits of one are alike."""
+    """Source image of each case that is an edit: edits of one are alike. Empty of prompts."""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What it was made with, defaults resolved: flags, weights, machine, versions. Empty in older baselines."""
     indexed: bool = True
@@ -108,8 +109,8 @@ def of_run(run: Run) -> Outcomes:
         made_by=made_by,
         tasks=tasks,
         right={case: tuple(right[case]) for case in sorted(right)},
-        pooled="tasks" not in run.scores,
-        first=_repeated(samples) if "tasks" in run.scores else {},
+        pooled=weighs_cases(run.scores),
+        first=_repeated(samples) if "tasks" in run.scores and not run.judged_as else {},
         groups={sample.case: sample.group for sample in samples if sample.group is not None},
         settings=_settings(run.spec),
     )
@@ -213,10 +214,11 @@ def compare(a: Outcomes, b: Outcomes) -> list[Row]:
         raise UserError(f"{a.name} and {b.name} have no case in common that has a verdict in both")
     tasks = list(dict.fromkeys(a.tasks[case] for case in both))
     groups = {"overall": both} | {task: [case for case in both if a.tasks[case] == task] for task in tasks}
+    pooled = a.pooled or b.pooled  # a judged run's baseline of before does not say it
     rows = []
     for name, cases in groups.items():
         before, after = ([float(np.mean(pairs[case][side])) for case in cases] for side in (0, 1))
-        strata = ["all" if a.pooled else a.tasks[case] for case in cases]
+        strata = ["all" if pooled else a.tasks[case] for case in cases]
         images = [min(map(len, pairs[case])) for case in cases]
         rng = np.random.default_rng(_SEED)
         clusters = [a.groups.get(case, b.groups.get(case, case)) for case in cases]
@@ -320,8 +322,12 @@ def wordings(before: Run, after: Run) -> str:
     Only what was asked the same way is compared: cases of other suites, or of own prompts, may share an id.
 
     Raises:
-        UserError: The runs show photographs and icons, or a case that both have asks for something else in each.
+        UserError: The runs show photographs and icons, or a case that both have asks for something else in each, or
+            they are of other editions, wordings or judges.
     """
+    asked = [run.judged_as or "no judge" for run in (before, after)]
+    if asked[0] != asked[1]:
+        raise UserError(f"{before.name} is of {asked[0]} and {after.name} of {asked[1]}: their scores do not compare")
     worlds = [run.scores.get("world") for run in (before, after)]
     if worlds[0] != worlds[1] and UNKNOWN_IMAGES not in worlds:
         raise UserError(f"{before.name} shows {worlds[0]} and {after.name} {worlds[1]}: their scores do not compare")
@@ -355,28 +361,45 @@ def flips(a: Outcomes, b: Outcomes) -> dict[str, list[tuple[str, int]]]:
     return changed
 
 
-def sentence(rows: Sequence[Row], a: str, b: str) -> str:
+def unit(a: Outcomes, b: Outcomes) -> str:
+    """What the cases of two runs are: edits, which have source images; prompts; or what either may be."""
+    return "edits" if a.groups or b.groups else "cases" if a.pooled or b.pooled else "prompts"
+
+
+def sentence(rows: Sequence[Row], a: Outcomes, b: Outcomes) -> str:
     """A comparison in a sentence for a paper: scores, difference, interval, n, test, and what it could have seen.
 
     Args:
         rows: The comparison, overall first.
-        a: What the earlier run is called.
-        b: What the later one is called.
+        a: The earlier run.
+        b: The later one.
     """
-    row, change = rows[0], rows[0].difference
+    row, change, cases = rows[0], rows[0].difference, unit(a, b)
+    flipped = "source images" if cases == "edits" else cases
     seen = statistics.detectable(change)
-    could = "so few prompts cannot tell any two scores apart"
+    could = f"so few {flipped} cannot tell any two scores apart"
     if seen is not None:
         could = f"a difference of {seen:.3f} would have been found four times in five"
     return (
-        f"On {change.cases:,} prompts with {row.images:,} images, {b} scores {row.after:.3f} and {a} {row.before:.3f}: "
+        f"On {change.cases:,} {cases} with {row.images:,} images, {b.name} scores {row.after:.3f} and {a.name} "
+        f"{row.before:.3f}: "
         f"a paired difference of {change.value:+.3f} (95 % interval {change.low:+.3f} to {change.high:+.3f}; "
-        f"permutation test over prompts, p = {change.p_value:.4f}), {row.words.partition(' (')[0]}; {could}."
+        f"permutation test over {flipped}, p = {change.p_value:.4f}), {row.words.partition(' (')[0]}; {could}."
     )
 
 
-def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes, said: Sequence[str] = ()) -> str:
-    """The comparison as a table, the images that changed, how many are missing, what else must be said, a sentence."""
+def markdown(
+    rows: Sequence[Row], a: Outcomes, b: Outcomes, said: Sequence[str] = (), ways: Sequence[str] = ("lost", "won")
+) -> str:
+    """The comparison as a table, the images that changed, how many are missing, what else must be said, a sentence.
+
+    Args:
+        rows: The comparison, overall first.
+        a: The earlier run.
+        b: The later one.
+        said: Sentences of the caller.
+        ways: Which changed images to list.
+    """
     lines = [
         f"| task | {escaped(a.name)} | {escaped(b.name)} | difference | 95 % interval | p | cases | verdict |",
         "| --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
@@ -387,13 +410,15 @@ def markdown(rows: Sequence[Row], a: Outcomes, b: Outcomes, said: Sequence[str] 
             f"| {escaped(task_title(row.task))} | {row.before:.3f} | {row.after:.3f} | {change.value:+.3f} "
             f"| {change.low:+.3f} to {change.high:+.3f} | {change.p_value:.4f} | {change.cases} | {row.words} |"
         )
-    for name, images in flips(a, b).items():
+    changed = flips(a, b)
+    for name in ways:
+        images = changed[name]
         shown = ", ".join(escaped(f"{case}/{index}") for case, index in images[:20])
         more = f" and {len(images) - 20} more" if len(images) > 20 else ""
         lines += ["", f"{len(images)} images {name}{': ' if images else ''}{shown}{more}"]
     for one in (a, b):
         missing, total = one.images()
         lines += ["", f"{missing:,} of {total:,} images have no verdict in {escaped(one.name)}"] if missing else []
-    for words in (*said, sentence(rows, a.name, b.name)):
+    for words in (*said, sentence(rows, a, b)):
         lines += ["", escaped(words)]
     return "\n".join(lines) + "\n"

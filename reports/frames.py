@@ -75,6 +75,14 @@ class Run:
         return bool(overall.get("images") or overall.get("values") or (overall.get("score") or {}).get("n"))
 
     @property
+    def judged_as(self) -> str:
+        """Edition, wording and judge of a judged benchmark: two runs compare if it is the same. Empty of any other."""
+        if "edition" not in self.scores or "names" not in self.scores.get("metrics", {}):
+            return ""
+        judge = str(self.scores["judge"]["name"]).partition("@")[2]
+        return f"{self.scores['edition']}-{self.scores['wording']} by {judge}"
+
+    @property
     def tells_right_from_wrong(self) -> bool:
         """False for edits that no detector measured: their verdicts say no more than that the image is not black."""
         return "categories" not in self.scores or bool(self.scores["overall"].get("measured"))

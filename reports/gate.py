@@ -128,11 +128,12 @@ def summary(decision: Decision, baseline: Outcomes, outcomes: Outcomes, run: Run
         before: The earlier run, where its images are at hand.
     """
     parts = [f"**{decision.answer}**: {escaped(decision.why)}", compare.changed_settings(baseline, outcomes)]
+    gone = lost(baseline, outcomes, load_samples(run))
     if decision.rows:
         # Here images that are missing count as wrong, so none of their cases is left out.
         left_out = dataclasses.replace(compare.unpaired(baseline, outcomes), without_verdict=0)
-        parts.append(compare.markdown(decision.rows, baseline, outcomes, left_out.sentences(baseline.name, run.name)))
-    gone = lost(baseline, outcomes, load_samples(run))
+        said, ways = left_out.sentences(baseline.name, run.name), ["won"] if gone else ["lost", "won"]
+        parts.append(compare.markdown(decision.rows, baseline, outcomes, said, ways))
     if gone:
         parts.append(_lost_table(gone, run, before))
     if before is not None:

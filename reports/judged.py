@@ -16,23 +16,13 @@ if TYPE_CHECKING:
     from reports.frames import Run
 
 
-def is_judged(run: Run) -> bool:
-    """Whether a run is of a judged benchmark."""
-    return "edition" in run.scores and "names" in run.scores.get("metrics", {})
-
-
-def asked(run: Run) -> tuple[str, str]:
-    """What the numbers of a run are of: two runs compare if this is the same."""
-    return f"{run.scores['edition']}-{run.scores['wording']}", str(run.scores["judge"]["name"]).partition("@")[2]
-
-
 def judged_table(runs: Sequence[Run]) -> Table:
-    """Runs of one edition, wording and judge, each with its floor.
+    """Judged runs of one edition, wording and judge, each with its floor.
 
     Raises:
         UserError: They are of several.
     """
-    kinds = sorted({" by ".join(asked(run)) for run in runs})
+    kinds = sorted({run.judged_as or "no judge" for run in runs})
     if len(kinds) > 1:
         raise UserError(f"numbers of {' and '.join(kinds)} share no table: editions, wordings and judges differ")
     names: dict[str, Any] = runs[0].scores["metrics"]["names"]
@@ -53,7 +43,7 @@ def judged_table(runs: Sequence[Run]) -> Table:
     columns = [Column(key=file_name(name, set()), title=name, digits=how["digits"]) for name, how in names.items()]
     columns += [Column(key=task, title=task_title(task), digits=names[first]["digits"]) for task in tasks]
     columns += [Column(key=key, title=key, best=None, digits=0) for key in ("images", "missing")]
-    edition, judge = asked(runs[0])
+    edition, _, judge = runs[0].judged_as.partition(" by ")
     by_tasks = [name for name, how in names.items() if how["over"] == "tasks"]
     means = (
         f"{', '.join(by_tasks)}: plain mean of the tasks; all others: of the cases." if by_tasks else "Means of cases."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from evals.core.vocabulary import task_title
@@ -30,7 +29,7 @@ def table_of(runs: Sequence[Run], reported: Rows = None) -> Table:
         UserError: They are of several suites, or of one whose scores have another form.
     """
     suites = {run.scores.get("suite") for run in runs}
-    if all(judged.is_judged(run) for run in runs):
+    if any(run.judged_as for run in runs):
         return judged.judged_table(runs)
     if all(editing.is_measured(run) for run in runs):
         return editing.measured_table(runs)
@@ -38,9 +37,7 @@ def table_of(runs: Sequence[Run], reported: Rows = None) -> Table:
 
 
 def plain_table(runs: Sequence[Run]) -> Table:
-    """Scores of runs of one suite, in the order of their rows; of a judged one, its metrics."""
-    if all("metrics" in run.scores for run in runs):
-        return _judged_table(runs)
+    """Scores of runs of one suite, in the order of their rows."""
     tasks = list(dict.fromkeys(task for run in runs for task in run.scores["tasks"]))
     values = list(dict.fromkeys(name for run in runs for name in run.scores["overall"].get("values", ())))
     rows = []
@@ -62,37 +59,6 @@ def plain_table(runs: Sequence[Run]) -> Table:
         ),
         origins=tuple(tables.run_notes(runs)),
     )
-
-
-def _judged_table(runs: Sequence[Run]) -> Table:
-    """A judged benchmark's metrics. Two judges, or two editions, stand in one table but do not compare."""
-    names = {name: how for run in runs for name, how in run.scores["metrics"]["names"].items()}
-    rows = []
-    for run in runs:
-        found, judge = run.scores["metrics"], str(run.scores["judge"]["name"])
-        basis = f"{run.scores['edition']}, {judge}"
-        cells = [_scaled(estimate(found["all"].get(name), basis), names[name]["times"]) for name in names]
-        first = next(iter(found["all"].values()))
-        images = f"{run.images}, {judge}"
-        rows.append(Row(label=run.label, images=images, cells=(*cells, Cell(value=first["n"]))))
-        floor = [Cell(value=found["floor"].get(name, {}).get("value"), basis="floor") for name in names]
-        lowest = [_scaled(cell, names[name]["times"]) for name, cell in zip(names, floor, strict=True)]
-        number = next(iter(found["floor"].values()), {"n": 0})["n"]
-        rows.append(Row(label=f"floor of {run.label}", images=images, cells=(*lowest, Cell(value=number))))
-    columns = [Column(key=file_name(name, set()), title=name, digits=how["digits"]) for name, how in names.items()]
-    return Table(
-        name=file_name(str(runs[0].scores["suite"]), set()),
-        caption=f"{title_of(runs[0])}: a judge's scores; floor: untouched sources, or blank images.",
-        columns=(*columns, Column(key="n", title="images", best=None, digits=0)),
-        rows=tuple(rows),
-        notes=("95 % intervals: of shares Jeffreys, else bootstrap over cases or source images.",),
-        origins=tuple(tables.run_notes(runs)),
-    )
-
-
-def _scaled(cell: Cell, times: float) -> Cell:
-    value, low, high = (None if one is None else one * times for one in (cell.value, cell.low, cell.high))
-    return dataclasses.replace(cell, value=value, low=low, high=high)
 
 
 def title_of(run: Run) -> str:

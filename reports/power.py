@@ -55,7 +55,8 @@ def prompts_needed(drop: float, noise: float, images: int, alpha: float = 0.05, 
     (370, 183, 281)
     """
     taken = drop * (1 - drop) * (1 + (images - 1) * _LIKENESS) / images
-    reach = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(certainty)
+    level, sure = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(certainty)
+    reach = max(level + sure, 2 * sure)  # what is found must be significant, and more than half of the drop
     least = math.ceil(math.log2(2 / alpha))  # of which a permutation test can reject anything at all
     return max(math.ceil((taken + noise / images) * (reach / drop) ** 2), least)
 

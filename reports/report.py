@@ -19,7 +19,6 @@ from reports import (
     editing,
     escape,
     formats,
-    judged,
     plain,
     run_figures,
     setting_figures,
@@ -104,15 +103,10 @@ def of_runs(
     for suite in dict.fromkeys(str(run.scores["suite"]) for run in runs if run not in known_runs):
         own = [run for run in runs if run.scores["suite"] == suite]
         name = escape.file_name(suite, names)
-        if all(judged.is_judged(run) for run in own):
-            kinds = [
-                [run for run in own if judged.asked(run) == kind] for kind in dict.fromkeys(map(judged.asked, own))
-            ]
-            some = tuple(judged.judged_table(each) for each in kinds)
-            sections.append(Section(id=name, title=plain.title_of(own[0]), tables=some))
-            continue
-        sections.append(Section(id=name, title=plain.title_of(own[0]), tables=(plain.plain_table(own),)))
-        drawn += [(name, figure) for figure in _figures_of_runs(own, images, names)]
+        kinds = [[run for run in own if run.judged_as == one] for one in dict.fromkeys(run.judged_as for run in own)]
+        sections.append(Section(id=name, title=plain.title_of(own[0]), tables=tuple(map(plain.table_of, kinds))))
+        unjudged = [run for run in own if not run.judged_as]
+        drawn += [(name, figure) for figure in (_figures_of_runs(unjudged, images, names) if unjudged else [])]
     edits = [run for run in runs if run in published or run in measured]
     made = [editing.measured_table(measured)] if measured else []
     for suite in dict.fromkeys(str(run.scores["suite"]) for run in edits):

@@ -249,10 +249,13 @@ def marks(rows: Sequence[Row], table: str, measured: str = "") -> list[str]:
     return [*notes, measured] if worlds and measured else notes
 
 
-PAIRED = (
-    "Differences: paired by prompt, intervals by MOVER, p by a permutation test of whole prompts. "
-    "Better and worse need an interval without 0 and p < 0.05."
-)
+def paired(unit: str = "prompts") -> str:
+    """How runs are compared whose cases are prompts, edits, or one of both."""
+    one, whole = unit.removesuffix("s"), "source images" if unit == "edits" else unit
+    return (
+        f"Differences: paired by {one}, intervals by MOVER, p by a permutation test of whole {whole}. "
+        "Better and worse need an interval without 0 and p < 0.05."
+    )
 
 
 def measured_note(cluster: str, scores: Sequence[Mapping[str, Any]]) -> str:
@@ -343,7 +346,7 @@ def ablation_table(ablation: Ablation, name: str = "ablation", reported: Rows = 
         *(marks(rows, "Table 3") if len(rows) > len(ablation.cells) else []),
         f"{world}; n = {first['n']:,} images of {first['clusters']:,} prompts in each cell. "
         + measured_note("prompt", [{"intervals": ablation.intervals}]),
-        f"{PAIRED} They are to the first row, and p values are corrected for their number by Holm's method.",
+        f"{paired()} They are to the first row, and p values are corrected for their number by Holm's method.",
     ]
     return Table(
         name=name,
@@ -383,7 +386,9 @@ def _shared_facts(runs: Sequence[Run]) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------------------------------- comparison
-def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run, said: Sequence[str] = ()) -> Table:
+def comparison_table(
+    rows: Sequence[CompareRow], before: Run, after: Run, said: Sequence[str] = (), unit: str = "prompts"
+) -> Table:
     """Two runs task by task.
 
     Args:
@@ -391,17 +396,18 @@ def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run, said: 
         before: The earlier run.
         after: The later one.
         said: What must be said of both, such as what only one has, or other wordings of their prompts; sentences.
+        unit: What its cases are, see `compare.unit`.
     """
     world = str(after.scores["world"])
     return Table(
         name="comparison",
-        caption=f"{after.name} against {before.name}, paired by prompt.",
+        caption=f"{after.name} against {before.name}, paired by {unit.removesuffix('s')}.",
         columns=(
             Column(key="before", title=f"before: {before.name}", best=None),
             Column(key="after", title=f"after: {after.name}", best=None),
             Column(key="difference", title="difference", best=None, signed=True),
             Column(key="p_value", title="p", best=None, digits=4),
-            Column(key="cases", title="prompts", best=None, digits=0),
+            Column(key="cases", title=unit, best=None, digits=0),
             Column(key="verdict", title="verdict", best=None),
         ),
         rows=tuple(
@@ -419,6 +425,6 @@ def comparison_table(rows: Sequence[CompareRow], before: Run, after: Run, said: 
             )
             for row in rows
         ),
-        notes=(*said, f"{PAIRED} p values are not corrected for several tasks."),
+        notes=(*said, f"{paired(unit)} p values are not corrected for several tasks."),
         origins=tuple(run_notes([before, after])),
     )

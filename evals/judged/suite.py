@@ -20,7 +20,7 @@ from evals.judged.files import load_json, needed
 from evals.judged.options import JudgedOptions
 from evals.judges import registry as judges
 from evals.judges.calls import Interview, Sending, prompt_hash
-from evals.suite import Score, Suite
+from evals.suite import Score, Suite, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -249,7 +249,10 @@ class JudgedSuite(Suite[JudgedOptions]):
             "rewritten_from": None if options.rewritten_from is None else str(options.rewritten_from),
             **summaries.summarize(rows, scored, floor, repeats, metrics, options, context),
         }
-        return {**super().summarize(cases, scored, failures, options, context), **about}
+        own = {"suite": self.name, "version": self.version, "title": self.title, **context.describe()}
+        pooled = metrics[0].over == "cases"
+        shares = plain.summarize(cases, scored, failures, context.images_per_prompt, pooled=pooled)
+        return {**own, **shares, **about}
 
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:
         """Metrics by task, and reported rows beside them."""

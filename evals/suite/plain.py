@@ -33,6 +33,7 @@ def summarize(
     images_per_prompt: int,
     *,
     tasks: Sequence[str] = (),
+    pooled: bool = False,
     directions: Mapping[str, str] = DIRECTIONS,
     more: Callable[[Sequence[Group], np.random.Generator], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -44,12 +45,13 @@ def summarize(
         failures: Log lines of samples without an image or without an observation.
         images_per_prompt: Images each case should have.
         tasks: The benchmark's order of its tasks; others come after them.
+        pooled: Overall all cases weigh the same, and not all tasks.
         directions: Which way is better, by what is measured.
         more: What a suite measures beside right and wrong, of the images of a task or of all.
 
     Returns:
-        The part of ``scores.json`` that is measured. The overall score is the mean of the task scores; ``images`` and
-        ``prompts_any`` pool all images and prompts.
+        The part of ``scores.json`` that is measured. The overall score is the mean of the task scores unless it is
+        pooled; ``images`` and ``prompts_any`` pool all images and prompts.
     """
     rng = np.random.default_rng(_BOOTSTRAP_SEED)
     by_case: dict[str, list[Score]] = {case.id: [] for case in cases}
@@ -71,15 +73,31 @@ def summarize(
 
     blocks = {tag: block(groups[tag], statistics.share(*right[tag])) for tag in ordered}
     totals, numbers = ([value for tag in ordered for value in right[tag][part]] for part in (0, 1))
-    overall = statistics.share(totals, numbers, [tag for tag in ordered for _ in right[tag][0]])
+    overall = statistics.share(totals, numbers, None if pooled else [tag for tag in ordered for _ in right[tag][0]])
     return {
-        "overall": {**block(every, overall), **_overall_bounds(list(blocks.values()))},
+        "overall": {**block(every, overall), **({} if pooled else _overall_bounds(list(blocks.values())))},
         "images": statistics.share(*clusters(every, _right)).as_dict(),
         "tasks": blocks,
         "missing": _missing(failures, by_case, images_per_prompt),
         "directions": dict(directions),
         "intervals": statistics.INTERVALS,
     }
+
+
+def weighs_cases(scores: Mapping[str, Any]) -> bool:
+    """Whether all cases weigh the same in a run's overall score; else all tasks do.
+
+    Args:
+        scores: The run's ``scores.json``. A judged benchmark's says it of its first metric.
+
+    >>> weighs_cases({"tasks": {}}), weighs_cases({"categories": {}})
+    (False, True)
+    >>> weighs_cases({"tasks": {}, "metrics": {"names": {"accuracy": {"over": "cases"}}}})
+    True
+    """
+    for how in scores.get("metrics", {}).get("names", {}).values():
+        return bool(how["over"] == "cases")
+    return "tasks" not in scores
 
 
 def _right(score: Score) -> Sequence[bool]:

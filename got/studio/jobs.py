@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MOST_IMAGES, MOST_STEPS, MOST_PX = 8, 1000, 4096
 _PREVIEWS = 5
+_LOOKS = ("explain", "observe")
+"""Requests that change nothing: the session can be changed meanwhile."""
 _NUMBERS = ("semantic_scale", "spatial_scale", "reference_scale")
 _WHOLE = {"num_inference_steps": MOST_STEPS, "width": MOST_PX, "height": MOST_PX, "max_new_tokens": 4096}
 _STRIP: dict[str, dict[str, bool]] = {
@@ -61,6 +63,9 @@ class Studio:
         }  # fmt: skip
         if asked.get("kind") not in kinds:
             raise UserError(f"expected one of {', '.join(kinds)} but got {asked.get('kind')!r}")
+        if asked["kind"] in _LOOKS:
+            kinds[asked["kind"]](job, name, self.sessions.get(name), asked)
+            return
         with self.sessions.drawing(name) as talk:
             talk.callbacks = self._callbacks(job)
             kinds[asked["kind"]](job, name, talk, asked)

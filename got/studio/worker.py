@@ -47,9 +47,14 @@ class Job:
         """Asks the work to end soon."""
         self._stop.set()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether that was asked for."""
+        return self._stop.is_set()
+
     def check(self) -> None:
         """Raises `Stopped` if that was asked for."""
-        if self._stop.is_set():
+        if self.is_stopped:
             raise Stopped
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
@@ -89,6 +94,8 @@ class Worker:
         with self._changed:
             if self._closed:
                 raise Busy("the studio is ending")
+            # Pages that were closed meanwhile.
+            self._waiting = collections.deque(waiting for waiting in self._waiting if not waiting.is_stopped)
             if len(self._waiting) >= self._limit:
                 raise Busy(f"{len(self._waiting)} requests are waiting already, which is all that may; try again later")
             self._waiting.append(job)

@@ -18,6 +18,7 @@ from got.util.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from io import BufferedRandom, FileIO
     from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset(
@@ -224,6 +225,22 @@ def encode(record: Mapping[str, Any], *, allow_nan: bool = False) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
+@contextlib.contextmanager
+def alone_in(file: FileIO | BufferedRandom) -> Iterator[None]:
+    """No other process appends to the open log, or takes a cut line out, until the block ends."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except (ImportError, OSError):  # some systems, and some network file systems, have no such locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
 def append_lines(
     path: Path, records: Iterable[Mapping[str, Any]], *, durable: bool = True, allow_nan: bool = False
 ) -> None:
@@ -245,7 +262,7 @@ def append_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Appends all of it, or leaves the file as it was; as `append_lines` does, which see."""
     if not data:
         return
-    with clear_disk_errors(path), path.open("ab", buffering=0) as file:
+    with clear_disk_errors(path), path.open("ab", buffering=0) as file, alone_in(file):
         before = file.seek(0, os.SEEK_END)
         try:
             written = 0
@@ -293,7 +310,8 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 def recorded(log: Path, error: type[Exception] = UserError) -> Iterator[dict[str, Any]]:
     """The records of a log that will be appended to, one at a time; a log that is not there is empty.
 
-    A last line that a kill has cut is taken out of the file; one that lacks nothing but its line end gets it.
+    A last line that a kill has cut is taken out of the file; one that lacks nothing but its line end gets it. One that
+    another process is writing just now is waited for.
 
     Raises:
         Exception: The given kind of it, if another line is no JSON object; the message names it.
@@ -301,20 +319,31 @@ def recorded(log: Path, error: type[Exception] = UserError) -> Iterator[dict[str
     if not log.exists():
         return
     with log.open("r+b") as file:
-        end = 0
-        for number, line in enumerate(file, 1):
-            try:
-                record = json_object(line, f"{log} line {number}", error)
-            except error:
-                if line.endswith(b"\n"):
-                    raise
-                file.truncate(end)
-                return
-            end += len(line)
+        number, end = 1, 0
+        while line := file.readline():
             if not line.endswith(b"\n"):
-                file.seek(end)
-                file.write(b"\n")
-            yield record
+                line = _ended(file, end)
+                if not line:
+                    return
+            yield json_object(line, f"{log} line {number}", error)
+            number, end = number + 1, end + len(line)
+
+
+def _ended(file: BufferedRandom, start: int) -> bytes:
+    """The last line of a log, with its end; empty if it was cut, and is now taken out."""
+    with alone_in(file):
+        file.seek(start)
+        line = file.readline()
+        if line.endswith(b"\n"):  # meanwhile
+            return line
+        try:
+            json_object(line, "", ValueError)
+        except ValueError:
+            file.truncate(start)
+            return b""
+        file.write(b"\n")
+        file.flush()
+        return line + b"\n"
 
 
 def numbered_lines(path: Path, error: type[Exception]) -> Iterator[tuple[int, str]]:

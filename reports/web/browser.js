@@ -20,6 +20,8 @@
   }
 
   const plain = (word) => word.replaceAll("_", " ");
+  // As a shell takes it for one word, whatever is in it.
+  const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`);
   const stageName = (stage) => data.stages[stage] ?? stage;
 
   // ------------------------------------------------------------------------------------------------------- images
@@ -214,7 +216,7 @@
     const where = make("p", "small", `${plain(sample.task)} · ${sample.key} · ${sample.outcome} · ${data.runs[sample.run]}`);
     where.style.gridColumn = "1 / -1";
     where.style.margin = "0";
-    const studio = make("p", "small", `Change its plan and draw it again: ${data.studio[sample.run]} --sample ${sample.key}`);
+    const studio = make("p", "small", `Change its plan and draw it again: ${data.studio[sample.run]} --sample ${quoted(sample.key)}`);
     studio.style.gridColumn = "1 / -1";
     const offered = data.studio[sample.run] && sample.views.some((view) => view.file);
     byId("box-body").replaceChildren(where, ...sample.views.flatMap(column), ...(offered ? [studio] : []));

@@ -17,8 +17,9 @@ from evals.geneval2.suite import GenEval2, Options
 from evals.harness import cli
 from evals.judged.summaries import Judged, point
 from evals.suite import Case
+from reports import __main__ as reports
 from reports.frames import load
-from reports.plain import plain_table
+from reports.plain import table_of
 
 ROWS = [
     {
@@ -138,12 +139,27 @@ def test_a_report_shows_a_judge_s_metrics_beside_their_floor(run, tmp_path):
     _, headline, *_ = run("--floor", "1")
     (loaded,), _ = load([tmp_path / "run"])
     assert loaded.is_scored
-    table = plain_table([loaded])
+    table = table_of([loaded])
     assert [column.title for column in table.columns][:4] == [*published.HEADLINES]
     measured, floor = table.rows
     assert measured.cells[0].value == pytest.approx(100 * headline["overall"])
     assert floor.cells[0].value == pytest.approx(100 * headline["floor"]["value"])
-    assert "judge-1" in measured.images
+    assert "judge-1" in table.caption
+
+
+def test_the_two_editions_stand_in_one_report_in_tables_of_their_own(run, tmp_path, capsys):
+    run("--floor", "1")
+    icons = ["--model", "oracle", "--limit", "2", "--output", str(tmp_path / "icons")]
+    assert cli.main(GenEval2, icons) == 0
+    runs = [str(tmp_path / name) for name in ("run", "icons")]
+    assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
+    heads = [path.read_text().splitlines()[0] for path in sorted((tmp_path / "report" / "tables").glob("*.csv"))]
+    assert len(heads) == 2
+    assert [sum(name in head for head in heads) for name in ("soft-tifa-gm", "soft-gm")] == [1, 1]
+    assert not any("object-0" in head for head in heads)
+    capsys.readouterr()
+    assert reports.main(["table", *runs]) == 2
+    assert "share no table" in capsys.readouterr().err
 
 
 def test_a_judge_without_probabilities_scores_nothing(run):

@@ -1,5 +1,6 @@
 """The studio's requests, with a tiny model: what is drawn is a conversation on disk, and nobody can do harm."""
 
+import asyncio
 import importlib.metadata
 import json
 import threading
@@ -20,6 +21,8 @@ pytest.importorskip("starlette", reason="the studio needs starlette")
 pytest.importorskip("uvicorn", reason="the studio needs uvicorn")
 
 import studio_kit
+
+from got.studio.worker import Busy, Job, Worker
 
 QUICK = {"num_inference_steps": 2}
 DRAW = {"kind": "draw", "prompt": "a red apple", "chain": {"text": got_kit.BOTH, "names": []}, "options": QUICK}
@@ -223,6 +226,59 @@ def test_the_queue_tells_places_has_a_bound_and_can_be_stopped(visitor):
     assert ends == ["stopped", "stopped"]
     assert [len(visitor.json(f"/api/sessions/{name}")["entries"]) for name in names] == [0, 0, 0]
     assert visitor.work(names[0], **DRAW)["done"], "the next job is none the worse"
+
+
+def test_a_session_can_be_changed_while_it_is_only_looked_at(tmp_path):
+    looks, seen = threading.Event(), threading.Event()
+
+    class Observer:
+        def observe(self, image, words, chain, seed):
+            looks.set()
+            assert seen.wait(60)
+            return {"words": words}
+
+    with studio_kit.served(tmp_path, got_kit.make_pipeline(), observer=Observer()) as address:
+        visitor = studio_kit.Visitor(address)
+        name = visitor.new()
+        seen.set()
+        visitor.work(name, **DRAW)
+        visitor.work(name, **DRAW)
+        looks.clear()
+        seen.clear()
+        told = visitor.events(name, {"kind": "observe", "entry": 0})
+        next(told)
+        assert looks.wait(60)
+        try:
+            visitor.json(f"/api/sessions/{name}/go", {"to": "undo"})
+        finally:
+            seen.set()
+        assert [event["kind"] for event in told][-2:] == ["seen", "done"]
+
+
+def test_a_page_that_is_closed_while_it_waits_makes_room():
+    async def wait():
+        worker, begun, end = Worker(limit=1), threading.Event(), threading.Event()
+        try:
+            worker.submit(Job(lambda job: (begun.set(), end.wait(60))))
+            assert begun.wait(60)
+            closed = Job(lambda job: None)
+            worker.submit(closed)
+            told = closed.events()
+            assert (await anext(told))["ahead"] == 1
+            await told.aclose()  # as the server does
+            last = Job(lambda job: None)
+            worker.submit(last)
+            told = last.events()
+            assert (await anext(told))["ahead"] == 1
+            with pytest.raises(Busy):
+                worker.submit(Job(lambda job: None))
+            end.set()
+            assert [event["kind"] async for event in told][-1] == "done"
+        finally:
+            end.set()
+            worker.close()
+
+    asyncio.run(wait())
 
 
 def test_a_session_goes_on_in_the_terminal_and_back(visitor, root):

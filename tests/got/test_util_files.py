@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from got.util.errors import UserError
 from got.util.files import (
     FolderLock,
+    alone_in,
     append_lines,
     numbered_lines,
     read_lines,
@@ -77,6 +80,41 @@ def test_a_log_that_a_kill_has_cut_is_appended_to_on_a_line_of_its_own(tmp_path,
     assert log.read_bytes() == after
     append_lines(log, [{"n": 9}], durable=False)
     assert read_lines(log) == ([{"n": n} for n in (*kept, 9)], 0)
+
+
+def test_a_line_that_another_process_is_writing_is_waited_for_and_not_cut(tmp_path):
+    log, begun = tmp_path / "log.jsonl", threading.Event()
+    append_lines(log, [{"n": 1}], durable=False)
+
+    def write():  # a lock of one open file stands against every other, of this process or another
+        with log.open("ab", buffering=0) as file, alone_in(file):
+            file.write(b'{"n": ')
+            begun.set()
+            time.sleep(0.3)
+            file.write(b"2}\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert begun.wait(10)
+    assert [record["n"] for record in recorded(log)] == [1, 2]
+    writer.join()
+    assert read_lines(log) == ([{"n": 1}, {"n": 2}], 0)
+
+
+def test_two_processes_keep_all_lines_of_a_log_that_others_open_and_mend(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.touch()
+    script = (
+        "import pathlib, sys; from got.util.files import append_lines, recorded\n"
+        "log = pathlib.Path(sys.argv[1])\n"
+        "for n in range(200):\n"
+        "    append_lines(log, [{'who': sys.argv[2], 'n': n}], durable=False)\n"
+        "    n % 20 or sum(1 for _ in recorded(log))\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(log), who], cwd=ROOT) for who in "ab"]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    found, damaged = read_lines(log)
+    assert (sorted((one["who"], one["n"]) for one in found), damaged) == ([(w, n) for w in "ab" for n in range(200)], 0)
 
 
 def test_damage_inside_a_log_is_named_and_nothing_is_cut(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 from report_kit import BOTH, CHAIN, NO_DOG, WRONG_CHAIN, write_run
+from scipy import stats
 
 from evals.core.records import UserError
 from evals.harness import cli
@@ -61,6 +62,8 @@ def test_a_summary_shows_what_changed_and_each_lost_image(pair, tmp_path, capsys
     text = summary.read_text()
     assert out.splitlines()[2] == "Changed settings: steps 10 → 4; torch 2.9.0 → 2.10.0."
     (row,) = [line for line in text.splitlines() if line.startswith("| 00000/1 |")]
+    assert "images lost" not in text, "the table says it"
+    assert "0 images won" in text
     said = ("color attribution", "a photo of a red apple and a blue dog", "dog&gt;=1, found 0", "plan")
     assert [words for words in said if words not in row] == []
     (command,) = re.findall(r"`(.*?)`", row)
@@ -121,6 +124,13 @@ def test_a_gate_with_the_prompts_it_needs_finds_the_drop_four_times_in_five():
         decision = gate.decide(outcomes(before.tolist()), outcomes(after.tolist()), drop / 2, 0.05)
         found += decision.answer == gate.REGRESSION
     assert 0.65 <= found / 60 <= 0.95
+
+
+@pytest.mark.parametrize("certainty", [0.8, 0.95, 0.99, 0.999])
+def test_half_of_the_drop_is_exceeded_as_surely_as_asked(certainty):
+    """Images that are lost with the probability of the drop: more than half of them, by the binomial distribution."""
+    prompts = power.prompts_needed(0.2, 0.0, 1, 0.2, certainty)
+    assert stats.binom.sf(0.1 * prompts, prompts, 0.2) >= certainty - 0.0002
 
 
 def test_fewer_prompts_do_where_less_varies():

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,21 @@ def test_the_lightbox_shows_a_sample_and_its_neighbours(opened):
     page.keyboard.press("Escape")
     assert not box.is_visible()
     assert page.evaluate("document.activeElement.closest('.card') === document.querySelector('.card')")
+
+
+def test_a_command_to_copy_is_quoted(chromium, folder, tmp_path):
+    """A key that a shell would take apart, as the command of a page that shows it."""
+    key = "it's $(x) a/1"
+    text = (folder / "beside" / "report.html").read_text()
+    assert '"key":"00000/1"' in text.replace('": "', '":"')
+    (tmp_path / "report.html").write_text(re.sub(r'"key": ?"00000/1"', f'"key": "{key}"', text, count=1))
+    with chromium.new_context() as context:
+        page = context.new_page()
+        page.goto((tmp_path / "report.html").as_uri())
+        page.locator("#by-words").fill("it's $(x)")
+        cards(page).first.locator("button").click()
+        command = re.search("python -m got studio .*", page.locator("dialog").inner_text())[0]
+    assert shlex.split(command)[-2:] == ["--sample", key]
 
 
 def test_boxes_can_be_hidden(opened):
