@@ -286,7 +286,8 @@ def _parser() -> argparse.ArgumentParser:
         type=number(0),
         default=0.02,
         metavar="X",
-        help="with --between, the largest shift that does not matter, as a share of the scale (default: %(default)s)",
+        help="with --between, the largest shift that does not matter, as a share of the scale; to be comparable takes "
+        "3 / X cases or more (default: %(default)s)",
     )
     parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write everything there")

@@ -88,7 +88,7 @@ class Wise(JudgedSuite):
         ]
         paths = [files.find(root, (name, name.rpartition("/")[2]), self.origin) for name in names]
         edition = files.edition(f"wise-{options.edition}", paths, SHA256, allowed=options.allow_other_data)
-        items = [_item(row, path) for path in paths for row in files.load_json(path)]
+        items = [_item(row, path) for path in paths for row in files.rows_in(path)]
         return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
 
     def published(self, options: Options) -> Published:

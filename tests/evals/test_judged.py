@@ -14,7 +14,7 @@ from evals import judge_agreement
 from evals.harness import cli
 from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
-from evals.judged import suite, wording
+from evals.judged import suite
 from evals.judged.files import load_json
 from evals.judges.between import COMPARABLE, UNKNOWN
 from reports import __main__ as reports
@@ -210,6 +210,18 @@ def test_two_unlike_sets_without_published_hashes_have_two_editions(name, tmp_pa
     assert suite.load(root, options).edition != first
 
 
+def test_an_edit_of_gedit_without_its_image_is_one_line(run, tmp_path):
+    import pyarrow.parquet
+
+    path = next(kit.gedit(tmp_path / "data").glob("*.parquet"))
+    rows = pyarrow.parquet.read_table(path).to_pylist()
+    rows[3]["input_image"] = {"bytes": b"", "path": None}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    code, _, _, err, requests = run("gedit")
+    assert (code, err.count("\n"), requests) == (2, 1, [])
+    assert "row 3: no image in column input_image" in err
+
+
 def test_edits_of_one_image_of_gedit_are_one_group(tmp_path):
     suite, root = find_suite("gedit"), kit.gedit(tmp_path / "data")
     sets = [
@@ -344,6 +356,7 @@ def test_without_a_judge_nothing_is_drawn(run):
         ("wise", "data_verified/natural_science_verified.json", lambda t: t.replace("Chemistry", "Alchemy"),
          "expected a category of"),
         ("wise", "data_verified/natural_science_verified.json", lambda t: t[:40], "expected JSON"),
+        ("wise", "data_verified/natural_science_verified.json", lambda t: "3", "verified.json: expected a JSON list"),
         ("genevalpp", "test_scripts/Geneval++.jsonl", lambda t: t.replace("size_spatial_attr", "size"),
          "expected a tag of"),
         ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("animal/1", "../1"), "is outside"),
@@ -478,21 +491,3 @@ def test_published_wording_is_parsed_never_run_and_refused_until_it_is_named(run
     system, asked = requests[0]["messages"]
     assert system["content"] == "Be the judge of this."
     assert asked["content"][0]["text"].startswith("Look {here}.\nP: what number 1 hints at\nE: it is 1")
-
-
-def test_what_is_filled_in_is_never_filled_itself():
-    assert wording.fill("{a} {b}", {"{a}": "{b}", "{b}": "{a}"}) == "{b} {a}"
-
-
-@pytest.mark.parametrize("name", sorted(kit.SCRIPTS))
-def test_published_wording_of_each_script_fills_every_question(name, tmp_path):
-    """Scripts of the same form that say other things: every question comes out with its own text."""
-    suite, root = find_suite(name), tmp_path / "clone"
-    file, content = kit.SCRIPTS[name]
-    (root / file).parent.mkdir(parents=True)
-    (root / file).write_text(content)
-    published = suite.published(suite.options())
-    found = wording.Wording(kind="published", texts=published.read(root / file))
-    chosen = wording.choose(f"published:{found.digest}", suite.ours(suite.options()), published, root)
-    assert chosen.texts == found.texts
-    assert all(text for text in chosen.texts.values())
