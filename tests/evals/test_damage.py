@@ -47,6 +47,16 @@ def change(path, old, new):
     path.write_bytes(text.replace(old, new, 1))
 
 
+def test_a_line_that_a_kill_tore_is_made_again_with_its_image(reference, folder):
+    for name in ("scores.json", "results.jsonl"):  # not finished yet
+        (folder / name).unlink()
+    torn = (folder / "chains.jsonl").read_bytes()[:-20]
+    (folder / "chains.jsonl").write_bytes(torn)
+    run(small(folder))
+    for name in ("chains.jsonl", "observations.jsonl", "results.jsonl"):
+        assert (folder / name).read_bytes() == (reference / name).read_bytes()
+
+
 @pytest.mark.parametrize("name", MADE_ANEW)
 def test_a_flipped_bit_is_named_and_the_same_command_mends_it(reference, folder, capsys, name):
     rng = random.Random(name)

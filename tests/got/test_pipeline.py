@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from got import checkpoint
-from got.model.outputs import scale_latents, unscale_latents
+from got.model.outputs import scale_latents, to_pil, unscale_latents
 from got.pipeline import GoTPipeline
 from got.plan.chain import Chain
 from got.util.hub import CheckpointError
@@ -278,3 +278,9 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(copy_of_saved, damage, mess
     with pytest.raises(CheckpointError, match=message) as raised:
         checkpoint.load(copy_of_saved)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_no_image(value):
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        to_pil(torch.full((1, 3, 2, 2), value))
