@@ -76,7 +76,7 @@ class Plan:
                 "--judge openai keeps one budget and one log, and each worker of Ray would have its own; draw without "
                 "it, and then ask from one process: --from observe --judge openai --judge-concurrency N"
             )
-        _ = self.identity, self.samples
+        _ = self.identity, self.samples, self.left_out
         if self.folder is not None and not self._later:
             for sentence in self.folder.notes:
                 note(f"--model {self.settings.model}: {sentence}")
@@ -117,6 +117,11 @@ class Plan:
             if fault := unfit(case.tag, case.prompt):
                 raise UserError(f"{self.suite.name}: case {case.id}: {fault}")
         return found
+
+    @functools.cached_property
+    def left_out(self) -> list[str]:
+        """What is no case for want of what it asks for."""
+        return self.suite.left_out(self.options, self.context)
 
     @functools.cached_property
     def cases(self) -> list[Case]:
