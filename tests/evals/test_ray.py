@@ -7,14 +7,13 @@ import random
 import re
 import shutil
 import signal
-import socket
 import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from engine_kit import geneval, install, is_alive, pids, start_ray, third_machine, wait_until, words
+from engine_kit import client_server, geneval, install, is_alive, pids, start_ray, third_machine, wait_until, words
 from process_kit import Process
 from runner_kit import contents, lines
 
@@ -51,11 +50,7 @@ def path(tmp_path_factory):
 def cluster(path):
     import ray
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    made = start_ray(path, ray_client_server_port=port)
-    made.from_outside = f"ray://127.0.0.1:{port}"
+    made = start_ray(path)
     yield made
     ray.shutdown()
     made.shutdown()
@@ -115,7 +110,7 @@ def test_any_number_of_workers_writes_the_same_bytes(cluster, reference, paper, 
 
 def test_a_command_outside_of_the_cluster_writes_the_same_bytes(cluster, reference, paper, tmp_path, capsys):
     pytest.importorskip("grpc", reason="Ray's client is not installed: pip install 'ray[client]'")
-    outside = ("--engine", "ray", "--ray-address", cluster.from_outside, "--workers", "2")
+    outside = ("--engine", "ray", "--ray-address", client_server(cluster), "--workers", "2")
     assert geneval(*words(paper, tmp_path / "run", *outside)) == 0
     same_run(tmp_path / "run", reference)
     assert "Ray: 2 workers of 1 CPU on 2 machines" in capsys.readouterr().err

@@ -8,6 +8,7 @@ It writes down each process, and in ``built`` each time that one makes such a ge
 import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -71,15 +72,32 @@ def install(folder):
     return [str(folder), str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 
-def start_ray(path, **head):
+def start_ray(path):
     """A Ray of two machines with two CPUs each, in processes of this one, whose workers import from a path."""
     from ray.cluster_utils import Cluster
 
     os.environ["PYTHONPATH"] = os.pathsep.join(path)  # the machines are started with it
     node = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, **head})
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     cluster.add_node(**node)
     return cluster
+
+
+def client_server(cluster):
+    """Starts what ``ray start --head --ray-client-server-port`` does; returns its address."""
+    head = cluster.head_node
+    with socket.socket() as free:
+        free.bind((head.node_ip_address, 0))
+        head._ray_params.ray_client_server_port = free.getsockname()[1]
+    head.start_ray_client_server()
+    address = (head.node_ip_address, head._ray_params.ray_client_server_port)
+
+    def answers():
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
+            return True
+
+    wait_until(answers, 60, "the start of the client's server")
+    return "ray://{}:{}".format(*address)
 
 
 @contextlib.contextmanager
