@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from got.cli.draw import find_device
+from got.cli.parser import MOST_TURNS, build_parser
+
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from got.conversation import Entry
 
-_VALUES = {
-    "num_inference_steps": "--steps",
-    "width": "--width",
-    "height": "--height",
-    "scheduler": "--scheduler",
-    "semantic_scale": "--semantic-scale",
-    "spatial_scale": "--spatial-scale",
-    "reference_scale": "--reference-scale",
-    "max_new_tokens": "--max-new-tokens",
-}
-_SWITCHES = ("semantic", "spatial", "reference")
+_OPTIONS = (
+    "num_inference_steps", "own_size", "width", "height", "scheduler", "max_new_tokens", "semantic_scale",
+    "spatial_scale", "reference_scale", "guidance_interval", "semantic", "spatial", "reference",
+)  # fmt: skip
+"""Of a request, as the pipeline calls them; the flags are called the same, but for the first."""
+_MODEL = ("checkpoint", "device", "dtype", "offload", "reference_compat", "compile", "vae_slicing", "vae_tiling")
 
 
 def command(entry: Entry, entries: Sequence[Entry], folder: Path, arguments: argparse.Namespace) -> str:
@@ -42,56 +41,62 @@ def command(entry: Entry, entries: Sequence[Entry], folder: Path, arguments: arg
         verb, about = "edit", [str(folder / f"{first.source:04d}.png"), entry.instruction]
     dashed = entry.instruction.startswith("-")  # which the shell's reader would take for a flag
     words = [verb] if dashed else [verb, *about]
-    for name, flag in _VALUES.items():
-        if entry.options.get(name) is not None:
-            words.append(f"{flag}={entry.options[name]}")
-    if entry.options.get("guidance_interval") is not None:
-        words += ["--guidance-interval", *map(str, entry.options["guidance_interval"])]
-    words += [f"--{name}=off" for name in _SWITCHES if entry.options.get(name) is False]
+    usual = _usual()
+    given = {"scheduler": arguments.scheduler} | entry.options
+    words += _flags({name: given.get(name) for name in _OPTIONS})
     words += [f"--chain={first.chain}"] if first.given else []
     # The reasoner goes on as it did before, but no further than to this image.
-    usual_turns = 16 if arguments.reference_compat else 4 if first.source is not None and not first.given else 1
+    usual_turns = (
+        16 if arguments.reference_compat else MOST_TURNS if first.source is not None and not first.given else 1
+    )
     words += [f"--max-turns={entry.turn + 1}"] if entry.turn + 1 != usual_turns else []
-    words += [f"--seed={entry.seed}", *_model_flags(arguments, entry.options), "--output=again.png"]
-    words += ["--", *about] if dashed else []
+    words += [f"--seed={entry.seed}"]
+    words += _flags({name: getattr(arguments, name) for name in _MODEL if getattr(arguments, name) != usual[name]})
+    words += ["--output=again.png", *(["--", *about] if dashed else [])]
     return "python -m got " + shlex.join(words)
 
 
-def _model_flags(arguments: argparse.Namespace, options: dict[str, Any]) -> list[str]:
-    usual = {"checkpoint": "mini", "device": "auto", "dtype": "float32", "offload": None}
-    usual |= {} if options.get("scheduler") else {"scheduler": None}
-    flags = [
-        f"--{name}={getattr(arguments, name)}" for name, value in usual.items() if getattr(arguments, name) != value
-    ]
-    switches = ("reference_compat", "compile", "vae_slicing", "vae_tiling")
-    return flags + [f"--{name.replace('_', '-')}" for name in switches if getattr(arguments, name)]
+@functools.cache
+def _usual() -> dict[str, Any]:
+    return vars(build_parser().parse_args(["generate", ""]))
 
 
-def python(entry: Entry, entries: Sequence[Entry], folder: Path, arguments: argparse.Namespace, device: str) -> str:
-    """A script; arguments as of `command`, and the device that ``--device`` stands for."""
+def _flags(values: dict[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        flag = "--steps" if name == "num_inference_steps" else "--" + name.replace("_", "-")
+        if name in ("semantic", "spatial", "reference"):
+            yield from [f"{flag}=off"] if value is False else []
+        elif isinstance(value, list | tuple):
+            yield from (flag, *map(str, value))
+        elif value is True:
+            yield flag
+        elif value not in (None, False):
+            yield f"{flag}={value}"
+
+
+def python(entry: Entry, entries: Sequence[Entry], folder: Path, arguments: argparse.Namespace) -> str:
+    """A script; arguments as of `command`."""
     if entry.kind == "opened":
         return ""
     first = entries[entry.number - entry.turn]
     options = {name: value for name, value in entry.options.items() if name not in ("scheduler", "max_turns")}
     options |= {"max_turns": entry.turn + 1} if entry.turn or arguments.reference_compat else {}
     sampler = entry.options.get("scheduler") or arguments.scheduler
-    load = [f"{arguments.checkpoint!r}", f"{device!r}", f"torch.{arguments.dtype}"]
+    load = [repr(arguments.checkpoint), repr(find_device(arguments.device)), f"torch.{arguments.dtype}"]
     load += [f"offload={arguments.offload!r}"] if arguments.offload else []
-    load += [
-        f"{flag}=True"
-        for name, flag in (("compile", "compiled"), ("reference_compat",) * 2)
-        if getattr(arguments, name)
-    ]
-    call = [f"    {entry.instruction!r},"]
-    call += [f"    image=open_image({str(folder / f'{first.source:04d}.png')!r})," if first.source is not None else ""]
-    call += [f"    chain={first.chain!r}," if first.given else ""]
-    call += [f'    generator=torch.Generator("cpu").manual_seed({entry.seed}),']
-    call += [f"    {name}={value!r}," for name, value in options.items()]
+    load += ["compiled=True"] if arguments.compile else []
+    load += ["reference_compat=True"] if arguments.reference_compat else []
+    source = None if first.source is None else str(folder / f"{first.source:04d}.png")
     lines = ["import torch", "", "from got import checkpoint"]
     lines += ["from got.model.schedulers import make_scheduler"] if sampler else []
-    lines += ["from got.util.images import open_image"] if first.source is not None else []
+    lines += ["from got.util.images import open_image"] if source else []
     lines += ["", f"pipe = checkpoint.load({', '.join(load)})"]
     lines += [f"pipe.vae.enable_{part}()" for part in ("slicing", "tiling") if getattr(arguments, f"vae_{part}")]
     lines += [f"pipe.scheduler = make_scheduler({sampler!r}, pipe.scheduler)"] if sampler else []
-    lines += ["out = pipe(", *filter(None, call), ")", 'out.images[0].save("again.png")']
+    lines += ["out = pipe(", f"    {entry.instruction!r},"]
+    lines += [f"    image=open_image({source!r}),"] if source else []
+    lines += [f"    chain={first.chain!r},"] if first.given else []
+    lines += [f'    generator=torch.Generator("cpu").manual_seed({entry.seed}),']
+    lines += [f"    {name}={value!r}," for name, value in options.items()]
+    lines += [")", 'out.images[0].save("again.png")']
     return "\n".join(lines) + "\n"
