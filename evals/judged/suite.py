@@ -251,7 +251,9 @@ class JudgedSuite(Suite[JudgedOptions]):
         }
         own = {"suite": self.name, "version": self.version, "title": self.title, **context.describe()}
         pooled = metrics[0].over == "cases"
-        shares = plain.summarize(cases, scored, failures, context.images_per_prompt, pooled=pooled)
+        shares = plain.summarize(
+            cases, scored, failures, context.images_per_prompt, pooled=pooled, cluster=summaries.cluster_of
+        )
         return {**own, **shares, **about}
 
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:

@@ -97,6 +97,11 @@ def estimate(metric: Metric, rows: Sequence[Judged], rng: np.random.Generator) -
     return {**found, "missing": missing, "bounds": bounds}
 
 
+def cluster_of(case: Case) -> str:
+    """What a case shares with those that are drawn together for intervals: the source image, or nothing."""
+    return str(case.metadata["group"] or case.id)
+
+
 def rows_of(
     cases: Sequence[Case],
     scored: Sequence[Scored],
@@ -111,7 +116,7 @@ def rows_of(
         Judged(
             task=case.tag,
             subtask=case.metadata["subtask"],
-            cluster=case.metadata["group"] or case.id,
+            cluster=cluster_of(case),
             values=values,
             expected=expects(case),
         )
