@@ -242,6 +242,7 @@ class JudgedSuite(Suite[JudgedOptions]):
                 )
         about = {
             "edition": self.edition(options),
+            "cases": {"run": len(cases), "of": len(self._set(options).items)},
             "wording": self._wording(options).kind,
             "licence": self.origin.licence,
             "official_judge": self.origin.judge,

@@ -10,13 +10,14 @@ import pytest
 from judge_kit import fails, serve
 from vlm_kit import build
 
-from evals import judge_agreement
+from evals import judge_agreement, wise
 from evals.harness import cli
 from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
 from evals.judged import suite
 from evals.judged.files import load_json
 from evals.judges.between import COMPARABLE, UNKNOWN
+from got.util.files import sha256
 from reports import __main__ as reports
 
 EDITS = ("imgedit", "gedit", "rise", "kris")
@@ -314,7 +315,42 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     assert "share no table" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["genevalpp", "gedit", "kris", "t2i_reasonbench"])
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """The small set of WISE stands for the published one."""
+    root = kit.wise(tmp_path / "data")
+    monkeypatch.setattr(wise, "SHA256", {path.name: sha256(path) for path in (root / "data_verified").iterdir()})
+
+
+def test_reported_rows_stand_beside_the_published_data_and_say_in_what_a_run_differs(run, published, tmp_path, capsys):
+    _, _, out, *_ = run("wise", "--limit", "6")
+    said = " ".join(out.split())
+    for words in ("Reported by others, not measured here", "this run does not compare with them: 6 of 12 cases; "
+                  "asked in our wording; judged by judge-1, they by Qwen3.5-35B-A3B", "DeepGen 1.0"):  # fmt: skip
+        assert words in said
+    runs = [str(tmp_path / "run")]
+    assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    for words in ("| NanoBanana-Pro † | photographs, reported | **0.8760** |", "| judge-1, ours wording |",
+                  "| Qwen3.5-35B-A3B |", "- † as reported by others of Verified 2026-04, not measured here, 12 of 23",
+                  "- DeepGen 1.0 †: its parts give 0.56720, not its 0.5700.",
+                  " and † do not compare: 6 of 12 cases; asked in our wording; judged by judge-1, they"):  # fmt: skip
+        assert words in text
+    assert reports.main([*runs, "--output", str(tmp_path / "report"), "--published", "none"]) == 0
+    assert "†" not in (tmp_path / "report" / "report.md").read_text().partition("## ")[2]
+
+
+def test_a_run_as_the_reported_ones_says_nothing_of_differences(run, published, tmp_path, monkeypatch):
+    (tmp_path / "data" / "vllm_eval.py").write_text(SCRIPT)
+    digest = run("wise", "--wording", "published")[3].partition("--wording published:")[2].split()[0]
+    monkeypatch.setenv("JUDGE_MODEL", "Qwen3.5-35B-A3B")
+    _, _, out, *_ = run("wise", "--wording", f"published:{digest}", "--judge", "openai:Qwen/Qwen3.5-35B-A3B",
+                        rule=lambda words: "Score: 1")  # fmt: skip
+    assert "Reported by others" in out
+    assert "does not compare" not in out
+
+
+@pytest.mark.parametrize("name", ["wise", "genevalpp", "imgedit", "gedit", "rise", "kris", "t2i_reasonbench"])
 def test_images_go_out_in_the_official_layout_and_come_back_from_it(run, tmp_path, name):
     _, before, *_ = run(name)
     assert exported.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
