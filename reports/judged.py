@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.core.vocabulary import task_title
-from evals.harness.run_spec import find_suite
 from evals.judged import reported as others
+from evals.judged.records import Reported
 from reports import tables
 from reports.escape import file_name
 from reports.tables import Cell, Column, Row, Table
@@ -20,7 +20,6 @@ from reports.tables import Cell, Column, Row, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from evals.judged.records import Reported
     from reports.frames import Run
     from reports.published import Rows
 
@@ -83,12 +82,8 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
 
 
 def _beside(run: Run, reported: Rows) -> list[Reported]:
-    """What others report of a run's edition; nothing where its suite is not installed here."""
-    try:
-        suite: Any = find_suite(str(run.scores["suite"]))
-    except UserError:
-        return []
-    rows: list[Reported] = suite.rows_beside(run.scores["edition"])
+    """What others report of a run's edition, as the run has it; an older one has nothing."""
+    rows = [Reported(**row) for row in run.scores.get("reported", ())]
     return [row for row in rows if reported is None or row.model in reported]
 
 

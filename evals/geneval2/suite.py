@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from evals.judged.records import Reported
-
 
 class GenEval2(Suite[Options]):
     """The benchmark: with ``--data`` its published edition, else that of icons."""
@@ -110,10 +108,6 @@ class GenEval2(Suite[Options]):
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:
         """By number of atoms and by skill."""
         return _told_by(scores).tables(scores)
-
-    def rows_beside(self, edition: str) -> list[Reported]:
-        """What others report of the published edition."""
-        return _PUBLISHED.rows_beside(edition)
 
     def headline(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """The few numbers of the last stdout line."""

@@ -247,6 +247,7 @@ class JudgedSuite(Suite[JudgedOptions]):
             "licence": self.origin.licence,
             "official_judge": self.origin.judge,
             "notes": list(self._set(options).notes),
+            "reported": [dataclasses.asdict(row) for row in self.rows_beside(self.edition(options))],
             "rewritten_from": None if options.rewritten_from is None else str(options.rewritten_from),
             **summaries.summarize(rows, scored, floor, repeats, metrics, options, context),
         }
