@@ -242,10 +242,12 @@ class JudgedSuite(Suite[JudgedOptions]):
                 )
         about = {
             "edition": self.edition(options),
+            "cases": {"run": len(cases), "of": len(self._set(options).items)},
             "wording": self._wording(options).kind,
             "licence": self.origin.licence,
             "official_judge": self.origin.judge,
             "notes": list(self._set(options).notes),
+            "reported": [dataclasses.asdict(row) for row in self.rows_beside(self.edition(options))],
             "rewritten_from": None if options.rewritten_from is None else str(options.rewritten_from),
             **summaries.summarize(rows, scored, floor, repeats, metrics, options, context),
         }

@@ -11,7 +11,8 @@ from evals.core.records import Case, Sample, Scored
 from evals.gedit import GEdit
 from evals.geneval2.published import PublishedEdition
 from evals.imgedit import KINDS, ImgEdit
-from evals.judged.summaries import Judged, estimate, mismatch, point, reported
+from evals.judged.reported import mismatch, reported
+from evals.judged.summaries import Judged, estimate, point
 from evals.judges.readers import any_numbers, labelled, named_lines
 from evals.kris import DIMENSIONS, GRADES, KNOWLEDGE, Kris
 from evals.rise import CATEGORIES, Rise, score
