@@ -64,7 +64,7 @@ class DiffusersGenerator:
 
     def _cut(self, prompt: str) -> tuple[str, ...]:
         """What the encoder that reads most of a prompt cuts off, as a warning; nothing where it reads all."""
-        encoders = [getattr(self._pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3")]
+        encoders: list[Any] = [getattr(self._pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3")]
         read = [one for one in encoders if hasattr(one, "tokenize") and hasattr(one, "model_max_length")]
         if not read:
             return ()

@@ -71,7 +71,7 @@ class Plan:
                 detectors.find_detector(self.settings.detector)
             embedders.find_embedder(self.settings.embedder)
         self._refuse_unchosen_detector()
-        _ = self.identity, self.samples, self.left_out
+        _ = self.identity, self.samples
         if self.folder is not None and not self._later:
             for sentence in self.folder.notes:
                 note(f"--model {self.settings.model}: {sentence}")
@@ -112,11 +112,6 @@ class Plan:
             if fault := unfit(case.tag, case.prompt):
                 raise UserError(f"{self.suite.name}: case {case.id}: {fault}")
         return found
-
-    @functools.cached_property
-    def left_out(self) -> list[str]:
-        """What is no case for want of what it asks for."""
-        return self.suite.left_out(self.options, self.context)
 
     @functools.cached_property
     def cases(self) -> list[Case]:

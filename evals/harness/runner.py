@@ -138,6 +138,7 @@ class _Run:
     def __init__(self, plan: Plan, directory: RunDirectory, engine: Engine) -> None:
         self.plan, self.directory, self.engine = plan, directory, engine
         self.start = plan.settings.start
+        self.left_out = plan.suite.left_out(plan.options, plan.context)  # now, while the scores that may tell are there
 
     # ------------------------------------------------------------------------------------------------------- begin
     def prepare(self) -> None:
@@ -354,7 +355,7 @@ class _Run:
         for kind, prompts in unread(logs.chains.values()).items():
             note(f"words that are {kind}, in {len(prompts):,} of {len(plan.cases):,} prompts ({some(prompts)})")
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)
-        scores |= {"left_out": plan.left_out} if plan.left_out else {}
+        scores |= {"left_out": self.left_out} if self.left_out else {}
         contact_sheets.write_grids(directory.path, plan.cases, plan.settings.images_per_prompt)
         plan.suite.sheets(directory.path, results, self._scored, plan.options)
         self._end(scores)
