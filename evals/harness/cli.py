@@ -77,6 +77,11 @@ def parse(suite: Suite[Any], argv: Sequence[str]) -> RunSpec:
         place = settings.place_in(settings.output)
         spec = RunDirectory(place).read_spec()
         if spec is None:
+            if settings.shard is not None and RunDirectory(settings.output).spec.exists():
+                raise UserError(
+                    f"--from {settings.start} --shard: {place} is no part that --shard has made; without --shard, the "
+                    f"whole of {settings.output} is done again, by many workers with --engine ray"
+                )
             raise UserError(f"--from {settings.start} needs a run; {place} has no run.json")
         words = [*lasting(spec["arguments"]["given"]), *argv]  # older runs kept --engine
         settings, options, given = _parse(suite, words)

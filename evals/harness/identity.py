@@ -48,7 +48,7 @@ def hashes(identity: Identity) -> dict[str, str]:
 
 
 def made_with(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The hashes of a run's stages; of older runs, which keep none, made from the arguments of all stages not being redone."""
+    """The hashes of a run's stages. Older runs keep none: theirs are made here, for all stages not being redone."""
     if "made_with" in spec:
         return dict(spec["made_with"])
     cleared = STAGES.index(spec["clearing"]) if spec.get("clearing") else len(STAGES)

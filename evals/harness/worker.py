@@ -136,6 +136,8 @@ class Job:
     """Whether the images are on disk already."""
     hard: frozenset[Key] = frozenset()
     """Samples that failed before while others did not: their exceptions do not mean a broken set-up."""
+    asks: bool = True
+    """Whether the worker puts questions to the suite's judge; else whoever has its outcomes does, see `Asker`."""
 
     def worker(self, before: Worker | None = None) -> Worker:
         """Loads what is needed, or takes it over from the worker of another job."""
@@ -153,20 +155,63 @@ class DrawnBatch:
     """Seconds that drawing took."""
 
 
-class Worker:
-    """Draws and observes a batch; a batch that raises is tried again one sample at a time."""
+class _Stages:
+    """What computes stages of a plan; a batch that raises is tried again one sample at a time."""
 
     def __init__(self, job: Job) -> None:
         self.plan = plan = job.plan
         self._suite, self._options, self._hard = plan.suite, plan.options, job.hard
         self._is_recorded = job.recorded
-        _ = None if job.recorded else plan.generator
-        _ = plan.tools, plan.instruments
         self._raised_in_a_row: dict[str, list[str]] = {"generate": [], "observe": []}
 
     @functools.cached_property
-    def _recorded(self) -> Generator:
+    def _recorded(self) -> RecordedImages:
         return RecordedImages(RunDirectory(self.plan.output))
+
+    def _judged(self, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return _plain(self._suite.judge(batch, seen, self.plan.judge, self._options))
+
+    def _each(
+        self, stage: str, items: list[tuple[Sample, Item]], compute: Callable[[list[Item]], list[Result]]
+    ) -> list[Result | Failed]:
+        """`compute` of all items; where that raises, of each item by itself."""
+        if not items:
+            return []
+        try:
+            results: list[Result] = compute([item for _, item in items])
+            assert len(results) == len(items), f"{stage}: {len(results)} results for {len(items)} samples"
+        except UserError:
+            raise
+        except Exception as error:
+            if len(items) > 1:
+                return [one for item in items for one in self._each(stage, [item], compute)]
+            return [self._failed(stage, items[0][0], error)]
+        self._raised_in_a_row[stage] = []
+        return list(results)
+
+    def _failed(self, stage: str, sample: Sample, error: Exception) -> Failed:
+        why = describe_error(error)
+        if _has_damaged_image(sample):
+            return Failed(stage=stage, error=why)
+        if (sample.case.id, sample.index) in self._hard:
+            return Failed(stage=stage, error=why, raised=True)
+        cases = self._raised_in_a_row[stage]
+        cases.append(sample.case.id)
+        if len(cases) >= _HOPELESS and len(set(cases)) >= _CASES:
+            raise UserError(
+                f"{stage} failed on {len(cases)} samples in a row: {why}; once that is mended, the same command goes on"
+            ) from error
+        return Failed(stage=stage, error=why, raised=True)
+
+
+class Worker(_Stages):
+    """Draws and observes a batch."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        plan, self._asks = job.plan, job.asks
+        _ = None if job.recorded else plan.generator
+        _ = plan.tools, plan.instruments, plan.judge if job.asks else None
 
     def __call__(self, batch: Sequence[Sample], recorded: Generator | None = None) -> list[Outcome]:
         """One outcome per sample, in order.
@@ -213,9 +258,8 @@ class Worker:
 
     def _observe(self, pairs: list[tuple[Sample, Any]]) -> list[dict[str, Any]]:
         batch = [Drawn(sample=sample, image=made.image, chain=made.chain) for sample, made in pairs]
-        observations = self._suite.observe(batch, self.plan.instruments, self._options)
-        # What goes on is what the log will hold: plain JSON, and no NaN.
-        return [json.loads(json.dumps(observation, allow_nan=False)) for observation in observations]
+        seen = _plain(self._suite.observe(batch, self.plan.instruments, self._options))
+        return self._judged(batch, seen) if self._asks else seen
 
     def _outcome(self, sample: Sample, made: Generated | Failed, observation: dict[str, Any] | Failed) -> Outcome:
         if self._is_recorded and isinstance(observation, Failed):
@@ -225,37 +269,34 @@ class Worker:
         png = None if self._is_recorded or made.image is None else png_bytes(made.image)
         return Outcome(sample=sample, png=png, chain=made.chain, warnings=tuple(made.warnings), observation=observation)
 
-    def _each(
-        self, stage: str, items: list[tuple[Sample, Item]], compute: Callable[[list[Item]], list[Result]]
-    ) -> list[Result | Failed]:
-        """`compute` of all items; where that raises, of each item by itself."""
-        if not items:
-            return []
-        try:
-            results: list[Result] = compute([item for _, item in items])
-            assert len(results) == len(items), f"{stage}: {len(results)} results for {len(items)} samples"
-        except UserError:
-            raise
-        except Exception as error:
-            if len(items) > 1:
-                return [one for item in items for one in self._each(stage, [item], compute)]
-            return [self._failed(stage, items[0][0], error)]
-        self._raised_in_a_row[stage] = []
-        return list(results)
 
-    def _failed(self, stage: str, sample: Sample, error: Exception) -> Failed:
-        why = describe_error(error)
-        if _has_damaged_image(sample):
-            return Failed(stage=stage, error=why)
-        if (sample.case.id, sample.index) in self._hard:
-            return Failed(stage=stage, error=why, raised=True)
-        cases = self._raised_in_a_row[stage]
-        cases.append(sample.case.id)
-        if len(cases) >= _HOPELESS and len(set(cases)) >= _CASES:
-            raise UserError(
-                f"{stage} failed on {len(cases)} samples in a row: {why}; once that is mended, the same command goes on"
-            ) from error
-        return Failed(stage=stage, error=why, raised=True)
+class Asker(_Stages):
+    """Puts questions about what workers have drawn and looked at: from one process, with one budget and one log."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        _ = self.plan.judge
+
+    def __call__(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """The outcomes of a batch, with the judge's answers."""
+        start = time.perf_counter()
+        seen = [i for i, one in enumerate(outcomes) if not isinstance(one.observation, Failed)]
+        found = self._each("observe", [(outcomes[i].sample, outcomes[i]) for i in seen], self._ask)
+        seconds, answered = (time.perf_counter() - start) / len(outcomes), list(outcomes)
+        for i, observation in zip(seen, found, strict=True):
+            answered[i] = dataclasses.replace(outcomes[i], observation=observation)
+        return [dataclasses.replace(one, observe_s=one.observe_s + seconds) for one in answered]
+
+    def _ask(self, outcomes: list[Outcome]) -> list[dict[str, Any]]:
+        return self._judged([self._drawn(one) for one in outcomes], [one.observation for one in outcomes])  # type: ignore[misc]
+
+    def _drawn(self, one: Outcome) -> Drawn:
+        if one.png is None:
+            made = self._recorded.read(one.sample).opened()
+        else:
+            made = Generated(image=open_image(one.png, "an image", max_aspect=math.inf), chain=one.chain)
+        assert made.image is not None, "it was looked at"
+        return Drawn(sample=one.sample, image=_rgb(made.image), chain=made.chain)
 
 
 def _has_damaged_image(sample: Sample) -> bool:
@@ -272,6 +313,11 @@ def _has_damaged_image(sample: Sample) -> bool:
     except ValueError:
         return True
     return False
+
+
+def _plain(observations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As the log will hold them: plain JSON, and no NaN."""
+    return [json.loads(json.dumps(observation, allow_nan=False)) for observation in observations]
 
 
 def _rgb(image: Image.Image) -> Image.Image:
