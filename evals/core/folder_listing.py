@@ -28,14 +28,14 @@ SAMPLES, METADATA = "samples", "metadata.jsonl"
 _BESIDE = ("grid", "source", "target")
 """Images that tools put beside the results."""
 _EXPECTED = 'expected one JSON object with a prompt, as {"prompt": "a photo of a dog"}'
-"""Of a ``metadata.jsonl``."""
+"""What a ``metadata.jsonl`` must hold, for messages."""
 _SHOWN = 3
-"""Names in a message."""
+"""So many names are listed in a message."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What a folder has under one name: a sub-folder, or the flat files that begin with it."""
+    """The images under one name: those of a sub-folder, or the files of a flat folder whose names begin with it."""
 
     name: str
     images: dict[int, Path]

@@ -25,9 +25,9 @@ FOLDER = "folder"
 """The value of ``--prompts`` that takes the cases from the folder of images."""
 OWN_WORDING, OWN_PROMPTS = "own wording of GenEval's cases", "own prompts"
 MAX_OBJECTS = 16
-"""So many objects of a class the benchmark counts at most."""
+"""The most objects of one class that the benchmark counts."""
 MOST_OBJECTS = 10_000
-"""The largest count that is taken: far more than any image shows, and few enough for every part of a run."""
+"""The largest count that a prompt file may ask for: far more than any image shows, and few enough for every stage."""
 _KEYS = {"tag", "include", "exclude", "prompt"}
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 _DRAWS = 100
@@ -102,7 +102,7 @@ def _case(number: int, line: dict[str, Any]) -> Case:
 
 
 def wording(cases: Sequence[Case]) -> str | None:
-    """What is to be said of a run's prompts beside its scores; None where they are GenEval's own.
+    """A note on a run's prompts for its scores; None where they are GenEval's own.
 
     >>> line = generate()[0]
     >>> wording(cases([line])), wording(cases([{**line, "prompt": "A bench in a sunny park."}]))
@@ -249,7 +249,7 @@ def _asked_by_prompt() -> dict[str, set[str]]:
 
 
 def _asked(line: Mapping[str, Any]) -> str:
-    """What must be there, whatever the order in which it is listed."""
+    """What must be in the image, the same for every order in which it is listed."""
     include = line["include"]
     items = [[item["class"], item["count"], item.get("color") or "", *_place(item, include)] for item in include]
     return json.dumps(sorted(items))
@@ -261,7 +261,7 @@ def _place(item: Mapping[str, Any], include: Sequence[Mapping[str, Any]]) -> lis
 
 
 def _is_of_another_case(line: Mapping[str, Any]) -> bool:
-    """Whether the words are those of a case of GenEval that asks for something else.
+    """Whether the prompt is, word for word, that of a GenEval case that asks for something else.
 
     >>> bench = generate()[0]
     >>> _is_of_another_case(bench), _is_of_another_case({**bench, "include": [{"class": "dog", "count": 1}]})
@@ -272,7 +272,7 @@ def _is_of_another_case(line: Mapping[str, Any]) -> bool:
 
 
 def _listed(line: Mapping[str, Any]) -> str:
-    """What a line includes, in words.
+    """The objects that a line includes, in words.
 
     >>> _listed({"include": [{"class": "dog", "count": 2, "color": "red"}, {"class": "cat", "count": 1}]})
     '2 red dog, 1 cat'

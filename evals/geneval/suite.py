@@ -168,7 +168,7 @@ def _wrong_place(
 
 # ------------------------------------------------------------------------------------------------------------ observe
 def _to_color(case: Case, detections: Sequence[Detection], options: Options) -> list[Detection]:
-    """The detections whose colour a verdict can ask for: under these options, and under any other threshold."""
+    """The detections whose colour a verdict can ask for, under these options or any later threshold."""
     wanted: dict[int, Detection] = {}
     for setting in (options, dataclasses.replace(options, threshold=0.0, counting_threshold=0.0, max_overlap=1.0)):
         kept = keep(detections, case.tag, setting)
