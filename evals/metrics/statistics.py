@@ -12,6 +12,7 @@ A cluster is a prompt with its images, or a source image with its edits. Random 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-INTERVALS = "Jeffreys with effective sample size"
+INTERVALS = "Bayesian bootstrap"
 """Name of the method of `share`, as ``scores.json`` gives it."""
 
 
@@ -41,10 +42,19 @@ _TAIL = 0.025
 """Probability left out on each side of a 95 % interval."""
 
 _LIKENESS = 0.3
-"""Correlation of two images of one prompt where a run cannot tell: where none is wrong, say."""
+"""Correlation of two images of one prompt, for what is added to those that were seen."""
 
-_LIKENESS_WEIGHT = 16.0
-"""So many wrong images of a run weigh as much as `_LIKENESS`. With fewer, the first one would raise the lower end."""
+_FEW = 6
+"""Fewer clusters than these cannot tell how alike their images are."""
+
+_DRAWS = 4000
+"""Sets of weights; each counts twice."""
+
+_GRID = 8192
+"""Cells on which a mean of tasks is summed up."""
+
+_SEED = 2026
+"""Of the weights, which are the same in all runs: that orders the intervals as the runs."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +96,19 @@ def by_cluster(values: Iterable[float | None], clusters: Iterable[str]) -> tuple
 
 # -------------------------------------------------------------------------------------------------------------- shares
 def share(right: ArrayLike, images: ArrayLike, tasks: Sequence[str] | None = None) -> Estimate:
-    """Share of right images, and its 95 % interval: Jeffreys' with the effective sample size.
+    """Share of right images, and its 95 % interval: the Bayesian bootstrap of prompts (Rubin 1981).
 
-    Images of one prompt are alike and say less than as many of different prompts. Their correlation is estimated by
-    analysis of variance (Fleiss and Cuzick 1979), pooled over the tasks, and drawn towards 0.3 where few images are
-    wrong. By Kish's design effect it gives the number of independent images that say as much, which takes the place of
-    n in Jeffreys' interval (Korn and Graubard 1998; Franco, Little, Louis and Slud 2019).
+    Images of one prompt are alike and say less than as many of different prompts, so whole clusters are weighed at
+    random, 8,000 times, and the interval holds the middle 95 % of the weighted shares. As by Gaffke (2005) and by
+    Learned-Miller and Thomas (2019), something right and something wrong that nobody saw is weighed with them: half an
+    image each in all, as in Jeffreys' prior, shared by the tasks (the overall prior of Berger, Bernardo and Sun 2015).
+    So tasks that are all right or all wrong carry their uncertainty into the mean, too. Of fewer than six clusters each
+    image has a weight of its own, as if the correlation were 0.3; one task of single images has Jeffreys' interval.
+    Tasks are independent: the distribution of their mean is a convolution.
 
-    The mean of several tasks has the beta distribution of the same mean and variance. Half an image right and half an
-    image wrong are added once, to the task of which an image weighs most, as Fay and Feuer (1997) do for standardised
-    rates: so tasks that are all right or all wrong carry their uncertainty into the mean, too.
+    The weights depend on how many clusters and images each task has, never on what is right. With each of them a run
+    that is right in less has the lower share, and so has its mean; so **no end of a worse run of the same prompts is
+    higher**.
 
     Args:
         right: ``(clusters,)`` right images of each cluster.
@@ -104,13 +117,11 @@ def share(right: ArrayLike, images: ArrayLike, tasks: Sequence[str] | None = Non
             all images weigh the same.
 
     Returns:
-        The share. The interval is never of width 0, and no run has a higher lower end than one of the same prompts
-        that is all right. How often it holds the truth, and in which runs one more wrong image may raise an end,
-        is in ``docs/protocol.md``.
+        The share. The interval is never of width 0. How often it holds the truth is in ``docs/protocol.md``.
 
-    >>> estimate = share([4, 0, 2, 2], [4, 4, 4, 4])
-    >>> estimate.value, round(estimate.low, 3), round(estimate.high, 3), estimate.n, estimate.clusters
-    (0.5, 0.185, 0.815, 16, 4)
+    >>> estimate = share([4, 0, 2, 2] * 5, [4, 4, 4, 4] * 5)
+    >>> estimate.value, round(estimate.low, 1), round(estimate.high, 1), estimate.n, estimate.clusters
+    (0.5, 0.3, 0.7, 80, 20)
     >>> share([4] * 12, [4] * 12, ["a", "b"] * 6).low > share([4] * 11 + [3], [4] * 12, ["a", "b"] * 6).low
     True
     >>> share([], []).value is None
@@ -145,53 +156,125 @@ class _Share:
 
 def _share(total: NDArray[np.float64], size: NDArray[np.float64], labels: NDArray[np.str_]) -> _Share:
     """The interval of `share`; all clusters have images."""
-    from scipy.special import betaincinv, stdtrit
-
     _, of = np.unique(labels, return_inverse=True)
-    images, squares = (np.bincount(of, each).astype(np.float64) for each in (size, size**2))  # (tasks,)
-    part = np.bincount(of, total) / images
-    effects, least = (
-        _effects(images, squares, likeness) for likeness in (_likeness_of_images(total, size, of), _LIKENESS)
-    )
-    if (size > 1).any():  # an estimated correlation: Student's t instead of the normal distribution, as they do
-        freedom = len(size) - len(images) + _LIKENESS_WEIGHT
-        images = images * float(stdtrit(np.inf, _TAIL) / stdtrit(freedom, _TAIL)) ** 2
-    effective = images / effects
-    value, weight = float(part.mean()), 1 / len(part)
-    image = float((weight / images * np.maximum(effects, least)).max())
-    # T = 1 gives Jeffreys' own posterior, Beta(x + 1/2, n - x + 1/2) with n = 1 / image.
-    variance = float(((weight**2) * part * (1 - part) / effective).sum()) + image**2 / 2 + image**3 / 4
-    variance /= (1 + image) ** 2 * (1 + 2 * image)
-    middle = (value + image / 2) / (1 + image)
-    concentration = middle * (1 - middle) / variance - 1
-    low, high = (
-        float(betaincinv(middle * concentration, (1 - middle) * concentration, tail)) for tail in (_TAIL, 1 - _TAIL)
-    )
-    low = 0.0 if not total.any() else min(low, value)
-    high = 1.0 if (total == size).all() else max(high, value)
+    tasks = int(of.max()) + 1
+    image, parts, drawn = 0.0, [], []
+    for task in range(tasks):
+        right, images = total[of == task], size[of == task]
+        seen = float(images.sum())
+        effect = max(1 + (float((images**2).sum()) / seen - 1) * _LIKENESS, 1.0)  # Kish's: so many say as much as one
+        parts.append(float(right.sum()) / seen)
+        image = max(image, effect / seen / tasks)
+        drawn.append(_weighed(right, images, seen / effect, 0.5 / tasks))
+    value = float(np.mean(parts))
+    if tasks == 1 and size.max() <= 1:
+        low, high = _jeffreys(float(total.sum()), float(size.sum()))
+    else:
+        low, high = np.quantile(drawn[0], (_TAIL, 1 - _TAIL)) if tasks == 1 else _ends_of_mean(drawn)
+    low = 0.0 if not total.any() else min(float(low), value)
+    high = 1.0 if (total == size).all() else max(float(high), value)
     return _Share(value=value, low=low, high=high, image=image)
 
 
-def _effects(images: NDArray[Any], squares: NDArray[Any], likeness: float) -> NDArray[np.float64]:
-    """Kish's design effect: how many images of each task say as much as one independent image, ``(tasks,)``."""
-    found: NDArray[np.float64] = 1 + np.maximum(squares / images - 1, 0) * likeness
+def _jeffreys(right: float, images: float) -> tuple[float, float]:
+    """Jeffreys' interval: what a task of single images would have if infinitely many weights were drawn."""
+    from scipy.special import betaincinv
+
+    low, high = (float(betaincinv(right + 0.5, images - right + 0.5, tail)) for tail in (_TAIL, 1 - _TAIL))
+    return low, high
+
+
+def _ends_of_mean(drawn: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The middle 95 % of the mean of independent tasks, by convolution. The order of the tasks decides nothing.
+
+    A number between two cells of the grid is shared by both in proportion, so lesser numbers give lesser ends.
+    """
+    cells = max(_GRID // len(drawn), 64)
+    length = 1 << (len(drawn) * (cells + 1)).bit_length()
+    spectrum = np.ones(length // 2 + 1, dtype=np.complex128)
+    for shares in drawn:
+        cell = np.minimum((shares * cells).astype(np.int64), cells - 1)
+        upper = shares * cells - cell
+        counts = np.bincount(cell, 1 - upper, cells + 1) + np.bincount(cell + 1, upper, cells + 1)
+        spectrum *= np.fft.rfft(counts / len(shares), length)
+    below = np.maximum.accumulate(np.cumsum(np.fft.irfft(spectrum, length)[: len(drawn) * cells + 1]))
+    ends = np.interp((_TAIL, 1 - _TAIL), np.append(0, below), np.arange(-0.5, len(below))) / (len(below) - 1)
+    return np.clip(ends, 0, 1)
+
+
+def _weighed(
+    right: NDArray[np.float64], images: NDArray[np.float64], effective: float, unseen: float
+) -> NDArray[np.float64]:
+    """Shares of a task under random weights, ``(draws,)``.
+
+    Args:
+        right: ``(clusters,)`` right images of each cluster.
+        images: ``(clusters,)`` images of each.
+        effective: So many independent images say as much as all of them.
+        unseen: Images that nobody saw, right and wrong, so many of either.
+    """
+    if len(right) < _FEW:
+        share = _share_of_few(float(right.sum()), float(images.sum()), effective)
+    else:
+        share = _share_of_many(right, images)
+    seen, more = _amounts(effective, unseen)
+    found: NDArray[np.float64] = ((share * seen + more) / (seen + more.sum(axis=0))).ravel()
     return found
 
 
-def _likeness_of_images(total: NDArray[np.float64], size: NDArray[np.float64], of: NDArray[np.int_]) -> float:
-    """Correlation of two images of one cluster, in [0, 1], by the analysis of variance of all tasks together."""
-    images, squares, clusters = np.bincount(of, size), np.bincount(of, size**2), np.bincount(of)
-    prior = _LIKENESS_WEIGHT * float(squares.sum() / images.sum() - 1)
-    if prior <= 0:
-        return 0.0
-    part = np.bincount(of, total) / images
-    free = np.maximum(clusters - 1, 1)
-    between = np.bincount(of, (total - part[of] * size) ** 2 / size) / free
-    within = np.bincount(of, total * (size - total) / size) / np.maximum(images - clusters, 1)
-    each = np.maximum((images - squares / images) / free, 1)  # images of a cluster, where not all have as many
-    pairs = np.where(clusters > 1, squares - images, 0) / each  # a single cluster says nothing of how clusters differ
-    alike, every = float((between - within) @ pairs), float((between + (each - 1) * within) @ pairs)
-    return min(max((alike + prior * _LIKENESS) / (every + prior), 0.0), 1.0)
+def _share_of_few(right: float, images: float, effective: float) -> NDArray[np.float64]:
+    """Shares in which each image has a weight of its own; these differ as much as `_LIKENESS` wants, ``(2, draws)``.
+
+    The second half has the weights in reverse, so that right and wrong are treated alike.
+    """
+    count = int(np.ceil(images))
+    sums = _sums_of_weights(count, max(effective - 2, effective / 2) / count)
+    every = _up_to(sums, images)
+    return np.stack([_up_to(sums, right) / every, 1 - _up_to(sums, images - right) / every])
+
+
+def _share_of_many(right: NDArray[np.float64], images: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares in which each cluster has a weight, ``(2, draws)``, as of `_share_of_few`.
+
+    Clusters are sorted, so that their order in the run decides nothing; those that are alike are weighed together.
+    """
+    order = np.lexsort((right, images))
+    right, images = right[order], images[order]
+    start = np.flatnonzero((np.diff(right, prepend=-1) != 0) | (np.diff(images, prepend=-1) != 0))
+    end = np.append(start[1:], len(images))
+    right, size = right[start], images[start]
+    both = np.searchsorted(images, size) + np.searchsorted(images, size, "right")  # where those of a size begin and end
+    # The variance of what few clusters have, or of what is wrong in few, is too small. By simulation, weights that vary
+    # by so much more than the exponential distribution's hold the truth often enough.
+    sums = _sums_of_weights(len(images), max(0.88 - 2 / len(images), 0.5))
+    weights = np.stack([sums[end] - sums[start], sums[both - start] - sums[both - end]])  # (2, kinds, draws)
+    found: NDArray[np.float64] = (right @ weights) / (size @ weights)
+    return found
+
+
+def _up_to(sums: NDArray[np.float64], place: float) -> NDArray[np.float64]:
+    """The sum of weights up to a place, which may lie between two."""
+    lower = int(place)
+    upper = min(lower + 1, len(sums) - 1)
+    found: NDArray[np.float64] = sums[lower] + (place - lower) * (sums[upper] - sums[lower])
+    return found
+
+
+@functools.lru_cache(maxsize=16)
+def _sums_of_weights(count: int, shape: float) -> NDArray[np.float64]:
+    """Random weights of a task's clusters or images, each with those before it, ``(count + 1, draws)``."""
+    weights = np.random.default_rng((_SEED, count)).standard_gamma(shape, size=(count, _DRAWS))
+    return np.concatenate([np.zeros((1, _DRAWS)), np.cumsum(weights, axis=0)])
+
+
+@functools.lru_cache(maxsize=64)
+def _amounts(seen: float, unseen: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights of all effective images, ``(draws,)``, and of unseen ones, ``(2, draws)``: right ones and wrong ones.
+
+    In the second half of what is drawn these two change places.
+    """
+    rng = np.random.default_rng((_SEED, 0))
+    return rng.standard_gamma(seen, size=_DRAWS), rng.standard_gamma(unseen, size=(2, _DRAWS))
 
 
 # -------------------------------------------------------------------------------------------------------- measurements

@@ -250,7 +250,7 @@ def test_a_report_says_how_intervals_were_made(tmp_path):
     run = write_run(tmp_path / "run")
     scores = json.loads((run / "scores.json").read_text())
     assert any(
-        "Jeffreys with effective sample size, clustered by prompt" in n
+        "Bayesian bootstrap, clustered by prompt" in n
         for n in tables.geneval_table(load([run])[0]).notes
     )
     scores.pop("intervals")
