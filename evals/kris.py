@@ -44,6 +44,12 @@ DIMENSIONS = {
     "instruction_decomposition": {"multi-element_composition": 75, "multi-instruction_execution": 75},
 }  # fmt: skip
 """Categories with the cases of the published set, by dimension."""
+LEVELS = {
+    "factual": ("attribute_perception", "spatial_perception", "temporal_prediction"),
+    "conceptual": ("social_science", "natural_science"),
+    "procedural": ("logical_reasoning", "instruction_decomposition"),
+}
+"""Levels of knowledge, of 449, 518 and 300 cases."""
 DIMENSION_OF = {category: dimension for dimension, some in DIMENSIONS.items() for category in some}
 KNOWLEDGE = {
     category for name in ("social_science", "natural_science", "logical_reasoning") for category in DIMENSIONS[name]
@@ -85,6 +91,7 @@ class Kris(JudgedSuite):
         Metric(name="pooled", of=tuple(GRADES), scale=(0, 100), digits=2),
         *(Metric(name=name, of=(name,), scale=(0, 100), digits=2) for name in GRADES),
     )
+    levels = LEVELS
     sending = Sending(temperature=None, max_tokens=1000)
     origin: ClassVar = Origin(
         name="KRIS-Bench",

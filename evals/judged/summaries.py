@@ -131,8 +131,9 @@ def summarize(
     metrics: Sequence[Metric],
     options: JudgedOptions,
     context: Context,
+    levels: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """Metrics overall, by task and by subtask; the floor; and what the judge did.
+    """Metrics overall, by task, subtask and level; the floor; and what the judge did.
 
     Args:
         rows: Every image of the run.
@@ -142,6 +143,7 @@ def summarize(
         metrics: The benchmark's.
         options: The suite's.
         context: The run.
+        levels: Tasks that are summed up together.
     """
     rng = np.random.default_rng(context.seed)
     tasks: dict[str, list[Judged]] = {}
@@ -164,11 +166,25 @@ def summarize(
             "all": block(rows, metrics),
             "tasks": {task: block(some, metrics) for task, some in tasks.items()},
             "subtasks": {name: block(some, metrics[:1]) for name, some in subtasks.items()},
+            **({"levels": levels_of(tasks, levels, metrics, rng)} if levels else {}),
             "floor": {
                 m.name: {"value": point(m, floor), "n": sum(bool(row.found(m)) for row in floor)} for m in metrics
             },
         },
         "judge": _account(scored, repeats, options, rows, metrics[0]),
+    }
+
+
+def levels_of(
+    tasks: Mapping[str, Sequence[Judged]],
+    levels: Mapping[str, Sequence[str]],
+    metrics: Sequence[Metric],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Metrics of some tasks together; nothing of a level none of whose tasks was run."""
+    found = {level: [row for task in of for row in tasks.get(task, ())] for level, of in levels.items()}
+    return {
+        level: {metric.name: estimate(metric, rows, rng) for metric in metrics} for level, rows in found.items() if rows
     }
 
 
@@ -259,6 +275,8 @@ def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:
             if name.startswith(f"{task} / "):
                 table.add_row(f"  {visible(name.removeprefix(f'{task} / '))}", *_cells(part, names), style="dim")
     table.add_section()
+    for level, block in metrics.get("levels", {}).items():
+        table.add_row(visible(level), *_cells(block, names))
     table.add_row("all", *_cells(metrics["all"], names), style="bold")
     floor = metrics["floor"]
     cells = [_number(floor[name]["value"], names[name]) for name in names]
