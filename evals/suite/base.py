@@ -102,6 +102,10 @@ class Suite(abc.ABC, Generic[Own]):
         """What its images show whatever draws them, one of `evals.core.backends`; None: as detector or model say."""
         return None
 
+    def left_out(self, options: Own, context: Context) -> list[str]:
+        """What was given and is no case, because nothing tells what it asks for; it is counted beside the score."""
+        return []
+
     def classes(self, case: Case) -> frozenset[str]:
         """The classes that a score of this case asks of the detector: a detector without them is refused. Pure."""
         return frozenset()
@@ -123,6 +127,27 @@ class Suite(abc.ABC, Generic[Own]):
             UserError: Something cannot be had.
         """
         return tools
+
+    def make_judge(self, tools: Tools, options: Own) -> Any:
+        """Who is asked in `judge`. Where `asks_at_once` says so, it runs in one process, without detector and CLIP.
+
+        Raises:
+            UserError: The judge cannot be had.
+        """
+        return None
+
+    def judge(
+        self, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]], judge: Any, options: Own
+    ) -> Sequence[dict[str, Any]]:
+        """What `observe` has seen in each image of a batch, with a judge's answers in it.
+
+        Args:
+            batch: The images.
+            seen: Their observations.
+            judge: What `make_judge` gives.
+            options: The suite's own.
+        """
+        return seen
 
     def incomplete(self, observation: Mapping[str, Any]) -> bool:
         """Whether an observation lacks what another try may bring. A run that was interrupted makes it again."""
