@@ -115,7 +115,7 @@ def test_every_printed_accuracy_of_risebench_is_whole_counts_of_360(script, edit
     [
         (Rise(), "risebench-64-2026.04", False),
         (Rise(), "risebench-360-2026.04", True),
-        (Kris(), "kris-other-12-0123abcd", False),
+        (Kris(), "kris-1267-other-0123abcd", False),
         (Kris(), "kris-1267", True),
         (Wise(), "wise-verified-other-0123abcd", False),
         (GEdit(), "gedit-en-full-other-0123abcd", False),
