@@ -15,7 +15,7 @@ from got.util.errors import note as note
 from got.util.errors import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -314,6 +314,30 @@ def causes_of(failures: Sequence[Mapping[str, Any]]) -> collections.Counter[str]
     last = {(line["case"], line["index"]): line for line in failures}
     words = ((line["stage"], re.sub(r"'[^']*'|\"[^\"]*\"", "…", line["error"])) for line in last.values())
     return collections.Counter(f"{stage}: {_NAMED.sub(lambda found: found[1] or '', error)}" for stage, error in words)
+
+
+class NothingLeft(UserError):
+    """What was given is of the right kind, but no case is left of it: nothing is scored, and the exit code says so."""
+
+
+_UNREAD = ("not in the model's vocabulary", "beyond what the text encoder reads")
+"""How warnings begin that say what a model does not take in of a prompt."""
+
+
+def unread(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Of log lines of chains, the prompts that a model does not take in whole, with what is lost, by the reason.
+
+    >>> line = {"case": "00007", "index": 0, "warnings": ["not in the model's vocabulary: kraken", "something else"]}
+    >>> unread([line, {**line, "index": 1}, {"case": "00008", "warnings": []}])
+    {"not in the model's vocabulary": ['00007: kraken']}
+    """
+    found: dict[str, dict[str, str]] = {}
+    for line in lines:
+        for warning in line.get("warnings", ()):
+            kind, _, words = warning.partition(": ")
+            if kind in _UNREAD:
+                found.setdefault(kind, {}).setdefault(line["case"], f"{line['case']}: {words}")
+    return {kind: list(cases.values()) for kind, cases in found.items()}
 
 
 def counted_causes(by_cause: Mapping[str, int], shown: int = 3) -> str:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.core.folder_listing import METADATA, list_folder, some
-from evals.core.records import Case, UserError, alike, describes, note, unfit
+from evals.core.records import Case, NothingLeft, UserError, alike, describes, note, unfit
 from evals.core.vocabulary import CLASSES, COLORS, NUMBERS, RELATIONS, plural, with_article
 from got.util.files import numbered_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+
+    from evals.core.folder_listing import Place
 
 _SEED = 43
 FOLDER = "folder"
@@ -152,26 +154,54 @@ def from_folder(root: Path, max_objects: int = MAX_OBJECTS) -> list[Case]:
 
     Raises:
         UserError: The folder has none, one is not in the format, or two of one number differ; names them.
+        NothingLeft: None of them can be read.
     """
     places = [place for place in list_folder(root).places if place.number is not None]
     found: dict[int, tuple[str, Case]] = {}
     for place in places:
         where = f"{place.name}/{METADATA}"
         try:
-            if place.broken is not None:
-                raise _BadLine(place.broken)
             if place.metadata is not None and place.number is not None:
                 case = _case(place.number, _checked(place.metadata))
                 _check_same(case, *found.setdefault(place.number, (where, case)))
         except _BadLine as error:
             raise UserError(f"--prompts folder: {root / where}: {error}") from error
+    broken = [f"{root / place.name / METADATA}: {place.broken}" for place in places if place.broken is not None]
+    if not found and broken:
+        raise NothingLeft(f"--prompts folder: none of {len(broken):,} {METADATA} can be read: {some(broken)}")
     if not found:
         raise UserError(f"--prompts folder: {root} has no {root / '00000' / METADATA} or the like")
-    if silent := [place.name for place in places if place.metadata is None]:
-        note(f"--prompts folder: sub-folders without {METADATA}, left out: {len(silent):,} ({some(silent)})")
+    if silent := _untold(places, found):
+        note(f"--prompts folder: {_left_out(silent)}{f'; {broken[0]}' if broken else ''}")
     lines = {where: case.metadata for where, case in found.values()}
     _note_oddities(f"--prompts folder, {root}", lines, max_objects)
     return [found[number][1] for number in sorted(found)]
+
+
+def untold(root: Path) -> list[str]:
+    """The numbered sub-folders of which no ``metadata.jsonl`` says what they are of: missing or not to be read."""
+    places = [place for place in list_folder(root).places if place.number is not None]
+    return _untold(places, {place.number for place in places if place.metadata is not None})
+
+
+def _untold(places: Iterable[Place], told: Container[int | None]) -> list[str]:
+    return [place.name for place in places if place.metadata is None and place.number not in told]
+
+
+def _left_out(names: Sequence[str]) -> str:
+    return f"sub-folders without a {METADATA} that can be read, left out: {len(names):,} ({some(names)})"
+
+
+def left_out(scores: Mapping[str, Any]) -> str | None:
+    """What is to be said of the cases that a run's scores leave out; None where they leave none out.
+
+    >>> left_out({"left_out": ["00003", "7"]})
+    'sub-folders without a metadata.jsonl that can be read, left out: 2 (00003, 7)'
+    >>> left_out({}) is None
+    True
+    """
+    names = scores.get("left_out", ())
+    return _left_out(names) if names else None
 
 
 def _check_same(case: Case, where: str, first: Case) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core import contact_sheets
 from evals.core.folder_listing import some
 from evals.core.options import GENERATE, OBSERVE, STAGES, VERDICT
-from evals.core.records import Scored, UserError, note
+from evals.core.records import Scored, UserError, note, unread
 from evals.core.run_directory import RunDirectory, differences, key_of
 from evals.generators.folder_images import counted_changes
 from evals.harness import identity as identities
@@ -138,6 +138,7 @@ class _Run:
     def __init__(self, plan: Plan, directory: RunDirectory, engine: Engine) -> None:
         self.plan, self.directory, self.engine = plan, directory, engine
         self.start = plan.settings.start
+        self.left_out = plan.suite.left_out(plan.options, plan.context)  # now, while the scores that may tell are there
 
     # ------------------------------------------------------------------------------------------------------- begin
     def prepare(self) -> None:
@@ -351,7 +352,10 @@ class _Run:
         if results and failures:
             shown = some([f"{line['case']}/{line['index']}: {line['error']}" for line in failures])
             note(f"{len(failures):,} of {len(plan.samples):,} images have no score, see failures.jsonl ({shown})")
+        for kind, prompts in unread(logs.chains.values()).items():
+            note(f"words that are {kind}, in {len(prompts):,} of {len(plan.cases):,} prompts ({some(prompts)})")
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)
+        scores |= {"left_out": self.left_out} if self.left_out else {}
         contact_sheets.write_grids(directory.path, plan.cases, plan.settings.images_per_prompt)
         plan.suite.sheets(directory.path, results, self._scored, plan.options)
         self._end(scores)

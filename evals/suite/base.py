@@ -102,6 +102,10 @@ class Suite(abc.ABC, Generic[Own]):
         """What the images show, a world of `evals.core.backends`; None where the detector or the model decides."""
         return None
 
+    def left_out(self, options: Own, context: Context) -> list[str]:
+        """What was given and is no case, because nothing tells what it asks for; it is counted beside the score."""
+        return []
+
     def classes(self, case: Case) -> frozenset[str]:
         """The classes that a score of this case asks of the detector: a detector without them is refused. Pure."""
         return frozenset()
