@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SHOWN_CAUSES = 8
 _ENDS = ("floor", "ceiling", "untouched", "true")
-"""Columns of what no model drew."""
+"""Columns of floor and ceiling, which no model drew."""
 
 
 def score_table(scores: Mapping[str, Any], name: str) -> Table:
@@ -75,12 +75,12 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def span(low: float | None, high: float | None, digits: int = 2) -> str:
-    """Its interval."""
+    """The interval of a score, with the same digits."""
     return tables.span(low, high, digits)
 
 
 def interval(block: Mapping[str, Any], digits: int = 2) -> str:
-    """The interval of an estimate of scores.json; in words where all it is the mean of is equal.
+    """The interval of an estimate in scores.json; a word in its place where all values are equal.
 
     >>> interval({"value": 0.5, "low": 0.4, "high": 0.6})
     '0.40–0.60'
