@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import json
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -300,17 +301,32 @@ def prompts_of(path: Path) -> dict[str, str]:
     """Rewritten prompts by case id, from a file, or from all ``*_rewrite.json`` of a folder as WISE has them.
 
     Raises:
-        UserError: The file holds none.
+        UserError: There are none, or not one text for each case.
     """
-    if path.is_dir():
-        return {id: text for file in sorted(path.glob("*_rewrite.json")) for id, text in prompts_of(file).items()}
-    found = load_json(path)
-    if isinstance(found, list):
-        rows = [one for one in found if isinstance(one, dict)]
-        found = {str(one.get("id", one.get("prompt_id"))): one.get("prompt", one.get("Prompt")) for one in rows}
-    if not isinstance(found, dict) or not found or not all(isinstance(text, str) for text in found.values()):
-        raise UserError(f"--rewritten-from {path}: expected a JSON object of prompts by case id")
+    places = sorted(path.glob("*_rewrite.json")) if path.is_dir() else [path]
+    found: dict[str, str] = {}
+    for place in places:
+        for id, text in _pairs_of(load_json(place)):
+            if not isinstance(text, str) or id in found:
+                what = "a second prompt" if id in found else json.dumps(text)[:60]
+                raise UserError(f"--rewritten-from {place}: expected one prompt for case {id} but got {what}")
+            found[id] = text
+    if not found:
+        what = (
+            "*_rewrite.json in the folder"
+            if path.is_dir()
+            else "a JSON object of prompts by case id, or a list of rows"
+        )
+        raise UserError(f"--rewritten-from {path}: expected {what} but found none")
     return found
+
+
+def _pairs_of(content: Any) -> list[tuple[str, Any]]:
+    """Case and prompt: of an object, of lines with id and prompt, or of WISE's rows."""
+    if isinstance(content, dict):
+        return list(content.items())
+    rows = [one for one in content if isinstance(one, dict)] if isinstance(content, list) else []
+    return [(str(one.get("id", one.get("prompt_id"))), one.get("prompt", one.get("Prompt"))) for one in rows]
 
 
 def _rewritten(case: Case, prompts: Mapping[str, str], path: Path) -> Case:

@@ -23,13 +23,19 @@ def between_table(found: dict[str, Any]) -> Table:
     """Two judges on the same images."""
     shift = found["shift"]
     rows = [
-        *([f"mean by {judge}", number(mean, 3)] for judge, mean in zip(found["judges"], found["means"], strict=True)),
+        *(
+            [f"images' mean by {one}", number(mean, 3)]
+            for one, mean in zip(found["judges"], found["means"], strict=True)
+        ),
         ["shift, second minus first", f"{number(shift['value'], 3)} ({span(shift['low'], shift['high'], 3)})"],
         ["equal values", number(found["equal"], 3)],
         ["Spearman's correlation", number(found["spearman"], 3)],
         [f"verdict within ± {found['margin']:.3g}", found["verdict"]],
     ]
-    note = f"{found['images']} images that both judged; {found['left_out']} by one alone; interval by case"
+    note = (
+        f"{found['images']} images that both judged, of {shift['clusters']} cases or source images, which the interval "
+    )
+    note += f"draws; {found['left_out']} judged by one alone"
     title = f"{found['metric']}: two judges"
     return terminal(title, ["", "value"], [("", row) for row in rows], caption=note)
 

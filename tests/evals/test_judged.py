@@ -281,6 +281,18 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     assert "share no table" in capsys.readouterr().err
 
 
+def test_edits_of_one_image_are_drawn_together_where_two_judges_are_compared(run, tmp_path, capsys):
+    run("imgedit", "--judge-log", tmp_path / "a")
+    run("imgedit", "--judge-log", tmp_path / "b", "--output", tmp_path / "other")
+    words = ["--between", str(tmp_path / "run"), str(tmp_path / "other")]
+    assert judge_agreement.main(words) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["images"], found["shift"]["clusters"]) == (12, 3)
+    with pytest.raises(SystemExit):
+        judge_agreement.main([*words, "--margin", "2"])
+    assert "expected a number from 0 to 1 but got 2" in capsys.readouterr().err
+
+
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """The small set of WISE stands for the published one."""
