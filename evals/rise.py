@@ -18,8 +18,8 @@ from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
 from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
-from evals.judged.summaries import reported
 from evals.judges.calls import Call, Encoding, Sending, Shown
 from evals.judges.readers import labelled
 from evals.suite import CASES, VERDICT, option
@@ -40,6 +40,13 @@ WORDS = (
     "spatial_ref", "spatial_qual", "logical_cons", "logical_cons_ans", "logical_txt", "logical_img", "logical_img_wo_q",
 )  # fmt: skip
 """Names of the published variables, without ``prompt_``."""
+REPORTED = {
+    "accuracy_overall": "accuracy",
+    "instruction_reasoning": "reasoning",
+    "appearance_consistency": "consistency",
+    "visual_plausibility": "plausibility",
+}
+"""What leaderboards call our metrics."""
 FLAGS = ("consistency_free", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins")
 """Of a row; that they are there is what counts."""
 
@@ -87,9 +94,7 @@ class Rise(JudgedSuite):
     def load(self, root: Path, options: Options) -> JudgedSet:
         """The full file, known by its numbers, or that of 64 cases, by its hash."""
         path = files.find(root, ("datav2_total_w_subtask.json", "data/data_total.json", "data_total.json"), self.origin)
-        rows = files.load_json(path)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UserError(f"{path}: expected a JSON list of cases")
+        rows = files.rows_in(path)
         images = files.folder(root, ("data",), self.origin)
         without = None if options.wording_by_row else any("reasoning_wo_ins" in row for row in rows)
         items = [_item(row, path.name, images, without) for row in rows]
@@ -142,9 +147,11 @@ class Rise(JudgedSuite):
         """Of all 360 cases by the same script."""
         if not edition.startswith("risebench-360-"):
             return []
-        weights = {f"accuracy_{name.partition('_')[0]}": float(cases) for name, cases in CATEGORIES.items()}
+        tasks = {f"accuracy_{name.partition('_')[0]}": name for name in CATEGORIES}
+        weights = {theirs: float(CATEGORIES[name]) for theirs, name in tasks.items()}
+        columns = {**{theirs: name.partition("_")[0] for theirs, name in tasks.items()}, **REPORTED}
         which = "360 cases; script before" if edition.endswith("2025") else "360 cases; script fixed"
-        return reported("RISEBench", which, "accuracy_overall", weights)
+        return reported("RISEBench", which, "accuracy_overall", columns, weights)
 
 
 def questions(task: str, facts: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -196,9 +203,7 @@ def score(parts: Mapping[str, float | None]) -> float:
 def _item(row: Mapping[str, Any], name: str, images: Path, without: bool | None) -> Item:
     index = files.text_of(row, "index", name)
     where = f"{name} {index}"
-    category, text = files.text_of(row, "category", where), files.text_of(row, "instruction", where)
-    if category not in CATEGORIES:
-        raise UserError(f"{where}: expected a category of {', '.join(CATEGORIES)} but got {category!r}")
+    category, text = files.one_of(row, "category", CATEGORIES, where), files.text_of(row, "instruction", where)
     facts: dict[str, Any] = {flag: row.get(flag) is not None for flag in FLAGS}
     facts |= {"category": category, "without_question": facts["reasoning_wo_ins"] if without is None else without}
     if category == "logical_reasoning" and not facts["reference_txt"] and not facts["reference_img"]:
@@ -220,8 +225,7 @@ def _item(row: Mapping[str, Any], name: str, images: Path, without: bool | None)
 
 
 def _published(path: Path) -> dict[str, str]:
-    texts = wording.wanted(wording.constants(path), {name: f"prompt_{name}" for name in WORDS}, path)
-    return wording.formatted(texts, ("instruct", "reference"), path)
+    return wording.variables(path, {name: f"prompt_{name}" for name in WORDS}, ("instruct", "reference"))
 
 
 SUITE = Rise()

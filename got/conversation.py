@@ -28,10 +28,11 @@ from got.util.files import FolderLock, json_object, numbered_lines, read_object,
 from got.util.images import ImageError, as_rgb, open_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from PIL import Image
 
+    from got.model.outputs import Turn
     from got.pipeline import GoTPipeline
 
 ENTRIES_FILE = "entries.jsonl"
@@ -73,9 +74,14 @@ class Entry:
     """The image, or its file."""
 
     @property
+    def file_name(self) -> str:
+        """The name of its image's file in the conversation's folder."""
+        return f"{self.number:04d}.png"
+
+    @property
     def plan(self) -> Chain:
         """The chain, its regions called what they were called when it was given."""
-        return with_names(self.chain, self.names)
+        return Chain.parse(self.chain).named(self.names)
 
     @property
     def image(self) -> Image.Image:
@@ -85,6 +91,12 @@ class Entry:
             got.util.images.ImageError: If the file is gone or damaged by now.
         """
         return open_image(self.pixels) if isinstance(self.pixels, Path) else self.pixels
+
+    def record(self) -> dict[str, Any]:
+        """All but the pixels, for which ``image`` names their file, as JSON."""
+        record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "pixels"}
+        lists = {"warnings": list(self.warnings), "names": list(self.names)}
+        return record | lists | {"image": self.file_name}
 
 
 class Conversation:
@@ -97,14 +109,11 @@ class Conversation:
             `got.model.schedulers.SCHEDULERS`. They are saved with the conversation, so they must be plain values.
     """
 
-    callbacks: dict[str, Any]
-    """More arguments of the pipeline, ``callback_on_...``, for every request; they are not saved."""
-
     def __init__(self, pipeline: GoTPipeline | None = None, *, seed: int = 42, **options: Any) -> None:
         self.pipeline = pipeline
         self.seed = seed
         self.options = _plain(options)
-        self.callbacks = {}
+        self._callbacks: dict[str, Any] = {}
         self._entries: list[Entry] = []
         self._current: int | None = None
         self._past: list[int | None] = []
@@ -119,7 +128,7 @@ class Conversation:
 
     @property
     def entry(self) -> Entry | None:
-        """What is looked at; None at the beginning."""
+        """The entry that is looked at; None at the beginning."""
         return None if self._current is None else self._entries[self._current]
 
     @property
@@ -145,7 +154,7 @@ class Conversation:
         return after_edit(self._objects(entry.source), plan) or plan
 
     def open(self, image: Image.Image) -> Entry:
-        """Go on with an image from elsewhere.
+        """Continue from an image that was made elsewhere.
 
         Raises:
             got.util.images.ImageError: If it cannot be used.
@@ -215,6 +224,18 @@ class Conversation:
         noise = last.seed if seed is None else seed
         return self._request(asked, last.source, chain, noise, last.options | once | options)
 
+    def redraw(self, number: int, **options: Any) -> Image.Image:
+        """An entry's image drawn again with other options, for example without a guidance; it is not kept.
+
+        Raises:
+            ConversationError: If there is no such entry, or it was not drawn.
+        """
+        entry = self.at(number)
+        if entry.kind == "opened":
+            raise ConversationError("Expected an image that was drawn, but this one was opened")
+        used = {**entry.options, "max_turns": 1, **_plain(options)}
+        return self._draw(entry.instruction, entry.source, entry.plan, entry.seed, used)[0].image
+
     def undo(self) -> Entry | None:
         """Go back to the image before this one; a request that made several is taken back image by image.
 
@@ -245,11 +266,29 @@ class Conversation:
         Raises:
             ConversationError: If there is no such entry.
         """
-        if not 0 <= number < len(self._entries):
-            raise ConversationError(f"Expected an entry from 0 to {len(self._entries) - 1} but got {number}")
+        entry = self.at(number)
         if number != self._current:
             self._look_at(number)
+        return entry
+
+    def at(self, number: int) -> Entry:
+        """The entry of a number; what is looked at stays as it is.
+
+        Raises:
+            ConversationError: If there is no such entry.
+        """
+        if not 0 <= number < len(self._entries):
+            raise ConversationError(f"Expected an entry from 0 to {len(self._entries) - 1} but got {number}")
         return self._entries[number]
+
+    @contextlib.contextmanager
+    def telling(self, **callbacks: Any) -> Iterator[None]:
+        """For a while, passes these callbacks (``callback_on_...``) to the pipeline in every request."""
+        self._callbacks = callbacks
+        try:
+            yield
+        finally:
+            self._callbacks = {}
 
     @property
     def can_undo(self) -> bool:
@@ -277,12 +316,12 @@ class Conversation:
         if not (folder / STATE_FILE).exists():
             write_json(folder / STATE_FILE, self._state(entries=0), durable=True)
         for entry in self._entries:
-            target = folder / _image_name(entry.number)
+            target = folder / entry.file_name
             # Another one may be there, of a save that was interrupted.
             if entry.number >= self._saved.get(folder.resolve(), 0) or not target.exists():
                 with replacing(target) as unfinished:
                     entry.image.save(unfinished, format="PNG")
-        write_lines(folder / ENTRIES_FILE, map(_as_json, self._entries), durable=True)
+        write_lines(folder / ENTRIES_FILE, (entry.record() for entry in self._entries), durable=True)
         write_json(folder / STATE_FILE, self._state(entries=len(self._entries)), durable=True)
         self._saved[folder.resolve()] = len(self._entries)
         return folder
@@ -292,7 +331,7 @@ class Conversation:
         folder = Path(folder)
         for i, entry in enumerate(self._entries[: self._saved.get(folder.resolve(), 0)]):
             if not isinstance(entry.pixels, Path):
-                self._entries[i] = dataclasses.replace(entry, pixels=folder.resolve() / _image_name(entry.number))
+                self._entries[i] = dataclasses.replace(entry, pixels=folder.resolve() / entry.file_name)
 
     @classmethod
     def load(cls, folder: str | Path, pipeline: GoTPipeline | None = None) -> Conversation:
@@ -323,21 +362,11 @@ class Conversation:
     def _request(
         self, instruction: str, source: int | None, chain: str | Chain | None, seed: int | None, options: dict[str, Any]
     ) -> Entry:
-        if self.pipeline is None:
-            raise ConversationError("Expected a conversation with a pipeline, but this one was opened without")
         used = {**self.options, **_plain(options)}
         noise = self.seed if seed is None else seed
-        with _sampler(self.pipeline, used.get("scheduler")):
-            output = self.pipeline(
-                instruction,
-                image=None if source is None else self._entries[source].image,
-                chain=chain,
-                generator=torch.Generator("cpu").manual_seed(noise),
-                **{name: value for name, value in used.items() if name != "scheduler"},
-                **self.callbacks,
-            )
+        turns = self._draw(instruction, source, chain, noise, used)
         kind = "drawn" if source is None else "edited"
-        for number, turn in enumerate(output.turns[0]):
+        for number, turn in enumerate(turns):
             names: tuple[str, ...] = ()
             if isinstance(chain, Chain) and turn.chain.text == chain.text:
                 names = tuple(region.text for region in chain.regions)
@@ -348,6 +377,22 @@ class Conversation:
             )  # fmt: skip
             kind, source = "edited", entry.number
         return entry
+
+    def _draw(
+        self, instruction: str, source: int | None, chain: str | Chain | None, seed: int | None, options: dict[str, Any]
+    ) -> tuple[Turn, ...]:
+        if self.pipeline is None:
+            raise ConversationError("Expected a conversation with a pipeline, but this one was opened without")
+        with _sampler(self.pipeline, options.get("scheduler")):
+            output = self.pipeline(
+                instruction,
+                image=None if source is None else self._entries[source].image,
+                chain=chain,
+                generator=torch.Generator("cpu").manual_seed(seed or 0),
+                **{name: value for name, value in options.items() if name != "scheduler"},
+                **self._callbacks,
+            )
+        return output.turns[0]
 
     def _add(self, *, image: Image.Image, **fields: Any) -> Entry:
         entry = Entry(number=len(self._entries), pixels=image, **fields)
@@ -370,7 +415,7 @@ class Conversation:
         }
 
     def _id_in(self, folder: Path) -> str | None:
-        """Whose folder it is: an empty one is anybody's."""
+        """The id of the conversation in a folder, this one's if it is empty; None where something else lies there."""
         if not folder.is_dir():
             return None
         if (folder / STATE_FILE).exists():
@@ -379,7 +424,7 @@ class Conversation:
 
 
 def only_writer(folder: str | Path) -> FolderLock | None:
-    """Holds a saved conversation, so that no other program goes on with it; None if nothing is saved there yet.
+    """Locks a saved conversation, so that no other program changes it; None if nothing is saved there yet.
 
     Raises:
         ConversationError: If another program holds it.
@@ -389,7 +434,7 @@ def only_writer(folder: str | Path) -> FolderLock | None:
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    """The options, if they survive being saved."""
+    """The options; an error if they cannot be saved as JSON."""
     reserved = {"prompt", "image", "chain", "generator", "output_type"} & set(options)
     if reserved:
         raise ConversationError(f"Expected options of the pipeline but {min(reserved)} is the conversation's own")
@@ -413,7 +458,7 @@ def _copy(image: Image.Image) -> Image.Image:
 
 @contextlib.contextmanager
 def _sampler(pipeline: GoTPipeline, name: Any) -> Iterator[None]:
-    """The pipeline's sampler is another one for a while, if one is named."""
+    """For a while, gives the pipeline the sampler of this name, if one is named."""
     own = pipeline.scheduler
     try:
         if name is not None:
@@ -421,29 +466,6 @@ def _sampler(pipeline: GoTPipeline, name: Any) -> Iterator[None]:
         yield
     finally:
         pipeline.scheduler = own
-
-
-def with_names(text: str, names: Sequence[str]) -> Chain:
-    """A chain whose regions have the names that they were given, as far as the text has these."""
-    chain = Chain.parse(text)
-    if len(names) != len(chain.regions):
-        return chain
-    both = list(zip(names, chain.spans, strict=True))
-    if any(not text[:end].endswith(name) for name, (_, end, *_) in both):
-        return chain
-    spans = tuple((end - len(name), end, box_start, box_end) for name, (_, end, box_start, box_end) in both)
-    regions = tuple(dataclasses.replace(one, text=name) for one, name in zip(chain.regions, names, strict=True))
-    return dataclasses.replace(chain, regions=regions, spans=spans)
-
-
-def _image_name(number: int) -> str:
-    return f"{number:04d}.png"
-
-
-def _as_json(entry: Entry) -> dict[str, Any]:
-    record = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry) if field.name != "pixels"}
-    lists = {"warnings": list(entry.warnings), "names": list(entry.names)}
-    return record | lists | {"image": _image_name(entry.number)}
 
 
 def _read_entries(folder: Path) -> list[Entry]:

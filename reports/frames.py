@@ -52,6 +52,8 @@ class Run:
     @property
     def wording(self) -> str | None:
         """Whose words its prompts are; None where they are the benchmark's. Older runs only say that they are not."""
+        if self.judged_as:  # whose words the judge is asked in is said beside the judge
+            return None
         if "wording" in self.scores:
             return self.scores["wording"] and str(self.scores["wording"])
         return OWN_PROMPTS if self.scores.get("prompts", "geneval") != "geneval" else None
@@ -174,6 +176,10 @@ def _read(path: Path) -> Run:
     if place is not None:
         scores = public_scores.scores_of(public_scores.checked(load_lines(place), place), place)
         return Run(path=place.parent, spec={}, scores=scores, public_scores=place)
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing; expected the --output of a finished run, or a public scorer's results.jsonl"
+        )
     spec, scores = (_read_json(path / name) for name in ("run.json", "scores.json"))
     if not HashedFolder(path).is_hashed():
         note(f"{path} is of an older version, without hashes: its files are not checked for damage")

@@ -28,7 +28,7 @@ from reports import (
 )
 from reports.frames import EDITING_SUITES, OWN_SUITES, provenance
 from reports.page import Browser, Fact, Page, Section, Shown, record, render
-from reports.samples import NOT_JUDGED, load_samples
+from reports.samples import GRADED, NOT_JUDGED, load_samples
 from reports.thumbnails import Album
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ def of_runs(
         own = [run for run in runs if run.scores["suite"] == suite]
         name = escape.file_name(suite, names)
         kinds = [[run for run in own if run.judged_as == one] for one in dict.fromkeys(run.judged_as for run in own)]
-        sections.append(Section(id=name, title=plain.title_of(own[0]), tables=tuple(map(plain.table_of, kinds))))
+        sections.append(
+            Section(id=name, title=plain.title_of(own[0]), tables=tuple(plain.table_of(one, reported) for one in kinds))
+        )
         unjudged = [run for run in own if not run.judged_as]
         drawn += [(name, figure) for figure in (_figures_of_runs(unjudged, images, names) if unjudged else [])]
     edits = [run for run in runs if run in published or run in measured]
@@ -224,7 +226,7 @@ def _browser(images: dict[str, list[SampleRecord]], studio: dict[str, str], albu
         for sample in samples
         if every or sample.outcome != "right"
     ]
-    unjudged = [sample for _, sample in shown if sample.outcome == NOT_JUDGED]
+    unjudged = [sample for _, sample in shown if sample.outcome in (NOT_JUDGED, GRADED)]
     if unjudged:
         shown.sort(key=_least_liked)
     total = sum(len(samples) for samples in images.values())
@@ -257,7 +259,7 @@ def _what_is_shown(unjudged: int, faulty: int, total: int) -> str:
 def _least_liked(shown: tuple[int, SampleRecord]) -> tuple[int, bool, float]:
     """Run by run: what was judged as it stands, then the rest by the judge's score, where there is one."""
     number, sample = shown
-    score = sample.judge_score if sample.outcome == NOT_JUDGED else 0.0
+    score = sample.judge_score if sample.outcome in (NOT_JUDGED, GRADED) else 0.0
     return number, score is None, score or 0.0
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evals.core.records import counted_causes
+from evals.judged import reported
 from evals.metrics import judging, statistics
 from evals.suite import plain
 from evals.suite import tables as shared
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 _RESAMPLES = 2000
 _TOKENS_AN_IMAGE, _TOKENS_A_REPLY = 1100, 150
 """For a first guess of what a run costs."""
-_SHOWN_ROWS = 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +96,11 @@ def estimate(metric: Metric, rows: Sequence[Judged], rng: np.random.Generator) -
     return {**found, "missing": missing, "bounds": bounds}
 
 
+def cluster_of(case: Case) -> str:
+    """What a case shares with those that are drawn together for intervals: the source image, or nothing."""
+    return str(case.metadata["group"] or case.id)
+
+
 def rows_of(
     cases: Sequence[Case],
     scored: Sequence[Scored],
@@ -112,7 +115,7 @@ def rows_of(
         Judged(
             task=case.tag,
             subtask=case.metadata["subtask"],
-            cluster=case.metadata["group"] or case.id,
+            cluster=cluster_of(case),
             values=values,
             expected=expects(case),
         )
@@ -129,8 +132,9 @@ def summarize(
     metrics: Sequence[Metric],
     options: JudgedOptions,
     context: Context,
+    levels: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """Metrics overall, by task and by subtask; the floor; and what the judge did.
+    """Metrics overall, by task, subtask and level; the floor; and what the judge did.
 
     Args:
         rows: Every image of the run.
@@ -140,6 +144,7 @@ def summarize(
         metrics: The benchmark's.
         options: The suite's.
         context: The run.
+        levels: Tasks that are summed up together.
     """
     rng = np.random.default_rng(context.seed)
     tasks: dict[str, list[Judged]] = {}
@@ -162,11 +167,25 @@ def summarize(
             "all": block(rows, metrics),
             "tasks": {task: block(some, metrics) for task, some in tasks.items()},
             "subtasks": {name: block(some, metrics[:1]) for name, some in subtasks.items()},
+            **({"levels": levels_of(tasks, levels, metrics, rng)} if levels else {}),
             "floor": {
                 m.name: {"value": point(m, floor), "n": sum(bool(row.found(m)) for row in floor)} for m in metrics
             },
         },
         "judge": _account(scored, repeats, options, rows, metrics[0]),
+    }
+
+
+def levels_of(
+    tasks: Mapping[str, Sequence[Judged]],
+    levels: Mapping[str, Sequence[str]],
+    metrics: Sequence[Metric],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Metrics of some tasks together; nothing of a level none of whose tasks was run."""
+    found = {level: [row for task in of for row in tasks.get(task, ())] for level, of in levels.items()}
+    return {
+        level: {metric.name: estimate(metric, rows, rng) for metric in metrics} for level, rows in found.items() if rows
     }
 
 
@@ -257,11 +276,13 @@ def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:
             if name.startswith(f"{task} / "):
                 table.add_row(f"  {visible(name.removeprefix(f'{task} / '))}", *_cells(part, names), style="dim")
     table.add_section()
+    for level, block in metrics.get("levels", {}).items():
+        table.add_row(visible(level), *_cells(block, names))
     table.add_row("all", *_cells(metrics["all"], names), style="bold")
     floor = metrics["floor"]
     cells = [_number(floor[name]["value"], names[name]) for name in names]
     table.add_row("floor", *cells, "", str(next(iter(floor.values()))["n"]), "", "", style="dim")
-    return [table, *([_reported_table(scores, rows)] if rows else [])]
+    return [table, *reported.tables(scores, rows)]
 
 
 def _cells(block: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
@@ -306,74 +327,6 @@ def _caption(scores: Mapping[str, Any]) -> str:
 
 def _causes(scores: Mapping[str, Any]) -> list[tuple[str, int]]:
     return list(scores["missing"]["by_cause"].items())
-
-
-def _reported_table(scores: Mapping[str, Any], rows: Sequence[Reported]) -> Table:
-    table = shared.table(
-        "Reported by others, not measured here",
-        ["value", "judge", "edition", ""],
-        f"the first {_SHOWN_ROWS} of {len(rows)}; evals/judged/reported.csv has all" if len(rows) > _SHOWN_ROWS else "",
-        first=f"model ({rows[0].metric})",
-    )
-    for row in (row for rank, row in enumerate(rows) if rank < _SHOWN_ROWS or row.model.startswith("GoT")):
-        table.add_row(visible(row.model), row.value, row.judge, row.edition, row.note)
-    return table
-
-
-def reported(
-    benchmark: str, edition: str = "", metric: str = "overall", weights: Mapping[str, float] | None = None
-) -> list[Reported]:
-    """Rows of papers and leaderboards, best first.
-
-    Args:
-        benchmark: As in ``reported.csv``.
-        edition: What its edition begins with.
-        metric: As there.
-        weights: Of the parts that the metric is made of: a row that does not follow from its parts has a note.
-
-    >>> reported("GenEval++")[0].model
-    'BAGEL + R3'
-    """
-    from evals.judged.records import Reported
-
-    with files("evals.judged").joinpath("reported.csv").open(encoding="utf-8") as file:
-        rows = [
-            row for row in csv.DictReader(file) if row["benchmark"] == benchmark and row["edition"].startswith(edition)
-        ]
-    parts: dict[tuple[str, ...], dict[str, str]] = collections.defaultdict(dict)
-    for row in rows:
-        parts[_row_of(row)][row["metric"]] = row["value"]
-    found = [
-        Reported(
-            **{name: row[name] for name in ("edition", "model", "metric", "value", "judge")},
-            note=mismatch(row["value"], parts[_row_of(row)], weights) if weights else "",
-        )
-        for row in rows
-        if row["metric"] == metric
-    ]
-    return sorted(found, key=lambda row: -float(row.value))
-
-
-def _row_of(row: Mapping[str, str]) -> tuple[str, ...]:
-    return row["edition"], row["model"], row["judge"], row["source"]
-
-
-def mismatch(value: str, parts: Mapping[str, str], weights: Mapping[str, float]) -> str:
-    """Why a printed overall does not follow from its printed parts; empty where it does, or a part is not printed.
-
-    >>> mismatch("0.57", {"a": "0.60", "b": "0.50"}, {"a": 0.5, "b": 0.5}), mismatch("0.55", {"a": "0.60"}, {"a": 1})
-    ('its parts give 0.550', 'its parts give 0.600')
-    >>> mismatch("0.55", {"a": "0.60", "b": "0.50"}, {"a": 0.5, "b": 0.5}), mismatch("0.55", {}, {"a": 1})
-    ('', '')
-    """
-    if not weights.keys() <= parts.keys():
-        return ""
-    made = sum(weight * float(parts[name]) for name, weight in weights.items()) / sum(weights.values())
-    digits = len(value.partition(".")[2])
-    # Half a unit for each rounding: of the parts, and of the whole. A little more for binary fractions.
-    if abs(made - float(value)) <= 1.001 * 10**-digits:
-        return ""
-    return f"its parts give {made:.{digits + 1}f}"
 
 
 def costs(calls: Sequence[Call], sending: Sending, price: tuple[float, float] | None) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Outcome(Score):
 def look(
     batch: Sequence[Drawn], tools: Tools, to_color: Callable[[Case, Sequence[Detection]], Sequence[Detection]]
 ) -> list[dict[str, Any]]:
-    """Detections of each image, with colours where its case asks for them: one detector call, one colour check.
+    """The detections of each image, with colours where its case asks for them, in one call of detector and embedder.
 
     Args:
         batch: The images.
@@ -134,7 +134,7 @@ def add_plans(
 
 
 def planned(observation: Mapping[str, Any]) -> Sequence[Detection]:
-    """The chain's own boxes, taken as detections: the verdict on them is that on the plan itself."""
+    """The chain's own boxes as detections, so that the verdict on them is the verdict on the plan."""
     objects = [layout.PlannedObject.from_dict(item) for item in observation["plan"]["objects"]]
     return layout.as_detections(objects, observation["width"], observation["height"])
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SHOWN_CAUSES = 8
 _ENDS = ("floor", "ceiling", "untouched", "true")
-"""Columns of what no model drew."""
+"""Columns of floor and ceiling, which no model drew."""
 
 
 def score_table(scores: Mapping[str, Any], name: str) -> Table:
@@ -70,7 +70,7 @@ def _score_caption(scores: Mapping[str, Any]) -> str:
 
 
 def interval(block: Mapping[str, Any], digits: int = 3) -> str:
-    """The interval of an estimate of scores.json; in words where all it is the mean of is equal.
+    """The interval of an estimate in scores.json; a word in its place where all values are equal.
 
     >>> interval({"value": 0.5, "low": 0.4, "high": 0.6})
     '0.400–0.600'
