@@ -102,8 +102,8 @@ function options() {
 }
 
 function seeds(count) {
-  const first = BigInt(/^\d+$/.test($("seed").value.trim()) ? $("seed").value.trim() : S.about.seed);
-  return Array.from({ length: count }, (_, i) => String(first + BigInt(i)));
+  const text = $("seed").value.trim() || String(S.about.seed);
+  return /^\d+$/.test(text) ? Array.from({ length: count }, (_, i) => String(BigInt(text) + BigInt(i))) : [text];
 }
 
 function draw() {
@@ -158,7 +158,7 @@ function show() {
   }
   $("caption").textContent = unmade ? `Planned, not drawn yet: ${unmade.prompt}`
     : one ? `#${one.number} ${describe(one)}${one.seed ? `, seed ${one.seed}` : ""}` : "";
-  for (const words of (unmade ? [] : one?.warnings) ?? []) $("caption").append(item("span", ` Note: ${words}.`));
+  for (const words of (unmade ? [] : one?.warnings) ?? []) $("caption").append(item("p", `Note: ${words}.`));
   const others = entries().filter((other) => other.number !== one?.number);
   $("before").replaceChildren(new Option("nothing", ""), ...others.map((other) => new Option(`#${other.number} ${other.instruction || "opened"}`, other.number)));
   compare(others.some((other) => other.number === S.before) ? S.before : null);
@@ -405,10 +405,7 @@ function build() {
     head.scope = "row";
     const on = Object.assign(document.createElement("input"), { type: "checkbox", id: name, ariaLabel: `Guidance by ${words}` });
     const scale = Object.assign(document.createElement("input"), { type: "number", step: "0.1", id: `${name}_scale`, ariaLabel: `Scale of the guidance by ${words}` });
-    for (const field of [on, scale]) row.append(Object.assign(document.createElement("td"), {}));
-    row.prepend(head);
-    row.children[1].append(on);
-    row.children[2].append(scale);
+    row.append(head, ...[on, scale].map((field) => { const cell = item("td"); cell.append(field); return cell; }));
     $("guidances").append(row);
   }
   $("examples").querySelector("ul").append(...about.examples.map((words) => {
@@ -436,7 +433,8 @@ function listen() {
   $("redo").addEventListener("click", redo);
   addEventListener("keydown", (event) => {
     if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
-    const typing = event.target.matches("input:not([type=checkbox]):not([type=range]), textarea:not(#chain)");
+    const typing = event.target.matches("input:not([type=checkbox]):not([type=range]), textarea:not(#chain)")
+      && event.target.value !== event.target.dataset.was; // a name that is as it was has nothing to undo
     const key = event.key.toLowerCase();
     if (key === "enter" && !$("revise").disabled) { event.preventDefault(); revise(); }
     if (typing || S.busy) return;
@@ -499,4 +497,4 @@ async function start() {
   document.body.dataset.ready = "yes";
 }
 
-start().catch((error) => { $("problem").textContent = error.message; document.body.dataset.ready = "yes"; });
+start().catch((error) => { $("problem").textContent = error.message; refresh(); document.body.dataset.ready = "yes"; });
