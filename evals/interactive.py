@@ -1,4 +1,4 @@
-"""Obedience: a person changes one thing in a plan; does the image follow, and does the rest stay?
+"""Changed plans: a person changes one thing in a plan; does the image follow, and does the rest stay?
 
 GoT's paper shows interactive generation in images; this suite measures it. 1,500 prompts of the icon world, each with
 a flawless plan in which one box got another object (`replace`), moved (`move`) or changed its colour (`recolor`), 500
@@ -37,11 +37,7 @@ class Interactive(EditingSuite):
         return icon_cases.intervention_set(CASES)
 
 
-SUITE = Interactive()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    # Not the class above, which is of a module with another name here, where no other process finds it.
-    raise SystemExit(cli.main(find_suite("interactive")))
+    raise SystemExit(cli.main("interactive"))

@@ -59,11 +59,11 @@ class GenEval2(Suite[Options]):
         return self._edition(options).cases(options, context)
 
     def layout(self, case: Case, options: Options) -> tuple[str, ...]:
-        """Where the official script looks for a case's image: its own file says."""
+        """Where the official script looks for a case's image."""
         return self._edition(options).layout(case, options)
 
     def detects(self, options: Options) -> bool:
-        """Whether a detector looks: of the icon edition."""
+        """Whether a detector looks: in the icon edition only."""
         return self._edition(options).detects(options)
 
     def classes(self, case: Case) -> frozenset[str]:
@@ -75,15 +75,29 @@ class GenEval2(Suite[Options]):
         return _ICONS.needs_embedder([case for case in cases if "include" in case.metadata])
 
     def prepare(self, tools: Tools, options: Options) -> Any:
-        """Detector and CLIP, or who is asked."""
+        """Detector and CLIP."""
         return self._edition(options).prepare(tools, options)
 
     def observe(self, batch: Sequence[Drawn], tools: Any, options: Options) -> list[dict[str, Any]]:
-        """Detections, or a judge's answers."""
+        """Detections, or what a judge's answers go into."""
         return self._edition(options).observe(batch, tools, options)
 
+    def asks_at_once(self, options: Options) -> int:
+        """Of a judge by endpoint."""
+        return self._edition(options).asks_at_once(options)
+
+    def make_judge(self, tools: Tools, options: Options) -> Any:
+        """Who is asked; nobody about the icon edition."""
+        return self._edition(options).make_judge(tools, options)
+
+    def judge(
+        self, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]], judge: Any, options: Options
+    ) -> Sequence[dict[str, Any]]:
+        """With the judge's answers."""
+        return self._edition(options).judge(batch, seen, judge, options)
+
     def incomplete(self, observation: Mapping[str, Any]) -> bool:
-        """Whether a judge was not there, or not paid, for an image."""
+        """Whether an image lacks answers because the judge could not be reached or the budget was used up."""
         return "answers" in observation and _PUBLISHED.incomplete(observation)
 
     def score(self, case: Case, observation: Mapping[str, Any], options: Options) -> Score:

@@ -8,14 +8,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from evals.core import options as flags
-from evals.core.records import UserError, note
+from evals.core.folder_listing import some
+from evals.core.records import NothingLeft, UserError, note
 from evals.core.run_directory import RunDirectory
 from evals.harness.plan import Plan, lasting
-from evals.harness.run_spec import SUITES, RunSpec, resolve
+from evals.harness.run_spec import SUITES, RunSpec, find_suite, resolve
 from evals.harness.settings import DRAWS, GUIDES, LOOKS, MANY, RUNS, Settings
 from got.util.cli import Parser, console, run_command
 from got.util.errors import visible
 from got.util.files import clear_disk_errors, write_atomic
+from got.util.tables import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,6 +79,11 @@ def parse(suite: Suite[Any], argv: Sequence[str]) -> RunSpec:
         place = settings.place_in(settings.output)
         spec = RunDirectory(place).read_spec()
         if spec is None:
+            if settings.shard is not None and RunDirectory(settings.output).spec.exists():
+                raise UserError(
+                    f"--from {settings.start} --shard: {place} is no part that --shard has made; without --shard, the "
+                    f"whole of {settings.output} is done again, by many workers with --engine ray"
+                )
             raise UserError(f"--from {settings.start} needs a run; {place} has no run.json")
         words = [*lasting(spec["arguments"]["given"]), *argv]  # older runs kept --engine
         settings, options, given = _parse(suite, words)
@@ -102,9 +109,15 @@ def make_plan(suite: Suite[Any], argv: Sequence[str]) -> Plan:
     return Plan(parse(suite, argv), suite).check()
 
 
-def main(suite: Suite[Any] | type[Suite[Any]], argv: Sequence[str] | None = None) -> int:
-    """Runs a suite's command line; returns the exit code."""
-    made = suite() if isinstance(suite, type) else suite
+def main(suite: Suite[Any] | type[Suite[Any]] | str, argv: Sequence[str] | None = None) -> int:
+    """Runs a suite's command line; returns the exit code.
+
+    Args:
+        suite: Or its name. A file that `python -m` runs gives its name: its own class belongs to the module `__main__`,
+            in which no other process finds it.
+        argv: Words of the command line.
+    """
+    made = find_suite(suite) if isinstance(suite, str) else suite() if isinstance(suite, type) else suite
     return run_as(made.name, lambda: _main(made, list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -119,7 +132,11 @@ def _main(suite: Suite[Any], words: Sequence[str]) -> int:
         from evals.harness import doctor
 
         return doctor.main(plan)
-    plan.check()
+    try:
+        plan.check()
+    except NothingLeft as error:
+        print(f"{suite.name}: nothing was scored: {visible(str(error))}", file=sys.stderr)
+        return NOTHING_SCORED
     if plan.settings.export_prompts is not None:
         print(json.dumps(export_prompts(plan, plan.settings.export_prompts)), flush=True)
         return 0
@@ -171,10 +188,12 @@ def _print(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
     score = scores["overall"].get("score") or {}
     if score.get("low") is not None and score["high"] - score["low"] > _WIDE:
         note(
-            f"{score['clusters']} prompts make an interval of {score['low']:.2f} to {score['high']:.2f}: more prompts "
+            f"{score['clusters']} prompts make an interval of {span(score['low'], score['high'])}: more prompts "
             "narrow it, more images of the same ones hardly do"
         )
     headline = suite.headline(scores)
+    if left_out := scores.get("left_out"):
+        note(f"{len(left_out):,} cases are in no score, because nothing tells what they ask for ({some(left_out)})")
     unscored = headline.get("unscored_tasks", ())
     if unscored and len(unscored) < len(headline["tasks"]):
         scored = f"{len(headline['tasks']) - len(unscored)} of {len(headline['tasks'])} tasks"

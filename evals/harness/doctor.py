@@ -49,7 +49,7 @@ class Check:
     problem: str | None = None
     """What is wrong and what to do, one sentence; None if all is well."""
     note: str | None = None
-    """What some other use would lack, one sentence."""
+    """What is missing for some other use, one sentence."""
 
 
 def _case(number: int, tag: str, prompt: str, *include: dict[str, Any], **exclude: Any) -> Case:
@@ -202,7 +202,7 @@ def _given(plan: Plan) -> Iterator[Check]:
         return Check(name=embedder, found=f"vectors of {vectors.shape[1]} numbers", problem=problem)
 
     def prepares() -> Check:
-        plan.suite.prepare(plan.tools, plan.options)
+        _ = plan.instruments, plan.judge
         return Check(name=f"{plan.suite.name}'s measures", found="ready")
 
     checks = [_guarded(model, draws)]
@@ -216,7 +216,7 @@ def _given(plan: Plan) -> Iterator[Check]:
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:
-    """A check that breaks is a finding, whatever breaks: this is the tool for broken installations."""
+    """Runs a check; any exception becomes a finding, because this tool is for broken installations."""
     try:
         return look()
     except UserError as error:

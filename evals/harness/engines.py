@@ -6,13 +6,13 @@ import dataclasses
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from evals.core.options import GENERATE, OBSERVE
 from evals.core.run_directory import RunDirectory
 from evals.embedders.registry import SQUASH
 from evals.harness.plan import Plan
-from evals.harness.worker import Failed, Job, Outcome, RecordedImages, SentImages
+from evals.harness.worker import Asker, Failed, Job, Outcome, RecordedImages, SentImages
 from got.util import provenance
 from got.util.workers.options import options_of
 from got.util.workers.pool import Pool
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from evals.core.records import Sample
     from evals.harness.settings import Settings
-    from evals.harness.worker import DrawnBatch, RecordedImage, Worker
+    from evals.harness.worker import RecordedImage, Worker
+
+Half = TypeVar("Half")
 
 
 class Engine(Protocol):
@@ -30,7 +32,7 @@ class Engine(Protocol):
 
     @property
     def note(self) -> str:
-        """What a line of progress says of it."""
+        """What a line of progress says of the engine."""
 
     @property
     def width(self) -> int:
@@ -59,7 +61,7 @@ class LocalEngine:
         self._worker: Worker | None = None
 
     def machine(self, plan: Plan) -> dict[str, Any]:
-        """Of this process."""
+        """Versions, commit and device of this process."""
         return plan.machine
 
     def check(self, job: Job) -> None:
@@ -74,14 +76,7 @@ class LocalEngine:
             for batch in batches:
                 yield self._worker(batch)
             return
-        waiting: Future[list[Outcome]] | None = None
-        for batch in batches:
-            drawn = self._worker.draw(batch)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = _in_thread(self._worker.observe, drawn)
-        if waiting is not None:
-            yield waiting.result()
+        yield from _behind(map(self._worker.draw, batches), self._worker.observe)
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -90,13 +85,24 @@ class LocalEngine:
         self._worker = None
 
 
-def _in_thread(work: Callable[[DrawnBatch], list[Outcome]], drawn: DrawnBatch) -> Future[list[Outcome]]:
+def _behind(halves: Iterable[Half], finish: Callable[[Half], list[Outcome]]) -> Iterator[list[Outcome]]:
+    """Finishes the first halves of batches, each while the next one is under way."""
+    waiting: Future[list[Outcome]] | None = None
+    for half in halves:
+        if waiting is not None:
+            yield waiting.result()
+        waiting = _in_thread(finish, half)
+    if waiting is not None:
+        yield waiting.result()
+
+
+def _in_thread(work: Callable[[Half], list[Outcome]], half: Half) -> Future[list[Outcome]]:
     """Work in a thread that does not keep the process alive after Ctrl-C, as those of executors do."""
     future: Future[list[Outcome]] = Future()
 
     def run() -> None:
         try:
-            future.set_result(work(drawn))
+            future.set_result(work(half))
         except BaseException as error:  # raised again where the result is asked for
             future.set_exception(error)
 
@@ -106,17 +112,17 @@ def _in_thread(work: Callable[[DrawnBatch], list[Outcome]], drawn: DrawnBatch) -
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Item:
-    """A sample on its way to a worker."""
+    """A sample as it is sent to a worker."""
 
     number: int
-    """In the plan's samples."""
+    """Its number among the plan's samples."""
     recorded: RecordedImage | None
     """Its image, where that is drawn already."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _RayJob:
-    """A job as a pool of workers takes it; samples travel as their numbers in the plan."""
+    """A job in the form that a pool of workers takes; samples are sent as their numbers in the plan."""
 
     job: Job
 
@@ -138,7 +144,7 @@ class _RayJob:
         return list(self.job.plan.weight_places().values())
 
     def at(self, places: dict[str, Path]) -> _RayJob:
-        """With weights elsewhere."""
+        """The same job, with its weights at other paths."""
         plan = self.job.plan
         told = {name: getattr(plan.settings, name) for name in ("model", "checkpoint", "detector", "embedder")}
         told = {name: _moved(text, places) for name, text in told.items()}
@@ -146,7 +152,7 @@ class _RayJob:
         return _RayJob(job=dataclasses.replace(self.job, plan=Plan(spec)))
 
     def lost(self, item: _Item, why: str) -> Outcome:
-        """A sample under which workers died."""
+        """The outcome of a sample whose workers died."""
         stage = GENERATE if item.recorded is None else OBSERVE
         failed = Failed(stage=stage, error=f"its worker died each time ({why})", raised=True)
         sample = self.job.plan.samples[item.number]
@@ -154,7 +160,7 @@ class _RayJob:
 
 
 def _moved(setting: str, places: dict[str, Path]) -> str:
-    """A setting whose weights are at another place, if it names one of these.
+    """A setting, with the path in it replaced if its weights have been moved.
 
     >>> from pathlib import Path
     >>> places = {"got-6b": Path("/new/a"), "i": Path("/new/i"), "w.bin": Path("/new/w.bin")}
@@ -206,15 +212,27 @@ class RayEngine:
         return self._pool.width
 
     def machine(self, plan: Plan) -> dict[str, Any]:
-        """Of this process, which all workers are held against, with their device."""
+        """Versions and commit of this process, to which all workers must be equal, with the workers' device."""
         return plan.machine_with(self._pool.place(_RayJob(job=Job(plan=plan)))["device"])
 
     def check(self, job: Job) -> None:
         """Waits for a first worker."""
-        self._pool.check(_RayJob(job=job))
+        self._pool.check(_RayJob(job=self._sent(job)))
+
+    def _sent(self, job: Job) -> Job:
+        """What is left to the workers: an endpoint is asked from here, with one budget, one rate and one log."""
+        if not job.plan.suite.asks_at_once(job.plan.options):
+            return job
+        _ = job.plan.judge
+        return dataclasses.replace(job, asks=False)
 
     def run(self, job: Job, batches: Sequence[Sequence[Sample]]) -> Iterator[list[Outcome]]:
-        """As the workers finish, in order."""
+        """As the workers finish, in order; questions to an endpoint are put while they go on."""
+        sent_job = self._sent(job)
+        done = self._looked_at(sent_job, batches)
+        yield from done if sent_job.asks else _behind(done, Asker(job))
+
+    def _looked_at(self, job: Job, batches: Sequence[Sequence[Sample]]) -> Iterator[list[Outcome]]:
         plan = job.plan
         numbers = {(sample.case.id, sample.index): number for number, sample in enumerate(plan.samples)}
         recorded = RecordedImages(RunDirectory(plan.output)) if job.recorded else None

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 SHARE = ("shard", "batch_size")
-"""Of the identity of a part of a run, what tells its samples from those of other parts."""
+"""Keys of an identity that tell a part of a run from the other parts."""
 
 
 class Plan:
@@ -59,7 +59,7 @@ class Plan:
         return Plan, (self.spec,)
 
     def check(self) -> Plan:
-        """The plan, if it can be run as far as that is known without a model.
+        """Returns the plan, or raises where it is known without a model that it cannot be run.
 
         Raises:
             UserError: It cannot.
@@ -71,11 +71,6 @@ class Plan:
                 detectors.find_detector(self.settings.detector)
             embedders.find_embedder(self.settings.embedder)
         self._refuse_unchosen_detector()
-        if self.settings.engine == "ray" and str(getattr(self.options, "judge", "")).startswith("openai"):
-            raise UserError(
-                "--judge openai keeps one budget and one log, and each worker of Ray would have its own; draw without "
-                "it, and then ask from one process: --from observe --judge openai --judge-concurrency N"
-            )
         _ = self.identity, self.samples
         if self.folder is not None and not self._later:
             for sentence in self.folder.notes:
@@ -100,7 +95,7 @@ class Plan:
 
     @property
     def _later(self) -> bool:
-        """Whether only later stages are done: these go by what the run has, whatever is gone since."""
+        """Whether only later stages are done, which need nothing but what the run directory has."""
         return self.settings.start in (OBSERVE, VERDICT)
 
     @functools.cached_property
@@ -120,7 +115,7 @@ class Plan:
 
     @functools.cached_property
     def cases(self) -> list[Case]:
-        """Those that are run."""
+        """The cases that are run."""
         return spread(of_tasks(self._every, self.settings.tasks), self.settings.limit)
 
     @functools.cached_property
@@ -194,7 +189,7 @@ class Plan:
 
     @functools.cached_property
     def identity(self) -> dict[str, dict[str, Any]]:
-        """Per stage, what decides its outcome. A run directory belongs to one identity."""
+        """For each stage, everything that decides its outcome. A run directory belongs to one identity."""
         looks = flags.deciding(self.settings, OBSERVE)
         if not self.suite.detects(self.options):
             del looks["detector"]
@@ -223,7 +218,7 @@ class Plan:
         return {role: place for role, place in places.items() if place is not None and place.exists()}
 
     def weight_sizes(self) -> dict[str, str]:
-        """Of these, the number of files and their bytes: enough to tell another checkpoint at the same place."""
+        """Number and bytes of these files: enough to notice another checkpoint at the same place."""
         sizes = {
             role: [path.stat().st_size for path in ([place] if place.is_file() else below(place))]
             for role, place in self.weight_places().items()
@@ -283,7 +278,7 @@ class Plan:
         return self.machine_with(self.device)
 
     def machine_with(self, device: str) -> dict[str, Any]:
-        """The same where samples are computed on a device of another process; imports no torch."""
+        """The same record for samples that another process computes on its device; imports no torch."""
         return {
             **provenance.commit(),
             "code_sha256": provenance.code_sha256(),
@@ -296,7 +291,7 @@ class Plan:
 
     @functools.cached_property
     def generator(self) -> Generator:
-        """Who draws."""
+        """The generator that draws the images."""
         return generators.GENERATORS[self.model].build(self._generator_options())
 
     def _generator_options(self) -> GeneratorOptions:
@@ -326,8 +321,17 @@ class Plan:
 
     @functools.cached_property
     def tools(self) -> Tools:
-        """Who looks. What cannot be had is better known before the first image than after the fortieth."""
-        settings, device = self.settings, self.device
+        """The detector and the embedder. What cannot be had fails here, before the first image."""
+        tools = self._tools_on(self.device)
+        if self.suite.detects(self.options):
+            _ = tools.detector
+        if self.suite.needs_embedder(self.cases):
+            _ = tools.embedder
+        return tools
+
+    def _tools_on(self, device: str) -> Tools:
+        """The tools on a device, each built when it is first asked for."""
+        settings = self.settings
 
         def detector() -> Detector:
             return detectors.make_detector(settings.detector, device)
@@ -336,17 +340,12 @@ class Plan:
             return embedders.make_embedder(settings.embedder, device)
 
         icons = self.context.world == ICON_WORLD
-        tools = Tools(
+        return Tools(
             detector=detector, embedder=embedder, oracle_render=oracle_render if icons else None, device=device
         )
-        if self.suite.detects(self.options):
-            _ = tools.detector
-        if self.suite.needs_embedder(self.cases):
-            _ = tools.embedder
-        return tools
 
     def taking_over(self, other: Plan) -> Plan:
-        """This plan with what another one has loaded and this one would load again; the other has nothing left.
+        """This plan, given those loaded parts of another one that it would load again; the other one loses them.
 
         Args:
             other: A plan that is done; if it is of the same run, it goes on itself.
@@ -354,7 +353,8 @@ class Plan:
         if other is self or other.spec == self.spec:
             return other
         mine, its = vars(self), vars(other)
-        generator, tools, _ = its.pop("generator", None), its.pop("tools", None), its.pop("instruments", None)
+        generator, tools = its.pop("generator", None), its.pop("tools", None)
+        _ = its.pop("instruments", None), its.pop("judge", None)
         if tools is not None and self._looks() == other._looks():
             mine.setdefault("tools", tools)
         if hasattr(generator, "with_options"):
@@ -364,7 +364,7 @@ class Plan:
         return self
 
     def _looks(self) -> tuple[str, ...]:
-        """All that `tools` depend on."""
+        """Everything that `tools` depend on."""
         return self.settings.detector, self.settings.embedder, self.device, self.context.world
 
     @functools.cached_property
@@ -372,6 +372,12 @@ class Plan:
         """What the suite observes with, made of the tools; `UserError` if that cannot be had or cannot do."""
         check_classes(self.suite, self.cases, self.tools, allowed=self.settings.allow_missing_classes)
         return self.suite.prepare(self.tools, self.options)
+
+    @functools.cached_property
+    def judge(self) -> Any:
+        """Who is asked about images; `UserError` if that cannot be had. One behind an endpoint needs nothing loaded."""
+        tools = self._tools_on("cpu") if self.suite.asks_at_once(self.options) else self.tools
+        return self.suite.make_judge(tools, self.options)
 
 
 def in_share(number: int, batch_size: int, shard: tuple[int, int]) -> bool:

@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _HOPELESS, _CASES = 8, 4
-"""So many exceptions in a row in one stage, on so many cases, are a broken set-up rather than hard samples."""
+"""So many exceptions in a row in one stage, on so many cases, mean a broken set-up rather than hard samples."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Failed:
     """``"generate"`` or ``"observe"``."""
     error: str
     raised: bool = False
-    """Whether an exception says so, which may go away, rather than an image that is missing or damaged."""
+    """Whether the reason is an exception, which may not come again, rather than a missing or damaged image."""
     missing_classes: tuple[str, ...] = ()
     """Classes that the case needs and the detector has no label for, if that is why."""
 
@@ -81,14 +81,14 @@ class RecordedImage:
     error: str | None = None
 
     def opened(self) -> Generated:
-        """As if it were drawn now."""
+        """The image with its chain, in the form in which a generator returns them."""
         if self.error is not None:
             return Generated(image=None, error=self.error)
         return Generated(image=open_image(self.data, self.name, max_aspect=math.inf), chain=self.chain)
 
 
 class RecordedImages:
-    """Plays the generator's part when a run is observed again: hands out the images and chains on disk."""
+    """Stands in for the generator when a run is observed again: hands out the images and chains on disk."""
 
     name = "recorded"
 
@@ -115,7 +115,7 @@ class RecordedImages:
 
 
 class SentImages:
-    """The same for a process that cannot read the run directory: its images came along with the samples."""
+    """The same for a process that cannot read the run directory: the images were sent with the samples."""
 
     name = "recorded"
 
@@ -135,7 +135,9 @@ class Job:
     recorded: bool = False
     """Whether the images are on disk already."""
     hard: frozenset[Key] = frozenset()
-    """Samples that have failed before, among others that did not: of a breakdown they say nothing."""
+    """Samples that failed before while others did not: their exceptions do not mean a broken set-up."""
+    asks: bool = True
+    """Whether the worker puts questions to the suite's judge; else whoever has its outcomes does, see `Asker`."""
 
     def worker(self, before: Worker | None = None) -> Worker:
         """Loads what is needed, or takes it over from the worker of another job."""
@@ -145,85 +147,29 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnBatch:
-    """A batch between its two halves."""
+    """A batch that has been drawn and not yet observed."""
 
     samples: Sequence[Sample]
     made: list[Generated | Failed]
     seconds: float
-    """That drawing took."""
+    """Seconds that drawing took."""
 
 
-class Worker:
-    """Draws and observes a batch; a batch that raises is tried again one sample at a time."""
+class _Stages:
+    """What computes stages of a plan; a batch that raises is tried again one sample at a time."""
 
     def __init__(self, job: Job) -> None:
         self.plan = plan = job.plan
         self._suite, self._options, self._hard = plan.suite, plan.options, job.hard
         self._is_recorded = job.recorded
-        _ = None if job.recorded else plan.generator
-        _ = plan.tools, plan.instruments
         self._raised_in_a_row: dict[str, list[str]] = {"generate": [], "observe": []}
 
     @functools.cached_property
-    def _recorded(self) -> Generator:
+    def _recorded(self) -> RecordedImages:
         return RecordedImages(RunDirectory(self.plan.output))
 
-    def __call__(self, batch: Sequence[Sample], recorded: Generator | None = None) -> list[Outcome]:
-        """One outcome per sample, in order.
-
-        Args:
-            batch: The samples.
-            recorded: Has the images that were drawn before, where this process has no run directory.
-        """
-        return self.observe(self.draw(batch, recorded))
-
-    @property
-    def waits(self) -> bool:
-        """Whether it waits for an endpoint's answers while it observes, and could draw meanwhile."""
-        return not self._is_recorded and self._suite.asks_at_once(self._options) > 0
-
-    def draw(self, batch: Sequence[Sample], recorded: Generator | None = None) -> DrawnBatch:
-        """The first half of a call."""
-        self._source = recorded or (self._recorded if self._is_recorded else self.plan.generator)
-        start = time.perf_counter()
-        drawn = self._each("generate", [(sample, sample) for sample in batch], self._draw)
-        return DrawnBatch(samples=batch, made=drawn, seconds=time.perf_counter() - start)
-
-    def observe(self, one: DrawnBatch) -> list[Outcome]:
-        """The second half; may run in another thread than the first half of the next batch."""
-        batch, drawn, between = one.samples, one.made, time.perf_counter()
-        seen: list[dict[str, Any] | Failed] = [made if isinstance(made, Failed) else _failure(made) for made in drawn]
-        good = []
-        for i, made in enumerate(drawn):
-            if isinstance(made, Generated) and made.image is not None:
-                names = missing_classes(self._suite, batch[i].case, self.plan.tools)
-                seen[i] = _unlabelled(names) if names else seen[i]
-                good += [] if names else [i]
-        found = self._each("observe", [(batch[i], (batch[i], drawn[i])) for i in good], self._observe)
-        for i, observation in zip(good, found, strict=True):
-            seen[i] = observation
-        generate_s = None if self._is_recorded else one.seconds / len(batch)
-        observe_s = (time.perf_counter() - between) / len(batch)
-        outcomes = [self._outcome(*each) for each in zip(batch, drawn, seen, strict=True)]
-        return [dataclasses.replace(one, generate_s=generate_s, observe_s=observe_s) for one in outcomes]
-
-    def _draw(self, samples: list[Sample]) -> list[Generated]:
-        made = self._source.generate(samples)
-        return [one if one.image is None else dataclasses.replace(one, image=_rgb(one.image)) for one in made]
-
-    def _observe(self, pairs: list[tuple[Sample, Any]]) -> list[dict[str, Any]]:
-        batch = [Drawn(sample=sample, image=made.image, chain=made.chain) for sample, made in pairs]
-        observations = self._suite.observe(batch, self.plan.instruments, self._options)
-        # What goes on is what the log will hold: plain JSON, and no NaN.
-        return [json.loads(json.dumps(observation, allow_nan=False)) for observation in observations]
-
-    def _outcome(self, sample: Sample, made: Generated | Failed, observation: dict[str, Any] | Failed) -> Outcome:
-        if self._is_recorded and isinstance(observation, Failed):
-            observation = dataclasses.replace(observation, stage="observe")
-        if isinstance(made, Failed):
-            return Outcome(sample=sample, png=None, chain=None, warnings=(), observation=observation)
-        png = None if self._is_recorded or made.image is None else png_bytes(made.image)
-        return Outcome(sample=sample, png=png, chain=made.chain, warnings=tuple(made.warnings), observation=observation)
+    def _judged(self, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return _plain(self._suite.judge(batch, seen, self.plan.judge, self._options))
 
     def _each(
         self, stage: str, items: list[tuple[Sample, Item]], compute: Callable[[list[Item]], list[Result]]
@@ -258,6 +204,101 @@ class Worker:
         return Failed(stage=stage, error=why, raised=True)
 
 
+class Worker(_Stages):
+    """Draws and observes a batch."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        plan, self._asks = job.plan, job.asks
+        _ = None if job.recorded else plan.generator
+        _ = plan.tools, plan.instruments, plan.judge if job.asks else None
+
+    def __call__(self, batch: Sequence[Sample], recorded: Generator | None = None) -> list[Outcome]:
+        """One outcome per sample, in order.
+
+        Args:
+            batch: The samples.
+            recorded: Has the images that were drawn before, where this process has no run directory.
+        """
+        return self.observe(self.draw(batch, recorded))
+
+    @property
+    def waits(self) -> bool:
+        """Whether observing waits for an endpoint's answers, so that the next batch can be drawn meanwhile."""
+        return not self._is_recorded and self._suite.asks_at_once(self._options) > 0
+
+    def draw(self, batch: Sequence[Sample], recorded: Generator | None = None) -> DrawnBatch:
+        """The first half of a call."""
+        self._source = recorded or (self._recorded if self._is_recorded else self.plan.generator)
+        start = time.perf_counter()
+        drawn = self._each("generate", [(sample, sample) for sample in batch], self._draw)
+        return DrawnBatch(samples=batch, made=drawn, seconds=time.perf_counter() - start)
+
+    def observe(self, one: DrawnBatch) -> list[Outcome]:
+        """The second half; may run in another thread than the first half of the next batch."""
+        batch, drawn, between = one.samples, one.made, time.perf_counter()
+        seen: list[dict[str, Any] | Failed] = [made if isinstance(made, Failed) else _failure(made) for made in drawn]
+        good = []
+        for i, made in enumerate(drawn):
+            if isinstance(made, Generated) and made.image is not None:
+                names = missing_classes(self._suite, batch[i].case, self.plan.tools)
+                seen[i] = _unlabelled(names) if names else seen[i]
+                good += [] if names else [i]
+        found = self._each("observe", [(batch[i], (batch[i], drawn[i])) for i in good], self._observe)
+        for i, observation in zip(good, found, strict=True):
+            seen[i] = observation
+        generate_s = None if self._is_recorded else one.seconds / len(batch)
+        observe_s = (time.perf_counter() - between) / len(batch)
+        outcomes = [self._outcome(*each) for each in zip(batch, drawn, seen, strict=True)]
+        return [dataclasses.replace(one, generate_s=generate_s, observe_s=observe_s) for one in outcomes]
+
+    def _draw(self, samples: list[Sample]) -> list[Generated]:
+        made = self._source.generate(samples)
+        return [one if one.image is None else dataclasses.replace(one, image=_rgb(one.image)) for one in made]
+
+    def _observe(self, pairs: list[tuple[Sample, Any]]) -> list[dict[str, Any]]:
+        batch = [Drawn(sample=sample, image=made.image, chain=made.chain) for sample, made in pairs]
+        seen = _plain(self._suite.observe(batch, self.plan.instruments, self._options))
+        return self._judged(batch, seen) if self._asks else seen
+
+    def _outcome(self, sample: Sample, made: Generated | Failed, observation: dict[str, Any] | Failed) -> Outcome:
+        if self._is_recorded and isinstance(observation, Failed):
+            observation = dataclasses.replace(observation, stage="observe")
+        if isinstance(made, Failed):
+            return Outcome(sample=sample, png=None, chain=None, warnings=(), observation=observation)
+        png = None if self._is_recorded or made.image is None else png_bytes(made.image)
+        return Outcome(sample=sample, png=png, chain=made.chain, warnings=tuple(made.warnings), observation=observation)
+
+
+class Asker(_Stages):
+    """Puts questions about what workers have drawn and looked at: from one process, with one budget and one log."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        _ = self.plan.judge
+
+    def __call__(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """The outcomes of a batch, with the judge's answers."""
+        start = time.perf_counter()
+        seen = [i for i, one in enumerate(outcomes) if not isinstance(one.observation, Failed)]
+        found = self._each("observe", [(outcomes[i].sample, outcomes[i]) for i in seen], self._ask)
+        seconds, answered = (time.perf_counter() - start) / len(outcomes), list(outcomes)
+        for i, observation in zip(seen, found, strict=True):
+            answered[i] = dataclasses.replace(outcomes[i], observation=observation)
+        return [dataclasses.replace(one, observe_s=one.observe_s + seconds) for one in answered]
+
+    def _ask(self, outcomes: list[Outcome]) -> list[dict[str, Any]]:
+        return self._judged([self._drawn(one) for one in outcomes], [one.observation for one in outcomes])  # type: ignore[misc]
+
+    def _drawn(self, one: Outcome) -> Drawn:
+        if one.png is None:
+            made = self._recorded.read(one.sample).opened()
+        else:
+            made = Generated(image=open_image(one.png, "an image", max_aspect=math.inf), chain=one.chain)
+        assert made.image is not None, "it was looked at"
+        return Drawn(sample=one.sample, image=_rgb(made.image), chain=made.chain)
+
+
 def _has_damaged_image(sample: Sample) -> bool:
     """Whether an image that comes with the sample's edit cannot be read: no later try will read it."""
     edit = sample.case.edit
@@ -272,6 +313,11 @@ def _has_damaged_image(sample: Sample) -> bool:
     except ValueError:
         return True
     return False
+
+
+def _plain(observations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As the log will hold them: plain JSON, and no NaN."""
+    return [json.loads(json.dumps(observation, allow_nan=False)) for observation in observations]
 
 
 def _rgb(image: Image.Image) -> Image.Image:

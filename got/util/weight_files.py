@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from got.util.errors import first_line, one_line
 from got.util.files import sha256
-from got.util.hub import missing_model
+from got.util.hub import missing_model, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
-"""Of files that hold weights."""
-_LFS = b"version https://git-lfs.github.com/spec/"
+"""Endings of names of files that hold weights."""
+LFS = b"version https://git-lfs.github.com/spec/"
+"""How a Git LFS pointer begins."""
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 _LONGEST_TEXT = 512
-"""Bytes: a file of words alone that is no longer is an error message that a server sent in place of weights."""
+"""Bytes: a text file up to this length is an error message that a server sent in place of weights."""
 
 
 def fault(path: Path) -> str | None:
@@ -44,7 +45,7 @@ def fault(path: Path) -> str | None:
     if path.is_dir():
         return "is a folder; a file is expected"
     if not path.is_file():
-        return "does not exist"
+        return "is a link to nothing" if path.is_symlink() else "does not exist"
     try:
         with path.open("rb") as file:
             head = file.read(_LONGEST_TEXT + 1)
@@ -52,7 +53,7 @@ def fault(path: Path) -> str | None:
         return f"cannot be read: {error.strerror}"
     if not head:
         return "is empty"
-    if head.startswith(_LFS):
+    if head.startswith(LFS):
         return "is a Git LFS pointer, not the weights: `git lfs pull` fetches them"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_MARKUP):
         return "is a web page, not weights: download the file itself"
@@ -94,7 +95,7 @@ def _archive_fault(path: Path) -> str | None:
 
 
 def fault_in(folder: Path) -> str | None:
-    """The first fault among the weights of a folder that could not be loaded, behind the file's name.
+    """The first fault among the weights of a folder that could not be loaded, after the file's name.
 
     Libraries take safetensors where there are any: the others then are not looked at.
 
@@ -126,6 +127,8 @@ def why(place: str | Path, error: Exception) -> str:
         # The hub's own messages are a page of text, of which the first line says all.
         tried = f"no folder {Path(place).absolute()}, and not to be had from the hub ({first_line(error)[:200]})"
         return missing_model(str(place)) or tried
+    if newest := snapshot(Path(place)):
+        return f"it is the root of a hub's cache, whose files are in {newest}"
     return fault_in(Path(place)) or one_line(error, 300)
 
 
