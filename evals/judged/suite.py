@@ -312,11 +312,7 @@ def prompts_of(path: Path) -> dict[str, str]:
                 raise UserError(f"--rewritten-from {place}: expected one prompt for case {id} but got {what}")
             found[id] = text
     if not found:
-        what = (
-            "*_rewrite.json in the folder"
-            if path.is_dir()
-            else "a JSON object of prompts by case id, or a list of rows"
-        )
+        what = "*_rewrite.json in the folder" if path.is_dir() else "prompts by case id, or a list of rows with them"
         raise UserError(f"--rewritten-from {path}: expected {what} but found none")
     return found
 

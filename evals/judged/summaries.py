@@ -14,6 +14,7 @@ from evals.metrics import judging, statistics
 from evals.suite import plain
 from evals.suite import tables as shared
 from got.util.errors import visible
+from got.util.tables import number, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -293,12 +294,12 @@ def _cells(block: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
 
 
 def _number(value: float | None, how: Mapping[str, Any]) -> str:
-    return shared.number(None if value is None else value * how["times"], how["digits"])
+    return number(None if value is None else value * how["times"], how["digits"])
 
 
 def _span(ends: Sequence[float | None], how: Mapping[str, Any]) -> str:
     low, high = (None if end is None else end * how["times"] for end in ends)
-    return shared.span(low, high, how["digits"])
+    return span(low, high, how["digits"])
 
 
 def _caption(scores: Mapping[str, Any]) -> str:

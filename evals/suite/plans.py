@@ -15,7 +15,8 @@ from evals.core.vocabulary import task_title
 from evals.metrics import layout, statements, statistics
 from evals.suite import plain
 from evals.suite.objects import as_log, from_log, with_colors
-from evals.suite.tables import interval, number, table
+from evals.suite.tables import interval, table
+from got.util.tables import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -198,7 +199,7 @@ def _fault_table(scores: Mapping[str, Any]) -> Table:
 
 
 def _layout_table(scores: Mapping[str, Any]) -> Table:
-    measures = {"iou": "box\nIoU ↑", "recall": "recall ↑", "offset": "offset ↓"}
+    measures = {"iou": "box\nIoU ↑", "recall": "recall\n↑", "offset": "offset\n↓"}
     columns = ["boxes", *(name for title in measures.values() for name in (title, "95 %\ninterval"))]
     caption = "detected against planned boxes, class by class\n"
     caption += "box IoU: 0 where nothing was found; recall: share of boxes with IoU ≥ 0.5\n"
@@ -209,8 +210,8 @@ def _layout_table(scores: Mapping[str, Any]) -> Table:
     for title, block in _rows(scores):
         cells = [str(block["layout"]["iou"]["n"])]
         for name in measures:
-            measure, digits = block["layout"][name], 3 if name == "offset" else 2
-            cells += [number(measure["value"], digits), interval(measure, digits)]
+            measure = block["layout"][name]
+            cells += [number(measure["value"]), interval(measure)]
         made.add_row(title, *cells, style=_style(title))
     return made
 
