@@ -86,6 +86,10 @@ class GenEval2(Suite[Options]):
         """Whether a judge was not there, or not paid, for an image."""
         return "answers" in observation and _PUBLISHED.incomplete(observation)
 
+    def unanswered(self, observation: Mapping[str, Any]) -> str | None:
+        """Why a judge said nothing of use."""
+        return _PUBLISHED.unanswered(observation) if "answers" in observation else None
+
     def score(self, case: Case, observation: Mapping[str, Any], options: Options) -> Score:
         """The means of the answers, and the answers."""
         return self._edition(options).score(case, observation, options)

@@ -29,7 +29,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _HOPELESS, _CASES = 8, 4
-"""So many exceptions in a row in one stage, on so many cases, are a broken set-up rather than hard samples."""
+"""So many exceptions in a row in one stage, on so many cases, are a broken set-up rather than hard samples.
+
+So are those of all samples of a shorter run, and images about which nobody answers."""
+
+_GO_ON = "once that is mended, the same command goes on"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +166,11 @@ class Worker:
         self._is_recorded = job.recorded
         _ = None if job.recorded else plan.generator
         _ = plan.tools, plan.instruments
-        self._raised_in_a_row: dict[str, list[str]] = {"generate": [], "observe": []}
+        self._in_vain: dict[str, list[str]] = {
+            "generate": [],
+            "observe": [],
+            "ask": [],
+        }  # cases, since the last success
 
     @functools.cached_property
     def _recorded(self) -> Generator:
@@ -202,6 +210,7 @@ class Worker:
         found = self._each("observe", [(batch[i], (batch[i], drawn[i])) for i in good], self._observe)
         for i, observation in zip(good, found, strict=True):
             seen[i] = observation
+            self._heed(batch[i], observation)
         generate_s = None if self._is_recorded else one.seconds / len(batch)
         observe_s = (time.perf_counter() - between) / len(batch)
         outcomes = [self._outcome(*each) for each in zip(batch, drawn, seen, strict=True)]
@@ -240,7 +249,7 @@ class Worker:
             if len(items) > 1:
                 return [one for item in items for one in self._each(stage, [item], compute)]
             return [self._failed(stage, items[0][0], error)]
-        self._raised_in_a_row[stage] = []
+        self._in_vain[stage] = []
         return list(results)
 
     def _failed(self, stage: str, sample: Sample, error: Exception) -> Failed:
@@ -249,13 +258,27 @@ class Worker:
             return Failed(stage=stage, error=why)
         if (sample.case.id, sample.index) in self._hard:
             return Failed(stage=stage, error=why, raised=True)
-        cases = self._raised_in_a_row[stage]
+        cases = self._in_vain[stage]
         cases.append(sample.case.id)
-        if len(cases) >= _HOPELESS and len(set(cases)) >= _CASES:
-            raise UserError(
-                f"{stage} failed on {len(cases)} samples in a row: {why}; once that is mended, the same command goes on"
-            ) from error
+        if self._is_hopeless(cases):
+            raise UserError(f"{stage} failed on {len(cases)} samples in a row: {why}; {_GO_ON}") from error
         return Failed(stage=stage, error=why, raised=True)
+
+    def _heed(self, sample: Sample, observation: dict[str, Any] | Failed) -> None:
+        """Ends a run in which nobody answers about an image."""
+        if isinstance(observation, Failed):
+            return
+        why, cases = self._suite.unanswered(observation), self._in_vain["ask"]
+        if why is None:
+            cases.clear()
+            return
+        cases.append(sample.case.id)
+        if self._is_hopeless(cases):
+            raise UserError(f"the judge did not answer about {len(cases)} images in a row: {why}; {_GO_ON}")
+
+    def _is_hopeless(self, cases: list[str]) -> bool:
+        every = [sample.case.id for sample in self.plan.samples]
+        return len(cases) >= min(_HOPELESS, len(every)) and len(set(cases)) >= min(_CASES, len(set(every)))
 
 
 def _has_damaged_image(sample: Sample) -> bool:
