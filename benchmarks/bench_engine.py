@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from evals.generators.oracle import OracleGenerator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
     from evals.core.records import Sample
+    from evals.harness.settings import Settings
 
 BATCH = 8
 BATCHES = 12
@@ -122,13 +124,23 @@ class SleepingJob:
 
 
 class SleepingEngine(RayEngine):
-    """The engine, with such a job in place of the runner's."""
+    """The engine, with such a job in place of the runner's; it notes the memory of this process."""
 
     png = b""
 
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.memory_bytes: dict[int, int] = {}
+        """By the number of images that have come."""
+
     def run(self, job: Any, batches: Sequence[Sequence[Sample]]) -> Iterator[list[Outcome]]:
         """As the engine does."""
-        return super().run(SleepingJob(plan=job.plan, png=self.png), batches)  # type: ignore[arg-type]
+        images, step = 0, len(job.plan.samples) // 10
+        for outcomes in super().run(SleepingJob(plan=job.plan, png=self.png), batches):  # type: ignore[arg-type]
+            yield outcomes
+            images += len(outcomes)
+            if images // step != (images - len(outcomes)) // step:
+                self.memory_bytes[images] = psutil.Process().memory_info().rss
 
 
 def bench_driver(measure: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,4 +174,5 @@ def bench_driver(measure: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.
     rate = (len(stamps) - 1) / (stamps[-1] - stamps[0])
     measure.extra_info.update(workers=workers, samples=len(stamps), png_bytes=len(engine.png), images_per_second=rate)
     measure.extra_info["cpu_seconds_here_per_image"] = spent / len(stamps)  # scores and sheets included
+    measure.extra_info["memory_bytes_by_images"] = engine.memory_bytes  # while images come
     measure.extra_info["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

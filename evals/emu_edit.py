@@ -45,11 +45,7 @@ class EmuEdit(EditingSuite):
         return published.load_emu_edit(options.data, options.variant)
 
 
-SUITE = EmuEdit()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    # Not the class above, which is of a module with another name here, where no other process finds it.
-    raise SystemExit(cli.main(find_suite("emu_edit")))
+    raise SystemExit(cli.main("emu_edit"))

@@ -20,8 +20,8 @@ from evals.core.records import EncodedImage, UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
 from evals.judged.records import Item, JudgedSet, Metric, Origin, digest, unique
+from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
-from evals.judged.summaries import reported
 from evals.judges.calls import Call, Encoding, Sending, Shown
 from evals.judges.readers import json_list
 from evals.suite import CASES, OBSERVE, option

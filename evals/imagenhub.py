@@ -45,11 +45,7 @@ class ImagenHub(EditingSuite):
         return published.load_imagenhub(options.data, options.split)
 
 
-SUITE = ImagenHub()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    # Not the class above, which is of a module with another name here, where no other process finds it.
-    raise SystemExit(cli.main(find_suite("imagenhub")))
+    raise SystemExit(cli.main("imagenhub"))

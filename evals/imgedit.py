@@ -18,8 +18,8 @@ from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
 from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
-from evals.judged.summaries import reported
 from evals.judges.calls import Call, Sending, Shown
 from evals.judges.readers import any_numbers, labelled, named_lines
 from evals.suite import CASES, option
@@ -133,7 +133,7 @@ class ImgEdit(JudgedSuite):
     def reported(self, edition: str) -> list[Reported]:
         """Of basic; the overalls of three rows do not follow from their parts."""
         weights = {"hybrid" if kind == "compose" else kind: 1 / 9 for kind in KINDS}
-        return [] if "uge" in edition else reported("ImgEdit-Bench", weights=weights)
+        return [] if "uge" in edition else reported("ImgEdit-Bench", columns={"hybrid": "compose"}, weights=weights)
 
 
 def ours_of(words: Mapping[str, str], kind: str) -> str:

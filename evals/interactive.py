@@ -37,11 +37,7 @@ class Interactive(EditingSuite):
         return icon_cases.intervention_set(CASES)
 
 
-SUITE = Interactive()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    # Not the class above, which is of a module with another name here, where no other process finds it.
-    raise SystemExit(cli.main(find_suite("interactive")))
+    raise SystemExit(cli.main("interactive"))

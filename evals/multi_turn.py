@@ -37,11 +37,7 @@ class MultiTurn(EditingSuite):
         return icon_cases.multi_turn_set(CASES, MOST_TURNS)
 
 
-SUITE = MultiTurn()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    # Not the class above, which is of a module with another name here, where no other process finds it.
-    raise SystemExit(cli.main(find_suite("multi_turn")))
+    raise SystemExit(cli.main("multi_turn"))

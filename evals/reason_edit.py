@@ -49,11 +49,7 @@ class ReasonEdit(EditingSuite):
         return published.load_reason_edit(options.data)
 
 
-SUITE = ReasonEdit()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    # Not the class above, which is of a module with another name here, where no other process finds it.
-    raise SystemExit(cli.main(find_suite("reason_edit")))
+    raise SystemExit(cli.main("reason_edit"))

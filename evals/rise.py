@@ -18,8 +18,8 @@ from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
 from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
-from evals.judged.summaries import reported
 from evals.judges.calls import Call, Encoding, Sending, Shown
 from evals.judges.readers import labelled
 from evals.suite import CASES, VERDICT, option
@@ -40,6 +40,13 @@ WORDS = (
     "spatial_ref", "spatial_qual", "logical_cons", "logical_cons_ans", "logical_txt", "logical_img", "logical_img_wo_q",
 )  # fmt: skip
 """Names of the published variables, without ``prompt_``."""
+REPORTED = {
+    "accuracy_overall": "accuracy",
+    "instruction_reasoning": "reasoning",
+    "appearance_consistency": "consistency",
+    "visual_plausibility": "plausibility",
+}
+"""What leaderboards call our metrics."""
 FLAGS = ("consistency_free", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins")
 """Of a row; that they are there is what counts."""
 
@@ -142,9 +149,11 @@ class Rise(JudgedSuite):
         """Of all 360 cases by the same script."""
         if not edition.startswith("risebench-360-"):
             return []
-        weights = {f"accuracy_{name.partition('_')[0]}": float(cases) for name, cases in CATEGORIES.items()}
+        tasks = {f"accuracy_{name.partition('_')[0]}": name for name in CATEGORIES}
+        weights = {theirs: float(CATEGORIES[name]) for theirs, name in tasks.items()}
+        columns = {**{theirs: name.partition("_")[0] for theirs, name in tasks.items()}, **REPORTED}
         which = "360 cases; script before" if edition.endswith("2025") else "360 cases; script fixed"
-        return reported("RISEBench", which, "accuracy_overall", weights)
+        return reported("RISEBench", which, "accuracy_overall", columns, weights)
 
 
 def questions(task: str, facts: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:

@@ -18,8 +18,8 @@ from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
 from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
-from evals.judged.summaries import reported
 from evals.judges.calls import Call, Sending, Shown
 from evals.judges.readers import any_text, json_list
 
@@ -107,7 +107,10 @@ class T2IReasonBench(JudgedSuite):
 
     def reported(self, edition: str) -> list[Reported]:
         """By accuracy."""
-        return reported("T2I-ReasonBench", "", "overall_accuracy", {f"{part}_accuracy": 1.0 for part in PARTS})
+        columns = {f"{part}_accuracy": part for part in PARTS}
+        weights = dict.fromkeys(columns, 1.0)
+        columns |= {f"overall_{one.name}": one.name for one in self.metrics}
+        return reported("T2I-ReasonBench", metric="overall_accuracy", columns=columns, weights=weights)
 
 
 def _by_id(content: Any, path: Path) -> dict[str, Any]:

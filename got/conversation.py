@@ -29,10 +29,11 @@ from got.util.hashes import OWN_HASH, is_sealed, sealed
 from got.util.images import ImageError, as_rgb, open_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from PIL import Image
 
+    from got.model.outputs import Turn
     from got.pipeline import GoTPipeline
 
 ENTRIES_FILE = "entries.jsonl"
@@ -74,9 +75,14 @@ class Entry:
     """The image, or its file."""
 
     @property
+    def file_name(self) -> str:
+        """Its image's file, in the folder of the conversation."""
+        return f"{self.number:04d}.png"
+
+    @property
     def plan(self) -> Chain:
         """The chain, its regions called what they were called when it was given."""
-        return with_names(self.chain, self.names)
+        return Chain.parse(self.chain).named(self.names)
 
     @property
     def image(self) -> Image.Image:
@@ -86,6 +92,12 @@ class Entry:
             got.util.images.ImageError: If the file is gone or damaged by now.
         """
         return open_image(self.pixels) if isinstance(self.pixels, Path) else self.pixels
+
+    def record(self) -> dict[str, Any]:
+        """All but the pixels, for which ``image`` names their file, as JSON."""
+        record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "pixels"}
+        lists = {"warnings": list(self.warnings), "names": list(self.names)}
+        return record | lists | {"image": self.file_name}
 
 
 class Conversation:
@@ -98,14 +110,11 @@ class Conversation:
             `got.model.schedulers.SCHEDULERS`. They are saved with the conversation, so they must be plain values.
     """
 
-    callbacks: dict[str, Any]
-    """More arguments of the pipeline, ``callback_on_...``, for every request; they are not saved."""
-
     def __init__(self, pipeline: GoTPipeline | None = None, *, seed: int = 42, **options: Any) -> None:
         self.pipeline = pipeline
         self.seed = seed
         self.options = _plain(options)
-        self.callbacks = {}
+        self._callbacks: dict[str, Any] = {}
         self._entries: list[Entry] = []
         self._current: int | None = None
         self._past: list[int | None] = []
@@ -216,6 +225,18 @@ class Conversation:
         noise = last.seed if seed is None else seed
         return self._request(asked, last.source, chain, noise, last.options | once | options)
 
+    def redraw(self, number: int, **options: Any) -> Image.Image:
+        """An entry's image drawn again, with other options than it was, say a guidance off; nothing of it is kept.
+
+        Raises:
+            ConversationError: If there is no such entry, or it was not drawn.
+        """
+        entry = self.at(number)
+        if entry.kind == "opened":
+            raise ConversationError("Expected an image that was drawn, but this one was opened")
+        used = {**entry.options, "max_turns": 1, **_plain(options)}
+        return self._draw(entry.instruction, entry.source, entry.plan, entry.seed, used)[0].image
+
     def undo(self) -> Entry | None:
         """Go back to the image before this one; a request that made several is taken back image by image.
 
@@ -246,11 +267,29 @@ class Conversation:
         Raises:
             ConversationError: If there is no such entry.
         """
-        if not 0 <= number < len(self._entries):
-            raise ConversationError(f"Expected an entry from 0 to {len(self._entries) - 1} but got {number}")
+        entry = self.at(number)
         if number != self._current:
             self._look_at(number)
+        return entry
+
+    def at(self, number: int) -> Entry:
+        """An entry, without a look at it.
+
+        Raises:
+            ConversationError: If there is no such entry.
+        """
+        if not 0 <= number < len(self._entries):
+            raise ConversationError(f"Expected an entry from 0 to {len(self._entries) - 1} but got {number}")
         return self._entries[number]
+
+    @contextlib.contextmanager
+    def telling(self, **callbacks: Any) -> Iterator[None]:
+        """Requests have these arguments of the pipeline, ``callback_on_...``, for a while; they are not saved."""
+        self._callbacks = callbacks
+        try:
+            yield
+        finally:
+            self._callbacks = {}
 
     @property
     def can_undo(self) -> bool:
@@ -278,12 +317,12 @@ class Conversation:
         if not (folder / STATE_FILE).exists():
             write_json(folder / STATE_FILE, sealed(self._state(entries=0)), durable=True)
         for entry in self._entries:
-            target = folder / _image_name(entry.number)
+            target = folder / entry.file_name
             # Another one may be there, of a save that was interrupted.
             if entry.number >= self._saved.get(folder.resolve(), 0) or not target.exists():
                 with replacing(target) as unfinished:
                     entry.image.save(unfinished, format="PNG")
-        write_lines(folder / ENTRIES_FILE, (sealed(_as_json(entry)) for entry in self._entries), durable=True)
+        write_lines(folder / ENTRIES_FILE, (sealed(entry.record()) for entry in self._entries), durable=True)
         write_json(folder / STATE_FILE, sealed(self._state(entries=len(self._entries))), durable=True)
         self._saved[folder.resolve()] = len(self._entries)
         return folder
@@ -293,7 +332,7 @@ class Conversation:
         folder = Path(folder)
         for i, entry in enumerate(self._entries[: self._saved.get(folder.resolve(), 0)]):
             if not isinstance(entry.pixels, Path):
-                self._entries[i] = dataclasses.replace(entry, pixels=folder.resolve() / _image_name(entry.number))
+                self._entries[i] = dataclasses.replace(entry, pixels=folder.resolve() / entry.file_name)
 
     @classmethod
     def load(cls, folder: str | Path, pipeline: GoTPipeline | None = None) -> Conversation:
@@ -325,21 +364,11 @@ class Conversation:
     def _request(
         self, instruction: str, source: int | None, chain: str | Chain | None, seed: int | None, options: dict[str, Any]
     ) -> Entry:
-        if self.pipeline is None:
-            raise ConversationError("Expected a conversation with a pipeline, but this one was opened without")
         used = {**self.options, **_plain(options)}
         noise = self.seed if seed is None else seed
-        with _sampler(self.pipeline, used.get("scheduler")):
-            output = self.pipeline(
-                instruction,
-                image=None if source is None else self._entries[source].image,
-                chain=chain,
-                generator=torch.Generator("cpu").manual_seed(noise),
-                **{name: value for name, value in used.items() if name != "scheduler"},
-                **self.callbacks,
-            )
+        turns = self._draw(instruction, source, chain, noise, used)
         kind = "drawn" if source is None else "edited"
-        for number, turn in enumerate(output.turns[0]):
+        for number, turn in enumerate(turns):
             names: tuple[str, ...] = ()
             if isinstance(chain, Chain) and turn.chain.text == chain.text:
                 names = tuple(region.text for region in chain.regions)
@@ -350,6 +379,22 @@ class Conversation:
             )  # fmt: skip
             kind, source = "edited", entry.number
         return entry
+
+    def _draw(
+        self, instruction: str, source: int | None, chain: str | Chain | None, seed: int | None, options: dict[str, Any]
+    ) -> tuple[Turn, ...]:
+        if self.pipeline is None:
+            raise ConversationError("Expected a conversation with a pipeline, but this one was opened without")
+        with _sampler(self.pipeline, options.get("scheduler")):
+            output = self.pipeline(
+                instruction,
+                image=None if source is None else self._entries[source].image,
+                chain=chain,
+                generator=torch.Generator("cpu").manual_seed(seed or 0),
+                **{name: value for name, value in options.items() if name != "scheduler"},
+                **self._callbacks,
+            )
+        return output.turns[0]
 
     def _add(self, *, image: Image.Image, **fields: Any) -> Entry:
         entry = Entry(number=len(self._entries), pixels=image, **fields)
@@ -425,40 +470,16 @@ def _sampler(pipeline: GoTPipeline, name: Any) -> Iterator[None]:
         pipeline.scheduler = own
 
 
-def with_names(text: str, names: Sequence[str]) -> Chain:
-    """A chain whose regions have the names that they were given, as far as the text has these."""
-    chain = Chain.parse(text)
-    if len(names) != len(chain.regions):
-        return chain
-    both = list(zip(names, chain.spans, strict=True))
-    if any(not text[:end].endswith(name) for name, (_, end, *_) in both):
-        return chain
-    spans = tuple((end - len(name), end, box_start, box_end) for name, (_, end, box_start, box_end) in both)
-    regions = tuple(dataclasses.replace(one, text=name) for one, name in zip(chain.regions, names, strict=True))
-    return dataclasses.replace(chain, regions=regions, spans=spans)
-
-
-def _image_name(number: int) -> str:
-    return f"{number:04d}.png"
-
-
-def _as_json(entry: Entry) -> dict[str, Any]:
-    record = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry) if field.name != "pixels"}
-    lists = {"warnings": list(entry.warnings), "names": list(entry.names)}
-    return record | lists | {"image": _image_name(entry.number)}
-
-
 def _read_entries(folder: Path, *, hashed: bool) -> list[Entry]:
-    """All of a folder; if they have to have hashes, none without one is taken."""
     path, entries = folder / ENTRIES_FILE, []
     for number, (line, text) in enumerate(numbered_lines(path, ConversationError)):
         try:
             record = json_object(text, f"{path}, line {line}", ConversationError)
             if not is_sealed(record, f"{path}, line {line}", ConversationError) and hashed:
                 raise ConversationError(f"{path}, line {line} is damaged: it has no hash")
+            record.pop(OWN_HASH, None)
             image = open_image(folder / Path(record.pop("image")).name)
             lists = {name: tuple(record.get(name, ())) for name in ("warnings", "names")}  # older ones have no names
-            record.pop(OWN_HASH, None)
             entry = Entry(**{**record, **lists, "pixels": image})
             in_order = entry.number == number and entry.kind in _KINDS
             if not in_order or (entry.source is not None and not 0 <= entry.source < number):

@@ -44,6 +44,8 @@ class Run:
     @property
     def wording(self) -> str | None:
         """Whose words its prompts are; None where they are the benchmark's. Older runs only say that they are not."""
+        if self.judged_as:  # whose words the judge is asked in is said beside the judge
+            return None
         if "wording" in self.scores:
             return self.scores["wording"] and str(self.scores["wording"])
         return OWN_PROMPTS if self.scores.get("prompts", "geneval") != "geneval" else None

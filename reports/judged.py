@@ -1,23 +1,35 @@
-"""Tables of judged benchmarks: one for each edition, wording and judge, because no two of these share a column."""
+"""Tables of judged benchmarks: one for each edition, wording and judge, because no two of these share a column.
+
+What others report of the same edition stands above the runs as rows of its own, with who judged it; in what a run
+differs is said below.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.core.vocabulary import task_title
+from evals.judged import reported as others
+from evals.judged.records import Reported
 from reports import tables
 from reports.escape import file_name
 from reports.tables import Cell, Column, Row, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from reports.frames import Run
+    from reports.published import Rows
 
 
-def judged_table(runs: Sequence[Run]) -> Table:
-    """Judged runs of one edition, wording and judge, each with its floor.
+def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
+    """Judged runs of one edition, wording and judge, each with its floor, below what others report of the edition.
+
+    Args:
+        runs: Finished runs, in the order of their rows.
+        reported: Models whose reported rows are shown; None shows the best ones.
 
     Raises:
         UserError: They are of several.
@@ -25,24 +37,30 @@ def judged_table(runs: Sequence[Run]) -> Table:
     kinds = sorted({run.judged_as or "no judge" for run in runs})
     if len(kinds) > 1:
         raise UserError(f"numbers of {' and '.join(kinds)} share no table: editions, wordings and judges differ")
-    names: dict[str, Any] = runs[0].scores["metrics"]["names"]
+    names: Mapping[str, Any] = runs[0].scores["metrics"]["names"]
     tasks = list(dict.fromkeys(task for run in runs for task in run.scores["metrics"]["tasks"]))
     first = next(iter(names))
-    rows = []
+    beside = _beside(runs[0], reported)
+    asked = Cell(text=f"{others.judge_of(runs[0].scores)}, {runs[0].scores['wording']} wording")
+    rows = [_reported(row, [*names, *tasks]) for row in others.shown(beside)]
     for run in runs:
         metrics, shown = run.scores["metrics"], run.scores["judge"]["headline"]
         cells = [_cell(metrics["all"][name] if shown or name != first else None, how) for name, how in names.items()]
         cells += [_cell(metrics["tasks"].get(task, {}).get(first), names[first]) for task in tasks]
         counts = [Cell(value=metrics["all"][first]["n"]), Cell(value=metrics["all"][first]["missing"])]
-        rows.append(Row(label=run.label, images=run.images, cells=(*cells, *counts)))
+        rows.append(Row(label=run.label, images=run.images, cells=(*cells, *counts, asked)))
         floor = [_cell(metrics["floor"][name], how) for name, how in names.items()]
         count = Cell(value=next(iter(metrics["floor"].values()))["n"])
-        rows.append(
-            Row(label=f"{run.label}, floor", images=run.images, cells=(*floor, *[Cell()] * len(tasks), count, Cell()))
-        )
+        cells = [*floor, *[Cell()] * len(tasks), count, Cell(), asked]
+        rows.append(Row(label=f"{run.label}, floor", images=run.images, cells=tuple(cells)))
     columns = [Column(key=file_name(name, set()), title=name, digits=how["digits"]) for name, how in names.items()]
     columns += [Column(key=task, title=task_title(task), digits=names[first]["digits"]) for task in tasks]
-    columns += [Column(key=key, title=key, best=None, digits=0) for key in ("images", "missing")]
+    columns = [
+        dataclasses.replace(column, reported_digits=_digits(beside, name))
+        for column, name in zip(columns, [*names, *tasks], strict=True)
+    ]
+    columns += [Column(key=key, title=key, best=None, digits=0) for key in ("n", "missing")]
+    columns.append(Column(key="judge", title="judge", best=None))
     edition, _, judge = runs[0].judged_as.partition(" by ")
     by_tasks = [name for name, how in names.items() if how["over"] == "tasks"]
     means = (
@@ -56,10 +74,43 @@ def judged_table(runs: Sequence[Run]) -> Table:
         notes=(
             f"{means} 95 % intervals of shares: {runs[0].scores['intervals']}; else bootstrap.",
             "Floor: the untouched source, or a blank image, of some cases of each task.",
+            *_about(beside, runs),
             *(f"{run.label}: {number} × {cause}." for run in runs for cause, number in _failed(run)),
         ),
         origins=tuple(tables.run_notes(runs)),
     )
+
+
+def _beside(run: Run, reported: Rows) -> list[Reported]:
+    """What others report of a run's edition, as the run has it; an older one has nothing."""
+    rows = [Reported(**row) for row in run.scores.get("reported", ())]
+    return [row for row in rows if reported is None or row.model in reported]
+
+
+def _reported(row: Reported, names: Sequence[str]) -> Row:
+    values = [Cell(value=float(row.cells[name])) if name in row.cells else Cell() for name in names]
+    images = ", ".join(filter(None, (tables.PHOTOGRAPHS, row.apart)))
+    cells = (*values, Cell(), Cell(), Cell(text=row.judge))
+    return Row(label=row.model, images=images, cells=cells, reported=True)
+
+
+def _digits(rows: Sequence[Reported], name: str) -> int:
+    """As many as the sources print."""
+    return max((len(row.cells[name].partition(".")[2]) for row in rows if name in row.cells), default=2)
+
+
+def _about(rows: Sequence[Reported], runs: Sequence[Run]) -> Iterator[str]:
+    """What rows of others are, which of them do not follow from their parts, and which runs compare with none."""
+    if not rows:
+        return
+    which = f", {left}" if (left := others.left_out(rows)) else ""
+    editions = ", ".join(dict.fromkeys(row.edition for row in rows))
+    yield f"† as reported by others of {editions}, not measured here{which}."
+    yield from (f"{row.model} †: {row.note}, not its {row.value}." for row in others.shown(rows) if row.note)
+    said: dict[str, list[str]] = {}
+    for run in runs:
+        said.setdefault("; ".join(others.differs(run.scores, rows)), []).append(run.label)
+    yield from (f"{', '.join(labels)} and † do not compare: {words}." for words, labels in said.items() if words)
 
 
 def _failed(run: Run) -> list[tuple[str, int]]:

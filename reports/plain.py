@@ -30,7 +30,7 @@ def table_of(runs: Sequence[Run], reported: Rows = None) -> Table:
     """
     suites = {run.scores.get("suite") for run in runs}
     if any(run.judged_as for run in runs):
-        return judged.judged_table(runs)
+        return judged.judged_table(runs, reported)
     if all(editing.is_measured(run) for run in runs):
         return editing.measured_table(runs)
     return plain_table(runs) if len(suites) == 1 and all(map(is_plain, runs)) else tables.geneval_table(runs, reported)
@@ -51,7 +51,7 @@ def plain_table(runs: Sequence[Run]) -> Table:
     return Table(
         name=file_name(str(runs[0].scores["suite"]), set()),
         caption=f"{title_of(runs[0])}: share of right images; overall is the mean of the tasks.",
-        columns=(*columns, Column(key="n", title="images", best=None, digits=0)),
+        columns=(*columns, Column(key="n", title="n", best=None, digits=0)),
         rows=tuple(rows),
         notes=(
             *tables.marks(rows, "", tables.measured_note("prompt", [run.scores for run in runs])),

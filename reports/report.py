@@ -104,7 +104,9 @@ def of_runs(
         own = [run for run in runs if run.scores["suite"] == suite]
         name = escape.file_name(suite, names)
         kinds = [[run for run in own if run.judged_as == one] for one in dict.fromkeys(run.judged_as for run in own)]
-        sections.append(Section(id=name, title=plain.title_of(own[0]), tables=tuple(map(plain.table_of, kinds))))
+        sections.append(
+            Section(id=name, title=plain.title_of(own[0]), tables=tuple(plain.table_of(one, reported) for one in kinds))
+        )
         unjudged = [run for run in own if not run.judged_as]
         drawn += [(name, figure) for figure in (_figures_of_runs(unjudged, images, names) if unjudged else [])]
     edits = [run for run in runs if run in published or run in measured]

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from evals.harness.run_spec import SUITES
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("got", "evals", "reports")
 README = (ROOT / "README.md").read_text()
@@ -86,6 +88,17 @@ def test_every_metric_shows_an_example():
         if not node.name.startswith("_") and ">>>" not in (ast.get_docstring(node) or "")
     ]
     assert missing == []
+
+
+def test_every_suite_stands_in_the_contracts_and_in_the_readme():
+    """What CONTRIBUTING asks of a benchmark that lives here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = {one["name"]: one for one in project["tool"]["importlinter"]["contracts"]}
+    apart = set(contracts["Suites do not import each other"]["modules"])
+    bare = set(contracts["A suite knows no back-end, no model and no engine"]["source_modules"])
+    files = {name: re.sub(r"\.suite$", "", reference.partition(":")[0]) for name, reference in SUITES.items()}
+    assert [name for name, file in files.items() if file not in apart & bare] == []
+    assert [name for name in files if not re.search(rf"\b{name}\b", README)] == []
 
 
 def readme_commands():

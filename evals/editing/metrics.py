@@ -6,7 +6,6 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from evals.judges.registry import make_judge
 from evals.metrics import embeddings, images, smartedit
 from evals.metrics.images import Score
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Instruments:
-    """The encoders, LPIPS network and judge that a command line asks for, beside a run's tools."""
+    """The encoders and the LPIPS network that a command line asks for, beside a run's tools."""
 
     def __init__(self, tools: Tools, options: EditOptions) -> None:
         from evals.embedders import lpips
@@ -37,7 +36,6 @@ class Instruments:
             dino = embedders.make_image_embedder(options.dino, tools.device)
             self.dinos[embedders.label(dino.name)] = EmbeddingCache(dino)
         self.lpips = None if options.lpips == "none" else lpips.make_lpips(options.lpips, tools.device)
-        self.judge = make_judge(options, tools)
 
 
 def embed(instruments: Instruments, edits: Sequence[EditCase], shown: Sequence[Image.Image]) -> None:

@@ -18,7 +18,7 @@ import functools
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from evals.core.backends import PHOTOGRAPHS
-from evals.core.records import Case, Judgement, JudgeQuestion, UserError
+from evals.core.records import Case, JudgeQuestion, UserError
 from evals.editing import metrics, sheets
 from evals.editing import scores as editing_scores
 from evals.editing.datasets import ids_sha256
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from PIL import Image
     from rich.table import Table
 
+    from evals.core.protocols import Judge
     from evals.core.records import Drawn, EditCase, Sample, Scored
     from evals.editing.datasets import EditSet
     from evals.editing.metrics import Instruments
@@ -95,12 +95,32 @@ class EditingSuite(Suite[EditOptions]):
         return True
 
     def prepare(self, tools: Tools, options: EditOptions) -> Instruments:
-        """Builds the encoders, the LPIPS network and the judge."""
+        """Builds the encoders and the LPIPS network."""
         return metrics.Instruments(tools, options)
 
     def observe(self, batch: Sequence[Drawn], tools: Instruments, options: EditOptions) -> list[dict[str, Any]]:
-        """Metrics and judgements of each result."""
-        return observe(batch, tools, self.protocol, options.judge_repeats)
+        """Metrics of each result."""
+        return observe(batch, tools, self.protocol)
+
+    def make_judge(self, tools: Tools, options: EditOptions) -> Judge | None:
+        """Builds the judge, if there is to be one."""
+        return judges.make_judge(options, tools)
+
+    def judge(
+        self, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]], judge: Judge | None, options: EditOptions
+    ) -> Sequence[dict[str, Any]]:
+        """With the judgements of each result: all repeats of all edits in one go, so that they are asked together."""
+        if judge is None:
+            return seen
+        repeats = options.judge_repeats
+        edits = [_edit(drawn.sample) for drawn in batch]
+        questions = [
+            JudgeQuestion(case=edit, source=source, result=drawn.image, repeat=repeat)
+            for edit, source, drawn in zip(edits, [edit.source.load() for edit in edits], batch, strict=True)
+            for repeat in range(repeats)
+        ]
+        said = [one.as_dict() for one in judge.judge(questions)]
+        return [{**one, "judgements": said[i * repeats : (i + 1) * repeats]} for i, one in enumerate(seen)]
 
     def incomplete(self, observation: Mapping[str, Any]) -> bool:
         """Whether a judge was not there, or not paid, for an image."""
@@ -189,14 +209,13 @@ def as_case(edit: EditCase) -> Case:
 
 
 # -------------------------------------------------------------------------------------------------------------- observe
-def observe(batch: Sequence[Drawn], with_: Instruments, protocol: str, repeats: int) -> list[dict[str, Any]]:
-    """Metrics and judgements of each result, as JSON.
+def observe(batch: Sequence[Drawn], with_: Instruments, protocol: str) -> list[dict[str, Any]]:
+    """Metrics of each result, as JSON, with room for judgements.
 
     Args:
         batch: The edited images.
         with_: What they are looked at with.
         protocol: A key of `images.FRAMES`: how images come to one size.
-        repeats: How often the judge is asked each thing.
     """
     edits = [_edit(drawn.sample) for drawn in batch]
     results, chains = [drawn.image for drawn in batch], [drawn.chain for drawn in batch]
@@ -205,7 +224,6 @@ def observe(batch: Sequence[Drawn], with_: Instruments, protocol: str, repeats: 
     masks = [edit.mask.load_mask() if edit.mask else None for edit in edits]
     frame = images.FRAMES[protocol]
     metrics.embed(with_, edits, [*sources, *results, *(target for target in targets if target is not None)])
-    judged = _judge(with_, edits, sources, results, repeats)
     observations = []
     comparisons = [metrics.Comparison(edit, mask, frame) for edit, mask in zip(edits, masks, strict=True)]
     metrics.compare(comparisons, sources, results, targets)
@@ -228,7 +246,7 @@ def observe(batch: Sequence[Drawn], with_: Instruments, protocol: str, repeats: 
                 ),
                 "identity": _log(floor),
                 "target": _log(ceiling),
-                "judgements": [one.as_dict() for one in judged[i]],
+                "judgements": [],
                 "plan": _planned(chains[i]),
             }
         )
@@ -275,25 +293,6 @@ def _is_truncated(clip: Any, caption: str) -> bool | None:
         return bool(hasattr(inner, "truncated") and inner.truncated([caption])[0])
     except NotImplementedError:
         return None
-
-
-def _judge(
-    with_: Instruments,
-    edits: Sequence[EditCase],
-    sources: Sequence[Image.Image],
-    results: Sequence[Image.Image],
-    repeats: int,
-) -> list[list[Judgement]]:
-    """All repeats of all edits, in one batch, so that they are asked side by side."""
-    if with_.judge is None:
-        return [[] for _ in edits]
-    questions = [
-        JudgeQuestion(case=edit, source=source, result=result, repeat=repeat)
-        for edit, source, result in zip(edits, sources, results, strict=True)
-        for repeat in range(repeats)
-    ]
-    answers = with_.judge.judge(questions)
-    return [answers[i : i + repeats] for i in range(0, len(answers), repeats)]
 
 
 def _log(scores: dict[str, Measure]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ likeliest token is one of them; VQAScore the probability of yes to one question 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +16,7 @@ from evals.geneval2 import atoms
 from evals.geneval2.icon_cases import tag_of
 from evals.judged import files, summaries, wording
 from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
 from evals.suite import tables as shared
@@ -130,7 +132,8 @@ class PublishedEdition(JudgedSuite):
 
     def reported(self, edition: str) -> list[Reported]:
         """Of the same prompts, by the geometric mean."""
-        return summaries.reported("GenEval 2", metric="soft_tifa_gm")
+        rows = reported("GenEval 2", metric=HEADLINES[0])
+        return [dataclasses.replace(row, apart=_TRAINED if _TRAINED in row.model else "") for row in rows]
 
 
 def _is_endpoint(options: Options) -> bool:
@@ -195,16 +198,12 @@ def _published(path: Path) -> dict[str, str]:
 
 
 def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:
-    """Headlines by number of atoms, answers by skill, and what others report: models trained on the templates apart."""
+    """Headlines by number of atoms, answers by skill, and what others report."""
     metrics = scores["metrics"]
     names = {name: how for name, how in metrics["names"].items() if name in HEADLINES}
     shown = {**scores, "metrics": {**metrics, "names": names}}
-    trained = [row for row in rows if _TRAINED in row.model]
-    main, *others = summaries.tables(shown, [row for row in rows if row not in trained])
-    _, *apart = summaries.tables(shown, trained)
-    for table in apart:
-        table.title = f"Reported by others, {_TRAINED}: not to be compared with the rest"
-    return [main, _skill_table(metrics["all"]), *others, *apart]
+    main, *others = summaries.tables(shown, rows)
+    return [main, _skill_table(metrics["all"]), *others]
 
 
 def _skill_table(metrics: Mapping[str, Any]) -> Table:

@@ -75,12 +75,26 @@ class GenEval2(Suite[Options]):
         return _ICONS.needs_embedder([case for case in cases if "include" in case.metadata])
 
     def prepare(self, tools: Tools, options: Options) -> Any:
-        """Detector and CLIP, or who is asked."""
+        """Detector and CLIP."""
         return self._edition(options).prepare(tools, options)
 
     def observe(self, batch: Sequence[Drawn], tools: Any, options: Options) -> list[dict[str, Any]]:
-        """Detections, or a judge's answers."""
+        """Detections, or what a judge's answers go into."""
         return self._edition(options).observe(batch, tools, options)
+
+    def asks_at_once(self, options: Options) -> int:
+        """Of a judge by endpoint."""
+        return self._edition(options).asks_at_once(options)
+
+    def make_judge(self, tools: Tools, options: Options) -> Any:
+        """Who is asked; nobody about the icon edition."""
+        return self._edition(options).make_judge(tools, options)
+
+    def judge(
+        self, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]], judge: Any, options: Options
+    ) -> Sequence[dict[str, Any]]:
+        """With the judge's answers."""
+        return self._edition(options).judge(batch, seen, judge, options)
 
     def incomplete(self, observation: Mapping[str, Any]) -> bool:
         """Whether a judge was not there, or not paid, for an image."""

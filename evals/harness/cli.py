@@ -11,7 +11,7 @@ from evals.core import options as flags
 from evals.core.records import UserError, note
 from evals.core.run_directory import RunDirectory
 from evals.harness.plan import Plan, lasting
-from evals.harness.run_spec import SUITES, RunSpec, resolve
+from evals.harness.run_spec import SUITES, RunSpec, find_suite, resolve
 from evals.harness.settings import DRAWS, GUIDES, LOOKS, MANY, RUNS, Settings
 from got.util.cli import Parser, console, run_command
 from got.util.errors import visible
@@ -77,6 +77,11 @@ def parse(suite: Suite[Any], argv: Sequence[str]) -> RunSpec:
         place = settings.place_in(settings.output)
         spec = RunDirectory(place).read_spec()
         if spec is None:
+            if settings.shard is not None and RunDirectory(settings.output).spec.exists():
+                raise UserError(
+                    f"--from {settings.start} --shard: {place} is no part that --shard has made; without --shard, the "
+                    f"whole of {settings.output} is done again, by many workers with --engine ray"
+                )
             raise UserError(f"--from {settings.start} needs a run; {place} has no run.json")
         words = [*lasting(spec["arguments"]["given"]), *argv]  # older runs kept --engine
         settings, options, given = _parse(suite, words)
@@ -102,9 +107,15 @@ def make_plan(suite: Suite[Any], argv: Sequence[str]) -> Plan:
     return Plan(parse(suite, argv), suite).check()
 
 
-def main(suite: Suite[Any] | type[Suite[Any]], argv: Sequence[str] | None = None) -> int:
-    """Runs a suite's command line; returns the exit code."""
-    made = suite() if isinstance(suite, type) else suite
+def main(suite: Suite[Any] | type[Suite[Any]] | str, argv: Sequence[str] | None = None) -> int:
+    """Runs a suite's command line; returns the exit code.
+
+    Args:
+        suite: Or its name. A file that `python -m` runs gives its name: its own class belongs to the module `__main__`,
+            in which no other process finds it.
+        argv: Words of the command line.
+    """
+    made = find_suite(suite) if isinstance(suite, str) else suite() if isinstance(suite, type) else suite
     return run_as(made.name, lambda: _main(made, list(sys.argv[1:] if argv is None else argv)))
 
 

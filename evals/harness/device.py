@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from evals.core.records import UserError
 
@@ -13,6 +14,8 @@ def resolve_device(name: str) -> str:
     Raises:
         UserError: It cannot be used here.
     """
+    if name == "cpu":
+        return name
     import torch
 
     if name == "auto":
@@ -27,9 +30,11 @@ def resolve_device(name: str) -> str:
 
 def set_threads() -> None:
     """Decides the number of torch's threads, here and nowhere else: OMP_NUM_THREADS, or the cores we may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if "torch" not in sys.modules and wanted.isdecimal() and int(wanted):
+        return  # torch reads it when it is imported, and whoever needs no model has not to wait for that
     import torch
 
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
     # Only Linux tells which cores this process may use; a container often has fewer than the machine.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(int(wanted) if wanted.isdecimal() and int(wanted) else cores)

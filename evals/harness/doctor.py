@@ -202,7 +202,7 @@ def _given(plan: Plan) -> Iterator[Check]:
         return Check(name=embedder, found=f"vectors of {vectors.shape[1]} numbers", problem=problem)
 
     def prepares() -> Check:
-        plan.suite.prepare(plan.tools, plan.options)
+        _ = plan.instruments, plan.judge
         return Check(name=f"{plan.suite.name}'s measures", found="ready")
 
     checks = [_guarded(model, draws)]

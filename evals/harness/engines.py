@@ -6,13 +6,13 @@ import dataclasses
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from evals.core.options import GENERATE, OBSERVE
 from evals.core.run_directory import RunDirectory
 from evals.embedders.registry import SQUASH
 from evals.harness.plan import Plan
-from evals.harness.worker import Failed, Job, Outcome, RecordedImages, SentImages
+from evals.harness.worker import Asker, Failed, Job, Outcome, RecordedImages, SentImages
 from got.util import provenance
 from got.util.workers.options import options_of
 from got.util.workers.pool import Pool
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from evals.core.records import Sample
     from evals.harness.settings import Settings
-    from evals.harness.worker import DrawnBatch, RecordedImage, Worker
+    from evals.harness.worker import RecordedImage, Worker
+
+Half = TypeVar("Half")
 
 
 class Engine(Protocol):
@@ -74,14 +76,7 @@ class LocalEngine:
             for batch in batches:
                 yield self._worker(batch)
             return
-        waiting: Future[list[Outcome]] | None = None
-        for batch in batches:
-            drawn = self._worker.draw(batch)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = _in_thread(self._worker.observe, drawn)
-        if waiting is not None:
-            yield waiting.result()
+        yield from _behind(map(self._worker.draw, batches), self._worker.observe)
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -90,13 +85,24 @@ class LocalEngine:
         self._worker = None
 
 
-def _in_thread(work: Callable[[DrawnBatch], list[Outcome]], drawn: DrawnBatch) -> Future[list[Outcome]]:
+def _behind(halves: Iterable[Half], finish: Callable[[Half], list[Outcome]]) -> Iterator[list[Outcome]]:
+    """Finishes the first halves of batches, each while the next one is under way."""
+    waiting: Future[list[Outcome]] | None = None
+    for half in halves:
+        if waiting is not None:
+            yield waiting.result()
+        waiting = _in_thread(finish, half)
+    if waiting is not None:
+        yield waiting.result()
+
+
+def _in_thread(work: Callable[[Half], list[Outcome]], half: Half) -> Future[list[Outcome]]:
     """Work in a thread that does not keep the process alive after Ctrl-C, as those of executors do."""
     future: Future[list[Outcome]] = Future()
 
     def run() -> None:
         try:
-            future.set_result(work(drawn))
+            future.set_result(work(half))
         except BaseException as error:  # raised again where the result is asked for
             future.set_exception(error)
 
@@ -211,10 +217,22 @@ class RayEngine:
 
     def check(self, job: Job) -> None:
         """Waits for a first worker."""
-        self._pool.check(_RayJob(job=job))
+        self._pool.check(_RayJob(job=self._sent(job)))
+
+    def _sent(self, job: Job) -> Job:
+        """What is left to the workers: an endpoint is asked from here, with one budget, one rate and one log."""
+        if not job.plan.suite.asks_at_once(job.plan.options):
+            return job
+        _ = job.plan.judge
+        return dataclasses.replace(job, asks=False)
 
     def run(self, job: Job, batches: Sequence[Sequence[Sample]]) -> Iterator[list[Outcome]]:
-        """As the workers finish, in order."""
+        """As the workers finish, in order; questions to an endpoint are put while they go on."""
+        sent_job = self._sent(job)
+        done = self._looked_at(sent_job, batches)
+        yield from done if sent_job.asks else _behind(done, Asker(job))
+
+    def _looked_at(self, job: Job, batches: Sequence[Sequence[Sample]]) -> Iterator[list[Outcome]]:
         plan = job.plan
         numbers = {(sample.case.id, sample.index): number for number, sample in enumerate(plan.samples)}
         recorded = RecordedImages(RunDirectory(plan.output)) if job.recorded else None

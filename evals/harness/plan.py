@@ -71,11 +71,6 @@ class Plan:
                 detectors.find_detector(self.settings.detector)
             embedders.find_embedder(self.settings.embedder)
         self._refuse_unchosen_detector()
-        if self.settings.engine == "ray" and str(getattr(self.options, "judge", "")).startswith("openai"):
-            raise UserError(
-                "--judge openai keeps one budget and one log, and each worker of Ray would have its own; draw without "
-                "it, and then ask from one process: --from observe --judge openai --judge-concurrency N"
-            )
         _ = self.identity, self.samples
         if self.folder is not None and not self._later:
             for sentence in self.folder.notes:
@@ -327,7 +322,16 @@ class Plan:
     @functools.cached_property
     def tools(self) -> Tools:
         """Who looks. What cannot be had is better known before the first image than after the fortieth."""
-        settings, device = self.settings, self.device
+        tools = self._tools_on(self.device)
+        if self.suite.detects(self.options):
+            _ = tools.detector
+        if self.suite.needs_embedder(self.cases):
+            _ = tools.embedder
+        return tools
+
+    def _tools_on(self, device: str) -> Tools:
+        """The tools on a device, each built when it is first asked for."""
+        settings = self.settings
 
         def detector() -> Detector:
             return detectors.make_detector(settings.detector, device)
@@ -336,14 +340,9 @@ class Plan:
             return embedders.make_embedder(settings.embedder, device)
 
         icons = self.context.world == ICON_WORLD
-        tools = Tools(
+        return Tools(
             detector=detector, embedder=embedder, oracle_render=oracle_render if icons else None, device=device
         )
-        if self.suite.detects(self.options):
-            _ = tools.detector
-        if self.suite.needs_embedder(self.cases):
-            _ = tools.embedder
-        return tools
 
     def taking_over(self, other: Plan) -> Plan:
         """This plan with what another one has loaded and this one would load again; the other has nothing left.
@@ -354,7 +353,8 @@ class Plan:
         if other is self or other.spec == self.spec:
             return other
         mine, its = vars(self), vars(other)
-        generator, tools, _ = its.pop("generator", None), its.pop("tools", None), its.pop("instruments", None)
+        generator, tools = its.pop("generator", None), its.pop("tools", None)
+        _ = its.pop("instruments", None), its.pop("judge", None)
         if tools is not None and self._looks() == other._looks():
             mine.setdefault("tools", tools)
         if hasattr(generator, "with_options"):
@@ -372,6 +372,12 @@ class Plan:
         """What the suite observes with, made of the tools; `UserError` if that cannot be had or cannot do."""
         check_classes(self.suite, self.cases, self.tools, allowed=self.settings.allow_missing_classes)
         return self.suite.prepare(self.tools, self.options)
+
+    @functools.cached_property
+    def judge(self) -> Any:
+        """Who is asked about images; `UserError` if that cannot be had. One behind an endpoint needs nothing loaded."""
+        tools = self._tools_on("cpu") if self.suite.asks_at_once(self.options) else self.tools
+        return self.suite.make_judge(tools, self.options)
 
 
 def in_share(number: int, batch_size: int, shard: tuple[int, int]) -> bool:

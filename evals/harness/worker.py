@@ -32,7 +32,6 @@ _HOPELESS, _CASES = 8, 4
 """So many exceptions in a row in one stage, on so many cases, are a broken set-up rather than hard samples.
 
 So are those of all samples of a shorter run, and images about which nobody answers."""
-
 _GO_ON = "once that is mended, the same command goes on"
 
 
@@ -140,6 +139,8 @@ class Job:
     """Whether the images are on disk already."""
     hard: frozenset[Key] = frozenset()
     """Samples that have failed before, among others that did not: of a breakdown they say nothing."""
+    asks: bool = True
+    """Whether the worker puts questions to the suite's judge; else whoever has its outcomes does, see `Asker`."""
 
     def worker(self, before: Worker | None = None) -> Worker:
         """Loads what is needed, or takes it over from the worker of another job."""
@@ -157,24 +158,79 @@ class DrawnBatch:
     """That drawing took."""
 
 
-class Worker:
-    """Draws and observes a batch; a batch that raises is tried again one sample at a time."""
+class _Stages:
+    """What computes stages of a plan; a batch that raises is tried again one sample at a time."""
 
     def __init__(self, job: Job) -> None:
         self.plan = plan = job.plan
         self._suite, self._options, self._hard = plan.suite, plan.options, job.hard
         self._is_recorded = job.recorded
-        _ = None if job.recorded else plan.generator
-        _ = plan.tools, plan.instruments
-        self._in_vain: dict[str, list[str]] = {
-            "generate": [],
-            "observe": [],
-            "ask": [],
-        }  # cases, since the last success
+        # Cases since the last success.
+        self._in_vain: dict[str, list[str]] = {"generate": [], "observe": [], "ask": []}
 
     @functools.cached_property
-    def _recorded(self) -> Generator:
+    def _recorded(self) -> RecordedImages:
         return RecordedImages(RunDirectory(self.plan.output))
+
+    def _judged(self, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        found = _plain(self._suite.judge(batch, seen, self.plan.judge, self._options))
+        for drawn, observation in zip(batch, found, strict=True):
+            self._heed(drawn.sample, observation)
+        return found
+
+    def _each(
+        self, stage: str, items: list[tuple[Sample, Item]], compute: Callable[[list[Item]], list[Result]]
+    ) -> list[Result | Failed]:
+        """`compute` of all items; where that raises, of each item by itself."""
+        if not items:
+            return []
+        try:
+            results: list[Result] = compute([item for _, item in items])
+            assert len(results) == len(items), f"{stage}: {len(results)} results for {len(items)} samples"
+        except UserError:
+            raise
+        except Exception as error:
+            if len(items) > 1:
+                return [one for item in items for one in self._each(stage, [item], compute)]
+            return [self._failed(stage, items[0][0], error)]
+        self._in_vain[stage] = []
+        return list(results)
+
+    def _failed(self, stage: str, sample: Sample, error: Exception) -> Failed:
+        why = describe_error(error)
+        if _has_damaged_image(sample):
+            return Failed(stage=stage, error=why)
+        if (sample.case.id, sample.index) in self._hard:
+            return Failed(stage=stage, error=why, raised=True)
+        cases = self._in_vain[stage]
+        cases.append(sample.case.id)
+        if self._is_hopeless(cases):
+            raise UserError(f"{stage} failed on {len(cases)} samples in a row: {why}; {_GO_ON}") from error
+        return Failed(stage=stage, error=why, raised=True)
+
+    def _heed(self, sample: Sample, observation: dict[str, Any]) -> None:
+        """Ends a run in which nobody answers about an image."""
+        why, cases = self._suite.unanswered(observation), self._in_vain["ask"]
+        if why is None:
+            cases.clear()
+            return
+        cases.append(sample.case.id)
+        if self._is_hopeless(cases):
+            raise UserError(f"the judge did not answer about {len(cases)} images in a row: {why}; {_GO_ON}")
+
+    def _is_hopeless(self, cases: list[str]) -> bool:
+        every = [sample.case.id for sample in self.plan.samples]
+        return len(cases) >= min(_HOPELESS, len(every)) and len(set(cases)) >= min(_CASES, len(set(every)))
+
+
+class Worker(_Stages):
+    """Draws and observes a batch."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        plan, self._asks = job.plan, job.asks
+        _ = None if job.recorded else plan.generator
+        _ = plan.tools, plan.instruments, plan.judge if job.asks else None
 
     def __call__(self, batch: Sequence[Sample], recorded: Generator | None = None) -> list[Outcome]:
         """One outcome per sample, in order.
@@ -210,7 +266,6 @@ class Worker:
         found = self._each("observe", [(batch[i], (batch[i], drawn[i])) for i in good], self._observe)
         for i, observation in zip(good, found, strict=True):
             seen[i] = observation
-            self._heed(batch[i], observation)
         generate_s = None if self._is_recorded else one.seconds / len(batch)
         observe_s = (time.perf_counter() - between) / len(batch)
         outcomes = [self._outcome(*each) for each in zip(batch, drawn, seen, strict=True)]
@@ -222,9 +277,8 @@ class Worker:
 
     def _observe(self, pairs: list[tuple[Sample, Any]]) -> list[dict[str, Any]]:
         batch = [Drawn(sample=sample, image=made.image, chain=made.chain) for sample, made in pairs]
-        observations = self._suite.observe(batch, self.plan.instruments, self._options)
-        # What goes on is what the log will hold: plain JSON, and no NaN.
-        return [json.loads(json.dumps(observation, allow_nan=False)) for observation in observations]
+        seen = _plain(self._suite.observe(batch, self.plan.instruments, self._options))
+        return self._judged(batch, seen) if self._asks else seen
 
     def _outcome(self, sample: Sample, made: Generated | Failed, observation: dict[str, Any] | Failed) -> Outcome:
         if self._is_recorded and isinstance(observation, Failed):
@@ -234,51 +288,34 @@ class Worker:
         png = None if self._is_recorded or made.image is None else png_bytes(made.image)
         return Outcome(sample=sample, png=png, chain=made.chain, warnings=tuple(made.warnings), observation=observation)
 
-    def _each(
-        self, stage: str, items: list[tuple[Sample, Item]], compute: Callable[[list[Item]], list[Result]]
-    ) -> list[Result | Failed]:
-        """`compute` of all items; where that raises, of each item by itself."""
-        if not items:
-            return []
-        try:
-            results: list[Result] = compute([item for _, item in items])
-            assert len(results) == len(items), f"{stage}: {len(results)} results for {len(items)} samples"
-        except UserError:
-            raise
-        except Exception as error:
-            if len(items) > 1:
-                return [one for item in items for one in self._each(stage, [item], compute)]
-            return [self._failed(stage, items[0][0], error)]
-        self._in_vain[stage] = []
-        return list(results)
 
-    def _failed(self, stage: str, sample: Sample, error: Exception) -> Failed:
-        why = describe_error(error)
-        if _has_damaged_image(sample):
-            return Failed(stage=stage, error=why)
-        if (sample.case.id, sample.index) in self._hard:
-            return Failed(stage=stage, error=why, raised=True)
-        cases = self._in_vain[stage]
-        cases.append(sample.case.id)
-        if self._is_hopeless(cases):
-            raise UserError(f"{stage} failed on {len(cases)} samples in a row: {why}; {_GO_ON}") from error
-        return Failed(stage=stage, error=why, raised=True)
+class Asker(_Stages):
+    """Puts questions about what workers have drawn and looked at: from one process, with one budget and one log."""
 
-    def _heed(self, sample: Sample, observation: dict[str, Any] | Failed) -> None:
-        """Ends a run in which nobody answers about an image."""
-        if isinstance(observation, Failed):
-            return
-        why, cases = self._suite.unanswered(observation), self._in_vain["ask"]
-        if why is None:
-            cases.clear()
-            return
-        cases.append(sample.case.id)
-        if self._is_hopeless(cases):
-            raise UserError(f"the judge did not answer about {len(cases)} images in a row: {why}; {_GO_ON}")
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        _ = self.plan.judge
 
-    def _is_hopeless(self, cases: list[str]) -> bool:
-        every = [sample.case.id for sample in self.plan.samples]
-        return len(cases) >= min(_HOPELESS, len(every)) and len(set(cases)) >= min(_CASES, len(set(every)))
+    def __call__(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """The outcomes of a batch, with the judge's answers."""
+        start = time.perf_counter()
+        seen = [i for i, one in enumerate(outcomes) if not isinstance(one.observation, Failed)]
+        found = self._each("observe", [(outcomes[i].sample, outcomes[i]) for i in seen], self._ask)
+        seconds, answered = (time.perf_counter() - start) / len(outcomes), list(outcomes)
+        for i, observation in zip(seen, found, strict=True):
+            answered[i] = dataclasses.replace(outcomes[i], observation=observation)
+        return [dataclasses.replace(one, observe_s=one.observe_s + seconds) for one in answered]
+
+    def _ask(self, outcomes: list[Outcome]) -> list[dict[str, Any]]:
+        return self._judged([self._drawn(one) for one in outcomes], [one.observation for one in outcomes])  # type: ignore[misc]
+
+    def _drawn(self, one: Outcome) -> Drawn:
+        if one.png is None:
+            made = self._recorded.read(one.sample).opened()
+        else:
+            made = Generated(image=open_image(one.png, "an image", max_aspect=math.inf), chain=one.chain)
+        assert made.image is not None, "it was looked at"
+        return Drawn(sample=one.sample, image=_rgb(made.image), chain=made.chain)
 
 
 def _has_damaged_image(sample: Sample) -> bool:
@@ -295,6 +332,11 @@ def _has_damaged_image(sample: Sample) -> bool:
     except ValueError:
         return True
     return False
+
+
+def _plain(observations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As the log will hold them: plain JSON, and no NaN."""
+    return [json.loads(json.dumps(observation, allow_nan=False)) for observation in observations]
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -60,15 +60,23 @@ def load_json(path: Path) -> Any:
     """A JSON file, or one JSON object a line.
 
     Raises:
-        UserError: It cannot be read.
+        UserError: It cannot be read, or an object has a key twice, of which JSON readers keep the last.
     """
     text = files.read_text(path, UserError)
     try:
         if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        return json.loads(text)
+            return [json.loads(line, object_pairs_hook=_object) for line in text.splitlines() if line.strip()]
+        return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected JSON ({str(error)[:120]})") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        again = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"no key twice, but {again!r} occurs twice")
+    return found
 
 
 def rows_in(path: Path) -> list[dict[str, Any]]:

@@ -111,6 +111,10 @@ class Reported:
     """As printed."""
     judge: str
     """As far as it is stated."""
+    cells: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """All that its source prints, by the columns of our tables."""
+    apart: str = ""
+    """Why it stands in a table of its own, such as what the model was trained on."""
     note: str = ""
     """What does not fit, such as an overall that does not follow from its parts."""
 

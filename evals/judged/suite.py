@@ -165,11 +165,18 @@ class JudgedSuite(Suite[JudgedOptions]):
         """Of a judge by endpoint."""
         return judges.at_once(options)
 
-    def prepare(self, tools: Tools, options: JudgedOptions) -> Interviewer:
+    def observe(self, batch: Sequence[Drawn], tools: Tools, options: JudgedOptions) -> list[dict[str, Any]]:
+        """What the judge's answers go into."""
+        sizes = [{"width": drawn.image.width, "height": drawn.image.height} for drawn in batch]
+        return [{**size, "answers": [], "floor": []} for size in sizes]
+
+    def make_judge(self, tools: Tools, options: JudgedOptions) -> Interviewer:
         """Who is asked."""
         return judges.make_interviewer(options, tools, self.protocol(options), self.way(options))
 
-    def observe(self, batch: Sequence[Drawn], tools: Interviewer, options: JudgedOptions) -> list[dict[str, Any]]:
+    def judge(
+        self, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]], judge: Interviewer, options: JudgedOptions
+    ) -> Sequence[dict[str, Any]]:
         """The judge's answers about each image, and about the floor of some cases."""
         floor = self._floor(options) if options.floor else frozenset()
         interviews: list[Interview] = []
@@ -184,10 +191,8 @@ class JudgedSuite(Suite[JudgedOptions]):
                 lowest = images.get("source") or _blank(drawn.image)
                 interviews.append(self._interview(case, {**images, "result": lowest}, 0, options))
                 where.append((number, "floor"))
-        found: list[dict[str, Any]] = [
-            {"width": drawn.image.width, "height": drawn.image.height, "answers": [], "floor": []} for drawn in batch
-        ]
-        for (number, kind), answers in zip(where, tools.hold(interviews), strict=True):
+        found = [{**one, "answers": [], "floor": []} for one in seen]
+        for (number, kind), answers in zip(where, judge.hold(interviews), strict=True):
             found[number][kind].append(answers.as_dict())
         return found
 
@@ -246,16 +251,20 @@ class JudgedSuite(Suite[JudgedOptions]):
                 )
         about = {
             "edition": self.edition(options),
+            "cases": {"run": len(cases), "of": len(self._set(options).items)},
             "wording": self._wording(options).kind,
             "licence": self.origin.licence,
             "official_judge": self.origin.judge,
             "notes": list(self._set(options).notes),
+            "reported": [dataclasses.asdict(row) for row in self.rows_beside(self.edition(options))],
             "rewritten_from": None if options.rewritten_from is None else str(options.rewritten_from),
             **summaries.summarize(rows, scored, floor, repeats, metrics, options, context),
         }
         own = {"suite": self.name, "version": self.version, "title": self.title, **context.describe()}
         pooled = metrics[0].over == "cases"
-        shares = plain.summarize(cases, scored, failures, context.images_per_prompt, pooled=pooled)
+        shares = plain.summarize(
+            cases, scored, failures, context.images_per_prompt, pooled=pooled, cluster=summaries.cluster_of
+        )
         return {**own, **shares, **about}
 
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:

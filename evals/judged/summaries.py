@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evals.core.records import counted_causes
+from evals.judged import reported
 from evals.metrics import judging, statistics
 from evals.suite import plain
 from evals.suite import tables as shared
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 _RESAMPLES = 2000
 _TOKENS_AN_IMAGE, _TOKENS_A_REPLY = 1100, 150
 """For a first guess of what a run costs."""
-_SHOWN_ROWS = 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +95,11 @@ def estimate(metric: Metric, rows: Sequence[Judged], rng: np.random.Generator) -
     return {**found, "missing": missing, "bounds": bounds}
 
 
+def cluster_of(case: Case) -> str:
+    """What a case shares with those that are drawn together for intervals: the source image, or nothing."""
+    return str(case.metadata["group"] or case.id)
+
+
 def rows_of(
     cases: Sequence[Case],
     scored: Sequence[Scored],
@@ -111,7 +114,7 @@ def rows_of(
         Judged(
             task=case.tag,
             subtask=case.metadata["subtask"],
-            cluster=case.metadata["group"] or case.id,
+            cluster=cluster_of(case),
             values=values,
             expected=expects(case),
         )
@@ -268,7 +271,7 @@ def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:
     floor = metrics["floor"]
     cells = [_number(floor[name]["value"], names[name]) for name in names]
     table.add_row("floor", *cells, "", str(next(iter(floor.values()))["n"]), "", "", style="dim")
-    return [table, *([_reported_table(scores, rows)] if rows else [])]
+    return [table, *reported.tables(scores, rows)]
 
 
 def _cells(block: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
@@ -313,74 +316,6 @@ def _caption(scores: Mapping[str, Any]) -> str:
 
 def _causes(scores: Mapping[str, Any]) -> list[tuple[str, int]]:
     return list(scores["missing"]["by_cause"].items())
-
-
-def _reported_table(scores: Mapping[str, Any], rows: Sequence[Reported]) -> Table:
-    table = shared.table(
-        "Reported by others, not measured here",
-        ["value", "judge", "edition", ""],
-        f"the first {_SHOWN_ROWS} of {len(rows)}; evals/judged/reported.csv has all" if len(rows) > _SHOWN_ROWS else "",
-        first=f"model ({rows[0].metric})",
-    )
-    for row in (row for rank, row in enumerate(rows) if rank < _SHOWN_ROWS or row.model.startswith("GoT")):
-        table.add_row(visible(row.model), row.value, row.judge, row.edition, row.note)
-    return table
-
-
-def reported(
-    benchmark: str, edition: str = "", metric: str = "overall", weights: Mapping[str, float] | None = None
-) -> list[Reported]:
-    """Rows of papers and leaderboards, best first.
-
-    Args:
-        benchmark: As in ``reported.csv``.
-        edition: What its edition begins with.
-        metric: As there.
-        weights: Of the parts that the metric is made of: a row that does not follow from its parts has a note.
-
-    >>> reported("GenEval++")[0].model
-    'BAGEL + R3'
-    """
-    from evals.judged.records import Reported
-
-    with files("evals.judged").joinpath("reported.csv").open(encoding="utf-8") as file:
-        rows = [
-            row for row in csv.DictReader(file) if row["benchmark"] == benchmark and row["edition"].startswith(edition)
-        ]
-    parts: dict[tuple[str, ...], dict[str, str]] = collections.defaultdict(dict)
-    for row in rows:
-        parts[_row_of(row)][row["metric"]] = row["value"]
-    found = [
-        Reported(
-            **{name: row[name] for name in ("edition", "model", "metric", "value", "judge")},
-            note=mismatch(row["value"], parts[_row_of(row)], weights) if weights else "",
-        )
-        for row in rows
-        if row["metric"] == metric
-    ]
-    return sorted(found, key=lambda row: -float(row.value))
-
-
-def _row_of(row: Mapping[str, str]) -> tuple[str, ...]:
-    return row["edition"], row["model"], row["judge"], row["source"]
-
-
-def mismatch(value: str, parts: Mapping[str, str], weights: Mapping[str, float]) -> str:
-    """Why a printed overall does not follow from its printed parts; empty where it does, or a part is not printed.
-
-    >>> mismatch("0.57", {"a": "0.60", "b": "0.50"}, {"a": 0.5, "b": 0.5}), mismatch("0.55", {"a": "0.60"}, {"a": 1})
-    ('its parts give 0.550', 'its parts give 0.600')
-    >>> mismatch("0.55", {"a": "0.60", "b": "0.50"}, {"a": 0.5, "b": 0.5}), mismatch("0.55", {}, {"a": 1})
-    ('', '')
-    """
-    if not weights.keys() <= parts.keys():
-        return ""
-    made = sum(weight * float(parts[name]) for name, weight in weights.items()) / sum(weights.values())
-    digits = len(value.partition(".")[2])
-    # Half a unit for each rounding: of the parts, and of the whole. A little more for binary fractions.
-    if abs(made - float(value)) <= 1.001 * 10**-digits:
-        return ""
-    return f"its parts give {made:.{digits + 1}f}"
 
 
 def costs(calls: Sequence[Call], sending: Sending, price: tuple[float, float] | None) -> dict[str, Any]:

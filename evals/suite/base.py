@@ -124,6 +124,27 @@ class Suite(abc.ABC, Generic[Own]):
         """
         return tools
 
+    def make_judge(self, tools: Tools, options: Own) -> Any:
+        """Who is asked in `judge`. Where `asks_at_once` says so, it runs in one process, without detector and CLIP.
+
+        Raises:
+            UserError: The judge cannot be had.
+        """
+        return None
+
+    def judge(
+        self, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]], judge: Any, options: Own
+    ) -> Sequence[dict[str, Any]]:
+        """What `observe` has seen in each image of a batch, with a judge's answers in it.
+
+        Args:
+            batch: The images.
+            seen: Their observations.
+            judge: What `make_judge` gives.
+            options: The suite's own.
+        """
+        return seen
+
     def incomplete(self, observation: Mapping[str, Any]) -> bool:
         """Whether an observation lacks what another try may bring. A run that was interrupted makes it again."""
         return False

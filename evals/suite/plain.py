@@ -35,6 +35,7 @@ def summarize(
     tasks: Sequence[str] = (),
     pooled: bool = False,
     directions: Mapping[str, str] = DIRECTIONS,
+    cluster: Callable[[Case], str] = lambda case: alike(case.prompt, case.metadata),
     more: Callable[[Sequence[Group], np.random.Generator], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Scores per task and overall.
@@ -47,6 +48,7 @@ def summarize(
         tasks: The benchmark's order of its tasks; others come after them.
         pooled: Overall all cases weigh the same, and not all tasks.
         directions: Which way is better, by what is measured.
+        cluster: What a case shares with those that are one cluster of the intervals with it.
         more: What a suite measures beside right and wrong, of the images of a task or of all.
 
     Returns:
@@ -62,7 +64,7 @@ def summarize(
     groups: dict[str, list[Group]] = {tag: [] for tag in ordered}
     first: dict[str, str] = {}
     for case in cases:
-        name = first.setdefault(alike(case.prompt, case.metadata), case.id)
+        name = first.setdefault(cluster(case), case.id)
         groups[case.tag].append((name, by_case[case.id]))
     every = [group for tag in ordered for group in groups[tag]]
     right = {tag: clusters(groups[tag], _right) for tag in ordered}

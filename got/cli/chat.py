@@ -99,6 +99,7 @@ class Chat:
             "/draw": lambda rest: self._request(self._draw),
             "/undo": lambda rest: self._show(self.talk.undo()),
             "/redo": lambda rest: self._show(self.talk.redo()),
+            "/again": lambda rest: self._again(),
             "/seed": self._seed,
             "/help": lambda rest: _say(parser.CHAT_HELP),
         }
@@ -196,6 +197,14 @@ class Chat:
 
         for warning in unknown_words(self.talk.pipeline.tokenizer, text) if self.talk.pipeline is not None else ():
             warn(warning)
+
+    def _again(self) -> None:
+        from got.cli import again
+
+        entry = self.talk.entry
+        if entry is None or entry.kind == "opened":
+            raise UserError("there is no drawn image yet; a caption draws the first one")
+        _say(again.command(entry, self.talk.entries, self._arguments.output.resolve(), self._arguments))
 
     def _seed(self, rest: str) -> None:
         self.talk.seed = _whole(rest)

@@ -71,7 +71,7 @@ def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
     with memory_errors():
         pipeline = checkpoint.load(
             arguments.checkpoint,
-            _device(arguments.device),
+            find_device(arguments.device),
             getattr(torch, arguments.dtype),
             offload=arguments.offload,
             compiled=arguments.compile,
@@ -85,6 +85,24 @@ def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
         pipeline.scheduler = make_scheduler(arguments.scheduler, pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
     return pipeline
+
+
+def find_device(name: str) -> str:
+    """The torch device that ``--device`` stands for.
+
+    Raises:
+        UserError: If it cannot be used.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name} cannot be used: {reason}") from error
+    return name
 
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -145,19 +163,6 @@ def save(image: Image.Image, path: Path) -> str:
     with replacing(path) as unfinished:
         image.save(unfinished, format=Image.registered_extensions()[path.suffix.lower()])
     return str(path)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name} cannot be used: {reason}") from error
-    return name
 
 
 def _plan(

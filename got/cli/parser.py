@@ -61,6 +61,7 @@ A line is a request: the first one draws an image, later ones edit it. Commands:
   /replace N WORDS      /move N X1,Y1,X2,Y2      /add X1,Y1,X2,Y2 WORDS      /remove N      change the plan
   /draw                 draw the changed plan; after an edit it has all objects of the image, and these are drawn anew
   /undo /redo           back and forth
+  /again                the command that draws this image once more, byte for byte
   /seed N               seed of the next images
   /help /quit"""
 _CHAT = (

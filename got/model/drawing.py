@@ -10,12 +10,13 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from got.model.lora import UNetLoraMixin
-from got.model.outputs import unscale_latents
+from got.model.outputs import scale_latents, to_pil, unscale_latents
 from got.model.sampling import check_scheduler, noise_options
 from got.model.ssgm import (
     CALLBACK_TENSORS,
     Conditions,
     Denoiser,
+    Switches,
     image_conditions,
     semantic_conditions,
     time_ids,
@@ -162,6 +163,24 @@ class DrawingPipeline(DiffusionPipeline, UNetLoraMixin):
             interval = sampling.scales.interval if scale > 1 else (0.0, 0.0)
             denoiser.scales = dataclasses.replace(sampling.scales, semantic=scale, interval=interval)
         return replaced.get("latents", latents)
+
+    @torch.inference_mode()
+    def show_conditions(
+        self, chain: Chain, image: Image.Image | None = None, width: int | None = None, height: int | None = None
+    ) -> tuple[Image.Image, Image.Image]:
+        """Layout and reference as the UNet is given them: what the autoencoder makes of their latents again.
+
+        Args:
+            chain: The plan.
+            image: The source image; none is black.
+            width: As in a call.
+            height: Likewise.
+        """
+        sources, size_px = None if image is None else [image], self.size_px(width, height)
+        both = Switches(semantic=True, spatial=True, reference=True)
+        latents = image_conditions(self.vae, [chain], sources, size_px, both, device=self._execution_device)
+        spatial, reference = (to_pil(self.decode(scale_latents(self.vae, one)))[0] for one in latents)
+        return spatial, reference
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """From normalised latents to images (batch, 3, height, width) in [0, 1]."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from got.plan import wording
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 Box1000 = tuple[int, int, int, int]
 """x1, y1, x2, y2 in thousandths of the image, origin at the top left."""
@@ -154,6 +154,20 @@ class Chain:
             return f" {BOX_START}({x1},{y1}),({x2},{y2}){BOX_END} ({color}){prose}"
 
         return cls.parse(_PLAIN_BOX.sub(written, text))
+
+    def named(self, names: Sequence[str]) -> Chain:
+        """The chain with its regions called by these names, as far as the text has them.
+
+        >>> chain = Chain.parse("a cup with ice <|box_start|>(0,0),(9,9)<|box_end|> (red)")
+        >>> chain.regions[0].text, chain.named(["a cup with ice"]).regions[0].text, chain.named(["tea"]) == chain
+        ('ice', 'a cup with ice', True)
+        """
+        before = [self.text[:end] for _, end, *_ in self.spans]
+        if len(names) != len(before) or not all(map(str.endswith, before, names)):
+            return self
+        spans = tuple((span[1] - len(name), *span[1:]) for name, span in zip(names, self.spans, strict=True))
+        regions = tuple(dataclasses.replace(one, text=name) for one, name in zip(self.regions, names, strict=True))
+        return dataclasses.replace(self, regions=regions, spans=spans, _added=None)
 
     def caption(self, opening: str = "a photo of ") -> str:
         """A prompt that asks for just the objects of the plan.

@@ -8,14 +8,14 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from got.studio.observers import make_observer, open_run
-from got.util.errors import UserError
+from got.studio.observers import announced
+from got.util.errors import UserError, note
 
 if TYPE_CHECKING:
     import argparse
 
     from got.pipeline import GoTPipeline
-    from got.studio.observers import Observer
+    from got.studio.observers import Observer, Run
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         OSError: If the port cannot be had.
     """
     try:
-        from got.studio.server import Server, Serving, settings
+        from got.studio.server import Server, Serving
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "starlette"):
             raise
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError("--sample names a sample of --run, which is missing")
     with _listen(arguments.host, arguments.port) as listening:
         root, first = _places(arguments)
-        recorded = None if arguments.run is None else open_run(arguments.run)
+        recorded: Run | None = None if arguments.run is None else announced("run")(arguments.run)
         if recorded is not None and arguments.sample is not None:
             recorded.sample(arguments.sample)  # a slip is better known now
             first = ("sample", arguments.sample)
@@ -56,15 +56,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             pipeline("a photo of a dog", num_inference_steps=1, generator=torch.Generator())
         away = arguments.host not in LOOPBACK
         token = secrets.token_urlsafe(24) if away else None
-        studio = Studio(pipeline=pipeline, sessions=Sessions(root, pipeline), observer=observer, arguments=arguments)
-        worker = Worker(arguments.queue)
-        app = Server(studio, worker, recorded, first).app(["*"] if away else [*LOOPBACK, "[::1]"], token)
-        address = _address(arguments.host, listening.getsockname()[1], token)
+        sessions, worker = Sessions(root, pipeline), Worker(arguments.queue)
+        studio = Studio(sessions=sessions, arguments=arguments, observer=observer, run=recorded, first=first)
+        app = Server(studio, worker).app(["*"] if away else [*LOOPBACK, "[::1]"], token)
+        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        address = f"http://{host}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
         sys.stderr.write(f"sessions are kept in {root}\nopen {address}\n(Ctrl-C ends)\n")
         sys.stderr.flush()
         with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
-            Serving(settings(app), worker).run(sockets=[listening])
-        worker.close()
+            Serving(app, worker).run(sockets=[listening])
     return {"sessions": str(root)}
 
 
@@ -74,12 +74,13 @@ def _observer(arguments: argparse.Namespace, pipeline: GoTPipeline) -> Observer 
     if detector == "none":
         return None
     try:
-        return make_observer(detector, str(pipeline._execution_device))
+        found: Observer = announced("observer")(detector, str(pipeline._execution_device))
     except UserError as error:
         if arguments.detector is not None:
             raise
-        sys.stderr.write(f"note: nobody looks at the images: {error}\n")
+        note(f"nobody looks at the images: {error}")
         return None
+    return found
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -101,8 +102,3 @@ def _places(arguments: argparse.Namespace) -> tuple[Any, tuple[str, str] | None]
         output = output.resolve()
         return output.parent, ("session", output.name)
     return output, None
-
-
-def _address(host: str, port: int, token: str | None) -> str:
-    name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")

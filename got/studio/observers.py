@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from got.util.errors import UserError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from PIL import Image
 
 GROUP = "got.studio"
@@ -43,20 +41,9 @@ class Run(Protocol):
         """
 
 
-def make_observer(detector: str, device: str) -> Observer:
-    """The observer of an installed package; `UserError` where none announces one."""
-    made: Observer = _call("observer", detector, device)
-    return made
-
-
-def open_run(folder: Path) -> Run:
-    """A run; `UserError` where it cannot be read, or no installed package can."""
-    made: Run = _call("run", folder)
-    return made
-
-
-def _call(name: str, *arguments: Any) -> Any:
+def announced(name: str) -> Any:
+    """What makes an observer or opens a run, as an installed package announces it; `UserError` where none does."""
     points = importlib.metadata.entry_points(group=GROUP, name=name)
     if not points:
         raise UserError(f"no installed package announces the entry point {name} of {GROUP}; install this one again")
-    return next(iter(points)).load()(*arguments)
+    return next(iter(points)).load()

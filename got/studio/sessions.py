@@ -78,38 +78,29 @@ class Sessions:
             return talk
 
     @contextlib.contextmanager
-    def changing(self, name: str) -> Iterator[Conversation]:
-        """The conversation, for a quick change, and saved after it.
+    def drawing(self, name: str) -> Iterator[Conversation]:
+        """The conversation, for one who changes it and saves; nobody else does meanwhile, but all may look.
 
         Raises:
             UserError: If something is being drawn in it.
             ConversationError: If another program is going on with it, say a chat.
         """
-        with self._lock:
-            if name in self._drawing:
-                raise UserError("an image is being drawn in this session; wait for it, or stop it")
-            with only_writer(self.folder(name)) or contextlib.nullcontext():
-                talk = self.get(name)
-                yield talk
-                self.save(name, talk)
-
-    @contextlib.contextmanager
-    def drawing(self, name: str) -> Iterator[Conversation]:
-        """The conversation, for a job that draws and saves; nobody else changes it meanwhile.
-
-        Raises:
-            ConversationError: If another program is going on with it, say a chat.
-        """
-        with only_writer(self.folder(name)) or contextlib.nullcontext():
+        with contextlib.ExitStack() as held:
             with self._lock:
+                if name in self._drawing:
+                    raise UserError("an image is being drawn in this session; wait for it, or stop it")
+                held.enter_context(only_writer(self.folder(name)) or contextlib.nullcontext())
                 talk = self.get(name)
                 self._drawing.add(name)
-            try:
-                yield talk
-            finally:
-                talk.callbacks = {}
-                with self._lock:
-                    self._drawing.discard(name)
+                held.callback(self._drawing.discard, name)
+            yield talk
+
+    @contextlib.contextmanager
+    def changing(self, name: str) -> Iterator[Conversation]:
+        """The same for a quick change, which is saved after it."""
+        with self._lock, self.drawing(name) as talk:
+            yield talk
+            self.save(name, talk)
 
     def save(self, name: str, talk: Conversation) -> None:
         """Writes what is new, and lets go of its pixels."""

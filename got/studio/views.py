@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import base64
-import io
+import functools
 from typing import TYPE_CHECKING, Any
 
-from PIL import ImageColor
+from PIL import Image, ImageChops, ImageColor
 
-from got.studio import again
+from got.cli import again
+from got.util.images import png_bytes
 
 if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from PIL import Image
-
-    from got.conversation import Conversation, Entry
+    from got.conversation import Conversation
     from got.plan.chain import Chain
 
 _PREVIEW_PX = 512
+_CHANGED = 24
+"""Grey levels, in any channel, that the autoencoder may move a pixel by without having changed it."""
 
 
 def plan(chain: Chain) -> dict[str, Any]:
@@ -43,39 +44,32 @@ def plan(chain: Chain) -> dict[str, Any]:
     return {"text": chain.text, "regions": regions, "faults": [list(fault) for fault in chain.faults]}
 
 
-def entry(one: Entry, talk: Conversation, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """An image and how it came about."""
-    device = "cpu" if talk.pipeline is None else str(talk.pipeline._execution_device)
-    return {
-        "number": one.number,
-        "kind": one.kind,
-        "source": one.source,
-        "instruction": one.instruction,
-        "seed": None if one.seed is None else str(one.seed),
-        "options": one.options,
-        "warnings": one.warnings,
-        "plan": plan(one.plan),
-        "command": again.command(one, talk.entries, folder, arguments),
-        "python": again.python(one, talk.entries, folder, arguments, device),
-    }
-
-
 def session(name: str, talk: Conversation, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A whole conversation."""
-    return {
-        "name": name,
-        "folder": str(folder),
-        "current": None if talk.entry is None else talk.entry.number,
-        "undo": talk.can_undo,
-        "redo": talk.can_redo,
-        "entries": [entry(one, talk, folder, arguments) for one in talk.entries],
-    }
+    """A whole conversation: every image, how it came about, and how to draw it again."""
+    entries = [
+        one.record()
+        | {
+            "seed": None if one.seed is None else str(one.seed),
+            "plan": plan(one.plan),
+            "command": again.command(one, talk.entries, folder, arguments),
+            "python": again.python(one, talk.entries, folder, arguments),
+        }
+        for one in talk.entries
+    ]
+    current = None if talk.entry is None else talk.entry.number
+    told = {"name": name, "folder": str(folder), "current": current, "entries": entries}
+    return told | {"undo": talk.can_undo, "redo": talk.can_redo}
 
 
 def data_url(image: Image.Image) -> str:
     """An image in a line of JSON: small, and fast to make."""
     image = image.copy()
     image.thumbnail((_PREVIEW_PX, _PREVIEW_PX))
-    file = io.BytesIO()
-    image.save(file, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()
+
+
+def changed(before: Image.Image, after: Image.Image) -> Image.Image:
+    """Which pixels of an edit differ from its source: white ones, clear elsewhere."""
+    differences = ImageChops.difference(before.resize(after.size), after).split()
+    mask = functools.reduce(ImageChops.lighter, differences).point(lambda value: 255 if value > _CHANGED else 0)
+    return Image.merge("LA", (Image.new("L", after.size, 255), mask))

@@ -1,9 +1,12 @@
-"""One thread that draws, job by job, and tells each job's page how far it is."""
+"""One thread that draws, job by job, and tells each job's page how far it is.
+
+The queue belongs to the server's event loop: nothing but a job's own work happens in the thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import collections
+import concurrent.futures
 import contextlib
 import secrets
 import threading
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 ENDS = ("done", "stopped", "error")
 """Kinds of the last event of a job."""
+MISTAKES = (UserError, ValueError, IndexError, OSError)
+"""What a person may cause: the message says it all."""
 
 
 class Stopped(Exception):
@@ -33,28 +38,30 @@ class Job:
 
     def __init__(self, work: Callable[[Job], None]) -> None:
         self.id = secrets.token_urlsafe(12)
-        self.work = work
+        self.turn: concurrent.futures.Future[None] | None = None
+        self._work = work
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._stop = threading.Event()
 
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Has the event loop do something soon; from any thread."""
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(function, *arguments)
+
     def say(self, kind: str, **fields: Any) -> None:
         """Sends an event, from any thread."""
-        with contextlib.suppress(RuntimeError):  # the server has ended
-            self._loop.call_soon_threadsafe(self._events.put_nowait, {"kind": kind, **fields})
+        self.call(self._events.put_nowait, {"kind": kind, **fields})
 
     def stop(self) -> None:
-        """Asks the work to end soon."""
+        """Ends it: at once if it waits, else at its next step."""
         self._stop.set()
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether that was asked for."""
-        return self._stop.is_set()
+        if self.turn is not None and self.turn.cancel():
+            self.say("stopped")
 
     def check(self) -> None:
         """Raises `Stopped` if that was asked for."""
-        if self.is_stopped:
+        if self._stop.is_set():
             raise Stopped
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
@@ -68,6 +75,22 @@ class Job:
         finally:
             self.stop()
 
+    def run(self) -> None:
+        """Does the work, and says how it ended."""
+        try:
+            self.check()
+            self.say("running")
+            with memory_errors():
+                self._work(self)
+            self.say("done")
+        except Stopped:
+            self.say("stopped")
+        except MISTAKES as error:
+            self.say("error", words=one_line(error, 400))
+        except Exception as error:  # a bug: the log has all of it, and the next job is none the worse
+            traceback.print_exception(error)
+            self.say("error", words=f"Something went wrong in the program: {first_line(error)}")
+
 
 class Worker:
     """The thread and its queue.
@@ -78,12 +101,8 @@ class Worker:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: collections.deque[Job] = collections.deque()
-        self._running: Job | None = None
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="studio", daemon=True)
-        self._thread.start()
+        self._jobs: list[Job] = []
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "studio")
 
     def submit(self, job: Job) -> None:
         """Takes a job.
@@ -91,70 +110,34 @@ class Worker:
         Raises:
             Busy: If too many wait, or the studio ends.
         """
-        with self._changed:
-            if self._closed:
-                raise Busy("the studio is ending")
-            # Pages that were closed meanwhile.
-            self._waiting = collections.deque(waiting for waiting in self._waiting if not waiting.is_stopped)
-            if len(self._waiting) >= self._limit:
-                raise Busy(f"{len(self._waiting)} requests are waiting already, which is all that may; try again later")
-            self._waiting.append(job)
-            self._tell_places()
-            self._changed.notify()
+        if len(self._jobs) > self._limit:
+            raise Busy(f"{self._limit} requests are waiting already, which is all that may; try again later")
+        try:
+            job.turn = self._thread.submit(job.run)
+        except RuntimeError as error:
+            raise Busy("the studio is ending") from error
+        self._jobs.append(job)
+        job.turn.add_done_callback(lambda _: job.call(self._over, job))
+        self._tell_places()
 
     def stop(self, job_id: str) -> None:
-        """Stops a job; one that waits ends at once, and one that is over is none to stop."""
-        with self._changed:
-            for job in [*self._waiting, *([self._running] if self._running else [])]:
-                if job.id == job_id:
-                    job.stop()
-                    if job in self._waiting:
-                        self._waiting.remove(job)
-                        job.say("stopped")
-                        self._tell_places()
-
-    def end(self) -> None:
-        """Ends all jobs, for those who listen at once, and takes no more."""
-        with self._changed:
-            self._closed = True
-            for job in [*self._waiting, *([self._running] if self._running else [])]:
+        """Stops a job; one that is over is none to stop."""
+        for job in self._jobs:
+            if job.id == job_id:
                 job.stop()
-                job.say("stopped")
-            self._waiting.clear()
-            self._changed.notify()
 
-    def close(self) -> None:
-        """Ends the thread, after the step that it is at."""
-        self.end()
-        self._thread.join(timeout=60)
+    def end(self, *, wait: bool = False) -> None:
+        """Takes no more, and ends all jobs: for those who listen at once, in the thread after the step it is at."""
+        for job in self._jobs:
+            job.stop()
+            job.say("stopped")
+        self._thread.shutdown(wait=wait, cancel_futures=True)
+
+    def _over(self, job: Job) -> None:
+        self._jobs.remove(job)
+        self._tell_places()
 
     def _tell_places(self) -> None:
-        ahead = int(self._running is not None)
-        for place, job in enumerate(self._waiting, ahead):
-            job.say("waiting", ahead=place)
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting:
-                    if self._closed:
-                        return
-                    self._changed.wait()
-                job = self._running = self._waiting.popleft()
-                self._tell_places()
-            try:
-                job.check()
-                job.say("running", job=job.id)
-                with memory_errors():
-                    job.work(job)
-                job.say("done")
-            except Stopped:
-                job.say("stopped")
-            except (UserError, ValueError, IndexError, OSError) as error:
-                job.say("error", words=one_line(error, 400))
-            except Exception as error:  # a bug: the log has all of it, and the next job is none the worse
-                traceback.print_exception(error)
-                job.say("error", words=f"Something went wrong in the program: {first_line(error)}")
-            finally:
-                with self._changed:
-                    self._running = None
+        for ahead, job in enumerate(self._jobs):
+            if ahead:
+                job.say("waiting", ahead=ahead)

@@ -35,6 +35,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> what brings the image upright."""
+_SAYS_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+"""Where Pillow reads it from."""
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 """Brands of HEIC files, behind ``ftyp``."""
 
@@ -119,10 +121,9 @@ def as_rgb(image: Image.Image, name: str = "the image", *, max_aspect: float = M
         raise ImageError(
             f"Expected an image at most {max_aspect:g} times as long as wide but {name} has {width} x {height}"
         )
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(_orientation(image))  # a converted image may say it no more
     try:
-        flat = _on_background(image, name)
-        return flat if turn is None else flat.transpose(turn)
+        return _turned(_on_background(image, name), turn)
     except (ImageError, MemoryError):
         raise
     except Exception as error:
@@ -133,8 +134,16 @@ def as_rgb(image: Image.Image, name: str = "the image", *, max_aspect: float = M
 
 def turned(image: Image.Image) -> Image.Image:
     """An image upright by its EXIF orientation, in its own mode."""
-    turn = _TURNS.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
+    return _turned(image, _TURNS.get(_orientation(image)))
+
+
+def _turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    """The image turned, and without the EXIF by which others would turn it once more."""
+    if turn is None:
+        return image
+    upright = image.transpose(turn)
+    upright.info = {name: value for name, value in upright.info.items() if name not in _SAYS_ORIENTATION}
+    return upright
 
 
 def _on_background(image: Image.Image, name: str) -> Image.Image:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from got.util import weight_files
-from got.util.images import open_image
 from got.vlm.clients import CUT_OFF, TOP_TOKENS, AskParams, Reply, SetupError
-from got.vlm.messages import images_of
+from got.vlm.prefixes import KEPT, Prefixes
 
 if TYPE_CHECKING:
-    from got.vlm.messages import ImageFile, Messages
+    from got.vlm.messages import Messages
 
 
 class TransformersBackend:
@@ -21,8 +20,14 @@ class TransformersBackend:
 
     secret_free_place = "local"
 
-    def __init__(self, place: str, device: str = "cpu", dtype: str = "float32") -> None:
+    def __init__(self, place: str, device: str = "cpu", dtype: str = "float32", *, kept: int = KEPT) -> None:
         """Loads it.
+
+        Args:
+            place: A folder, or a hub id.
+            device: Of torch.
+            dtype: Of the weights.
+            kept: See `Prefixes`.
 
         Raises:
             SetupError: If there is no such model.
@@ -38,6 +43,7 @@ class TransformersBackend:
         # The last three: a damaged file, or no such device.
         except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, AssertionError) as error:
             raise SetupError(f"{place} cannot be loaded: {weight_files.why(place, error)}") from error
+        self._prefixes = Prefixes(self._model, self._processor, kept)
         self._lock = threading.Lock()
         self.id = model_name(place)
 
@@ -50,12 +56,9 @@ class TransformersBackend:
         """The same, at once."""
         import torch
 
-        turns = [{"role": message.role, "content": [_part(part) for part in message.parts]} for message in messages]
-        text = self._processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        images = [open_image(image.data) for image in images_of(messages)]
         limit = {} if params.max_tokens is None else {"max_new_tokens": params.max_tokens}
         with self._lock, torch.inference_mode():
-            inputs = self._processor(text=[text], images=images or None, return_tensors="pt").to(self._model.device)
+            inputs = self._prefixes.inputs(messages)
             length = int(inputs["input_ids"].shape[1])
             generated = self._model.generate(
                 **inputs,
@@ -90,10 +93,6 @@ class TransformersBackend:
 
     async def close(self) -> None:
         """Nothing to close."""
-
-
-def _part(part: str | ImageFile) -> dict[str, str]:
-    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
 
 
 def model_name(place: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from evals.core.records import Sample, UserError
 from evals.editing import icon_cases
 from evals.editing.suite import as_case
-from evals.emu_edit import SUITE
+from evals.emu_edit import EmuEdit
 from evals.generators.options import GeneratorOptions
 from evals.generators.registry import GENERATORS
 from evals.harness import cli
@@ -72,6 +72,6 @@ def test_a_pipeline_that_cannot_edit_says_so(tmp_path):
 
 def test_a_run_with_an_instruction_pipeline_is_complete(pix2pix, tmp_path, capsys):
     words = ["--model", f"diffusers:{pix2pix}", "--limit", "3", "--steps", "2", "--output", str(tmp_path / "run")]
-    assert cli.main(SUITE, words) == 0
+    assert cli.main(EmuEdit, words) == 0
     headline = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert (headline["images"], headline["missing"]) == (3, 0)

@@ -109,7 +109,7 @@ def test_a_lack_of_mmdetection_is_a_note_unless_the_detector_needs_it(capsys, mo
 
 
 def test_every_suite_is_examined(capsys):
-    code, _, report = run(emu_edit.SUITE, capsys)
+    code, _, report = run(emu_edit.EmuEdit(), capsys)
     assert (code, report["problems"]) == (0, [])
     assert {"--model oracle", "--detector icon", "--embedder icon"} <= set(report["found"])
 

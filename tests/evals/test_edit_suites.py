@@ -139,7 +139,9 @@ def test_an_unknown_intervention_is_refused():
         sample_intervention(stable_rng("x"), "explode")
 
 
-@pytest.mark.parametrize("suite", [emu_edit.SUITE, interactive.SUITE, multi_turn.SUITE], ids=lambda suite: suite.name)
+@pytest.mark.parametrize(
+    "suite", [emu_edit.EmuEdit(), interactive.Interactive(), multi_turn.MultiTurn()], ids=lambda suite: suite.name
+)
 def test_the_suite_runs_from_command_line_to_table(suite, tmp_path, capsys):
     run = tmp_path / "run"
     assert cli.main(suite, ["--model", "oracle", "--limit", "7", "--judge", "measured", "--output", str(run)]) == 0
@@ -160,7 +162,7 @@ def test_reason_edit_pools_understanding_and_takes_lpips_as_smartedit_does(tmp_p
     weights = tmp_path / "squeeze.pth"
     torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), weights)
     words = ["--model", "target", "--limit", "6", "--lpips", f"squeeze:{weights}", "--output", str(tmp_path / "run")]
-    assert cli.main(reason_edit.SUITE, words) == 0
+    assert cli.main(reason_edit.ReasonEdit(), words) == 0
     assert "understanding, pooled" in capsys.readouterr().out
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     lines = [json.loads(line) for line in (tmp_path / "run" / "observations.jsonl").read_text().splitlines()]
@@ -174,7 +176,7 @@ def test_reason_edit_pools_understanding_and_takes_lpips_as_smartedit_does(tmp_p
 
 
 def test_got_is_given_the_source_or_the_changed_plan(tmp_path, capsys):
-    for suite in (emu_edit.SUITE, interactive.SUITE):
+    for suite in (emu_edit.EmuEdit(), interactive.Interactive()):
         run = tmp_path / suite.name
         assert cli.main(suite, ["--model", "got", "--limit", "2", "--steps", "1", "--output", str(run)]) == 0
         capsys.readouterr()
@@ -183,7 +185,7 @@ def test_got_is_given_the_source_or_the_changed_plan(tmp_path, capsys):
         observations = [json.loads(line) for line in (run / "observations.jsonl").read_text().splitlines()]
         assert len(chains) == len(observations) == 2
         given = [cases[line["case"]].edit.extra.get("given_chain") for line in observations]
-        if suite is interactive.SUITE:
+        if suite is interactive.Interactive():
             assert sorted(chains) == sorted(given)
         else:
             assert given == [None] * 2

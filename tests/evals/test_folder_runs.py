@@ -430,7 +430,7 @@ def test_categories_of_edits_are_chosen_the_same_way(tmp_path):
     words = ["--model", "oracle", "--output", str(tmp_path)]
 
     def plan(*more):
-        return cli.make_plan(emu_edit.SUITE, [*words, *more])
+        return cli.make_plan(emu_edit.EmuEdit(), [*words, *more])
 
     every = plan()
     tag = every.cases[-1].tag

@@ -1,51 +1,19 @@
 """The judged benchmarks from end to end: small sets of their schema, a server that answers as their judges do."""
 
-import contextlib
 import json
 import re
-import shutil
 
 import judged_kit as kit
 import pytest
 from judge_kit import fails, serve
 from vlm_kit import build
 
-from evals import judge_agreement
-from evals.harness import cli
+from evals import judge_agreement, wise
 from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
-from evals.judged import suite
-from evals.judged.files import load_json
 from evals.judges.between import COMPARABLE, UNKNOWN
+from got.util.files import sha256
 from reports import __main__ as reports
-
-EDITS = ("imgedit", "gedit", "rise", "kris")
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs a suite on its small set, against a server that follows a rule."""
-
-    def _run(name, *words, rule=kit.official, make=None, script=None, endpoint=None):
-        root = tmp_path / "data"
-        if not root.exists():
-            (make or kit.SETS[name])(root)
-        model = "identity"
-        if name not in EDITS:
-            model = f"folder:{root / 'results'}"
-            if not (root / "results").exists():
-                kit.results(root / "results", name)
-        with contextlib.nullcontext(endpoint) if endpoint else serve(script or kit.answers(rule)) as endpoint:
-            monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
-            monkeypatch.setenv("JUDGE_MODEL", "judge-1")
-            given = ["--data", root, "--allow-other-data", "--model", model, "--judge", "openai", "--output",
-                     tmp_path / "run", "--judge-log", tmp_path / "log.jsonl", *words]  # fmt: skip
-            code = cli.main(find_suite(name), [str(word) for word in given])
-        out, err = capsys.readouterr()
-        last = out.strip().splitlines()[-1:] or [""]
-        return code, json.loads(last[0]) if last[0].startswith("{") else {}, out, err, endpoint.requests
-
-    return _run
 
 
 def shown(request):
@@ -273,14 +241,6 @@ def test_repeats_and_a_later_rule_are_read_from_the_log(run, tmp_path):
     assert headline["overall"] == pytest.approx(first - 2 / 12)  # the two cases without consistency
 
 
-def test_dry_run_counts_the_questions_and_the_money(run):
-    code, printed, *_ = run("kris", "--dry-run", "--floor", "0", "--judge-price", "2", "8")
-    assert (code, printed["questions"]) == (0, 36)
-    assert printed["usd_about"] == pytest.approx(
-        (printed["tokens_in_about"] * 2 + printed["tokens_out_about"] * 8) / 1e6, abs=0.01
-    )
-
-
 def test_two_judges_of_the_same_images_are_held_against_each_other(run, tmp_path, capsys):
     run("wise", "--judge-log", tmp_path / "a")
     strict = lambda words: f"Score: {int('number 3 hints' not in words)}"  # noqa: E731
@@ -314,7 +274,42 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     assert "share no table" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["genevalpp", "gedit", "kris", "t2i_reasonbench"])
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """The small set of WISE stands for the published one."""
+    root = kit.wise(tmp_path / "data")
+    monkeypatch.setattr(wise, "SHA256", {path.name: sha256(path) for path in (root / "data_verified").iterdir()})
+
+
+def test_reported_rows_stand_beside_the_published_data_and_say_in_what_a_run_differs(run, published, tmp_path, capsys):
+    _, _, out, *_ = run("wise", "--limit", "6")
+    said = " ".join(out.split())
+    for words in ("Reported by others, not measured here", "this run does not compare with them: 6 of 12 cases; "
+                  "asked in our wording; judged by judge-1, they by Qwen3.5-35B-A3B", "DeepGen 1.0"):  # fmt: skip
+        assert words in said
+    runs = [str(tmp_path / "run")]
+    assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    for words in ("| NanoBanana-Pro † | photographs, reported | **0.8760** |", "| judge-1, ours wording |",
+                  "| Qwen3.5-35B-A3B |", "- † as reported by others of Verified 2026-04, not measured here, 12 of 23",
+                  "- DeepGen 1.0 †: its parts give 0.56720, not its 0.5700.",
+                  " and † do not compare: 6 of 12 cases; asked in our wording; judged by judge-1, they"):  # fmt: skip
+        assert words in text
+    assert reports.main([*runs, "--output", str(tmp_path / "report"), "--published", "none"]) == 0
+    assert "†" not in (tmp_path / "report" / "report.md").read_text().partition("## ")[2]
+
+
+def test_a_run_as_the_reported_ones_says_nothing_of_differences(run, published, tmp_path, monkeypatch):
+    (tmp_path / "data" / "vllm_eval.py").write_text(kit.WISE_SCRIPT)
+    digest = run("wise", "--wording", "published")[3].partition("--wording published:")[2].split()[0]
+    monkeypatch.setenv("JUDGE_MODEL", "Qwen3.5-35B-A3B")
+    _, _, out, *_ = run("wise", "--wording", f"published:{digest}", "--judge", "openai:Qwen/Qwen3.5-35B-A3B",
+                        rule=lambda words: "Score: 1")  # fmt: skip
+    assert "Reported by others" in out
+    assert "does not compare" not in out
+
+
+@pytest.mark.parametrize("name", ["wise", "genevalpp", "imgedit", "gedit", "rise", "kris", "t2i_reasonbench"])
 def test_images_go_out_in_the_official_layout_and_come_back_from_it(run, tmp_path, name):
     _, before, *_ = run(name)
     assert exported.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
@@ -331,163 +326,3 @@ def test_a_model_on_this_machine_judges_by_the_same_rules(run, tmp_path):
     code, headline, *_ = run("wise", "--judge", f"hf:{folder}", "--floor", "0")
     assert (code, headline["overall"], headline["images"]) == (0, 1.0, 12)
     assert "@judge-vl-" in headline["judge"]
-
-
-# ------------------------------------------------------------------------------------------------------- mistakes, once
-def test_without_data_it_says_where_to_get_it_how_large_it_is_and_its_licence(capsys):
-    assert cli.main(find_suite("wise"), ["--model", "oracle", "--judge", "openai:m"]) == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    for words in ("needs --data", "github.com/PKU-YuanGroup/WISE", "2 MB", "all rights reserved"):
-        assert words in err
-
-
-def test_without_a_judge_nothing_is_drawn(run):
-    code, _, _, err, _ = run("wise", "--judge", "none")
-    assert code == 2
-    assert "needs --judge, one of openai:[MODEL], hf:PATH|ID" in err
-
-
-@pytest.mark.parametrize(
-    ("name", "file", "change", "words"),
-    [
-        ("wise", "data_verified/natural_science_verified.json", lambda t: t.replace('"prompt_id": 8', '"prompt_id": 7'),
-         "7 occurs twice"),
-        ("wise", "data_verified/natural_science_verified.json", lambda t: t.replace("Chemistry", "Alchemy"),
-         "expected a category of"),
-        ("wise", "data_verified/natural_science_verified.json", lambda t: t[:40], "expected JSON"),
-        ("wise", "data_verified/natural_science_verified.json", lambda t: "3", "verified.json: expected a JSON list"),
-        ("genevalpp", "test_scripts/Geneval++.jsonl", lambda t: t.replace("size_spatial_attr", "size"),
-         "expected a tag of"),
-        ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("animal/1", "../1"), "is outside"),
-        ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("animal/1", "animal/9"), "is missing"),
-        ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("extract", "distract"), "expected a kind of"),
-        ("rise", "datav2_total_w_subtask.json", lambda t: t.replace('"instruction"', '"instruct"'),
-         "expected a text under 'instruction'"),
-        ("kris", "KRIS_Bench/temporal_prediction/annotation.json", lambda t: t.replace("1-3.png", "1-1.png"),
-         "three of four frames"),
-        ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: t.replace('"id": 3', '"id": 4'),
-         "ids of prompts and questions must agree"),
-        ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: t.replace('"id": 3', '"id": "3rd"'),
-         "entity_reasoning.json 3rd: "),
-        ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: "3", "entity_reasoning.json: expected a JSON"),
-        ("t2i_reasonbench", "deepseek_evaluation_qs/evaluation_entity.json", lambda t: '{"1": [], "2": [], "3": []}',
-         "evaluation_entity.json: expected questions"),
-        ("kris", "KRIS_Bench/biology/annotation.json", lambda t: "[3]", "biology/annotation.json: expected a JSON"),
-        ("kris", "KRIS_Bench/biology/annotation.json", lambda t: '{"1": 3}', "biology/annotation.json: expected"),
-        ("kris", "KRIS_Bench/final_data.json", lambda t: '{"1": 3}', "final_data.json: expected a JSON"),
-        ("kris", "KRIS_Bench/biology/annotation.json", lambda t: t.replace('"1.png"', "3"),
-         "biology 1: expected one image or more"),
-        ("kris", "KRIS_Bench/temporal_prediction/annotation.json",
-         lambda t: t.replace("1-4.png", "annotation.json"), "three of four frames"),
-        ("genevalpp", "test_scripts/Geneval++.jsonl",
-         lambda t: t.replace('[{"class": "cat", "count": 2, "color": "red"}]', '["cat"]'),
-         "Geneval++.jsonl line 1: expected objects"),
-    ],
-)  # fmt: skip
-def test_data_that_do_not_fit_are_one_line(run, tmp_path, name, file, change, words):
-    path = kit.SETS[name](tmp_path / "data") / file
-    path.write_text(change(path.read_text() if path.exists() else ""))
-    code, _, _, err, requests = run(name)
-    assert (code, err.count("\n"), requests) == (2, 1, []), err
-    assert words in err
-
-
-def test_data_of_another_edition_are_refused_unless_told(run, tmp_path, capsys):
-    root = kit.wise(tmp_path / "data")
-    words = ["--data", str(root), "--model", "oracle", "--judge", "openai:m"]
-    assert cli.main(find_suite("wise"), words) == 2
-    err = capsys.readouterr().err
-    assert "sha256" in err
-    assert "--allow-other-data" in err
-
-
-def test_shifted_numbers_of_images_are_refused(run, tmp_path):
-    root = kit.wise(tmp_path / "data")
-    for number in range(12):
-        kit.draw(root / "results" / f"{number}.png", number)
-    code, _, _, err, requests = run("wise")
-    assert (code, requests) == (2, [])
-    assert "numbers seem to be shifted" in err
-
-
-def test_missing_images_are_missing_and_not_0(run, tmp_path):
-    root = kit.wise(tmp_path / "data")
-    kit.results(root / "results", "wise")
-    (root / "results" / "3.png").unlink()
-    code, headline, _, err, _ = run("wise")
-    assert (code, headline["images"], headline["missing"]) == (0, 11, 1)
-    assert headline["bounds"] == [pytest.approx(11 / 12), 1.0]
-    assert "1 of 12 images are missing (3)" in err
-
-
-def test_rewritten_prompts_are_drawn_and_the_original_is_judged(run, tmp_path):
-    rewritten = tmp_path / "rewritten.json"
-    rewritten.write_text(json.dumps({str(i): f"better words {i}" for i in range(1, 13)}))
-    code, headline, out, _, requests = run("wise", "--rewritten-from", rewritten)
-    assert (code, headline["rewritten_from"]) == (0, str(rewritten))
-    assert all("hints at" in kit.texts_of(one) and "better words" not in kit.texts_of(one) for one in requests)
-    assert "prompts rewritten" in out
-    lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
-    line = json.loads(lines[0])
-    assert (line["prompt"], json.loads(line["metadata"])["prompt"]) == ("better words 1", "what number 1 hints at")
-    rewritten.write_text('{"1": "only one"}')
-    shutil.rmtree(tmp_path / "run")
-    assert "no prompt for case 2" in run("wise", "--rewritten-from", rewritten)[3]
-
-
-def test_rewritten_prompts_of_wise_are_taken_as_they_come_and_read_once(run, tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr(suite, "load_json", lambda path: read.append(path) or load_json(path))
-    for part in (range(1, 7), range(7, 13)):
-        rows = [{"prompt_id": i, "Prompt": f"better words {i}", "Category": "any"} for i in part]
-        kit.write(tmp_path / "rewritten" / f"from_{part[0]}_rewrite.json", rows)
-    code, *_ = run("wise", "--rewritten-from", tmp_path / "rewritten")
-    lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
-    assert (code, [line["prompt"] for line in lines]) == (0, [f"better words {i}" for i in range(1, 13)])
-    assert len(read) <= 2 * 2  # two files, by as many looks at the cases
-
-
-def test_an_export_without_any_image_says_so(run, tmp_path, capsys):
-    run("imgedit")
-    for path in (tmp_path / "run").rglob("*.png"):
-        path.unlink()
-    assert exported.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 1
-    assert "none of its 12 is there" in capsys.readouterr().err
-
-
-# ---------------------------------------------------------------------------------------------------- published wording
-SCRIPT = '''
-import does_not_exist
-raise SystemExit("never run")
-
-def build_evaluation_messages(prompt_data, image_base64):
-    """Not a question."""
-    return [
-        {"role": "system", "content": "Be the judge of this."},
-        {"role": "user", "content": [{"type": "text", "text": f"""Look {{here}}.
-P: {prompt_data['Prompt']}
-E: {prompt_data['Explanation']}
-Score: n"""}]},
-    ]
-'''
-
-
-def test_published_wording_is_parsed_never_run_and_refused_until_it_is_named(run, tmp_path):
-    root = kit.wise(tmp_path / "data")
-    (root / "vllm_eval.py").write_text(SCRIPT)
-    ours = run("wise", "--limit", "1")
-    assert ours[1]["wording"] == "ours"
-    shutil.rmtree(tmp_path / "run")
-    code, _, _, err, _ = run("wise", "--limit", "1", "--wording", "published")
-    assert code == 2
-    digest = err.partition("--wording published:")[2].split()[0]
-    code, headline, _, _, requests = run(
-        "wise", "--limit", "1", "--wording", f"published:{digest}", rule=lambda words: "Score: 1"
-    )
-    assert (code, headline["wording"]) == (0, "published")
-    assert "-published/" in headline["metric"]
-    assert headline["metric"] != ours[1]["metric"]
-    system, asked = requests[0]["messages"]
-    assert system["content"] == "Be the judge of this."
-    assert asked["content"][0]["text"].startswith("Look {here}.\nP: what number 1 hints at\nE: it is 1")

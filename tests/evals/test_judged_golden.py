@@ -1,18 +1,22 @@
 """Numbers of the benchmarks' authors, made again without a judge by the suites' own rules from what they printed."""
 
+import re
 import statistics
 
+import judged_kit as kit
 import numpy as np
 import pytest
 
-from evals.core.records import Case
+from evals.core.records import Case, Sample, Scored
 from evals.gedit import GEdit
 from evals.geneval2.published import PublishedEdition
 from evals.imgedit import KINDS, ImgEdit
-from evals.judged.summaries import Judged, estimate, mismatch, point, reported
+from evals.judged.reported import mismatch, reported
+from evals.judged.summaries import Judged, estimate, point
 from evals.judges.readers import any_numbers, labelled, named_lines
 from evals.kris import DIMENSIONS, GRADES, KNOWLEDGE, Kris
 from evals.rise import CATEGORIES, Rise, score
+from evals.suite import Context
 from evals.t2i_reasonbench import T2IReasonBench
 from evals.wise import TASKS, Wise, wiscore
 from got.vlm.json_replies import BadReply
@@ -276,6 +280,29 @@ def test_an_image_that_recurs_across_tasks_is_drawn_with_all_its_edits():
         widths.append(found["high"] - found["low"])
         assert found["value"] == pytest.approx(values.mean())
     assert widths[0] / widths[1] == pytest.approx(3**0.5, rel=0.1)
+
+
+def test_both_scores_of_a_run_have_one_interval_of_one_rule(tmp_path):
+    """Edits of different images are cases of their own, also where all their words are the same."""
+    suite, root = Rise(), kit.rise(tmp_path)
+    path = root / "datav2_total_w_subtask.json"
+    path.write_text(re.sub(r'"(do edit|it is) \d+"', r'"\1"', path.read_text()))
+    options = suite.options(data=root, allow_other_data=True)
+    cases = [item.as_case() for item in suite.load(root, options).items]
+    scored = []
+    for i, one in enumerate(cases):
+        best = 1 if one.tag == "logical" else 5
+        scores = {name: {name: best - i % 3 // 2} for name in ("consistency", "reasoning", "plausibility")}
+        seen = {"answers": [{"judge": "j", "scores": scores, "failures": {}, "calls": 1, "tokens_in": 1,
+                             "tokens_out": 1, "usd": None}], "floor": []}  # fmt: skip
+        score = suite.score(one, seen, options)
+        scored.append(Scored(sample=Sample(case=one, index=0, seed=0), observation=seen, score=score))
+    context = Context(model="m", checkpoint=None, detector="", world="photographs", images_per_prompt=1, seed=0)
+    found = suite.summarize(cases, scored, [], options, context)
+    plain, judged = found["overall"]["score"], found["metrics"]["all"]["accuracy"]
+    assert plain == {name: judged[name] for name in plain}
+    assert plain["clusters"] == 12
+    assert 0 < plain["low"] < plain["value"] < plain["high"] < 1
 
 
 def test_what_gedit_s_judge_does_not_say_is_missing_and_never_random():

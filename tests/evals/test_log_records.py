@@ -36,7 +36,7 @@ def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     run(make_plan(root / "geneval", "--limit", "6"))
     words = ["--model", "oracle", "--limit", "2", "--device", "cpu", "--output", str(root / "edits")]
-    assert cli.main(emu_edit.SUITE, words) == 0
+    assert cli.main(emu_edit.EmuEdit(), words) == 0
     return root
 
 

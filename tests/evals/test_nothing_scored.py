@@ -1,6 +1,5 @@
 """A command that ends without any number says why, and never ends as if it had done its work."""
 
-import importlib
 import json
 from pathlib import Path
 
@@ -9,11 +8,12 @@ from judge_kit import KEY, fails, says, serve
 from PIL import Image
 from runner_kit import ArithmeticDetector, accept, as_older
 
-from evals import ablation, judge_agreement
+from evals import ablation, emu_edit, judge_agreement
 from evals.core.backends import Backend
 from evals.detectors import registry as detectors
 from evals.geneval import suite as geneval
 from evals.harness import cli
+from evals.harness.run_spec import find_suite
 from reports.__main__ import main as reports_main
 
 EDITING = ("emu_edit", "imagenhub", "reason_edit", "multi_turn", "interactive")
@@ -93,7 +93,7 @@ def test_one_score_is_enough(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", EDITING)
 def test_an_editing_suite_without_a_image_ends_with_1(name, tmp_path, capsys):
-    suite = importlib.import_module(f"evals.{name}").SUITE
+    suite = find_suite(name)
     case = cli.make_plan(suite, []).cases[0].id
     folder = damaged(tmp_path / "images", f"{case}.png")
     code, last, err = call(capsys, suite, "--model", f"folder:{folder}", *ONE, "--output", tmp_path / "run")
@@ -112,7 +112,7 @@ def test_a_judge_that_answers_about_no_image_of_a_short_run_ends_it_and_is_asked
     tmp_path, capsys, monkeypatch, failure, said
 ):
     """Six images in two batches: neither the one that is logged nor the one that is not stands as it was."""
-    suite = importlib.import_module("evals.emu_edit").SUITE
+    suite = emu_edit.EmuEdit()
     monkeypatch.setenv("JUDGE_MODEL", "judge-1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     words = ["--model", "target", "--judge", "openai", "--judge-log", tmp_path / "log.jsonl", "--limit", "6"]
@@ -131,7 +131,7 @@ def test_a_judge_that_answers_about_no_image_of_a_short_run_ends_it_and_is_asked
 
 
 def test_a_judge_that_refuses_all_images_leaves_nothing(tmp_path, capsys, monkeypatch):
-    suite = importlib.import_module("evals.emu_edit").SUITE
+    suite = emu_edit.EmuEdit()
     monkeypatch.setenv("JUDGE_MODEL", "judge-1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serve(says("", refusal="I cannot")) as endpoint:
@@ -157,7 +157,7 @@ def test_a_cell_of_an_ablation_without_a_score_is_named(tmp_path, capsys):
 
 
 def test_an_ablation_of_edits_without_a_image_has_its_table(tmp_path, capsys):
-    suite = importlib.import_module("evals.emu_edit").SUITE
+    suite = emu_edit.EmuEdit()
     case = cli.make_plan(suite, []).cases[0].id
     words = ["--suite", "emu_edit", "--axis", "seed=1,2", "--model", f"folder:{damaged(tmp_path / 'x', f'{case}.png')}"]
     code = ablation.main([*words, *ONE, "--output", str(tmp_path / "out")])
@@ -196,7 +196,7 @@ def test_a_run_without_a_score_is_no_baseline(unscored, capsys, tmp_path):
 
 
 def test_the_help_and_the_readme_name_the_exit_code(capsys):
-    suites = [geneval.SUITE, *(importlib.import_module(f"evals.{name}").SUITE for name in EDITING)]
+    suites = [geneval.SUITE, *(find_suite(name) for name in EDITING)]
     helps = {suite.name: (cli.build_parser(suite).format_help(), "1 nothing was scored") for suite in suites}
     for main, words in (
         (ablation.main, "1 a cell scored nothing"),
@@ -265,7 +265,7 @@ def test_a_clip_that_cannot_be_had_is_noticed_before_the_first_image(tmp_path, c
 
 @pytest.mark.parametrize("flag", ["--embedder openclip:ViT-B-32/", "--clip openclip:ViT-B-32/", "--lpips squeeze:"])
 def test_an_instrument_of_edits_that_cannot_be_had_is_noticed_before_the_first_image(tmp_path, capsys, flag):
-    suite = importlib.import_module("evals.emu_edit").SUITE
+    suite = emu_edit.EmuEdit()
     (tmp_path / "empty.pth").write_bytes(b"")
     words = ["--model", "target", *f"{flag}{tmp_path}/empty.pth".split(" "), *ONE, "--output", tmp_path / "run"]
     code, _, err = call(capsys, suite, *words)
@@ -330,7 +330,7 @@ def test_a_detector_that_can_judge_no_case_is_refused_in_any_case(detector, tmp_
 
 
 def test_an_edit_of_a_class_without_a_label_is_missing_too(detector, tmp_path, capsys):
-    suite = importlib.import_module("evals.emu_edit").SUITE
+    suite = emu_edit.EmuEdit()
     cases = cli.make_plan(suite, []).cases
     some = [suite.classes(case) for case in cases[:2]]
     assert some[1] - some[0]

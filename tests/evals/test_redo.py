@@ -33,7 +33,7 @@ def finished(tmp_path_factory):
 @pytest.fixture(scope="module")
 def edited(tmp_path_factory):
     folder = tmp_path_factory.mktemp("edited") / "run"
-    assert cli.main(emu_edit.SUITE, [*ORACLE, "--device", "cpu", "--output", str(folder)]) == 0
+    assert cli.main(emu_edit.EmuEdit(), [*ORACLE, "--device", "cpu", "--output", str(folder)]) == 0
     return folder
 
 
@@ -71,7 +71,7 @@ def test_what_cannot_be_built_costs_no_result(finished, start, words, message):
 def test_a_suites_own_instruments_are_built_before_a_result_is_lost(edited, start, words, message, monkeypatch, capsys):
     monkeypatch.delenv("JUDGE_MODEL", raising=False)
     before = everything(edited)
-    assert cli.main(emu_edit.SUITE, ["--from", start, *words, "--output", str(edited)]) == 2
+    assert cli.main(emu_edit.EmuEdit(), ["--from", start, *words, "--output", str(edited)]) == 2
     assert message in capsys.readouterr().err
     assert everything(edited) == before
 

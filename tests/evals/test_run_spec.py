@@ -35,7 +35,7 @@ JUDGED = [
 
 @pytest.mark.parametrize(
     ("suite", "words"),
-    [(GenEval(), [*WORDS, "--max-objects", "3"]), (emu_edit.SUITE, JUDGED)],
+    [(GenEval(), [*WORDS, "--max-objects", "3"]), (emu_edit.EmuEdit(), JUDGED)],
     ids=["geneval", "edits"],
 )
 def test_a_spec_is_the_same_after_json_and_pickle(suite, words):

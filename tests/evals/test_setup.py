@@ -1,9 +1,12 @@
 """What becomes of arguments: the world they speak of, what is built when, and whose weights name a run."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
+from runner_kit import small_environment
 
 from evals.core.backends import PHOTOGRAPHS
 from evals.core.options import CASES, option
@@ -74,3 +77,13 @@ def test_an_encoders_weights_are_found_where_it_finds_them(tmp_path, squash):
     assert "embedder/icon_clip.safetensors" in icon
     published = plan_of("--data", "owner/set", "--embedder", f"openclip:ViT-B-32/openai{squash}")
     assert published.identity["observe"]["weights_sha256"] == {}
+
+
+# -------------------------------------------------------------------------------------------------------------- devices
+def test_torch_is_loaded_by_whoever_needs_it_with_the_threads_that_were_decided():
+    code = (
+        "import sys; from evals.harness.device import resolve_device, set_threads; set_threads()\n"
+        "assert (resolve_device('cpu'), 'torch' in sys.modules) == ('cpu', False)\n"
+        "import torch; assert torch.get_num_threads() == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], env=small_environment(), check=True)

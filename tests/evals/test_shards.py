@@ -236,6 +236,15 @@ def test_parts_of_two_machines_are_told_apart(two_parts, tmp_path, capsys):
     assert (whole["machine"], whole["resumed"]) == ({"device": "cpu"}, [{"device": "cuda"}])
 
 
+def test_a_share_of_a_whole_run_is_not_done_again(reference, tmp_path, capsys):
+    folder = shutil.copytree(reference, tmp_path / "run")
+    assert cli.main(suite.SUITE, ["--output", str(folder), "--from", "observe", "--shard", "1/2"]) == 2
+    part = folder / "parts" / "1-of-2"
+    assert f"--from observe --shard: {part} is no part that --shard has made; without --shard" in said(capsys)
+    assert files_of(folder) == files_of(reference)
+    assert not part.exists()
+
+
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2"])
 def test_a_share_that_is_none_is_one_line(tmp_path, capsys, text):
     assert cli.main(suite.SUITE, ["--model", "oracle", "--output", str(tmp_path / "run"), f"--shard={text}"]) == 2

@@ -73,6 +73,30 @@ def test_undo_and_redo_walk_along_what_was_looked_at(talk):
         talk.redo()
 
 
+def test_an_image_is_drawn_again_without_being_kept(long_talk):
+    before = described(long_talk)
+    for entry in long_talk.entries:
+        if entry.given:  # the chains of a random model are no words
+            assert np.array_equal(np.asarray(long_talk.redraw(entry.number)), pixels(entry))
+    other = long_talk.redraw(0, semantic=False, spatial=False)
+    assert not np.array_equal(np.asarray(other), pixels(long_talk.entries[0]))
+    assert described(long_talk) == before
+    long_talk.open(other)
+    with pytest.raises(ConversationError, match="this one was opened"):
+        long_talk.redraw(len(before[0]))
+    with pytest.raises(ConversationError, match="but got 9"):
+        long_talk.redraw(9)
+
+
+def test_callbacks_are_called_for_a_while(talk, tmp_path):
+    plans = []
+    with talk.telling(callback_on_chains=plans.append):
+        talk.say("a red apple", chain=got_kit.APPLE)
+    talk.say("a blue dog", chain=got_kit.APPLE)
+    assert [str(chain) for (chain,) in plans] == [got_kit.APPLE]
+    assert Conversation.load(talk.save(tmp_path / "talk")).options == QUICK
+
+
 def test_a_request_after_undo_starts_from_there_and_loses_nothing(talk):
     talk.say("a red apple", chain=got_kit.APPLE)
     talk.say("a blue dog", chain=got_kit.APPLE)

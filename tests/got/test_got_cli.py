@@ -374,6 +374,16 @@ def test_a_piped_conversation_draws_changes_the_plan_and_goes_back(got):
     assert (again["entries"], again["image"]) == (3, "talk/0002.png")
 
 
+def test_a_conversation_says_the_command_that_draws_its_image_again(got):
+    lines = ["a red apple", "/add 0,0,300,300 a blue dog", "/draw", "/again"]
+    code, out, _ = got("chat", "--output", "talk", "--checkpoint", "mini", "--seed", "7", stdin="\n".join(lines))
+    assert code == 0
+    verb, *words = shlex.split(next(line for line in out if line.startswith("python -m got ")))[3:]
+    assert command.main([verb, *words]) == 0
+    assert Path("again.png").read_bytes() == Path("talk/0001.png").read_bytes()
+    assert got("chat", "--output", "empty", stdin="/again\n")[0] == 2
+
+
 def test_a_conversation_keeps_an_interval_of_guidance(got):
     last(got("chat", "--output", "talk", "--guidance-interval", "0", "0.5", stdin="dogs\n"))
     last(got("chat", "--output", "talk", "--resume", stdin="dogs\n"))

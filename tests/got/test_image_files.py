@@ -53,15 +53,18 @@ def test_an_image_is_turned_whatever_else_its_exif_holds(kind, odd):
     np.testing.assert_allclose(image.getpixel((0, 0)), COLORS[0], atol=60)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_brought_upright(orientation):
+def test_every_orientation_is_brought_upright_once(orientation, kind):
     upright = Image.effect_noise((6, 4), 90).convert("RGB")
     back = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # what undoes the turn
     stored = upright if back is None else upright.transpose(Image.Transpose(back))
     buffer, exif = io.BytesIO(), Image.Exif()
     exif[ORIENTATION] = orientation
-    stored.save(buffer, "PNG", exif=exif)
-    assert open_image(buffer.getvalue()).tobytes() == upright.tobytes()
+    stored.save(buffer, kind, exif=exif)
+    opened = open_image(buffer.getvalue())
+    assert opened.tobytes() == upright.tobytes()
+    assert as_rgb(opened) is opened, "the pipeline and conversations ask for upright images, too"
 
 
 def random_exif(rng):

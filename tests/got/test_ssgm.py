@@ -91,18 +91,19 @@ def test_the_guided_prediction_is_the_papers_formula(conditions, noisy, scales):
     torch.testing.assert_close(guided, plain_formula(unet, conditions, scales, noisy, timestep), atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("done", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("name", ["semantic", "spatial", "reference"])
 @torch.no_grad()
-def test_a_scale_multiplies_its_own_term(conditions, noisy, name):
-    """A change of the formula fails here under the name of the term that changed."""
+def test_a_scale_multiplies_its_own_term_at_every_step(conditions, noisy, name, done):
+    """A change of the formula fails here under the name of the term that changed, and from which step on it did."""
     unet, timestep = got_kit.pipeline().unet, torch.tensor(500)
     more = dataclasses.replace(SCALES, **{name: getattr(SCALES, name) + 3})
-    difference = sum(
-        sign * Denoiser(unet, conditions, scales, ALL)(noisy, timestep) for sign, scales in ((1, more), (-1, SCALES))
-    )
+    louder, usual = (Denoiser(unet, conditions, scales, ALL)(noisy, timestep, done) for scales in (more, SCALES))
     expected = 3 * plain_terms(unet, conditions, noisy, timestep)[name]
     assert expected.abs().max() > 1e-2
-    torch.testing.assert_close(difference, expected, atol=4e-5, rtol=1e-3)
+    share = float((louder - usual).flatten() @ expected.flatten() / expected.flatten().square().sum())
+    assert share == pytest.approx(1, abs=1e-3), f"the {name} scale counts {share:.3f} times, {done:.0%} of the way"
+    torch.testing.assert_close(louder - usual, expected, atol=4e-5, rtol=1e-3, msg=f"the {name} term is another one")
 
 
 @torch.no_grad()

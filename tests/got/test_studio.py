@@ -44,9 +44,8 @@ def test_a_drawing_is_told_step_by_step_and_kept(visitor, root):
     name = visitor.new()
     events = list(visitor.events(name, DRAW))
     kinds = [event["kind"] for event in events]
-    assert [*dict.fromkeys(kinds)] == [
-        "accepted", "waiting", "running", "image", "chain", "preview", "step", "session", "done",
-    ]  # fmt: skip
+    assert [*dict.fromkeys(kinds)] == ["accepted", "running", "image", "chain", "step", "session", "done"]
+    assert [("url" in event) for event in events if event["kind"] == "step"] == [True, False], "a preview on the way"
     plan = next(event["plan"] for event in events if event["kind"] == "chain")
     assert [region["text"] for region in plan["regions"]] == ["a red apple", "a blue dog"]
     state = visitor.json(f"/api/sessions/{name}")
@@ -62,7 +61,7 @@ def test_a_drawing_is_told_step_by_step_and_kept(visitor, root):
 def test_the_page_knows_its_model(visitor):
     about = visitor.json("/api/about")
     assert (about["size"], about["factor"], about["most_images"]) == ([32, 32], 4, 8)
-    assert about["scales"]["edit"] == {"semantic": 2.5, "spatial": 2.5, "reference": 1.5}
+    assert about["scales"]["edit"] == {"semantic": 2.5, "spatial": 2.5, "reference": 1.5, "interval": [0, 1]}
     assert len(about["examples"]) == 5
 
 
@@ -93,6 +92,45 @@ def test_a_changed_plan_is_drawn_with_the_same_noise_and_undone(visitor):
     assert visitor.json(f"/api/sessions/{name}/go", {"to": "redo"})["current"] == 1
     assert visitor.json(f"/api/sessions/{name}/go", {"to": 0})["undo"]
     assert "redo" in visitor.refused(f"/api/sessions/{name}/go", {"to": "redo"})
+
+
+def test_a_plan_made_by_hand_is_drawn_and_needs_no_prompt(visitor):
+    name = visitor.new()
+    plan = visitor.json("/api/plan", {"plan": {"text": "dogs (0,0),(500,500)", "names": []}})
+    assert plan["regions"][0]["box"] == [0, 0, 500, 500], "boxes may be written without the model's tokens"
+    held = {"text": plan["text"], "names": ["dogs"]}
+    made = visitor.work(name, kind="draw", prompt="", chain=held, options=QUICK)["session"]["session"]["entries"][0]
+    assert (made["instruction"], made["plan"]["text"]) == ("a photo of dogs", plan["text"])
+    edit = {"kind": "edit", "prompt": "dogs", "entry": 0, "chain": held, "options": QUICK, "seeds": ["1", "2"]}
+    entries = visitor.work(name, **edit)["session"]["session"]["entries"]
+    assert [(one["kind"], one["source"], one["seed"]) for one in entries[1:]] == [
+        ("edited", 0, "1"),
+        ("edited", 0, "2"),
+    ]
+    assert {one["plan"]["text"] for one in entries} == {plan["text"]}
+
+
+def test_a_plan_alone_changes_nothing_and_can_be_stopped(tmp_path):
+    pipeline, words, begun, go_on = got_kit.make_pipeline(), [], threading.Event(), threading.Event()
+
+    def at_a_word(*_):
+        words.append(1)
+        begun.set()
+        assert go_on.wait(60)
+
+    with studio_kit.served(tmp_path, pipeline) as address:
+        visitor = studio_kit.Visitor(address)
+        name = visitor.new()
+        visitor.work(name, **DRAW)
+        pipeline.mllm.register_forward_hook(at_a_word)
+        told = visitor.events(name, {"kind": "plan", "prompt": "a red apple"})
+        job = next(told)["job"]
+        assert begun.wait(60)
+        assert visitor.json(f"/api/sessions/{name}/go", {"to": "undo"})["current"] is None, "it is not being drawn in"
+        visitor.ask(f"/api/jobs/{job}/stop", {})
+        go_on.set()
+        assert [event["kind"] for event in told][-1] == "stopped"
+        assert len(words) == 1
 
 
 def test_what_cannot_be_parsed_is_marked_and_nothing_is_lost(visitor):
@@ -141,12 +179,12 @@ def test_bad_uploads_are_refused_in_plain_words(visitor, content):
     ("asked", "words"),
     [
         ({"kind": "draw", "prompt": " "}, "expected a prompt"),
-        ({"kind": "draw", "prompt": "a red apple", "seeds": ["-1"]}, "expected a seed"),
+        ({"kind": "draw", "prompt": "a red apple", "seeds": ["-1"]}, "seeds from 0 to"),
         ({"kind": "draw", "prompt": "a red apple", "seeds": ["1"] * 9}, "at most 8 seeds"),
         ({"kind": "draw", "prompt": "a red apple", "options": {"width": 33}}, "multiples of"),
-        ({"kind": "draw", "prompt": "a red apple", "options": {"width": 10**9}}, "from 1 to 4096"),
+        ({"kind": "draw", "prompt": "a red apple", "options": {"width": 10**9}}, "at most 4096"),
         ({"kind": "draw", "prompt": "a red apple", "options": {"callback_on_step_end": 1}}, "no setting"),
-        ({"kind": "draw", "prompt": "a red apple", "options": {"scheduler": "best"}}, "expected a sampler"),
+        ({"kind": "draw", "prompt": "a red apple", "options": {"scheduler": "best"}}, "Expected a scheduler of"),
         ({"kind": "edit", "prompt": "dogs", "entry": 5}, "but got 5"),
         ({"kind": "revise", "entry": "0"}, "number of an image"),
         ({"kind": "dance"}, "expected one of draw, edit"),
@@ -177,7 +215,7 @@ def test_no_name_leads_out_of_the_folder(visitor, root):
     for name in ("..%2Foutside", "%2e%2e", "..", ".hidden", "a%00b", "nothing"):
         status, _, content = visitor.ask(f"/api/sessions/{name}")
         assert status in (400, 404), content
-    assert visitor.ask("/web/..%2Fserver.py")[0] == 404
+    assert visitor.ask("/..%2Fserver.py")[0] == 404
 
 
 def test_pages_of_other_sites_are_refused(visitor):
@@ -266,6 +304,7 @@ def test_a_page_that_is_closed_while_it_waits_makes_room():
             told = closed.events()
             assert (await anext(told))["ahead"] == 1
             await told.aclose()  # as the server does
+            await asyncio.sleep(0)
             last = Job(lambda job: None)
             worker.submit(last)
             told = last.events()
@@ -276,7 +315,7 @@ def test_a_page_that_is_closed_while_it_waits_makes_room():
             assert [event["kind"] async for event in told][-1] == "done"
         finally:
             end.set()
-            worker.close()
+            worker.end()
 
     asyncio.run(wait())
 

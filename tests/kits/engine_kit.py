@@ -2,11 +2,13 @@
 
 The generator draws as the oracle does, and does what files in its folder say: ``seconds`` holds how long a batch takes,
 ``deadly`` the ids of cases that kill the process; where there is ``stillborn``, all but the first process die at once.
-It writes each process and each batch down.
+It writes down each process, and in ``built`` each time that one makes such a generator.
 """
 
+import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -35,8 +37,14 @@ class KitGenerator(OracleGenerator):
     def __init__(self, folder):
         self._folder = Path(folder)
         (self._folder / f"{os.getpid()}.pid").touch()
+        with (self._folder / "built").open("a") as file:
+            file.write(f"{os.getpid()}\n")
         if (self._folder / "stillborn").exists() and len(pids(self._folder)) > 1:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def with_options(self, options):
+        """Of the same folder, the same generator will do: nothing is loaded twice."""
+        return self if Path(options.argument) == self._folder else None
 
     def _told(self, name):
         path = self._folder / name
@@ -64,15 +72,47 @@ def install(folder):
     return [str(folder), str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 
-def start_ray(path, **head):
+def start_ray(path):
     """A Ray of two machines with two CPUs each, in processes of this one, whose workers import from a path."""
     from ray.cluster_utils import Cluster
 
     os.environ["PYTHONPATH"] = os.pathsep.join(path)  # the machines are started with it
     node = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, **head})
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     cluster.add_node(**node)
     return cluster
+
+
+def client_server(cluster):
+    """Starts what ``ray start --head --ray-client-server-port`` does; returns its address."""
+    head = cluster.head_node
+    with socket.socket() as free:
+        free.bind((head.node_ip_address, 0))
+        head._ray_params.ray_client_server_port = free.getsockname()[1]
+    head.start_ray_client_server()
+    address = (head.node_ip_address, head._ray_params.ray_client_server_port)
+
+    def answers():
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
+            return True
+
+    wait_until(answers, 60, "the start of the client's server")
+    return "ray://{}:{}".format(*address)
+
+
+@contextlib.contextmanager
+def third_machine(cluster, cpus=1, **environment):
+    """One more, with variables of its own, for as long as the block lasts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, str(value))
+        node = cluster.add_node(num_cpus=cpus, object_store_memory=80 * 2**20)
+    cluster.wait_for_nodes()
+    try:
+        yield node
+    finally:
+        if node in cluster.list_all_nodes():
+            cluster.remove_node(node)
 
 
 def words(folder, output, *more):

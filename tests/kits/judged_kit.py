@@ -255,3 +255,17 @@ SCRIPTS = {
     "imgedit": ("Basic/prompts.json", json.dumps({"add": "Ask about <edit_prompt>."})),
 }
 """Where each published wording lies, in a form like the original's."""
+WISE_SCRIPT = '''
+import does_not_exist
+raise SystemExit("never run")
+
+def build_evaluation_messages(prompt_data, image_base64):
+    """Not a question."""
+    return [
+        {"role": "system", "content": "Be the judge of this."},
+        {"role": "user", "content": [{"type": "text", "text": f"""Look {{here}}.
+P: {prompt_data['Prompt']}
+E: {prompt_data['Explanation']}
+Score: n"""}]},
+    ]
+'''

@@ -7,12 +7,10 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-import uvicorn
-
 from got.cli.parser import build_parser
 from got.studio.command import LOOPBACK
 from got.studio.jobs import Studio
-from got.studio.server import Server, settings
+from got.studio.server import Server, Serving
 from got.studio.sessions import Sessions
 from got.studio.worker import Worker
 
@@ -21,11 +19,9 @@ from got.studio.worker import Worker
 def served(root, pipeline, *flags, observer=None, run=None, first=None, token=None):
     """The address of a studio that draws with a pipeline, in threads of this process."""
     arguments = build_parser().parse_args(["studio", "--output", str(root), *flags])
-    studio = Studio(pipeline=pipeline, sessions=Sessions(root, pipeline), observer=observer, arguments=arguments)
-    worker = Worker(arguments.queue)
-    config = settings(Server(studio, worker, run, first).app(list(LOOPBACK), token))
-    config.port = 0
-    server = uvicorn.Server(config)
+    sessions, worker = Sessions(root, pipeline), Worker(arguments.queue)
+    studio = Studio(sessions=sessions, arguments=arguments, observer=observer, run=run, first=first)
+    server = Serving(Server(studio, worker).app(list(LOOPBACK), token), worker, port=0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -35,9 +31,9 @@ def served(root, pipeline, *flags, observer=None, run=None, first=None, token=No
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
-        worker.close()
         server.should_exit = True
         thread.join(30)
+        worker.end(wait=True)
 
 
 class Visitor:

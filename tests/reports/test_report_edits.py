@@ -23,7 +23,7 @@ from reports.samples import load_samples
 def edited(tmp_path_factory):
     """Real runs of two editing suites on the icon world's edition: untouched sources, judged by measurement."""
     root = tmp_path_factory.mktemp("edits")
-    for suite in (emu_edit.SUITE, imagenhub.SUITE, interactive.SUITE):
+    for suite in (emu_edit.EmuEdit(), imagenhub.ImagenHub(), interactive.Interactive()):
         words = ["--model", "identity", "--limit", "4", "--judge", "measured", "--output", str(root / suite.name)]
         assert cli.main(suite, words) == 0
     return root

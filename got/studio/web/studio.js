@@ -54,12 +54,11 @@ async function work(place, request, on) {
 const part = () => (S.image?.of > 1 ? `Image ${S.image.number + 1} of ${S.image.of}: ` : "");
 const EVENTS = {
   accepted: ({ job }) => { S.job = job; refresh(); },
-  waiting: ({ ahead }) => say(ahead ? `Waiting: ${ahead} ${ahead === 1 ? "request is" : "requests are"} before yours.` : "Your turn is next."),
+  waiting: ({ ahead }) => say(`Waiting: ${ahead} ${ahead === 1 ? "request is" : "requests are"} before yours.`),
   running: () => say("Thinking …"),
   image: (event) => { S.image = event; },
   chain: (event) => { S.planned = event.plan; plan.show(event.plan); if (S.drawing) blank(); say(`${part()}The plan is written. Drawing …`); },
-  step: (event) => progress(event),
-  preview: (event) => { progress(event); display(event.url, "Preview: the image while it is denoised"); },
+  step: (event) => { progress(event); if (event.url) display(event.url, "Preview: the image while it is denoised"); },
   session: ({ session, made }) => {
     const before = S.session.current;
     S.session = session;

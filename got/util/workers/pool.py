@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from got.util.errors import UserError, note, one_line
 from got.util.workers.files import pack, unpack
 from got.util.workers.options import count
+from got.util.workers.orphans import descendants, kill_with_this_process
 from got.util.workers.queue import Queue
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Pool:
         try:
             if not ray.is_initialized():
                 self._resources.callback(ray.shutdown)
-                _connect(address)
+                self._resources.callback(_connect(address))
             found = ray.cluster_resources()
             gpus = options.gpus_per_worker
             gpus = float(found.get("GPU", 0) >= 1) if gpus is None else gpus
@@ -290,7 +291,7 @@ class Pool:
             time.sleep(_POLL_SECONDS / 10)
         if any(worker.loading is None for worker in self._workers):
             self._seen = time.monotonic()
-        elif time.monotonic() - self._seen > self._options.wait_minutes * 60:
+        elif not some and time.monotonic() - self._seen > self._options.wait_minutes * 60:
             raise UserError(
                 f"no worker for {self._options.wait_minutes:g} minutes; the same command resumes when there is one"
             )
@@ -358,7 +359,10 @@ def _why(error: Exception) -> str:
         return "its machine is gone"
     if "OutOfMemory" in type(error).__name__ or "memory pressure" in text:
         return "out of memory"
-    return "killed or crashed"
+    if "connection error code" in text:  # nobody there knew that it would end
+        return "killed or crashed"
+    last = (text.strip() or type(error).__name__).splitlines()[-1]
+    return last.rpartition("Worker exit detail: ")[2][:200]
 
 
 def _compare(here: dict[str, Any], said: dict[str, Any]) -> None:
@@ -384,8 +388,11 @@ def _set_environment(address: str) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does by itself, with a warning
 
 
-def _connect(address: str) -> None:
+def _connect(address: str) -> Callable[[], None]:
     """Joins a running Ray, or starts one (``local``) that ends with this process.
+
+    Returns:
+        What is to be called before Ray is left.
 
     Raises:
         UserError: Nobody answers at the address.
@@ -398,7 +405,7 @@ def _connect(address: str) -> None:
         _knock(address)
     import ray
 
-    before = signal.getsignal(signal.SIGTERM)
+    before, others = signal.getsignal(signal.SIGTERM), descendants()
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
         if threading.current_thread() is threading.main_thread():
@@ -406,6 +413,8 @@ def _connect(address: str) -> None:
     except Exception as error:  # of many kinds
         what = "Ray cannot be started here" if own else f"--ray-address {address}"
         raise UserError(f"{what}: {one_line(error)}") from error
+    # Killed with this process, Ray's server leaves its agents behind, which try for a minute to tell it of that.
+    return kill_with_this_process(descendants() - others if own else set())
 
 
 def _knock(address: str) -> None:

@@ -1,0 +1,218 @@
+"""The judged benchmarks and what people do wrong: one line each, and nothing is scored by accident."""
+
+import json
+import shutil
+
+import judged_kit as kit
+import pytest
+
+from evals.harness import cli
+from evals.harness.run_spec import find_suite
+from evals.judged import __main__ as exported
+from evals.judged import suite
+from evals.judged.files import load_json
+
+
+def test_without_data_it_says_where_to_get_it_how_large_it_is_and_its_licence(capsys):
+    assert cli.main(find_suite("wise"), ["--model", "oracle", "--judge", "openai:m"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    for words in ("needs --data", "github.com/PKU-YuanGroup/WISE", "2 MB", "all rights reserved"):
+        assert words in err
+
+
+def test_without_a_judge_nothing_is_drawn(run):
+    code, _, _, err, _ = run("wise", "--judge", "none")
+    assert code == 2
+    assert "needs --judge, one of openai:[MODEL], hf:PATH|ID" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "words"),
+    [
+        ("wise", "data_verified/natural_science_verified.json", lambda t: t.replace('"prompt_id": 8', '"prompt_id": 7'),
+         "7 occurs twice"),
+        ("wise", "data_verified/natural_science_verified.json", lambda t: t.replace("Chemistry", "Alchemy"),
+         "expected a category of"),
+        ("wise", "data_verified/natural_science_verified.json", lambda t: t[:40], "expected JSON"),
+        ("wise", "data_verified/natural_science_verified.json", lambda t: "3", "verified.json: expected a JSON list"),
+        ("genevalpp", "test_scripts/Geneval++.jsonl", lambda t: t.replace("size_spatial_attr", "size"),
+         "expected a tag of"),
+        ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("animal/1", "../1"), "is outside"),
+        ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("animal/1", "animal/9"), "is missing"),
+        ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("extract", "distract"), "expected a kind of"),
+        ("rise", "datav2_total_w_subtask.json", lambda t: t.replace('"instruction"', '"instruct"'),
+         "expected a text under 'instruction'"),
+        ("kris", "KRIS_Bench/temporal_prediction/annotation.json", lambda t: t.replace("1-3.png", "1-1.png"),
+         "three of four frames"),
+        ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: t.replace('"id": 3', '"id": 4'),
+         "ids of prompts and questions must agree"),
+        ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: t.replace('"id": 3', '"id": "3rd"'),
+         "entity_reasoning.json 3rd: "),
+        ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: "3", "entity_reasoning.json: expected a JSON"),
+        ("t2i_reasonbench", "deepseek_evaluation_qs/evaluation_entity.json", lambda t: '{"1": [], "2": [], "3": []}',
+         "evaluation_entity.json: expected questions"),
+        ("kris", "KRIS_Bench/biology/annotation.json", lambda t: "[3]", "biology/annotation.json: expected a JSON"),
+        ("kris", "KRIS_Bench/biology/annotation.json", lambda t: '{"1": 3}', "biology/annotation.json: expected"),
+        ("kris", "KRIS_Bench/final_data.json", lambda t: '{"1": 3}', "final_data.json: expected a JSON"),
+        ("kris", "KRIS_Bench/biology/annotation.json", lambda t: t.replace('"1.png"', "3"),
+         "biology 1: expected one image or more"),
+        ("kris", "KRIS_Bench/temporal_prediction/annotation.json",
+         lambda t: t.replace("1-4.png", "annotation.json"), "three of four frames"),
+        ("genevalpp", "test_scripts/Geneval++.jsonl",
+         lambda t: t.replace('[{"class": "cat", "count": 2, "color": "red"}]', '["cat"]'),
+         "Geneval++.jsonl line 1: expected objects"),
+    ],
+)  # fmt: skip
+def test_data_that_do_not_fit_are_one_line(run, tmp_path, name, file, change, words):
+    path = kit.SETS[name](tmp_path / "data") / file
+    path.write_text(change(path.read_text() if path.exists() else ""))
+    code, _, _, err, requests = run(name)
+    assert (code, err.count("\n"), requests) == (2, 1, []), err
+    assert words in err
+
+
+TWICE = {
+    "wise": ("data_verified/natural_science_verified.json", '"prompt_id": 8', '"prompt_id": 7', "7 occurs twice"),
+    "imgedit": ("Basic/basic_edit.json", '"22": ', '"21": ', "'21' occurs twice"),
+    "rise": ("datav2_total_w_subtask.json", "causal_reasoning_5", "causal_reasoning_1", "causal_reasoning_1 occurs"),
+    "kris": ("KRIS_Bench/biology/annotation.json", '{"1": ', '{"1": {}, "1": ', "'1' occurs twice"),
+    "t2i_reasonbench": ("prompts/entity_reasoning.json", '"id": 2', '"id": 1', "entity-0001 occurs twice"),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_key_that_occurs_twice_is_one_line(run, tmp_path, name):
+    file, before, after, words = TWICE[name]
+    path = kit.SETS[name](tmp_path / "data") / file
+    path.write_text(path.read_text().replace(before, after))
+    code, _, _, err, requests = run(name)
+    assert (code, err.count("\n"), requests) == (2, 1, []), err
+    assert words in err
+
+
+def test_a_key_of_gedit_that_occurs_twice_is_one_line(run, tmp_path):
+    import pyarrow.parquet
+
+    path = next(kit.gedit(tmp_path / "data").glob("*.parquet"))
+    rows = pyarrow.parquet.read_table(path).to_pylist()
+    rows[3]["key"] = rows[2]["key"]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    code, _, _, err, requests = run("gedit")
+    assert (code, err.count("\n"), requests) == (2, 1, [])
+    assert "en02 occurs twice" in err
+
+
+@pytest.mark.parametrize("name", ["rise", "kris"])
+def test_an_image_that_the_data_name_and_that_is_not_there_is_one_line(run, tmp_path, name):
+    root = kit.SETS[name](tmp_path / "data")
+    lost = sorted(root.rglob("*.png"))[0]
+    lost.unlink()
+    code, _, _, err, requests = run(name)
+    assert (code, err.count("\n"), requests) == (2, 1, [])
+    assert f"{lost.name}' is missing in" in err
+
+
+@pytest.mark.parametrize("name", kit.SETS)
+def test_data_of_another_edition_are_refused_unless_told(tmp_path, capsys, name):
+    root = kit.SETS[name](tmp_path / "data")
+    assert cli.main(find_suite(name), ["--data", str(root), "--model", "oracle", "--judge", "openai:m"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "--allow-other-data" in err
+    if name in ("wise", "genevalpp", "imgedit", "rise", "t2i_reasonbench"):
+        assert "sha256" in err
+
+
+QUESTIONS = {"wise": 12, "genevalpp": 8, "imgedit": 12, "gedit": 24, "rise": 31, "kris": 36, "t2i_reasonbench": 42}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_dry_run_counts_the_questions_and_the_money(run, name):
+    code, printed, _, _, requests = run(name, "--dry-run", "--floor", "0", "--judge-price", "2", "8")
+    assert (code, printed["questions"], requests) == (0, QUESTIONS[name], [])
+    usd = (printed["tokens_in_about"] * 2 + printed["tokens_out_about"] * 8) / 1e6
+    assert printed["usd_about"] == pytest.approx(usd, abs=0.01)
+
+
+def test_shifted_numbers_of_images_are_refused(run, tmp_path):
+    root = kit.wise(tmp_path / "data")
+    for number in range(12):
+        kit.draw(root / "results" / f"{number}.png", number)
+    code, _, _, err, requests = run("wise")
+    assert (code, requests) == (2, [])
+    assert "numbers seem to be shifted" in err
+
+
+def test_shifted_keys_of_edits_are_refused(run, tmp_path):
+    root = kit.imgedit(tmp_path / "data")
+    for key in range(20, 32):  # 21 to 32
+        kit.draw(root / "results" / f"{key}.png", key)
+    code, _, _, err, requests = run("imgedit", "--model", f"folder:{root / 'results'}")
+    assert (code, requests) == (2, [])
+    assert "numbers seem to be shifted" in err
+
+
+def test_missing_images_are_missing_and_not_0(run, tmp_path):
+    root = kit.wise(tmp_path / "data")
+    kit.results(root / "results", "wise")
+    (root / "results" / "3.png").unlink()
+    code, headline, _, err, _ = run("wise")
+    assert (code, headline["images"], headline["missing"]) == (0, 11, 1)
+    assert headline["bounds"] == [pytest.approx(11 / 12), 1.0]
+    assert "1 of 12 images are missing (3)" in err
+
+
+def test_rewritten_prompts_are_drawn_and_the_original_is_judged(run, tmp_path):
+    rewritten = tmp_path / "rewritten.json"
+    rewritten.write_text(json.dumps({str(i): f"better words {i}" for i in range(1, 13)}))
+    code, headline, out, _, requests = run("wise", "--rewritten-from", rewritten)
+    assert (code, headline["rewritten_from"]) == (0, str(rewritten))
+    assert all("hints at" in kit.texts_of(one) and "better words" not in kit.texts_of(one) for one in requests)
+    assert "prompts rewritten" in out
+    lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
+    line = json.loads(lines[0])
+    assert (line["prompt"], json.loads(line["metadata"])["prompt"]) == ("better words 1", "what number 1 hints at")
+    rewritten.write_text('{"1": "only one"}')
+    shutil.rmtree(tmp_path / "run")
+    assert "no prompt for case 2" in run("wise", "--rewritten-from", rewritten)[3]
+
+
+def test_rewritten_prompts_of_wise_are_taken_as_they_come_and_read_once(run, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(suite, "load_json", lambda path: read.append(path) or load_json(path))
+    for part in (range(1, 7), range(7, 13)):
+        rows = [{"prompt_id": i, "Prompt": f"better words {i}", "Category": "any"} for i in part]
+        kit.write(tmp_path / "rewritten" / f"from_{part[0]}_rewrite.json", rows)
+    code, *_ = run("wise", "--rewritten-from", tmp_path / "rewritten")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert (code, [line["prompt"] for line in lines]) == (0, [f"better words {i}" for i in range(1, 13)])
+    assert len(read) <= 2 * 2  # two files, by as many looks at the cases
+
+
+def test_an_export_without_any_image_says_so(run, tmp_path, capsys):
+    run("imgedit")
+    for path in (tmp_path / "run").rglob("*.png"):
+        path.unlink()
+    assert exported.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 1
+    assert "none of its 12 is there" in capsys.readouterr().err
+
+
+def test_published_wording_is_parsed_never_run_and_refused_until_it_is_named(run, tmp_path):
+    root = kit.wise(tmp_path / "data")
+    (root / "vllm_eval.py").write_text(kit.WISE_SCRIPT)
+    ours = run("wise", "--limit", "1")
+    assert ours[1]["wording"] == "ours"
+    shutil.rmtree(tmp_path / "run")
+    code, _, _, err, _ = run("wise", "--limit", "1", "--wording", "published")
+    assert code == 2
+    digest = err.partition("--wording published:")[2].split()[0]
+    code, headline, _, _, requests = run(
+        "wise", "--limit", "1", "--wording", f"published:{digest}", rule=lambda words: "Score: 1"
+    )
+    assert (code, headline["wording"]) == (0, "published")
+    assert "-published/" in headline["metric"]
+    assert headline["metric"] != ours[1]["metric"]
+    system, asked = requests[0]["messages"]
+    assert system["content"] == "Be the judge of this."
+    assert asked["content"][0]["text"].startswith("Look {here}.\nP: what number 1 hints at\nE: it is 1")
