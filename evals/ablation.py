@@ -222,7 +222,7 @@ def plan_of(suite: Suite[Any], cell: Cell, shared: Sequence[str], output: Path) 
 
 
 def case_scores(folder: Path) -> dict[str, tuple[str, float, int, str]]:
-    """Of a finished run by case: task, share of right images, their number, what cases share that are alike.
+    """The cases of a finished run: task, share of right images, number of images, and the key that equal cases share.
 
     Equal prompts are one case; edits of one source image are alike.
     """
@@ -292,7 +292,7 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
 
 
 def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
-    """The ladder as a table for people."""
+    """All cells as a Markdown table, with a title and a note on the method."""
     header, cells = _cells(rows)
     made = [[tables.escaped(row[0]), *row[1:]] for row in cells]
     table = tables.markdown(list(map(tables.escaped, header)), made, words=len(header))
@@ -300,7 +300,7 @@ def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
 
 
 def terminal(rows: Sequence[dict[str, Any]], name: str, note: str) -> Table:
-    """The same for a terminal; one has no room for the tasks."""
+    """The same table for a terminal, without the columns of the tasks, for which a terminal has no room."""
     header, cells = _cells(rows)
     shown = header.index("s/image") + 1
     made = shared.table(f"Ablation {name}", header[1:shown], note, first=header[0])
@@ -352,7 +352,7 @@ def probe(plan: Plan, engine: Engine) -> float:
 
 
 def _show_plan(cells: Sequence[Cell], plans: Sequence[Plan], engine: Engine) -> None:
-    """Which cells are done, and how long the others will take, by the first of them."""
+    """Prints which cells are done, and how long the others will take, as estimated from the first of them."""
     for cell, plan in zip(cells, plans, strict=True):
         state = "done" if _is_done(plan) else "to do"
         _say(f"{state:6} {len(plan.samples):6} images  {cell.name}  [{shlex.join(cell.words)}]")

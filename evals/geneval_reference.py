@@ -78,7 +78,7 @@ def flat(scores: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Runs both and stores their scores."""
+    """Runs floor and ceiling, and stores their scores."""
     parser = Parser(prog="python -m evals.geneval_reference", description=__doc__)
     parser.add_argument("--suite", choices=_SUITES, default="geneval", help="(default: %(default)s)")
     parser.add_argument("--detector", help="as in python -m evals.geneval (default: the suite's own)")

@@ -1,4 +1,4 @@
-"""Obedience: a person changes one thing in a plan; does the image follow, and does the rest stay?
+"""Changed plans: a person changes one thing in a plan; does the image follow, and does the rest stay?
 
 GoT's paper shows interactive generation in images; this suite measures it. 1,500 prompts of the icon world, each with
 a flawless plan in which one box got another object (`replace`), moved (`move`) or changed its colour (`recolor`), 500

@@ -202,7 +202,7 @@ def check_raters(raters: Sequence[Ratings]) -> None:
 def analyse(
     raters: Sequence[Ratings], judges: Sequence[Ratings], seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, Any]:
-    """Everything, as JSON.
+    """Agreement among people, and of the judge with them, as JSON.
 
     Args:
         raters: The people.

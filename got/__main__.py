@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from got.cli.parser import build_parser
 from got.util.cli import run_command
+from got.util.hub import local_folder, read_index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> dict[str, Any]:
         arguments = build_parser().parse_args(words)
+        if arguments.command not in ("info", "convert") and (folder := local_folder(arguments.checkpoint)) is not None:
+            read_index(folder)  # here, because what loads a checkpoint takes seconds to import
         result: dict[str, Any] = importlib.import_module(_MODULES[arguments.command]).run(arguments)
         return result
 

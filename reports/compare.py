@@ -181,7 +181,9 @@ def of_baseline(path: Path) -> Outcomes:
             indexed=form > 1,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no baseline: {error}") from None
+        said = f"it has no {error}" if isinstance(error, KeyError) else error
+        made = "`python -m reports baseline RUN --output FILE` makes one"
+        raise UserError(f"{path} is no baseline: {said}; {made}") from None
 
 
 def _verdicts(text: str) -> tuple[str, Verdicts]:

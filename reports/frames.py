@@ -140,6 +140,10 @@ def _read(path: Path) -> Run:
     if place is not None:
         scores = public_scores.scores_of(public_scores.checked(load_lines(place), place), place)
         return Run(path=place.parent, spec={}, scores=scores, public_scores=place)
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing; expected the --output of a finished run, or a public scorer's results.jsonl"
+        )
     spec, scores = (_read_json(path / name) for name in ("run.json", "scores.json"))
     if not HashedFolder(path).is_hashed():
         note(f"{path} is of an older version, without hashes: its files are not checked for damage")

@@ -30,7 +30,7 @@ Role = TypeVar("Role")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Backend(Generic[Role]):
-    """A back-end, not yet built."""
+    """What is known of a back-end before it is built."""
 
     factory: str | Callable[..., Role]
     """``package.module:function``, imported when one is built, and heavy libraries with it; or the function itself."""
@@ -45,7 +45,7 @@ class Backend(Generic[Role]):
     heeds: tuple[str, ...] = ()
     """Of a generator: the flags, as fields are called, that not all generators heed. Others are refused with it."""
     fault: Callable[[str], str | None] = lambda argument: None
-    """Why an argument can stand for nothing here; None if it may. Loads nothing, asks no hub."""
+    """Says why an argument cannot be right, None if it may be; loads nothing and asks no hub."""
     place: str | None = None
     """Of a judge that is asked: the function that names who answers, by the argument and without secrets."""
     weights: Callable[[str], Path | None] = lambda argument: None
@@ -103,7 +103,7 @@ class Registry(Generic[Role]):
         return name in self.records or name in entry_points(self.group)
 
     def written(self, worlds: tuple[str | None, ...] = (ICON_WORLD, PHOTOGRAPHS, None)) -> str:
-        """How those of some worlds are written on a command line, for people; without those that cannot be imported."""
+        """How the back-ends of these worlds are written on a command line, without those that cannot be imported."""
         found = {name: self[name] for name in self.names() if not self.broken(name)}
         return ", ".join(_written(name, record.argument) for name, record in found.items() if record.world in worlds)
 
@@ -138,7 +138,7 @@ class Registry(Generic[Role]):
 
 
 def _written(name: str, argument: str) -> str:
-    """As in a help text.
+    """How a help text writes a back-end with its argument.
 
     >>> _written("folder", "PATH"), _written("icon", "[WEIGHTS]"), _written("got", "")
     ('folder:PATH', 'icon[:WEIGHTS]', 'got')
@@ -164,7 +164,7 @@ def entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
 
 @functools.cache
 def _announced(path: tuple[str, ...]) -> Any:
-    """What all packages on a path announce: a command asks many times, and each time every package would be read."""
+    """What all packages on a path announce; kept, because a command asks many times and reading them is slow."""
     return importlib.metadata.entry_points()
 
 

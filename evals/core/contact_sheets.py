@@ -89,7 +89,7 @@ def draw(run: Path, results: list[dict[str, Any]], observations: list[dict[str, 
 
 
 def safe(tag: str, taken: set[str]) -> str:
-    """A tag as a file name, unlike those taken, whatever a file system makes of capitals; it is added to them.
+    """A tag as a file name that differs from all `taken` ones also where capitals do not count; it is added to these.
 
     >>> taken = set()
     >>> [safe(tag, taken) for tag in ("a/b", "a.b", "A b", "counting")]
@@ -179,7 +179,7 @@ def _image(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Im
 
 
 def mark(pen: ImageDraw.ImageDraw, corner: Point, *, correct: bool) -> None:
-    """A tick or a cross, drawn: fonts do not always have them."""
+    """Draws a tick or a cross, which not all fonts have."""
     x, y = corner
     if correct:
         pen.line([(x + 1, y + 8), (x + 5, y + 12), (x + 13, y + 2)], _RIGHT, 3, joint="curve")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from got.util.files import IMAGE_SUFFIXES
+from got.util.hub import snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -27,14 +28,14 @@ SAMPLES, METADATA = "samples", "metadata.jsonl"
 _BESIDE = ("grid", "source", "target")
 """Images that tools put beside the results."""
 _EXPECTED = 'expected one JSON object with a prompt, as {"prompt": "a photo of a dog"}'
-"""Of a ``metadata.jsonl``."""
+"""What a ``metadata.jsonl`` must hold, for messages."""
 _SHOWN = 3
-"""Names in a message."""
+"""So many names are listed in a message."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What a folder has under one name: a sub-folder, or the flat files that begin with it."""
+    """The images under one name: those of a sub-folder, or the files of a flat folder whose names begin with it."""
 
     name: str
     images: dict[int, Path]
@@ -185,7 +186,7 @@ def _read_metadata(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        return None, None
+        return None, f"a link to nothing; {_EXPECTED}" if path.is_symlink() else None
     except json.JSONDecodeError as error:
         return None, f"line {error.lineno}, column {error.colno}: not JSON ({error.msg}); {_EXPECTED}"
     except UnicodeDecodeError as error:
@@ -202,6 +203,8 @@ def _read_metadata(path: Path) -> tuple[dict[str, Any] | None, str | None]:
 
 def _hint(root: Path, entries: Sequence[Path]) -> str:
     """Where the images may lie that a folder does not have, or what is expected."""
+    if newest := snapshot(root):
+        return f"it is the root of a hub's cache, whose files are in folder:{newest}"
     for child in entries:
         if child.is_dir() and any(is_image(path) for path in _shallow(child)):
             return f"there are some in folder:{child}"

@@ -140,6 +140,7 @@ class ScoresRecord(TypedDict):
     options: NotRequired[dict[str, Any]]
     faults: NotRequired[dict[str, str]]
     reference: NotRequired[dict[str, Any] | None]
+    left_out: NotRequired[list[str]]
 
 
 class EditScoresRecord(TypedDict):

@@ -25,7 +25,7 @@ GENERATE, OBSERVE, VERDICT = "generate", "observe", "verdict"
 STAGES = (GENERATE, OBSERVE, VERDICT)
 """Stages of a run, in order: the words of `--from` and of run.json."""
 CASES, RUN = "cases", "run"
-"""What decides no stage: which cases there are, of which a run keeps a hash, and how it is run."""
+"""Two kinds of flags that decide no stage: which cases there are (a run keeps their hash), and how it is run."""
 
 Options = TypeVar("Options")
 
@@ -50,7 +50,7 @@ class Flag:
     """Least and largest allowed number."""
     high: float | None = None
     silent: bool = False
-    """Left out of a run's identity where it has its default: older runs do not know it."""
+    """Whether a run's identity leaves it out while it has its default, because older runs do not know it."""
     heeded_by: str | None = None
     """The role whose back-ends say whether they heed it, such as ``model``; None: it always has an effect."""
 

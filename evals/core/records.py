@@ -15,7 +15,7 @@ from got.util.errors import note as note
 from got.util.errors import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Case:
 
 
 def describes(metadata: Mapping[str, Any]) -> str:
-    """What a case asks of its images, without its words: two cases with the same one differ in wording at most.
+    """What a case asks of its images, as a text without the prompt: cases with equal texts differ in wording at most.
 
     >>> describes({"tag": "t", "include": [], "prompt": "a"}) == describes({"prompt": "b", "include": [], "tag": "t"})
     True
@@ -68,7 +68,7 @@ def unfit(tag: str, prompt: str) -> str | None:
 
 
 def alike(prompt: str, metadata: Mapping[str, Any]) -> str:
-    """The same for cases that are one case under several ids: their images are one cluster.
+    """A key that cases share which are one case under several ids: their images form one cluster.
 
     >>> alike("a", {"tag": "t", "seed": 1}) == alike("a", {"tag": "t", "seed": 2}) != alike("b", {"tag": "t"})
     True
@@ -256,7 +256,7 @@ class EditCase:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JudgeQuestion:
-    """One look of a judge at one edit."""
+    """One question to a judge about one edit."""
 
     case: EditCase
     """The instruction, and for a judge that measures, the truth in ``case.extra``."""
@@ -298,11 +298,11 @@ class Judgement:
 
 
 _NAMED = re.compile(r"^(\w+: )?(?:(?:[^:]*\.\w{2,7}(?: row \d+)?|\S*/\S*): |(?:images/)?\d+/)")
-"""A kind of error, perhaps, and the file that it speaks of."""
+"""How an error message begins: with a kind of error, if there is one, and the file that it is about."""
 
 
 def causes_of(failures: Sequence[Mapping[str, Any]]) -> collections.Counter[str]:
-    """How often each stage failed for each cause: a sample's last failure counts, without the names of its own files.
+    """How often each stage failed for each cause. Only a sample's last failure counts; names of its files are cut off.
 
     >>> errors = ["ValueError: a/b.png: cut short", "7/metadata.jsonl is for 'a', not 'b'", "no label for 'bear'"]
     >>> lines = [{"case": "0", "index": i, "stage": "generate", "error": words} for i, words in enumerate(errors)]
@@ -314,6 +314,30 @@ def causes_of(failures: Sequence[Mapping[str, Any]]) -> collections.Counter[str]
     last = {(line["case"], line["index"]): line for line in failures}
     words = ((line["stage"], re.sub(r"'[^']*'|\"[^\"]*\"", "…", line["error"])) for line in last.values())
     return collections.Counter(f"{stage}: {_NAMED.sub(lambda found: found[1] or '', error)}" for stage, error in words)
+
+
+class NothingLeft(UserError):
+    """What was given is of the right kind, but no case is left of it: nothing is scored, and the exit code says so."""
+
+
+_UNREAD = ("not in the model's vocabulary", "beyond what the text encoder reads")
+"""How warnings begin that say what a model does not take in of a prompt."""
+
+
+def unread(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Of log lines of chains, the prompts that a model does not take in whole, with what is lost, by the reason.
+
+    >>> line = {"case": "00007", "index": 0, "warnings": ["not in the model's vocabulary: kraken", "something else"]}
+    >>> unread([line, {**line, "index": 1}, {"case": "00008", "warnings": []}])
+    {"not in the model's vocabulary": ['00007: kraken']}
+    """
+    found: dict[str, dict[str, str]] = {}
+    for line in lines:
+        for warning in line.get("warnings", ()):
+            kind, _, words = warning.partition(": ")
+            if kind in _UNREAD:
+                found.setdefault(kind, {}).setdefault(line["case"], f"{line['case']}: {words}")
+    return {kind: list(cases.values()) for kind, cases in found.items()}
 
 
 def counted_causes(by_cause: Mapping[str, int], shown: int = 3) -> str:
@@ -328,7 +352,7 @@ def counted_causes(by_cause: Mapping[str, int], shown: int = 3) -> str:
 
 
 def unlabelled(failures: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Of log lines of failures, the classes that the detector has no label for; empty where none failed for that.
+    """The classes that the detector has no label for, from the log lines of failures; empty where none failed for that.
 
     >>> unlabelled([{"error": "no such image"}, {"missing_classes": ["zebra", "bear"]}]), unlabelled([])
     ({'classes': ['bear', 'zebra']}, {})

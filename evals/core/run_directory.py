@@ -126,7 +126,7 @@ class RunDirectory:
         return found.records
 
     def mended(self, log: Path) -> list[dict[str, Any]]:
-        """What is whole of a log that is to be completed; damage is said, once."""
+        """The undamaged lines of a log that is to be completed; damage is reported, once."""
         found = self.files.read_log(log.name, complete=self.scores.exists())
         if found.damage is not None:
             self._mend(found.damage)
@@ -139,7 +139,7 @@ class RunDirectory:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether a file that was read has lost something."""
+        """Whether a file that was read is damaged."""
         return bool(self._damage)
 
     def write(self, file: Path, content: Any) -> None:
@@ -186,7 +186,7 @@ class RunDirectory:
         return not any(log.exists() and log.stat().st_size for log in (self.chains, self.observations, self.failures))
 
     def forget_if_empty(self) -> None:
-        """Leaves no trace of a run that never began, so that the corrected command finds a free place.
+        """Deletes the directory of a run that never began, so that the corrected command finds its place free.
 
         One image or one empty log is a trace: without run.json nobody could go on there.
         """

@@ -32,7 +32,7 @@ _RECORDS = frozenset({"steps", "n_averaged"})
 
 
 def refuse_file(path: Path) -> None:
-    """Looks at a file before a library does, whose message would be a riddle.
+    """Refuses a file that holds no weights, in clearer words than the library that would read it has.
 
     Raises:
         UserError: It does not exist, or is a pointer, a web page, empty, cut short, ...
@@ -89,7 +89,7 @@ def _listed(keys: list[Any]) -> str:
 
 # -------------------------------------------------------------------------------------------------------- checkpoints
 class _Inert:
-    """Stands for everything in a pickle that is no weight: takes what is done to it, and does nothing."""
+    """Stands for every object of a pickle that is no weight: accepts what unpickling does to it, and does nothing."""
 
     def __new__(cls, *_arguments: object, **_named: object) -> _Inert:
         return object.__new__(cls)
@@ -178,7 +178,7 @@ def _unwrapped(found: Any, depth: int = 3) -> dict[str, torch.Tensor]:
 
 
 def _bare(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without what wrappers put before every key.
+    """The tensors, their keys without the prefixes that wrappers put before them.
 
     >>> list(_bare({"module.model.a": 1, "module.model.b": 2, "steps": 3})), list(_bare({"model.a": 1, "b": 2}))
     (['a', 'b'], ['model.a', 'b'])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import Detection, UserError
 from evals.detectors import open_vocabulary
 from evals.detectors.photo import MIN_SCORE, best_first, map_labels, mask_box
+from got.util.hub import unreachable
 from got.util.weight_files import why
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def load_transformers(model: str, device: str = "cpu") -> Detector:
         UserError: it cannot be loaded, is no detector, its weights leave parts of it untrained, or it cannot look at an
             image with nothing else beside it.
     """
+    if fault := unreachable(model):
+        raise UserError(f"hf:{model} cannot be loaded: {fault}")
     from transformers import AutoImageProcessor, AutoTokenizer
 
     try:

@@ -140,7 +140,7 @@ def _opencv_version() -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the notes that MMDetection's libraries give about their own code: no user can act on them."""
+    """Silences warnings that MMDetection's libraries give about their own code, on which no user can act."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -86,7 +86,7 @@ def mask_box(mask: NDArray[np.bool_]) -> tuple[float, float, float, float] | Non
 
 
 def best_first(detections: list[Detection]) -> list[Detection]:
-    """By falling score."""
+    """The detections by falling score."""
     return sorted(detections, key=lambda detection: -detection.score)
 
 
@@ -134,7 +134,7 @@ class MMDetDetector:
 
 @contextlib.contextmanager
 def _mmdet_scope() -> Iterator[None]:
-    """Names in a config mean mmdet's classes; nothing global is left behind."""
+    """While it lasts, names in a config mean mmdet's classes; global state is put back afterwards."""
     from mmengine.registry import DefaultScope
 
     with DefaultScope.overwrite_default_scope("mmdet"):
@@ -191,7 +191,7 @@ _MMDET_2 = tuple(
 
 
 def _today(key: str) -> str:
-    """A weight's name in MMDetection 3.
+    """The name that MMDetection 3 has for a weight of MMDetection 2.
 
     >>> _today("panoptic_head.transformer_decoder.layers.3.attentions.0.attn.in_proj_bias")
     'panoptic_head.transformer_decoder.layers.3.cross_attn.attn.in_proj_bias'

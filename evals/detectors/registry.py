@@ -101,7 +101,7 @@ def find_detector(spec: str) -> tuple[Backend[Detector], str]:
 
 @contextlib.contextmanager
 def _named(spec: str) -> Iterator[None]:
-    """Errors that say which flag they are of."""
+    """Makes errors begin with the flag that they are about."""
     try:
         yield
     except UserError as error:

@@ -38,7 +38,7 @@ class Origin:
     revision: str | None = None
     """First digits of the commit that the loader was written for."""
     own: bool = False
-    """Whether it is somebody's own set in the form of a published one: no number of it is the benchmark's."""
+    """Whether it is a user's own set in a published one's form; its numbers are then not the benchmark's."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,14 +167,14 @@ class Row:
     """Row number in its file."""
 
     def image(self, column: str) -> EncodedImage:
-        """An image of this row."""
+        """The image in a column of this row."""
         return EncodedImage(
             name=f"{self.table.path.name} row {self.number} {column}",
             read=functools.partial(_image_bytes, self.table, self.number, column),
         )
 
     def text(self, column: str) -> str:
-        """A text of this row, without spaces around it; None is empty."""
+        """The text in a column of this row, without spaces around it; empty where there is none."""
         value = self.values[column]
         return "" if value is None else str(value).strip()
 
@@ -277,7 +277,7 @@ def split_of_size(place: Path, rows: int, name: str | None = None) -> tuple[str,
 
 # ---------------------------------------------------------------------------------------------------------------- rows
 def required(row: Row, column: str) -> str:
-    """A text that must be there.
+    """A text field of a row; a missing or empty one is an error.
 
     Raises:
         UserError: It is empty.

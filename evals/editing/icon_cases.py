@@ -100,7 +100,7 @@ def _case(name: str, category: str, edit: Any) -> EditCase:
 
 
 def _object(edit: Any) -> dict[str, str]:
-    """What is to be seen inside the mask, where that is one object: a moved one leaves an empty place in it, too."""
+    """Words for what is inside the mask, if it is one object; none for a move: its mask has the old place, too."""
     if edit.kind == "move" or len(edit.drawn) != 1:
         return {}
     return {"object": f"{edit.drawn[0].color} {edit.drawn[0].name}"}

@@ -39,7 +39,7 @@ class Instruments:
 
 
 def embed(instruments: Instruments, edits: Sequence[EditCase], shown: Sequence[Image.Image]) -> None:
-    """Embeds everything that a batch needs in one go; what follows finds it in the caches."""
+    """Embeds everything that a batch needs in one go, so that later calls find it in the caches."""
     for encoder in (*instruments.clips.values(), *instruments.dinos.values()):
         encoder.embed_images(shown)
     texts = [edit.captions[key] for edit in edits for key in ("source", "target", "object") if edit.captions.get(key)]
@@ -48,7 +48,7 @@ def embed(instruments: Instruments, edits: Sequence[EditCase], shown: Sequence[I
 
 
 class Comparison:
-    """Pixel metrics between the images of one edit, each pair once: of two, it does not matter which comes first.
+    """Pixel metrics between the images of one edit. Each pair is compared once: the order does not matter.
 
     Args:
         edit: Whose images they are.

@@ -10,7 +10,7 @@ from evals.suite import CASES, OBSERVE, option
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EditOptions(JudgeOptions):
-    """Those that all of them have."""
+    """The flags that all editing suites have."""
 
     clip: tuple[str, ...] = option(
         (), "more CLIPs to measure with, beside --embedder", stage=OBSERVE, metavar="NAME", nargs="+", parse=str
@@ -23,7 +23,7 @@ class EditOptions(JudgeOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PublishedOptions(EditOptions):
-    """Of suites that have a published set."""
+    """The flags of suites that have a published set."""
 
     data: str | None = option(
         None,

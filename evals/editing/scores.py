@@ -209,7 +209,7 @@ def _caption(scores: Mapping[str, Any], data: dict[str, Any], overall: dict[str,
 
 
 def _rows(scores: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """What the tables by category have a line for. Runs of before have no pools."""
+    """The categories and pools that have a row in the tables. Older runs have no pools."""
     pooled = [(f"{name}, pooled", block) for name, block in scores.get("pooled", {}).items()]
     return [*scores["categories"].items(), *pooled, ("all", scores["overall"])]
 

@@ -102,7 +102,7 @@ def sheet(
 
 
 def _about(category: str, results: Sequence[dict[str, Any]]) -> str:
-    """A sheet's heading. What is right is only said where something tells right from wrong.
+    """A sheet's heading, with the number of right edits where the suite tells right from wrong.
 
     >>> _about("add", [{"correct": True}, {"correct": False}]), _about("add", [{"correct": None}, {"correct": False}])
     ('add: 1 of 2 right', 'add: 2 edits')

@@ -56,7 +56,7 @@ class EditingSuite(Suite[EditOptions]):
 
     @abc.abstractmethod
     def load(self, options: Any) -> EditSet:
-        """Its edits."""
+        """Loads the benchmark's edits."""
 
     @functools.lru_cache(maxsize=2)  # noqa: B019  # suites are few, and what is read is asked for again at the end
     def _edits(self, options: EditOptions) -> EditSet:
@@ -67,11 +67,11 @@ class EditingSuite(Suite[EditOptions]):
         return [as_case(edit) for edit in self._edits(options).cases]
 
     def resolve(self, options: EditOptions, world: str) -> EditOptions:
-        """The options with what the judge depends on."""
+        """The options, completed by the hashes of what the judge depends on."""
         return judges.resolve(options, world)
 
     def detects(self, options: EditOptions) -> bool:
-        """At images of a published set no detector looks."""
+        """Whether a detector looks: at images of the icon edition only."""
         return options.data is None
 
     def shows(self, options: EditOptions) -> str | None:
@@ -79,7 +79,7 @@ class EditingSuite(Suite[EditOptions]):
         return None if options.data is None else PHOTOGRAPHS
 
     def classes(self, case: Case) -> frozenset[str]:
-        """The classes of all objects in the truth of an embedded case. Of a published set none is known."""
+        """The classes of all objects in an icon case's truth; none for a published case, which has no truth."""
         truth = case.metadata.get("truth")
         if truth is None:
             return frozenset()
@@ -87,7 +87,7 @@ class EditingSuite(Suite[EditOptions]):
         return frozenset(thing.name for thing in (*known.kept, *known.erased, *known.drawn))
 
     def asks_at_once(self, options: EditOptions) -> int:
-        """Of a judge by endpoint."""
+        """How many questions a judge behind an endpoint is asked at a time."""
         return judges.at_once(options)
 
     def needs_embedder(self, cases: Sequence[Case]) -> bool:
@@ -123,7 +123,7 @@ class EditingSuite(Suite[EditOptions]):
         return [{**one, "judgements": said[i * repeats : (i + 1) * repeats]} for i, one in enumerate(seen)]
 
     def incomplete(self, observation: Mapping[str, Any]) -> bool:
-        """Whether a judge was not there, or not paid, for an image."""
+        """Whether an image has no judgement because the judge could not be reached or the budget was used up."""
         return any(one["failure"] in judging.UNASKED for one in observation["judgements"])
 
     def unanswered(self, observation: Mapping[str, Any]) -> str | None:
@@ -277,7 +277,7 @@ def _edit(sample: Sample) -> EditCase:
 
 
 def _truncated(with_: Instruments, edit: EditCase) -> dict[str, list[str]]:
-    """CLIPs that do not read the end of the target's caption, and CLIPs of which that is not known."""
+    """The CLIPs that cut off the end of the target's caption, and the CLIPs of which that is not known."""
     caption = edit.captions.get("target")
     cut = {label: _is_truncated(clip, caption) for label, clip in with_.clips.items()} if caption else {}
     return {
@@ -296,5 +296,5 @@ def _is_truncated(clip: Any, caption: str) -> bool | None:
 
 
 def _log(scores: dict[str, Measure]) -> dict[str, Any]:
-    """Values, and the reason in place of a value that does not exist."""
+    """The metrics as logged: a value each, or the reason why there is none."""
     return {name: score.undefined if score.value is None else score.value for name, score in sorted(scores.items())}

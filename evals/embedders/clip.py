@@ -78,7 +78,7 @@ class OpenClipEmbedder:
         return self._embed(encode, texts)
 
     def squash(self) -> None:
-        """From now on squeezes images to the model's square: bicubic, sides not kept in proportion, nothing cut off.
+        """Makes the preprocessing squeeze whole images into the model's square (bicubic) instead of cutting them.
 
         That is how InstructPix2Pix's own metric sees an image (without antialiasing); others cut out the centre.
         """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
-"""GenEval's."""
+"""GenEval's templates."""
 
 
 _CLASSIFIERS: weakref.WeakKeyDictionary[Any, dict[tuple[str, tuple[str, ...]], NDArray[np.float32]]]

@@ -31,7 +31,7 @@ OPENCLIP_CONFIG = "open_clip_config.json"
 
 
 def openclip_fault(model: str) -> str | None:
-    """Why what is behind ``openclip:`` is no folder that open_clip saved, where it can be nothing else; None if fine.
+    """Why the folder named by ``openclip:`` was not saved by open_clip; None if it was, or if it may be a model's name.
 
     >>> openclip_fault("ViT-L-14/openai") is None
     True
@@ -77,7 +77,7 @@ IMAGE_EMBEDDERS = Registry["ImageEmbedder"](
         )
     },
 )
-"""Those that read no text."""
+"""The embedders that read no text."""
 
 
 def find_embedder(spec: str) -> tuple[Backend[Embedder], str]:

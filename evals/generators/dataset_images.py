@@ -19,7 +19,7 @@ IMAGES = {"identity": "source", "target": "target", "released": "released"}
 
 
 class GivenGenerator:
-    """Hands out an image that comes with an editing set: no model draws."""
+    """Hands out an image that comes with an editing set, in place of a model's."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -42,5 +42,5 @@ class GivenGenerator:
 
 
 def make_given(options: GeneratorOptions) -> Generator:
-    """The generator of that name; there is nothing else to set."""
+    """The generator of ``--model identity``, ``target`` or ``released``."""
     return GivenGenerator(options.model)

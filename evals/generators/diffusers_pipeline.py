@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Generated, UserError
 from evals.generators.options import GeneratorOptions, checkpoint_folder
-from got.util.hub import MINI_PATH, missing_model
+from got.util.hub import MINI_PATH, missing_model, unreachable
 from got.util.weight_files import why
 
 if TYPE_CHECKING:
@@ -56,23 +56,38 @@ class DiffusersGenerator:
         # A safety checker replaces an image by a black one: that is no image of the model.
         blanked = getattr(drawn, "nsfw_content_detected", None) or [False] * len(samples)
         return [
-            Generated(image=None, error="blanked by the pipeline's safety checker") if black else Generated(image=image)
-            for image, black in zip(images, blanked, strict=True)
+            Generated(image=None, error="blanked by the pipeline's safety checker")
+            if black
+            else Generated(image=image, warnings=self._cut(sample.case.prompt))
+            for sample, image, black in zip(samples, images, blanked, strict=True)
         ]
+
+    def _cut(self, prompt: str) -> tuple[str, ...]:
+        """What the encoder that reads most of a prompt cuts off, as a warning; nothing where it reads all."""
+        encoders: list[Any] = [getattr(self._pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3")]
+        read = [one for one in encoders if hasattr(one, "tokenize") and hasattr(one, "model_max_length")]
+        if not read:
+            return ()
+        longest = max(read, key=lambda one: one.model_max_length)
+        room = longest.model_max_length
+        if len(prompt) + 2 <= room:  # a token has at least one character
+            return ()
+        count = len(longest.tokenize(prompt)) + longest.num_special_tokens_to_add()
+        return (f"beyond what the text encoder reads: {count} tokens, {room} are read",) if count > room else ()
 
 
 def make_diffusers(options: GeneratorOptions) -> Generator:
     """A pipeline folder or hub id; safetensors only, and no code from the hub."""
+    if checkpoint_folder(options.argument) == MINI_PATH:
+        raise UserError(f"--model diffusers:{options.argument} is GoT's embedded checkpoint: use --model got")
+    if fault := missing_model(options.argument) or unreachable(options.argument):
+        raise UserError(f"--model diffusers:{options.argument} cannot be loaded: {fault}")
     import torch
     from diffusers import AutoPipelineForText2Image, DiffusionPipeline
     from safetensors import SafetensorError
 
     from got import checkpoint
 
-    if checkpoint_folder(options.argument) == MINI_PATH:
-        raise UserError(f"--model diffusers:{options.argument} is GoT's embedded checkpoint: use --model got")
-    if fault := missing_model(options.argument):
-        raise UserError(f"--model diffusers:{options.argument} cannot be loaded: {fault}")
     loading = {"dtype": getattr(torch, options.dtype), "use_safetensors": True}
     try:
         checkpoint.check_place(options.device, options.offload, compiled=options.compiled)

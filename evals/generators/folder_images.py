@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evals.core.records import Case
 
 _READERS = 8
-"""Files that are hashed side by side."""
+"""So many files are hashed at a time."""
 
 
 # ------------------------------------------------------------------------------------------------------------ matching
@@ -37,7 +37,7 @@ class Assignment:
     notes: tuple[str, ...]
     """What a person should know before the run, a sentence each."""
     counts: dict[str, int]
-    """The same in numbers, for run.json; only what occurs."""
+    """The same findings in numbers, for run.json; zeros are left out."""
 
 
 def is_same(metadata: Mapping[str, Any], case: Case) -> bool:
@@ -61,7 +61,7 @@ def _asks_for_the_same(metadata: Mapping[str, Any], case: Case) -> bool:
 
 
 _KINDS = ("confirmed", "moved", "silent", "reworded", "foreign", "broken")
-"""What a place's metadata say of its case, the surest first: of two places of one case the surer one is taken."""
+"""How a place's metadata relate to its case, the surest first; of two places for one case the surer one is taken."""
 _FOREIGN = "images_of_other_prompts"
 
 
@@ -84,7 +84,7 @@ class _Matcher:
         self.places = [*listing.places, *self._flat_places(listing.flat)]
 
     def _offset(self, listing: Listing, chosen: set[int]) -> int:
-        """What is to be taken from a place's number to get its case's: as metadata prove, or else as numbers tell."""
+        """How much larger folder numbers are than case numbers: as metadata prove, or else as the numbers suggest."""
         proofs = [shifts for place in listing.places if (shifts := self._shifts(place))]
         if proofs:
             common = set.intersection(*proofs)
@@ -111,7 +111,7 @@ class _Matcher:
         return 0
 
     def _shifts(self, place: Place) -> set[int]:
-        """By how much a place's number may differ from its case's, by its metadata; none if they are of no case."""
+        """How much larger a place's number is than that of each case which its metadata fit; empty if they fit none."""
         if place.number is None or place.metadata is None:
             return set()
         return {place.number - number for number in _numbered(self._same(place.metadata))}
@@ -120,7 +120,7 @@ class _Matcher:
         return [case for case in self.by_prompt.get(metadata["prompt"], ()) if is_same(metadata, case)]
 
     def by_name(self, name: str) -> Case | None:
-        """The case that a name, or its number, stands for."""
+        """The case of this name, or of its number."""
         number = number_of(name)
         if number is None or (not self.offset and name in self.by_id):
             return self.by_id.get(name)
@@ -368,7 +368,7 @@ class _Report:
         }
 
     def amount(self) -> Iterator[str]:
-        """How many images are missing, if any are."""
+        """A phrase with the number of missing images; empty if none is missing."""
         counts = self.counts()
         if not counts["used"]:
             yield self._nothing()
@@ -452,12 +452,12 @@ def _sha256(path: Path | None) -> str | None:
 
 
 def content(fingerprint: Mapping[str, Any]) -> list[Any]:
-    """The part of a fingerprint that decides what is seen."""
+    """The part of a fingerprint that stands for the image's content."""
     return [fingerprint[key] for key in ("case", "index", "sha256", "fault")]
 
 
 def change(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> tuple[str, str]:
-    """What became of an image's file, and its name, from its fingerprints."""
+    """How an image's file changed between two fingerprints, and its name."""
     there, is_there = bool(before and before["sha256"]), bool(now["sha256"])
     kind = "changed" if there == is_there else "added" if is_there else "deleted"
     return kind, str(now["file"] or (before or now)["file"] or f"{now['case']}/{now['index']}")

@@ -39,7 +39,7 @@ class GoTGenerator:
             self._scheduler = make_scheduler(options.scheduler, self._own_scheduler)
 
     def with_options(self, options: GeneratorOptions) -> GoTGenerator | None:
-        """One of other options with the weights of this one; None where other weights are asked for."""
+        """A generator with other options and the weights of this one; None where the options ask for others."""
         if any(getattr(options, name) != getattr(self._options, name) for name in _LOADING):
             return None
         return GoTGenerator(self._pipe, options, self._own_scheduler)

@@ -16,7 +16,7 @@ GUIDANCE = (
     "chain",
 )  # fmt: skip
 PLACE = ("offload", "compile")
-"""Flags that some generators heed and others do not, by what they are about."""
+"""Flags that only some generators heed: `GUIDANCE` is about what is drawn, `PLACE` about where it is computed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class GeneratorOptions:
     compiled: bool = False
     """Whether the denoising network is compiled."""
     folder: Assignment | None = None
-    """Of ``--model folder:PATH``, which of its files is which image."""
+    """Which file is which image, for ``--model folder:PATH``."""
 
 
 def checkpoint_folder(checkpoint: str) -> Path | None:

@@ -69,5 +69,5 @@ def icon_world() -> Any:
 
 
 def make_oracle(_: GeneratorOptions) -> Generator:
-    """The icon world's renderer; it has nothing to set."""
+    """The icon world's renderer, which has no settings."""
     return OracleGenerator()

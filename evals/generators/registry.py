@@ -49,7 +49,7 @@ GENERATORS = Registry["Generator"](
 )
 """Name before the colon -> record."""
 DRAWN_ALREADY = ("folder", "identity", "target", "released")
-"""Those whose images are there already."""
+"""Generators whose images exist before the run."""
 
 
 def batch_size(model: str, checkpoint: str) -> int:

@@ -61,7 +61,7 @@ def _shown(score: float, threshold: float) -> str:
 
 
 def ordinal(number: int) -> str:
-    """A place in an order.
+    """A number as an ordinal.
 
     >>> [ordinal(number) for number in (1, 2, 3, 4, 11, 12, 21)]
     ['1st', '2nd', '3rd', '4th', '11th', '12th', '21st']

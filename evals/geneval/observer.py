@@ -70,7 +70,7 @@ class Observer:
         return {"planned": seen, "objects": objects, "verdict": self._verdict(image, prompt, chain, seed)}
 
     def _verdict(self, image: Image.Image, prompt: str, chain: str, seed: int) -> dict[str, Any] | None:
-        """As the report words it."""
+        """The verdict in the report's words."""
         case = self._cases.get(prompt)
         if case is None or not self._suite.classes(case) <= self._tools.detector.classes:
             return None

@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.core.folder_listing import METADATA, list_folder, some
-from evals.core.records import Case, UserError, alike, describes, note, unfit
+from evals.core.records import Case, NothingLeft, UserError, alike, describes, note, unfit
 from evals.core.vocabulary import CLASSES, COLORS, NUMBERS, RELATIONS, plural, with_article
 from got.util.files import numbered_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+
+    from evals.core.folder_listing import Place
 
 _SEED = 43
 FOLDER = "folder"
 """The value of ``--prompts`` that takes the cases from the folder of images."""
 OWN_WORDING, OWN_PROMPTS = "own wording of GenEval's cases", "own prompts"
 MAX_OBJECTS = 16
-"""So many objects of a class the benchmark counts at most."""
+"""The most objects of one class that the benchmark counts."""
 MOST_OBJECTS = 10_000
-"""The largest count that is taken: far more than any image shows, and few enough for every part of a run."""
+"""The largest count that a prompt file may ask for: far more than any image shows, and few enough for every stage."""
 _KEYS = {"tag", "include", "exclude", "prompt"}
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 _DRAWS = 100
@@ -100,7 +102,7 @@ def _case(number: int, line: dict[str, Any]) -> Case:
 
 
 def wording(cases: Sequence[Case]) -> str | None:
-    """What is to be said of a run's prompts beside its scores; None where they are GenEval's own.
+    """A note on a run's prompts for its scores; None where they are GenEval's own.
 
     >>> line = generate()[0]
     >>> wording(cases([line])), wording(cases([{**line, "prompt": "A bench in a sunny park."}]))
@@ -152,26 +154,54 @@ def from_folder(root: Path, max_objects: int = MAX_OBJECTS) -> list[Case]:
 
     Raises:
         UserError: The folder has none, one is not in the format, or two of one number differ; names them.
+        NothingLeft: None of them can be read.
     """
     places = [place for place in list_folder(root).places if place.number is not None]
     found: dict[int, tuple[str, Case]] = {}
     for place in places:
         where = f"{place.name}/{METADATA}"
         try:
-            if place.broken is not None:
-                raise _BadLine(place.broken)
             if place.metadata is not None and place.number is not None:
                 case = _case(place.number, _checked(place.metadata))
                 _check_same(case, *found.setdefault(place.number, (where, case)))
         except _BadLine as error:
             raise UserError(f"--prompts folder: {root / where}: {error}") from error
+    broken = [f"{root / place.name / METADATA}: {place.broken}" for place in places if place.broken is not None]
+    if not found and broken:
+        raise NothingLeft(f"--prompts folder: none of {len(broken):,} {METADATA} can be read: {some(broken)}")
     if not found:
         raise UserError(f"--prompts folder: {root} has no {root / '00000' / METADATA} or the like")
-    if silent := [place.name for place in places if place.metadata is None]:
-        note(f"--prompts folder: sub-folders without {METADATA}, left out: {len(silent):,} ({some(silent)})")
+    if silent := _untold(places, found):
+        note(f"--prompts folder: {_left_out(silent)}{f'; {broken[0]}' if broken else ''}")
     lines = {where: case.metadata for where, case in found.values()}
     _note_oddities(f"--prompts folder, {root}", lines, max_objects)
     return [found[number][1] for number in sorted(found)]
+
+
+def untold(root: Path) -> list[str]:
+    """The numbered sub-folders of which no ``metadata.jsonl`` says what they are of: missing or not to be read."""
+    places = [place for place in list_folder(root).places if place.number is not None]
+    return _untold(places, {place.number for place in places if place.metadata is not None})
+
+
+def _untold(places: Iterable[Place], told: Container[int | None]) -> list[str]:
+    return [place.name for place in places if place.metadata is None and place.number not in told]
+
+
+def _left_out(names: Sequence[str]) -> str:
+    return f"sub-folders without a {METADATA} that can be read, left out: {len(names):,} ({some(names)})"
+
+
+def left_out(scores: Mapping[str, Any]) -> str | None:
+    """What is to be said of the cases that a run's scores leave out; None where they leave none out.
+
+    >>> left_out({"left_out": ["00003", "7"]})
+    'sub-folders without a metadata.jsonl that can be read, left out: 2 (00003, 7)'
+    >>> left_out({}) is None
+    True
+    """
+    names = scores.get("left_out", ())
+    return _left_out(names) if names else None
 
 
 def _check_same(case: Case, where: str, first: Case) -> None:
@@ -219,7 +249,7 @@ def _asked_by_prompt() -> dict[str, set[str]]:
 
 
 def _asked(line: Mapping[str, Any]) -> str:
-    """What must be there, whatever the order in which it is listed."""
+    """What must be in the image, the same for every order in which it is listed."""
     include = line["include"]
     items = [[item["class"], item["count"], item.get("color") or "", *_place(item, include)] for item in include]
     return json.dumps(sorted(items))
@@ -231,7 +261,7 @@ def _place(item: Mapping[str, Any], include: Sequence[Mapping[str, Any]]) -> lis
 
 
 def _is_of_another_case(line: Mapping[str, Any]) -> bool:
-    """Whether the words are those of a case of GenEval that asks for something else.
+    """Whether the prompt is, word for word, that of a GenEval case that asks for something else.
 
     >>> bench = generate()[0]
     >>> _is_of_another_case(bench), _is_of_another_case({**bench, "include": [{"class": "dog", "count": 1}]})
@@ -242,7 +272,7 @@ def _is_of_another_case(line: Mapping[str, Any]) -> bool:
 
 
 def _listed(line: Mapping[str, Any]) -> str:
-    """What a line includes, in words.
+    """The objects that a line includes, in words.
 
     >>> _listed({"include": [{"class": "dog", "count": 2, "color": "red"}, {"class": "cat", "count": 1}]})
     '2 red dog, 1 cat'

@@ -29,6 +29,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from evals.core.run_directory import RunDirectory
 from evals.core.vocabulary import COLORS
 from evals.geneval import near_misses, prompts, scores, tables
 from evals.metrics import boxes, layout
@@ -167,7 +168,7 @@ def _wrong_place(
 
 # ------------------------------------------------------------------------------------------------------------ observe
 def _to_color(case: Case, detections: Sequence[Detection], options: Options) -> list[Detection]:
-    """The detections whose colour a verdict can ask for: under these options, and under any other threshold."""
+    """The detections whose colour a verdict can ask for, under these options or any later threshold."""
     wanted: dict[int, Detection] = {}
     for setting in (options, dataclasses.replace(options, threshold=0.0, counting_threshold=0.0, max_overlap=1.0)):
         kept = keep(detections, case.tag, setting)
@@ -179,6 +180,12 @@ def _to_color(case: Case, detections: Sequence[Detection], options: Options) -> 
 
 def _judged(case: Case, observation: Mapping[str, Any], options: Options) -> Score:
     return verdict(case, from_log(observation["detections"]), options)
+
+
+def _kept(context: Context) -> Path | None:
+    """Where a run has its own copy of what its folder said, if the folder is gone; else None."""
+    gone = not Path(context.model.partition(":")[2]).is_dir()
+    return context.drawn if gone and context.drawn is not None and context.drawn.is_dir() else None
 
 
 # -------------------------------------------------------------------------------------------------------------- suite
@@ -206,11 +213,19 @@ class GenEval(Suite[Options]):
             if kind != "folder":
                 raise UserError(f"--prompts folder is for --model folder:PATH, not for --model {context.model}")
             # A run keeps the metadata of its cases: it can be scored again where the folder is gone.
-            gone = not Path(root).is_dir() and context.drawn is not None and context.drawn.is_dir()
-            place = context.drawn if gone and context.drawn is not None else Path(root)
-            return prompts.from_folder(place, options.max_objects)
+            return prompts.from_folder(_kept(context) or Path(root), options.max_objects)
         own = options.prompts
         return prompts.cases(prompts.read(Path(own), options.max_objects) if own else prompts.generate())
+
+    def left_out(self, options: Options, context: Context) -> list[str]:
+        """Of ``--prompts folder``, the sub-folders that do not tell what they are of; from the run where it is gone."""
+        if options.prompts != prompts.FOLDER:
+            return []
+        kept = _kept(context)
+        if kept is None:
+            return prompts.untold(Path(context.model.partition(":")[2]))
+        names: list[str] = (RunDirectory(kept.parent).read_scores() or {}).get("left_out", [])
+        return names
 
     def classes(self, case: Case) -> frozenset[str]:
         """All classes that a verdict counts: those that must be there, and those of which there must not be more."""
@@ -297,6 +312,11 @@ class GenEval(Suite[Options]):
         ]
         told = [{**result, "reason": reason} for result, reason in zip(results, said, strict=True)]
         return super().sheets(run, told, scored, options)
+
+    def headline(self, scores: Mapping[str, Any]) -> dict[str, Any]:
+        """With the number of cases that its folder could not tell."""
+        left_out = {"left_out": len(scores["left_out"])} if "left_out" in scores else {}
+        return {**super().headline(scores), **left_out}
 
     def tables(self, found: Mapping[str, Any]) -> list[Table]:
         """Scores, faults, and how drawings keep to their plans."""

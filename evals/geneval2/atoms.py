@@ -36,13 +36,13 @@ class Answer:
     """The right answer: ``"Yes"``, or a number in words."""
     right: bool
     probability: float
-    """Of the right answer, in [0, 1]."""
+    """Probability of the right answer, in [0, 1]."""
     reason: str = ""
     """What is wrong; empty where nothing is."""
 
     @property
     def is_one(self) -> bool:
-        """Whether a number is asked for that is one: in two fifths of such questions of GenEval 2, and no atom."""
+        """Whether the question is about a number of one, as two fifths of GenEval 2's are; such a number is no atom."""
         return self.wanted == "one"
 
 
@@ -83,7 +83,7 @@ def answers(
 
 
 def _any(detections: Sequence[Detection]) -> float:
-    """Probability that one of them is real at least."""
+    """Probability that at least one of the detections is real."""
     return 1 - math.prod(1 - one.score for one in detections)
 
 
@@ -133,12 +133,12 @@ def stands(group: Sequence[Detection], relation: str, other: Sequence[Detection]
 
 
 def arithmetic(probabilities: Sequence[float]) -> float:
-    """Arithmetic mean, of at least one."""
+    """Arithmetic mean of at least one number."""
     return float(np.mean(probabilities))
 
 
 def geometric(probabilities: Sequence[float]) -> float:
-    """Geometric mean, exactly 0 if any of them is; what exceeds 1 by rounding stays as it is.
+    """Geometric mean of at least one number, exactly 0 if any is 0; rounding may exceed 1.
 
     >>> round(geometric([0.5, 0.125]), 9), geometric([1.0, 0.0]), geometric([1.0, 1.0])
     (0.25, 0.0, 1.0)

@@ -26,7 +26,7 @@ _SEED = 2512_16853
 _UNCOLORED = "person"
 """The class that no prompt names a colour of, as in GenEval."""
 _TARGETS = {0: 1, 2: 1}
-"""The kinds that may be related to another, and to which one, by their places in the prompt."""
+"""Which kinds of object may have a relation, and to which other kind, by their places in the prompt."""
 
 
 def tag_of(atoms: int) -> str:
@@ -62,7 +62,7 @@ def cases() -> tuple[Case, ...]:
 
 
 def _sample(atoms: int, rng: np.random.Generator) -> list[dict[str, Any]] | None:
-    """What a prompt of so many atoms asks for; None where the draw does not fit and another one is due."""
+    """Draws what a prompt of so many atoms asks for; None where the draw does not fit: draw again."""
     kinds = int(rng.integers(1, 4))
     features = [(what, kind) for what in ("count", "color") for kind in range(kinds)]
     features += [("position", kind) for kind in _TARGETS if kind < kinds > 1]

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 IMAGES, SOFT_TIFA, DATA = "geneval2_images.json", "geneval2_soft_tifa.json", "geneval2_data.jsonl"
 KEYS = ("prompt", "atom_count", "vqa_list", "skills")
-"""Of a line of the data, in this order."""
+"""Keys of a line of the data, in their order."""
 
 
 def write(run: Path, results: Sequence[Mapping[str, Any]], scored: Sequence[Scored]) -> list[Path]:
-    """Writes those files that a run has the content of; names them."""
+    """Writes the files for which the run has the content, and returns their paths."""
     first = [(one, line) for one, line in zip(scored, results, strict=True) if one.sample.index == 0]
     # By the original prompt, whatever a model was given in its place.
     files: dict[str, Any] = {IMAGES: {line["prompt"]: line["filename"] for _, line in first}}
@@ -43,7 +43,7 @@ def write(run: Path, results: Sequence[Mapping[str, Any]], scored: Sequence[Scor
 
 
 def _probabilities(one: Scored) -> list[float]:
-    """Of one image, the probability of each question's right answer, as tables take it; nothing where one has none."""
+    """The probability of each question's right answer about one image; empty where any of them has none."""
     facts, values = one.sample.case.metadata["facts"], one.score.values
     names = value_names(facts["skills"], [answer for _, answer in facts["vqa_list"]])
     return [values[name] for name in names] if all(name in values for name in names) else []

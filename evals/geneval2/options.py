@@ -31,13 +31,13 @@ class Rules:
     )
 
     def rules(self) -> dict[str, float]:
-        """These alone."""
+        """The icon edition's rules alone."""
         return {"threshold": self.threshold, "position_threshold": self.position_threshold}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(JudgedOptions, Rules):
-    """Those of judged benchmarks, and those of the icon edition."""
+    """The flags of judged benchmarks, and those of the icon edition."""
 
     topk_floor: float = option(
         1e-6,

@@ -35,7 +35,7 @@ class Outcome(plans.Outcome):
 
     @property
     def answer_faults(self) -> list[str | None]:
-        """Of each answer, one of `evals.suite.plans.FAULTS`; None of a right one."""
+        """For each answer one of `evals.suite.plans.FAULTS`, or None for a right one."""
         found = []
         for i, answer in enumerate(self.answers):
             exact = None if self.in_exact is None else self.in_exact[i].right

@@ -59,11 +59,11 @@ class GenEval2(Suite[Options]):
         return self._edition(options).cases(options, context)
 
     def layout(self, case: Case, options: Options) -> tuple[str, ...]:
-        """Where the official script looks for a case's image: its own file says."""
+        """Where the official script looks for a case's image."""
         return self._edition(options).layout(case, options)
 
     def detects(self, options: Options) -> bool:
-        """Whether a detector looks: of the icon edition."""
+        """Whether a detector looks: in the icon edition only."""
         return self._edition(options).detects(options)
 
     def classes(self, case: Case) -> frozenset[str]:
@@ -97,7 +97,7 @@ class GenEval2(Suite[Options]):
         return self._edition(options).judge(batch, seen, judge, options)
 
     def incomplete(self, observation: Mapping[str, Any]) -> bool:
-        """Whether a judge was not there, or not paid, for an image."""
+        """Whether an image lacks answers because the judge could not be reached or the budget was used up."""
         return "answers" in observation and _PUBLISHED.incomplete(observation)
 
     def unanswered(self, observation: Mapping[str, Any]) -> str | None:

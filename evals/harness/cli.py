@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from evals.core import options as flags
-from evals.core.records import UserError, note
+from evals.core.folder_listing import some
+from evals.core.records import NothingLeft, UserError, note
 from evals.core.run_directory import RunDirectory
 from evals.harness.plan import Plan, lasting
 from evals.harness.run_spec import SUITES, RunSpec, find_suite, resolve
@@ -130,7 +131,11 @@ def _main(suite: Suite[Any], words: Sequence[str]) -> int:
         from evals.harness import doctor
 
         return doctor.main(plan)
-    plan.check()
+    try:
+        plan.check()
+    except NothingLeft as error:
+        print(f"{suite.name}: nothing was scored: {visible(str(error))}", file=sys.stderr)
+        return NOTHING_SCORED
     if plan.settings.export_prompts is not None:
         print(json.dumps(export_prompts(plan, plan.settings.export_prompts)), flush=True)
         return 0
@@ -186,6 +191,8 @@ def _print(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
             "narrow it, more images of the same ones hardly do"
         )
     headline = suite.headline(scores)
+    if left_out := scores.get("left_out"):
+        note(f"{len(left_out):,} cases are in no score, because nothing tells what they ask for ({some(left_out)})")
     unscored = headline.get("unscored_tasks", ())
     if unscored and len(unscored) < len(headline["tasks"]):
         scored = f"{len(headline['tasks']) - len(unscored)} of {len(headline['tasks'])} tasks"

@@ -49,7 +49,7 @@ class Check:
     problem: str | None = None
     """What is wrong and what to do, one sentence; None if all is well."""
     note: str | None = None
-    """What some other use would lack, one sentence."""
+    """What is missing for some other use, one sentence."""
 
 
 def _case(number: int, tag: str, prompt: str, *include: dict[str, Any], **exclude: Any) -> Case:
@@ -216,7 +216,7 @@ def _given(plan: Plan) -> Iterator[Check]:
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:
-    """A check that breaks is a finding, whatever breaks: this is the tool for broken installations."""
+    """Runs a check; any exception becomes a finding, because this tool is for broken installations."""
     try:
         return look()
     except UserError as error:

@@ -32,7 +32,7 @@ class Engine(Protocol):
 
     @property
     def note(self) -> str:
-        """What a line of progress says of it."""
+        """What a line of progress says of the engine."""
 
     @property
     def width(self) -> int:
@@ -61,7 +61,7 @@ class LocalEngine:
         self._worker: Worker | None = None
 
     def machine(self, plan: Plan) -> dict[str, Any]:
-        """Of this process."""
+        """Versions, commit and device of this process."""
         return plan.machine
 
     def check(self, job: Job) -> None:
@@ -112,17 +112,17 @@ def _in_thread(work: Callable[[Half], list[Outcome]], half: Half) -> Future[list
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Item:
-    """A sample on its way to a worker."""
+    """A sample as it is sent to a worker."""
 
     number: int
-    """In the plan's samples."""
+    """Its number among the plan's samples."""
     recorded: RecordedImage | None
     """Its image, where that is drawn already."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _RayJob:
-    """A job as a pool of workers takes it; samples travel as their numbers in the plan."""
+    """A job in the form that a pool of workers takes; samples are sent as their numbers in the plan."""
 
     job: Job
 
@@ -144,7 +144,7 @@ class _RayJob:
         return list(self.job.plan.weight_places().values())
 
     def at(self, places: dict[str, Path]) -> _RayJob:
-        """With weights elsewhere."""
+        """The same job, with its weights at other paths."""
         plan = self.job.plan
         told = {name: getattr(plan.settings, name) for name in ("model", "checkpoint", "detector", "embedder")}
         told = {name: _moved(text, places) for name, text in told.items()}
@@ -152,7 +152,7 @@ class _RayJob:
         return _RayJob(job=dataclasses.replace(self.job, plan=Plan(spec)))
 
     def lost(self, item: _Item, why: str) -> Outcome:
-        """A sample under which workers died."""
+        """The outcome of a sample whose workers died."""
         stage = GENERATE if item.recorded is None else OBSERVE
         failed = Failed(stage=stage, error=f"its worker died each time ({why})", raised=True)
         sample = self.job.plan.samples[item.number]
@@ -160,7 +160,7 @@ class _RayJob:
 
 
 def _moved(setting: str, places: dict[str, Path]) -> str:
-    """A setting whose weights are at another place, if it names one of these.
+    """A setting, with the path in it replaced if its weights have been moved.
 
     >>> from pathlib import Path
     >>> places = {"got-6b": Path("/new/a"), "i": Path("/new/i"), "w.bin": Path("/new/w.bin")}
@@ -212,7 +212,7 @@ class RayEngine:
         return self._pool.width
 
     def machine(self, plan: Plan) -> dict[str, Any]:
-        """Of this process, which all workers are held against, with their device."""
+        """Versions and commit of this process, to which all workers must be equal, with the workers' device."""
         return plan.machine_with(self._pool.place(_RayJob(job=Job(plan=plan)))["device"])
 
     def check(self, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""Whose a run directory is: what its stages were made with, and which of them a command may make anew.
+"""Which command a run directory belongs to: what its stages were made with, and which ones may be made anew.
 
 The one rule: a stage that stands must have been made with what the command says, and with the same stages before it.
 run.json keeps a hash for each stage (`made_with`); files of a stage that has none are left over, and are cleared.
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 Identity = dict[str, dict[str, Any]]
 
 STANDING = {None: STAGES, GENERATE: (GENERATE,), OBSERVE: (GENERATE,), VERDICT: (GENERATE, OBSERVE)}
-"""By the stage to begin with (None: resume), those whose arguments must be the run's own."""
+"""Stage to begin with (None: resume) -> the stages whose arguments must be those of the run."""
 
 FILES = ("weights_sha256", "folder_sha256")
 """Parts of an identity that lie in files, not in arguments."""
 _PLACES = (*FILES, "judge_place")
-"""... or come from the environment as well."""
+"""Parts of an identity that may also come from the environment."""
 
 
 def hashes(identity: Identity) -> dict[str, str]:
@@ -48,7 +48,7 @@ def hashes(identity: Identity) -> dict[str, str]:
 
 
 def made_with(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The hashes of a run's stages. Older runs keep none: those of their arguments, up to what was being cleared."""
+    """The hashes of a run's stages. Older runs keep none: theirs are made here, for all stages not being redone."""
     if "made_with" in spec:
         return dict(spec["made_with"])
     cleared = STAGES.index(spec["clearing"]) if spec.get("clearing") else len(STAGES)
@@ -57,7 +57,7 @@ def made_with(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def left_over(spec: Mapping[str, Any]) -> str | None:
-    """The first stage of which no hash is kept: its files are of before a redo; None if there is none."""
+    """The first stage without a hash, whose files are from before a redo; None if all have one."""
     found = made_with(spec)
     return next((stage for stage in STAGES if stage not in found), None)
 

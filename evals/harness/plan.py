@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 SHARE = ("shard", "batch_size")
-"""Of the identity of a part of a run, what tells its samples from those of other parts."""
+"""Keys of an identity that tell a part of a run from the other parts."""
 
 
 class Plan:
@@ -59,7 +59,7 @@ class Plan:
         return Plan, (self.spec,)
 
     def check(self) -> Plan:
-        """The plan, if it can be run as far as that is known without a model.
+        """Returns the plan, or raises where it is known without a model that it cannot be run.
 
         Raises:
             UserError: It cannot.
@@ -95,7 +95,7 @@ class Plan:
 
     @property
     def _later(self) -> bool:
-        """Whether only later stages are done: these go by what the run has, whatever is gone since."""
+        """Whether only later stages are done, which need nothing but what the run directory has."""
         return self.settings.start in (OBSERVE, VERDICT)
 
     @functools.cached_property
@@ -115,7 +115,7 @@ class Plan:
 
     @functools.cached_property
     def cases(self) -> list[Case]:
-        """Those that are run."""
+        """The cases that are run."""
         return spread(of_tasks(self._every, self.settings.tasks), self.settings.limit)
 
     @functools.cached_property
@@ -189,7 +189,7 @@ class Plan:
 
     @functools.cached_property
     def identity(self) -> dict[str, dict[str, Any]]:
-        """Per stage, what decides its outcome. A run directory belongs to one identity."""
+        """For each stage, everything that decides its outcome. A run directory belongs to one identity."""
         looks = flags.deciding(self.settings, OBSERVE)
         if not self.suite.detects(self.options):
             del looks["detector"]
@@ -218,7 +218,7 @@ class Plan:
         return {role: place for role, place in places.items() if place is not None and place.exists()}
 
     def weight_sizes(self) -> dict[str, str]:
-        """Of these, the number of files and their bytes: enough to tell another checkpoint at the same place."""
+        """Number and bytes of these files: enough to notice another checkpoint at the same place."""
         sizes = {
             role: [path.stat().st_size for path in ([place] if place.is_file() else below(place))]
             for role, place in self.weight_places().items()
@@ -278,7 +278,7 @@ class Plan:
         return self.machine_with(self.device)
 
     def machine_with(self, device: str) -> dict[str, Any]:
-        """The same where samples are computed on a device of another process; imports no torch."""
+        """The same record for samples that another process computes on its device; imports no torch."""
         return {
             **provenance.commit(),
             "code_sha256": provenance.code_sha256(),
@@ -291,7 +291,7 @@ class Plan:
 
     @functools.cached_property
     def generator(self) -> Generator:
-        """Who draws."""
+        """The generator that draws the images."""
         return generators.GENERATORS[self.model].build(self._generator_options())
 
     def _generator_options(self) -> GeneratorOptions:
@@ -321,7 +321,7 @@ class Plan:
 
     @functools.cached_property
     def tools(self) -> Tools:
-        """Who looks. What cannot be had is better known before the first image than after the fortieth."""
+        """The detector and the embedder. What cannot be had fails here, before the first image."""
         tools = self._tools_on(self.device)
         if self.suite.detects(self.options):
             _ = tools.detector
@@ -345,7 +345,7 @@ class Plan:
         )
 
     def taking_over(self, other: Plan) -> Plan:
-        """This plan with what another one has loaded and this one would load again; the other has nothing left.
+        """This plan, given those loaded parts of another one that it would load again; the other one loses them.
 
         Args:
             other: A plan that is done; if it is of the same run, it goes on itself.
@@ -364,7 +364,7 @@ class Plan:
         return self
 
     def _looks(self) -> tuple[str, ...]:
-        """All that `tools` depend on."""
+        """Everything that `tools` depend on."""
         return self.settings.detector, self.settings.embedder, self.device, self.context.world
 
     @functools.cached_property

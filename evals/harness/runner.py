@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core import contact_sheets
 from evals.core.folder_listing import some
 from evals.core.options import GENERATE, OBSERVE, STAGES, VERDICT
-from evals.core.records import Scored, UserError, note
+from evals.core.records import Scored, UserError, note, unread
 from evals.core.run_directory import RunDirectory, differences, key_of
 from evals.generators.folder_images import counted_changes
 from evals.harness import identity as identities
@@ -105,7 +105,7 @@ class _Logs:
     chains: Log
     observations: Log
     failures: Log
-    """Of samples without an observation."""
+    """Failures of samples without an observation."""
     retried: frozenset[Key]
     """Samples that this command tries again: their failure may go away, or their observation lacks something."""
 
@@ -125,12 +125,12 @@ class _Logs:
         return cls(chains=chains, observations=seen, failures=failed, retried=frozenset(again))
 
     def drawn(self, samples: Iterable[Sample]) -> bool:
-        """Whether each sample has its image, or none for good."""
+        """Whether each sample has its image, or is known to have none."""
         final = self.failures.keys() - self.retried
         return all(_key(sample) in self.chains or _key(sample) in final for sample in samples)
 
     def logged(self, samples: Iterable[Sample]) -> bool:
-        """Whether each sample has its observation, or none, be it for good or not."""
+        """Whether each sample has its observation, or a recorded failure."""
         return all(_key(sample) in self.observations or _key(sample) in self.failures for sample in samples)
 
 
@@ -140,6 +140,7 @@ class _Run:
     def __init__(self, plan: Plan, directory: RunDirectory, engine: Engine) -> None:
         self.plan, self.directory, self.engine = plan, directory, engine
         self.start = plan.settings.start
+        self.left_out = plan.suite.left_out(plan.options, plan.context)  # now, while the scores that may tell are there
 
     # ------------------------------------------------------------------------------------------------------- begin
     def prepare(self) -> None:
@@ -172,13 +173,13 @@ class _Run:
             self._begin_again(spec, identity, logs)
 
     def _standing(self, logs: _Logs) -> tuple[str, ...]:
-        """The stages of which this command does nothing again."""
+        """The stages that this command leaves as they are."""
         if self.start == OBSERVE and logs.drawn(self.plan.samples):
             return (GENERATE,)
         return (GENERATE, OBSERVE) if self.start == VERDICT and logs.logged(self.plan.samples) else ()
 
     def _begin_again(self, spec: dict[str, Any], identity: identities.Identity, logs: _Logs) -> None:
-        """Takes away what is to be redone, once it is known that it can be: until then the old results stay."""
+        """Deletes what is to be redone, once it is sure that it can be; until then the old results stay."""
         assert self.start is not None, "nothing is redone without --from"
         plan, machine, redo = self.plan, spec["machine"], self.start
         if self.start == VERDICT:
@@ -197,7 +198,7 @@ class _Run:
             self._write_sources()
 
     def _clear(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """Takes away what is left of stages that are to be made anew; returns run.json as it then is."""
+        """Deletes the rest of the stages that are to be made anew; returns the new run.json."""
         directory, first = self.directory, identities.left_over(spec)
         if first is None:
             return spec
@@ -237,7 +238,7 @@ class _Run:
         self.directory.write(self.directory.spec, {**spec, "arguments": arguments, "made_with": made_with})
 
     def _redo_images(self, spec: dict[str, Any], changed: dict[Key, tuple[str, str]]) -> None:
-        """Forgets changed samples, so that they are done again, once it is known that they can be; and says which."""
+        """Deletes changed samples, so that they are done again, once it is sure that they can be; names them."""
         plan, directory = self.plan, self.directory
         _ = self.engine.machine(plan)
         self.engine.check(Job(plan=plan))
@@ -257,7 +258,7 @@ class _Run:
         self._write_sources()  # last: a kill before it leaves the same to the next command
 
     def note_changes(self) -> None:
-        """Says and records that a run goes on with other code, packages or device than it began with.
+        """Says and records that a run continues with other code, packages or device than it began with.
 
         That is no reason to refuse: most changes of code move no pixel. But images of two versions must not mix
         silently.
@@ -303,7 +304,7 @@ class _Run:
                         self._log_all(self.engine.run(job, some_batches), bar)
 
     def _log_all(self, results: Iterable[list[Outcome]], bar: Progress) -> None:
-        """Writes batches as they come. One in which nothing but exceptions came waits for the next.
+        """Writes batches as they come. A batch of exceptions only is held back until the next one has come.
 
         If that is no better and ends the run, it was no fault of these samples: none of them is a failure then.
         """
@@ -353,7 +354,10 @@ class _Run:
         if results and failures:
             shown = some([f"{line['case']}/{line['index']}: {line['error']}" for line in failures])
             note(f"{len(failures):,} of {len(plan.samples):,} images have no score, see failures.jsonl ({shown})")
+        for kind, prompts in unread(logs.chains.values()).items():
+            note(f"words that are {kind}, in {len(prompts):,} of {len(plan.cases):,} prompts ({some(prompts)})")
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)
+        scores |= {"left_out": self.left_out} if self.left_out else {}
         contact_sheets.write_grids(directory.path, plan.cases, plan.settings.images_per_prompt)
         plan.suite.sheets(directory.path, results, self._scored, plan.options)
         self._end(scores)
@@ -372,7 +376,7 @@ def _key(sample: Sample) -> Key:
 
 
 def _log(directory: RunDirectory, outcomes: list[Outcome]) -> None:
-    """Writes a batch: files before the lines that speak of them. What is added to is not finished any more."""
+    """Writes a batch, files before the log lines that name them. A finished run that gets more is unfinished again."""
     directory.check_there()
     directory.scores.unlink(missing_ok=True)
     chains, observations, failures, times = [], [], [], []

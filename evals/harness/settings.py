@@ -21,7 +21,7 @@ from got.util.workers.options import FLAGS
 
 DRAWS, GUIDES, LOOKS, RUNS = "what draws", "GoT's three guidances", "what looks at the images", "the run"
 MANY = "many processes and machines"
-"""Headings of the help."""
+"""Headings of groups in the help."""
 _draws = functools.partial(option, stage=GENERATE, group=DRAWS)
 _guides = functools.partial(option, stage=GENERATE, group=GUIDES, heeded_by="model")
 _run = functools.partial(option, stage=RUN, group=RUNS)

@@ -29,9 +29,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _HOPELESS, _CASES = 8, 4
-"""So many exceptions in a row in one stage, on so many cases, are a broken set-up rather than hard samples.
+"""So many exceptions in a row in one stage, on so many cases, mean a broken set-up rather than hard samples.
 
-So are those of all samples of a shorter run, and images about which nobody answers."""
+So do those of all samples of a shorter run, and images about which nobody answers."""
 _GO_ON = "once that is mended, the same command goes on"
 
 
@@ -43,7 +43,7 @@ class Failed:
     """``"generate"`` or ``"observe"``."""
     error: str
     raised: bool = False
-    """Whether an exception says so, which may go away, rather than an image that is missing or damaged."""
+    """Whether the reason is an exception, which may not come again, rather than a missing or damaged image."""
     missing_classes: tuple[str, ...] = ()
     """Classes that the case needs and the detector has no label for, if that is why."""
 
@@ -84,14 +84,14 @@ class RecordedImage:
     error: str | None = None
 
     def opened(self) -> Generated:
-        """As if it were drawn now."""
+        """The image with its chain, in the form in which a generator returns them."""
         if self.error is not None:
             return Generated(image=None, error=self.error)
         return Generated(image=open_image(self.data, self.name, max_aspect=math.inf), chain=self.chain)
 
 
 class RecordedImages:
-    """Plays the generator's part when a run is observed again: hands out the images and chains on disk."""
+    """Stands in for the generator when a run is observed again: hands out the images and chains on disk."""
 
     name = "recorded"
 
@@ -118,7 +118,7 @@ class RecordedImages:
 
 
 class SentImages:
-    """The same for a process that cannot read the run directory: its images came along with the samples."""
+    """The same for a process that cannot read the run directory: the images were sent with the samples."""
 
     name = "recorded"
 
@@ -138,7 +138,7 @@ class Job:
     recorded: bool = False
     """Whether the images are on disk already."""
     hard: frozenset[Key] = frozenset()
-    """Samples that have failed before, among others that did not: of a breakdown they say nothing."""
+    """Samples that failed before while others did not: their exceptions do not mean a broken set-up."""
     asks: bool = True
     """Whether the worker puts questions to the suite's judge; else whoever has its outcomes does, see `Asker`."""
 
@@ -150,12 +150,12 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnBatch:
-    """A batch between its two halves."""
+    """A batch that has been drawn and not yet observed."""
 
     samples: Sequence[Sample]
     made: list[Generated | Failed]
     seconds: float
-    """That drawing took."""
+    """Seconds that drawing took."""
 
 
 class _Stages:
@@ -243,7 +243,7 @@ class Worker(_Stages):
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for an endpoint's answers while it observes, and could draw meanwhile."""
+        """Whether observing waits for an endpoint's answers, so that the next batch can be drawn meanwhile."""
         return not self._is_recorded and self._suite.asks_at_once(self._options) > 0
 
     def draw(self, batch: Sequence[Sample], recorded: Generator | None = None) -> DrawnBatch:

@@ -102,6 +102,10 @@ class Suite(abc.ABC, Generic[Own]):
         """What its images show whatever draws them, one of `evals.core.backends`; None: as detector or model say."""
         return None
 
+    def left_out(self, options: Own, context: Context) -> list[str]:
+        """What was given and is no case, because nothing tells what it asks for; it is counted beside the score."""
+        return []
+
     def classes(self, case: Case) -> frozenset[str]:
         """The classes that a score of this case asks of the detector: a detector without them is refused. Pure."""
         return frozenset()

@@ -25,7 +25,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: If it is no checkpoint, or one of its files is damaged.
     """
+    given = [name for name in (arguments.checkpoint, arguments.named) if name is not None]
     if arguments.memory:
+        if given:
+            raise UserError(f"--memory is of GoT-6B at its published size and takes no checkpoint but got {given[0]}")
         from got.released import memory, names, roofline  # here, because they build networks
 
         note("counting every operation of GoT-6B, which takes about half a minute")
@@ -39,7 +42,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError("--batch-size and --size have an effect with --memory only")
     if arguments.named is not None and arguments.checkpoint is not None:
         raise UserError(f"Expected one checkpoint but got {arguments.checkpoint} and --checkpoint {arguments.named}")
-    given = [name for name in (arguments.checkpoint, arguments.named) if name is not None]
     folder = locate(given[0] if given else "mini")
     index = read_index(folder)
     scale = index.get("scale", "mini")

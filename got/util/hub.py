@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 MINI_PATH = Path(__file__).parents[1] / "mini"
 """The embedded weights."""
 _EMBEDDED = ("mini", "got/mini")
+_PATIENCE_S = 5.0
+"""The hub answers in so many seconds, or counts as not there."""
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -67,6 +69,25 @@ def missing_model(name: str) -> str | None:
     if Path(name).exists() or _HUB_ID.fullmatch(name) or re.fullmatch(r"\w[\w.-]*", name):
         return None
     return "neither a folder here nor the form of a hub id (owner/name)"
+
+
+def unreachable(name: str) -> str | None:
+    """Why a model cannot be had, in words; None if it is here, in the hub's cache, or to be had from the hub.
+
+    It is asked for once: the libraries that load models repeat a request for half a minute where there is no network.
+
+    Args:
+        name: A folder, or an id of the hub.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if Path(name).exists() or snapshot(Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}") is not None:
+        return None
+    try:
+        HfApi().model_info(name, timeout=_PATIENCE_S)
+    except Exception as problem:  # as in `_said`
+        return f"no folder {Path(name).absolute()}, and not to be had from the hub ({first_line(problem)[:200]})"
+    return None
 
 
 def locate(name: str | Path, **options: Any) -> Path:
@@ -136,6 +157,17 @@ def _said(hub_id: str, error: type[Exception]) -> Iterator[None]:
         ) from None
 
 
+def snapshot(folder: Path) -> Path | None:
+    """The newest revision in the root of a repository in a hub's cache (``models--OWNER--NAME``); None of others.
+
+    >>> snapshot(Path("/")) is None
+    True
+    """
+    below = folder / "snapshots"
+    found = [path for path in below.iterdir() if path.is_dir()] if below.is_dir() else []
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
 def read_index(folder: Path, saved_as: Container[str] = ("GoTPipeline",)) -> dict[str, Any]:
     """The index of a saved `GoTPipeline`.
 
@@ -150,6 +182,8 @@ def read_index(folder: Path, saved_as: Container[str] = ("GoTPipeline",)) -> dic
     if not index.is_file():
         trained = folder / "model"  # where `got.finetune` puts its pipeline
         hint = f"; {trained} is one" if (trained / index.name).is_file() else ""
+        if newest := snapshot(folder):
+            hint = f"; it is the root of a hub's cache, whose files are in {newest}"
         raise CheckpointError(f"{folder} has no model_index.json, so it is not a saved pipeline{hint}")
     content = read_object(index, CheckpointError)
     if str(content.get("_class_name")).rpartition(".")[2] not in saved_as:

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from got.util.errors import one_line
+from got.util.weight_files import LFS
 
 MAX_ASPECT = 20
 """Longest side over shortest: what is drawn has the source's aspect, and must stay an image."""
@@ -39,6 +40,8 @@ _SAYS_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"
 """Where Pillow reads it from."""
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 """Brands of HEIC files, behind ``ftyp``."""
+_HEAD = 64
+"""So many bytes tell what a file is."""
 
 
 class ImageError(ValueError):
@@ -76,7 +79,7 @@ def decode(source: str | Path | bytes, name: str) -> Image.Image:
     """
     try:
         head = _head(source)
-        if head[4:8] == b"ftyp" and head[8:] in _HEIC:
+        if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
             _prepare_heic(name)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -92,9 +95,10 @@ def decode(source: str | Path | bytes, name: str) -> Image.Image:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageError(f"Expected at most {_limit()} but {name} has more") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"Expected an image but {name} is none that can be read") from error
+        raise ImageError(f"Expected an image but {name} {_stand_in(head)}") from error
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise ImageError(f"Cannot read {name}: {error.strerror}") from error
+        dangling = isinstance(error, FileNotFoundError) and not isinstance(source, bytes) and Path(source).is_symlink()
+        raise ImageError(f"Cannot read {name}: {'a link to nothing' if dangling else error.strerror}") from error
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise any kind on files that are cut short or damaged
@@ -192,9 +196,18 @@ def _orientation(image: Image.Image) -> int:
 
 def _head(source: str | Path | bytes) -> bytes:
     if isinstance(source, bytes):
-        return source[:12]
+        return source[:_HEAD]
     with open(source, "rb") as file:  # noqa: PTH123  # a path or a string
-        return file.read(12)
+        return file.read(_HEAD)
+
+
+def _stand_in(head: bytes) -> str:
+    """What a file is that no reader of images knows, by its first bytes."""
+    if head.startswith(LFS):
+        return "is a Git LFS pointer, not the image: `git lfs pull` fetches it"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "is a web page: download the image itself"
+    return "is none that can be read" if head else "is empty"
 
 
 def _opened(source: str | Path | bytes, *, is_jpeg: bool) -> Image.Image:

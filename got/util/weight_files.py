@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from got.util.errors import first_line, one_line
 from got.util.files import sha256
-from got.util.hub import missing_model
+from got.util.hub import missing_model, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 """Of files that hold weights."""
-_LFS = b"version https://git-lfs.github.com/spec/"
+LFS = b"version https://git-lfs.github.com/spec/"
+"""How a Git LFS pointer begins."""
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 _LONGEST_TEXT = 512
 """Bytes: a file of words alone that is no longer is an error message that a server sent in place of weights."""
@@ -44,7 +45,7 @@ def fault(path: Path) -> str | None:
     if path.is_dir():
         return "is a folder; a file is expected"
     if not path.is_file():
-        return "does not exist"
+        return "is a link to nothing" if path.is_symlink() else "does not exist"
     try:
         with path.open("rb") as file:
             head = file.read(_LONGEST_TEXT + 1)
@@ -52,7 +53,7 @@ def fault(path: Path) -> str | None:
         return f"cannot be read: {error.strerror}"
     if not head:
         return "is empty"
-    if head.startswith(_LFS):
+    if head.startswith(LFS):
         return "is a Git LFS pointer, not the weights: `git lfs pull` fetches them"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_MARKUP):
         return "is a web page, not weights: download the file itself"
@@ -126,6 +127,8 @@ def why(place: str | Path, error: Exception) -> str:
         # The hub's own messages are a page of text, of which the first line says all.
         tried = f"no folder {Path(place).absolute()}, and not to be had from the hub ({first_line(error)[:200]})"
         return missing_model(str(place)) or tried
+    if newest := snapshot(Path(place)):
+        return f"it is the root of a hub's cache, whose files are in {newest}"
     return fault_in(Path(place)) or one_line(error, 300)
 
 

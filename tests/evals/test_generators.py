@@ -123,6 +123,21 @@ def test_an_image_that_is_no_number_is_no_black_image(stable_diffusion):
         generator.generate(samples(1))
 
 
+def test_prompts_that_an_encoder_cuts_are_counted_at_the_end(stable_diffusion, tmp_path, capsys):
+    prompts = [
+        "a dog",
+        "a very very long prompt of a dog that sits beside a pond where no other dog has ever been, " * 2,
+    ]
+    line = {"tag": "zoo", "include": [{"class": "dog", "count": 1}]}
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({**line, "prompt": prompt}) for prompt in prompts))
+    generator = GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(stable_diffusion)))
+    words = ("--model", f"diffusers:{stable_diffusion}", "--prompts", str(tmp_path / "p.jsonl"), "--steps", "1")
+    run(make_plan(tmp_path / "run", *words, generator=generator))
+    count = len(generator._pipe.tokenizer(prompts[1], verbose=False)["input_ids"])
+    said = f"in 1 of 2 prompts (00001: {count} tokens, 77 are read)"
+    assert capsys.readouterr().err.count(f"note: words that are beyond what the text encoder reads, {said}\n") == 1
+
+
 def test_a_diffusers_run_is_complete(stable_diffusion, tmp_path):
     generator = GENERATORS["diffusers"].build(dataclasses.replace(OPTIONS, argument=str(stable_diffusion)))
     words = ("--model", f"diffusers:{stable_diffusion}", "--limit", "2", "--steps", "2")
