@@ -34,12 +34,7 @@ def path(tmp_path_factory):
         for place in reversed(found):
             patch.syspath_prepend(place)
         patch.setenv("PYTHONPATH", os.pathsep.join(found))
-        for name, value in {
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_AUTH_MODE": "disabled",
-            "OMP_NUM_THREADS": "1",
-        }.items():
-            patch.setenv(name, value)
+        patch.setenv("OMP_NUM_THREADS", "1")
         yield found
 
 
