@@ -76,7 +76,7 @@ class Entry:
 
     @property
     def file_name(self) -> str:
-        """Its image's file, in the folder of the conversation."""
+        """The name of its image's file in the conversation's folder."""
         return f"{self.number:04d}.png"
 
     @property
@@ -129,7 +129,7 @@ class Conversation:
 
     @property
     def entry(self) -> Entry | None:
-        """What is looked at; None at the beginning."""
+        """The entry that is looked at; None at the beginning."""
         return None if self._current is None else self._entries[self._current]
 
     @property
@@ -155,7 +155,7 @@ class Conversation:
         return after_edit(self._objects(entry.source), plan) or plan
 
     def open(self, image: Image.Image) -> Entry:
-        """Go on with an image from elsewhere.
+        """Continue from an image that was made elsewhere.
 
         Raises:
             got.util.images.ImageError: If it cannot be used.
@@ -226,7 +226,7 @@ class Conversation:
         return self._request(asked, last.source, chain, noise, last.options | once | options)
 
     def redraw(self, number: int, **options: Any) -> Image.Image:
-        """An entry's image drawn again, with other options than it was, say a guidance off; nothing of it is kept.
+        """An entry's image drawn again with other options, for example without a guidance; it is not kept.
 
         Raises:
             ConversationError: If there is no such entry, or it was not drawn.
@@ -273,7 +273,7 @@ class Conversation:
         return entry
 
     def at(self, number: int) -> Entry:
-        """An entry, without a look at it.
+        """The entry of a number; what is looked at stays as it is.
 
         Raises:
             ConversationError: If there is no such entry.
@@ -284,7 +284,7 @@ class Conversation:
 
     @contextlib.contextmanager
     def telling(self, **callbacks: Any) -> Iterator[None]:
-        """Requests have these arguments of the pipeline, ``callback_on_...``, for a while; they are not saved."""
+        """For a while, passes these callbacks (``callback_on_...``) to the pipeline in every request."""
         self._callbacks = callbacks
         try:
             yield
@@ -417,7 +417,7 @@ class Conversation:
         }
 
     def _id_in(self, folder: Path) -> str | None:
-        """Whose folder it is: an empty one is anybody's."""
+        """The id of the conversation in a folder, this one's if it is empty; None where something else lies there."""
         if not folder.is_dir():
             return None
         if (folder / STATE_FILE).exists():
@@ -426,7 +426,7 @@ class Conversation:
 
 
 def only_writer(folder: str | Path) -> FolderLock | None:
-    """Holds a saved conversation, so that no other program goes on with it; None if nothing is saved there yet.
+    """Locks a saved conversation, so that no other program changes it; None if nothing is saved there yet.
 
     Raises:
         ConversationError: If another program holds it.
@@ -436,7 +436,7 @@ def only_writer(folder: str | Path) -> FolderLock | None:
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    """The options, if they survive being saved."""
+    """The options; an error if they cannot be saved as JSON."""
     reserved = {"prompt", "image", "chain", "generator", "output_type"} & set(options)
     if reserved:
         raise ConversationError(f"Expected options of the pipeline but {min(reserved)} is the conversation's own")
@@ -460,7 +460,7 @@ def _copy(image: Image.Image) -> Image.Image:
 
 @contextlib.contextmanager
 def _sampler(pipeline: GoTPipeline, name: Any) -> Iterator[None]:
-    """The pipeline's sampler is another one for a while, if one is named."""
+    """For a while, gives the pipeline the sampler of this name, if one is named."""
     own = pipeline.scheduler
     try:
         if name is not None:

@@ -96,7 +96,7 @@ def render(page: Page, sources: dict[str, str] | None) -> str:
 
     Args:
         page: What it shows. All of its words are escaped.
-        sources: File name of each thumbnail -> data URI; None if the thumbnails lie in ``images/`` beside the page.
+        sources: File name of each thumbnail -> data URI; None if the thumbnails lie in ``pictures/`` beside the page.
     """
     from markupsafe import Markup
 

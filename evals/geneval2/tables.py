@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evals.suite import plans
-from evals.suite.tables import number, score_table, span, table
+from evals.suite.tables import score_table, table
+from got.util.tables import number, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,7 @@ def _skill_table(scores: Mapping[str, Any]) -> Table:
     made = table("Questions by skill", columns, caption, first="skill")
     for name, block in skills.items():
         hard, soft, faults = block["hard"], block["soft"], block["faults"]
-        cells = [number(hard["value"], 3), span(hard["low"], hard["high"]), number(soft["value"], 3)]
+        cells = [number(hard["value"]), span(hard["low"], hard["high"]), number(soft["value"])]
         cells += [span(soft["low"], soft["high"]), str(hard["n"]), str(sum(faults.values()) or "·")]
         style = "dim" if "," in name else None
         made.add_row(name, *cells, *(str(faults[each] or "·") for each in shown), style=style)

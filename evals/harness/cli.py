@@ -17,6 +17,7 @@ from evals.harness.settings import DRAWS, GUIDES, LOOKS, MANY, RUNS, Settings
 from got.util.cli import Parser, console, run_command
 from got.util.errors import visible
 from got.util.files import clear_disk_errors, write_atomic
+from got.util.tables import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -187,7 +188,7 @@ def _print(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
     score = scores["overall"].get("score") or {}
     if score.get("low") is not None and score["high"] - score["low"] > _WIDE:
         note(
-            f"{score['clusters']} prompts make an interval of {score['low']:.2f} to {score['high']:.2f}: more prompts "
+            f"{score['clusters']} prompts make an interval of {span(score['low'], score['high'])}: more prompts "
             "narrow it, more images of the same ones hardly do"
         )
     headline = suite.headline(scores)

@@ -46,6 +46,8 @@ class JudgedSuite(Suite[JudgedOptions]):
     origin: ClassVar[Origin]
     metrics: ClassVar[tuple[Metric, ...]]
     """The headline first."""
+    levels: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Tasks that are summed up together, by what they are called."""
     edits: ClassVar[bool] = False
     """Whether it asks for edits of images that come with it."""
     sending: ClassVar[Sending] = Sending()
@@ -258,7 +260,7 @@ class JudgedSuite(Suite[JudgedOptions]):
             "notes": list(self._set(options).notes),
             "reported": [dataclasses.asdict(row) for row in self.rows_beside(self.edition(options))],
             "rewritten_from": None if options.rewritten_from is None else str(options.rewritten_from),
-            **summaries.summarize(rows, scored, floor, repeats, metrics, options, context),
+            **summaries.summarize(rows, scored, floor, repeats, metrics, options, context, self.levels),
         }
         own = {"suite": self.name, "version": self.version, "title": self.title, **context.describe()}
         pooled = metrics[0].over == "cases"

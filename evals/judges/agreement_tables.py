@@ -23,10 +23,10 @@ def between_table(found: dict[str, Any]) -> Table:
     """Two judges on the same images."""
     shift = found["shift"]
     rows = [
-        *([f"mean by {judge}", number(mean, 3)] for judge, mean in zip(found["judges"], found["means"], strict=True)),
-        ["shift, second minus first", f"{number(shift['value'], 3)} ({span(shift['low'], shift['high'], 3)})"],
-        ["equal values", number(found["equal"], 3)],
-        ["Spearman's correlation", number(found["spearman"], 3)],
+        *([f"mean by {judge}", number(mean)] for judge, mean in zip(found["judges"], found["means"], strict=True)),
+        ["shift, second minus first", f"{number(shift['value'])} ({span(shift['low'], shift['high'])})"],
+        ["equal values", number(found["equal"])],
+        ["Spearman's correlation", number(found["spearman"])],
         [f"verdict within ± {found['margin']:.3g}", found["verdict"]],
     ]
     note = f"{found['images']} images that both judged; {found['left_out']} by one alone; interval by case"
@@ -99,4 +99,4 @@ def _number(value: float | None) -> str:
 
 
 def _span(block: dict[str, Any]) -> str:
-    return span(block["low"], block["high"], 2, none="")
+    return span(block["low"], block["high"], none="")

@@ -91,7 +91,7 @@ def agreement(
 
 
 def _verdict(low: float | None, high: float | None, reach: float, *, enough: bool = True) -> str:
-    """From the interval of the shift.
+    """The verdict that follows from the interval of the shift.
 
     >>> _verdict(-0.01, 0.01, 0.02), _verdict(0.03, 0.05, 0.02), _verdict(-0.1, 0.1, 0.02)[:9]
     ('comparable', 'not comparable', 'not known')

@@ -236,7 +236,7 @@ def settings(kind: str, options: AskOptions) -> AskSettings:
 
 
 def sent_as(options: AskOptions, sending: Sending) -> Sending:
-    """How a protocol sends its questions, with what the flags say in its place."""
+    """How a protocol sends its questions, with what the flags change."""
     encoding = sending.encoding
     if options.judge_max_pixels is not None:
         encoding = dataclasses.replace(encoding, max_pixels=options.judge_max_pixels or None)
@@ -284,7 +284,7 @@ def make_interviewer(options: AskOptions, tools: Tools, protocol: str, sending: 
 
 
 _ANSWERERS = ("openai", "hf")
-"""Judges that answer any question."""
+"""Kinds of judges that can be asked any question, not only about edits."""
 
 
 def _answerer(kind: str, argument: str, options: AskOptions, tools: Tools) -> Answerer:

@@ -41,7 +41,7 @@ _TAIL = 0.025
 """Probability left out on each side of a 95 % interval."""
 
 _LIKENESS = 0.3
-"""Correlation of two images of one prompt where a run cannot tell: where none is wrong, say."""
+"""Assumed correlation of two images of one prompt where a run cannot tell it, for example because none is wrong."""
 
 _LIKENESS_WEIGHT = 16.0
 """So many wrong images of a run weigh as much as `_LIKENESS`. With fewer, the first one would raise the lower end."""
@@ -66,7 +66,7 @@ class Estimate:
 
 
 NOTHING = Estimate(value=None, low=None, high=None, n=0, clusters=0)
-"""Where nothing was scored."""
+"""The estimate where nothing was scored."""
 
 
 def by_cluster(values: Iterable[float | None], clusters: Iterable[str]) -> tuple[list[float], list[int]]:
@@ -407,7 +407,7 @@ def _sums(of: NDArray[np.int_], values: NDArray[np.float64]) -> NDArray[np.float
 
 
 def _joint(one: float, other: float, correlation: float) -> float:
-    """Reach of a difference whose two parts reach so far."""
+    """How far the interval of a difference reaches to one side, from the reaches of its two parts."""
     return float(np.sqrt(max(one**2 + other**2 - 2 * correlation * one * other, 0.0)))
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
 )
-"""What an image in a folder is told by, in small or capital letters."""
+"""Endings of image files' names, in small or capital letters."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
@@ -203,7 +203,7 @@ def inside(root: Path, name: str) -> Path | None:
 
 
 def left_out(names: Iterable[str]) -> str:
-    """Files of a folder that are taken for no images, in words; empty if there are none.
+    """A sentence about a folder's files that are no images; empty if there are none.
 
     >>> left_out(["a.mp4", "b.MP4", "README"])
     '3 files are left out, which are no images by their names (2 × .mp4, 1 × no suffix)'
@@ -259,7 +259,7 @@ def append_lines(
 
 
 def append_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Appends all of it, or leaves the file as it was; as `append_lines` does, which see."""
+    """Appends all bytes or leaves the file as it was, as `append_lines` does."""
     if not data:
         return
     with clear_disk_errors(path), path.open("ab", buffering=0) as file, alone_in(file):
@@ -328,7 +328,7 @@ def recorded(log: Path, error: type[Exception] = UserError) -> Iterator[dict[str
 def mend_tail(log: Path) -> None:
     """Takes out a last line that a kill has cut short; one that lacks nothing but its line end gets it.
 
-    One that another process is writing just now is waited for.
+    It waits for a line that another process is writing.
     """
     with log.open("r+b") as file, alone_in(file):
         end = file.seek(0, os.SEEK_END)

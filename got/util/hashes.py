@@ -40,9 +40,9 @@ class Log:
     """What could be read of a log."""
 
     records: list[dict[str, Any]]
-    """Of the lines that are as they were written, in the file's order."""
+    """The records of undamaged lines, in the file's order."""
     damage: str | None
-    """The first line that is not, in words for a person; None if there is none."""
+    """A message about the first damaged line; None if there is none."""
 
 
 class HashedFolder:
@@ -87,7 +87,7 @@ class HashedFolder:
                 append_bytes(self.path / name, b"".join(lines))
 
     def accept(self, *names: str) -> None:
-        """Takes files of an older version as they are now; one that is not there is empty."""
+        """Records the present hashes of files from an older version; a missing file counts as empty."""
         contents = {name: _bytes(self.path / name) if (self.path / name).is_file() else b"" for name in names}
         self._add(one for name, content in contents.items() for one in _hashes_of(name, content))
 
@@ -157,7 +157,7 @@ class HashedFolder:
 
 
 def _cut_tail(log: Path) -> None:
-    """Takes out a last line that a kill has cut short: the next one must not begin in its middle."""
+    """Removes a last line that a kill has cut short, so that the next one does not begin in its middle."""
     if not log.exists():
         return
     with clear_disk_errors(log), log.open("r+b") as file:
@@ -182,7 +182,7 @@ def _hash(name: str, content: bytes) -> str:
 
 
 def _hashes_of(name: str, log: bytes) -> list[str]:
-    """Of a file as a whole, and of each of its lines that is one."""
+    """The hash of a file, and of each of its whole lines."""
     return [_hash(name, log), *(_hash(name, line) for line in log.split(b"\n")[:-1])]
 
 

@@ -14,6 +14,8 @@ from evals.judged import __main__ as exported
 from evals.judges.between import COMPARABLE, UNKNOWN
 from got.util.files import sha256
 from reports import __main__ as reports
+from reports.frames import load
+from reports.samples import load_samples
 
 
 def shown(request):
@@ -262,6 +264,11 @@ def test_two_judges_of_the_same_images_are_held_against_each_other(run, tmp_path
 
 def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys):
     _, headline, *_ = run("imgedit")
+    (loaded,), _ = load([tmp_path / "run"])
+    samples = load_samples(loaded)
+    assert {sample.outcome for sample in samples} == {"judged"}
+    assert {sample.judge_score for sample in samples} == {0.75}  # 4 of 1 to 5
+    assert samples[0].reason == "overall 4.00, capped 4.00, exceeds 0.00"
     run("imgedit", "--edition", "scripted", "--output", tmp_path / "scripted")
     runs = [str(tmp_path / "run"), str(tmp_path / "scripted")]
     assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
@@ -290,8 +297,9 @@ def test_reported_rows_stand_beside_the_published_data_and_say_in_what_a_run_dif
     runs = [str(tmp_path / "run")]
     assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
     text = (tmp_path / "report" / "report.md").read_text()
-    for words in ("| NanoBanana-Pro † | photographs, reported | **0.8760** |", "| judge-1, ours wording |",
-                  "| Qwen3.5-35B-A3B |", "- † as reported by others of Verified 2026-04, not measured here, 12 of 23",
+    for words in ("| NanoBanana-Pro † | photographs, reported | Qwen3.5-35B-A3B | **0.8760** |",
+                  "| judge-1, our wording |",
+                  "- † as reported by others of Verified 2026-04, not measured here, 12 of 23",
                   "- DeepGen 1.0 †: its parts give 0.56720, not its 0.5700.",
                   " and † do not compare: 6 of 12 cases; asked in our wording; judged by judge-1, they"):  # fmt: skip
         assert words in text

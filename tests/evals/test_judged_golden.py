@@ -12,9 +12,9 @@ from evals.gedit import GEdit
 from evals.geneval2.published import PublishedEdition
 from evals.imgedit import KINDS, ImgEdit
 from evals.judged.reported import mismatch, reported
-from evals.judged.summaries import Judged, estimate, point
+from evals.judged.summaries import Judged, estimate, levels_of, point
 from evals.judges.readers import any_numbers, labelled, named_lines
-from evals.kris import DIMENSIONS, GRADES, KNOWLEDGE, Kris
+from evals.kris import DIMENSIONS, GRADES, KNOWLEDGE, LEVELS, Kris
 from evals.rise import CATEGORIES, Rise, score
 from evals.suite import Context
 from evals.t2i_reasonbench import T2IReasonBench
@@ -115,7 +115,7 @@ def test_every_printed_accuracy_of_risebench_is_whole_counts_of_360(script, edit
     [
         (Rise(), "risebench-64-2026.04", False),
         (Rise(), "risebench-360-2026.04", True),
-        (Kris(), "kris-other-12-0123abcd", False),
+        (Kris(), "kris-1267-other-0123abcd", False),
         (Kris(), "kris-1267", True),
         (Wise(), "wise-verified-other-0123abcd", False),
         (GEdit(), "gedit-en-full-other-0123abcd", False),
@@ -186,6 +186,21 @@ def test_the_authors_overall_of_kris_is_the_mean_over_cases():
         made = round(point(overall, kris_rows(parts)), 2)
         assert made == (39.94 if model == "Emu2" else float(printed[model].value)), model
     assert [r.model for r in printed.values() if r.note] == ["Emu2"]
+
+
+def test_levels_of_kris_are_means_of_all_cases_of_their_dimensions():
+    sizes = {name: sum(sum(DIMENSIONS[one].values()) for one in some) for name, some in LEVELS.items()}
+    assert sizes == {"factual": 449, "conceptual": 518, "procedural": 300}
+    found = parts_of("KRIS-Bench", "1267 cases; overall = item mean", DIMENSIONS)
+    parts = next(parts for (model, *_), parts in found.items() if model == "GPT-4o")
+    tasks = {}
+    for one in kris_rows(parts):
+        tasks.setdefault(one.task, []).append(one)
+    blocks = levels_of(tasks, LEVELS, Kris.metrics, np.random.default_rng(0))
+    assert blocks["conceptual"]["overall"]["value"] == pytest.approx((125 * 85.50 + 393 * 80.06) / 518)
+    assert blocks["procedural"]["overall"]["n"] == 300
+    assert "factual" not in levels_of({"social_science": tasks["social_science"]}, LEVELS, Kris.metrics,
+                                      np.random.default_rng(0))  # fmt: skip
 
 
 def test_bagel_s_overall_of_kris_is_the_mean_over_all_single_grades():

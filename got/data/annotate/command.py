@@ -204,7 +204,7 @@ def examples_of(
 
 
 def _image_files(place: Path) -> list[Path]:
-    """Those of a folder; says how many others there are."""
+    """The image files of a folder; a note says how many other files there are."""
     files = list(files_below(place, "*"))
     others = left_out(path.name for path in files if path.suffix.lower() not in IMAGE_SUFFIXES)
     if others:
@@ -225,7 +225,7 @@ class _Counts:
 
 
 class _Run:
-    """One process's work on an output folder, which it holds alone."""
+    """The work of one process on an output folder, which it has locked."""
 
     def __init__(self, arguments: argparse.Namespace, writer: storage.Writer) -> None:
         self._arguments, self._writer, folder = arguments, writer, arguments.output
@@ -414,7 +414,7 @@ def _request(example: Example) -> str:
 
 
 def _check_identity(folder: Path, made_by: dict[str, Any], view: View) -> None:
-    """One output has chains of one model, asked and checked in one way; until there is a reply it may be any."""
+    """Refuses a folder whose chains come from another model or other questions, unless it has no reply yet."""
     file, replies = folder / "annotate.json", folder / "replies.jsonl"
     wanted = {**made_by, "boxes": view.convention, "max_pixels": view.max_pixels, "images": view.encoding.name}
     if not file.exists() or not replies.exists() or not replies.stat().st_size:
