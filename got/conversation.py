@@ -278,8 +278,8 @@ class Conversation:
         Raises:
             ConversationError: If there is no such entry.
         """
-        if not 0 <= number < len(self._entries):
-            raise ConversationError(f"Expected an entry from 0 to {len(self._entries) - 1} but got {number}")
+        if not isinstance(number, int) or not 0 <= number < len(self._entries):
+            raise ConversationError(f"Expected an entry from 0 to {len(self._entries) - 1} but got {number!r:.100}")
         return self._entries[number]
 
     @contextlib.contextmanager
