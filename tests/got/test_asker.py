@@ -8,19 +8,14 @@ import threading
 import time
 
 import pytest
-from asker_kit import GOOD, about, asker_at, put
+from asker_kit import GOOD, about, as_older, asker_at, put
 from judge_kit import Waits, fails, says, serve
 
 from got.util.errors import UserError
-from got.util.hashes import OWN_HASH, SealedLog
+from got.util.hashes import SealedLog
 
 
 # ------------------------------------------------------------------------------------------------------------------ log
-def as_older(line):
-    """A line as it was before lines had hashes."""
-    return {name: value for name, value in line.items() if name != OWN_HASH}
-
-
 @pytest.mark.parametrize(
     "damage",
     [

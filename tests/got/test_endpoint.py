@@ -5,7 +5,7 @@ import io
 import json
 
 import pytest
-from asker_kit import GOOD, about, asker_at, put
+from asker_kit import GOOD, about, as_older, asker_at, put
 from judge_kit import KEY, fails, says, serve
 from PIL import Image
 

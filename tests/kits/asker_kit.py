@@ -4,6 +4,7 @@ import asyncio
 
 from judge_kit import KEY, Waits, says
 
+from got.util.hashes import OWN_HASH
 from got.vlm.asker import Asker, AskSettings, Question
 from got.vlm.clients import AskFailed
 from got.vlm.endpoint import OpenAIBackend
@@ -35,3 +36,8 @@ def put(asker, *questions, read=lambda reply: read_json(reply.text)):
 
 def about(words, subject=None, **more):
     return Question(subject=(subject or words,), detail={}, messages=user(words), **more)
+
+
+def as_older(line):
+    """A line as it was before lines had hashes."""
+    return {name: value for name, value in line.items() if name != OWN_HASH}
