@@ -213,6 +213,10 @@ class JudgedSuite(Suite[JudgedOptions]):
         """Whether a judge was not there, or not paid, for an image."""
         return summaries.is_unasked(observation)
 
+    def unanswered(self, observation: Mapping[str, Any]) -> str | None:
+        """Why the judge said nothing of use."""
+        return summaries.why_unanswered(observation)
+
     def score(self, case: Case, observation: Mapping[str, Any], options: JudgedOptions) -> Score:
         """The mean of the repeats' values; nothing where all failed."""
         found = [self.combine(case, one["scores"], options) for one in observation["answers"]]
