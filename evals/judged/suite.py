@@ -14,6 +14,7 @@ import json
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from evals.core import copies
 from evals.core.backends import PHOTOGRAPHS
 from evals.core.records import UserError
 from evals.judged import summaries, wording
@@ -269,6 +270,16 @@ class JudgedSuite(Suite[JudgedOptions]):
             cases, scored, failures, context.images_per_prompt, pooled=pooled, cluster=summaries.cluster_of
         )
         return {**own, **shares, **about}
+
+    def sheets(
+        self, run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored], options: Any
+    ) -> list[Path]:
+        """Contact sheets; and copies of sources, for reports."""
+        for one in scored:
+            case = one.sample.case
+            if case.edit is not None and one.sample.index == 0:
+                copies.keep(run / "images" / case.id, case.edit)
+        return super().sheets(run, results, scored, options)
 
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:
         """Metrics by task, and reported rows beside them."""

@@ -6,6 +6,7 @@ import re
 import judged_kit as kit
 import pytest
 from judge_kit import fails, serve
+from PIL import Image
 from vlm_kit import build
 
 from evals import judge_agreement, wise
@@ -269,6 +270,8 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     assert {sample.outcome for sample in samples} == {"judged"}
     assert {sample.judge_score for sample in samples} == {0.75}  # 4 of 1 to 5
     assert samples[0].reason == "overall 4.00, capped 4.00, exceeds 0.00"
+    with Image.open(samples[0].source) as source:  # beside the result, without the data
+        assert source.size == (64, 48)
     run("imgedit", "--edition", "scripted", "--output", tmp_path / "scripted")
     runs = [str(tmp_path / "run"), str(tmp_path / "scripted")]
     assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
