@@ -194,7 +194,7 @@ def _print(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
     score = scores["overall"].get("score") or {}
     if score.get("low") is not None and score["high"] - score["low"] > _WIDE:
         note(
-            f"{score['clusters']} prompts make an interval of {span(score['low'], score['high'])}: more prompts "
+            f"{score['clusters']} prompt{'s make' if score['clusters'] > 1 else ' makes'} an interval of {span(score['low'], score['high'])}: more prompts "
             "narrow it, more images of the same ones hardly do"
         )
     headline = suite.headline(scores)

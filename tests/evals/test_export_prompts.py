@@ -58,4 +58,4 @@ def test_a_run_of_few_prompts_says_that_its_interval_is_wide(tmp_path, capsys):
     (tmp_path / "own.jsonl").write_text('{"tag": "t", "include": [{"class": "dog", "count": 1}], "prompt": "a dog"}\n')
     words = ["--model", "oracle", "--prompts", str(tmp_path / "own.jsonl"), "--output", str(tmp_path / "run")]
     assert cli.main(GenEval, words) == 0
-    assert re.search(r"1 prompts make an interval of 0\.\d\d to 1\.00: more prompts narrow it", capsys.readouterr().err)
+    assert re.search(r"1 prompt makes an interval of 0\.\d{3}–1\.000: more prompts narrow it", capsys.readouterr().err)
