@@ -25,6 +25,7 @@ from got.model.schedulers import make_scheduler
 from got.plan.after_edit import after_edit
 from got.plan.chain import Chain
 from got.util.files import FolderLock, json_object, numbered_lines, read_object, replacing, write_json, write_lines
+from got.util.hashes import OWN_HASH, is_sealed, sealed
 from got.util.images import ImageError, as_rgb, open_image
 
 if TYPE_CHECKING:
@@ -277,8 +278,8 @@ class Conversation:
         Raises:
             ConversationError: If there is no such entry.
         """
-        if not 0 <= number < len(self._entries):
-            raise ConversationError(f"Expected an entry from 0 to {len(self._entries) - 1} but got {number}")
+        if not isinstance(number, int) or not 0 <= number < len(self._entries):
+            raise ConversationError(f"Expected an entry from 0 to {len(self._entries) - 1} but got {number!r:.100}")
         return self._entries[number]
 
     @contextlib.contextmanager
@@ -314,15 +315,15 @@ class Conversation:
         folder.mkdir(parents=True, exist_ok=True)
         # First, so that a folder left by an interrupted save is known as this conversation's.
         if not (folder / STATE_FILE).exists():
-            write_json(folder / STATE_FILE, self._state(entries=0), durable=True)
+            write_json(folder / STATE_FILE, sealed(self._state(entries=0)), durable=True)
         for entry in self._entries:
             target = folder / entry.file_name
             # Another one may be there, of a save that was interrupted.
             if entry.number >= self._saved.get(folder.resolve(), 0) or not target.exists():
                 with replacing(target) as unfinished:
                     entry.image.save(unfinished, format="PNG")
-        write_lines(folder / ENTRIES_FILE, (entry.record() for entry in self._entries), durable=True)
-        write_json(folder / STATE_FILE, self._state(entries=len(self._entries)), durable=True)
+        write_lines(folder / ENTRIES_FILE, (sealed(entry.record()) for entry in self._entries), durable=True)
+        write_json(folder / STATE_FILE, sealed(self._state(entries=len(self._entries))), durable=True)
         self._saved[folder.resolve()] = len(self._entries)
         return folder
 
@@ -342,11 +343,12 @@ class Conversation:
         """
         folder = Path(folder)
         state = read_object(folder / STATE_FILE, ConversationError)
+        hashed = is_sealed(state, str(folder / STATE_FILE), ConversationError)
         try:
             talk = cls(pipeline, seed=int(state["seed"]), **state["options"])
             talk._id = str(state["id"])
             if int(state["entries"]):
-                talk._entries = _read_entries(folder)[: int(state["entries"])]
+                talk._entries = _read_entries(folder, hashed=hashed)[: int(state["entries"])]
             count = len(talk._entries)
             if count != int(state["entries"]):
                 found = f"{state['entries']} entries in {folder / ENTRIES_FILE} but found {count}"
@@ -468,11 +470,14 @@ def _sampler(pipeline: GoTPipeline, name: Any) -> Iterator[None]:
         pipeline.scheduler = own
 
 
-def _read_entries(folder: Path) -> list[Entry]:
+def _read_entries(folder: Path, *, hashed: bool) -> list[Entry]:
     path, entries = folder / ENTRIES_FILE, []
     for number, (line, text) in enumerate(numbered_lines(path, ConversationError)):
         try:
             record = json_object(text, f"{path}, line {line}", ConversationError)
+            if not is_sealed(record, f"{path}, line {line}", ConversationError) and hashed:
+                raise ConversationError(f"{path}, line {line} is damaged: it has no hash")
+            record.pop(OWN_HASH, None)
             image = open_image(folder / Path(record.pop("image")).name)
             lists = {name: tuple(record.get(name, ())) for name in ("warnings", "names")}  # older ones have no names
             entry = Entry(**{**record, **lists, "pixels": image})

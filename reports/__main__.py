@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from evals.core.records import UserError
-from got.util import interrupts as interrupts
 from got.util.cli import Parser, number, run_command, whole
 from got.util.files import write_atomic, write_json
 from got.util.tables import escaped

@@ -193,9 +193,10 @@ def _print(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
         console().print(table)
     score = scores["overall"].get("score") or {}
     if score.get("low") is not None and score["high"] - score["low"] > _WIDE:
+        few = f"{score['clusters']} prompts make" if score["clusters"] > 1 else "1 prompt makes"
         note(
-            f"{score['clusters']} prompt{'s make' if score['clusters'] > 1 else ' makes'} an interval of {span(score['low'], score['high'])}: more prompts "
-            "narrow it, more images of the same ones hardly do"
+            f"{few} an interval of {span(score['low'], score['high'])}: more prompts narrow it, more images of the same "
+            "ones hardly do"
         )
     headline = suite.headline(scores)
     if left_out := scores.get("left_out"):

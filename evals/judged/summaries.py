@@ -224,6 +224,14 @@ def is_unasked(observation: Mapping[str, Any]) -> bool:
     return any(cause in judging.UNASKED for one in answers for cause in one["failures"].values())
 
 
+def why_unanswered(observation: Mapping[str, Any]) -> str | None:
+    """Why no call about an image has an answer, where that may lie in how all is asked."""
+    answers = [*observation["answers"], *observation["floor"]]
+    causes = [(cause, one["details"][call]) for one in answers for call, cause in one["failures"].items()]
+    in_vain = all(cause in judging.UNANSWERED for cause, _ in causes) and not any(one["scores"] for one in answers)
+    return ": ".join(causes[0]) if causes and in_vain else None
+
+
 def metric_id(scores: Mapping[str, Any], name: str) -> str:
     """What a number is called wherever it stands alone: edition, wording, metric, judge and hash."""
     return f"{scores['edition']}-{scores['wording']}/{name}@{str(scores['judge']['name']).partition('@')[2]}"

@@ -153,6 +153,13 @@ class Suite(abc.ABC, Generic[Own]):
         """Whether an observation lacks what another try may bring. A run that was interrupted makes it again."""
         return False
 
+    def unanswered(self, observation: Mapping[str, Any]) -> str | None:
+        """Why a judge that was asked gave no answer at all, in words; None if one came, or nobody was asked.
+
+        Of reasons that lie in the set-up alone, or may: where no image has an answer, the run ends and asks again.
+        """
+        return None
+
     def result(self, scored: Scored, filename: str) -> dict[str, Any]:
         """The line of results.jsonl, in the schema of GenEval's public scorer; with measured values, if there are any.
 

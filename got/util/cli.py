@@ -17,6 +17,7 @@ import sys
 import sysconfig
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from got.util import interrupts
 from got.util.errors import UserError, harmless, visible
 from got.util.files import json_object
 
@@ -175,8 +176,9 @@ def run_command(
         nobody reads the output on.
     """
     prefix = f"{name}: " if name else ""
+    ctrl_c = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is interrupts.end else []
     try:
-        with on_signals(_interrupt, signal.SIGTERM):
+        with on_signals(_interrupt, signal.SIGTERM, *ctrl_c):
             try:
                 result = work()
                 if isinstance(result, dict):

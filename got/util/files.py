@@ -310,40 +310,41 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 def recorded(log: Path, error: type[Exception] = UserError) -> Iterator[dict[str, Any]]:
     """The records of a log that will be appended to, one at a time; a log that is not there is empty.
 
-    A last line that a kill has cut is taken out of the file; one that lacks nothing but its line end gets it. One that
-    another process is writing just now is waited for.
+    Its last line is mended first (`mend_tail`).
 
     Raises:
         Exception: The given kind of it, if another line is no JSON object; the message names it.
     """
     if not log.exists():
         return
-    with log.open("r+b") as file:
-        number, end = 1, 0
-        while line := file.readline():
+    mend_tail(log)
+    with log.open("rb") as file:
+        for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
-                line = _ended(file, end)
-                if not line:
-                    return
+                return
             yield json_object(line, f"{log} line {number}", error)
-            number, end = number + 1, end + len(line)
 
 
-def _ended(file: BufferedRandom, start: int) -> bytes:
-    """The last line of a log with its newline; empty if the line was cut short, and has been removed."""
-    with alone_in(file):
+def mend_tail(log: Path) -> None:
+    """Takes out a last line that a kill has cut short; one that lacks nothing but its line end gets it.
+
+    It waits for a line that another process is writing.
+    """
+    with log.open("r+b") as file, alone_in(file):
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        if file.read(1) in (b"", b"\n"):
+            return
+        file.seek(0)
+        start = file.read().rfind(b"\n") + 1
         file.seek(start)
-        line = file.readline()
-        if line.endswith(b"\n"):  # meanwhile
-            return line
         try:
-            json_object(line, "", ValueError)
+            json_object(file.read(), "", ValueError)
         except ValueError:
             file.truncate(start)
-            return b""
-        file.write(b"\n")
-        file.flush()
-        return line + b"\n"
+        else:
+            file.write(b"\n")
+            file.flush()  # before the lock goes
 
 
 def numbered_lines(path: Path, error: type[Exception]) -> Iterator[tuple[int, str]]:

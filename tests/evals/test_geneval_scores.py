@@ -15,7 +15,6 @@ from evals import geneval_reference
 from evals.core.records import Case, Sample, Scored
 from evals.core.vocabulary import TASKS, task_title
 from evals.geneval import scores as geneval_scores
-from evals.geneval import tables
 from evals.geneval.suite import SUITE
 from evals.harness import cli
 from evals.metrics.layout import LayoutFit
@@ -70,9 +69,9 @@ def test_an_interval_of_null_has_its_reason():
     scores = {**geneval_scores.summarize(cases, outcomes, [], 2), **told}
     assert "no_interval" not in SUITE.headline(scores)
     console = Console(width=200, file=io.StringIO())
-    console.print(*tables.tables(scores))
-    shown = " ".join(console.file.getvalue().split())
-    assert "no interval of iou (single object), offset (single object), iou (all images)" in shown
+    console.print(*geneval_scores.tables(scores))
+    shown = console.file.getvalue()
+    assert "no interval of iou (single object), offset (single object), iou (all images)" in " ".join(shown.split())
     assert "one prompt or source image alone: resampling says nothing" in shown
 
 
@@ -190,7 +189,7 @@ def test_details_hold_the_boxes_that_counted():
 
 def rendered(scores, width):
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    for table in tables.tables(scores):
+    for table in geneval_scores.tables(scores):
         console.print(table)
     return console.file.getvalue()
 

@@ -6,6 +6,7 @@ import re
 import judged_kit as kit
 import pytest
 from judge_kit import fails, serve
+from PIL import Image
 from vlm_kit import build
 
 from evals import judge_agreement, wise
@@ -269,6 +270,8 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     assert {sample.outcome for sample in samples} == {"judged"}
     assert {sample.judge_score for sample in samples} == {0.75}  # 4 of 1 to 5
     assert samples[0].reason == "overall 4.00, capped 4.00, exceeds 0.00"
+    with Image.open(samples[0].source) as source:  # beside the result, without the data
+        assert source.size == (64, 48)
     run("imgedit", "--edition", "scripted", "--output", tmp_path / "scripted")
     runs = [str(tmp_path / "run"), str(tmp_path / "scripted")]
     assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
@@ -279,6 +282,17 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     capsys.readouterr()
     assert reports.main(["table", *runs]) == 2
     assert "share no table" in capsys.readouterr().err
+
+
+def test_edits_of_one_image_are_drawn_together_where_two_judges_are_compared(run, tmp_path, capsys):
+    run("imgedit", "--judge-log", tmp_path / "a")
+    run("imgedit", "--judge-log", tmp_path / "b", "--output", tmp_path / "other")
+    words = ["--between", str(tmp_path / "run"), str(tmp_path / "other")]
+    assert judge_agreement.main(words) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["images"], found["shift"]["clusters"]) == (12, 3)
+    assert judge_agreement.main([*words, "--margin", "2"]) == 2
+    assert "expected a number from 0 to 1 but got 2" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -241,6 +241,33 @@ def test_9_of_the_12_rows_of_imgedit_are_the_macro_mean_of_nine_kinds():
     assert len(flagged) == 3
 
 
+IMGEDIT_SIZES = {"extract": 117, "style": 100, "add": 95, "adjust": 94, "background": 94, "replace": 92, "remove": 86,
+                 "action": 36, "hybrid": 23}  # fmt: skip
+"""Edits of each kind in the published set."""
+
+
+def test_the_other_three_rows_of_imgedit_are_no_mean_over_cases_either():
+    found = parts_of("ImgEdit-Bench", "basic", [*IMGEDIT_SIZES, "overall"])
+    made = {}
+    for (model, judge, _), parts in found.items():
+        if judge == "gpt-4.1":
+            rows = [row(kind, {"score": float(parts[kind])}, i) for kind, n in IMGEDIT_SIZES.items() for i in range(n)]
+            made[model] = [point(metric(ImgEdit(), name), rows) for name in ("overall", "cases")]
+    assert sum(IMGEDIT_SIZES.values()) == 737
+    assert len(made) == 12
+    odd = {"Kontext-dev": (3.73, 3.68), "Ovis-U1": (3.99, 3.96), "GPT-4o-Image": (4.24, 4.19)}
+    assert {model: made[model] for model in odd} == {m: pytest.approx(ends, abs=0.0051) for m, ends in odd.items()}
+    printed = {model: float(parts["overall"]) for (model, judge, _), parts in found.items() if judge == "gpt-4.1"}
+    assert {m for m, ends in made.items() if min(abs(end - printed[m]) for end in ends) > 0.0051} == odd.keys()
+
+
+@pytest.mark.parametrize("read", [any_numbers, named_lines(["A", "B", "C"], (1, 5))])
+@pytest.mark.parametrize("text", ["{'error': 'rate limit', 'code': 429}", '{"A": 4, "B": 3, "C": 5}', ""])
+def test_a_failed_call_that_stands_where_a_reply_should_be_is_no_grade(read, text):
+    with pytest.raises(BadReply):
+        read(text)
+
+
 @pytest.mark.parametrize(
     ("text", "official", "sane"),
     [

@@ -179,6 +179,25 @@ def test_rewritten_prompts_are_drawn_and_the_original_is_judged(run, tmp_path):
     assert "no prompt for case 2" in run("wise", "--rewritten-from", rewritten)[3]
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("a.json", '{"1": "better", "2": 3}', "expected one prompt for case 2 but got 3"),
+        ("a.json", '{"1": "better", "1": "best"}', "'1' occurs twice"),
+        ("a.jsonl", '{"id": 1, "prompt": "better"}\n' * 2, "expected one prompt for case 1 but got a second prompt"),
+        ("a.json", "[]", "but found none"),
+        ("a_rewritten.json", "[]", "expected *_rewrite.json in the folder"),
+    ],
+)
+def test_rewritten_prompts_that_do_not_fit_are_one_line(run, tmp_path, file, content, words):
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / file).write_text(content)
+    path = tmp_path / "given" / ("" if "rewritten" in file else file)
+    code, _, _, err, requests = run("wise", "--rewritten-from", path)
+    assert (code, err.count("\n"), requests) == (2, 1, []), err
+    assert words in err
+
+
 def test_rewritten_prompts_of_wise_are_taken_as_they_come_and_read_once(run, tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(suite, "load_json", lambda path: read.append(path) or load_json(path))
