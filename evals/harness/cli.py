@@ -195,8 +195,8 @@ def _print(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
     if score.get("low") is not None and score["high"] - score["low"] > _WIDE:
         few = f"{score['clusters']} prompts make" if score["clusters"] > 1 else "1 prompt makes"
         note(
-            f"{few} an interval of {span(score['low'], score['high'])}: more prompts narrow it, more images of the same "
-            "ones hardly do"
+            f"{few} an interval of {span(score['low'], score['high'])}: more prompts narrow it, more images of "
+            "the same ones hardly do"
         )
     headline = suite.headline(scores)
     if left_out := scores.get("left_out"):
