@@ -9,14 +9,16 @@ from judge_kit import fails, serve
 from PIL import Image
 from vlm_kit import build
 
-from evals import judge_agreement, wise
+from evals import imgedit, judge_agreement, wise
 from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
 from evals.judges.between import COMPARABLE, UNKNOWN
 from got.util.files import sha256
 from reports import __main__ as reports
+from reports import judged
 from reports.frames import load
 from reports.samples import load_samples
+from reports.tables import Column, Table
 
 
 def shown(request):
@@ -308,17 +310,27 @@ def test_reported_rows_stand_beside_the_published_data_and_say_in_what_a_run_dif
     for words in ("Reported by others, not measured here", "this run does not compare with them: 6 of 12 cases; "
                   "asked in our wording; judged by judge-1, they by Qwen3.5-35B-A3B", "DeepGen 1.0"):  # fmt: skip
         assert words in said
+    assert any(line.strip().startswith("12 of 23") for line in out.splitlines())
     runs = [str(tmp_path / "run")]
     assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
     text = (tmp_path / "report" / "report.md").read_text()
     for words in ("| NanoBanana-Pro † | photographs, reported | Qwen3.5-35B-A3B | **0.8760** |",
-                  "| judge-1, our wording |",
+                  "| judge-1, our wording |", "encoder none",
                   "- † as reported by others of Verified 2026-04, not measured here, 12 of 23",
                   "- DeepGen 1.0 †: its parts give 0.56720, not its 0.5700.",
                   " and † do not compare: 6 of 12 cases; asked in our wording; judged by judge-1, they"):  # fmt: skip
         assert words in text
     assert reports.main([*runs, "--output", str(tmp_path / "report"), "--published", "none"]) == 0
     assert "†" not in (tmp_path / "report" / "report.md").read_text().partition("## ")[2]
+
+
+def test_the_best_reported_number_is_that_of_one_judge():
+    rows = [judged._reported(row, ["overall"]) for row in imgedit.ImgEdit().reported("imgedit-basic")]
+    columns = [Column(key="judge", title="judge", best=None), Column(key="overall", title="overall", digits=2)]
+    table = Table(name="t", caption="", columns=tuple(columns), rows=tuple(rows))
+    best = [(row.cells[0].text, row.cells[1].value) for row in rows if table.best(row, 1)]
+    assert {judge for judge, _ in best} == {"gpt-4.1", "not stated"}
+    assert dict(best)["gpt-4.1"] == 4.2 < dict(best)["not stated"]
 
 
 def test_a_run_as_the_reported_ones_says_nothing_of_differences(run, published, tmp_path, monkeypatch):
