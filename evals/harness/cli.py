@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -168,8 +169,13 @@ def export_prompts(plan: Plan, folder: Path) -> dict[str, Any]:
         for case in plan.cases:
             (folder / case.id / "samples").mkdir(parents=True, exist_ok=True)
             write_atomic(folder / case.id / "metadata.jsonl", json.dumps(case.metadata) + "\n")
-    last = plan.settings.images_per_prompt - 1
-    note(f"fill {folder}/*/samples with 0000.png to {last:04d}.png, and score them with --model folder:{folder}")
+    settings, own = plan.settings, getattr(plan.options, "prompts", None)
+    words = ["--model", f"folder:{folder}", "--images-per-prompt", str(settings.images_per_prompt)]
+    words += ["--limit", str(settings.limit)] if settings.limit else []
+    words += ["--tasks", json.dumps(settings.tasks)] if settings.tasks else []
+    words += ["--prompts", own] if own else []
+    last = f"{settings.images_per_prompt - 1:04d}.png"
+    note(f"fill {folder}/*/samples with 0000.png to {last}, and score them with {shlex.join(words)}")
     return {"suite": plan.suite.name, "prompts": len(plan.cases), "exported": str(folder)}
 
 
@@ -187,9 +193,10 @@ def _print(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
         console().print(table)
     score = scores["overall"].get("score") or {}
     if score.get("low") is not None and score["high"] - score["low"] > _WIDE:
+        few = f"{score['clusters']} prompts make" if score["clusters"] > 1 else "1 prompt makes"
         note(
-            f"{score['clusters']} prompts make an interval of {span(score['low'], score['high'])}: more prompts "
-            "narrow it, more images of the same ones hardly do"
+            f"{few} an interval of {span(score['low'], score['high'])}: more prompts narrow it, more images of "
+            "the same ones hardly do"
         )
     headline = suite.headline(scores)
     if left_out := scores.get("left_out"):
