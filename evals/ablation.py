@@ -181,6 +181,15 @@ def _axis(text: str) -> tuple[str, list[str]]:
     return name.removeprefix("--"), values.split(",")
 
 
+def default_folder(suite: str, grid: str) -> Path:
+    """Where an ablation goes: two suites with one grid never share a folder.
+
+    >>> str(default_folder("geneval", "components")), str(default_folder("emu_edit", "components"))
+    ('runs/ablation-components', 'runs/ablation-emu_edit-components')
+    """
+    return Path("runs") / "-".join(["ablation", *([suite] if suite != "geneval" else []), grid])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m evals.ablation", description=__doc__)
     parser.add_argument(
@@ -199,7 +208,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help=f"where the models of --grid variants are (default: {_VARIANTS_FOLDER})",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="(default: runs/ablation-GRID)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="(default: runs/ablation-GRID, or runs/ablation-SUITE-GRID)"
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -312,25 +323,21 @@ def terminal(rows: Sequence[dict[str, Any]], name: str, note: str) -> Table:
 def _cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Titles, and the words of each row."""
     tasks = list(rows[0]["tasks"])
-    interval = "95 % interval"
-    header = ["cell", "overall", interval, "difference", interval, "p (Holm)", "verdict", "s/image"]
+    ends = "95 % interval"
+    header = ["cell", "overall", ends, "difference", ends, "p (Holm)", "verdict", "s/image"]
     cells = []
     for row in rows:
         score, change = row["overall"], row["difference"]
         middle = ["", "", "", "baseline"]
         if change is not None:
-            middle = [f"{change['value']:+.3f}", f"{change['low']:+.3f} to {change['high']:+.3f}"]
+            middle = [f"{change['value']:+z.3f}", tables.span(change["low"], change["high"], signed=True)]
             middle += [f"{change['p_holm']:.3f}", change["verdict"]]
         unknown = statements.why_no_interval(score)
-        own = [_number(score["value"]), unknown or f"{_number(score['low'])} to {_number(score['high'])}"]
-        parts = [_number(row["tasks"][tag]["value"]) if tag in row["tasks"] else "" for tag in tasks]
+        own = [tables.number(score["value"], none="none"), unknown or tables.span(score["low"], score["high"])]
+        parts = [tables.number(row["tasks"][tag]["value"], none="none") if tag in row["tasks"] else "" for tag in tasks]
         time_s = "" if row["seconds_per_image"] is None else f"{row['seconds_per_image']:.3f}"
         cells.append([row["cell"], *own, *middle, time_s, *parts])
     return [*header, *map(task_title, tasks)], cells
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
 
 
 def _say(text: str) -> None:
@@ -410,7 +417,7 @@ def _main(words: Sequence[str]) -> int:
         raise UserError("a grid needs two or more cells, each with its own name")
     suite = find_suite(options.suite)
     name = re.sub(r"[^\w.-]+", "-", Path(options.grid).stem if options.grid else "-".join(n for n, _ in options.axis))
-    output: Path = options.output or Path("runs") / f"ablation-{name}"
+    output: Path = options.output or default_folder(options.suite, name)
     plans = [plan_of(suite, cell, shared, output) for cell in cells]
     _check(cells, plans)
     # One engine for all cells: a worker keeps what it has loaded for as long as the next cell needs it, too.

@@ -10,7 +10,6 @@ then takes a random number. O is the mean of each image's own O, not the root of
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import math
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from evals.core.records import EncodedImage, UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, Origin, digest, unique
+from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Encoding, Sending, Shown
@@ -116,10 +115,8 @@ class GEdit(JudgedSuite):
             raise UserError(
                 f"--data {root}: no Parquet files with instructions in {options.language!r}; get {self.origin.page}"
             )
-        published = collections.Counter(item.task for item in items) == TASKS
-        if not published and not options.allow_other_data:
-            raise UserError(f"--data {root}: {len(items)} edits, expected 606 in eleven tasks; {files.OTHER}")
-        edition = f"gedit-{options.language}-{options.subset}{'' if published else f'-other-{digest(items)}'}"
+        name = f"gedit-{options.language}-{options.subset}"
+        edition = files.counted(name, items, lambda item: item.task, TASKS, allowed=options.allow_other_data)
         chosen = [item for item in items if options.subset == "full" or item.facts["intersection"]]
         return JudgedSet(edition=edition, items=unique(chosen, f"--data {root}"))
 
@@ -162,9 +159,8 @@ class GEdit(JudgedSuite):
 
 def _item(table: ParquetTable, number: int, row: Mapping[str, Any]) -> Item:
     where = f"{table.path.name} row {number}"
-    key, task, text = (files.text_of(row, name, where) for name in ("key", "task_type", "instruction"))
-    if task not in TASKS:
-        raise UserError(f"{where}: expected a task of {', '.join(TASKS)} but got {task!r}")
+    key, text = (files.text_of(row, name, where) for name in ("key", "instruction"))
+    task = files.one_of(row, "task_type", TASKS, where)
     columns = {"source": "input_image", "draw_from": "input_image_raw"}
     images = {
         role: EncodedImage(name=f"{where} {column}", read=functools.partial(_bytes, table, number, column))
@@ -198,11 +194,10 @@ def _bytes(table: ParquetTable, row: int, column: str) -> bytes:
 
 
 def _published(path: Path) -> dict[str, str]:
-    texts = wording.constants(path)
     edit = ("_context_no_delimit", "_prompts_0shot_two_image_edit_rule", "_prompts_0shot_tie_rule_SC")
     look = ("_context_no_delimit", "_prompts_0shot_rule_PQ")
     return {
-        name: "\n".join(wording.wanted(texts, {part: part for part in parts}, path).values())
+        name: "\n".join(wording.variables(path, dict(zip(parts, parts, strict=True))).values())
         for name, parts in (("consistency", edit), ("quality", look))
     }
 

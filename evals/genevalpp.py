@@ -108,9 +108,7 @@ def checklist(include: Sequence[Mapping[str, Any]], exclude: Sequence[Mapping[st
 
 def _item(number: int, row: Any, path: Path) -> Item:
     where = f"{path.name} line {number}"
-    prompt, tag = files.text_of(row, "prompt", where), files.text_of(row, "tag", where)
-    if tag not in TAGS:
-        raise UserError(f"{where}: expected a tag of {', '.join(TAGS)} but got {tag!r}")
+    prompt, tag = files.text_of(row, "prompt", where), files.one_of(row, "tag", TAGS, where)
     try:
         listed = checklist(row["include"], row.get("exclude", ()))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -121,8 +119,7 @@ def _item(number: int, row: Any, path: Path) -> Item:
 
 
 def _published(path: Path) -> dict[str, str]:
-    texts = wording.wanted(wording.constants(path), {"system": "SYSTEM_PROMPT"}, path)
-    return {**wording.our_own("genevalpp").texts, **texts}
+    return {**wording.our_own("genevalpp").texts, **wording.variables(path, {"system": "SYSTEM_PROMPT"})}
 
 
 SUITE = GenEvalPlusPlus()

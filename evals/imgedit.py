@@ -14,7 +14,6 @@ import dataclasses
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
 from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
@@ -93,18 +92,17 @@ class ImgEdit(JudgedSuite):
         name, folder = _EDITIONS["uge" if options.edition == "uge" else "basic"]
         path = files.find(root, (name, f"Benchmark/{name}", name.rpartition("/")[2]), self.origin)
         edition = files.edition(f"imgedit-{options.edition}", [path], SHA256, allowed=options.allow_other_data)
-        rows = files.load_json(path)
-        if not isinstance(rows, dict):
-            raise UserError(f"{path}: expected a JSON object of edits by key")
         images = files.folder(root, (folder, f"Benchmark/{folder}"), self.origin)
         uge = options.edition == "uge"
-        items = [_item(key, row, path.name, images, uge=uge) for key, row in rows.items()]
+        items = [_item(key, row, path.name, images, uge=uge) for key, row in files.rows_by_key(path).items()]
         return JudgedSet(edition=edition, items=unique(items, str(path)))
 
     def published(self, options: Options) -> Published:
         """A JSON file of nine texts; of UGE a variable of its script."""
         if options.edition == "uge":
-            return wording.Published(file="UGE/UGE_bench.py", read=_published_uge)
+            return wording.Published(
+                file="UGE/UGE_bench.py", read=lambda path: wording.variables(path, {"uge": "prompt"})
+            )
         return wording.Published(file="Basic/prompts.json", read=wording.json_texts, files=(WORDING_SHA256,))
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
@@ -146,9 +144,7 @@ def ours_of(words: Mapping[str, str], kind: str) -> str:
 
 def _item(key: str, row: Any, name: str, images: Path, *, uge: bool) -> Item:
     where = f"{name} key {key}"
-    kind = "uge" if uge else files.text_of(row, "edit_type", where)
-    if not uge and kind not in KINDS:
-        raise UserError(f"{where}: expected a kind of {', '.join(KINDS)} but got {kind!r}")
+    kind = "uge" if uge else files.one_of(row, "edit_type", KINDS, where)
     prompt, image = files.text_of(row, "prompt", where), files.text_of(row, "id", where)
     return Item(
         id=key,
@@ -159,10 +155,6 @@ def _item(key: str, row: Any, name: str, images: Path, *, uge: bool) -> Item:
         group=image,
         layout=(f"{key}.png",),
     )
-
-
-def _published_uge(path: Path) -> dict[str, str]:
-    return wording.wanted(wording.constants(path), {"uge": "prompt"}, path)
 
 
 SUITE = ImgEdit()

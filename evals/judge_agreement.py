@@ -283,11 +283,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--margin",
-        type=number(0),
+        type=number(0, 1),
         default=0.02,
         metavar="X",
         help="with --between, the largest shift that does not matter, as a share of the scale; to be comparable takes "
-        "3 / X cases or more (default: %(default)s)",
+        "3 / X cases or source images or more (default: %(default)s)",
     )
     parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write everything there")

@@ -9,7 +9,6 @@ instruction is read from ``ins_en``: the stored scripts ask for other keys, and 
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, Origin, digest, unique
+from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -44,6 +43,12 @@ DIMENSIONS = {
     "instruction_decomposition": {"multi-element_composition": 75, "multi-instruction_execution": 75},
 }  # fmt: skip
 """Categories with the cases of the published set, by dimension."""
+LEVELS = {
+    "factual": ("attribute_perception", "spatial_perception", "temporal_prediction"),
+    "conceptual": ("social_science", "natural_science"),
+    "procedural": ("logical_reasoning", "instruction_decomposition"),
+}
+"""Levels of knowledge, of 449, 518 and 300 cases."""
 DIMENSION_OF = {category: dimension for dimension, some in DIMENSIONS.items() for category in some}
 KNOWLEDGE = {
     category for name in ("social_science", "natural_science", "logical_reasoning") for category in DIMENSIONS[name]
@@ -85,6 +90,7 @@ class Kris(JudgedSuite):
         Metric(name="pooled", of=tuple(GRADES), scale=(0, 100), digits=2),
         *(Metric(name=name, of=(name,), scale=(0, 100), digits=2) for name in GRADES),
     )
+    levels = LEVELS
     sending = Sending(temperature=None, max_tokens=1000)
     origin: ClassVar = Origin(
         name="KRIS-Bench",
@@ -103,10 +109,7 @@ class Kris(JudgedSuite):
                 f"--data {root}: no CATEGORY/annotation.json and no final_data.json; get {self.origin.page}"
             )
         whole = {category: cases for some in DIMENSIONS.values() for category, cases in some.items()}
-        published = collections.Counter(item.subtask for item in items) == whole
-        if not published and not options.allow_other_data:
-            raise UserError(f"--data {root}: {len(items)} cases, expected 1,267 in 20 categories; {files.OTHER}")
-        edition = "kris-1267" if published else f"kris-other-{len(items)}-{digest(items)}"
+        edition = files.counted("kris-1267", items, lambda item: item.subtask, whole, allowed=options.allow_other_data)
         return JudgedSet(edition=edition, items=unique(items, str(folder)))
 
     def published(self, options: Options) -> Published:
@@ -228,8 +231,7 @@ def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
 
 
 def _published(path: Path) -> dict[str, str]:
-    texts = wording.wanted(wording.constants(path), WORDS, path)
-    return wording.formatted(texts, ("instruct", "explanation", "N"), path)
+    return wording.variables(path, WORDS, ("instruct", "explanation", "N"))
 
 
 SUITE = Kris()

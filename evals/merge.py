@@ -72,7 +72,7 @@ class _Part:
 
 
 def _parts_of(places: Sequence[Path]) -> list[Path]:
-    """The parts that are named, each by itself or all by the run directory that holds them; each once."""
+    """The parts that the command names, singly or by the run directory that holds them; each once."""
     found: dict[Path, Path] = {}
     for place in places:
         inside = place / PARTS
@@ -132,7 +132,7 @@ def merge(parts: Sequence[_Part], output: Path) -> dict[str, Any]:
 
 
 def _plan(part: _Part, output: Path) -> Plan:
-    """The whole run, as one that is only judged: it goes by what the parts hold, whatever is gone since."""
+    """The plan of the whole run with only its verdicts to do, so that it needs nothing but what the parts hold."""
     generate = part.identity[GENERATE]
     suite = find_suite(generate["suite"])
     # run.json has the model's own steps, sampler and scales in place of what was not given; the identity has not.

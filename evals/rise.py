@@ -94,9 +94,7 @@ class Rise(JudgedSuite):
     def load(self, root: Path, options: Options) -> JudgedSet:
         """The full file, known by its numbers, or that of 64 cases, by its hash."""
         path = files.find(root, ("datav2_total_w_subtask.json", "data/data_total.json", "data_total.json"), self.origin)
-        rows = files.load_json(path)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UserError(f"{path}: expected a JSON list of cases")
+        rows = files.rows_in(path)
         images = files.folder(root, ("data",), self.origin)
         without = None if options.wording_by_row else any("reasoning_wo_ins" in row for row in rows)
         items = [_item(row, path.name, images, without) for row in rows]
@@ -205,9 +203,7 @@ def score(parts: Mapping[str, float | None]) -> float:
 def _item(row: Mapping[str, Any], name: str, images: Path, without: bool | None) -> Item:
     index = files.text_of(row, "index", name)
     where = f"{name} {index}"
-    category, text = files.text_of(row, "category", where), files.text_of(row, "instruction", where)
-    if category not in CATEGORIES:
-        raise UserError(f"{where}: expected a category of {', '.join(CATEGORIES)} but got {category!r}")
+    category, text = files.one_of(row, "category", CATEGORIES, where), files.text_of(row, "instruction", where)
     facts: dict[str, Any] = {flag: row.get(flag) is not None for flag in FLAGS}
     facts |= {"category": category, "without_question": facts["reasoning_wo_ins"] if without is None else without}
     if category == "logical_reasoning" and not facts["reference_txt"] and not facts["reference_img"]:
@@ -229,8 +225,7 @@ def _item(row: Mapping[str, Any], name: str, images: Path, without: bool | None)
 
 
 def _published(path: Path) -> dict[str, str]:
-    texts = wording.wanted(wording.constants(path), {name: f"prompt_{name}" for name in WORDS}, path)
-    return wording.formatted(texts, ("instruct", "reference"), path)
+    return wording.variables(path, {name: f"prompt_{name}" for name in WORDS}, ("instruct", "reference"))
 
 
 SUITE = Rise()

@@ -139,14 +139,11 @@ def wiscore(grades: list[float]) -> float:
 def _item(row: Any, path: Path) -> Item:
     number = files.text_of(row, "prompt_id", path.name)
     where = f"{path.name} prompt {number}"
-    category = files.text_of(row, "Category", where)
-    if category not in TASKS:
-        raise UserError(f"{where}: expected a category of {', '.join(TASKS)} but got {category!r}")
     prompt = files.text_of(row, "Prompt", where)
     return Item(
         id=number,
         prompt=prompt,
-        task=TASKS[category],
+        task=TASKS[files.one_of(row, "Category", TASKS, where)],
         subtask=files.text_of(row, "Subcategory", where),
         texts={"{prompt}": prompt, "{explanation}": files.text_of(row, "Explanation", where)},
         layout=(f"{number}.png",),

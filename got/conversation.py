@@ -25,6 +25,7 @@ from got.model.schedulers import make_scheduler
 from got.plan.after_edit import after_edit
 from got.plan.chain import Chain
 from got.util.files import FolderLock, json_object, numbered_lines, read_object, replacing, write_json, write_lines
+from got.util.hashes import OWN_HASH, is_sealed, sealed
 from got.util.images import ImageError, as_rgb, open_image
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Entry:
 
     @property
     def file_name(self) -> str:
-        """Its image's file, in the folder of the conversation."""
+        """The name of its image's file in the conversation's folder."""
         return f"{self.number:04d}.png"
 
     @property
@@ -128,7 +129,7 @@ class Conversation:
 
     @property
     def entry(self) -> Entry | None:
-        """What is looked at; None at the beginning."""
+        """The entry that is looked at; None at the beginning."""
         return None if self._current is None else self._entries[self._current]
 
     @property
@@ -154,7 +155,7 @@ class Conversation:
         return after_edit(self._objects(entry.source), plan) or plan
 
     def open(self, image: Image.Image) -> Entry:
-        """Go on with an image from elsewhere.
+        """Continue from an image that was made elsewhere.
 
         Raises:
             got.util.images.ImageError: If it cannot be used.
@@ -225,7 +226,7 @@ class Conversation:
         return self._request(asked, last.source, chain, noise, last.options | once | options)
 
     def redraw(self, number: int, **options: Any) -> Image.Image:
-        """An entry's image drawn again, with other options than it was, say a guidance off; nothing of it is kept.
+        """An entry's image drawn again with other options, for example without a guidance; it is not kept.
 
         Raises:
             ConversationError: If there is no such entry, or it was not drawn.
@@ -272,18 +273,18 @@ class Conversation:
         return entry
 
     def at(self, number: int) -> Entry:
-        """An entry, without a look at it.
+        """The entry of a number; what is looked at stays as it is.
 
         Raises:
             ConversationError: If there is no such entry.
         """
-        if not 0 <= number < len(self._entries):
-            raise ConversationError(f"Expected an entry from 0 to {len(self._entries) - 1} but got {number}")
+        if not isinstance(number, int) or not 0 <= number < len(self._entries):
+            raise ConversationError(f"Expected an entry from 0 to {len(self._entries) - 1} but got {number!r:.100}")
         return self._entries[number]
 
     @contextlib.contextmanager
     def telling(self, **callbacks: Any) -> Iterator[None]:
-        """Requests have these arguments of the pipeline, ``callback_on_...``, for a while; they are not saved."""
+        """For a while, passes these callbacks (``callback_on_...``) to the pipeline in every request."""
         self._callbacks = callbacks
         try:
             yield
@@ -314,15 +315,15 @@ class Conversation:
         folder.mkdir(parents=True, exist_ok=True)
         # First, so that a folder left by an interrupted save is known as this conversation's.
         if not (folder / STATE_FILE).exists():
-            write_json(folder / STATE_FILE, self._state(entries=0), durable=True)
+            write_json(folder / STATE_FILE, sealed(self._state(entries=0)), durable=True)
         for entry in self._entries:
             target = folder / entry.file_name
             # Another one may be there, of a save that was interrupted.
             if entry.number >= self._saved.get(folder.resolve(), 0) or not target.exists():
                 with replacing(target) as unfinished:
                     entry.image.save(unfinished, format="PNG")
-        write_lines(folder / ENTRIES_FILE, (entry.record() for entry in self._entries), durable=True)
-        write_json(folder / STATE_FILE, self._state(entries=len(self._entries)), durable=True)
+        write_lines(folder / ENTRIES_FILE, (sealed(entry.record()) for entry in self._entries), durable=True)
+        write_json(folder / STATE_FILE, sealed(self._state(entries=len(self._entries))), durable=True)
         self._saved[folder.resolve()] = len(self._entries)
         return folder
 
@@ -342,11 +343,12 @@ class Conversation:
         """
         folder = Path(folder)
         state = read_object(folder / STATE_FILE, ConversationError)
+        hashed = is_sealed(state, str(folder / STATE_FILE), ConversationError)
         try:
             talk = cls(pipeline, seed=int(state["seed"]), **state["options"])
             talk._id = str(state["id"])
             if int(state["entries"]):
-                talk._entries = _read_entries(folder)[: int(state["entries"])]
+                talk._entries = _read_entries(folder, hashed=hashed)[: int(state["entries"])]
             count = len(talk._entries)
             if count != int(state["entries"]):
                 found = f"{state['entries']} entries in {folder / ENTRIES_FILE} but found {count}"
@@ -415,7 +417,7 @@ class Conversation:
         }
 
     def _id_in(self, folder: Path) -> str | None:
-        """Whose folder it is: an empty one is anybody's."""
+        """The id of the conversation in a folder, this one's if it is empty; None where something else lies there."""
         if not folder.is_dir():
             return None
         if (folder / STATE_FILE).exists():
@@ -424,7 +426,7 @@ class Conversation:
 
 
 def only_writer(folder: str | Path) -> FolderLock | None:
-    """Holds a saved conversation, so that no other program goes on with it; None if nothing is saved there yet.
+    """Locks a saved conversation, so that no other program changes it; None if nothing is saved there yet.
 
     Raises:
         ConversationError: If another program holds it.
@@ -434,7 +436,7 @@ def only_writer(folder: str | Path) -> FolderLock | None:
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    """The options, if they survive being saved."""
+    """The options; an error if they cannot be saved as JSON."""
     reserved = {"prompt", "image", "chain", "generator", "output_type"} & set(options)
     if reserved:
         raise ConversationError(f"Expected options of the pipeline but {min(reserved)} is the conversation's own")
@@ -458,7 +460,7 @@ def _copy(image: Image.Image) -> Image.Image:
 
 @contextlib.contextmanager
 def _sampler(pipeline: GoTPipeline, name: Any) -> Iterator[None]:
-    """The pipeline's sampler is another one for a while, if one is named."""
+    """For a while, gives the pipeline the sampler of this name, if one is named."""
     own = pipeline.scheduler
     try:
         if name is not None:
@@ -468,11 +470,14 @@ def _sampler(pipeline: GoTPipeline, name: Any) -> Iterator[None]:
         pipeline.scheduler = own
 
 
-def _read_entries(folder: Path) -> list[Entry]:
+def _read_entries(folder: Path, *, hashed: bool) -> list[Entry]:
     path, entries = folder / ENTRIES_FILE, []
     for number, (line, text) in enumerate(numbered_lines(path, ConversationError)):
         try:
             record = json_object(text, f"{path}, line {line}", ConversationError)
+            if not is_sealed(record, f"{path}, line {line}", ConversationError) and hashed:
+                raise ConversationError(f"{path}, line {line} is damaged: it has no hash")
+            record.pop(OWN_HASH, None)
             image = open_image(folder / Path(record.pop("image")).name)
             lists = {name: tuple(record.get(name, ())) for name in ("warnings", "names")}  # older ones have no names
             entry = Entry(**{**record, **lists, "pixels": image})

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from evals.core.records import UserError
-from got.util import interrupts as interrupts
 from got.util.cli import Parser, number, run_command, whole
 from got.util.files import write_atomic, write_json
 from got.util.tables import escaped
@@ -163,7 +162,7 @@ def _add_report(commands: Any) -> None:
         description="Writes DIR/report.html, one file that opens from disk without a network: tables with "
         "published rows, figures, and a browser of the failures. Beside it: report.md, report.tex, samples.csv, "
         "tables/ (CSV, LaTeX, Markdown) and figures/ (SVG, PDF, PNG, CSV). Figures are part of the page. So are "
-        f"thumbnails of samples, up to {report.INLINE_BYTES / 1e6:.0f} MB of them; more go into DIR/images, since a "
+        f"thumbnails of samples, up to {report.INLINE_BYTES / 1e6:.0f} MB of them; more go into DIR/pictures, since a "
         "page with thousands of images inside opens slowly. Move the folder as a whole then.",
     )  # fmt: skip
     parser.add_argument(
@@ -180,7 +179,7 @@ def _add_report(commands: Any) -> None:
     )
     parser.add_argument(
         "--pictures", choices=report.THUMBNAILS, default="auto",
-        help="thumbnails: inline in the page, beside it in DIR/images, or as their size says (default: %(default)s)",
+        help="thumbnails: inline in the page, beside it in DIR/pictures, or as their size says (default: %(default)s)",
     )  # fmt: skip
     _add_rows(parser)
     parser.set_defaults(run=_report)

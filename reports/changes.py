@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from evals.core.vocabulary import task_title
+from got.util.tables import span
 from reports import ablation_figures, compare, style, tables
 from reports.page import Browser, Fact, Page, Section, record
 from reports.report import Report, origin
@@ -51,8 +52,8 @@ def of_two(before: Run, after: Run) -> Report:
         facts=(
             Fact(
                 title="overall difference",
-                value=f"{change.value:+.3f}",
-                note=f"{change.low:+.3f} to {change.high:+.3f}",
+                value=f"{change.value:+z.3f}",
+                note=span(change.low, change.high, signed=True),
             ),
             Fact(title="images won", value=f"{len(flipped['won']):,}", note="wrong before, right after"),
             Fact(title="images lost", value=f"{len(flipped['lost']):,}", note="right before, wrong after"),
@@ -60,7 +61,9 @@ def of_two(before: Run, after: Run) -> Report:
         sections=(Section(id="tasks", title="Task by task", tables=(comparison,)),),
         browser=Browser(
             title="Images whose verdict changed",
-            lead="Before and after, with planned and detected boxes and the reason. Open one for its chain.",
+            lead="Before and after, with planned and detected boxes and the reason. Open one for its chain."
+            if records
+            else "None.",
             records=records,
             runs=(f"{before.name} → {after.name}",),
             studio=(after.studio,),

@@ -13,7 +13,7 @@ from evals.metrics import statements, statistics
 from evals.suite.plain import weighs_cases
 from got.util.files import read_object
 from got.util.hashes import is_sealed, sealed
-from got.util.tables import escaped
+from got.util.tables import escaped, span
 from reports import names
 from reports.frames import digest
 from reports.public_scores import UNKNOWN_IMAGES
@@ -385,7 +385,7 @@ def sentence(rows: Sequence[Row], a: Outcomes, b: Outcomes) -> str:
     return (
         f"On {change.cases:,} {cases} with {row.images:,} images, {b.name} scores {row.after:.3f} and {a.name} "
         f"{row.before:.3f}: "
-        f"a paired difference of {change.value:+.3f} (95 % interval {change.low:+.3f} to {change.high:+.3f}; "
+        f"a paired difference of {change.value:+z.3f} (95 % interval {span(change.low, change.high, signed=True)}; "
         f"permutation test over {flipped}, p = {change.p_value:.4f}), {row.words.partition(' (')[0]}; {could}."
     )
 
@@ -409,8 +409,8 @@ def markdown(
     for row in rows:
         change = row.difference
         lines.append(
-            f"| {escaped(task_title(row.task))} | {row.before:.3f} | {row.after:.3f} | {change.value:+.3f} "
-            f"| {change.low:+.3f} to {change.high:+.3f} | {change.p_value:.4f} | {change.cases} | {row.words} |"
+            f"| {escaped(task_title(row.task))} | {row.before:.3f} | {row.after:.3f} | {change.value:+z.3f} "
+            f"| {span(change.low, change.high, signed=True)} | {change.p_value:.4f} | {change.cases} | {row.words} |"
         )
     changed = flips(a, b)
     for name in ways:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from reports.frames import Run
 
-EDITING_SUITES = ("emu_edit", "imagenhub", "reason_edit")
 _EDITING = (
     tables.Column(key="emu_edit_clip_i", title="Emu-Edit CLIP-I", reported_digits=3),
     tables.Column(key="emu_edit_clip_t", title="Emu-Edit CLIP-T", reported_digits=3),
@@ -40,7 +39,7 @@ def editing_table(runs: Sequence[Run], only: Rows = None) -> tables.Table | None
     columns = [*_EDITING, *_judge_columns(runs)]
     blank = (tables.Cell(),) * (len(columns) - len(_EDITING))
     keys = [column.key for column in _EDITING]
-    reported = (tables.reported_row(str(method), line, keys) for method, line in paper.iterrows())
+    reported = (tables.reported_row(method, line, keys) for method, line in paper.items())
     rows = [dataclasses.replace(row, cells=(*row.cells, *blank)) for row in reported]
     measured = [row for run in runs for row in _editing_rows(run, columns)]
     if not measured:
@@ -53,6 +52,7 @@ def editing_table(runs: Sequence[Run], only: Rows = None) -> tables.Table | None
         rows=tuple(rows),
         notes=(
             *tables.marks(rows, "Table 2", tables.measured_note("source image", [])),
+            "Behind the comma of a row: what measured it, an encoder of CLIP or a judge.",
             *_editing_notes(runs),
         ),
         origins=tuple(tables.run_notes(runs)),
@@ -108,7 +108,7 @@ def _editing_rows(run: Run, columns: Sequence[tables.Column]) -> list[tables.Row
     rows = []
     for tool, cells in found.items():
         ordered = tuple(cells.get(column.key, tables.Cell()) for column in columns)
-        rows.append(tables.Row(label=f"{run.label}, {tool}", images=str(run.scores["world"]), cells=ordered))
+        rows.append(tables.Row(label=f"{run.label}, {tool}", images=run.images, cells=ordered))
     return rows
 
 
@@ -144,8 +144,6 @@ def _failed_judgements(run: Run) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------------------ measured
-OWN_SUITES = ("interactive", "multi_turn")
-"""Suites that only the icon world has: a detector says whether the edit is done."""
 _MEASURED = ("edit done", "rest untouched", "both")
 
 
@@ -162,10 +160,12 @@ def measured_table(runs: Sequence[Run]) -> tables.Table:
     """
     rows, notes = [], []
     for run in runs:
-        found, world = run.scores["overall"]["measured"], str(run.scores["world"])
+        found = run.scores["overall"]["measured"]
         title = f"{run.scores['title']}: {run.label}"
         shares = [tables.estimate(found["shares"][name]) for name in _MEASURED]
-        rows.append(tables.Row(label=title, images=world, cells=(*shares, tables.Cell(value=found["plans_right"]))))
+        rows.append(
+            tables.Row(label=title, images=run.images, cells=(*shares, tables.Cell(value=found["plans_right"])))
+        )
         ends = []
         for what, side in (("untouched source", "identity"), ("true target", "target")):
             values = ", ".join(f"{name} {found['shares'][name][side]:.3f}" for name in _MEASURED)
@@ -192,7 +192,8 @@ def metrics_table(runs: Sequence[Run], name: str) -> tables.Table:
     """
     blocks = [run.scores["overall"]["metrics"] for run in runs]
     names = list(dict.fromkeys(metric for block in blocks for metric in block))
-    world, ends = str(runs[0].scores["world"]), {"identity": "untouched source", "target": "true target"}
+    world = " and ".join(dict.fromkeys(run.images for run in runs))
+    ends = {"identity": "untouched source", "target": "true target"}
     rows = []
     for metric in names:
         found = [block.get(metric, {}) for block in blocks]

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from got.util.errors import visible
+from got.util.errors import harmless, visible
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -37,6 +37,15 @@ def csv_text(text: str) -> str:
     """
     text = visible(text)
     return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
+
+
+def shown(value: Any) -> Any:
+    r"""What a template shows, which is escaped after this: words lose the characters that turn text around.
+
+    >>> shown("a\u202eb"), shown(7)
+    ('ab', 7)
+    """
+    return harmless(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def json_in_html(data: Any) -> str:

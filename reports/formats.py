@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
 from got.util.errors import visible
-from got.util.tables import escaped, markdown
+from got.util.tables import escaped, markdown, span
 from reports import escape
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def number(cell: Cell, column: Column, *, reported: bool = False) -> str:
     if cell.value is None:
         return f"-{cell.mark}"
     digits = column.reported_digits if reported else column.digits
-    return f"{cell.value:{'+' if column.signed else ''},.{digits}f}{cell.mark}"
+    return f"{cell.value:{'+' if column.signed else ''}z,.{digits}f}{cell.mark}"
 
 
 def interval(cell: Cell, column: Column) -> str:
@@ -41,46 +42,44 @@ def interval(cell: Cell, column: Column) -> str:
 
     >>> from reports.tables import Cell, Column
     >>> interval(Cell(value=0.5, low=0.4, high=0.6), Column(key="s", title="score"))
-    '0.400 to 0.600'
+    '0.400–0.600'
     """
-    if cell.low is None or cell.high is None:
-        return ""
-    form = f"{'+' if column.signed else ''}.{column.digits}f"
-    return f"{cell.low:{form}} to {cell.high:{form}}"
-
-
-def _whole(cell: Cell, column: Column, row: Row) -> str:
-    ends = interval(cell, column)
-    return number(cell, column, reported=row.reported) + (f" ({ends})" if ends else "")
+    return span(cell.low, cell.high, column.digits, none="", signed=column.signed)
 
 
 def to_text(table: Table) -> str:
-    """For a terminal: aligned columns, a rule between rows that do not compare, and the footnotes."""
-    header = ["", "images", *(visible(column.title) for column in table.columns)]
-    blocks = [
-        [
-            [visible(row.label), visible(row.source),
-             *(_whole(cell, column, row) for cell, column in zip(row.cells, table.columns, strict=True))]
-            for row in rows
-        ]
-        for _, rows in table.groups()
-    ]  # fmt: skip
-    every = [header, *(cells for block in blocks for cells in block)]
-    widths = [max(len(cells[i]) for cells in every) for i in range(len(header))]
-    rule = "  ".join("-" * width for width in widths)
+    """For a terminal: aligned columns, rows that compare under what they show, and the footnotes."""
+    titles = [textwrap.wrap(visible(column.title), _TITLE_LETTERS) for column in table.columns]
+    height = max(map(len, titles))
+    header = [["", *column] for column in zip(*([""] * (height - len(words)) + words for words in titles), strict=True)]
+    blocks = [(visible(source), [line for row in rows for line in _text_row(table, row)])
+              for source, rows in table.groups()]  # fmt: skip
+    every = [*header, *(cells for _, block in blocks for cells in block)]
+    widths = [max(len(cells[i]) for cells in every) for i in range(len(titles) + 1)]
 
     def line(cells: Sequence[str]) -> str:
-        sides = (
-            cell.ljust(width) if i < 2 else cell.rjust(width)
+        label, *others = (
+            cell.rjust(width) if i else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
-        return "  ".join(sides).rstrip()
+        return "  ".join([label, *others]).rstrip()
 
-    lines = [line(header)]
-    for block in blocks:
-        lines += [rule, *map(line, block)]
-    lines += [visible(note) for note in (*table.footnotes, *table.notes)]
+    lines = [visible(table.caption), "", *map(line, header)]
+    for source, block in blocks:
+        lines += ["  ".join("-" * width for width in widths), f"{source}:", *map(line, block)]
+    lines += ["", *(visible(note) for note in (*table.footnotes, *table.notes))]
     return "\n".join(lines) + "\n"
+
+
+def _text_row(table: Table, row: Row) -> list[list[str]]:
+    """The lines of a row; intervals stand beside their scores, or below where there are many columns."""
+    values, below = [f"{visible(row.label)}{' †' * row.reported}"], [""]
+    for cell, column in zip(row.cells, table.columns, strict=True):
+        text, ends = number(cell, column, reported=row.reported), interval(cell, column)
+        beside = ends and len(table.columns) <= _FEW_COLUMNS
+        values.append(f"{text} ({ends})" if beside else text)
+        below.append("" if beside else ends)
+    return [values, below] if any(below) else [values]
 
 
 def to_markdown(table: Table) -> str:
@@ -98,9 +97,13 @@ def to_markdown(table: Table) -> str:
     return f"{text}\n{notes}\n" if notes else f"{text}\n"
 
 
+_TITLE_LETTERS = 12
+"""Of a column's title on one line of a terminal."""
 _PACKAGES = r"\usepackage[T1]{fontenc}, \usepackage{textcomp}, \usepackage{booktabs}"
 _FEW_COLUMNS = 5
 """With so many there is room for intervals beside the scores; with more they stand below."""
+_MANY_COLUMNS = 8
+"""With more they stand closer on a page."""
 
 
 def to_latex(table: Table) -> str:
@@ -123,7 +126,7 @@ def to_latex(table: Table) -> str:
         rf"\caption{{{escape.latex(table.caption)}}}",
         rf"\label{{tab:{table.name}}}",
         r"\footnotesize",
-        r"\setlength{\tabcolsep}{2.5pt}",
+        rf"\setlength{{\tabcolsep}}{{{1.5 if len(table.columns) > _MANY_COLUMNS else 2.5}pt}}",
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         r"\toprule",
         rf"{head} \\",
@@ -161,8 +164,9 @@ def _latex_row(table: Table, row: Row) -> list[str]:
         if cell.value is not None and text[0] in "+-":
             text = f"${text}$"
         values.append((rf"\textbf{{{text}}}" if table.best(row, i) else text) + _latex_signs(cell.mark))
-        both = interval(cell, column).replace(" to ", ", ")
-        ends.append(rf"{{\tiny$[{both}]$}}" if both else "")
+        both = re.sub(r"[+-][\d.]+", r"$\g<0>$", interval(cell, column)).replace("–", "--")
+        beside = len(table.columns) <= _FEW_COLUMNS
+        ends.append(rf"{{\tiny {f'({both})' if beside else both}}}" if both else "")
     if len(table.columns) <= _FEW_COLUMNS:
         return [" & ".join(f"{value} {end}".strip() for value, end in zip(values, ends, strict=True)) + r" \\"]
     lines = [" & ".join(values) + r" \\"]
@@ -186,9 +190,9 @@ def to_csv(table: Table) -> str:
     """For a program: every number unrounded; the ends of intervals, and what footnotes say, in columns of their own."""
     spans = [any(row.cells[i].low is not None for row in table.rows) for i in range(len(table.columns))]
     header = ["method", "images", "reported"]
-    for column, span in zip(table.columns, spans, strict=True):
+    for column, has_ends in zip(table.columns, spans, strict=True):
         key = escape.csv_text(column.key)  # in an ablation the word of a user's own prompts
-        header += [key, f"{key}_low", f"{key}_high"] if span else [key]
+        header += [key, f"{key}_low", f"{key}_high"] if has_ends else [key]
     facts = list(dict.fromkeys(name for row in table.rows for name in row.facts))
     header += facts
     file = io.StringIO()
@@ -196,9 +200,9 @@ def to_csv(table: Table) -> str:
     writer.writerow(header)
     for row in table.rows:
         cells: list[object] = [escape.csv_text(row.label), escape.csv_text(row.images), int(row.reported)]
-        for cell, span in zip(row.cells, spans, strict=True):
+        for cell, has_ends in zip(row.cells, spans, strict=True):
             cells.append(escape.csv_text(cell.text) if cell.text else cell.value)
-            cells += [cell.low, cell.high] if span else []
+            cells += [cell.low, cell.high] if has_ends else []
         cells += [row.facts.get(name) for name in facts]
         writer.writerow(cells)
     return file.getvalue()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError, note
 from evals.core.run_directory import MEND, RunDirectory
+from evals.core.vocabulary import task_title
 from evals.geneval.prompts import OWN_PROMPTS
 from evals.metrics.statistics import method_of
 from got.util.files import json_object, numbered_lines
@@ -18,6 +19,13 @@ from reports import names, public_scores
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+
+EDITING_SUITES = ("emu_edit", "imagenhub", "reason_edit")
+"""Of the paper."""
+OWN_SUITES = ("interactive", "multi_turn")
+"""Suites of edits that only the icon world has: a detector says whether the edit is done."""
+GENEVAL_PROMPTS = 553
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +60,36 @@ class Run:
 
     @property
     def images(self) -> str:
-        """What its images show, and whether they were asked for in other words than the benchmark's.
+        """What its images show, whether in other words than the benchmark's, and of which part of it.
 
         >>> from pathlib import Path
         >>> Run(path=Path("a"), spec={}, scores={"world": "photographs", "wording": "own prompts"}).images
         'photographs, own prompts'
+        >>> spec = {"identity": {"generate": {"limit": 60}}}
+        >>> Run(path=Path("a"), spec=spec, scores={"world": "icon world", "suite": "geneval"}).images
+        'icon world, 60 of 553 prompts'
         """
-        return ", ".join(words for words in (str(self.scores["world"]), self.wording) if words)
+        return ", ".join(words for words in (str(self.scores["world"]), self.wording, self._part) if words)
+
+    @property
+    def _part(self) -> str:
+        """Which part of its benchmark `--limit` and `--tasks` leave; empty of the whole, and of own prompts."""
+        chosen = (self.spec.get("identity") or {}).get("generate") or {}
+        limit, tasks = chosen.get("limit"), chosen.get("tasks")
+        data = self.scores.get("data") or {}
+        whole = data.get("of") or (GENEVAL_PROMPTS if self.scores.get("suite") == "geneval" else None)
+        if self.wording == OWN_PROMPTS or (not tasks and (not limit or limit >= (whole or limit + 1))):
+            return ""
+        found = [f"tasks {'+'.join(map(task_title, tasks))}"] if tasks else []
+        unit = "edits" if self.is_of_edits else "prompts"
+        return " ".join(
+            [*found, f"{limit:,}{f' of {whole:,}' if whole and not tasks else ''} {unit}"] if limit else found
+        )
+
+    @property
+    def is_of_edits(self) -> bool:
+        """Whether its cases are edits of source images, not prompts."""
+        return "categories" in self.scores
 
     @property
     def studio(self) -> str:
@@ -114,6 +145,11 @@ class Ablation:
     cells: tuple[Cell, ...]
     intervals: str = "bootstrap"
     """How those of the cells' shares were made."""
+
+    @property
+    def is_of_edits(self) -> bool:
+        """Whether its cases are edits of source images, not prompts."""
+        return self.suite in (*EDITING_SUITES, *OWN_SUITES)
 
     @property
     def is_scored(self) -> bool:
@@ -239,7 +275,7 @@ def provenance(run: Run) -> dict[str, str]:
     looked = observe.get("detector", "none") if observe else run.scores.get("detector")
     return {
         "detector": _with_hash(looked, weights, "detector/"),
-        "encoder": _with_hash(observe.get("embedder"), weights, "embedder/"),
+        "encoder": "none" if run.judged_as else _with_hash(observe.get("embedder"), weights, "embedder/"),
         "judge": _judge_of(run.scores),
         "weights": digest(generate.get("weights_sha256") or {}) or ("none" if generate else "unknown"),
         "commit": commit + (" with local changes" if machine.get("dirty") else ""),

@@ -22,7 +22,7 @@ from evals.core.run_directory import differences
 from evals.core.vocabulary import task_title
 from got.util.errors import harmless, visible
 from got.util.images import open_if_any
-from got.util.tables import code, escaped, markdown
+from got.util.tables import code, escaped, markdown, span
 from reports import compare
 from reports.samples import STAGES, load_samples
 
@@ -197,7 +197,9 @@ def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[Sample
     cases = [("overall score", f"{decision.answer}: {decision.why}", decision.answer != PASS)]
     for row in decision.rows[1:]:
         change = row.difference
-        said = f"{row.before:.3f} → {row.after:.3f} ({change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}, "
+        said = (
+            f"{row.before:.3f} → {row.after:.3f} ({change.value:+z.3f}, {span(change.low, change.high, signed=True)}, "
+        )
         said += f"p = {change.p_value:.4f}, {change.cases} cases): {row.words}"
         failed = decision.answer != PASS and change.value < -max_drop
         cases.append((task_title(row.task), "\n".join([said, *by_task.get(row.task, ())]), failed))

@@ -39,28 +39,32 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
         raise UserError(f"numbers of {' and '.join(kinds)} share no table: editions, wordings and judges differ")
     names: Mapping[str, Any] = runs[0].scores["metrics"]["names"]
     tasks = list(dict.fromkeys(task for run in runs for task in run.scores["metrics"]["tasks"]))
+    levels = list(dict.fromkeys(level for run in runs for level in run.scores["metrics"].get("levels", ())))
     first = next(iter(names))
     beside = _beside(runs[0], reported)
-    asked = Cell(text=f"{others.judge_of(runs[0].scores)}, {runs[0].scores['wording']} wording")
-    rows = [_reported(row, [*names, *tasks]) for row in others.shown(beside)]
+    whose = "published" if runs[0].scores["wording"] == "published" else "our"
+    asked = Cell(text=f"{others.judge_of(runs[0].scores)}, {whose} wording")
+    rows = [_reported(row, [*names, *tasks, *levels]) for row in others.shown(beside)]
     for run in runs:
         metrics, shown = run.scores["metrics"], run.scores["judge"]["headline"]
         cells = [_cell(metrics["all"][name] if shown or name != first else None, how) for name, how in names.items()]
-        cells += [_cell(metrics["tasks"].get(task, {}).get(first), names[first]) for task in tasks]
+        groups = {**metrics["tasks"], **metrics.get("levels", {})}
+        cells += [_cell(groups.get(group, {}).get(first), names[first]) for group in (*tasks, *levels)]
         counts = [Cell(value=metrics["all"][first]["n"]), Cell(value=metrics["all"][first]["missing"])]
-        rows.append(Row(label=run.label, images=run.images, cells=(*cells, *counts, asked)))
-        floor = [_cell(metrics["floor"][name], how) for name, how in names.items()]
+        rows.append(Row(label=run.label, images=run.images, cells=(asked, *cells, *counts)))
+        # A floor is the best of nothing.
+        floor = [_cell(metrics["floor"][name], how, basis="floor") for name, how in names.items()]
         count = Cell(value=next(iter(metrics["floor"].values()))["n"])
-        cells = [*floor, *[Cell()] * len(tasks), count, Cell(), asked]
+        cells = [asked, *floor, *[Cell()] * len([*tasks, *levels]), count, Cell()]
         rows.append(Row(label=f"{run.label}, floor", images=run.images, cells=tuple(cells)))
     columns = [Column(key=file_name(name, set()), title=name, digits=how["digits"]) for name, how in names.items()]
-    columns += [Column(key=task, title=task_title(task), digits=names[first]["digits"]) for task in tasks]
+    columns += [Column(key=task, title=task_title(task), digits=names[first]["digits"]) for task in (*tasks, *levels)]
     columns = [
         dataclasses.replace(column, reported_digits=_digits(beside, name))
-        for column, name in zip(columns, [*names, *tasks], strict=True)
+        for column, name in zip(columns, [*names, *tasks, *levels], strict=True)
     ]
     columns += [Column(key=key, title=key, best=None, digits=0) for key in ("n", "missing")]
-    columns.append(Column(key="judge", title="judge", best=None))
+    columns.insert(0, Column(key="judge", title="judge", best=None))
     edition, _, judge = runs[0].judged_as.partition(" by ")
     by_tasks = [name for name, how in names.items() if how["over"] == "tasks"]
     means = (
@@ -68,7 +72,7 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
     )
     return Table(
         name=file_name(f"{runs[0].scores['suite']} {edition} {judge}", set()),
-        caption=f"{runs[0].scores['title']}, edition {edition}, judged by {judge}; tasks: {first}.",
+        caption=f"{runs[0].scores['title']}, edition {edition}, judged by {judge}; columns of tasks show {first}.",
         columns=tuple(columns),
         rows=tuple(rows),
         notes=(
@@ -88,9 +92,9 @@ def _beside(run: Run, reported: Rows) -> list[Reported]:
 
 
 def _reported(row: Reported, names: Sequence[str]) -> Row:
-    values = [Cell(value=float(row.cells[name])) if name in row.cells else Cell() for name in names]
+    values = [Cell(value=float(row.cells[name]), basis=row.judge) if name in row.cells else Cell() for name in names]
     images = ", ".join(filter(None, (tables.PHOTOGRAPHS, row.apart)))
-    cells = (*values, Cell(), Cell(), Cell(text=row.judge))
+    cells = (Cell(text=row.judge), *values, Cell(), Cell())
     return Row(label=row.model, images=images, cells=cells, reported=True)
 
 
@@ -117,10 +121,10 @@ def _failed(run: Run) -> list[tuple[str, int]]:
     return list(run.scores["judge"]["failed"].items())
 
 
-def _cell(block: dict[str, Any] | None, how: dict[str, Any]) -> Cell:
+def _cell(block: dict[str, Any] | None, how: dict[str, Any], basis: str = "") -> Cell:
     if not block:
         return Cell()
     value, low, high = (
         None if block.get(end) is None else block[end] * how["times"] for end in ("value", "low", "high")
     )
-    return Cell(value=value, low=low, high=high)
+    return Cell(value=value, low=low, high=high, basis=basis)

@@ -129,24 +129,26 @@ def _of_one_suite(
     told: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], folders: Sequence[str]
 ) -> list[tuple[str, str]]:
     every = [settings_of(spec) | {"model": model_of(scores)} for spec, scores in told]
-    models = {settings["model"] for settings in every}
-    if len(models) > 1:  # what one of several models lacks is no setting of it
-        every = [{key: value for key, value in settings.items() if value is not None} for settings in every]
-    keys = list(dict.fromkeys(["model", *(key for settings in every for key in settings)]))
+    of_model: dict[str, list[dict[str, Any]]] = {}  # what a run of another model has tells no two of this one apart
+    for settings in every:
+        of_model.setdefault(settings["model"], []).append(settings)
+    apart = {model: _differing(own) for model, own in of_model.items()}
     if len(told) == 1:
-        differ = ["model", *(key for key in keys if key in _given(told[0][0]) - {"model", *_SIZE})]
-    elif len(models) == len(told):
-        differ = ["model"]
-    else:
-        differ = [key for key in keys if len({str(settings.get(key)) for settings in every}) > 1]
-    names, labels = (
-        [", ".join(in_words(key, one.get(key)) for key in shown if key in one) for one in every]
-        for shown in (differ, ["model", *(key for key in differ if key != "model")])
-    )
+        given = _given(told[0][0]) - {"model", *_SIZE}
+        apart = {model: [key for key in every[0] if key in given] for model in apart}
+    short = [", ".join(in_words(key, one.get(key)) for key in apart[one["model"]]) for one in every]
+    labels = [", ".join(words for words in (one["model"], own) if words) for one, own in zip(every, short, strict=True)]
+    names = short if len(of_model) == 1 < len(told) else labels
     return [
         (name, label) if name and spec and names.count(name) == 1 else (folder, f"{label} ({folder})")
         for (spec, _), name, label, folder in zip(told, names, labels, folders, strict=True)
     ]
+
+
+def _differing(every: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Settings that are not the same in all runs of a model."""
+    keys = dict.fromkeys(key for settings in every for key in settings)
+    return [key for key in keys if len({str(settings.get(key)) for settings in every}) > 1]
 
 
 def _given(spec: Mapping[str, Any]) -> set[str]:

@@ -96,7 +96,7 @@ def render(page: Page, sources: dict[str, str] | None) -> str:
 
     Args:
         page: What it shows. All of its words are escaped.
-        sources: File name of each thumbnail -> data URI; None if the thumbnails lie in ``images/`` beside the page.
+        sources: File name of each thumbnail -> data URI; None if the thumbnails lie in ``pictures/`` beside the page.
     """
     from markupsafe import Markup
 
@@ -118,6 +118,7 @@ def _environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(_file),
         autoescape=True,
+        finalize=escape.shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

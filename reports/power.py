@@ -85,8 +85,8 @@ all cases, at level {alpha:g}:
 {markdown(header, rows, words=1)}
 
 Same images: the change redraws bit by bit what it does not spoil, as a refactoring does. Drawn anew: every image may
-change either way, as with another sampler or precision; in {baseline.name} the verdicts of images of one prompt have
-variance {varies:.4f}. Images of a prompt are lost together, with correlation {_LIKENESS:g}. {baseline.name} has \
+change either way, as with another sampler or precision; in the baseline the verdicts of images of one prompt have
+variance {varies:.4f}. Images of a prompt are lost together, with correlation {_LIKENESS:g}. The baseline has \
 {own[0]:,} prompts with {own[1]} images each.
 The gate: `python -m reports gate --max-drop {drop / 2:g}`.
 """

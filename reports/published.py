@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from importlib.resources import files
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    import pandas as pd
+from typing import TypeAlias
 
 TABLES = ("geneval", "editing", "ablation")
 """Table 1, 2 and 3 of the paper."""
@@ -36,30 +34,29 @@ def chosen(text: str) -> Rows:
     """
     if text in ("all", "none"):
         return None if text == "all" else ()
-    methods = list(dict.fromkeys(str(method) for table in TABLES for method in published(table).index))
+    methods = list(dict.fromkeys(method for table in TABLES for method in published(table)))
     found = tuple(name.strip() for name in text.split(","))
     if unknown := [name for name in found if name not in methods]:
         raise argparse.ArgumentTypeError(f"no row {unknown[0]!r}; expected all, none or some of {', '.join(methods)}")
     return found
 
 
-def published(table: str, rows: Rows = None) -> pd.DataFrame:
-    """One table of the paper: a row per method in the paper's order, a column per metric, NaN where it gives none.
+def published(table: str, rows: Rows = None) -> dict[str, dict[str, float]]:
+    """One table of the paper: of each method, in the paper's order, the metrics that it gives.
 
     Args:
         table: One of `TABLES`.
         rows: Those to give.
 
     Example:
-        >>> published("geneval").loc["GoT-6B", "overall"].item()
+        >>> published("geneval")["GoT-6B"]["overall"]
         0.64
     """
-    import pandas as pd
-
     if table not in TABLES:
         raise ValueError(f"expected a table of {', '.join(TABLES)}, got {table!r}")
+    found: dict[str, dict[str, float]] = {}
     with files("reports").joinpath("published.csv").open(encoding="utf-8") as file:
-        long = pd.read_csv(file, keep_default_na=False).query("table == @table")
-    wide = long.pivot(index="method", columns="metric", values="value")
-    methods = [method for method in long["method"].unique() if rows is None or method in rows]
-    return wide.loc[methods, long["metric"].unique()]
+        for line in csv.DictReader(file):
+            if line["table"] == table and (rows is None or line["method"] in rows):
+                found.setdefault(line["method"], {})[line["metric"]] = float(line["value"])
+    return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from got.util.files import FolderLock, clear_disk_errors, write_atomic
-from got.util.tables import escaped
+from got.util.tables import escaped, span
 from reports import (
     ablation_figures,
     editing,
@@ -26,9 +26,9 @@ from reports import (
     style,
     tables,
 )
-from reports.frames import provenance
+from reports.frames import EDITING_SUITES, OWN_SUITES, provenance
 from reports.page import Browser, Fact, Page, Section, Shown, record, render
-from reports.samples import NOT_JUDGED, load_samples
+from reports.samples import GRADED, NOT_JUDGED, load_samples
 from reports.thumbnails import Album
 
 if TYPE_CHECKING:
@@ -85,16 +85,14 @@ def of_runs(
     names: set[str] = set()
     images = {run.name: load_samples(run) for run in runs}
     geneval = [run for run in runs if run.scores.get("suite") == "geneval"]
-    published = [run for run in runs if run.scores.get("suite") in editing.EDITING_SUITES]
+    published = [run for run in runs if run.scores.get("suite") in EDITING_SUITES]
     measured = [
-        run
-        for run in runs
-        if run.scores.get("suite") in (*editing.EDITING_SUITES, *editing.OWN_SUITES) and editing.is_measured(run)
+        run for run in runs if run.scores.get("suite") in (*EDITING_SUITES, *OWN_SUITES) and editing.is_measured(run)
     ]
     known_runs = [*geneval, *published, *measured]
     others = [run for run in runs if run not in known_runs and not plain.is_plain(run)]
     if others:
-        known = ", ".join(("geneval", *editing.EDITING_SUITES, *editing.OWN_SUITES))
+        known = ", ".join(("geneval", *EDITING_SUITES, *OWN_SUITES))
         raise UserError(f"{others[0].path} is a run of suite {others[0].scores.get('suite')!r}; known: {known}")
     sections, drawn = [], []
     if geneval:
@@ -161,7 +159,7 @@ def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
     for run in runs:
         score = run.scores["overall"]["score"]
         if score["value"] is not None:
-            ends = "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}, "
+            ends = "" if score["low"] is None else f"{span(score['low'], score['high'])}, "
             note = f"GenEval overall, {run.images}, {ends}{score['n']:,} images"
             facts.append(Fact(title=run.label, value=f"{score['value']:.3f}", note=note))
     for ablation in ablations:
@@ -228,7 +226,7 @@ def _browser(images: dict[str, list[SampleRecord]], studio: dict[str, str], albu
         for sample in samples
         if every or sample.outcome != "right"
     ]
-    unjudged = [sample for _, sample in shown if sample.outcome == NOT_JUDGED]
+    unjudged = [sample for _, sample in shown if sample.outcome in (NOT_JUDGED, GRADED)]
     if unjudged:
         shown.sort(key=_least_liked)
     total = sum(len(samples) for samples in images.values())
@@ -261,7 +259,7 @@ def _what_is_shown(unjudged: int, faulty: int, total: int) -> str:
 def _least_liked(shown: tuple[int, SampleRecord]) -> tuple[int, bool, float]:
     """Run by run: what was judged as it stands, then the rest by the judge's score, where there is one."""
     number, sample = shown
-    score = sample.judge_score if sample.outcome == NOT_JUDGED else 0.0
+    score = sample.judge_score if sample.outcome in (NOT_JUDGED, GRADED) else 0.0
     return number, score is None, score or 0.0
 
 

@@ -343,11 +343,12 @@ def class_confusion(samples: Sequence[SampleRecord], name: str, title: str) -> D
     axes.set_xlabel("objects not found")
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
+    most = f"; the {len(shown)} most frequent pairs of {len(pairs)}" if len(shown) < len(pairs) else ""
     return Drawn(
         name=name,
         title=title,
         text="Planned objects that were not found, and what the detector saw in their place (IoU of 0.3 or more) "
-        f"instead; the {len(shown)} most frequent pairs of {len(pairs)}.",
+        f"instead{most}.",
         figure=figure,
         header=("planned", "seen_instead", "objects", "planned_objects"),
         rows=tuple((wanted, instead, count, planned[wanted]) for (wanted, instead), count in pairs.most_common()),

@@ -33,7 +33,8 @@ STAGES = {
 
 JUDGED = ("right", "wrong")
 NOT_JUDGED = "not judged"
-OUTCOMES = (*JUDGED, "missing", NOT_JUDGED)
+GRADED = "judged"
+OUTCOMES = (*JUDGED, "missing", NOT_JUDGED, GRADED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ class SampleRecord:
     prompt: str
     outcome: str
     """One of :data:`OUTCOMES`; missing where there is no image or nothing was measured, not judged where nothing tells
-    right from wrong."""
+    right from wrong, judged where a judge gave it a score of more than two values."""
     stage: str | None
     """One of :data:`STAGES`; None for an image that is right or not judged."""
     reason: str
@@ -115,7 +116,8 @@ def _images(run: Run) -> list[SampleRecord]:
             detections = seen.get("detections", ())
             said = near_misses.explained(str(result["reason"]), str(result["tag"]), detections, options)
             result = {**result, "reason": said}
-        samples.append(_judged(run.path, key, result, seen, chains.get(key, {}), faults))
+        sample = _judged(run.path, key, result, seen, chains.get(key, {}), faults)
+        samples.append(_graded(sample, result["values"], run) if run.judged_as and "values" in result else sample)
     judged = {key_of(line) for line in observations}
     metadata = {seen["case"]: result for result, seen in zip(results, observations, strict=True)}
     failures = {key_of(line): line for line in _lines_if_any(run.path / "failures.jsonl")}
@@ -175,6 +177,25 @@ def _judged(
         group=seen.get("group"),
         judge_score=score,
     )  # fmt: skip
+
+
+def _graded(sample: SampleRecord, values: dict[str, float], run: Run) -> SampleRecord:
+    """With what the judge of a judged benchmark gave it, as tables have it."""
+    names = run.scores["metrics"]["names"]
+    single = {how["of"][0]: (name, how) for name, how in reversed(names.items()) if len(how["of"]) == 1}
+    told = [
+        f"{name} {values[key] * how['times']:.{how['digits']}f}"
+        for key, (name, how) in reversed(single.items())
+        if key in values
+    ]
+    first = next(iter(names.values()))
+    known = values.get(first["of"][0])
+    if known is None:
+        return dataclasses.replace(sample, reason=sample.reason or ", ".join(told))
+    low, high = first["scale"]
+    outcome = GRADED if sample.outcome == NOT_JUDGED else sample.outcome
+    reason, score = sample.reason or ", ".join(told), (known - low) / (high - low)
+    return dataclasses.replace(sample, outcome=outcome, reason=reason, judge_score=score)
 
 
 def _first(record: dict[str, Any], names: tuple[str, str], unknown: str | None = None) -> str:

@@ -8,6 +8,8 @@ import re
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from got.util.errors import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -136,9 +138,17 @@ def words(text: str, width: int, lines: int = 2) -> str:
     >>> words("a photo of a red apple and a blue dog", 14).splitlines()
     ['a photo of a', 'red apple […]']
     """
+    return "\n".join(textwrap.wrap(drawable(text), width, max_lines=lines, placeholder=" […]"))
+
+
+def drawable(text: str) -> str:
+    r"""Text on one line, without control characters, and with boxes for letters that the font lacks.
+
+    >>> drawable("a dog\x1b[31m\non 𒀀")
+    'a dog[31m on □'
+    """
     known = _letters()
-    shown = "".join(letter if ord(letter) in known else "□" for letter in " ".join(text.split()))
-    return "\n".join(textwrap.wrap(shown, width, max_lines=lines, placeholder=" […]"))
+    return "".join(letter if ord(letter) in known else "□" for letter in visible(text))
 
 
 @functools.cache

@@ -143,8 +143,8 @@ def geneval_table(runs: Sequence[Run], reported: Rows = None) -> Table:
     known = [run for run in runs if run.wording != OWN_PROMPTS]
     columns = _geneval_columns(runs, known)
     keys = [column.key for column in columns]
-    paper = published("geneval", reported).iterrows() if known else ()
-    rows = [reported_row(str(method), line, keys) for method, line in paper]
+    paper = published("geneval", reported) if known else {}
+    rows = [reported_row(method, line, keys) for method, line in paper.items()]
     rows += [_geneval_row(run, keys) for run in runs]
     own = ", ".join(run.label for run in runs if run not in known)
     return Table(
@@ -168,11 +168,9 @@ def _geneval_columns(runs: Sequence[Run], known: Sequence[Run]) -> tuple[Column,
     return tuple(Column(key=name, title=task_title(name)) for name in ("overall", *tasks))
 
 
-def reported_row(label: str, line: Any, keys: Sequence[str]) -> Row:
+def reported_row(label: str, line: Mapping[str, float], keys: Sequence[str]) -> Row:
     """A published row; a dash where its source has no such number."""
-    values = [line.get(key) for key in keys]
-    cells = tuple(Cell(value=None if value is None or value != value else float(value)) for value in values)
-    return Row(label=label, images=PHOTOGRAPHS, cells=cells, reported=True)
+    return Row(label=label, images=PHOTOGRAPHS, cells=tuple(Cell(value=line.get(key)) for key in keys), reported=True)
 
 
 def _geneval_row(run: Run, keys: Sequence[str]) -> Row:
@@ -249,7 +247,7 @@ def marks(rows: Sequence[Row], table: str, measured: str = "") -> list[str]:
     return [*notes, measured] if worlds and measured else notes
 
 
-def paired(unit: str = "prompts") -> str:
+def paired(unit: str) -> str:
     """How runs are compared whose cases are prompts, edits, or one of both."""
     one, whole = unit.removesuffix("s"), "source images" if unit == "edits" else unit
     return (
@@ -327,11 +325,11 @@ def ablation_table(ablation: Ablation, name: str = "ablation", reported: Rows = 
     """A row per variant: score, paired difference, what may be said of it; the paper's rows where they are the same."""
     tasks = list(dict.fromkeys(task for cell in ablation.cells for task in cell.row["tasks"]))
     runs = [cell.run for cell in ablation.cells if cell.run is not None]
-    world = str(runs[0].scores["world"]) if runs else "unknown images"
-    titles = [str(run.scores["title"]) for run in runs if "categories" not in run.scores and run.scores.get("title")]
-    what = f"{ablation.suite}, share of edits done and rest untouched,"
-    if ablation.suite == "geneval" or titles:
-        what = f"{titles[0] if titles else 'GenEval'} scores"
+    world = runs[0].images if runs else UNKNOWN_IMAGES
+    title = next((str(run.scores["title"]) for run in runs if run.scores.get("title")), ablation.suite)
+    title = {"geneval": "GenEval"}.get(title, title)
+    unit, cluster = ("edits", "source image") if ablation.is_of_edits else ("prompts", "prompt")
+    what = f"{title}, share of edits done and rest untouched," if ablation.is_of_edits else f"{title} scores"
     rows = _trained_rows(ablation, len(tasks), reported)
     for cell in ablation.cells:
         change = cell.row["difference"]
@@ -344,9 +342,9 @@ def ablation_table(ablation: Ablation, name: str = "ablation", reported: Rows = 
     first = ablation.cells[0].row["overall"]
     notes = [
         *(marks(rows, "Table 3") if len(rows) > len(ablation.cells) else []),
-        f"{world}; n = {first['n']:,} images of {first['clusters']:,} prompts in each cell. "
-        + measured_note("prompt", [{"intervals": ablation.intervals}]),
-        f"{paired()} They are to the first row, and p values are corrected for their number by Holm's method.",
+        f"{world}; n = {first['n']:,} images of {first['clusters']:,} {cluster}s in each cell. "
+        + measured_note(cluster, [{"intervals": ablation.intervals}]),
+        f"{paired(unit)} They are to the first row, and p values are corrected for their number by Holm's method.",
     ]
     return Table(
         name=name,
@@ -367,10 +365,10 @@ def ablation_table(ablation: Ablation, name: str = "ablation", reported: Rows = 
 def _trained_rows(ablation: Ablation, tasks: int, reported: Rows) -> list[Row]:
     """The paper's own rows, where the cells are trained variants of the same names and the metric is the same."""
     paper = published("ablation")
-    if ablation.suite != "geneval" or not {cell.name for cell in ablation.cells} <= set(paper.index):
+    if ablation.suite != "geneval" or not {cell.name for cell in ablation.cells} <= set(paper):
         return []
     paper = published("ablation", reported)
-    rows = [reported_row(str(method), line, ["geneval_overall"]) for method, line in paper.iterrows()]
+    rows = [reported_row(method, line, ["geneval_overall"]) for method, line in paper.items()]
     blank = (Cell(),) * (3 + tasks)
     return [dataclasses.replace(row, cells=(*row.cells, *blank)) for row in rows]
 

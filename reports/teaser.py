@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from evals.core.records import UserError
 from evals.core.vocabulary import task_title
 from got.util.images import ImageError, open_image
+from reports import style
 from reports.frames import load_run
 from reports.samples import load_samples
 
@@ -61,7 +62,7 @@ def draw_teaser(run: Path, case: str, index: int) -> Figure:
         panel.set_axis_off()
         panel.set(xlim=(0, 1), ylim=(1, 0))
         panel.set_title(title, fontsize=13, fontweight="bold", color="#444444", pad=10)
-    prompt = textwrap.fill(f"“{sample.prompt}”", 18)
+    prompt = _filled(f"“{sample.prompt}”", 18)
     panels[0].text(0.5, 0.5, prompt, fontsize=14, ha="center", va="center")
     _draw_chain(panels[1], sample.chain, sample.planned)
     panels[2].imshow(image, extent=(0, 1, 1, 0), aspect="auto", interpolation="lanczos")
@@ -71,6 +72,10 @@ def draw_teaser(run: Path, case: str, index: int) -> Figure:
     figure.subplots_adjust(left=0.005, right=0.995, top=0.9, bottom=0.14, wspace=0.2)
     _draw_arrows(figure, list(panels))
     return figure
+
+
+def _filled(text: str, width: int) -> str:
+    return textwrap.fill(style.drawable(text), width)
 
 
 def _find(run: Path, case: str, index: int) -> SampleRecord:
@@ -98,10 +103,9 @@ def _draw_chain(panel: Axes, chain: str, planned: Sequence[PlannedObject]) -> No
         panel.add_patch(Rectangle(corner, *size, facecolor=color, alpha=0.55, edgecolor="none"))
         panel.add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linestyle="--", linewidth=1.5))
         words = " ".join(word for word in (item.color, item.name) if word) or item.text
-        label = textwrap.fill(words, 12)
+        label = _filled(words, 12)
         panel.text((x1 + x2) / 2, (y1 + y2) / 2, label, color="white", fontsize=10, ha="center", va="center")
-    words = " ".join(_BOX_TOKENS.sub("", chain).split())
-    panel.text(0.5, 1.04, textwrap.fill(words, 54), fontsize=7, ha="center", va="top", color="#444444")
+    panel.text(0.5, 1.04, _filled(_BOX_TOKENS.sub("", chain), 54), fontsize=7, ha="center", va="top", color="#444444")
 
 
 def _draw_detections(panel: Axes, sample: SampleRecord, size: tuple[int, int]) -> None:
@@ -126,8 +130,8 @@ def _draw_verdict(panel: Axes, sample: SampleRecord) -> None:
     word = "correct" if sample.outcome == "right" else sample.outcome
     color = {"right": "#2a8a3e", "wrong": "#c0392b"}.get(sample.outcome, "#444444")
     panel.text(0.5, 0.42, word, fontsize=22, fontweight="bold", color=color, ha="center")
-    reason = "\n".join(textwrap.fill(line, 26) for line in sample.reason.splitlines())
-    panel.text(0.5, 0.56, reason or f"task: {task_title(sample.task)}", fontsize=10, ha="center", va="top")
+    reason = "\n".join(_filled(line, 26) for line in sample.reason.splitlines())
+    panel.text(0.5, 0.56, reason or _filled(f"task: {task_title(sample.task)}", 26), fontsize=10, ha="center", va="top")
 
 
 def _draw_arrows(figure: Figure, panels: list[Axes]) -> None:

@@ -13,7 +13,7 @@ from evals.judges.measured import MeasuredScore
 from evals.metrics import images, judging, statements, statistics
 from evals.metrics.images import Score
 from evals.suite import tables as shared
-from got.util.tables import number
+from got.util.tables import number, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -178,7 +178,7 @@ def _metric_table(scores: Mapping[str, Any]) -> Table:
         first="metric",
     )
     for name, block in overall["metrics"].items():
-        cells = [number(block["value"]), shared.interval(block, 3), str(block["n"]), str(block["clusters"])]
+        cells = [number(block["value"]), shared.interval(block), str(block["n"]), str(block["clusters"])]
         cells += [str(sum(block["undefined"].values()) or "·"), number(block["identity"]), number(block["target"])]
         table.add_row(f"{name} {images.arrow(name)}", *cells)
     return table
@@ -244,13 +244,13 @@ def _judge_table(scores: Mapping[str, Any]) -> Table:
         failed = sum(judge["failed"].values())
         cells = [
             number(judge["headline"]),
-            shared.interval(judge["score"], 3),
+            shared.interval(judge["score"]),
             str(judge["judgements"] - failed),
             str(failed or "·"),
         ]
         low, high = judge["bounds"]
-        cells += [shared.span(low, high, 3), shared.number(judge["zeros"])]
-        cells += [shared.number(judge["parts"].get(part)) for part in parts]
+        cells += [span(low, high), number(judge["zeros"])]
+        cells += [number(judge["parts"].get(part)) for part in parts]
         table.add_row(tag, *cells, style="bold" if tag == "all" else None)
     return table
 
@@ -274,7 +274,7 @@ def _measured_table(scores: Mapping[str, Any]) -> Table:
         if found is None:
             continue
         parts = [found["shares"][name] for name in names]
-        shares = [f"{number(part['value'])} ({shared.interval(part, 3)})" for part in parts]
+        shares = [f"{number(part['value'])} ({shared.interval(part)})" for part in parts]
         wrong = [str(found["wrong_plan"]), str(found["wrong_drawing"])] if found["plans"] else ["–", "–"]
         cells = [str(block["images"]), *shares, number(found["plans_right"]), *wrong]
         table.add_row(tag, *cells, style="bold" if tag == "all" else None)

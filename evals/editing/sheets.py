@@ -1,14 +1,13 @@
 """Contact sheets of edits: source with the planned boxes, result, target, the mask's frame and what is wrong.
 
-And small copies of sources and targets in the run directory, so that reports can show them without the data set.
+Small copies of sources and targets are kept beside them, see `evals.core.copies`.
 """
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
-from evals.core import contact_sheets
+from evals.core import contact_sheets, copies
 from evals.metrics.images import mask_box
 from got.util.files import write_atomic
 from got.util.images import open_if_any, png_bytes
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 MAX_EDITS = 30
 """Edits on a sheet: the first of each category."""
-
-THUMBNAIL_PX = 256
-"""Longer side of the copies; smaller images keep their size."""
 
 _SIDE_PX, _PAD_PX, _LINE_PX, _HEADER_PX, _ACROSS = 160, 6, 15, 44, 3
 _CHARS = 78
@@ -54,7 +50,7 @@ def draw(run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored])
     written, taken = [], set[str]()
     for category, pairs in categories.items():
         for result, _ in pairs:
-            _keep_copies(run / "images" / result["case"], edits[result["case"]])
+            copies.keep(run / "images" / result["case"], edits[result["case"]])
         path = run / "sheets" / f"{contact_sheets.safe(category, taken)}.png"
         write_atomic(path, png_bytes(sheet(run, category, edits, pairs)))
         written.append(path)
@@ -67,20 +63,6 @@ def draw(run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored])
     else:
         path.unlink(missing_ok=True)
     return written
-
-
-def _keep_copies(folder: Path, edit: EditCase) -> None:
-    """``source.webp`` and ``target.webp``, as far as the data have them; drawn once."""
-    from PIL import Image
-
-    for name, given in (("source", edit.source), ("target", edit.target)):
-        path = folder / f"{name}.webp"
-        image = None if path.is_file() else _load(given)
-        if image is not None:
-            small, buffer = image.copy(), io.BytesIO()
-            small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-            small.save(buffer, "WEBP", quality=90)
-            write_atomic(path, buffer.getvalue())
 
 
 def sheet(
@@ -125,7 +107,7 @@ def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: Mappin
     tile = written(_TILE_PX, lines)
     pen = ImageDraw.Draw(tile)
     frame = _frame(edit)
-    images = (_load(edit.source), open_if_any(run / result["filename"]), _load(edit.target))
+    images = (copies.loaded(edit.source), open_if_any(run / result["filename"]), copies.loaded(edit.target))
     for i, image in enumerate(images):
         _place(tile, pen, image, _PAD_PX + i * (_SIDE_PX + _PAD_PX), frame)
     if images[0] is not None:
@@ -146,14 +128,6 @@ def _frame(edit: EditCase) -> tuple[float, float, float, float] | None:
     box = mask_box(mask)
     height, width = mask.shape
     return None if box is None else (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
-
-
-def _load(image: Any) -> Image.Image | None:
-    try:
-        loaded: Image.Image | None = None if image is None else image.load()
-    except ValueError:
-        return None
-    return loaded
 
 
 def _plan(pen: ImageDraw.ImageDraw, observation: Mapping[str, Any], source: Image.Image) -> None:

@@ -126,6 +126,12 @@ class EditingSuite(Suite[EditOptions]):
         """Whether an image has no judgement because the judge could not be reached or the budget was used up."""
         return any(one["failure"] in judging.UNASKED for one in observation["judgements"])
 
+    def unanswered(self, observation: Mapping[str, Any]) -> str | None:
+        """Why the judge said nothing of use."""
+        found = observation["judgements"]
+        in_vain = bool(found) and all(one["failure"] in judging.UNANSWERED for one in found)
+        return f"{found[0]['failure']}: {found[0]['detail']}" if in_vain else None
+
     def score(self, case: Case, observation: Mapping[str, Any], options: EditOptions) -> Score:
         """In the icon world, an edit is correct if it is done and the rest untouched.
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+_CHECKSUM_BYTES = 8
+"""Behind each vector in its file."""
+
 
 class EmbeddingCache:
     """An encoder that embeds each image and each text once, whatever asks for it.
@@ -49,16 +52,22 @@ class EmbeddingCache:
             for key, vector in zip(new, embed(list(new.values())), strict=True):
                 self._known[key] = vector
                 if self._folder is not None:
-                    write_atomic(self._folder / key[:2] / key, vector.astype("<f4").tobytes())
+                    data = vector.astype("<f4").tobytes()
+                    write_atomic(self._folder / key[:2] / key, data + _checksum(key, data))
         return np.stack([self._known[key] for key in keys]) if keys else np.zeros((0, 0), np.float32)
 
     def _read(self, key: str) -> NDArray[np.float32] | None:
         path = None if self._folder is None else self._folder / key[:2] / key
         if path is None or not path.is_file():
             return None
-        vector = np.frombuffer(path.read_bytes(), "<f4")
-        # A file that was cut, or written over, is no vector of length 1: it is made anew.
-        return vector if len(vector) and abs(float(vector @ vector) - 1) < 1e-3 else None
+        content = path.read_bytes()
+        data, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+        # What is damaged, or of a version without checksums, is made anew.
+        return np.frombuffer(data, "<f4") if data and checksum == _checksum(key, data) else None
+
+
+def _checksum(key: str, data: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + data).digest()[:_CHECKSUM_BYTES]
 
 
 def _content(image: Image.Image) -> str:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from evals.core.run_directory import RunDirectory
 from evals.core.vocabulary import COLORS
-from evals.geneval import near_misses, prompts, scores, tables
+from evals.geneval import near_misses, prompts, scores
 from evals.metrics import boxes, layout
 from evals.suite import (
     CASES,
@@ -320,7 +320,7 @@ class GenEval(Suite[Options]):
 
     def tables(self, found: Mapping[str, Any]) -> list[Table]:
         """Scores, faults, and how drawings keep to their plans."""
-        return tables.tables(found)
+        return scores.tables(found)
 
 
 SUITE = GenEval()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evals.geneval2 import atoms, icon_cases, scores, tables
+from evals.geneval2 import atoms, icon_cases, scores
 from evals.geneval2.options import Rules
 from evals.geneval2.scores import Outcome
 from evals.metrics import layout
@@ -123,7 +123,7 @@ class IconEdition(Suite[Rules]):
 
     def tables(self, found: Mapping[str, Any]) -> list[Table]:
         """Scores by number of atoms and by skill, faults, and how drawings keep to their plans."""
-        return tables.tables(found)
+        return scores.tables(found)
 
 
 def _to_color(case: Case, detections: Sequence[Detection]) -> list[Detection]:

@@ -20,6 +20,7 @@ from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
 from evals.suite import tables as shared
+from got.util.tables import number, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -213,7 +214,7 @@ def _skill_table(metrics: Mapping[str, Any]) -> Table:
     for name in SKILL_NAMES:
         one = metrics[name]
         value, low, high = (None if one[key] is None else 100 * one[key] for key in ("value", "low", "high"))
-        cells = [shared.number(value), shared.span(low, high), str(one["n"]), str(one["missing"] or "")]
+        cells = [number(value), span(low, high), str(one["n"]), str(one["missing"] or "")]
         if one["n"] or one["missing"]:
             table.add_row(name.replace("_", ", "), *cells, style="dim" if name in _PARTS else None)
     return table

@@ -1,4 +1,4 @@
-"""GenEval 2's numbers: from the answers about each image to ``scores.json``. Pure."""
+"""GenEval 2's numbers: from the answers about each image to ``scores.json``, and from there to tables. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from evals.geneval2.atoms import SKILLS
 from evals.metrics import statistics
 from evals.suite import plain, plans
+from evals.suite.tables import score_table, table
+from got.util.tables import number, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
+    from rich.table import Table
 
     from evals.core.records import Case, Score, Scored
     from evals.geneval2.atoms import Answer
@@ -94,3 +97,25 @@ def _skill(groups: Sequence[Group], of: Callable[[Answer], bool], rng: np.random
         "soft": statistics.ratio(*soft, rng).as_dict(),
         "faults": {name: faults[name] for name in plans.FAULTS},
     }
+
+
+def tables(scores: Mapping[str, Any]) -> list[Table]:
+    """Scores by number of atoms and by skill, and what became of plans."""
+    return [score_table(scores, scores["title"]), _skill_table(scores), *plans.tables(scores)]
+
+
+def _skill_table(scores: Mapping[str, Any]) -> Table:
+    skills = scores["overall"]["skills"]
+    shown = [name for name in plans.FAULTS if any(block["faults"][name] for block in skills.values())]
+    columns = ["right ↑", "95 %\ninterval", "soft ↑", "95 %\ninterval", "questions", "wrong"]
+    columns += [name.replace("_", "\n") for name in shown]
+    caption = "pooled over all questions of a skill; soft: mean probability of the right answer\n"
+    caption += "a number of one is no atom, but it is asked, as in the published set"
+    made = table("Questions by skill", columns, caption, first="skill")
+    for name, block in skills.items():
+        hard, soft, faults = block["hard"], block["soft"], block["faults"]
+        cells = [number(hard["value"]), span(hard["low"], hard["high"]), number(soft["value"])]
+        cells += [span(soft["low"], soft["high"]), str(hard["n"]), str(sum(faults.values()) or "·")]
+        style = "dim" if "," in name else None
+        made.add_row(name, *cells, *(str(faults[each] or "·") for each in shown), style=style)
+    return made

@@ -100,6 +100,10 @@ class GenEval2(Suite[Options]):
         """Whether an image lacks answers because the judge could not be reached or the budget was used up."""
         return "answers" in observation and _PUBLISHED.incomplete(observation)
 
+    def unanswered(self, observation: Mapping[str, Any]) -> str | None:
+        """Why a judge said nothing of use."""
+        return _PUBLISHED.unanswered(observation) if "answers" in observation else None
+
     def score(self, case: Case, observation: Mapping[str, Any], options: Options) -> Score:
         """The means of the answers, and the answers."""
         return self._edition(options).score(case, observation, options)

@@ -112,6 +112,9 @@ def check(start: str | None, old: Identity, new: Identity, place: Path) -> None:
         UserError: They were; the message has the differences.
     """
     before, now = hashes(old), hashes(new)
+    suites = [one.get(GENERATE, {}).get("suite") for one in (old, new)]
+    if None not in suites and suites[0] != suites[1]:
+        raise UserError(f"{place} is a run of {suites[0]}, not of {suites[1]}; choose another --output")
     if all(before[stage] == now[stage] for stage in STANDING[start]):
         return
     changed = {stage: differences(old.get(stage, {}), new[stage]) for stage in STAGES}

@@ -120,6 +120,8 @@ class _Logs:
         again = {key for key, line in failed.items() if line.get("raised") and line["stage"] in _RETRIED[start]}
         if start != VERDICT and directory.read_scores() is None:
             again |= {key for key, line in seen.items() if plan.suite.incomplete(line)}
+            if all(plan.suite.unanswered(line) for line in seen.values()):
+                again |= seen.keys()
         return cls(chains=chains, observations=seen, failures=failed, retried=frozenset(again))
 
     def drawn(self, samples: Iterable[Sample]) -> bool:

@@ -29,7 +29,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _HOPELESS, _CASES = 8, 4
-"""So many exceptions in a row in one stage, on so many cases, mean a broken set-up rather than hard samples."""
+"""So many exceptions in a row in one stage, on so many cases, mean a broken set-up rather than hard samples.
+
+So do those of all samples of a shorter run, and images about which nobody answers."""
+_GO_ON = "once that is mended, the same command goes on"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,14 +165,18 @@ class _Stages:
         self.plan = plan = job.plan
         self._suite, self._options, self._hard = plan.suite, plan.options, job.hard
         self._is_recorded = job.recorded
-        self._raised_in_a_row: dict[str, list[str]] = {"generate": [], "observe": []}
+        # Cases since the last success.
+        self._in_vain: dict[str, list[str]] = {"generate": [], "observe": [], "ask": []}
 
     @functools.cached_property
     def _recorded(self) -> RecordedImages:
         return RecordedImages(RunDirectory(self.plan.output))
 
     def _judged(self, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        return _plain(self._suite.judge(batch, seen, self.plan.judge, self._options))
+        found = _plain(self._suite.judge(batch, seen, self.plan.judge, self._options))
+        for drawn, observation in zip(batch, found, strict=True):
+            self._heed(drawn.sample, observation)
+        return found
 
     def _each(
         self, stage: str, items: list[tuple[Sample, Item]], compute: Callable[[list[Item]], list[Result]]
@@ -186,7 +193,7 @@ class _Stages:
             if len(items) > 1:
                 return [one for item in items for one in self._each(stage, [item], compute)]
             return [self._failed(stage, items[0][0], error)]
-        self._raised_in_a_row[stage] = []
+        self._in_vain[stage] = []
         return list(results)
 
     def _failed(self, stage: str, sample: Sample, error: Exception) -> Failed:
@@ -195,13 +202,25 @@ class _Stages:
             return Failed(stage=stage, error=why)
         if (sample.case.id, sample.index) in self._hard:
             return Failed(stage=stage, error=why, raised=True)
-        cases = self._raised_in_a_row[stage]
+        cases = self._in_vain[stage]
         cases.append(sample.case.id)
-        if len(cases) >= _HOPELESS and len(set(cases)) >= _CASES:
-            raise UserError(
-                f"{stage} failed on {len(cases)} samples in a row: {why}; once that is mended, the same command goes on"
-            ) from error
+        if self._is_hopeless(cases):
+            raise UserError(f"{stage} failed on {len(cases)} samples in a row: {why}; {_GO_ON}") from error
         return Failed(stage=stage, error=why, raised=True)
+
+    def _heed(self, sample: Sample, observation: dict[str, Any]) -> None:
+        """Ends a run in which nobody answers about an image."""
+        why, cases = self._suite.unanswered(observation), self._in_vain["ask"]
+        if why is None:
+            cases.clear()
+            return
+        cases.append(sample.case.id)
+        if self._is_hopeless(cases):
+            raise UserError(f"the judge did not answer about {len(cases)} images in a row: {why}; {_GO_ON}")
+
+    def _is_hopeless(self, cases: list[str]) -> bool:
+        every = [sample.case.id for sample in self.plan.samples]
+        return len(cases) >= min(_HOPELESS, len(every)) and len(set(cases)) >= min(_CASES, len(set(every)))
 
 
 class Worker(_Stages):

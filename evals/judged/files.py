@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import EncodedImage, UserError
+from evals.judged.records import digest
 from got.util import files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from evals.judged.records import Origin
+    from evals.judged.records import Item, Origin
 
 OTHER = "--allow-other-data takes it, under a name of its own"
 
@@ -123,6 +125,40 @@ def edition(name: str, paths: Sequence[Path], known: Mapping[str, str], *, allow
     if all(digests[path.name] == known.get(path.name) for path in paths):
         return name
     return f"{name}-other-{hashlib.sha256(''.join(digests.values()).encode()).hexdigest()[:8]}"
+
+
+def counted(
+    name: str, items: Sequence[Item], key: Callable[[Item], str], known: Mapping[str, int], *, allowed: bool
+) -> str:
+    """The name of an edition whose files have no published hash, if it has the published numbers of items.
+
+    Args:
+        name: Of the published edition.
+        items: Of the data.
+        key: What they are counted by.
+        known: How many there are of each.
+        allowed: Whether other data will do; they have a part of the hash of their ids and prompts in their name.
+
+    Raises:
+        UserError: The numbers are others, and that is not allowed.
+    """
+    if collections.Counter(map(key, items)) == known:
+        return name
+    if not allowed:
+        raise UserError(f"{name}: {len(items)} cases, expected {sum(known.values()):,} in {len(known)} parts; {OTHER}")
+    return f"{name}-other-{digest(items)}"
+
+
+def one_of(row: Mapping[str, Any], key: str, known: Collection[str], where: str) -> str:
+    """A text that a row must have, and that must be one of some.
+
+    Raises:
+        UserError: It is none of them.
+    """
+    value = text_of(row, key, where)
+    if value not in known:
+        raise UserError(f"{where}: expected {key!r} to be one of {', '.join(known)} but got {value!r}")
+    return value
 
 
 def text_of(row: Mapping[str, Any], key: str, where: str) -> str:

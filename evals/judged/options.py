@@ -37,8 +37,8 @@ class JudgedOptions(AskOptions):
     )
     rewritten_from: Path | None = option(
         None,
-        'JSON {case id: prompt}, lines {"id": ..., "prompt": ...}, or a folder with WISE\'s *_rewrite.json: rewritten '
-        "prompts to draw from; the judge still sees the original",
+        'JSON {case id: prompt}, a .jsonl of {"id": ..., "prompt": ...}, or a folder with WISE\'s *_rewrite.json: '
+        "rewritten prompts to draw from; the judge still sees the original",
         stage=CASES,
         metavar="PATH",
         parse=Path,

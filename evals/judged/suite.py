@@ -10,9 +10,11 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import json
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from evals.core import copies
 from evals.core.backends import PHOTOGRAPHS
 from evals.core.records import UserError
 from evals.judged import summaries, wording
@@ -46,6 +48,8 @@ class JudgedSuite(Suite[JudgedOptions]):
     origin: ClassVar[Origin]
     metrics: ClassVar[tuple[Metric, ...]]
     """The headline first."""
+    levels: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Tasks that are summed up together, by what they are called."""
     edits: ClassVar[bool] = False
     """Whether it asks for edits of images that come with it."""
     sending: ClassVar[Sending] = Sending()
@@ -210,6 +214,10 @@ class JudgedSuite(Suite[JudgedOptions]):
         """Whether a judge was not there, or not paid, for an image."""
         return summaries.is_unasked(observation)
 
+    def unanswered(self, observation: Mapping[str, Any]) -> str | None:
+        """Why the judge said nothing of use."""
+        return summaries.why_unanswered(observation)
+
     def score(self, case: Case, observation: Mapping[str, Any], options: JudgedOptions) -> Score:
         """The mean of the repeats' values; nothing where all failed."""
         found = [self.combine(case, one["scores"], options) for one in observation["answers"]]
@@ -254,7 +262,7 @@ class JudgedSuite(Suite[JudgedOptions]):
             "notes": list(self._set(options).notes),
             "reported": [dataclasses.asdict(row) for row in self.rows_beside(self.edition(options))],
             "rewritten_from": None if options.rewritten_from is None else str(options.rewritten_from),
-            **summaries.summarize(rows, scored, floor, repeats, metrics, options, context),
+            **summaries.summarize(rows, scored, floor, repeats, metrics, options, context, self.levels),
         }
         own = {"suite": self.name, "version": self.version, "title": self.title, **context.describe()}
         pooled = metrics[0].over == "cases"
@@ -262,6 +270,16 @@ class JudgedSuite(Suite[JudgedOptions]):
             cases, scored, failures, context.images_per_prompt, pooled=pooled, cluster=summaries.cluster_of
         )
         return {**own, **shares, **about}
+
+    def sheets(
+        self, run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored], options: Any
+    ) -> list[Path]:
+        """Contact sheets; and copies of sources, for reports."""
+        for one in scored:
+            case = one.sample.case
+            if case.edit is not None and one.sample.index == 0:
+                copies.keep(run / "images" / case.id, case.edit)
+        return super().sheets(run, results, scored, options)
 
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:
         """Metrics by task, and reported rows beside them."""
@@ -298,17 +316,28 @@ def prompts_of(path: Path) -> dict[str, str]:
     """Rewritten prompts by case id, from a file, or from all ``*_rewrite.json`` of a folder as WISE has them.
 
     Raises:
-        UserError: The file holds none.
+        UserError: There are none, or not one text for each case.
     """
-    if path.is_dir():
-        return {id: text for file in sorted(path.glob("*_rewrite.json")) for id, text in prompts_of(file).items()}
-    found = load_json(path)
-    if isinstance(found, list):
-        rows = [one for one in found if isinstance(one, dict)]
-        found = {str(one.get("id", one.get("prompt_id"))): one.get("prompt", one.get("Prompt")) for one in rows}
-    if not isinstance(found, dict) or not found or not all(isinstance(text, str) for text in found.values()):
-        raise UserError(f"--rewritten-from {path}: expected a JSON object of prompts by case id")
+    places = sorted(path.glob("*_rewrite.json")) if path.is_dir() else [path]
+    found: dict[str, str] = {}
+    for place in places:
+        for id, text in _pairs_of(load_json(place)):
+            if not isinstance(text, str) or id in found:
+                what = "a second prompt" if id in found else json.dumps(text)[:60]
+                raise UserError(f"--rewritten-from {place}: expected one prompt for case {id} but got {what}")
+            found[id] = text
+    if not found:
+        what = "*_rewrite.json in the folder" if path.is_dir() else "prompts by case id, or a list of rows with them"
+        raise UserError(f"--rewritten-from {path}: expected {what} but found none")
     return found
+
+
+def _pairs_of(content: Any) -> list[tuple[str, Any]]:
+    """Case and prompt: of an object, of lines with id and prompt, or of WISE's rows."""
+    if isinstance(content, dict):
+        return list(content.items())
+    rows = [one for one in content if isinstance(one, dict)] if isinstance(content, list) else []
+    return [(str(one.get("id", one.get("prompt_id"))), one.get("prompt", one.get("Prompt"))) for one in rows]
 
 
 def _rewritten(case: Case, prompts: Mapping[str, str], path: Path) -> Case:

@@ -14,6 +14,7 @@ from evals.metrics import judging, statistics
 from evals.suite import plain
 from evals.suite import tables as shared
 from got.util.errors import visible
+from got.util.tables import number, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -131,8 +132,9 @@ def summarize(
     metrics: Sequence[Metric],
     options: JudgedOptions,
     context: Context,
+    levels: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """Metrics overall, by task and by subtask; the floor; and what the judge did.
+    """Metrics overall, by task, subtask and level; the floor; and what the judge did.
 
     Args:
         rows: Every image of the run.
@@ -142,6 +144,7 @@ def summarize(
         metrics: The benchmark's.
         options: The suite's.
         context: The run.
+        levels: Tasks that are summed up together.
     """
     rng = np.random.default_rng(context.seed)
     tasks: dict[str, list[Judged]] = {}
@@ -164,11 +167,25 @@ def summarize(
             "all": block(rows, metrics),
             "tasks": {task: block(some, metrics) for task, some in tasks.items()},
             "subtasks": {name: block(some, metrics[:1]) for name, some in subtasks.items()},
+            **({"levels": levels_of(tasks, levels, metrics, rng)} if levels else {}),
             "floor": {
                 m.name: {"value": point(m, floor), "n": sum(bool(row.found(m)) for row in floor)} for m in metrics
             },
         },
         "judge": _account(scored, repeats, options, rows, metrics[0]),
+    }
+
+
+def levels_of(
+    tasks: Mapping[str, Sequence[Judged]],
+    levels: Mapping[str, Sequence[str]],
+    metrics: Sequence[Metric],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Metrics of some tasks together; nothing of a level none of whose tasks was run."""
+    found = {level: [row for task in of for row in tasks.get(task, ())] for level, of in levels.items()}
+    return {
+        level: {metric.name: estimate(metric, rows, rng) for metric in metrics} for level, rows in found.items() if rows
     }
 
 
@@ -205,6 +222,14 @@ def is_unasked(observation: Mapping[str, Any]) -> bool:
     """Whether a call has no answer for a reason that says nothing of the image."""
     answers = [*observation["answers"], *observation["floor"]]
     return any(cause in judging.UNASKED for one in answers for cause in one["failures"].values())
+
+
+def why_unanswered(observation: Mapping[str, Any]) -> str | None:
+    """Why no call about an image has an answer, where that may lie in how all is asked."""
+    answers = [*observation["answers"], *observation["floor"]]
+    causes = [(cause, one["details"][call]) for one in answers for call, cause in one["failures"].items()]
+    in_vain = all(cause in judging.UNANSWERED for cause, _ in causes) and not any(one["scores"] for one in answers)
+    return ": ".join(causes[0]) if causes and in_vain else None
 
 
 def metric_id(scores: Mapping[str, Any], name: str) -> str:
@@ -259,6 +284,8 @@ def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:
             if name.startswith(f"{task} / "):
                 table.add_row(f"  {visible(name.removeprefix(f'{task} / '))}", *_cells(part, names), style="dim")
     table.add_section()
+    for level, block in metrics.get("levels", {}).items():
+        table.add_row(visible(level), *_cells(block, names))
     table.add_row("all", *_cells(metrics["all"], names), style="bold")
     floor = metrics["floor"]
     cells = [_number(floor[name]["value"], names[name]) for name in names]
@@ -275,12 +302,12 @@ def _cells(block: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
 
 
 def _number(value: float | None, how: Mapping[str, Any]) -> str:
-    return shared.number(None if value is None else value * how["times"], how["digits"])
+    return number(None if value is None else value * how["times"], how["digits"])
 
 
 def _span(ends: Sequence[float | None], how: Mapping[str, Any]) -> str:
     low, high = (None if end is None else end * how["times"] for end in ends)
-    return shared.span(low, high, how["digits"])
+    return span(low, high, how["digits"])
 
 
 def _caption(scores: Mapping[str, Any]) -> str:

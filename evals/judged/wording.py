@@ -163,34 +163,27 @@ def _texts(node: ast.AST) -> list[str]:
     return [found for child in ast.iter_child_nodes(node) for found in _texts(child)]
 
 
-def wanted(texts: Mapping[str, str], names: Mapping[str, str], path: Path) -> dict[str, str]:
-    """Some of a script's texts under our names.
+def variables(path: Path, names: Mapping[str, str], places: Collection[str] = ()) -> dict[str, str]:
+    """Some of the texts that a script assigns, under our names.
 
     Args:
-        texts: By the script's names.
+        path: The script.
         names: Our name -> the script's.
-        path: For messages.
+        places: Placeholders of texts that are made for `str.format`: doubled braces become single ones, these stay.
 
     Raises:
-        UserError: One is missing.
+        UserError: A text is missing, or has another placeholder.
     """
+    texts = constants(path)
     missing = [theirs for theirs in names.values() if theirs not in texts]
     if missing:
         raise UserError(f"{path}: expected texts {', '.join(missing)} there; is it another version?")
-    return {name: texts[theirs] for name, theirs in names.items()}
-
-
-def formatted(texts: Mapping[str, str], places: Collection[str], path: Path) -> dict[str, str]:
-    """Texts for `str.format` as texts for `fill`: doubled braces become single ones, named places stay.
-
-    Raises:
-        UserError: A text has another placeholder.
-
-    >>> formatted({"a": "{{x}} {instruct}"}, ["instruct"], Path("utils.py"))
-    {'a': '{x} {instruct}'}
-    """
+    found = {name: texts[theirs] for name, theirs in names.items()}
+    if not places:
+        return found
+    stay = {place: f"{{{place}}}" for place in places}
     try:
-        return {name: text.format(**{place: f"{{{place}}}" for place in places}) for name, text in texts.items()}
+        return {name: text.format(**stay) for name, text in found.items()}
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(f"{path}: expected no placeholders but {', '.join(places)} ({error!r})") from error
 

@@ -21,15 +21,16 @@ def tables(found: dict[str, Any]) -> list[Table]:
 
 def between_table(found: dict[str, Any]) -> Table:
     """Two judges on the same images."""
-    shift = found["shift"]
+    shift, by_judge = found["shift"], zip(found["judges"], found["means"], strict=True)
     rows = [
-        *([f"mean by {judge}", number(mean, 3)] for judge, mean in zip(found["judges"], found["means"], strict=True)),
-        ["shift, second minus first", f"{number(shift['value'], 3)} ({span(shift['low'], shift['high'], 3)})"],
-        ["equal values", number(found["equal"], 3)],
-        ["Spearman's correlation", number(found["spearman"], 3)],
+        *([f"images' mean by {judge}", number(mean)] for judge, mean in by_judge),
+        ["shift, second minus first", f"{number(shift['value'])} ({span(shift['low'], shift['high'])})"],
+        ["equal values", number(found["equal"])],
+        ["Spearman's correlation", number(found["spearman"])],
         [f"verdict within ± {found['margin']:.3g}", found["verdict"]],
     ]
-    note = f"{found['images']} images that both judged; {found['left_out']} by one alone; interval by case"
+    note = f"{found['images']} images that both judged, {found['left_out']} by one alone; the interval draws "
+    note += f"{shift['clusters']} cases or source images"
     title = f"{found['metric']}: two judges"
     return terminal(title, ["", "value"], [("", row) for row in rows], caption=note)
 
@@ -99,4 +100,4 @@ def _number(value: float | None) -> str:
 
 
 def _span(block: dict[str, Any]) -> str:
-    return span(block["low"], block["high"], 2, none="")
+    return span(block["low"], block["high"], none="")

@@ -1,12 +1,14 @@
 """Two judges, or one judge at two dates, on the same images: do they agree, and by how much does one give more?
 
-The shift is the mean difference of an image's own headline value, with a bootstrap over cases. Two judges are
-comparable if the whole interval of the shift lies within a margin, over so many cases that a shift of the whole scale
-in more than the margin's share of them would have shown (the rule of three); that no difference shows is not enough.
+The shift is the mean difference of an image's own headline value, with a bootstrap over cases, of edits over
+whole source images. Two judges are comparable if the whole interval of the shift lies within a margin, over so many of
+these that a shift of the whole scale in more than the margin's share of them would have shown (the rule of three); that
+no difference shows is not enough.
 """
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +54,7 @@ def between(runs: Sequence[Path], margin: float, seed: int) -> dict[str, Any]:
         "judges": [first.judge, second.judge],
         "images": len(shared),
         "left_out": len(first.values.keys() ^ second.values.keys()),
-        **agreement(a, b, [case for case, _ in shared], first.scale, margin, np.random.default_rng(seed)),
+        **agreement(a, b, [first.groups[key] for key in shared], first.scale, margin, np.random.default_rng(seed)),
     }
 
 
@@ -65,7 +67,7 @@ def agreement(
     Args:
         a: ``(images,)`` values of one judge.
         b: ``(images,)`` of the other, in the same order.
-        clusters: Case of each.
+        clusters: Source image or case of each.
         scale: Least and largest value.
         margin: Largest shift that does not matter, as a share of the scale.
         rng: Source of the resamples.
@@ -91,7 +93,7 @@ def agreement(
 
 
 def _verdict(low: float | None, high: float | None, reach: float, *, enough: bool = True) -> str:
-    """From the interval of the shift.
+    """The verdict that follows from the interval of the shift.
 
     >>> _verdict(-0.01, 0.01, 0.02), _verdict(0.03, 0.05, 0.02), _verdict(-0.1, 0.1, 0.02)[:9]
     ('comparable', 'not comparable', 'not known')
@@ -113,7 +115,8 @@ class _Judged:
         scores = run.read_scores()
         if scores is None:
             raise UserError(f"--between: {path} is no finished run")
-        keys = [key_of(line) for line in run.read(run.observations)]
+        seen = run.read(run.observations)
+        keys = [key_of(line) for line in seen]
         self.images = {key_of(line): line["sha256"] for line in run.read(run.chains)}
         self.scale = (0.0, 1.0)
         lines = run.read(run.results)
@@ -127,6 +130,9 @@ class _Judged:
             found = [_mean(line["judge"]) for line in lines]
         else:
             raise UserError(f"--between: no judge was asked in {path}")
+        facts = [json.loads(line.get("metadata", "{}")) for line in lines]
+        of = [line.get("group") or one.get("group") for line, one in zip(seen, facts, strict=True)]
+        self.groups = {key: str(group or key[0]) for key, group in zip(keys, of, strict=True)}
         pairs = zip(keys, found, strict=True)
         self.values: Mapping[tuple[str, int], float] = {key: value for key, value in pairs if value is not None}
 

@@ -187,7 +187,7 @@ def first_token_probability(reply: Reply, spellings: Sequence[str]) -> float:
     >>> first_token_probability(reply, ["Yes", " yes"])
     0.875
     """
-    if reply.spelled is not None:
+    if reply.spelled is not None and reply.spelled.keys() >= set(spellings):
         return float(sum(reply.spelled[word] for word in spellings))
     if reply.first_token is None:
         raise BadReply("no probabilities", "the endpoint gives no log-probabilities of the first token")

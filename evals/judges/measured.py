@@ -71,7 +71,7 @@ def measure(
 
 
 def _plan(edit: EditCase, truth: EditTruth, chain: str | None, side_px: int) -> dict[str, Any] | None:
-    """What the chain plans; a chain that was given is not the model's plan, the last of several not all of it."""
+    """What the chain plans; None if the chain was given to the model, or if it is only the last of several."""
     if chain is None or "given_chain" in edit.extra or "turns" in edit.extra:
         return None
     return planned(truth, chain, side_px) or _NO_PLAN
@@ -101,7 +101,7 @@ def checks(truth: EditTruth, observed: dict[str, Any]) -> EditChecks:
 
 
 def planned(truth: EditTruth, chain: str, side_px: int) -> dict[str, Any] | None:
-    """What a result would show that follows a chain to the letter, in the form of `look`; None if it plans no edit."""
+    """What a result that follows a chain to the letter would show, as `look` has it; None if it plans no edit."""
     operation = icon_world().read_operation(chain)
     if operation is None:
         return None
@@ -240,5 +240,5 @@ def _kept_share(question: JudgeQuestion) -> float:
 
 
 def make_measured(_: str, options: Any, tools: Tools) -> MeasuredJudge:
-    """The judge of edits of the icon world; it has nothing to set."""
+    """The judge of edits of the icon world, which has no settings."""
     return MeasuredJudge(tools.detector, tools.embedder)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PROMPTS = Path(__file__).parent / "prompts"
 PLACE = "{instruction}"
-"""What stands in a prompt file for the instruction."""
+"""The placeholder of the instruction in a prompt file."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -197,7 +197,8 @@ def resolve(options: Options, world: str, prompts: Callable[[], str] | None = No
     if record.place is None:
         return dataclasses.replace(options, judge=judge, judge_prompts=None, judge_place=None)
     digest = options.prompt_hash if prompts is None else prompts()
-    return dataclasses.replace(options, judge=judge, judge_prompts=digest, judge_place=record.named(argument))
+    place = options.judge_place or record.named(argument)  # that of a run which is only scored again is known
+    return dataclasses.replace(options, judge=judge, judge_prompts=digest, judge_place=place)
 
 
 def at_once(options: AskOptions) -> int:
@@ -236,7 +237,7 @@ def settings(kind: str, options: AskOptions) -> AskSettings:
 
 
 def sent_as(options: AskOptions, sending: Sending) -> Sending:
-    """How a protocol sends its questions, with what the flags say in its place."""
+    """How a protocol sends its questions, with what the flags change."""
     encoding = sending.encoding
     if options.judge_max_pixels is not None:
         encoding = dataclasses.replace(encoding, max_pixels=options.judge_max_pixels or None)
@@ -284,7 +285,7 @@ def make_interviewer(options: AskOptions, tools: Tools, protocol: str, sending: 
 
 
 _ANSWERERS = ("openai", "hf")
-"""Judges that answer any question."""
+"""Kinds of judges that can be asked any question, not only about edits."""
 
 
 def _answerer(kind: str, argument: str, options: AskOptions, tools: Tools) -> Answerer:

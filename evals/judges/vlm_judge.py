@@ -33,7 +33,7 @@ class VlmJudge:
         *,
         sending: Sending | None = None,
     ) -> None:
-        """As of `Interviewer`, whose log and ledger these are."""
+        """Takes the arguments of `Interviewer`, to which log and ledger belong."""
         self._protocol = protocol
         named = f"{protocol.name}#{protocol.prompt_hash}"
         self._interviewer = Interviewer(named, backend, settings, log, sending=sending, sleep=sleep)

@@ -172,7 +172,7 @@ def _addition(truth: EditTruth, free: Sequence[Detection], others: dict[int, Box
 
 
 def _exchange(truth: EditTruth, free: Sequence[Detection], width_px: int, height_px: int) -> dict[str, bool]:
-    """One object for one: another, the same in another colour, or the same elsewhere."""
+    """The checks of one object in exchange for another: of another class, of another colour, or elsewhere."""
     (old,), (new,) = truth.erased, truth.drawn
     overlaps = iou_matrix([d.box_xyxy_px for d in free], [_box(old, width_px, height_px)])[:, 0]
     least = REPLACED_IOU if truth.kind == "replace" else SAME_PLACE_IOU
@@ -209,7 +209,7 @@ def _repainted(truth: EditTruth, free: Sequence[Detection], width_px: int, heigh
 def _outcome(
     truth: EditTruth, free: Sequence[Detection], ground_color: str | None, width_px: int, height_px: int
 ) -> dict[str, bool]:
-    """What several steps come to: all that comes is there, all that goes is not, and the ground is as wanted.
+    """The outcome of several steps: what comes is there, what goes is not, and the background is as wanted.
 
     What goes must not be there in any colour, unless the same is to be there in another one.
     """
@@ -258,7 +258,7 @@ def _match(boxes: Sequence[Sequence[float]], things: Sequence[Thing], seen: Sequ
 
 
 def _unused(label: str, used: dict[str, bool]) -> str:
-    """The label, numbered if there is one like it."""
+    """A label that is not used yet: numbered if there is one like it."""
     number, candidate = 2, label
     while candidate in used:
         candidate, number = f"{label} ({number})", number + 1

@@ -73,7 +73,7 @@ def base_of(name: str) -> str:
 
 
 def arrow(name: str) -> str:
-    """Which way is better.
+    """An arrow up or down: which way is better.
 
     >>> arrow("clip_t@ViT-B-32"), arrow("source/l1_outside"), arrow("source/lpips_inside@lpips-alex")
     ('↑', '↓', '↓')

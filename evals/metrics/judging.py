@@ -33,7 +33,9 @@ CAUSES = {
 }
 """Every way to have no judgement."""
 UNASKED = ("transport", "rate limit", "budget")
-"""Causes that say nothing of the image: asked again at another time, the judge may well answer."""
+"""Causes that are not about the image: if asked at another time, the judge may well answer."""
+UNANSWERED = (*UNASKED, "rejected", "unknown form", "truncated")
+"""Causes that may be about how all is asked."""
 MAX_FAILED = 0.05
 """Share of failed judgements from which a mean is no headline any more."""
 

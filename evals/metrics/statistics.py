@@ -76,7 +76,7 @@ class Estimate:
 
 
 NOTHING = Estimate(value=None, low=None, high=None, n=0, clusters=0)
-"""Where nothing was scored."""
+"""The estimate where nothing was scored."""
 
 
 def by_cluster(values: Iterable[float | None], clusters: Iterable[str]) -> tuple[list[float], list[int]]:
@@ -490,7 +490,7 @@ def _sums(of: NDArray[np.int_], values: NDArray[np.float64]) -> NDArray[np.float
 
 
 def _joint(one: float, other: float, correlation: float) -> float:
-    """Reach of a difference whose two parts reach so far."""
+    """How far the interval of a difference reaches to one side, from the reaches of its two parts."""
     return float(np.sqrt(max(one**2 + other**2 - 2 * correlation * one * other, 0.0)))
 
 

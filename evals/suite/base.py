@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class NoOptions:
-    """Of a suite that has none of its own."""
+    """The options of a suite that has no flags of its own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Context:
     """What a suite may know of the run that it is part of."""
 
     model: str
-    """As on the command line."""
+    """The value of ``--model``."""
     checkpoint: str | None
     """GoT's weights; None where something else draws."""
     detector: str
@@ -39,7 +39,7 @@ class Context:
     """``images/`` of a run of which only later stages are done again."""
 
     def describe(self) -> dict[str, Any]:
-        """For scores.json."""
+        """The run as scores.json names it."""
         return {name: getattr(self, name) for name in ("model", "checkpoint", "detector", "world")}
 
 
@@ -91,7 +91,7 @@ class Suite(abc.ABC, Generic[Own]):
 
     # ------------------------------------------------------------------------------------------- what it may change
     def resolve(self, options: Own, world: str) -> Own:
-        """The options with what they depend on beside the command line; `UserError` where they do not fit."""
+        """The options, completed by what does not come from the command line; `UserError` where they do not fit."""
         return options
 
     def detects(self, options: Own) -> bool:
@@ -99,7 +99,7 @@ class Suite(abc.ABC, Generic[Own]):
         return True
 
     def shows(self, options: Own) -> str | None:
-        """What its images show whatever draws them, one of `evals.core.backends`; None: as detector or model say."""
+        """What the images show, a world of `evals.core.backends`; None where the detector or the model decides."""
         return None
 
     def left_out(self, options: Own, context: Context) -> list[str]:
@@ -111,7 +111,7 @@ class Suite(abc.ABC, Generic[Own]):
         return frozenset()
 
     def asks_at_once(self, options: Own) -> int:
-        """How many questions to an endpoint are under way at a time, as far as there are images; 0: none is asked."""
+        """How many questions an endpoint is asked at a time; 0 where none is asked."""
         return 0
 
     def needs_embedder(self, cases: Sequence[Case]) -> bool:
@@ -152,6 +152,13 @@ class Suite(abc.ABC, Generic[Own]):
     def incomplete(self, observation: Mapping[str, Any]) -> bool:
         """Whether an observation lacks what another try may bring. A run that was interrupted makes it again."""
         return False
+
+    def unanswered(self, observation: Mapping[str, Any]) -> str | None:
+        """Why a judge that was asked gave no answer at all, in words; None if one came, or nobody was asked.
+
+        Of reasons that lie in the set-up alone, or may: where no image has an answer, the run ends and asks again.
+        """
+        return None
 
     def result(self, scored: Scored, filename: str) -> dict[str, Any]:
         """The line of results.jsonl, in the schema of GenEval's public scorer; with measured values, if there are any.
@@ -208,14 +215,14 @@ class Suite(abc.ABC, Generic[Own]):
         return plain.headline(scores)
 
     def layout(self, case: Case, options: Own) -> tuple[str, ...]:
-        """Where the benchmark's own scripts look for a case's image, relative to a model's folder; the first counts.
+        """Where the benchmark's own scripts look for a case's image in a model's folder; the first found counts.
 
         Images that lie so are taken from ``--model folder:PATH``; empty: the names that any suite takes.
         """
         return ()
 
     def costs(self, cases: Sequence[Case], options: Own, images_per_prompt: int) -> dict[str, Any]:
-        """What a run will ask of others, and what that costs; for ``--dry-run``."""
+        """How many questions a run will ask of a judge, and what they cost; for ``--dry-run``."""
         return {}
 
     def nothing_scored(self, scores: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,8 @@ from evals.core.vocabulary import task_title
 from evals.metrics import layout, statements, statistics
 from evals.suite import plain
 from evals.suite.objects import as_log, from_log, with_colors
-from evals.suite.tables import interval, number, table
+from evals.suite.tables import interval, table
+from got.util.tables import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +83,7 @@ class Outcome(Score):
 def look(
     batch: Sequence[Drawn], tools: Tools, to_color: Callable[[Case, Sequence[Detection]], Sequence[Detection]]
 ) -> list[dict[str, Any]]:
-    """Detections of each image, with colours where its case asks for them: one detector call, one colour check.
+    """The detections of each image, with colours where its case asks for them, in one call of detector and embedder.
 
     Args:
         batch: The images.
@@ -133,7 +134,7 @@ def add_plans(
 
 
 def planned(observation: Mapping[str, Any]) -> Sequence[Detection]:
-    """The chain's own boxes, taken as detections: the verdict on them is that on the plan itself."""
+    """The chain's own boxes as detections, so that the verdict on them is the verdict on the plan."""
     objects = [layout.PlannedObject.from_dict(item) for item in observation["plan"]["objects"]]
     return layout.as_detections(objects, observation["width"], observation["height"])
 
@@ -198,7 +199,7 @@ def _fault_table(scores: Mapping[str, Any]) -> Table:
 
 
 def _layout_table(scores: Mapping[str, Any]) -> Table:
-    measures = {"iou": "box\nIoU ↑", "recall": "recall ↑", "offset": "offset ↓"}
+    measures = {"iou": "box\nIoU ↑", "recall": "recall\n↑", "offset": "offset\n↓"}
     columns = ["boxes", *(name for title in measures.values() for name in (title, "95 %\ninterval"))]
     caption = "detected against planned boxes, class by class\n"
     caption += "box IoU: 0 where nothing was found; recall: share of boxes with IoU ≥ 0.5\n"
@@ -209,8 +210,8 @@ def _layout_table(scores: Mapping[str, Any]) -> Table:
     for title, block in _rows(scores):
         cells = [str(block["layout"]["iou"]["n"])]
         for name in measures:
-            measure, digits = block["layout"][name], 3 if name == "offset" else 2
-            cells += [number(measure["value"], digits), interval(measure, digits)]
+            measure = block["layout"][name]
+            cells += [number(measure["value"]), interval(measure)]
         made.add_row(title, *cells, style=_style(title))
     return made
 

@@ -32,7 +32,7 @@ def load_reference(suite: str, detector: str, options: dict[str, Any], path: Pat
 
 
 def reference_of(reference: dict[str, Any] | None, tasks: Collection[str]) -> dict[str, Any] | None:
-    """A reference for a run of some tasks: the mean is that of these, and of all their images nobody knows it.
+    """The part of a reference for a run's tasks: their mean is known, the score of all their images is not.
 
     >>> ends = {end: {"what": end, "a": 0.5, "b": 1.0, "overall": 0.75, "images": 0.7} for end in ("floor", "ceiling")}
     >>> reference_of(ends, {"b"})["floor"]["overall"], reference_of(ends, {"a", "b"})["floor"]["images"]

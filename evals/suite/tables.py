@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.vocabulary import task_title
 from evals.metrics import statistics
-from got.util import tables
 from got.util.errors import visible
+from got.util.tables import number, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SHOWN_CAUSES = 8
 _ENDS = ("floor", "ceiling", "untouched", "true")
-"""Columns of what no model drew."""
+"""Columns of floor and ceiling, which no model drew."""
 
 
 def score_table(scores: Mapping[str, Any], name: str) -> Table:
@@ -52,7 +52,7 @@ def _score_cells(block: Mapping[str, Any], scores: Mapping[str, Any], key: str) 
     if scores.get("reference"):
         cells += [number(scores["reference"][end].get(key)) for end in ("floor", "ceiling")]
     measured = block.get("values", {})
-    return cells + [number(measured.get(name, {}).get("value"), 3) for name in scores["overall"].get("values", ())]
+    return cells + [number(measured.get(name, {}).get("value")) for name in scores["overall"].get("values", ())]
 
 
 def _score_caption(scores: Mapping[str, Any]) -> str:
@@ -69,21 +69,11 @@ def _score_caption(scores: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """A score with the two digits that it is told with."""
-    return tables.number(value, digits)
-
-
-def span(low: float | None, high: float | None, digits: int = 2) -> str:
-    """Its interval."""
-    return tables.span(low, high, digits)
-
-
-def interval(block: Mapping[str, Any], digits: int = 2) -> str:
-    """The interval of an estimate of scores.json; in words where all it is the mean of is equal.
+def interval(block: Mapping[str, Any], digits: int = 3) -> str:
+    """The interval of an estimate in scores.json; a word in its place where all values are equal.
 
     >>> interval({"value": 0.5, "low": 0.4, "high": 0.6})
-    '0.40–0.60'
+    '0.400–0.600'
     >>> interval({"value": 1.0, "low": None, "high": None, "clusters": 40}), interval({"value": None, "low": None})
     ('all equal', '–')
     """
@@ -96,10 +86,11 @@ def table(title: str, columns: Sequence[str], caption: str, first: str = "task")
     from rich import box
     from rich.table import Table
 
-    made = Table(title=title, caption=caption + "\n", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    made = Table(title=title, caption=f"\n{caption}\n", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     made.title_justify = made.caption_justify = "left"
     made.title_style, made.caption_style = "bold", "dim"
     made.add_column(first, no_wrap=True)
     for name in columns:
-        made.add_column(name, justify="right", style="dim" if name.startswith(_ENDS) else None)
+        style = "dim" if name.startswith(_ENDS) else None
+        made.add_column(name, justify="right", style=style, overflow="fold")  # a narrow terminal cuts no number
     return made

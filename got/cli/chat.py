@@ -136,7 +136,7 @@ class Chat:
         self._owned = self._owned or only_writer(self._arguments.output)
 
     def close(self) -> None:
-        """Let other programs go on with it."""
+        """Release the conversation's folder, so that other programs can use it."""
         if self._owned is not None:
             self._owned.release()
 

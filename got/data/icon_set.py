@@ -43,7 +43,7 @@ WEIGHTS: Mapping[str, float] = {"text-to-image": 4, "edit": 3, "reasoning-edit":
 LICENSE = "Apache-2.0 AND OFL-1.1"
 """Of the fonts whose drawings the images show."""
 MADE = "made.json"
-"""How a folder was made: whoever goes on with it has to do the same."""
+"""The file that says how a folder was made; a command that adds to it must have the same recipe."""
 _MOST_TURNS = 4
 _CHUNK = 50
 _PROBES = 8

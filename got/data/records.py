@@ -73,7 +73,7 @@ class Example:
 
     @property
     def annotated(self) -> bool:
-        """Whether every step has a chain; what is not so is for the annotation pipeline, not for training."""
+        """Whether every step has a chain; an example without is for the annotation pipeline, not for training."""
         return bool(self.steps) and all(step.chain.strip() for step in self.steps)
 
     @property

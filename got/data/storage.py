@@ -40,7 +40,7 @@ class Reader(Protocol):
     """Examples of each block, int64 (n,)."""
 
     def entries(self, blocks: Iterable[tuple[int, np.ndarray]]) -> Iterator[Entry]:
-        """Those of each block that a bool mask (size,) wants, in order."""
+        """The entries of each block that a bool mask (size,) selects, in order."""
 
 
 class _FormatWriter(Protocol):
@@ -141,7 +141,7 @@ def reader_of(place: str | Path) -> Reader:
 
 
 def entries_of(place: str | Path) -> Iterator[Entry]:
-    """What is at a place, in order, whether it makes an example or not.
+    """All entries at a place, in order, sound or not.
 
     Raises:
         DataError: If there is no dataset, or a file breaks off.

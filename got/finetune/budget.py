@@ -40,7 +40,7 @@ class Weights:
 
     @property
     def trained(self) -> int:
-        """All that change."""
+        """Number of weights that are trained."""
         return self.lora + self.copies + self.whole
 
 

@@ -166,7 +166,7 @@ class Collator:
 
     @classmethod
     def of(cls, pipeline: GoTPipeline, recipe: Recipe, seed: int) -> Collator:
-        """For a pipeline's own sizes."""
+        """A collator for a pipeline's own sizes."""
         return cls(
             tokenizer=pipeline.tokenizer,
             image_processor=pipeline.image_processor,
@@ -233,7 +233,7 @@ class Collator:
         )
 
     def _lot(self, one: Prepared) -> list[int]:
-        """The steps of an example that are drawn."""
+        """Which steps of an example go through the UNet."""
         count = len(one.example.steps)
         if count <= self.recipe.most_pictures:
             return list(range(count))
@@ -332,5 +332,5 @@ class Feed(IterableDataset[Batch]):
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches workers as well, which are needed for the update that is being made."""
+    """Makes a worker ignore Ctrl-C, because the update under way still needs its batches."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

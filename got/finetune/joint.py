@@ -241,7 +241,7 @@ def with_lora(mllm: Qwen2_5_VLForConditionalGeneration, recipe: Recipe) -> PeftM
 
 
 def untied(mllm: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLForConditionalGeneration:
-    """The same language model with an output layer of its own: as in the release, it is trained apart from the words.
+    """The language model with an output layer apart from its word embedding, as in the release: both are trained.
 
     One that is so already is returned as it is.
     """

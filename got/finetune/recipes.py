@@ -27,7 +27,7 @@ class Recipe:
     steps: int
     """Updates of the weights."""
     warmup_steps: int
-    """Of them, those in which the learning rate rises linearly; a cosine to zero follows."""
+    """Updates in which the learning rate rises linearly; a cosine to zero follows."""
     learning_rate: float
     batch: int
     """Examples per update, over all processes and passes."""
@@ -42,9 +42,9 @@ class Recipe:
     layout: bool
     """Whether the UNet gets the chain's boxes; without, spatial guidance is off in the pipeline that comes of it."""
     text_weight: float
-    """Of the chain's cross-entropy, mean over tokens, in nats."""
+    """Weight of the chain's cross-entropy, mean over tokens, in nats."""
     noise_weight: float
-    """Of the denoising error, mean over images and latent numbers."""
+    """Weight of the denoising error, mean over images and latent numbers."""
     noise_offset: float
     """Spread of a constant that is added to each latent channel's noise; lets a model learn very dark and bright."""
     drop_layout: float
@@ -54,10 +54,10 @@ class Recipe:
     drop_all: float
     """Share that lose the source image as well."""
     lora_rank: int
-    """Of the language model's LoRA; alpha is the same number. 0 trains the whole language model."""
+    """Rank of the language model's LoRA; alpha is the same number. 0 trains the whole language model."""
     lora_dropout: float
     ema_decay: float
-    """Of the averaged weights, which are what is exported; 0 makes them the trained ones.
+    """Decay of the averaged weights, which are exported; 0 makes them the trained ones.
 
     It is reached slowly: behind update n it is 1 - (1 + n)^-0.75 at most, for the first weights not to linger."""
     precision: str
@@ -200,7 +200,7 @@ RECIPES = {
         most_pictures=4,
     ),
 }
-"""All of them by name."""
+"""The recipes by name."""
 
 
 def changed(recipe: Recipe, assignments: Iterable[str]) -> Recipe:

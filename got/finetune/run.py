@@ -122,7 +122,7 @@ class Trainer:
 
     @property
     def own(self) -> list[torch.Tensor]:
-        """The trained weights, of shards this process's: torch has no sums over lists of those that are shared out."""
+        """The trained weights as plain tensors (of shards this process's): torch cannot add lists of sharded ones."""
         return [w.to_local().detach().requires_grad_() if isinstance(w, DTensor) else w for w in self.weights]
 
     # ------------------------------------------------------------------------------------------------------ training
@@ -212,7 +212,7 @@ class Trainer:
         return self.accelerator.reduce(values.to(self.accelerator.device), "sum").cpu()
 
     def _guard(self, norm: float) -> None:
-        """Count updates without a finite gradient, which are left out; give up after many in a row."""
+        """Counts updates without a finite gradient, which are left out, and gives up after many in a row."""
         self.faults_in_a_row = 0 if math.isfinite(norm) else self.faults_in_a_row + 1
         self.faults += not math.isfinite(norm)
         if self.faults_in_a_row >= _MOST_FAULTS:
@@ -280,7 +280,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
-        """The averaged weights in the place of the trained ones."""
+        """For a while, puts the averaged weights in the place of the trained ones."""
         self.ema.store(self.own)
         self.ema.copy_to(self.own)
         try:

@@ -52,7 +52,7 @@ class EditBank:
 
 
 _OF = "of"
-"""Under this name the kept images say what they show."""
+"""The key under which kept images say what they show."""
 _Job = tuple[int, int, int, int]
 """Seed, number of the chunk, items in it, side of the images."""
 
@@ -108,7 +108,7 @@ def make_bank(count: int, seed: int, size_px: int, cache: Path | None = None) ->
 
 
 def make_edit_bank(count: int, seed: int, size_px: int, cache: Path | None = None) -> EditBank:
-    """The same for edits."""
+    """Samples and renders `count` edits on all cores, and keeps them as `make_bank` does."""
     edits, arrays = _made(_edits, _drawn_edits, count, seed, size_px, cache)
     return EditBank(edits=edits, **arrays)
 

@@ -151,7 +151,7 @@ def side_of(box: Box1000) -> tuple[int, int]:
 
 
 def listed(phrases: Sequence[str]) -> str:
-    """Phrases in a row.
+    """Phrases joined by commas and "and".
 
     >>> listed(["a cat", "a dog", "two buses"])
     'a cat, a dog and two buses'
@@ -204,7 +204,7 @@ def referred(item: SceneObject, scene: Scene, rng: np.random.Generator) -> str |
 
 
 def one_of(rng: np.random.Generator, *templates: str) -> str:
-    """One of several ways to say it."""
+    """One of several wordings, at random."""
     return templates[int(rng.integers(len(templates)))]
 
 
@@ -290,7 +290,7 @@ def _recolor(source: Scene, rng: np.random.Generator) -> Edit | None:
 
 
 def _move(union: Scene, rng: np.random.Generator) -> Edit | None:
-    """Two objects of the union are one and the same, before and after."""
+    """An edit that moves an object: two objects of the union are the same one, before and after."""
     one, two = (union.objects[int(i)] for i in rng.choice(len(union.objects), 2, replace=False))
     sizes = [(o.box_1000[2] - o.box_1000[0], o.box_1000[3] - o.box_1000[1]) for o in (one, two)]
     shrink = min(1.0, sizes[1][0] / sizes[0][0], sizes[1][1] / sizes[0][1])
@@ -340,7 +340,7 @@ def _background(source: Scene, rng: np.random.Generator) -> Edit | None:
 
 
 def _count(union: Scene, rng: np.random.Generator) -> Edit | None:
-    """One class in another number; the others of the scene stay."""
+    """An edit that changes the number of objects of one class; the others stay."""
     name = union.objects[0].name
     group = [o for o in union.objects if o.name == name]
     rest = [o for o in union.objects if o.name != name]
@@ -360,7 +360,7 @@ def _count(union: Scene, rng: np.random.Generator) -> Edit | None:
 
 
 def _global(source: Scene, rng: np.random.Generator) -> Edit | None:
-    """Everything in one colour that nothing has yet."""
+    """An edit that gives everything one colour that nothing has yet."""
     free = [color for color in COLORS if color not in {o.color for o in source.objects}]
     if len(source.objects) < 2 or not free:
         return None

@@ -105,7 +105,7 @@ def _ways(old: SceneObject, others: Sequence[SceneObject], category: str) -> tup
 
 
 def _two_at_once(edit: Edit, rng: np.random.Generator) -> Edit | None:
-    """A removal that takes a second object along."""
+    """An edit that removes two objects at a time."""
     (old,) = edit.erased
     names = [item.name for item in edit.source.objects]
     rest = [item for item in edit.kept if names.count(item.name) == 1 and names.count(old.name) == 1]

@@ -23,9 +23,9 @@ BACKGROUNDS = ("plain", "gradient", "clouds", "stripes", "checks", "grain")
 HELD_OUT_BACKGROUNDS = ("rings", "dots")
 """Textures that no training scene shows; detectors are measured on them."""
 MAX_OBJECTS = 6
-"""Of a sampled scene, as training sees them."""
+"""The most objects of a sampled scene, as training sees them."""
 MOST_ASKED = 9
-"""Of a scene that somebody asks for."""
+"""The most objects of a scene that a prompt asks for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +181,7 @@ def scene_from_chain(text: str, seed: int) -> Scene:
 
 
 def _groups(scene: Scene) -> list[tuple[str, list[str]]]:
-    """Runs of one class in order: (class, colours)."""
+    """Neighbouring objects of one class, together and in order: (class, colours)."""
     groups: list[tuple[str, list[str]]] = []
     for item in scene.objects:
         if groups and groups[-1][0] == item.name:

@@ -168,7 +168,7 @@ class DrawingPipeline(DiffusionPipeline, UNetLoraMixin):
     def show_conditions(
         self, chain: Chain, image: Image.Image | None = None, width: int | None = None, height: int | None = None
     ) -> tuple[Image.Image, Image.Image]:
-        """Layout and reference as the UNet is given them: what the autoencoder makes of their latents again.
+        """Layout and reference as the UNet sees them: their latents, decoded again by the autoencoder.
 
         Args:
             chain: The plan.

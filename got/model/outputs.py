@@ -64,7 +64,7 @@ class Sampling:
     stretch: bool = True
     """Whether PIL images take on the size of their sources."""
     own_size: bool = False
-    """... or only the aspect ratio, and keep the length of the model's side."""
+    """Whether PIL images take on the aspect ratio of their sources alone, and keep the length of the model's side."""
     output_type: str = "pil"
     max_turns: int = 1
     """Most images per prompt."""
@@ -76,7 +76,7 @@ class Sampling:
     on_chains: Callable[[list[Chain]], object] | None = None
 
     def rows(self, rows: Sequence[int]) -> Sampling:
-        """The same for some of the prompts."""
+        """The sampling arguments of some of the prompts."""
         several = self.generators
         return dataclasses.replace(
             self,
@@ -91,7 +91,7 @@ class Sampling:
 
 
 def fresh_generators(count: int) -> list[torch.Generator]:
-    """Generators with seeds of the global random state's."""
+    """Generators whose seeds come from torch's global random state."""
     return [torch.Generator().manual_seed(int(torch.randint(2**62, ()))) for _ in range(count)]
 
 

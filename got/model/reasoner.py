@@ -55,7 +55,7 @@ class ReasonerOutput:
     """The conversations up to and with the image tokens; `Reasoner.continue_after_image` takes them further."""
 
     def __getitem__(self, rows: Sequence[int]) -> ReasonerOutput:
-        """The thoughts of some rows, in that order."""
+        """The output of some rows, in the order given."""
         return ReasonerOutput(
             chains=[self.chains[row] for row in rows],
             hidden=self.hidden[list(rows)],
@@ -306,7 +306,7 @@ class Reasoner:
         )
 
     def _states_if_any(self, written: _Written) -> list[torch.Tensor]:
-        """States of the image tokens, row by row; empty ones if no row has come to them."""
+        """States of the image tokens, row by row; empty if no row has reached its image tokens."""
         return list(self._image_token_states(written)) if written.ended.any() else [torch.empty(0)] * len(written.ids)
 
     def _image_token_states(self, written: _Written) -> torch.Tensor:
@@ -365,7 +365,7 @@ class _Written:
 def _unique(
     prompts: Sequence[str], images: Sequence[Image.Image] | None, chains: Sequence[str] | None = None
 ) -> tuple[list[_Request], list[int]]:
-    """Drop repetitions; the second result says which request serves each prompt."""
+    """The requests without repetitions, and for each prompt the number of its request among these."""
     given_images = [None] * len(prompts) if images is None else images
     given_chains = [None] * len(prompts) if chains is None else chains
     requests: dict[tuple[str, str | None, int], _Request] = {}
@@ -378,7 +378,7 @@ def _unique(
 
 
 def _of_given(tokenizer: PreTrainedTokenizerBase, request: _Request) -> tuple[str, ...]:
-    """What is odd about a given chain and its prompt: words that the model lacks, no boxes at all."""
+    """Warnings about a given chain and its prompt: words that the model lacks, or no boxes at all."""
     chain = Chain.parse(request.chain or "")
     words = " ".join([request.prompt, *(region.text for region in chain.regions)])
     return (*unknown_words(tokenizer, words), *(no_boxes(chain.text) if request.image is None else ()))

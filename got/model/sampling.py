@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 _MEAN, _DEVIATION, _FIRST_ERROR = 2.0, 0.5, 0.1
 _FURTHEST = 0.35
-"""Most that mean and deviation may differ together. Those of diffusers that work differ by 0.32 at most, at 4 steps."""
+"""Most that mean and deviation may differ together from DDIM's. Those of diffusers that work differ by 0.32."""
 _FEWEST_STEPS = 4
-"""With fewer, samplers that agree later do not yet."""
+"""Fewest steps that are compared: with fewer, samplers that agree at more steps differ."""
 _OTHER_NOISE = 0.1
-"""Most that the share of the image in a noisy one may differ, in [0, 1]."""
+"""Most that the share of the image in a noisy one may differ from the model's schedule, in [0, 1]."""
 _FAILURES = (
     ArithmeticError,
     AssertionError,
@@ -41,7 +41,7 @@ _FAILURES = (
     TypeError,
     ValueError,
 )
-"""What the schedulers of other models raise."""
+"""Exceptions that schedulers of other models raise."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,7 @@ class TrainingBatch:
     """(3, batch, length), as `placed` gives them; None leaves them to `teacher_forced`."""
 
     def placed(self, mllm: Qwen2_5_VLForConditionalGeneration) -> TrainingBatch:
-        """The same batch with its positions, which a loop over rows finds: far faster before it goes to a GPU."""
+        """The same batch with `position_ids`, made by a loop over rows: call it before the batch goes to a GPU."""
         return dataclasses.replace(self, position_ids=_positions(mllm, self))
 
     def to(self, device: torch.device | str) -> TrainingBatch:

@@ -61,7 +61,7 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str,
 
 
 def finite(value: Any, name: str) -> float:
-    """The number, if it is one.
+    """The number; an error if it is not finite.
 
     >>> finite(1.5, "spatial_scale")
     1.5
@@ -76,7 +76,7 @@ def finite(value: Any, name: str) -> float:
 
 
 def part_of_one(value: Any, name: str) -> tuple[float, float]:
-    """Where a part of something begins and ends, as shares of the whole.
+    """Begin and end of an interval inside [0, 1]; an error for any other.
 
     >>> part_of_one([0, 0.7], "guidance_interval")
     (0.0, 0.7)
@@ -125,7 +125,7 @@ def per_prompt(
 
 
 def at_least_one(value: int | None, usual: int, name: str) -> int:
-    """A whole number that was given, or else the usual one.
+    """The whole number that was given, at least one, or else the default.
 
     Raises:
         ValueError: If it is no whole number from 1 up.
@@ -145,7 +145,7 @@ def at_least_one(value: int | None, usual: int, name: str) -> int:
 
 
 def one_of(value: str, known: Sequence[str], name: str) -> str:
-    """A word, if it is among those that are known.
+    """The word; an error if it is none of the known ones.
 
     >>> one_of("np", ("pil", "np"), "output_type")
     'np'

@@ -82,6 +82,8 @@ class Chain:
     """Per region: start and end of its name, start and end of its box, as offsets into the text."""
     faults: tuple[tuple[int, int, str], ...] = dataclasses.field(default=(), repr=False)
     """Start, end and words of each warning about the text, to underline it."""
+    _added: tuple[int, Chain] | None = dataclasses.field(default=None, repr=False, compare=False)
+    """Of what `add` gives: the place of the new region, and the chain without it."""
 
     def __str__(self) -> str:
         return self.text
@@ -165,7 +167,7 @@ class Chain:
             return self
         spans = tuple((span[1] - len(name), *span[1:]) for name, span in zip(names, self.spans, strict=True))
         regions = tuple(dataclasses.replace(one, text=name) for one, name in zip(self.regions, names, strict=True))
-        return dataclasses.replace(self, regions=regions, spans=spans)
+        return dataclasses.replace(self, regions=regions, spans=spans, _added=None)
 
     def caption(self, opening: str = "a photo of ") -> str:
         """A prompt that asks for just the objects of the plan.
@@ -241,8 +243,10 @@ class Chain:
 
         It joins the list that the region before it is in, or gets a sentence of its own ("There is ...") behind prose.
         If the mask colours are in their fixed order they still are afterwards; otherwise the first one that is free is
-        taken. Between two regions that prose relates, that prose gives way to a list. `remove` gives the text back
-        where it lists objects, or has a sentence for each, as models write; odd prose or spacing may stay rewritten.
+        taken. Between two regions that prose relates, that prose gives way to a list.
+
+        To remove the new region gives this chain back, to the letter. Of the text alone, read anew, it does so where
+        objects are listed, or have a sentence each, as models write; odd prose or spacing may stay rewritten.
 
         Args:
             text: What it is, with its article.
@@ -270,13 +274,13 @@ class Chain:
         parts.spaces.insert(place, " ")
         parts.boxes.insert(place, format_box(box_1000, free if color is None else color))
         parts.prose[:] = wording.insert(parts.prose, parts.names, place)
-        return parts.chain(recolor=ordered)
+        return dataclasses.replace(parts.chain(recolor=ordered), _added=(place, self))
 
     def remove(self, index: int) -> Chain:
         """The same chain without a region, and without the words that join it to its neighbours.
 
         A sentence of which it was the only region goes altogether. Mask colours stay in their fixed order if they
-        were in it.
+        were in it. What `add` has just put in leaves no trace.
 
         >>> chain = Chain.parse("there is a dog <|box_start|>(0,0),(500,500)<|box_end|> (red)")
         >>> chain.add("a cat", (500, 500, 900, 900)).remove(1) == chain
@@ -286,6 +290,8 @@ class Chain:
             IndexError: If there is no such region.
         """
         index = self._index(index)
+        if self._added is not None and self._added[0] == index:
+            return self._added[1]
         parts, ordered = self._parts(), self._colors_in_order()
         for column in (parts.names, parts.spaces, parts.boxes):
             del column[index]

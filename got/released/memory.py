@@ -96,7 +96,7 @@ class Stage:
     """One network at work."""
 
     part: str
-    """Whose weights it needs."""
+    """The component whose weights it needs."""
     weights: int
     """Bytes of these."""
     beside: int
@@ -110,13 +110,13 @@ class Drawing:
     batch: int = 1
     """Images drawn together."""
     size_px: int = 1024
-    """Of a side."""
+    """Length of an image's side."""
     edit: bool = False
     """Whether there are source images, and a fourth branch."""
     sliced: bool = False
     """Whether images pass the autoencoder one by one (``--vae-slicing``)."""
     vae_dtype: torch.dtype = torch.float32
-    """Of the autoencoder, whose activations overflow in float16."""
+    """Precision of the autoencoder, whose activations overflow in float16."""
     guided: bool = True
     """Whether guidance is on; outside of its interval the prediction with all conditions stands alone."""
 

@@ -61,7 +61,7 @@ class Operation:
     """``half``, ``tf32`` or ``single``: the peak that holds for it."""
 
     def seconds(self, device: Device) -> tuple[float, float]:
-        """By arithmetic and by memory; it takes the longer."""
+        """Seconds by arithmetic and by memory; the longer one is the time it takes."""
         return self.flops / getattr(device, self.precision), self.bytes / device.bandwidth
 
 
@@ -161,11 +161,11 @@ def stages(parts: Mapping[str, nn.Module], drawing: Drawing) -> dict[str, Work]:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a stage comes to for one batch."""
+    """The cost of a stage for one batch."""
 
     tflop: float
     gigabytes: float
-    """Moved, each operation's tensors once."""
+    """Gigabytes moved, each operation's tensors once."""
     seconds: dict[str, float]
     """By device."""
     compute: dict[str, float]
@@ -173,7 +173,7 @@ class Cost:
 
 
 def cost(work: Work) -> Cost:
-    """What passes come to.
+    """The cost of some passes.
 
     >>> found = cost([(2, [Operation(flops=989.4e12, bytes=0, precision="half")])])
     >>> found.seconds["H200"], found.compute["H200"]

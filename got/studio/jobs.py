@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from got.cli.parser import MOST_TURNS
 from got.model.outputs import to_pil
+from got.model.validation import check_words
 from got.plan.chain import Chain
 from got.plan.layout import draw_overview
 from got.studio import views
@@ -66,7 +67,7 @@ class Studio:
             UserError: Likewise.
         """
         looks = {"plan": self._plan, "explain": self._explain, "observe": self._observe}
-        kind = asked.get("kind")
+        kind, asked = asked.get("kind"), {"entry": None, **asked}
         if kind not in ("draw", "edit", "revise", *looks):
             raise UserError(f"expected one of draw, edit, revise, {', '.join(looks)} but got {kind!r:.100}")
         stop = self.pipeline.mllm.register_forward_pre_hook(lambda *_: job.check())  # also between words of a plan
@@ -94,7 +95,7 @@ class Studio:
     def _make(self, talk: Conversation, asked: dict[str, Any], seed: int) -> None:
         chain = None if asked.get("chain") is None else read_plan(asked["chain"])
         if asked["kind"] != "draw":
-            talk.go_to(_number(asked))
+            talk.go_to(asked["entry"])
         if asked["kind"] == "revise":
             talk.revise(chain or "")
         elif asked["kind"] == "edit":
@@ -107,19 +108,19 @@ class Studio:
             talk.draw(words, chain=chain, seed=seed, **_options(asked))
 
     def _plan(self, job: Job, talk: Conversation, asked: dict[str, Any]) -> None:
-        image = None if asked.get("entry") is None else talk.at(_number(asked)).image
+        image = None if asked["entry"] is None else talk.at(asked["entry"]).image
         chain: Any = self.pipeline.think(_words(asked), image)
         job.say("chain", plan=views.plan(chain))
 
     def _observe(self, job: Job, talk: Conversation, asked: dict[str, Any]) -> None:
-        entry = talk.at(_number(asked))
+        entry = talk.at(asked["entry"])
         if self.observer is not None and entry.kind != "opened":
             said = self.observer.observe(entry.image, entry.instruction, entry.chain, entry.seed or 0)
             job.say("seen", entry=entry.number, **said)
 
     def _explain(self, job: Job, talk: Conversation, asked: dict[str, Any]) -> None:
         """Draws an entry again with guidances off, and shows what the UNet is given. Nothing of it is kept."""
-        entry = talk.at(_number(asked))
+        entry = talk.at(asked["entry"])
         if entry.kind == "opened":
             raise UserError("this image was opened, not drawn: there is no guidance to look at")
         width, height = (entry.options.get(name) for name in ("width", "height"))
@@ -153,16 +154,8 @@ class Studio:
 
 
 def _words(asked: dict[str, Any]) -> str:
-    words = asked.get("prompt")
-    if not isinstance(words, str) or not words.strip():
-        raise UserError("expected a prompt in words, such as: a photo of a red apple and a blue dog")
-    return words.strip()
-
-
-def _number(asked: dict[str, Any]) -> int:
-    if not isinstance(asked.get("entry"), int):
-        raise UserError(f"expected the number of an image but got {asked.get('entry')!r:.100}")
-    return int(asked["entry"])
+    check_words(asked.get("prompt"), "prompt")
+    return str(asked["prompt"]).strip()
 
 
 def _seeds(asked: dict[str, Any], usual: int) -> list[int]:

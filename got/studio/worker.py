@@ -111,7 +111,7 @@ class Worker:
             Busy: If too many wait, or the studio ends.
         """
         if len(self._jobs) > self._limit:
-            raise Busy(f"{self._limit} requests are waiting already, which is all that may; try again later")
+            raise Busy(f"so many requests are waiting already as may ({self._limit}); try again later")
         try:
             job.turn = self._thread.submit(job.run)
         except RuntimeError as error:

@@ -52,12 +52,12 @@ _DRAWN, _DRAWN_SHARE = 4096, 0.5
 _DRAWN_FROM = (3, 8)  # of 10 steps; before the third it is open what an object looks like, and an image is another one
 _FLAT_SHARE = 16  # one image in this many is a mask or black, which the decoder has to keep plain; not for the critic
 _ALONE_STEPS = 300
-"""The critic learns alone at first: one that knows nothing is fooled at once, and learns nothing from then on."""
+"""Steps in which the critic learns alone: an untrained one would be fooled at once, and never learn."""
 _RIM = 3
 """Pixels around an object count like its own: an overshoot there, a light rim, would otherwise be cheap."""
 _CRITIC_WEIGHT = 0.3
 CRITIC_LR = 4.0
-"""The critic's learning rate, in those of the decoder."""
+"""The critic's learning rate, as a multiple of the decoder's."""
 
 
 def build_critic(seed: int) -> nn.Sequential:

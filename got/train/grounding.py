@@ -118,7 +118,7 @@ def pointing(reasoner: Reasoner, bank: Bank, rng: np.random.Generator) -> float:
 
 
 def judge(chains: Sequence[str], scenes: Sequence[Scene]) -> dict[str, float]:
-    """How many objects of the scenes are told, in share: their class, colour, and box with IoU of 0.5 or more."""
+    """Shares of the scenes' objects whose class, colour, and box (IoU of 0.5 or more) the reasoner names right."""
     found: dict[str, list[bool]] = {"told_class": [], "told_color": [], "told_box": []}
     for text, scene in zip(chains, scenes, strict=True):
         told = [(parse_phrase(region.text), region.box_1000) for region in Chain.parse(text).regions]

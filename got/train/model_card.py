@@ -65,7 +65,7 @@ def card(
     prompts: Sequence[str],
     settings: Mapping[str, Any],
 ) -> str:
-    """Markdown.
+    """The card of a variant, as Markdown.
 
     Args:
         name: Of the variant's folder.

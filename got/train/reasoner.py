@@ -189,7 +189,7 @@ class HeldOutEval:
         )
 
     def examples(self) -> tuple[list[_Example], list[_Example]]:
-        """The same as training sees it."""
+        """The held-out prompts and edits in the form of training batches."""
         drawn = [
             (Conversation(prompt=prompt, chains=(chain_text(scene),)), describe([scene]))
             for prompt, scene in zip(self.prompts, self.scenes, strict=True)
@@ -218,7 +218,7 @@ class HeldOutEval:
 
 
 def reasoner_of(setup: Setup, networks: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Reasoner:
-    """What reads and writes with these networks."""
+    """A `Reasoner` of these networks."""
     return Reasoner(
         mllm=networks["mllm"],
         tokenizer=tokenizer,

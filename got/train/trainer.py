@@ -43,7 +43,7 @@ class Plan:
     minutes: float
     """Running time of the stage, over all its sittings."""
     steps: int | None = None
-    """Instead of a time, how many steps it takes."""
+    """How many steps the stage takes, in place of a time."""
     batch: int
     lr: float
     ema_decay: float
@@ -53,7 +53,7 @@ class Plan:
     average_buffers: bool = False
     """Whether the average has the running statistics of batch normalisation, too."""
     clip: float = 1.0
-    """Longest gradient."""
+    """Longest gradient; longer ones are shortened to it."""
     warmup_steps: int = 200
     betas: tuple[float, float] = (0.9, 0.98)
     lr_factors: dict[str, float] = dataclasses.field(default_factory=dict)

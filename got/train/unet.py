@@ -154,7 +154,7 @@ def _latents_of_bank(vae: AutoencoderKL, bank: Bank, setup: Setup) -> tuple[torc
 
 
 def _encoder(vae: AutoencoderKL) -> nn.Module:
-    """What makes latents; the decoder may change behind them."""
+    """The encoder's weights, which the kept latents depend on (they do not depend on the decoder)."""
     return nn.ModuleList([vae.encoder, vae.quant_conv])
 
 
@@ -200,7 +200,7 @@ class Drawing:
         )
 
     def with_edits(self, bank: EditBank) -> Drawing:
-        """The same with a bank of edits behind the scenes."""
+        """The same with the images of a bank of edits after those of the scenes."""
         chains = [edit.chain for edit in bank.edits]
         sources, targets, spatial = kept(
             self.setup.folder / "edit_latents.pt",

@@ -147,7 +147,7 @@ def train_vae(plan: Plan, setup: Setup) -> None:
 
 
 def take_over(vae: AutoencoderKL, teacher: AutoencoderKL) -> None:
-    """Begin with another autoencoder's weights wherever they fit; it has fewer levels, or as many."""
+    """Takes over another autoencoder's weights wherever they fit; that one has at most as many levels."""
     extra = len(vae.config.block_out_channels) - len(teacher.config.block_out_channels)
     own = vae.state_dict()
     for name, weight in teacher.state_dict().items():
@@ -162,7 +162,7 @@ def take_over(vae: AutoencoderKL, teacher: AutoencoderKL) -> None:
 def distillation_loss(
     vae: AutoencoderKL, teacher: AutoencoderKL, pixels: torch.Tensor, foreground: torch.Tensor, noise: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Terms of the loss that teaches the latents of an autoencoder of smaller images, and larger images of them.
+    """Terms of the loss that teaches to encode as another autoencoder does, and to decode to larger images.
 
     So a UNet that draws the one's latents draws the other's.
 
@@ -240,7 +240,7 @@ def finished_vae(setup: Setup) -> AutoencoderKL:
 
 
 def note_normalised(setup: Setup) -> None:
-    """Write down for `finished_vae` that the latents need no folding, whatever becomes of the autoencoder."""
+    """Records for `finished_vae` that the latents are normalised already, whatever is trained later."""
     state = (torch.zeros(setup.config.latent_channels), torch.ones(setup.config.latent_channels))
     with replacing(setup.folder / MOMENTS) as part:
         torch.save({"of": "", "made": state}, part)

@@ -54,9 +54,9 @@ class Variant:
     """A row of Table 3."""
 
     name: str
-    """Of its folder."""
+    """Name of its folder."""
     title: str
-    """As the paper has it."""
+    """The row's name in the paper."""
     chains: bool
     """Whether it writes a chain, or has image tokens follow the prompt at once."""
     layout: bool
@@ -66,7 +66,7 @@ class Variant:
 
     @property
     def reading(self) -> str:
-        """Its stage without the UNet, which does not depend on whether boxes are drawn: "+ GoT" and "+ SSGM" share it.
+        """Its stage without the UNet, which "+ GoT" and "+ SSGM" share because it does not depend on drawn boxes.
 
         >>> [variant.reading for variant in VARIANTS]
         ['prompts', 'chains', 'chains', 'chains']
@@ -87,9 +87,9 @@ class Amount:
     """How much is trained; the same for all variants."""
 
     steps: int = 4_000
-    """Of each language model that starts from nothing."""
+    """Steps of each language model that starts from nothing."""
     joint_steps: int = 300
-    """Of each variant, end to end."""
+    """Steps of each variant, end to end."""
     batch: int = 16
     joint_batch: int = 32
 
@@ -255,7 +255,7 @@ def train_joint(variant: Variant, setup: Setup, amount: Amount) -> GoTPipeline:
 
 
 def _fresh(setup: Setup) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
-    """The start's tokenizer, and a language model and projector from nothing; its eyes see nothing and are fixed."""
+    """The start's tokenizer, with an untrained language model and projector; the vision tower is unused and frozen."""
     start = load(_start(setup))
     with models.seeded(setup.seed):
         mllm, projector = models.build_mllm(setup.config, start.tokenizer), models.build_projector(setup.config)
@@ -282,7 +282,7 @@ class _Timer:
         sys.stderr.flush()
 
     def _probe(self) -> float:
-        """Seconds of a step with chains in those of `_SECONDS`."""
+        """This machine's time for a step with chains, as a multiple of `_SECONDS`."""
         tokenizer, networks = _fresh(self.setup)
         networks["mllm"].to(self.setup.device), networks["projector"].to(self.setup.device)
         lessons, batch = VariantDataset(self.setup, tokenizer), self.amount.batch

@@ -17,6 +17,7 @@ import sys
 import sysconfig
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from got.util import interrupts
 from got.util.errors import UserError, harmless, visible
 from got.util.files import json_object
 
@@ -175,8 +176,9 @@ def run_command(
         nobody reads the output on.
     """
     prefix = f"{name}: " if name else ""
+    ctrl_c = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is interrupts.end else []
     try:
-        with on_signals(_interrupt, signal.SIGTERM):
+        with on_signals(_interrupt, signal.SIGTERM, *ctrl_c):
             try:
                 result = work()
                 if isinstance(result, dict):
@@ -203,7 +205,7 @@ def run_command(
 
 
 def _let_go(stream: TextIO) -> None:
-    """Of a device that is full: what is left in the buffer goes nowhere, and Python does not complain at its end."""
+    """Drops what is left in the buffer of an output that is full, so that Python does not complain when it ends."""
     try:
         stream.flush()
     except OSError:
@@ -247,12 +249,12 @@ def console() -> Console:
 
     class Output(Console):
         def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
-            """As usual, with the words of prompts and names made harmless."""
+            """Renders as rich does, after control characters in the texts have been made visible."""
             for text, style, control in super().render(renderable, options):
                 yield Segment(text if control else harmless(text), style, control)
 
         def on_broken_pipe(self) -> None:
-            """Leaves it to `run_command`; rich itself would end with 1, which means something here."""
+            """Leaves a closed pipe to `run_command`: rich itself would exit with 1, which means something else here."""
             raise  # noqa: PLE0704 (rich calls it while it handles the error)
 
     # Without a terminal rich assumes 80 columns and would break the tables of a log file.

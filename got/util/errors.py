@@ -19,7 +19,7 @@ def note(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """The same of something that may spoil a result."""
+    """Tells the person at the keyboard, on stderr, of something that may spoil a result."""
     sys.stderr.write(f"warning: {visible(text)}\n")
 
 

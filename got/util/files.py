@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
 )
-"""What an image in a folder is told by, in small or capital letters."""
+"""Endings of image files' names, in small or capital letters."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
@@ -203,7 +203,7 @@ def inside(root: Path, name: str) -> Path | None:
 
 
 def left_out(names: Iterable[str]) -> str:
-    """Files of a folder that are taken for no images, in words; empty if there are none.
+    """A sentence about a folder's files that are no images; empty if there are none.
 
     >>> left_out(["a.mp4", "b.MP4", "README"])
     '3 files are left out, which are no images by their names (2 × .mp4, 1 × no suffix)'
@@ -259,7 +259,7 @@ def append_lines(
 
 
 def append_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Appends all of it, or leaves the file as it was; as `append_lines` does, which see."""
+    """Appends all bytes or leaves the file as it was, as `append_lines` does."""
     if not data:
         return
     with clear_disk_errors(path), path.open("ab", buffering=0) as file, alone_in(file):
@@ -310,40 +310,41 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 def recorded(log: Path, error: type[Exception] = UserError) -> Iterator[dict[str, Any]]:
     """The records of a log that will be appended to, one at a time; a log that is not there is empty.
 
-    A last line that a kill has cut is taken out of the file; one that lacks nothing but its line end gets it. One that
-    another process is writing just now is waited for.
+    Its last line is mended first (`mend_tail`).
 
     Raises:
         Exception: The given kind of it, if another line is no JSON object; the message names it.
     """
     if not log.exists():
         return
-    with log.open("r+b") as file:
-        number, end = 1, 0
-        while line := file.readline():
+    mend_tail(log)
+    with log.open("rb") as file:
+        for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
-                line = _ended(file, end)
-                if not line:
-                    return
+                return
             yield json_object(line, f"{log} line {number}", error)
-            number, end = number + 1, end + len(line)
 
 
-def _ended(file: BufferedRandom, start: int) -> bytes:
-    """The last line of a log, with its end; empty if it was cut, and is now taken out."""
-    with alone_in(file):
+def mend_tail(log: Path) -> None:
+    """Takes out a last line that a kill has cut short; one that lacks nothing but its line end gets it.
+
+    It waits for a line that another process is writing.
+    """
+    with log.open("r+b") as file, alone_in(file):
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        if file.read(1) in (b"", b"\n"):
+            return
+        file.seek(0)
+        start = file.read().rfind(b"\n") + 1
         file.seek(start)
-        line = file.readline()
-        if line.endswith(b"\n"):  # meanwhile
-            return line
         try:
-            json_object(line, "", ValueError)
+            json_object(file.read(), "", ValueError)
         except ValueError:
             file.truncate(start)
-            return b""
-        file.write(b"\n")
-        file.flush()
-        return line + b"\n"
+        else:
+            file.write(b"\n")
+            file.flush()  # before the lock goes
 
 
 def numbered_lines(path: Path, error: type[Exception]) -> Iterator[tuple[int, str]]:

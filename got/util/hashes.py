@@ -2,7 +2,8 @@
 
 A folder's `hashes.txt` has a hash of every file and of every line of its logs, in any order. A hash is written before
 what it is of: a kill in between leaves one too many, which changes nothing, and never a line without one. So logs may
-be sorted, added to and merged. A file that is one record keeps its hash inside (`sealed`).
+be sorted, added to and merged. A file that is one record keeps its hash inside (`sealed`), and so does each line of a
+log that several processes add to (`SealedLog`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,24 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from got.util.errors import UserError
-from got.util.files import append_bytes, as_json, clear_disk_errors, encode, json_object, write_atomic
+from got.util.files import (
+    append_bytes,
+    append_lines,
+    as_json,
+    clear_disk_errors,
+    encode,
+    json_object,
+    mend_tail,
+    write_atomic,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 HASHES = "hashes.txt"
-_SEAL = "sha256"
+OWN_HASH = "sha256"
+"""Where a record has its own hash."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +40,9 @@ class Log:
     """What could be read of a log."""
 
     records: list[dict[str, Any]]
-    """Of the lines that are as they were written, in the file's order."""
+    """The records of undamaged lines, in the file's order."""
     damage: str | None
-    """The first line that is not, in words for a person; None if there is none."""
+    """A message about the first damaged line; None if there is none."""
 
 
 class HashedFolder:
@@ -76,7 +87,7 @@ class HashedFolder:
                 append_bytes(self.path / name, b"".join(lines))
 
     def accept(self, *names: str) -> None:
-        """Takes files of an older version as they are now; one that is not there is empty."""
+        """Records the present hashes of files from an older version; a missing file counts as empty."""
         contents = {name: _bytes(self.path / name) if (self.path / name).is_file() else b"" for name in names}
         self._add(one for name, content in contents.items() for one in _hashes_of(name, content))
 
@@ -146,7 +157,7 @@ class HashedFolder:
 
 
 def _cut_tail(log: Path) -> None:
-    """Takes out a last line that a kill has cut short: the next one must not begin in its middle."""
+    """Removes a last line that a kill has cut short, so that the next one does not begin in its middle."""
     if not log.exists():
         return
     with clear_disk_errors(log), log.open("r+b") as file:
@@ -171,7 +182,7 @@ def _hash(name: str, content: bytes) -> str:
 
 
 def _hashes_of(name: str, log: bytes) -> list[str]:
-    """Of a file as a whole, and of each of its lines that is one."""
+    """The hash of a file, and of each of its whole lines."""
     return [_hash(name, log), *(_hash(name, line) for line in log.split(b"\n")[:-1])]
 
 
@@ -182,29 +193,104 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     >>> is_sealed(sealed({"score": 0.5}), "here"), is_sealed({"score": 0.5}, "here")
     (True, False)
     """
-    return {**record, _SEAL: _digest(record)}
+    return {**record, OWN_HASH: _digest(record)}
 
 
-def is_sealed(record: Mapping[str, Any], where: str) -> bool:
+def is_sealed(record: Mapping[str, Any], where: str, error: type[Exception] = UserError) -> bool:
     """Whether a record has a hash; one of an older version has none.
 
     Args:
         record: As it was read.
         where: What errors call it.
+        error: What is raised.
 
     Raises:
-        UserError: It is not as it was sealed.
+        Exception: The given kind of it, if the record is not as it was sealed.
 
     >>> is_sealed({**sealed({"score": 0.5}), "score": 0.6}, "baseline.json")
     Traceback (most recent call last):
     got.util.errors.UserError: baseline.json is damaged: it is not as it was written
     """
-    if _SEAL not in record:
+    if OWN_HASH not in record:
         return False
-    if record[_SEAL] != _digest({key: value for key, value in record.items() if key != _SEAL}):
-        raise UserError(f"{where} is damaged: it is not as it was written")
+    try:
+        intact = record[OWN_HASH] == _digest({key: value for key, value in record.items() if key != OWN_HASH})
+    except RecursionError:
+        intact = False
+    if not intact:
+        raise error(f"{where} is damaged: it is not as it was written")
     return True
 
 
 def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------- many in one file
+class SealedLog:
+    """A log of records, each with its own hash, that several processes may add to.
+
+    Lines without a hash are of an older version and taken as they are, but only before the first one that has it.
+    """
+
+    def __init__(self, path: Path, go_on: str) -> None:
+        """Opens the log, or begins it; a last line that a kill has cut is taken out.
+
+        Args:
+            path: The file; its folder is made if it is not there.
+            go_on: What becomes of a line that is taken out, for the error about one that is damaged.
+
+        Raises:
+            UserError: It cannot be read or written.
+        """
+        self.path, self._go_on = path, go_on
+        self.unsealed = 0
+        """Lines without a hash, of those read so far."""
+        self._bytes = self._lines = 0
+        with clear_disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            mend_tail(path)
+
+    def news(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The records that were added since this was last asked, by whatever process, and where each stands.
+
+        A line that is being written just now comes the next time.
+
+        Raises:
+            UserError: A line is not as it was written.
+        """
+        if self.path.stat().st_size <= self._bytes:
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._bytes)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._bytes, self._lines = self._bytes + len(line), self._lines + 1
+                where = f"{self.path} line {self._lines}"
+                yield where, self._record(line, where)
+
+    def _record(self, line: bytes, where: str) -> dict[str, Any]:
+        try:
+            record = json_object(line, where, UserError)
+            hashed = is_sealed(record, where)
+        except UserError as error:
+            raise self.damaged(where) from error
+        if not hashed and self._lines > self.unsealed + 1:
+            raise self.damaged(where)
+        self.unsealed += not hashed
+        record.pop(OWN_HASH, None)
+        return record
+
+    def damaged(self, where: str) -> UserError:
+        """The error about a line."""
+        return UserError(f"{where} is damaged: it is not as it was written; take the line out, and {self._go_on}")
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Appends a record; it outlives this process, but not a power cut.
+
+        Raises:
+            UserError: The disk is full, or must not be written to.
+        """
+        append_lines(self.path, [sealed(record)], durable=False)

@@ -37,7 +37,7 @@ _TURNS = {
 }
 """EXIF orientation -> what brings the image upright."""
 _SAYS_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
-"""Where Pillow reads it from."""
+"""The places from which Pillow reads the orientation."""
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 """Brands of HEIC files, behind ``ftyp``."""
 _HEAD = 64

@@ -1,21 +1,22 @@
-"""For commands whose libraries take seconds to load: imported before them, it ends Ctrl-C in one word then, too."""
+"""Ctrl-C while a command's libraries load, which takes seconds: one word and exit status 130, and not a traceback.
+
+The packages import it before anything else. It acts only in a program that Python was started for as ``-m`` one of
+them: nothing has begun then that would have to be ended well. `got.util.cli.run_command` takes over from it.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-_usual = sys.excepthook
 
 
-def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        sys.stderr.write("interrupted\n")
-    else:
-        _usual(kind, error, trace)
+def end(number: int, frame: object) -> None:
+    """Ends the process at once: an exception would be printed, or lost, inside the libraries' own code."""
+    os.write(2, b"interrupted\n")
+    os._exit(130)
 
 
-sys.excepthook = _say
+# Python has not yet replaced "-m" by the module's file while it looks for the module inside its packages.
+if getattr(sys, "argv", [""])[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, end)

@@ -32,7 +32,7 @@ class ParquetTable:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[ParquetTable], tuple[Path, type[Exception]]]:
-        """Travels to another process as its path."""
+        """Pickles as its path, and is opened again in the other process."""
         return ParquetTable, (self.path, self._error)
 
     @contextlib.contextmanager
@@ -46,7 +46,7 @@ class ParquetTable:
             raise self._error(f"{self.path}: not a readable Parquet file, {where} ({why})") from error
 
     def check(self, columns: Sequence[str]) -> None:
-        """Raises the error of the table where a column is missing."""
+        """Raises the table's `error` if a column is missing."""
         missing = [name for name in columns if name not in self.columns]
         if missing:
             there = ", ".join(sorted(self.columns))

@@ -75,7 +75,7 @@ class Progress:
             self._say(self.line())
 
     def line(self) -> str:
-        """Where it stands, in one line."""
+        """The state of the work in one line."""
         seconds = max(time.monotonic() - self._start, 1e-9)
         rate = (self.done - self._start_done) / seconds
         text = f"{self.done}{'' if self.total is None else f'/{self.total}'} {self.what}, {rate:.1f}/s"

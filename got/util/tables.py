@@ -88,10 +88,13 @@ def number(value: float | None, digits: int = 3, none: str = "–") -> str:
     return none if value is None else f"{value:z.{digits}f}"
 
 
-def span(low: float | None, high: float | None, digits: int = 3, none: str = "–") -> str:
-    """An interval; a dash where there is none.
+def span(low: float | None, high: float | None, digits: int = 3, none: str = "–", *, signed: bool = False) -> str:
+    """An interval; a dash where there is none. Between ends that may have a sign stands a word.
 
-    >>> span(0.4, 0.6, 2)
-    '0.40–0.60'
+    >>> span(0.4, 0.6), span(-0.1, 0.6), span(0.05, 0.1, signed=True)
+    ('0.400–0.600', '-0.100 to 0.600', '+0.050 to +0.100')
     """
-    return none if low is None else f"{number(low, digits)}–{number(high, digits)}"
+    if low is None:
+        return none
+    ends = [none if end is None else f"{end:{'+' if signed else ''}z,.{digits}f}" for end in (low, high)]
+    return (" to " if signed or low < 0 else "–").join(ends)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
-"""Of files that hold weights."""
+"""Endings of names of files that hold weights."""
 LFS = b"version https://git-lfs.github.com/spec/"
 """How a Git LFS pointer begins."""
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 _LONGEST_TEXT = 512
-"""Bytes: a file of words alone that is no longer is an error message that a server sent in place of weights."""
+"""Bytes: a text file up to this length is an error message that a server sent in place of weights."""
 
 
 def fault(path: Path) -> str | None:
@@ -95,7 +95,7 @@ def _archive_fault(path: Path) -> str | None:
 
 
 def fault_in(folder: Path) -> str | None:
-    """The first fault among the weights of a folder that could not be loaded, behind the file's name.
+    """The first fault among the weights of a folder that could not be loaded, after the file's name.
 
     Libraries take safetensors where there are any: the others then are not looked at.
 

@@ -11,12 +11,13 @@ import asyncio
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import secrets
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from got.util.errors import UserError, note
-from got.util.files import append_lines, clear_disk_errors, json_object, recorded
+from got.util.errors import note
+from got.util.hashes import SealedLog
 from got.vlm.clients import CUT_OFF, REFUSED, UNREADABLE, AskFailed, AskParams, Reply, SetupError
 from got.vlm.gate import Gate
 from got.vlm.json_replies import BadReply, shortened, without_thoughts
@@ -52,6 +53,8 @@ class AskSettings:
     params: AskParams = dataclasses.field(default_factory=AskParams)
     attempts: int = 4
     """Requests for one answer at most."""
+    retries: int | None = None
+    """Of a request that had no reply; such requests are then no attempts. None: they are."""
     retry_temperature: float | None = None
     """Of all attempts but the first: a greedy model would only repeat itself. Each attempt is then a question of its
     own, whose reply the log keeps, good or bad. None: all attempts are the same question, a refusal of it is final, and
@@ -129,7 +132,7 @@ class Asker:
         Raises:
             UserError: A line of the log is damaged.
         """
-        self.backend, self._settings, self._log = backend, settings, log
+        self.backend, self._settings = backend, settings
         self._subject, self._identity, self._stamp = tuple(subject), list(identity), dict(stamp or {})
         self._log_silence, self._who, self._sleep = log_silence, who, sleep
         self.ledger = Ledger(settings.usd_per_million, settings.max_usd, settings.params.max_tokens)
@@ -143,38 +146,30 @@ class Asker:
         self._last: Exception | None = None
         self._told: set[str] = set()
         self._answered = False
-        self._by, self._known_bytes = secrets.token_hex(4), 0
-        if log is not None:
-            with clear_disk_errors(log):
-                log.parent.mkdir(parents=True, exist_ok=True)
-                log.touch()
-            for number, record in enumerate(recorded(log), 1):
-                if self._is_ours(record):
-                    self._recall(record, finished, f"{log} line {number}")
-            self._known_bytes = log.stat().st_size
+        self._by = secrets.token_hex(4)
+        self._log = None if log is None else SealedLog(log, "what it answers is asked again")
+        self._catch_up(finished)
+        if self._log is not None and self._log.unsealed:
+            note(f"{log}: {self._log.unsealed:,} lines of an older version have no hash; they are taken as they are")
 
-    def _is_ours(self, record: Mapping[str, Any]) -> bool:
-        return all(record.get(name) == value for name, value in self._stamp.items())
-
-    def _catch_up(self) -> None:
-        """Learns what other processes have written to the same log meanwhile: nobody pays for it again."""
-        if self._log is None or self._log.stat().st_size <= self._known_bytes:
+    def _catch_up(self, finished: Collection[Subject] = ()) -> None:
+        """Learns what the log holds, also of other processes meanwhile: nobody pays for it again."""
+        if self._log is None:
             return
-        with self._log.open("rb") as file:
-            file.seek(self._known_bytes)
-            *lines, _ = file.read().split(b"\n")  # the last one may not be whole yet
-        self._known_bytes += sum(len(line) + 1 for line in lines)
-        for line in lines:
-            record = json_object(line, f"{self._log}, its end", UserError)
-            if record.get("by") != self._by and self._is_ours(record):
-                self._recall(record, (), f"{self._log}, its end,")
+        for where, record in self._log.news():
+            own = record.get("by") == self._by
+            if own or any(record.get(name) != value for name, value in self._stamp.items()):
+                continue
+            if not _is_whole(record, self._subject):
+                raise self._log.damaged(where)
+            self._recall(record, finished)
 
-    def _recall(self, record: dict[str, Any], finished: Collection[Subject], where: str) -> None:
-        subject = tuple(record.get(name) for name in self._subject)
+    def _recall(self, record: dict[str, Any], finished: Collection[Subject]) -> None:
+        subject = tuple(record[name] for name in self._subject)
         if "text" not in record:
             self._hard.add(subject)
             return
-        known = _recalled(record, where)
+        known = _recalled(record)
         self._count(known.reply)
         self.ledger.recall(record)
         self._answered |= _is_answer(known.reply)
@@ -231,16 +226,19 @@ class Asker:
             BadReply: No reply was legal.
             SetupError: The model cannot be asked at all.
         """
-        for attempt in range(self._settings.attempts):
+        attempt = lost = 0  # replies that were of no use, and requests since the last one that had none
+        while True:
             try:
                 return await self._attempt(question, attempt, read, tally or Tally())
             except (AskFailed, BadReply) as error:
-                wait = self._wait(error, attempt)
+                wait = self._wait(error, attempt, lost)
                 if wait is None:
                     self._note(question.subject, error)
                     raise
+                silent = isinstance(error, AskFailed)
+                lost = lost + 1 if silent else 0
+                attempt += not silent or self._settings.retries is None
                 await (self._gate.pause(wait) if error.cause == "rate limit" else self._sleep(wait))
-        raise AssertionError("the last attempt returns or raises")
 
     async def _attempt(self, question: Question, attempt: int, read: Callable[[Reply], _T], tally: Tally) -> _T:
         params = question.params or self._settings.params
@@ -331,16 +329,20 @@ class Asker:
             raise BadReply(_TRUNCATED, words, retry=self._varied and bool(answer.text.strip()))
         return read(answer)
 
-    def _wait(self, error: AskFailed | BadReply, attempt: int) -> float | None:
-        """Seconds until the next attempt; None if there is none."""
-        if attempt + 1 >= self._settings.attempts or not error.retry:
+    def _wait(self, error: AskFailed | BadReply, attempt: int, lost: int) -> float | None:
+        """Seconds until the next request; None if there is none."""
+        settings = self._settings
+        if not error.retry:
             return None
         if isinstance(error, BadReply):
-            return None if error.cause == "refusal" and not self._varied else 0.0
+            last = attempt + 1 >= settings.attempts or (error.cause == "refusal" and not self._varied)
+            return None if last else 0.0
+        if attempt + 1 >= settings.attempts if settings.retries is None else lost >= settings.retries:
+            return None
         wait = error.after_seconds
         if wait is None:
-            wait = min(self._settings.first_wait_seconds * 2**attempt, self._settings.longest_wait_seconds)
-        return wait if wait <= self._settings.longest_wait_seconds else None
+            wait = min(settings.first_wait_seconds * 2**lost, settings.longest_wait_seconds)
+        return wait if wait <= settings.longest_wait_seconds else None
 
     # ------------------------------------------------------------------------------------------------- silent endpoints
     def _note(self, subject: Subject, error: AskFailed | BadReply) -> None:
@@ -389,7 +391,7 @@ class Asker:
 
     def _write(self, record: dict[str, Any]) -> None:
         if self._log is not None:
-            append_lines(self._log, [{**record, "by": self._by}], durable=False)
+            self._log.add({**record, "by": self._by})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -408,18 +410,42 @@ class _Known:
         return not (self.reply.finish == CUT_OFF and longer)
 
 
-def _recalled(record: dict[str, Any], where: str) -> _Known:
-    """The reply in a line of the log; `UserError` where the line is not as it was written."""
-    counts = [record.get(name) for name in ("tokens_in", "tokens_out", "max_tokens")]
-    whole = all(value is None or (isinstance(value, int) and value >= 0) for value in counts)
-    if not whole or not isinstance(record.get("key"), str):
-        raise UserError(f"{where} is damaged: expected a reply with its key and its tokens; take the line out")
-    text = record["text"]
+def _is_whole(record: Mapping[str, Any], subject: Sequence[str]) -> bool:
+    """Whether a line says what it should; one of an older version has no hash, and may be damaged."""
+    named = all(isinstance(record.get(name), str | int) for name in subject)
+    reply = isinstance(record.get("key"), str) and all(fits(record.get(name)) for name, fits in _FORMS.items())
+    return named and (reply or "text" not in record)
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and value >= 0)
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _are_shares(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(isinstance(one, int | float) for one in value.values()))
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("tokens_in", "tokens_out", "max_tokens"), _is_count),
+    **dict.fromkeys(("cause", "served_by", "finish"), _is_text),
+    **dict.fromkeys(("first_token", "spelled"), _are_shares),
+    "usd": lambda value: value is None or (isinstance(value, int | float) and 0 <= value < math.inf),
+}
+"""What the parts of a reply look like."""
+
+
+def _recalled(record: Mapping[str, Any]) -> _Known:
+    """The reply in a line of the log."""
     fields = {name: record[name] for name in ("served_by", "finish", "first_token", "spelled") if name in record}
+    text = record["text"]
     if not isinstance(text, str):  # a form that was not known when it came
         text, fields["finish"] = json.dumps(text), UNREADABLE
-    reply = Reply(text=text, tokens_in=counts[0], tokens_out=counts[1], **fields)
-    return _Known(reply=reply, cause=record.get("cause"), max_tokens=counts[2])
+    reply = Reply(text=text, tokens_in=record.get("tokens_in"), tokens_out=record.get("tokens_out"), **fields)
+    return _Known(reply=reply, cause=record.get("cause"), max_tokens=record.get("max_tokens"))
 
 
 def _is_answer(reply: Reply) -> bool:

@@ -40,9 +40,7 @@ _SILENT_PARTS = ("thinking", "reasoning", "redacted_thinking", "reasoning_conten
 class OpenAIBackend:
     """An OpenAI-compatible chat endpoint."""
 
-    def __init__(
-        self, model: str, base_url: str | None, key: str, *, timeout_seconds: float = 60.0, max_retries: int = 0
-    ) -> None:
+    def __init__(self, model: str, base_url: str | None, key: str, *, timeout_seconds: float = 60.0) -> None:
         """Opens no connection yet.
 
         Args:
@@ -50,8 +48,6 @@ class OpenAIBackend:
             base_url: Address, e.g. ``"http://localhost:8000/v1"``; None is OpenAI's own.
             key: Secret of the account.
             timeout_seconds: Longest wait for one answer.
-            max_retries: How often the client library itself asks again, with growing pauses, after an answer that a
-                second request may mend. 0 leaves this to the caller.
 
         Raises:
             SetupError: If the client library is not installed.
@@ -61,10 +57,11 @@ class OpenAIBackend:
         except ImportError as error:
             raise SetupError("an endpoint needs the openai client: pip install 'got-bench[judge]'") from error
         self.id = model
-        self._key, self._retries = key, max_retries
+        self._key = key
         self._without: list[str] = []
+        # Who asks again, and when, is up to the asker: one pause holds all requests back.
         self._connect = functools.partial(
-            openai.AsyncOpenAI, base_url=base_url, api_key=key, timeout=timeout_seconds, max_retries=max_retries
+            openai.AsyncOpenAI, base_url=base_url, api_key=key, timeout=timeout_seconds, max_retries=0
         )
         self._client: Any = None
         self.secret_free_place = endpoint_hash(base_url)
@@ -104,7 +101,7 @@ class OpenAIBackend:
             except (openai.APIError, ValueError) as error:
                 # A request that timed out or broke off may have been worked on, and be on the bill.
                 words = self._clean(str(error) or type(error).__name__)
-                raise AskFailed("transport", words, retry=not self._retries, may_be_billed=True) from None
+                raise AskFailed("transport", words, retry=True, may_be_billed=True) from None
             else:
                 dropped = tuple(name for name in without if name not in request)
                 return reply_in(_json(answer.text), params, dropped, clean=self._clean)
@@ -134,8 +131,7 @@ class OpenAIBackend:
         cause = failures.cause_of(error.status_code, f"{error.code or ''} {code}", words)
         if cause == "setup":
             raise SetupError(detail)
-        # What the client has asked again already, the caller need not.
-        retry = cause in ("transport", "rate limit") and not self._retries
+        retry = cause in ("transport", "rate limit")
         wait = _seconds_to_wait(error.response.headers) if retry else None
         return AskFailed(cause, detail, retry=retry, after_seconds=wait)
 

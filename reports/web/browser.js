@@ -164,6 +164,7 @@
     cards.replaceChildren();
     more();
     const all = data.samples.length;
+    byId("count").hidden = all === 0;
     byId("count").textContent = `${found.length.toLocaleString("en")} of ${all.toLocaleString("en")} samples`;
   }
 

@@ -166,11 +166,20 @@ def test_a_folder_keeps_vectors_for_the_next_suite_but_not_for_another_encoder(t
     assert other.batches == [3]
 
 
-def test_a_damaged_file_is_made_anew(tmp_path, icon):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:40],
+        lambda data: data[:4] + bytes([data[4] ^ 16]) + data[5:],  # of a vector whose length stays 1, nearly
+        lambda data: data[:-8],  # an older version's
+        lambda data: b"",
+    ],
+)
+def test_a_damaged_file_is_made_anew(tmp_path, icon, damage):
     images = noise_images(2)
     first = EmbeddingCache(icon, tmp_path).embed_images(images)
     paths = sorted(path for path in tmp_path.rglob("*") if path.is_file())
-    paths[0].write_bytes(paths[0].read_bytes()[:40])
+    paths[0].write_bytes(damage(paths[0].read_bytes()))
     counting = Counting(icon)
     assert np.allclose(EmbeddingCache(counting, tmp_path).embed_images(images), first, atol=1e-5)
     assert counting.batches == [1]

@@ -6,17 +6,24 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 from judge_kit import says, serve
 from PIL import Image
+from scipy import stats
 from vlm_kit import build
 
-from evals.core.records import UserError
+from evals.core.records import Sample, Scored, UserError
 from evals.geneval2 import icon_cases, official, published
 from evals.geneval2.suite import GenEval2, Options
 from evals.harness import cli
 from evals.judged.summaries import Judged, point
-from evals.suite import Case
+from evals.judges.interviewer import first_token_probability
+from evals.suite import Case, Context
+from got.util.images import png_bytes
+from got.vlm.clients import AskParams
+from got.vlm.local import TransformersBackend
+from got.vlm.messages import USER, ImageFile, Message
 from reports import __main__ as reports
 from reports.frames import load
 from reports.plain import table_of
@@ -140,10 +147,10 @@ def test_a_report_shows_a_judge_s_metrics_beside_their_floor(run, tmp_path):
     (loaded,), _ = load([tmp_path / "run"])
     assert loaded.is_scored
     table = table_of([loaded])
-    assert [column.title for column in table.columns][:4] == [*published.HEADLINES]
+    assert [column.title for column in table.columns][:5] == ["judge", *published.HEADLINES]
     measured, floor = table.rows
-    assert measured.cells[0].value == pytest.approx(100 * headline["overall"])
-    assert floor.cells[0].value == pytest.approx(100 * headline["floor"]["value"])
+    assert measured.cells[1].value == pytest.approx(100 * headline["overall"])
+    assert floor.cells[1].value == pytest.approx(100 * headline["floor"]["value"])
     assert "judge-1" in table.caption
 
 
@@ -246,6 +253,50 @@ def test_skills_pool_questions_rather_than_means_of_prompts():
     ]
     (metric,) = (one for one in published.PublishedEdition.metrics if one.name == "object")
     assert point(metric, rows) == 0.25
+
+
+def test_tables_by_skill_and_by_atoms_are_those_of_the_official_analysis(tmp_path):
+    """Written from its description: skills pool all questions, atoms take the mean of prompts; x 100, two digits."""
+    rng = np.random.default_rng(0)
+    rows = [{key: case.metadata[key] for key in official.KEYS} for case in icon_cases.cases()[::10]]
+    lists = [rng.uniform(0, 1, len(row["skills"])).tolist() for row in rows]
+    lists[0][0], lists[1][1] = 0.0, 1 + 1e-7
+    suite, options = published.PublishedEdition(), Options(data=write_data(tmp_path, rows), allow_other_data=True)
+    cases = [item.as_case() for item in suite.load(options.data, options).items]
+    scored = []
+    for case, values in zip(cases, lists, strict=True):
+        scores = {str(i): {str(i): p, "tifa": float(p > 0.5)} for i, p in enumerate(values)} | {"whole": {"whole": 0.5}}
+        seen = {"answers": [{"judge": "j@x#0", "scores": scores, "failures": {}, "calls": 1, "tokens_in": 1,
+                             "tokens_out": 1, "usd": None}], "floor": []}  # fmt: skip
+        score = suite.score(case, seen, options)
+        scored.append(Scored(sample=Sample(case=case, index=0, seed=0), observation=seen, score=score))
+    context = Context(model="m", checkpoint=None, detector="", world="photographs", images_per_prompt=1, seed=0)
+    metrics = suite.summarize(cases, scored, [], options, context)["metrics"]
+    gm = [0.0 if 0.0 in one else float(stats.gmean(one)) for one in lists]
+    assert metrics["all"]["soft_tifa_gm"]["value"] == pytest.approx(np.mean(gm))
+    assert metrics["all"]["soft_tifa_am"]["value"] == pytest.approx(np.mean([np.mean(one) for one in lists]))
+    for skill in ("object", "attribute", "count", "position"):
+        pooled = [p for row, one in zip(rows, lists, strict=True) for p, s in zip(one, row["skills"], strict=True)
+                  if s == skill]  # fmt: skip
+        assert metrics["all"][skill]["value"] == pytest.approx(np.mean(pooled))
+    assert len(metrics["tasks"]) == 8
+    for atoms, task in zip(range(3, 11), metrics["tasks"], strict=True):
+        own = [one for row, one in zip(rows, gm, strict=True) if row["atom_count"] == atoms]
+        assert metrics["tasks"][task]["soft_tifa_gm"]["value"] == pytest.approx(np.mean(own))
+        assert metrics["tasks"][task]["soft_tifa_gm"]["n"] == len(own) == 5
+
+
+def test_spellings_with_one_first_token_count_twice_of_a_local_judge(tmp_path):
+    """As in the official script: a tokenizer of bytes begins " three" and " 3" with the same blank."""
+    backend = TransformersBackend(str(build(tmp_path / "m")))
+    words = published.spellings("count", "three")
+    image = ImageFile(data=png_bytes(Image.new("RGB", (56, 56), "red")))
+    messages = (Message(role=USER, parts=(image, "How many dogs? Answer in one word.")),)
+    reply = backend.answer(messages, AskParams(max_tokens=1, spellings=words))
+    ids = [backend._processor.tokenizer.encode(word)[0] for word in words]
+    assert len(set(ids)) == 4 < len(ids)  # t, T, blank, 3
+    once = sum(reply.spelled[word] for word in ("three", "Three", " 3", "3"))
+    assert first_token_probability(reply, words) == pytest.approx(once + 2 * reply.spelled[" 3"])
 
 
 def test_answers_that_cannot_be_known_are_neither_zero_nor_guessed():

@@ -241,8 +241,9 @@ def test_six_images_that_all_fail_are_no_success(tmp_path, capsys):
         plan = make_plan(tmp_path / "run", "--limit", "3", generator=Fails())
         return cli.show(suite.SUITE, run(plan), tmp_path / "run")
 
-    assert cli.run_as("geneval", work) == cli.NOTHING_SCORED
-    assert "nothing was scored: expected 6 images with a score, found none: 6 × generate" in capsys.readouterr().err
+    assert cli.run_as("geneval", work) == 2
+    assert "generate failed on 6 samples in a row: RuntimeError: no paint" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "scores.json").exists()
 
 
 def test_many_blanks_cost_no_time():

@@ -12,9 +12,9 @@ from evals.gedit import GEdit
 from evals.geneval2.published import PublishedEdition
 from evals.imgedit import KINDS, ImgEdit
 from evals.judged.reported import mismatch, reported
-from evals.judged.summaries import Judged, estimate, point
+from evals.judged.summaries import Judged, estimate, levels_of, point
 from evals.judges.readers import any_numbers, labelled, named_lines
-from evals.kris import DIMENSIONS, GRADES, KNOWLEDGE, Kris
+from evals.kris import DIMENSIONS, GRADES, KNOWLEDGE, LEVELS, Kris
 from evals.rise import CATEGORIES, Rise, score
 from evals.suite import Context
 from evals.t2i_reasonbench import T2IReasonBench
@@ -115,7 +115,7 @@ def test_every_printed_accuracy_of_risebench_is_whole_counts_of_360(script, edit
     [
         (Rise(), "risebench-64-2026.04", False),
         (Rise(), "risebench-360-2026.04", True),
-        (Kris(), "kris-other-12-0123abcd", False),
+        (Kris(), "kris-1267-other-0123abcd", False),
         (Kris(), "kris-1267", True),
         (Wise(), "wise-verified-other-0123abcd", False),
         (GEdit(), "gedit-en-full-other-0123abcd", False),
@@ -188,6 +188,21 @@ def test_the_authors_overall_of_kris_is_the_mean_over_cases():
     assert [r.model for r in printed.values() if r.note] == ["Emu2"]
 
 
+def test_levels_of_kris_are_means_of_all_cases_of_their_dimensions():
+    sizes = {name: sum(sum(DIMENSIONS[one].values()) for one in some) for name, some in LEVELS.items()}
+    assert sizes == {"factual": 449, "conceptual": 518, "procedural": 300}
+    found = parts_of("KRIS-Bench", "1267 cases; overall = item mean", DIMENSIONS)
+    parts = next(parts for (model, *_), parts in found.items() if model == "GPT-4o")
+    tasks = {}
+    for one in kris_rows(parts):
+        tasks.setdefault(one.task, []).append(one)
+    blocks = levels_of(tasks, LEVELS, Kris.metrics, np.random.default_rng(0))
+    assert blocks["conceptual"]["overall"]["value"] == pytest.approx((125 * 85.50 + 393 * 80.06) / 518)
+    assert blocks["procedural"]["overall"]["n"] == 300
+    assert "factual" not in levels_of({"social_science": tasks["social_science"]}, LEVELS, Kris.metrics,
+                                      np.random.default_rng(0))  # fmt: skip
+
+
 def test_bagel_s_overall_of_kris_is_the_mean_over_all_single_grades():
     found = parts_of("KRIS-Bench", "1267 cases; overall = flat", [*DIMENSIONS, "overall"])
     made = {model: point(metric(Kris(), "pooled"), kris_rows(parts)) for (model, *_), parts in found.items()}
@@ -224,6 +239,33 @@ def test_9_of_the_12_rows_of_imgedit_are_the_macro_mean_of_nine_kinds():
     assert len(fits) == 9
     flagged = [r.model for r in ImgEdit().reported("imgedit-basic") if r.judge == "gpt-4.1" and r.note]
     assert len(flagged) == 3
+
+
+IMGEDIT_SIZES = {"extract": 117, "style": 100, "add": 95, "adjust": 94, "background": 94, "replace": 92, "remove": 86,
+                 "action": 36, "hybrid": 23}  # fmt: skip
+"""Edits of each kind in the published set."""
+
+
+def test_the_other_three_rows_of_imgedit_are_no_mean_over_cases_either():
+    found = parts_of("ImgEdit-Bench", "basic", [*IMGEDIT_SIZES, "overall"])
+    made = {}
+    for (model, judge, _), parts in found.items():
+        if judge == "gpt-4.1":
+            rows = [row(kind, {"score": float(parts[kind])}, i) for kind, n in IMGEDIT_SIZES.items() for i in range(n)]
+            made[model] = [point(metric(ImgEdit(), name), rows) for name in ("overall", "cases")]
+    assert sum(IMGEDIT_SIZES.values()) == 737
+    assert len(made) == 12
+    odd = {"Kontext-dev": (3.73, 3.68), "Ovis-U1": (3.99, 3.96), "GPT-4o-Image": (4.24, 4.19)}
+    assert {model: made[model] for model in odd} == {m: pytest.approx(ends, abs=0.0051) for m, ends in odd.items()}
+    printed = {model: float(parts["overall"]) for (model, judge, _), parts in found.items() if judge == "gpt-4.1"}
+    assert {m for m, ends in made.items() if min(abs(end - printed[m]) for end in ends) > 0.0051} == odd.keys()
+
+
+@pytest.mark.parametrize("read", [any_numbers, named_lines(["A", "B", "C"], (1, 5))])
+@pytest.mark.parametrize("text", ["{'error': 'rate limit', 'code': 429}", '{"A": 4, "B": 3, "C": 5}', ""])
+def test_a_failed_call_that_stands_where_a_reply_should_be_is_no_grade(read, text):
+    with pytest.raises(BadReply):
+        read(text)
 
 
 @pytest.mark.parametrize(

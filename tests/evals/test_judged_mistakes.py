@@ -33,14 +33,15 @@ def test_without_a_judge_nothing_is_drawn(run):
         ("wise", "data_verified/natural_science_verified.json", lambda t: t.replace('"prompt_id": 8', '"prompt_id": 7'),
          "7 occurs twice"),
         ("wise", "data_verified/natural_science_verified.json", lambda t: t.replace("Chemistry", "Alchemy"),
-         "expected a category of"),
+         "expected 'Category' to be one of"),
         ("wise", "data_verified/natural_science_verified.json", lambda t: t[:40], "expected JSON"),
         ("wise", "data_verified/natural_science_verified.json", lambda t: "3", "verified.json: expected a JSON list"),
         ("genevalpp", "test_scripts/Geneval++.jsonl", lambda t: t.replace("size_spatial_attr", "size"),
-         "expected a tag of"),
+         "expected 'tag' to be one of"),
         ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("animal/1", "../1"), "is outside"),
         ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("animal/1", "animal/9"), "is missing"),
-        ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("extract", "distract"), "expected a kind of"),
+        ("imgedit", "Basic/basic_edit.json", lambda t: t.replace("extract", "distract"),
+         "expected 'edit_type' to be one of"),
         ("rise", "datav2_total_w_subtask.json", lambda t: t.replace('"instruction"', '"instruct"'),
          "expected a text under 'instruction'"),
         ("kris", "KRIS_Bench/temporal_prediction/annotation.json", lambda t: t.replace("1-3.png", "1-1.png"),
@@ -176,6 +177,25 @@ def test_rewritten_prompts_are_drawn_and_the_original_is_judged(run, tmp_path):
     rewritten.write_text('{"1": "only one"}')
     shutil.rmtree(tmp_path / "run")
     assert "no prompt for case 2" in run("wise", "--rewritten-from", rewritten)[3]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("a.json", '{"1": "better", "2": 3}', "expected one prompt for case 2 but got 3"),
+        ("a.json", '{"1": "better", "1": "best"}', "'1' occurs twice"),
+        ("a.jsonl", '{"id": 1, "prompt": "better"}\n' * 2, "expected one prompt for case 1 but got a second prompt"),
+        ("a.json", "[]", "but found none"),
+        ("a_rewritten.json", "[]", "expected *_rewrite.json in the folder"),
+    ],
+)
+def test_rewritten_prompts_that_do_not_fit_are_one_line(run, tmp_path, file, content, words):
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / file).write_text(content)
+    path = tmp_path / "given" / ("" if "rewritten" in file else file)
+    code, _, _, err, requests = run("wise", "--rewritten-from", path)
+    assert (code, err.count("\n"), requests) == (2, 1, []), err
+    assert words in err
 
 
 def test_rewritten_prompts_of_wise_are_taken_as_they_come_and_read_once(run, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from judge_kit import KEY, fails, serve
+from judge_kit import KEY, fails, says, serve
 from PIL import Image
 from runner_kit import ArithmeticDetector, accept, as_older
 
@@ -70,12 +70,17 @@ def test_a_run_without_a_score_says_what_was_expected_and_found_whenever_it_is_p
     assert again[0] == 1
 
 
-def test_a_detector_that_raises_on_every_image_leaves_nothing(detector, tmp_path, capsys):
-    detector(Raising())
+def test_a_detector_that_raises_on_every_image_of_a_short_run_ends_it_and_the_same_command_goes_on(
+    detector, tmp_path, capsys
+):
     words = ["--model", "oracle", "--detector", "own", *ONE, "--output", tmp_path / "run"]
+    detector(Raising())
     code, last, err = call(capsys, geneval.SUITE, *words)
-    assert (code, last["overall"]) == (1, None)
-    assert "1 × observe: RuntimeError: no such operator" in err
+    assert (code, last) == (2, None)
+    assert "observe failed on 1 samples in a row: RuntimeError: no such operator; once that is mended" in err
+    detector(ArithmeticDetector())
+    code, last, _ = call(capsys, geneval.SUITE, *words)
+    assert (code, last["images"], last["missing"]) == (0, 1, 0)
 
 
 def test_one_score_is_enough(tmp_path, capsys):
@@ -96,17 +101,45 @@ def test_an_editing_suite_without_a_image_ends_with_1(name, tmp_path, capsys):
     assert f"{name}: nothing was scored: expected 1 images with a score, found none: " in err
 
 
-def test_a_judge_that_gives_no_legal_answer_leaves_nothing(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (fails(400, "this model sees no images"), "rejected: HTTP 400: this model sees no images"),
+        (says("", finish="length"), "truncated: cut off after 50 tokens; --judge-max-tokens allows more"),
+    ],
+)
+def test_a_judge_that_answers_about_no_image_of_a_short_run_ends_it_and_is_asked_again(
+    tmp_path, capsys, monkeypatch, failure, said
+):
+    """Six images in two batches: neither the one that is logged nor the one that is not stands as it was."""
     suite = emu_edit.EmuEdit()
     monkeypatch.setenv("JUDGE_MODEL", "judge-1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with serve(lambda request: fails(400, "this model sees no images")) as endpoint:
+    words = ["--model", "target", "--judge", "openai", "--judge-log", tmp_path / "log.jsonl", "--limit", "6"]
+    words += ["--batch-size", "4", "--device", "cpu", "--output", tmp_path / "run"]
+    with serve(failure) as endpoint:
+        monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+        code, last, err = call(capsys, suite, *words)
+        assert (code, last) == (2, None)
+        assert f"the judge did not answer about 6 images in a row: {said}; once that is mended, the same command" in err
+        assert err.count(f"note: the judge: {said}") == 1
+        assert not (tmp_path / "run" / "scores.json").exists()
+        (tmp_path / "log.jsonl").unlink()  # another judge
+        endpoint.script[:] = [says('{"score": [8, 6], "reasoning": "as asked"}')]
+        code, last, _ = call(capsys, suite, *words)
+    assert (code, last["images"], last["judge"]["score"]) == (0, 6, 0.6)
+
+
+def test_a_judge_that_refuses_all_images_leaves_nothing(tmp_path, capsys, monkeypatch):
+    suite = emu_edit.EmuEdit()
+    monkeypatch.setenv("JUDGE_MODEL", "judge-1")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with serve(says("", refusal="I cannot")) as endpoint:
         monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
         words = ["--model", "target", "--judge", "openai", "--judge-log", tmp_path / "log.jsonl", *ONE]
         code, last, err = call(capsys, suite, *words, "--output", tmp_path / "run")
     assert (code, last["judge"]["score"]) == (1, None)
-    assert "expected 1 judgements, and all failed: 1 × rejected" in err
-    assert err.count("note: the judge: rejected: HTTP 400: this model sees no images") == 1
+    assert "expected 1 judgements, and all failed: 1 × refusal" in err
 
 
 # ------------------------------------------------------------------------------------------------------- other commands

@@ -1,13 +1,10 @@
 """Readers under damaged and hostile input: each gives a result or one sentence; nothing else, and never another number.
 
-A target takes a seed that is right, as bytes or words, and gets it broken in many ways. In a test run each gets 300
-inputs; ``FUZZ_INPUTS=10000 pytest tests/fuzz`` is for a night. An input that fails is named by its number: the same
-number makes it again.
+A target takes a seed that is right, as bytes or words, and gets it broken in many ways (`fuzz_kit`).
 """
 
 import io
 import json
-import os
 import random
 import shutil
 import warnings
@@ -18,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import runner_kit
 import torch
+from fuzz_kit import INPUTS, survives, through
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -32,7 +30,6 @@ from evals.harness.runner import run
 from got.data.importers.catalog import open_source
 from got.data.importers.request import Options
 from got.plan.chain import Chain
-from got.util.errors import visible
 from got.util.images import ImageError, open_image
 from got.util.parquet import ParquetTable
 from got.vlm.json_replies import read_json
@@ -40,99 +37,12 @@ from reports import compare
 from reports.frames import load_run
 from reports.samples import load_samples
 
-INPUTS = int(os.environ.get("FUZZ_INPUTS", "300"))
-_DEEP, _LONG = b"[" * 100_000, b"9" * 5_000
-_WORDS = (
-    *(
-        b"null",
-        b"true",
-        b"NaN",
-        b"-1",
-        b"1e308",
-        b"-1e-320",
-        b"{}",
-        b"[]",
-        b'""',
-        b'"\\udc80"',
-        b"\\u0000",
-        b"\xff\xfe",
-    ),
-    *(
-        b"\x1b]0;x\x07",
-        b"<script>",
-        b"|",
-        b"../../etc/passwd",
-        b"/",
-        b"\0",
-        b"\n",
-        b"\r",
-        b"\xe2\x80\xa8",
-        b"\xe2\x80\xae",
-    ),
-    *(
-        b'"case": ',
-        b'"index": ',
-        b'"count": 30000000',
-        b"0.199",
-        b"a" * 300,
-        b"--from",
-        b"<|box_start|>",
-        b"(0,0),(1,1)",
-    ),
-)
-
-
-def broken(data, rng):
-    """Some bytes with one to four faults: flipped, cut, doubled, moved, or with something nasty put in."""
-    found = bytearray(data)
-    for _ in range(rng.randint(1, 4)):
-        a, b = sorted(rng.randrange(len(found) + 1) for _ in range(2))
-        kind = rng.randrange(8)
-        if kind < 3 and found:
-            found[rng.randrange(len(found))] ^= 1 << rng.randrange(8)
-        elif kind == 3:
-            del found[a : min(b, a + rng.choice((1, 8, 1000)))]
-        elif kind == 4:
-            found[a:a] = found[a : min(b, a + 50)]
-        elif kind == 5:
-            found[a : min(b, a + rng.randrange(9))] = rng.choice(_WORDS)
-        elif kind == 6:
-            found[a:a] = rng.choice(_WORDS)
-        elif rng.randrange(20) == 0:
-            found[a:a] = rng.choice((_DEEP, _LONG))
-    return bytes(found)
-
-
-def survives(read, data, allowed=(UserError,), inputs=INPUTS):
-    """Reads broken versions of some bytes; any error but those allowed fails, with its number. Returns the results."""
-    results = []
-    for number in range(inputs):
-        hostile = broken(data, random.Random(number))
-        try:
-            results.append(read(hostile))
-        except allowed as error:
-            if not visible(str(error)):
-                raise AssertionError(f"input {number}: an error without words") from error
-        except Exception as error:
-            raise AssertionError(f"input {number}: {type(error).__name__}: {str(error)[:300]}") from error
-    return results
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "run"
     run(runner_kit.make_plan(folder, "--limit", "4"))
     return folder
-
-
-def through(path, read):
-    """A reader of bytes out of one of a file."""
-
-    def of_bytes(data):
-        path.write_bytes(data)
-        return read(path)
-
-    return of_bytes
 
 
 # ------------------------------------------------------------------------------------------------------------ prompts

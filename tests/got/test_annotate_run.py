@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -207,3 +208,58 @@ def test_an_output_is_checked_in_one_way(tmp_path):
         annotate(place, tmp_path / "out", endpoint, *FAST, "--min-iou", "0.5")
         with pytest.raises(DataError, match=r"was begun with min_iou 0\.5 but this is 0\.6; choose another --output"):
             annotate(place, tmp_path / "out", endpoint, *FAST, "--min-iou", "0.6")
+
+
+def test_a_flipped_digit_in_a_log_of_annotation_is_named(tmp_path):
+    truth = Truth("unit")
+    _, place = drawings(truth, tmp_path / "in", 2)
+    with serve(truth) as endpoint:
+        annotate(place, tmp_path / "out", endpoint, *FAST, "--min-located", "1")
+        for name in ("replies.jsonl", "pictures.jsonl", "annotate.json"):
+            file = tmp_path / "out" / name
+            whole = file.read_text()
+            digit = re.search(r"(?<=[\[\", ])[1-8](?=\d)", whole)
+            file.write_text(whole[: digit.start()] + "9" + whole[digit.end() :])
+            with pytest.raises(
+                UserError, match=rf"{re.escape(name)}( line 1)? is damaged: it is not as it was written"
+            ):
+                annotate(place, tmp_path / "out", endpoint, *FAST)
+            file.write_text(whole)
+        annotate(place, tmp_path / "out", endpoint, *FAST)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"id": "s0"}', '{"id": 7, "reasons": ["a: b"]}', '{"id": "s0", "reasons": []}', "[]"]
+)
+def test_a_line_of_an_older_log_of_annotation_without_its_keys_is_named(tmp_path, line):
+    truth = Truth("unit")
+    _, place = drawings(truth, tmp_path / "in", 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "rejected.jsonl").write_text(f"{line}\n")
+    with serve(truth) as endpoint, pytest.raises(UserError, match=r"rejected\.jsonl line 1 is damaged"):
+        annotate(place, tmp_path / "out", endpoint, *FAST)
+
+
+def test_a_rate_limit_of_one_example_holds_the_requests_of_all_others_back(tmp_path):
+    """A server that takes two at a time and refuses more: every example is annotated, and few requests are refused."""
+    truth = Truth("unit")
+    _, place = drawings(truth, tmp_path / "in", 8)
+    running, refused, lock = [0], [0], threading.Lock()
+
+    def two(request):
+        with lock:
+            running[0] += 1
+            full = running[0] > 2
+            refused[0] += full
+        try:
+            time.sleep(0.02)
+            return fails(429, "slow down", retry_after_ms="40") if full else truth(request)
+        finally:
+            with lock:
+                running[0] -= 1
+
+    with serve(two) as endpoint:
+        counts = annotate(place, tmp_path / "out", endpoint, *FAST, "--concurrency", "8", "--retries", "8")
+    assert (counts["accepted"], counts["failed"]) == (8, {})
+    assert endpoint.most_at_once <= 8
+    assert refused[0] < 20

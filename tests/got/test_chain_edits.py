@@ -95,6 +95,36 @@ def test_what_was_added_can_be_removed_again(things, name, box, data):
     assert str(chain.add(name, box, place).remove(place)) == str(chain)
 
 
+@given(nonsense, st.lists(st.tuples(names, boxes), min_size=1, max_size=4), st.data())
+def test_whatever_the_text_is_what_was_added_goes_without_a_trace(text, added, data):
+    """Also of several, the last one first; and read anew, the text is the chain's that it was."""
+    chains = [Chain.parse(text)]
+    places = []
+    for name, box in added:
+        places.append(data.draw(st.integers(0, len(chains[-1].regions))))
+        try:
+            chains.append(chains[-1].add(name, box, places[-1]))
+        except ValueError as error:
+            assume("torn boxes" not in str(error))
+            raise
+    changed = chains.pop()
+    for place, before in zip(reversed(places), reversed(chains), strict=True):
+        changed = changed.remove(place)
+        assert changed == before
+        assert changed.text == before.text
+    assert changed.text == text
+
+
+def test_a_chain_that_was_changed_since_forgets_what_was_added_last():
+    chain = read("a cup [red]  and a dog [green]")
+    added = chain.add("a cat", BOX)
+    assert added.remove(2).text == chain.text
+    assert plain(added.remove(-1)) == plain(chain)
+    assert plain(added.move(2, BOX).remove(2)) == "a cup [red] and a dog [green]"
+    assert plain(added.remove(0)) == "a dog [red] and a cat [green]"
+    assert plain(added.add("a bus", BOX, 0).remove(3)) == "a bus [red], a cup [green] and a dog [blue]"
+
+
 @given(items, boxes, names, st.data())
 def test_moving_and_replacing_can_be_undone_and_touch_nothing_else(things, box, name, data):
     chain = Chain.parse(plan([("a dog", at) for _, at in things]))

@@ -1,6 +1,7 @@
 """Draw, edit, look, undo, redo; and a folder from which everything comes back."""
 
 import json
+import re
 from pathlib import Path
 
 import got_kit
@@ -257,6 +258,28 @@ def change(name, old, new):
     return lambda folder: (folder / name).write_text((folder / name).read_text().replace(old, new))
 
 
+def as_older(folder):
+    """As it was before its records had hashes."""
+    for name in (ENTRIES_FILE, STATE_FILE):
+        text = (folder / name).read_text()
+        (folder / name).write_text(re.sub(r',\s*"sha256": "\w+"', "", text))
+    return folder
+
+
+def older(damage):
+    return lambda folder: damage(as_older(folder))
+
+
+def test_a_folder_of_an_older_version_is_read_and_has_hashes_once_it_is_saved(long_talk, tmp_path):
+    folder = as_older(long_talk.save(tmp_path / "talk"))
+    talk = Conversation.load(folder)
+    assert [entry.chain for entry in talk.entries] == [entry.chain for entry in long_talk.entries]
+    talk.undo()
+    talk.save(folder)
+    assert (folder / ENTRIES_FILE).read_text().count('"sha256"') == len(talk.entries)
+    assert '"sha256"' in (folder / STATE_FILE).read_text()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -268,9 +291,12 @@ def change(name, old, new):
         (cut(STATE_FILE), "is not valid JSON"),
         (lambda folder: (folder / ENTRIES_FILE).write_text(""), "Expected 4 entries"),
         (lambda folder: (folder / STATE_FILE).write_text("[]"), "JSON object"),
-        (change(STATE_FILE, '"current": 2', '"current": 9'), "no saved conversation"),
-        (change(ENTRIES_FILE, '"source": 0', '"source": 77'), "does not belong here"),
-        (change(ENTRIES_FILE, '"seed"', '"sead"'), "is damaged"),
+        (change(STATE_FILE, '"seed": 4', '"seed": 5'), "conversation.json is damaged: it is not as it was written"),
+        (change(ENTRIES_FILE, '"seed": 4', '"seed": 5'), r"entries.jsonl, line \d is damaged: it is not as it was"),
+        (change(ENTRIES_FILE, '"sha256"', '"sha257"'), "line 1 is damaged: it has no hash"),
+        (older(change(STATE_FILE, '"current": 2', '"current": 9')), "no saved conversation"),
+        (older(change(ENTRIES_FILE, '"source": 0', '"source": 77')), "does not belong here"),
+        (older(change(ENTRIES_FILE, '"seed"', '"sead"')), "is damaged"),
     ],
 )
 def test_a_damaged_folder_is_refused_in_one_line(long_talk, tmp_path, damage, message):

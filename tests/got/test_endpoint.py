@@ -3,47 +3,18 @@
 import asyncio
 import io
 import json
-import threading
-import time
 
 import pytest
-from judge_kit import KEY, Waits, fails, says, serve
+from asker_kit import GOOD, about, as_older, asker_at, put
+from judge_kit import KEY, fails, says, serve
 from PIL import Image
 
-from got.util.errors import UserError
-from got.vlm.asker import Asker, AskSettings, Question
+from got.vlm.asker import Question
 from got.vlm.clients import AskFailed, AskParams, SetupError
 from got.vlm.encoding import Encoding, encoded
 from got.vlm.endpoint import OpenAIBackend
 from got.vlm.failures import cause_of, reason_in, refused_parameters
-from got.vlm.json_replies import BadReply, read_json
 from got.vlm.messages import ASSISTANT, SYSTEM, USER, ImageFile, Message, user
-
-GOOD = says('{"ok": 1}')
-
-
-def asker_at(endpoint, log=None, sleep=None, timeout=20.0, **settings):
-    backend = OpenAIBackend("m", endpoint.url, KEY, timeout_seconds=timeout)
-    return Asker(backend, AskSettings(**settings), log, subject=("id",), identity=("m",), sleep=sleep or Waits())
-
-
-def put(asker, *questions, read=lambda reply: read_json(reply.text)):
-    """What came of each question: the result, or the failure's cause."""
-    found = {}
-
-    async def work(numbered):
-        number, question = numbered
-        try:
-            found[number] = await asker.ask(question, read)
-        except (AskFailed, BadReply) as error:
-            found[number] = error.cause
-
-    asyncio.run(asker.each(enumerate(questions), work))
-    return [found[number] for number in range(len(questions))]
-
-
-def about(words, subject=None, **more):
-    return Question(subject=(subject or words,), detail={}, messages=user(words), **more)
 
 
 def content(parts, finish="stop"):
@@ -79,7 +50,7 @@ def test_a_log_with_content_that_once_was_no_text_is_read_and_not_replayed(tmp_p
     log = tmp_path / "replies.jsonl"
     with serve(GOOD) as endpoint:
         put(asker_at(endpoint, log, retry_temperature=0.7), about("a"))
-        line = json.loads(log.read_text())
+        line = as_older(json.loads(log.read_text()))
         log.write_text(json.dumps({**line, "text": [{"type": "text", "text": "x"}]}) + "\n")
         assert put(asker_at(endpoint, log, retry_temperature=0.7), about("a")) == [{"ok": 1}]
     assert len(endpoint.requests) == 2
@@ -350,88 +321,3 @@ def test_a_short_run_without_any_answer_says_so_at_its_end(failure):
         asker = asker_at(endpoint, attempts=1, concurrency=1)
         put(asker, *map(about, "abc"))
         assert asker.silence() is None
-
-
-# ------------------------------------------------------------------------------------------------------------------ log
-@pytest.mark.parametrize(
-    "damage",
-    [{"key": None}, {"tokens_in": "many"}, {"Key": "x", "key": 7}, {"max_tokens": -1}],
-)
-def test_a_damaged_line_of_the_log_is_named(tmp_path, damage):
-    log = tmp_path / "replies.jsonl"
-    with serve(GOOD) as endpoint:
-        put(asker_at(endpoint, log), about("a"))
-        whole = log.read_text()
-        log.write_text(whole + json.dumps({**json.loads(whole), **damage}) + "\n")
-        with pytest.raises(UserError, match=r"replies.jsonl line 2 is damaged"):
-            asker_at(endpoint, log)
-
-
-def test_where_no_price_is_known_the_log_says_none(tmp_path):
-    log = tmp_path / "replies.jsonl"
-    with serve(GOOD) as endpoint:
-        put(asker_at(endpoint, log), about("a"))
-        assert json.loads(log.read_text())["usd"] is None
-        assert asker_at(endpoint, log, usd_per_million=(1.0, 2.0)).ledger.spent_usd == pytest.approx(1100 / 1e6)
-
-
-# ---------------------------------------------------------------------------------------------------- many at a time
-def test_the_same_question_is_never_under_way_twice(tmp_path):
-    def slow(request):
-        time.sleep(0.05)
-        return GOOD
-
-    with serve(slow) as endpoint:
-        asker = asker_at(endpoint, tmp_path / "replies.jsonl", concurrency=16)
-        same = [about("a", subject=f"s{number}") for number in range(12)]
-        assert put(asker, *same, about("b")) == [{"ok": 1}] * 13
-    assert len(endpoint.requests) == 2
-
-
-def test_two_processes_with_one_log_do_not_pay_for_what_the_other_has(tmp_path):
-    log = tmp_path / "replies.jsonl"
-    with serve(GOOD) as endpoint:
-        price = {"usd_per_million": (1000.0, 2000.0), "max_usd": 8.2, "concurrency": 1}  # a reply costs 1.1
-        first, second = (asker_at(endpoint, log, **price) for _ in range(2))
-        assert put(first, about("a"), about("b")) == [{"ok": 1}] * 2
-        with log.open("ab") as file:
-            file.write(b'{"key": "half of a li')  # the other one is about to write it
-        assert put(second, about("a"), about("b")) == [{"ok": 1}] * 2
-        assert (len(endpoint.requests), second.ledger.spent_usd) == (2, pytest.approx(2.2))
-        log.write_bytes(log.read_bytes().rpartition(b"\n")[0] + b"\n")
-        assert put(second, about("c"), about("d")) == [{"ok": 1}, "budget"]  # one more might cost 5.8
-        assert put(first, about("c")) == [{"ok": 1}]
-        assert first.ledger.spent_usd == pytest.approx(second.ledger.spent_usd) == pytest.approx(3.3)
-    assert len(endpoint.requests) == 3
-
-
-def test_a_rate_limit_holds_everybody_back_and_the_pace_is_found(tmp_path):
-    """A server that takes three at a time and refuses more: all questions are answered, few are refused."""
-    running, refused, lock = [0], [0], threading.Lock()
-
-    def three(request):
-        with lock:
-            running[0] += 1
-            full = running[0] > 3
-            refused[0] += full
-        try:
-            if full:
-                return fails(429, "slow down", retry_after_ms="20")
-            time.sleep(0.02)
-            return GOOD
-        finally:
-            with lock:
-                running[0] -= 1
-
-    with serve(three) as endpoint:
-        asker = asker_at(endpoint, concurrency=24, attempts=6, sleep=asyncio.sleep)
-        assert put(asker, *(about(f"q{number}") for number in range(60))) == [{"ok": 1}] * 60
-    assert refused[0] < 60
-
-
-def test_requests_keep_to_the_rate_that_was_asked_for():
-    waits = Waits()
-    with serve(GOOD) as endpoint:
-        put(asker_at(endpoint, sleep=waits, per_minute=60.0, concurrency=4), *map(about, "abcde"))
-    assert len(endpoint.requests) == 5
-    assert max(waits.seconds) > 2.5  # the fifth waits four seconds, less what has passed

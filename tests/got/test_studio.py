@@ -178,7 +178,7 @@ def test_bad_uploads_are_refused_in_plain_words(visitor, content):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"kind": "draw", "prompt": " "}, "expected a prompt"),
+        ({"kind": "draw", "prompt": " "}, "Expected a prompt with words"),
         ({"kind": "draw", "prompt": "a red apple", "seeds": ["-1"]}, "seeds from 0 to"),
         ({"kind": "draw", "prompt": "a red apple", "seeds": ["1"] * 9}, "at most 8 seeds"),
         ({"kind": "draw", "prompt": "a red apple", "options": {"width": 33}}, "multiples of"),
@@ -186,7 +186,7 @@ def test_bad_uploads_are_refused_in_plain_words(visitor, content):
         ({"kind": "draw", "prompt": "a red apple", "options": {"callback_on_step_end": 1}}, "no setting"),
         ({"kind": "draw", "prompt": "a red apple", "options": {"scheduler": "best"}}, "Expected a scheduler of"),
         ({"kind": "edit", "prompt": "dogs", "entry": 5}, "but got 5"),
-        ({"kind": "revise", "entry": "0"}, "number of an image"),
+        ({"kind": "revise", "entry": "0"}, "Expected an entry"),
         ({"kind": "dance"}, "expected one of draw, edit"),
     ],
 )  # fmt: skip
@@ -253,7 +253,7 @@ def test_the_queue_tells_places_has_a_bound_and_can_be_stopped(visitor):
     waiting = [visitor.events(name, long) for name in names[1:]]
     firsts = [[next(events), next(events)] for events in waiting]
     assert [told[1]["ahead"] for told in firsts] == [1, 2]
-    assert "waiting already" in visitor.refused(f"/api/sessions/{visitor.new()}/jobs", DRAW)
+    assert "are waiting already as may (2)" in visitor.refused(f"/api/sessions/{visitor.new()}/jobs", DRAW)
     assert "being drawn" in visitor.refused(f"/api/sessions/{names[0]}/go", {"to": "undo"})
     for told in reversed(firsts):
         assert visitor.ask(f"/api/jobs/{told[0]['job']}/stop", {})[0] == 204

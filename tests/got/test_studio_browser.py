@@ -1,5 +1,6 @@
 """The studio as a person uses it: headless Chromium, mini, the icon world's detector; skipped without a browser."""
 
+import base64
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from report_kit import BOTH, CHAIN, NO_DOG, write_run
 from evals.geneval.observer import Observer
 from got import checkpoint
 from got.conversation import Conversation
+from got.util.images import png_bytes
 from reports.studio import StudioRun
 
 pytest.importorskip("starlette", reason="the studio needs starlette")
@@ -188,6 +190,62 @@ def test_an_upload_is_edited_in_steps_undone_and_there_after_a_reload(opened, ro
     wait_for(page, 3)
     expect(page.locator(".branch button")).to_have_count(4)
     expect(page.locator("#chain")).to_have_value(re.compile("dog"))
+
+
+HAND_OVER = """([kind, target, type, base64]) => {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)), transfer = new DataTransfer();
+  if (type) transfer.items.add(new File([bytes], "photo", { type })); else transfer.setData("text/plain", atob(base64));
+  const about = { bubbles: true, cancelable: true };
+  const event = kind === "paste" ? new ClipboardEvent(kind, { ...about, clipboardData: transfer })
+    : new DragEvent(kind, { ...about, dataTransfer: transfer });
+  document.querySelector(target).dispatchEvent(event);
+  return event.defaultPrevented;
+}"""
+
+
+def hand_over(page, kind, target, content, type="image/png"):
+    """Pastes or drops a file, or a text where there is no type; whether the page takes it instead of the browser."""
+    return page.evaluate(HAND_OVER, [kind, target, type, base64.b64encode(content).decode()])
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"), [("paste", "#prompt"), ("paste", "body"), ("drop", "#canvas"), ("drop", "h1")]
+)
+def test_an_image_is_pasted_and_dropped(opened, root, kind, target):
+    page, image = opened(), Image.effect_noise((40, 24), 90).convert("RGB")
+    assert not hand_over(page, kind, target, b"only words", type=""), "words go where they are meant to"
+    assert hand_over(page, "dragover", "body", png_bytes(image))
+    expect(page.locator("body")).to_have_class("dropping")
+    hand_over(page, kind, target, png_bytes(image))
+    wait_for(page, 0)
+    assert page.locator("[name=mode][value=edit]").is_checked()
+    assert Conversation.load(root / session_of(page)).image.tobytes() == image.tobytes()
+    hand_over(page, kind, target, b"no image")
+    expect(page.locator("#upload-problem")).to_have_text(re.compile("Expected an image"))
+    expect(page.locator(".branch button")).to_have_count(1)
+
+
+def test_a_plan_made_by_hand_is_drawn_first_and_a_planned_edit_stays_one(opened, root):
+    page = opened()
+    canvas = page.locator("#canvas").bounding_box()
+    drag(page, (canvas["x"] + 40, canvas["y"] + 60), (canvas["x"] + 260, canvas["y"] + 290))
+    expect(page.locator("#regions input")).to_be_focused()
+    page.keyboard.type("a red apple")
+    page.keyboard.press("Enter")
+    expect(page.locator(".box .tag")).to_have_text(["a red apple"])
+    page.keyboard.press("Control+Enter")
+    wait_for(page, 0)
+    expect(page.locator("#regions .said")).to_have_text([re.compile("✓.*red")], timeout=PATIENCE_MS)
+    page.fill("#chain", "a red apple (0,0),(450,450) and a blue dog (500,500),(990,990)")
+    expect(page.locator("#chain")).to_have_value(re.compile(r"apple <\|box_start\|>.* \(green\)$"))
+    page.check("[name=mode][value=edit]")
+    page.fill("#prompt", "make the apple green")
+    page.click("#think")
+    expect(page.locator("#caption")).to_have_text("Planned, not drawn yet: make the apple green", timeout=PATIENCE_MS)
+    page.click("#revise")
+    wait_for(page, 1)
+    entry = Conversation.load(root / session_of(page)).entry
+    assert (entry.kind, entry.source, entry.given, entry.instruction) == ("edited", 0, True, "make the apple green")
 
 
 def test_two_tabs_do_not_disturb_each_other_and_one_is_stopped(opened):

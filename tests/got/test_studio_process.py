@@ -87,8 +87,10 @@ def test_the_command_and_the_python_draw_the_same_file(tmp_path, pipeline, monke
         visitor.work(name, kind="revise", entry=2, chain={"text": plan["text"], "names": []})
         visitor.json(f"/api/sessions/{name}/open", png_bytes(Image.new("RGB", (70, 40), "green")))
         visitor.work(name, kind="edit", prompt="-make it blue", entry=5, options=FEW | {"width": 64, "height": 96})
+        visitor.work(name, kind="edit", prompt="make it blue", entry=5, options=FEW, chain={"text": plan["text"]})
         entries = visitor.json(f"/api/sessions/{name}")["entries"]
-    assert [entry["kind"] for entry in entries] == ["drawn", "drawn", "edited", "edited", "edited", "opened", "edited"]
+    kinds = ["drawn", "drawn", "edited", "edited", "edited", "opened", "edited", "edited"]
+    assert [entry["kind"] for entry in entries] == kinds
     assert entries[5]["command"] == entries[5]["python"] == ""
     for entry in entries[:5] + entries[6:]:
         kept = (tmp_path / "talks" / name / f"{entry['number']:04d}.png").read_bytes()

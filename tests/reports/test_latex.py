@@ -40,6 +40,28 @@ def test_tables_compile_with_the_packages_they_name(tmp_path):
 
 
 @needs_latex
+def test_ten_columns_with_intervals_fit_on_a_page(tmp_path):
+    cell = Cell(value=0.5, low=0.25, high=0.75)
+    said = Cell(text="not distinguishable (18 cases)", brief="not distinguishable")
+    columns = [
+        Column(key=str(i), title=title) for i, title in enumerate(("overall", "color attribution", *["position"] * 5))
+    ]
+    change = (Column(key="d", title="difference", signed=True), Column(key="p", title="p (Holm)"))
+    row = Row(label="no semantic guidance", images="icon world", cells=(*[cell] * 8, Cell(value=0.001), said))
+    columns = (*columns, *change, Column(key="v", title="verdict", best=None))
+    text = formats.to_latex(Table(name="t", caption="Ten columns.", columns=columns, rows=(row, row)))
+    assert r"{\tiny 0.250--0.750}" in text
+    assert r"{\tiny $+0.250$ to $+0.750$}" in text
+    assert "Overfull" not in compiled(tmp_path, text)
+
+
+def test_an_interval_beside_its_score_stands_in_brackets():
+    row = Row(label="got", images="icon world", cells=(Cell(value=0.5, low=0.25, high=0.75),))
+    text = formats.to_latex(Table(name="t", caption="One.", columns=(Column(key="s", title="score"),), rows=(row,)))
+    assert r"got & 0.500 {\tiny (0.250--0.750)} \\" in text
+
+
+@needs_latex
 def test_hostile_words_compile_too(tmp_path):
     said = Cell(value=0.2, low=-0.1, high=0.3, text="not distinguishable (5 cases)", brief="not % distinguishable & _")
     table = Table(

@@ -7,6 +7,7 @@ from report_kit import write_run
 
 from evals.core.records import UserError
 from reports import __main__ as reports_main
+from reports import tables
 from reports.frames import load
 
 
@@ -44,6 +45,32 @@ def test_models_alone_tell_runs_apart_where_they_can(tmp_path):
     scores = json.loads((b / "scores.json").read_text())
     (b / "scores.json").write_text(json.dumps({**scores, "model": "folder:/data/sdxl"}))
     assert names(a, b) == ["got", "folder:sdxl"]
+
+
+def test_another_models_settings_name_no_run(tmp_path):
+    """Beside the oracle, which has no steps, runs of got are told apart by what differs between them alone."""
+    a, b, c = set_up(tmp_path / "a"), set_up(tmp_path / "b", steps=4), set_up(tmp_path / "c", seed=7)
+    spec, scores = (json.loads((c / name).read_text()) for name in ("run.json", "scores.json"))
+    spec["identity"]["generate"] |= {"model": "oracle", "steps": None}
+    del spec["arguments"]["resolved"]["steps"]
+    (c / "run.json").write_text(json.dumps(spec))
+    (c / "scores.json").write_text(json.dumps({**scores, "model": "oracle"}))
+    assert names(a, b, c) == ["got, steps 10", "got, steps 4", "oracle"]
+    assert [run.label for run in load([a, c, b])[0]] == ["got, steps 10", "oracle", "got, steps 4"]
+
+
+def test_a_part_of_the_benchmark_says_so_beside_published_rows(tmp_path):
+    """A run of 60 prompts shares no group of rows, and so no bold score, with one of all."""
+    whole, part = set_up(tmp_path / "a"), set_up(tmp_path / "b", steps=4, limit=60)
+    for run in (whole, part):  # of the benchmark's own prompts
+        scores = json.loads((run / "scores.json").read_text())
+        (run / "scores.json").write_text(json.dumps({**scores, "wording": None}))
+    table = tables.geneval_table(load([whole, part])[0])
+    assert [row.source for row in table.rows[-2:]] == ["icon world", "icon world, 60 of 553 prompts"]
+    tasks = set_up(tmp_path / "c", tasks=["two_object", "counting"])
+    scores = json.loads((tasks / "scores.json").read_text())
+    (tasks / "scores.json").write_text(json.dumps({**scores, "wording": None}))
+    assert load([tasks])[0][0].images == "icon world, tasks two objects+counting"
 
 
 def test_one_run_is_named_by_its_model_and_what_was_set(tmp_path):

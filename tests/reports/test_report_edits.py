@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from test_report_page import call, page_data
 from evals import ablation, emu_edit, imagenhub, interactive
 from evals.harness import cli
 from reports import __main__ as reports_main
-from reports import compare, editing, style
-from reports.frames import load, load_run
+from reports import compare, editing, style, tables
+from reports.frames import Ablation, Cell, load, load_run
 from reports.samples import load_samples
 
 
@@ -42,7 +43,7 @@ def test_editing_runs_stand_below_the_papers_rows_by_encoder_and_judge(edited):
     assert judged.cells[-1].value == runs[1].scores["overall"]["judge"]["headline"]
     assert judged.cells[2].value is None, "the column of the paper's judge is for its protocol"
     assert {len(row.cells) for row in table.rows} == {len(table.columns)}
-    assert {row.source for row in ours.values()} == {"icon world"}
+    assert {row.source for row in ours.values()} == {"icon world, 4 of 400 edits", "icon world, 4 of 179 edits"}
     notes = " ".join((*table.notes, *table.origins))
     assert "untouched source 1.000" in notes
     assert "bootstrap, clustered by source image" in notes
@@ -240,3 +241,20 @@ def test_without_verdicts_there_is_nothing_to_compare(unjudged, edited, tmp_path
         assert code == 2
         assert "has no verdicts" in err
         assert len(err.splitlines()) == 1
+
+
+def test_an_ablation_of_edits_speaks_of_edits():
+    """Of source images and edits, where one of prompts speaks of prompts; the suite by its title."""
+    score = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 40, "clusters": 40}
+    change = {"value": -0.5, "low": -0.75, "high": -0.25, "p_holm": 0.001, "verdict": "worse"}
+    rows = [{"overall": score, "tasks": {}, "difference": difference} for difference in (None, change)]
+    cells = tuple(Cell(name=str(i), settings={}, row=row, run=None) for i, row in enumerate(rows))
+
+    def notes(suite):
+        made = Ablation(path=Path("a"), name="components", suite=suite, command="", cells=cells)
+        return " ".join(tables.ablation_table(made).notes)
+
+    assert "n = 40 images of 40 source images in each cell" in notes("emu_edit")
+    assert "paired by edit" in notes("emu_edit")
+    assert "prompt" not in notes("emu_edit")
+    assert "n = 40 images of 40 prompts in each cell" in notes("geneval")

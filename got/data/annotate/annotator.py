@@ -43,7 +43,7 @@ _KIND_WORDS = {
     "recolor": "attribute", "color": "attribute", "colour": "attribute", "env": "environment",
     "background": "environment", "weather": "environment", "style": "style",
 }  # fmt: skip
-"""Beginnings of the words by which data sets call the tasks."""
+"""How the names begin that data sets give to the tasks."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +214,7 @@ async def _step(
     kind: str | None,
     ends: tuple[bool, bool],
 ) -> tuple[Parsed, list[Located], str]:
-    """What one edit changes, where, and its chain; `ends`: whether the chain opens with the source, closes likewise."""
+    """What one edit changes, with its chain; `ends`: whether that begins with the source, ends with the target."""
     texts = [(await sample.describe(image))[1] for _, image in images]
     about = {"instruction": instruction, "before": texts[0], "after": texts[1]}
     change: Parsed = await sample.ask("parse", [], functools.partial(parsed, kind=kind), kind=kind, **about)

@@ -32,7 +32,8 @@ from got.data.importers.files import files_below, safe_id
 from got.data.records import DataError, Example, Provenance, Step
 from got.util.cli import DTYPES, add_command, json_fields, number, whole
 from got.util.errors import note
-from got.util.files import IMAGE_SUFFIXES, append_lines, left_out, read_object, recorded, write_json
+from got.util.files import IMAGE_SUFFIXES, append_lines, left_out, read_object, write_json
+from got.util.hashes import SealedLog, is_sealed, sealed
 from got.util.images import ImageError, open_image
 from got.util.progress import Progress
 from got.util.workers.options import FLAGS, add_flags, options_of
@@ -155,12 +156,7 @@ def _backend(arguments: argparse.Namespace) -> OpenAIBackend | TransformersBacke
         return SharedBackend(place, arguments.device, arguments.dtype, options)
     if kind == "hf":
         return TransformersBackend(place, arguments.device, arguments.dtype)
-    return OpenAIBackend.from_environment(
-        arguments.model,
-        arguments.endpoint,
-        timeout_seconds=arguments.timeout,
-        max_retries=arguments.retries,
-    )
+    return OpenAIBackend.from_environment(arguments.model, arguments.endpoint, timeout_seconds=arguments.timeout)
 
 
 # ---------------------------------------------------------------------------------------------------------------- input
@@ -208,7 +204,7 @@ def examples_of(
 
 
 def _image_files(place: Path) -> list[Path]:
-    """Those of a folder; says how many others there are."""
+    """The image files of a folder; a note says how many other files there are."""
     files = list(files_below(place, "*"))
     others = left_out(path.name for path in files if path.suffix.lower() not in IMAGE_SUFFIXES)
     if others:
@@ -229,7 +225,7 @@ class _Counts:
 
 
 class _Run:
-    """One process's work on an output folder, which it holds alone."""
+    """The work of one process on an output folder, which it has locked."""
 
     def __init__(self, arguments: argparse.Namespace, writer: storage.Writer) -> None:
         self._arguments, self._writer, folder = arguments, writer, arguments.output
@@ -243,8 +239,12 @@ class _Run:
         self._checker: quality.Checker | None = None
         if arguments.check not in ("none", "second-look"):
             self._checker = quality.Detector(arguments.check, arguments.device)
-        self._rejected = {record["id"]: record["reasons"] for record in recorded(folder / "rejected.jsonl")}
-        self._signatures = {r["id"]: r["signatures"] for r in recorded(folder / "pictures.jsonl")}
+        self._logs = {
+            "rejected": SealedLog(folder / "rejected.jsonl", "its example is checked again"),
+            "pictures": SealedLog(folder / "pictures.jsonl", "its example's images are looked at again"),
+        }
+        self._rejected = texts_by_id(self._logs["rejected"], "reasons", r".+")
+        self._signatures = texts_by_id(self._logs["pictures"], "signatures", r"[0-9a-f]{400}")
         self._before = len(writer.known_ids())
         settings = AskSettings(
             params=AskParams(
@@ -256,6 +256,7 @@ class _Run:
             per_minute=arguments.rpm,
             # A greedy model on this machine has one reply to one question.
             attempts=arguments.attempts if isinstance(self._backend, OpenAIBackend) else 1,
+            retries=arguments.retries,
             retry_temperature=0.7,
             concurrency=arguments.concurrency,
             lost_after=64,  # samples at least that an endpoint may not accept, one after the other
@@ -275,9 +276,8 @@ class _Run:
         if arguments.check == "second-look":
             self._checker = quality.SecondLook(self._asker, view)
         self._duplicates = quality.Duplicates()
-        for name in ("rejected", "pictures"):
-            (folder / f"{name}.jsonl").touch()
-        (folder / "failures.jsonl").write_bytes(b"")  # they are tried again
+        self._failures = folder / "failures.jsonl"
+        self._failures.write_bytes(b"")  # they are tried again
 
     async def all(self) -> dict[str, Any]:
         """Annotates what is not done yet."""
@@ -316,7 +316,7 @@ class _Run:
     def _signed(self, example: Example) -> list[str]:
         if example.id not in self._signatures:
             signatures = [quality.signature(open_image(image)) for _, image in example.images()]
-            self._log("pictures", {"id": example.id, "signatures": signatures})
+            self._logs["pictures"].add({"id": example.id, "signatures": signatures})
             self._signatures[example.id] = signatures
         return self._signatures[example.id]
 
@@ -346,17 +346,14 @@ class _Run:
         self._broke |= error.cause == "budget"
         self._counts.failed[f"{error.stage}: {error.cause}"] += 1
         record = {"id": id, "stage": error.stage, "cause": error.cause, "detail": error.detail}
-        self._log("failures", record)
+        append_lines(self._failures, [record], durable=False)
 
     def _reject(self, example: Example, reasons: list[str]) -> None:
         self._rejected[example.id] = reasons
         self._counts.rejected[_check_of(reasons)] += 1
         steps = [{"instruction": step.instruction, "chain": step.chain} for step in example.steps]
         whole = {"prompt": example.prompt, "steps": steps, "provenance": dataclasses.asdict(example.provenance)}
-        self._log("rejected", {"id": example.id, "reasons": reasons, **whole, "extra": dict(example.extra)})
-
-    def _log(self, name: str, record: dict[str, Any]) -> None:
-        append_lines(self._arguments.output / f"{name}.jsonl", [record], durable=False)
+        self._logs["rejected"].add({"id": example.id, "reasons": reasons, **whole, "extra": dict(example.extra)})
 
     def _tell(self) -> None:
         counts = self._counts
@@ -386,6 +383,28 @@ class _Run:
         }
 
 
+def texts_by_id(log: SealedLog, name: str, form: str) -> dict[str, list[str]]:
+    """A list of texts of every line of a log, by id.
+
+    Args:
+        log: The log.
+        name: What the lines call the list.
+        form: A pattern that each text fits.
+
+    Raises:
+        UserError: A line is damaged.
+    """
+    found = {}
+    for where, record in log.news():
+        id, texts = record.get("id"), record.get(name)
+        if not isinstance(id, str) or not isinstance(texts, list) or not texts:
+            raise log.damaged(where)
+        if not all(isinstance(text, str) and re.fullmatch(form, text, re.DOTALL) for text in texts):
+            raise log.damaged(where)
+        found[id] = texts
+    return found
+
+
 def _check_of(reasons: list[str]) -> str:
     return reasons[0].split(":")[0]
 
@@ -395,13 +414,14 @@ def _request(example: Example) -> str:
 
 
 def _check_identity(folder: Path, made_by: dict[str, Any], view: View) -> None:
-    """One output has chains of one model, asked and checked in one way; until there is a reply it may be any."""
+    """Refuses a folder whose chains come from another model or other questions, unless it has no reply yet."""
     file, replies = folder / "annotate.json", folder / "replies.jsonl"
     wanted = {**made_by, "boxes": view.convention, "max_pixels": view.max_pixels, "images": view.encoding.name}
     if not file.exists() or not replies.exists() or not replies.stat().st_size:
-        write_json(file, wanted)
+        write_json(file, sealed(wanted))
         return
     begun = read_object(file, DataError)
+    is_sealed(begun, str(file))
     for name, value in wanted.items():
         if begun.get(name, value) != value:
             there = f"was begun with {name} {begun.get(name)!r} but this is {value!r}"

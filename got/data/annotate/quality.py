@@ -1,4 +1,4 @@
-"""What the paper's pipeline lacks: boxes seen by a second pair of eyes, prompts held against chains, duplicates.
+"""Checks that the paper's pipeline lacks: boxes found again by a second look, prompts against chains, duplicates.
 
 A sample that does not pass is rejected with the reasons; it is not repaired.
 """
@@ -43,7 +43,7 @@ class Checker(Protocol):
     """Looks for things in images without knowing where they are said to be."""
 
     async def find(self, sample: str, image: Image.Image, names: Sequence[str]) -> list[list[Box1000] | None]:
-        """For each name the places where such a thing is; None where the checker does not know the word."""
+        """For each name, the boxes where the checker finds such a thing; None where it does not know the word."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +217,7 @@ class Duplicates:
         self._known: dict[str, tuple[str, ...]] = {}
 
     def first_of(self, id: str, request: str, signatures: Sequence[str]) -> str | None:
-        """Id of an earlier sample with the same prompt and nearly the same images; if there is none, None.
+        """The id of an earlier sample with the same prompt and nearly the same images; None if there is none.
 
         Args:
             id: Of the sample; a sample is no duplicate of itself.

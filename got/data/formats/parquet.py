@@ -157,7 +157,7 @@ def _ids(path: Path) -> list[str]:
 
 
 def _entry(row: dict[str, Any], number: int, where: str) -> Entry:
-    """The row with what Parquet writes for a missing field taken away, and its JSON read."""
+    """The row without the nulls that Parquet writes for missing fields, and with its JSON decoded."""
     for record in (row["provenance"], *(row["steps"] or ())):
         for name in [name for name, value in (record or {}).items() if value is None]:
             del record[name]

@@ -97,7 +97,7 @@ class ShardWriter:
 
 
 def _read_index(folder: Path) -> dict[str, tuple[int, int]]:
-    """Bytes and examples by shard; what cannot be read is as good as none."""
+    """Bytes and examples by shard; empty if the index cannot be read."""
     try:
         index = json.loads((folder / INDEX).read_bytes())
         return {str(name): (int(size), int(examples)) for name, (size, examples) in index.items()}

@@ -262,7 +262,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _added(example: Example, writer: Writer, ids: set[str]) -> bool:
-    """Write an example; whether it was not there before. An id that two rows have would lose one of them."""
+    """Write an example and say whether it is new; an id that two different rows have is an error."""
     where = f"{example.provenance.origin}: "
     if example.id in ids:
         raise DataError(f"{where}another row has its id, {example.id}, too; --field id=NAME names another field")

@@ -255,7 +255,7 @@ def _turn(table: ParquetTable, number: int, values: dict[str, Any] | None = None
 
 
 def _runs(numbers: Sequence[int]) -> list[list[int]]:
-    """Numbers that follow each other without a gap, together."""
+    """Groups of numbers that follow each other without a gap."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and runs[-1][-1] == number - 1:

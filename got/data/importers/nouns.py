@@ -43,7 +43,7 @@ _OTHER_WORDS = {
     "cow": ("bull", "calf"), "cat": ("kitten",), "dog": ("puppy",), "cup": ("mug",), "fire hydrant": ("hydrant",),
     "tennis racket": ("racket", "racquet", "tennis racquet"), "handbag": ("purse",),
 }  # fmt: skip
-"""What captions say where the category has another name."""
+"""Other words that captions use for a category."""
 _CATEGORY_OF = {name: name for name in CATEGORIES} | {
     word: name for name, words in _OTHER_WORDS.items() for word in words
 }
@@ -64,7 +64,7 @@ _BEFORE_NOUNS = {"DT", "JJ", "JJR", "JJS", "CD", "PRP$", "VBN", "POS"}
 _AFTER_TO = {"next", "close", "due", "on", "up", "tied", "attached"}
 """Words behind which "to" is followed by a noun."""
 _IMAGES = {"picture", "photo", "photograph", "image"}
-"""What the caption itself is of, unless a verb comes before it."""
+"""Nouns that mean the image itself, unless a verb comes before them."""
 _PRINTED = {"shirt", "tshirt", "jacket", "sweater", "sign", "flag", "stamp", "poster", "hat", "costume"}
 _NOT_DONE = {"building", "ceiling", "clothing", "crossing", "evening", "painting", "railing", "string", "wedding"}
 """Nouns that look like the verbs which may follow a noun."""
@@ -75,7 +75,7 @@ class _Word:
     text: str
     """In lower case."""
     tag: str
-    """Its part of speech in the Penn Treebank's letters."""
+    """Its part of speech, as a tag of the Penn Treebank."""
     start: int
     end: int
 

@@ -74,13 +74,13 @@ class Request:
         return row.text(self.names(field, defaults), optional=optional)
 
     def failed(self, error: DataError) -> None:
-        """A row that cannot be used: raise, or tell who asked to be told."""
+        """Reports a row that cannot be used: by `Options.on_error` if there is one, else as an error."""
         if self.options.on_error is None:
             raise error
         self.options.on_error(error)
 
     def rows(self, place: Path, *, all_splits: bool = False) -> Iterator[Row]:
-        """The rows at a place; of what is no row `failed` is told."""
+        """The rows at a place; `failed` gets what is no row."""
         return rows(place, self.options.split, all_splits=all_splits, failed=self.failed)
 
     def examples(self, rows: Iterable[Row], read: Callable[[Row], Iterable[Example]]) -> Iterator[Example]:

@@ -82,7 +82,10 @@ export class Plan {
     this.ask(async () => {
       const text = $("chain").value;
       const view = await post("/api/plan", { plan: { ...this.asked, text } });
-      if ($("chain").value === text) this.set(view, { keep: true, typing: true });
+      if ($("chain").value !== text) return;
+      const rest = text.length - $("chain").selectionEnd; // behind the cursor
+      this.set(view, { keep: true, typing: view.text === text }); // plain boxes have become the model's
+      if (view.text !== text) $("chain").selectionStart = $("chain").selectionEnd = view.text.length - rest;
     });
   }
 

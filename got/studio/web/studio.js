@@ -12,6 +12,7 @@ const plan = new Plan(() => refresh());
 
 const entries = () => S.session?.entries ?? [];
 const current = () => (S.session?.current == null ? null : entries()[S.session.current]);
+const settled = () => (S.planned ? null : current()); // no plan waits to be drawn
 const mode = () => document.querySelector("[name=mode]:checked").value;
 const url = (number, rest = ".png") => `/api/sessions/${S.session.name}/${number}${rest}`;
 const say = (words) => { $("status").textContent = words; };
@@ -37,7 +38,9 @@ async function ensureSession() {
 
 async function work(place, request, on) {
   if (S.busy) return;
+  const focused = document.activeElement;
   S.busy = true;
+  S.request = request;
   refresh();
   await guarded(place, async () => {
     const ended = await run(await ensureSession(), request, (event) => { (EVENTS[event.kind] ?? (() => {}))(event); on?.(event); });
@@ -49,6 +52,8 @@ async function work(place, request, on) {
   S.image = null;
   $("progress").hidden = true;
   if (S.session) show();
+  // What was pressed was disabled meanwhile, or is gone as Stop is.
+  if (document.activeElement === document.body) (focused.disabled || focused.hidden ? $("prompt") : focused).focus({ preventScroll: true });
 }
 
 const part = () => (S.image?.of > 1 ? `Image ${S.image.number + 1} of ${S.image.of}: ` : "");
@@ -57,14 +62,21 @@ const EVENTS = {
   waiting: ({ ahead }) => say(`Waiting: ${ahead} ${ahead === 1 ? "request is" : "requests are"} before yours.`),
   running: () => say("Thinking …"),
   image: (event) => { S.image = event; },
-  chain: (event) => { S.planned = event.plan; plan.show(event.plan); if (S.drawing) blank(); say(`${part()}The plan is written. Drawing …`); },
+  chain: (event) => {
+    const { kind, prompt, entry } = S.request;
+    S.planned = { view: event.plan, request: { kind: kind === "plan" ? (entry == null ? "draw" : "edit") : kind, prompt, entry } };
+    plan.show(event.plan);
+    if (kind === "plan") return;
+    blank();
+    say(`${part()}The plan is written. Drawing …`);
+  },
   step: (event) => { progress(event); if (event.url) display(event.url, "Preview: the image while it is denoised"); },
   session: ({ session, made }) => {
     const before = S.session.current;
     S.session = session;
     S.planned = null;
     const one = current();
-    S.before = one.source ?? (S.revising ? before : null);
+    S.before = one.source ?? (S.request.kind === "revise" ? before : null);
     showMade(made.length > 1 || S.image?.of > 1 ? [...(S.made ?? []), ...made] : []);
     show();
     say("");
@@ -90,52 +102,53 @@ function options() {
 }
 
 function seeds(count) {
-  const first = BigInt(/^\d+$/.test($("seed").value.trim()) ? $("seed").value.trim() : S.about.seed);
-  return Array.from({ length: count }, (_, i) => String(first + BigInt(i)));
+  const text = $("seed").value.trim() || String(S.about.seed);
+  return /^\d+$/.test(text) ? Array.from({ length: count }, (_, i) => String(BigInt(text) + BigInt(i))) : [text];
 }
 
 function draw() {
-  const prompt = $("prompt").value, count = Math.max(1, Math.min(S.about.most_images, Number($("images").value) || 1));
-  S.revising = false;
-  if (mode() === "edit") return drawing({ kind: "edit", prompt, entry: S.session.current, seeds: seeds(1), options: options() });
-  return drawing({ kind: "draw", prompt, seeds: seeds(count), options: options() });
+  const count = Math.max(1, Math.min(S.about.most_images, Number($("images").value) || 1));
+  const edit = mode() === "edit" ? { kind: "edit", entry: S.session.current } : { kind: "draw" };
+  return drawing({ ...edit, prompt: $("prompt").value, seeds: seeds(count), options: options() });
+}
+
+// What the plan in hand is drawn as: an image that it belongs to again, or a first one.
+function asked() {
+  const one = current(), prompt = $("prompt").value;
+  if (S.planned) return S.planned.request;
+  if (!one) return { kind: "draw", prompt };
+  return one.kind === "opened" ? { kind: "edit", prompt, entry: one.number } : { kind: "revise", entry: one.number };
 }
 
 function revise() {
-  const asked = { chain: plan.asked };
-  if (S.planned) { // a plan that nothing was drawn from yet
-    S.revising = false;
-    return drawing({ ...asked, kind: "draw", prompt: $("prompt").value, seeds: seeds(1), options: options() });
-  }
-  S.revising = true;
-  return drawing({ ...asked, kind: "revise", entry: S.session.current });
+  const again = asked(), fresh = again.kind === "revise" ? {} : { seeds: seeds(1), options: options() };
+  return drawing({ ...again, ...fresh, chain: plan.asked });
 }
 
-async function drawing(request) {
-  S.made = [];
-  S.drawing = true;
-  await work("problem", request);
-  S.drawing = false;
+function drawing(request) {
+  showMade([]);
+  return work("problem", request);
 }
 
 // -------------------------------------------------------------------------------------------------------------- views
 function display(source, words) {
   $("shown").hidden = !source;
-  $("empty").hidden = Boolean(source);
   if (source) $("shown").src = source;
   $("shown").alt = words;
 }
 
 function blank() {
   display(null, "");
-  $("empty").hidden = true;
+  $("verdict").hidden = true;
+  $("caption").textContent = "";
   $("seen").replaceChildren();
   compare(null);
 }
 
 function show() {
-  const one = current();
-  plan.show(S.planned ?? one?.plan);
+  const unmade = S.planned && S.planned.request.kind !== "revise" ? S.planned.request : null;
+  const one = unmade ? entries()[unmade.entry] : current(); // under a plan that nothing was drawn from yet, its source or nothing
+  plan.show(S.planned?.view ?? one?.plan);
   if (one) {
     display(url(one.number), describe(one));
     const shown = $("shown");
@@ -143,17 +156,16 @@ function show() {
   } else {
     display(null, "");
   }
-  $("caption").textContent = one ? `#${one.number} ${describe(one)}${one.seed ? `, seed ${one.seed}` : ""}` : "";
-  for (const words of one?.warnings ?? []) $("caption").append(item("span", ` Note: ${words}.`));
+  $("caption").textContent = unmade ? `Planned, not drawn yet: ${unmade.prompt}`
+    : one ? `#${one.number} ${describe(one)}${one.seed ? `, seed ${one.seed}` : ""}` : "";
+  for (const words of (unmade ? [] : one?.warnings) ?? []) $("caption").append(item("p", `Note: ${words}.`));
   const others = entries().filter((other) => other.number !== one?.number);
   $("before").replaceChildren(new Option("nothing", ""), ...others.map((other) => new Option(`#${other.number} ${other.instruction || "opened"}`, other.number)));
   compare(others.some((other) => other.number === S.before) ? S.before : null);
-  if (!$("prompt").value && one) $("prompt").placeholder = mode() === "edit" ? "make the dog green" : "a photo of …";
   showSeen();
   showTree();
   showKeep();
-  $("strip").replaceChildren();
-  $("conditions").replaceChildren();
+  if (S.explained !== one?.number) for (const id of ["strip", "conditions"]) $(id).replaceChildren();
   refresh();
 }
 
@@ -161,7 +173,7 @@ const describe = (one) => (one.kind === "opened" ? "Opened image" : `${one.kind 
 
 function compare(number) {
   S.before = number;
-  const one = current(), on = number != null && one, beside = on && $("beside").checked;
+  const one = settled(), on = number != null && one, beside = on && $("beside").checked;
   $("before").value = number ?? "";
   $("left").hidden = !beside;
   $("under").hidden = $("slide-label").hidden = !on || beside;
@@ -176,9 +188,10 @@ function compare(number) {
 }
 
 function showSeen() {
-  const one = current(), seen = one && S.seen.get(one.number);
+  const one = settled(), seen = one && S.seen.get(one.number);
   plan.showSeen(seen ?? null);
   $("show-seen-label").hidden = !seen;
+  $("show-seen-label").lastChild.textContent = ` Detections (${seen?.objects.length ?? 0})`;
   const verdict = seen?.verdict;
   $("verdict").hidden = !verdict;
   if (!verdict) return;
@@ -198,6 +211,7 @@ function thumb(number) {
   image.src = url(number);
   image.alt = `#${number} ${describe(one)}`;
   image.loading = "lazy";
+  button.title = image.alt;
   button.setAttribute("aria-current", String(number === S.session.current));
   button.addEventListener("click", () => go(number));
   button.append(image);
@@ -220,7 +234,7 @@ function showTree() {
     const grow = (number, column, row) => {
       const button = thumb(number);
       button.style.gridArea = `${row} / ${column}`;
-      button.append(item("span", `#${number} ${entries()[number].instruction || "opened"}`));
+      button.append(item("span", `#${number} ${(entries()[number].instruction || "opened").replace(/^a photo of (an? )?/, "")}`));
       branch.append(button);
       children.get(number).forEach((child, i) => grow(child, column + 1, i ? (rows += 1) : row));
     };
@@ -231,7 +245,7 @@ function showTree() {
 }
 
 function showKeep() {
-  const one = current();
+  const one = settled();
   $("keep").hidden = !one;
   if (!one) return;
   $("get-image").href = url(one.number);
@@ -255,17 +269,18 @@ function refresh() {
   for (const id of ["draw", "think", "explain", "revise", "undo", "redo"]) $(id).disabled = S.busy;
   $("stop").hidden = !S.job;
   const drawn = one && one.kind !== "opened";
-  $("explain").disabled ||= !drawn;
-  $("revise").disabled ||= !(S.planned || drawn);
-  $("revise").textContent = S.planned ? "Draw this plan" : "Redraw this plan";
-  $("undo").disabled ||= !(plan.past.length || S.session?.undo);
+  $("explain").disabled ||= !drawn || S.planned;
+  $("revise").disabled ||= !(S.planned || drawn || plan.view.regions.length);
+  $("revise").textContent = asked().kind === "revise" ? "Redraw this plan" : "Draw this plan";
+  $("prompt").placeholder = mode() === "edit" ? "make the dog green …" : "a photo of …";
+  $("undo").disabled ||= !(plan.past.length || S.planned || S.session?.undo);
   $("redo").disabled ||= !(plan.future.length || S.session?.redo);
   $("examples").hidden = entries().length > 0;
-  $("before-label").hidden = !one || entries().length < 2;
-  $("beside-label").hidden = S.before == null;
+  $("before-label").hidden = !one || S.planned || entries().length < 2;
+  $("beside-label").hidden = S.before == null || S.planned;
+  $("empty").hidden = !$("shown").hidden || S.busy || plan.view.regions.length > 0;
   $("boxes").hidden = !$("show-boxes").checked;
   $("seen").hidden = !$("show-seen").checked;
-  $("images").disabled = mode() === "edit";
   const scales = S.about.scales[mode()];
   for (const name of Object.keys(GUIDANCES)) $(`${name}_scale`).placeholder = scales[name];
 }
@@ -290,18 +305,23 @@ function look() {
   }
 }
 
-const undo = () => (plan.undo() ? null : S.session?.undo && go("undo"));
+function undo() {
+  if (plan.undo()) return;
+  if (S.planned) { S.planned = null; show(); } else if (S.session?.undo) go("undo");
+}
 const redo = () => (plan.redo() ? null : S.session?.redo && go("redo"));
 
 async function openFile(file) {
-  if (!file || S.busy) return;
+  if (!file) return;
   await guarded("upload-problem", async () => {
+    if (S.busy) throw new Error("An image is being drawn here. Open this one when it is done, or stop it.");
     if (file.size > S.about.upload_mb * 1e6) throw new Error(`Expected a file of at most ${S.about.upload_mb} MB but ${file.name} has ${(file.size / 1e6).toFixed(0)} MB.`);
     S.session = await post(`/api/sessions/${await ensureSession()}/open`, file);
     begin();
     document.querySelector("[name=mode][value=edit]").checked = true;
     refresh();
     $("prompt").focus();
+    $("prompt").select();
   });
   $("upload").value = "";
 }
@@ -358,7 +378,8 @@ async function listSessions() {
 function theme(to) {
   const dark = to ? to === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   if (to) document.documentElement.dataset.theme = to;
-  $("theme").setAttribute("aria-pressed", String(dark));
+  $("theme").textContent = dark ? "Light" : "Dark";
+  $("theme").title = `Change to ${dark ? "light" : "dark"} colours`;
   return dark ? "dark" : "light";
 }
 
@@ -384,10 +405,7 @@ function build() {
     head.scope = "row";
     const on = Object.assign(document.createElement("input"), { type: "checkbox", id: name, ariaLabel: `Guidance by ${words}` });
     const scale = Object.assign(document.createElement("input"), { type: "number", step: "0.1", id: `${name}_scale`, ariaLabel: `Scale of the guidance by ${words}` });
-    for (const field of [on, scale]) row.append(Object.assign(document.createElement("td"), {}));
-    row.prepend(head);
-    row.children[1].append(on);
-    row.children[2].append(scale);
+    row.append(head, ...[on, scale].map((field) => { const cell = item("td"); cell.append(field); return cell; }));
     $("guidances").append(row);
   }
   $("examples").querySelector("ul").append(...about.examples.map((words) => {
@@ -410,23 +428,13 @@ function listen() {
   $("stop").addEventListener("click", () => { if (S.job) stop(S.job).catch(() => {}); say("Stopping …"); });
   $("think").addEventListener("click", () => work("problem", { kind: "plan", prompt: $("prompt").value, entry: mode() === "edit" ? S.session.current : null }));
   $("revise").addEventListener("click", revise);
-  $("explain").addEventListener("click", () => {
-    $("strip").replaceChildren();
-    $("conditions").replaceChildren();
-    const add = (root, { title, url: source }) => {
-      const figure = document.createElement("figure"), image = document.createElement("img");
-      image.src = source;
-      image.alt = title;
-      figure.append(image, item("figcaption", title));
-      root.append(figure);
-    };
-    explain(add);
-  });
+  $("explain").addEventListener("click", explain);
   $("undo").addEventListener("click", undo);
   $("redo").addEventListener("click", redo);
   addEventListener("keydown", (event) => {
     if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
-    const typing = event.target.matches("input:not([type=checkbox]):not([type=range]), textarea:not(#chain)");
+    const typing = event.target.matches("input:not([type=checkbox]):not([type=range]), textarea:not(#chain)")
+      && event.target.value !== event.target.dataset.was; // a name that is as it was has nothing to undo
     const key = event.key.toLowerCase();
     if (key === "enter" && !$("revise").disabled) { event.preventDefault(); revise(); }
     if (typing || S.busy) return;
@@ -440,9 +448,10 @@ function listen() {
   for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventListener("change", refresh);
   $("upload").addEventListener("change", () => openFile($("upload").files[0]));
   addEventListener("paste", (event) => openFile([...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"))));
-  addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
+  const files = (event) => event.dataTransfer.types.includes("Files");
+  addEventListener("dragover", (event) => { if (!files(event)) return; event.preventDefault(); document.body.classList.add("dropping"); });
   addEventListener("dragleave", () => document.body.classList.remove("dropping"));
-  addEventListener("drop", (event) => { event.preventDefault(); document.body.classList.remove("dropping"); openFile(event.dataTransfer.files[0]); });
+  addEventListener("drop", (event) => { if (!files(event)) return; event.preventDefault(); document.body.classList.remove("dropping"); openFile(event.dataTransfer.files[0]); });
   $("defaults").addEventListener("click", defaults);
   $("theme").addEventListener("click", () => { theme(theme(document.documentElement.dataset.theme) === "dark" ? "light" : "dark"); });
   $("sessions-open").addEventListener("click", listSessions);
@@ -457,16 +466,17 @@ function listen() {
   $("by-words").addEventListener("input", listSamples);
 }
 
-async function explain(add) {
-  const strips = [];
-  await work("problem", { kind: "explain", entry: S.session.current }, (event) => {
-    if (event.kind === "condition") strips.push(["conditions", event]);
-    if (event.kind === "variant") { strips.push(["strip", event]); say(`Drawn: ${event.title}.`); }
-    if (strips.length && ["condition", "variant"].includes(event.kind)) add($(strips.at(-1)[0]), event);
+async function explain() {
+  const roots = { condition: $("conditions"), variant: $("strip") };
+  Object.values(roots).forEach((root) => root.replaceChildren());
+  S.explained = S.session.current;
+  await work("understand-problem", { kind: "explain", entry: S.explained }, ({ kind, title, url: source }) => {
+    if (!roots[kind]) return;
+    const figure = document.createElement("figure"), image = Object.assign(document.createElement("img"), { src: source, alt: title });
+    figure.append(image, item("figcaption", title));
+    roots[kind].append(figure);
+    say(`Drawn: ${title}.`);
   });
-  $("strip").replaceChildren();
-  $("conditions").replaceChildren();
-  for (const [root, event] of strips) add($(root), event);
 }
 
 async function start() {
@@ -487,4 +497,4 @@ async function start() {
   document.body.dataset.ready = "yes";
 }
 
-start().catch((error) => { $("problem").textContent = error.message; document.body.dataset.ready = "yes"; });
+start().catch((error) => { $("problem").textContent = error.message; refresh(); document.body.dataset.ready = "yes"; });
