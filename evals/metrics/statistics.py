@@ -199,7 +199,8 @@ def _ends_of_mean(drawn: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         spectrum *= np.fft.rfft(counts / len(shares), length)
     below = np.maximum.accumulate(np.cumsum(np.fft.irfft(spectrum, length)[: len(drawn) * cells + 1]))
     ends = np.interp((_TAIL, 1 - _TAIL), np.append(0, below), np.arange(-0.5, len(below))) / (len(below) - 1)
-    return np.clip(ends, 0, 1)
+    found: NDArray[np.float64] = np.clip(ends, 0, 1)
+    return found
 
 
 def _weighed(
