@@ -29,7 +29,11 @@ _SEED = 2026
 
 
 def jeffreys(right: float, images: float) -> tuple[float, float]:
-    """Jeffreys' interval: what a task of single images would have if infinitely many weights were drawn."""
+    """Jeffreys' interval: what a task of single images would have if infinitely many weights were drawn.
+
+    >>> [round(end, 3) for end in jeffreys(7, 10)]
+    [0.394, 0.907]
+    """
     from scipy.special import betaincinv
 
     low, high = (float(betaincinv(right + 0.5, images - right + 0.5, tail)) for tail in (TAIL, 1 - TAIL))
@@ -40,6 +44,10 @@ def ends_of_mean(drawn: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """The middle 95 % of the mean of independent tasks, by convolution. The order of the tasks decides nothing.
 
     A number between two cells of the grid is shared by both in proportion, so lesser numbers give lesser ends.
+
+    >>> even = np.linspace(0, 1, 1000)
+    >>> [round(float(end), 2) for end in ends_of_mean([even, even])]
+    [0.11, 0.89]
     """
     cells = max(_GRID // len(drawn), 64)
     length = 1 << (len(drawn) * (cells + 1)).bit_length()
@@ -65,6 +73,10 @@ def weighed(
         images: ``(clusters,)`` images of each.
         effective: So many independent images say as much as all of them.
         unseen: Images that nobody saw, right and wrong, so many of either.
+
+    >>> shares = weighed(np.array([4.0] * 9), np.array([4.0] * 9), 19, 0.5)
+    >>> shares.shape, bool(shares.max() <= 1), round(float(shares.mean()), 2)
+    ((8000,), True, 0.98)
     """
     if len(right) < _FEW:
         share = _share_of_few(float(right.sum()), float(images.sum()), effective)
