@@ -108,6 +108,7 @@ class SleepingJob:
     plan: Plan
     png: bytes
     recorded: bool = False
+    asks: bool = True
 
     def worker(self, before: Any = None) -> SleepingJob:
         """Itself."""

@@ -165,7 +165,8 @@ def _latex_row(table: Table, row: Row) -> list[str]:
             text = f"${text}$"
         values.append((rf"\textbf{{{text}}}" if table.best(row, i) else text) + _latex_signs(cell.mark))
         both = re.sub(r"[+-][\d.]+", r"$\g<0>$", interval(cell, column)).replace("–", "--")
-        ends.append(rf"{{\tiny {both}}}" if both else "")
+        beside = len(table.columns) <= _FEW_COLUMNS
+        ends.append(rf"{{\tiny {f'({both})' if beside else both}}}" if both else "")
     if len(table.columns) <= _FEW_COLUMNS:
         return [" & ".join(f"{value} {end}".strip() for value, end in zip(values, ends, strict=True)) + r" \\"]
     lines = [" & ".join(values) + r" \\"]

@@ -275,7 +275,7 @@ def provenance(run: Run) -> dict[str, str]:
     looked = observe.get("detector", "none") if observe else run.scores.get("detector")
     return {
         "detector": _with_hash(looked, weights, "detector/"),
-        "encoder": _with_hash(observe.get("embedder"), weights, "embedder/"),
+        "encoder": "none" if run.judged_as else _with_hash(observe.get("embedder"), weights, "embedder/"),
         "judge": _judge_of(run.scores),
         "weights": digest(generate.get("weights_sha256") or {}) or ("none" if generate else "unknown"),
         "commit": commit + (" with local changes" if machine.get("dirty") else ""),

@@ -92,7 +92,7 @@ def _beside(run: Run, reported: Rows) -> list[Reported]:
 
 
 def _reported(row: Reported, names: Sequence[str]) -> Row:
-    values = [Cell(value=float(row.cells[name])) if name in row.cells else Cell() for name in names]
+    values = [Cell(value=float(row.cells[name]), basis=row.judge) if name in row.cells else Cell() for name in names]
     images = ", ".join(filter(None, (tables.PHOTOGRAPHS, row.apart)))
     cells = (Cell(text=row.judge), *values, Cell(), Cell())
     return Row(label=row.model, images=images, cells=cells, reported=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 from evals.core import options as flags
 from evals.core.folder_listing import some
+from evals.core.options import VERDICT
 from evals.core.records import NothingLeft, UserError, note
 from evals.core.run_directory import RunDirectory
 from evals.harness.plan import Plan, lasting
@@ -20,7 +23,7 @@ from got.util.files import clear_disk_errors, write_atomic
 from got.util.tables import span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from evals.suite import Suite
@@ -87,7 +90,22 @@ def parse(suite: Suite[Any], argv: Sequence[str]) -> RunSpec:
             raise UserError(f"--from {settings.start} needs a run; {place} has no run.json")
         words = [*lasting(spec["arguments"]["given"]), *argv]  # older runs kept --engine
         settings, options, given = _parse(suite, words)
+        options = _judged_before(options, spec, _parse(suite, argv)[2]) if settings.start == VERDICT else options
     return resolve(suite, settings, options, words, given)
+
+
+def _judged_before(options: Any, spec: Mapping[str, Any], given: set[str]) -> Any:
+    """The options with the judge of a run that is only scored again: nobody is asked, and no environment names it.
+
+    Args:
+        options: Of the run's own command line.
+        spec: The run's ``run.json``.
+        given: Names of the flags that are given now.
+    """
+    seen = spec["identity"].get("observe") or {}
+    if "judge" in given or not seen.get("judge_place"):
+        return options
+    return dataclasses.replace(options, judge=seen["judge"], judge_place=seen["judge_place"])
 
 
 def _parse(suite: Suite[Any], argv: Sequence[str]) -> tuple[Settings, Any, set[str]]:
@@ -168,8 +186,13 @@ def export_prompts(plan: Plan, folder: Path) -> dict[str, Any]:
         for case in plan.cases:
             (folder / case.id / "samples").mkdir(parents=True, exist_ok=True)
             write_atomic(folder / case.id / "metadata.jsonl", json.dumps(case.metadata) + "\n")
-    last = plan.settings.images_per_prompt - 1
-    note(f"fill {folder}/*/samples with 0000.png to {last:04d}.png, and score them with --model folder:{folder}")
+    settings, own = plan.settings, getattr(plan.options, "prompts", None)
+    words = ["--model", f"folder:{folder}", "--images-per-prompt", str(settings.images_per_prompt)]
+    words += ["--limit", str(settings.limit)] if settings.limit else []
+    words += ["--tasks", json.dumps(settings.tasks)] if settings.tasks else []
+    words += ["--prompts", own] if own else []
+    last = f"{settings.images_per_prompt - 1:04d}.png"
+    note(f"fill {folder}/*/samples with 0000.png to {last}, and score them with {shlex.join(words)}")
     return {"suite": plan.suite.name, "prompts": len(plan.cases), "exported": str(folder)}
 
 
@@ -187,9 +210,10 @@ def _print(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
         console().print(table)
     score = scores["overall"].get("score") or {}
     if score.get("low") is not None and score["high"] - score["low"] > _WIDE:
+        few = f"{score['clusters']} prompts make" if score["clusters"] > 1 else "1 prompt makes"
         note(
-            f"{score['clusters']} prompts make an interval of {span(score['low'], score['high'])}: more prompts "
-            "narrow it, more images of the same ones hardly do"
+            f"{few} an interval of {span(score['low'], score['high'])}: more prompts narrow it, more images of "
+            "the same ones hardly do"
         )
     headline = suite.headline(scores)
     if left_out := scores.get("left_out"):

@@ -148,7 +148,7 @@ def _table(scores: Mapping[str, Any], rows: Sequence[Reported], apart: str) -> T
     made = shared.table(
         f"Reported by others, {f'{apart}: not to be compared with the rest' if apart else 'not measured here'}",
         ["value", "judge", "edition", ""],
-        visible("\n".join([*said, *filter(None, [left_out(rows)])])),
+        "\n".join(map(visible, [*said, *filter(None, [left_out(rows)])])),
         first=f"model ({rows[0].metric})",
     )
     for row in shown(rows):

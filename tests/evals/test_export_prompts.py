@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 import runner_kit
@@ -21,13 +22,14 @@ def test_exported_folders_that_another_tool_fills_are_scored(tmp_path, capsys):
     assert cli.main(GenEval, ["--export-prompts", str(folder), *LIMIT]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"suite": "geneval", "prompts": 6, "exported": str(folder)}
-    assert f"--model folder:{folder}" in err
+    said = shlex.split(err.partition("score them with ")[2])
+    assert said == ["--model", f"folder:{folder}", "--images-per-prompt", "1", "--limit", "6"], "the same prompts"
     assert cli.main(GenEval, ["--export-prompts", str(folder), *LIMIT]) == 0, "again, into the same folders"
     metadata = [json.loads(path.read_text()) for path in sorted(folder.glob("*/metadata.jsonl"))]
     assert all(line in prompts.generate() for line in metadata)
     for samples in folder.glob("*/samples"):  # the other tool paints grey
         Image.new("RGB", (64, 64), "grey").save(samples / "0000.png")
-    words = ["--model", f"folder:{folder}", "--detector", "icon", *LIMIT, "--output", str(tmp_path / "run")]
+    words = [*said, "--detector", "icon", "--output", str(tmp_path / "run")]
     assert cli.main(GenEval, words) == 0
     lines = runner_kit.lines(tmp_path / "run" / "results.jsonl")
     assert [line["prompt"] for line in lines] == [line["prompt"] for line in metadata]
@@ -56,4 +58,4 @@ def test_a_run_of_few_prompts_says_that_its_interval_is_wide(tmp_path, capsys):
     (tmp_path / "own.jsonl").write_text('{"tag": "t", "include": [{"class": "dog", "count": 1}], "prompt": "a dog"}\n')
     words = ["--model", "oracle", "--prompts", str(tmp_path / "own.jsonl"), "--output", str(tmp_path / "run")]
     assert cli.main(GenEval, words) == 0
-    assert re.search(r"1 prompts make an interval of 0\.\d\d to 1\.00: more prompts narrow it", capsys.readouterr().err)
+    assert re.search(r"1 prompt makes an interval of 0\.\d{3}–1\.000: more prompts narrow it", capsys.readouterr().err)

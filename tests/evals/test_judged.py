@@ -9,14 +9,17 @@ from judge_kit import fails, serve
 from PIL import Image
 from vlm_kit import build
 
-from evals import judge_agreement, wise
+from evals import imgedit, judge_agreement, wise
+from evals.harness import cli
 from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
 from evals.judges.between import COMPARABLE, UNKNOWN
 from got.util.files import sha256
 from reports import __main__ as reports
+from reports import judged
 from reports.frames import load
 from reports.samples import load_samples
+from reports.tables import Column, Table
 
 
 def shown(request):
@@ -193,6 +196,46 @@ def test_an_edit_of_gedit_without_its_image_is_one_line(run, tmp_path):
     assert "row 3: no image in column input_image" in err
 
 
+def merged(root):
+    """KRIS as BAGEL has it: one list of all categories beside their folders of images."""
+    rows = []
+    for path in sorted((root / "KRIS_Bench").glob("*/annotation.json")):
+        rows += [{"id": id, "type": path.parent.name, **row} for id, row in json.loads(path.read_text()).items()]
+        path.unlink()
+    kit.write(root / "KRIS_Bench" / "final_data.json", rows)
+
+
+def moved(name, place):
+    def move(root):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).rename(root / place)
+
+    return move
+
+
+FORMS = {
+    "kris": merged,
+    "rise": moved("datav2_total_w_subtask.json", "data/data_total.json"),
+    "genevalpp": moved("test_scripts/Geneval++.jsonl", "Geneval++.jsonl"),
+    "wise": moved("data_verified/natural_science_verified.json", "natural_science_verified.json"),
+    "t2i_reasonbench": moved("prompts/entity_reasoning.json", "entity_reasoning.json"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_data_that_lie_in_another_published_form_are_the_same_items(tmp_path, name):
+    suite, root = find_suite(name), kit.SETS[name](tmp_path / "data")
+    options = suite.options(data=root, allow_other_data=True)
+    first = suite.load(root, options).items
+    FORMS[name](root)
+    again = suite.load(root, options).items
+    assert {item.id: item.as_case() for item in first} == {item.id: item.as_case() for item in again}
+    for one, other in zip(sorted(first, key=lambda x: x.id), sorted(again, key=lambda x: x.id), strict=True):
+        assert {role: image.load().getpixel((0, 0)) for role, image in one.images.items()} == {
+            role: image.load().getpixel((0, 0)) for role, image in other.images.items()
+        }
+
+
 def test_edits_of_one_image_of_gedit_are_one_group(tmp_path):
     suite, root = find_suite("gedit"), kit.gedit(tmp_path / "data")
     sets = [
@@ -242,6 +285,20 @@ def test_repeats_and_a_later_rule_are_read_from_the_log(run, tmp_path):
     code, headline, _, _, requests = run("rise", "--from", "verdict", "--script", "2025", script=fails(500))
     assert (code, requests, headline["edition"][-4:]) == (0, [], "2025")
     assert headline["overall"] == pytest.approx(first - 2 / 12)  # the two cases without consistency
+
+
+def test_a_finished_run_is_scored_again_and_exported_where_nothing_names_its_judge(run, tmp_path, monkeypatch, capsys):
+    _, before, *_ = run("rise")
+    for name in ("JUDGE_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    again = ["--output", str(tmp_path / "run"), "--from", "verdict"]
+    assert cli.main(find_suite("rise"), again) == 0
+    after = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert (after["metric"], after["overall"]) == (before["metric"], before["overall"])
+    assert exported.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    assert cli.main(find_suite("rise"), [*again, "--judge", "openai"]) == 2
+    assert "set JUDGE_MODEL" in capsys.readouterr().err
 
 
 def test_two_judges_of_the_same_images_are_held_against_each_other(run, tmp_path, capsys):
@@ -308,17 +365,27 @@ def test_reported_rows_stand_beside_the_published_data_and_say_in_what_a_run_dif
     for words in ("Reported by others, not measured here", "this run does not compare with them: 6 of 12 cases; "
                   "asked in our wording; judged by judge-1, they by Qwen3.5-35B-A3B", "DeepGen 1.0"):  # fmt: skip
         assert words in said
+    assert any(line.strip().startswith("12 of 23") for line in out.splitlines())
     runs = [str(tmp_path / "run")]
     assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
     text = (tmp_path / "report" / "report.md").read_text()
     for words in ("| NanoBanana-Pro † | photographs, reported | Qwen3.5-35B-A3B | **0.8760** |",
-                  "| judge-1, our wording |",
+                  "| judge-1, our wording |", "encoder none",
                   "- † as reported by others of Verified 2026-04, not measured here, 12 of 23",
                   "- DeepGen 1.0 †: its parts give 0.56720, not its 0.5700.",
                   " and † do not compare: 6 of 12 cases; asked in our wording; judged by judge-1, they"):  # fmt: skip
         assert words in text
     assert reports.main([*runs, "--output", str(tmp_path / "report"), "--published", "none"]) == 0
     assert "†" not in (tmp_path / "report" / "report.md").read_text().partition("## ")[2]
+
+
+def test_the_best_reported_number_is_that_of_one_judge():
+    rows = [judged._reported(row, ["overall"]) for row in imgedit.ImgEdit().reported("imgedit-basic")]
+    columns = [Column(key="judge", title="judge", best=None), Column(key="overall", title="overall", digits=2)]
+    table = Table(name="t", caption="", columns=tuple(columns), rows=tuple(rows))
+    best = [(row.cells[0].text, row.cells[1].value) for row in rows if table.best(row, 1)]
+    assert {judge for judge, _ in best} == {"gpt-4.1", "not stated"}
+    assert dict(best)["gpt-4.1"] == 4.2 < dict(best)["not stated"]
 
 
 def test_a_run_as_the_reported_ones_says_nothing_of_differences(run, published, tmp_path, monkeypatch):
@@ -331,14 +398,20 @@ def test_a_run_as_the_reported_ones_says_nothing_of_differences(run, published, 
     assert "does not compare" not in out
 
 
-@pytest.mark.parametrize("name", ["wise", "genevalpp", "imgedit", "gedit", "rise", "kris", "t2i_reasonbench"])
-def test_images_go_out_in_the_official_layout_and_come_back_from_it(run, tmp_path, name):
-    _, before, *_ = run(name)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [*((name, ()) for name in kit.SETS), ("imgedit", ("--edition", "uge")), ("wise", ("--edition", "legacy")),
+     ("gedit", ("--language", "cn", "--subset", "intersection"))],
+)  # fmt: skip
+def test_images_go_out_in_the_official_layout_and_come_back_from_it(run, tmp_path, name, words):
+    edition = {"edition": words[1]} if "--edition" in words else {}
+    _, before, *_ = run(name, *words, make=lambda root: kit.SETS[name](root, **edition))
     assert exported.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
     if name == "gedit":
-        assert (tmp_path / "out/fullset/ps_human/en/en04_SRCIMG.png").is_file()
-    words = ("--model", f"folder:{tmp_path / 'out'}", "--output", tmp_path / "again")
-    code, after, _, err, _ = run(name, *words)
+        key = "cn/cn04" if words else "en/en04"
+        assert (tmp_path / f"out/fullset/ps_human/{key}_SRCIMG.png").is_file()
+    again = ("--model", f"folder:{tmp_path / 'out'}", "--output", tmp_path / "again")
+    code, after, _, err, _ = run(name, *words, *again)
     assert (code, after["images"], after["missing"]) == (0, before["images"], 0), err
     assert after["overall"] == before["overall"]
 

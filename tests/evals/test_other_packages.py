@@ -64,6 +64,8 @@ def test_a_suite_of_another_package_runs_by_name(finished):
 def test_it_is_scored_again_with_its_own_options(finished, capsys):
     assert any_suite.main(["nothing_else", "--output", str(finished), "--seed", "1"]) == 2
     assert "made with other arguments" in capsys.readouterr().err
+    assert any_suite.main(["geneval", "--output", str(finished), "--model", "oracle"]) == 2
+    assert f"{finished} is a run of nothing_else, not of geneval; choose another --output" in capsys.readouterr().err
     strict = ["--output", str(finished), "--from", "verdict", "--threshold", "1.0"]
     assert any_suite.main(["nothing_else", *strict]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["overall"] == 0

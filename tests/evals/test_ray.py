@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -12,17 +13,19 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_kit import geneval, install, is_alive, pids, start_ray, wait_until, words
+from engine_kit import client_server, geneval, install, is_alive, pids, start_ray, third_machine, wait_until, words
 from process_kit import Process
 from runner_kit import contents, lines
 
 from evals import ablation
 from evals.detectors import registry
+from got.util import provenance
 from got.util.workers import pool
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'got-bench[ray]'")
 pytestmark = pytest.mark.slow
 
+ROOT = Path(registry.__file__).parents[2]
 SAME = ("results.jsonl", "observations.jsonl", "chains.jsonl", "failures.jsonl")
 
 
@@ -100,6 +103,14 @@ def test_any_number_of_workers_writes_the_same_bytes(cluster, reference, paper, 
     assert [line["case"] for line in times] == sorted(line["case"] for line in times), "written in order"
 
 
+def test_a_command_outside_of_the_cluster_writes_the_same_bytes(cluster, reference, paper, tmp_path, capsys):
+    pytest.importorskip("grpc", reason="Ray's client is not installed: pip install 'ray[client]'")
+    with client_server(cluster) as address:
+        assert geneval(*words(paper, tmp_path / "run", *on(cluster, 2, "--ray-address", address))) == 0
+    same_run(tmp_path / "run", reference)
+    assert "Ray: 2 workers of 1 CPU on 2 machines" in capsys.readouterr().err
+
+
 def test_mini_draws_the_same_on_workers(cluster, tmp_path):
     given = ["--model", "got", "--limit", "3", "--images-per-prompt", "2", "--steps", "2", "--batch-size", "2"]
     given += ["--device", "cpu"]
@@ -130,7 +141,7 @@ def test_images_made_elsewhere_are_observed_by_workers(cluster, reference, tmp_p
 
 def test_weights_that_this_machine_alone_has_are_sent(cluster, paper, tmp_path):
     """A path through a file handle of this process leads nowhere in any other."""
-    weights = Path(registry.__file__).parents[1] / "assets" / "icon_detector.safetensors"
+    weights = ROOT / "evals" / "assets" / "icon_detector.safetensors"
     shutil.copy(weights, tmp_path / "mine.safetensors")
     handle = os.open(tmp_path, os.O_RDONLY)
     try:
@@ -143,12 +154,13 @@ def test_weights_that_this_machine_alone_has_are_sent(cluster, paper, tmp_path):
     same_run(tmp_path / "ray", tmp_path / "local")
 
 
-def test_cells_of_an_ablation_share_the_workers(cluster, reference, paper, tmp_path, capsys):
-    pids_before = set(pids(paper))
+def test_cells_of_an_ablation_share_the_workers_and_what_they_have_loaded(cluster, reference, paper, tmp_path, capsys):
+    before = (paper / "built").read_text().split()
     given = ["--axis", "seed=42,7", "--output", str(tmp_path / "grid"), *words(paper, "unused")[:-2], *on(cluster, 2)]
     assert ablation.main(given) == 0
     assert capsys.readouterr().err.count("Ray: ") == 1
-    assert len(set(pids(paper)) - pids_before) == 2
+    built = (paper / "built").read_text().split()[len(before) :]
+    assert len(built) == len(set(built)) == 2, "each worker loads once, for both cells"
     same_run(tmp_path / "grid" / "seed-42", reference)
 
 
@@ -187,22 +199,32 @@ def test_a_lost_machine_costs_nothing(cluster, reference, tmp_path, capsys):
     folder = tmp_path / "paper"
     folder.mkdir()
     (folder / "seconds").write_text("1")
-    third = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    cluster.wait_for_nodes()
 
-    def lose():
-        wait_until(lambda: len(lines_of(tmp_path / "run" / "observations.jsonl")) >= 3, 90, "a first batch")
+    def lose(third):
+        wait_until(lambda: len(pids(folder)) == 5, 90, "the start of all workers")
         cluster.remove_node(third, allow_graceful=False)
         (folder / "seconds").write_text("0")
 
-    thief = threading.Thread(target=lose)
-    thief.start()
-    try:
-        assert geneval(*words(folder, tmp_path / "run", *on(cluster, 5))) == 0
-    finally:
-        thief.join()
+    with third_machine(cluster) as third:
+        thief = threading.Thread(target=lose, args=[third])
+        thief.start()
+        try:
+            assert geneval(*words(folder, tmp_path / "run", *on(cluster, 5))) == 0
+        finally:
+            thief.join()
     same_run(tmp_path / "run", reference)
     assert "a worker is lost" in capsys.readouterr().err
+
+
+def test_a_machine_without_memory_costs_nothing(cluster, reference, tmp_path, capsys):
+    """Ray kills each worker there, as it does where memory is short; the others take long enough to see it."""
+    folder = tmp_path / "paper"
+    folder.mkdir()
+    (folder / "seconds").write_text("1")
+    with third_machine(cluster, RAY_memory_usage_threshold=0.001, RAY_memory_monitor_refresh_ms=100):
+        assert geneval(*words(folder, tmp_path / "run", "--batch-size", "1", *on(cluster, 5))) == 0
+    same_run(tmp_path / "run", reference)
+    assert "a worker is lost (out of memory)" in capsys.readouterr().err
 
 
 def lines_of(path):
@@ -281,9 +303,7 @@ def _main(path, given):
 def _descendants(pid):
     import psutil
 
-    found = psutil.Process(pid).children(recursive=True)
-    # Ray's agents hold no worker, and try for a minute to report to the server that has gone, before they end, too.
-    return [child.pid for child in found if "Agent" not in " ".join(child.cmdline())]
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
 def test_an_interrupt_ends_workers_and_keeps_what_is_logged(cluster, reference, tmp_path, path):
@@ -339,20 +359,40 @@ def test_mistakes_are_one_line_and_write_nothing(cluster, paper, tmp_path, capsy
     assert "--engine ray needs Ray: pip install 'got-bench[ray]'" in said
 
 
-def test_a_worker_with_other_packages_is_refused(cluster, path, paper, tmp_path, capsys):
-    other = tmp_path / "site" / "torchmetrics-99.dist-info"
-    other.mkdir(parents=True)
-    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torchmetrics\nVersion: 99\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *path]))
-        third = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    cluster.wait_for_nodes()
-    try:
-        said = refused(tmp_path, capsys, "--model", f"kit:{paper}", "--detector", "kit", *on(cluster, 5))
-    finally:
-        cluster.remove_node(third)
-    assert "differs from this process: torchmetrics " in said
-    assert said.endswith("here and 99 there")
+FINDER = """
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, [str(Path(__file__).parent)]) if name in ("got", "evals") else None
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def test_a_worker_with_other_code_and_packages_is_refused(cluster, path, paper, tmp_path, capsys):
+    """Its copy of this repository has one line more, and is no checkout."""
+    site = tmp_path / "site"
+    info = site / "torchmetrics-99.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torchmetrics\nVersion: 99\n")
+    for package in ("got", "evals"):
+        shutil.copytree(ROOT / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+    changed = site / "evals" / "geneval" / "suite.py"
+    changed.write_text(changed.read_text() + "\n")
+    (site / "sitecustomize.py").write_text(FINDER)  # Ray has workers import from where their driver does
+    given = ["--model", f"kit:{paper}", "--detector", "kit", *on(cluster, 1, "--cpus-per-worker", "3")]
+    with third_machine(cluster, cpus=3, PYTHONPATH=os.pathsep.join([str(site), *path])):
+        said = refused(tmp_path, capsys, *given)
+    here = provenance.installed()
+    there = {
+        name: re.search(rf"{name} {here[name]} here and (\w+) there", said)[1] for name in ("torchmetrics", "code")
+    }
+    assert there["torchmetrics"] == "99"
+    assert there["code"] != here["code"]
+    assert here["commit"] is None or f"commit {here['commit']} here and None there" in said
 
 
 def test_nobody_comes(cluster, paper, tmp_path, capsys):

@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -83,21 +84,28 @@ def start_ray(path):
     return cluster
 
 
+@contextlib.contextmanager
 def client_server(cluster):
-    """Starts what ``ray start --head --ray-client-server-port`` does; returns its address."""
-    head = cluster.head_node
+    """The server that ``ray start --head --ray-client-server-port`` starts; gives its address."""
     with socket.socket() as free:
-        free.bind((head.node_ip_address, 0))
-        head._ray_params.ray_client_server_port = free.getsockname()[1]
-    head.start_ray_client_server()
-    address = (head.node_ip_address, head._ray_params.ray_client_server_port)
+        free.bind(("127.0.0.1", 0))
+        place = free.getsockname()
+    words = {"address": cluster.address, "host": place[0], "port": place[1], "mode": "proxy"}
+    words |= {"runtime-env-agent-address": "http://127.0.0.1:0", "node-id": cluster.head_node.node_id}
+    started = [sys.executable, "-m", "ray.util.client.server", *(f"--{name}={word}" for name, word in words.items())]
+    # It forks beside threads of gRPC, which then close what the new process has opened.
+    environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    with subprocess.Popen(started, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
 
-    def answers():
-        with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
-            return True
+        def answers():
+            with contextlib.suppress(OSError), socket.create_connection(place, timeout=1):
+                return True
 
-    wait_until(answers, 60, "the start of the client's server")
-    return "ray://{}:{}".format(*address)
+        try:
+            wait_until(answers, 60, "the start of the client's server")
+            yield "ray://{}:{}".format(*place)
+        finally:
+            server.terminate()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ from evals.geneval import prompts as geneval_prompts
 from evals.geneval import suite
 from evals.harness import cli
 from reports import __main__ as reports_main
-from reports import compare, gate
+from reports import changes, compare, gate, style
+from reports.frames import load
 
 LIMIT = ["--limit", "12", "--images-per-prompt", "2"]
 
@@ -335,3 +336,10 @@ def test_names_cannot_break_the_table():
     before, after = outcomes("a|b\n", {"0": [True]}), outcomes("c", {"0": [True]})
     table = compare.markdown(compare.compare(before, after), before, after)
     assert table.splitlines()[0].count(" | ") == 7
+
+
+def test_a_comparison_without_a_changed_verdict_says_none(tmp_path):
+    runs, _ = load([write_run(tmp_path / name / name) for name in ("a", "b")])
+    with style.sheet():
+        browser = changes.of_two(*runs).page.browser
+    assert (browser.lead, browser.records) == ("None.", [])

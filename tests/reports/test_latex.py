@@ -55,6 +55,12 @@ def test_ten_columns_with_intervals_fit_on_a_page(tmp_path):
     assert "Overfull" not in compiled(tmp_path, text)
 
 
+def test_an_interval_beside_its_score_stands_in_brackets():
+    row = Row(label="got", images="icon world", cells=(Cell(value=0.5, low=0.25, high=0.75),))
+    text = formats.to_latex(Table(name="t", caption="One.", columns=(Column(key="s", title="score"),), rows=(row,)))
+    assert r"got & 0.500 {\tiny (0.250--0.750)} \\" in text
+
+
 @needs_latex
 def test_hostile_words_compile_too(tmp_path):
     said = Cell(value=0.2, low=-0.1, high=0.3, text="not distinguishable (5 cases)", brief="not % distinguishable & _")

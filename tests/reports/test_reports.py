@@ -254,7 +254,7 @@ def test_teaser_is_a_wide_image_with_ink_in_every_panel(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["table", "{tmp}/nothing"], "nothing/run.json is missing"),
+        (["table", "{tmp}/nothing"], "nothing is missing; expected the --output of a finished run"),
         (["teaser", "{run}", "00007"], "has no case '00007' with index 0; its cases: 00000 to 00000"),
         (["teaser", "{run}", "00000", "--index", "5"], "with index 5"),
         (["gate", "--baseline", "{run}", "--run", "{run}"], "is a folder; of a run, `python -m reports baseline"),
