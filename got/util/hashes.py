@@ -225,8 +225,7 @@ def is_sealed(record: Mapping[str, Any], where: str, error: type[Exception] = Us
 
 def _looks_hashed(record: Mapping[str, Any]) -> bool:
     """Whether the last value of a record is a hash, whatever name it stands under: the name itself may be damaged."""
-    last = next(reversed(record.values()), None)
-    return isinstance(last, str) and re.fullmatch(r"[0-9a-f]{64}", last) is not None
+    return any(isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) for value in [*record.values()][-1:])
 
 
 def _digest(record: Mapping[str, Any]) -> str:
