@@ -69,7 +69,7 @@ def test_text_table_separates_icon_world_from_photographs(run):
     assert set(lines[last + 1]) == {"-", " "}
     assert lines[last + 2] == "icon world:"
     assert lines[last + 3].split()[:2] == ["got", "0.500§"]
-    assert lines[-1] == "95 % intervals: Jeffreys with effective sample size, clustered by prompt."
+    assert lines[-1] == "95 % intervals: Bayesian bootstrap, clustered by prompt."
 
 
 def test_an_overall_score_of_fewer_tasks_or_with_missing_images_is_marked_in_every_format(run):
