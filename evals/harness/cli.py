@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shlex
 import sys
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core import options as flags
 from evals.core.folder_listing import some
+from evals.core.options import VERDICT
 from evals.core.records import NothingLeft, UserError, note
 from evals.core.run_directory import RunDirectory
 from evals.harness.plan import Plan, lasting
@@ -21,7 +23,7 @@ from got.util.files import clear_disk_errors, write_atomic
 from got.util.tables import span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from evals.suite import Suite
@@ -88,7 +90,22 @@ def parse(suite: Suite[Any], argv: Sequence[str]) -> RunSpec:
             raise UserError(f"--from {settings.start} needs a run; {place} has no run.json")
         words = [*lasting(spec["arguments"]["given"]), *argv]  # older runs kept --engine
         settings, options, given = _parse(suite, words)
+        options = _judged_before(options, spec, _parse(suite, argv)[2]) if settings.start == VERDICT else options
     return resolve(suite, settings, options, words, given)
+
+
+def _judged_before(options: Any, spec: Mapping[str, Any], given: set[str]) -> Any:
+    """The options with the judge of a run that is only scored again: nobody is asked, and no environment names it.
+
+    Args:
+        options: Of the run's own command line.
+        spec: The run's ``run.json``.
+        given: Names of the flags that are given now.
+    """
+    seen = spec["identity"].get("observe") or {}
+    if "judge" in given or not seen.get("judge_place"):
+        return options
+    return dataclasses.replace(options, judge=seen["judge"], judge_place=seen["judge_place"])
 
 
 def _parse(suite: Suite[Any], argv: Sequence[str]) -> tuple[Settings, Any, set[str]]:

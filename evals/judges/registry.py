@@ -197,7 +197,8 @@ def resolve(options: Options, world: str, prompts: Callable[[], str] | None = No
     if record.place is None:
         return dataclasses.replace(options, judge=judge, judge_prompts=None, judge_place=None)
     digest = options.prompt_hash if prompts is None else prompts()
-    return dataclasses.replace(options, judge=judge, judge_prompts=digest, judge_place=record.named(argument))
+    place = options.judge_place or record.named(argument)  # that of a run which is only scored again is known
+    return dataclasses.replace(options, judge=judge, judge_prompts=digest, judge_place=place)
 
 
 def at_once(options: AskOptions) -> int:

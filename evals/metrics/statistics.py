@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evals.metrics import weighing
+from evals.metrics.weighing import TAIL
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-INTERVALS = "Jeffreys with effective sample size"
+INTERVALS = "Bayesian bootstrap"
 """Name of the method of `share`, as ``scores.json`` gives it."""
 
 
@@ -37,14 +40,8 @@ def method_of(scores: Mapping[str, Any]) -> str:
 RESAMPLES = 4000
 """Bootstrap and permutation draws; a bootstrap interval's own error is then about a hundredth of its width."""
 
-_TAIL = 0.025
-"""Probability left out on each side of a 95 % interval."""
-
 _LIKENESS = 0.3
-"""Assumed correlation of two images of one prompt where a run cannot tell it, for example because none is wrong."""
-
-_LIKENESS_WEIGHT = 16.0
-"""So many wrong images of a run weigh as much as `_LIKENESS`. With fewer, the first one would raise the lower end."""
+"""Correlation of two images of one prompt, for what is added to those that were seen."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +83,19 @@ def by_cluster(values: Iterable[float | None], clusters: Iterable[str]) -> tuple
 
 # -------------------------------------------------------------------------------------------------------------- shares
 def share(right: ArrayLike, images: ArrayLike, tasks: Sequence[str] | None = None) -> Estimate:
-    """Share of right images, and its 95 % interval: Jeffreys' with the effective sample size.
+    """Share of right images, and its 95 % interval: the Bayesian bootstrap of prompts (Rubin 1981).
 
-    Images of one prompt are alike and say less than as many of different prompts. Their correlation is estimated by
-    analysis of variance (Fleiss and Cuzick 1979), pooled over the tasks, and drawn towards 0.3 where few images are
-    wrong. By Kish's design effect it gives the number of independent images that say as much, which takes the place of
-    n in Jeffreys' interval (Korn and Graubard 1998; Franco, Little, Louis and Slud 2019).
+    Images of one prompt are alike and say less than as many of different prompts, so whole clusters are weighed at
+    random, 8,000 times, and the interval holds the middle 95 % of the weighted shares. As by Gaffke (2005) and by
+    Learned-Miller and Thomas (2019), something right and something wrong that nobody saw is weighed with them: half an
+    image each in all, as in Jeffreys' prior, shared by the tasks (the overall prior of Berger, Bernardo and Sun 2015).
+    So tasks that are all right or all wrong carry their uncertainty into the mean, too. Of fewer than six clusters each
+    image has a weight of its own, as if the correlation were 0.3; one task of single images has Jeffreys' interval.
+    Tasks are independent: the distribution of their mean is a convolution.
 
-    The mean of several tasks has the beta distribution of the same mean and variance. Half an image right and half an
-    image wrong are added once, to the task of which an image weighs most, as Fay and Feuer (1997) do for standardised
-    rates: so tasks that are all right or all wrong carry their uncertainty into the mean, too.
+    The weights depend on how many clusters and images each task has, never on what is right. With each of them a run
+    that is right in less has the lower share, and so has its mean; so **no end of a worse run of the same prompts is
+    higher**.
 
     Args:
         right: ``(clusters,)`` right images of each cluster.
@@ -104,13 +104,11 @@ def share(right: ArrayLike, images: ArrayLike, tasks: Sequence[str] | None = Non
             all images weigh the same.
 
     Returns:
-        The share. The interval is never of width 0, and no run has a higher lower end than one of the same prompts
-        that is all right. How often it holds the truth, and in which runs one more wrong image may raise an end,
-        is in ``docs/protocol.md``.
+        The share. The interval is never of width 0. How often it holds the truth is in ``docs/protocol.md``.
 
-    >>> estimate = share([4, 0, 2, 2], [4, 4, 4, 4])
-    >>> estimate.value, round(estimate.low, 3), round(estimate.high, 3), estimate.n, estimate.clusters
-    (0.5, 0.185, 0.815, 16, 4)
+    >>> estimate = share([4, 0, 2, 2] * 5, [4, 4, 4, 4] * 5)
+    >>> estimate.value, round(estimate.low, 1), round(estimate.high, 1), estimate.n, estimate.clusters
+    (0.5, 0.3, 0.7, 80, 20)
     >>> share([4] * 12, [4] * 12, ["a", "b"] * 6).low > share([4] * 11 + [3], [4] * 12, ["a", "b"] * 6).low
     True
     >>> share([], []).value is None
@@ -145,53 +143,24 @@ class _Share:
 
 def _share(total: NDArray[np.float64], size: NDArray[np.float64], labels: NDArray[np.str_]) -> _Share:
     """The interval of `share`; all clusters have images."""
-    from scipy.special import betaincinv, stdtrit
-
     _, of = np.unique(labels, return_inverse=True)
-    images, squares = (np.bincount(of, each).astype(np.float64) for each in (size, size**2))  # (tasks,)
-    part = np.bincount(of, total) / images
-    effects, least = (
-        _effects(images, squares, likeness) for likeness in (_likeness_of_images(total, size, of), _LIKENESS)
-    )
-    if (size > 1).any():  # an estimated correlation: Student's t instead of the normal distribution, as they do
-        freedom = len(size) - len(images) + _LIKENESS_WEIGHT
-        images = images * float(stdtrit(np.inf, _TAIL) / stdtrit(freedom, _TAIL)) ** 2
-    effective = images / effects
-    value, weight = float(part.mean()), 1 / len(part)
-    image = float((weight / images * np.maximum(effects, least)).max())
-    # T = 1 gives Jeffreys' own posterior, Beta(x + 1/2, n - x + 1/2) with n = 1 / image.
-    variance = float(((weight**2) * part * (1 - part) / effective).sum()) + image**2 / 2 + image**3 / 4
-    variance /= (1 + image) ** 2 * (1 + 2 * image)
-    middle = (value + image / 2) / (1 + image)
-    concentration = middle * (1 - middle) / variance - 1
-    low, high = (
-        float(betaincinv(middle * concentration, (1 - middle) * concentration, tail)) for tail in (_TAIL, 1 - _TAIL)
-    )
-    low = 0.0 if not total.any() else min(low, value)
-    high = 1.0 if (total == size).all() else max(high, value)
+    tasks = int(of.max()) + 1
+    image, parts, drawn = 0.0, [], []
+    for task in range(tasks):
+        right, images = total[of == task], size[of == task]
+        seen = float(images.sum())
+        effect = max(1 + (float((images**2).sum()) / seen - 1) * _LIKENESS, 1.0)  # Kish's: so many say as much as one
+        parts.append(float(right.sum()) / seen)
+        image = max(image, effect / seen / tasks)
+        drawn.append(weighing.weighed(right, images, seen / effect, 0.5 / tasks))
+    value = float(np.mean(parts))
+    if tasks == 1 and size.max() <= 1:
+        low, high = weighing.jeffreys(float(total.sum()), float(size.sum()))
+    else:
+        low, high = np.quantile(drawn[0], (TAIL, 1 - TAIL)) if tasks == 1 else weighing.ends_of_mean(drawn)
+    low = 0.0 if not total.any() else min(float(low), value)
+    high = 1.0 if (total == size).all() else max(float(high), value)
     return _Share(value=value, low=low, high=high, image=image)
-
-
-def _effects(images: NDArray[Any], squares: NDArray[Any], likeness: float) -> NDArray[np.float64]:
-    """Kish's design effect: how many images of each task say as much as one independent image, ``(tasks,)``."""
-    found: NDArray[np.float64] = 1 + np.maximum(squares / images - 1, 0) * likeness
-    return found
-
-
-def _likeness_of_images(total: NDArray[np.float64], size: NDArray[np.float64], of: NDArray[np.int_]) -> float:
-    """Correlation of two images of one cluster, in [0, 1], by the analysis of variance of all tasks together."""
-    images, squares, clusters = np.bincount(of, size), np.bincount(of, size**2), np.bincount(of)
-    prior = _LIKENESS_WEIGHT * float(squares.sum() / images.sum() - 1)
-    if prior <= 0:
-        return 0.0
-    part = np.bincount(of, total) / images
-    free = np.maximum(clusters - 1, 1)
-    between = np.bincount(of, (total - part[of] * size) ** 2 / size) / free
-    within = np.bincount(of, total * (size - total) / size) / np.maximum(images - clusters, 1)
-    each = np.maximum((images - squares / images) / free, 1)  # images of a cluster, where not all have as many
-    pairs = np.where(clusters > 1, squares - images, 0) / each  # a single cluster says nothing of how clusters differ
-    alike, every = float((between - within) @ pairs), float((between + (each - 1) * within) @ pairs)
-    return min(max((alike + prior * _LIKENESS) / (every + prior), 0.0), 1.0)
 
 
 # -------------------------------------------------------------------------------------------------------- measurements
@@ -286,7 +255,7 @@ def percentiles(draws: NDArray[np.float64]) -> tuple[float, float] | tuple[None,
     """
     if len(draws) == 0 or np.ptp(draws) < 1e-12:
         return None, None
-    low, high = np.quantile(draws, (_TAIL, 1 - _TAIL))
+    low, high = np.quantile(draws, (TAIL, 1 - TAIL))
     return float(low), float(high)
 
 
@@ -326,7 +295,7 @@ def detectable(difference: Difference) -> float | None:
     >>> round(detectable(change), 4), detectable(dataclasses.replace(change, cases=5)) is None
     (0.0286, True)
     """
-    if 2.0 ** (1 - difference.cases) > 2 * _TAIL:
+    if 2.0 ** (1 - difference.cases) > 2 * TAIL:
         return None
     z95, z80 = 1.959964, 0.841621
     return (difference.high - difference.low) / 2 * (z95 + z80) / z95
@@ -386,7 +355,7 @@ def paired_difference(
     high = value + _joint(second.high - second.value, first.value - first.low, correlation)
     low, high = max(low, -1.0), min(high, 1.0)
     p_value = _permutation_test(b - a, labels, of, rng, resamples)
-    distinguishable = not low <= 0 <= high and p_value < 2 * _TAIL
+    distinguishable = not low <= 0 <= high and p_value < 2 * TAIL
     return Difference(value=value, low=low, high=high, p_value=p_value, cases=len(a), distinguishable=distinguishable)
 
 

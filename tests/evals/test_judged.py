@@ -10,6 +10,7 @@ from PIL import Image
 from vlm_kit import build
 
 from evals import imgedit, judge_agreement, wise
+from evals.harness import cli
 from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
 from evals.judges.between import COMPARABLE, UNKNOWN
@@ -284,6 +285,20 @@ def test_repeats_and_a_later_rule_are_read_from_the_log(run, tmp_path):
     code, headline, _, _, requests = run("rise", "--from", "verdict", "--script", "2025", script=fails(500))
     assert (code, requests, headline["edition"][-4:]) == (0, [], "2025")
     assert headline["overall"] == pytest.approx(first - 2 / 12)  # the two cases without consistency
+
+
+def test_a_finished_run_is_scored_again_and_exported_where_nothing_names_its_judge(run, tmp_path, monkeypatch, capsys):
+    _, before, *_ = run("rise")
+    for name in ("JUDGE_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    again = ["--output", str(tmp_path / "run"), "--from", "verdict"]
+    assert cli.main(find_suite("rise"), again) == 0
+    after = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert (after["metric"], after["overall"]) == (before["metric"], before["overall"])
+    assert exported.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    assert cli.main(find_suite("rise"), [*again, "--judge", "openai"]) == 2
+    assert "set JUDGE_MODEL" in capsys.readouterr().err
 
 
 def test_two_judges_of_the_same_images_are_held_against_each_other(run, tmp_path, capsys):

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from folder_kit import CASES, put, tell
 from PIL import Image

@@ -248,10 +248,7 @@ def test_an_older_run_of_own_prompts_is_known_by_its_file(tmp_path):
 def test_a_report_says_how_intervals_were_made(tmp_path):
     run = write_run(tmp_path / "run")
     scores = json.loads((run / "scores.json").read_text())
-    assert any(
-        "Jeffreys with effective sample size, clustered by prompt" in n
-        for n in tables.geneval_table(load([run])[0]).notes
-    )
+    assert any("Bayesian bootstrap, clustered by prompt" in n for n in tables.geneval_table(load([run])[0]).notes)
     scores.pop("intervals")
     (run / "scores.json").write_text(json.dumps(scores))
     (old,) = [note for note in tables.geneval_table(load([run])[0]).notes if "intervals" in note]

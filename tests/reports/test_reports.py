@@ -69,7 +69,7 @@ def test_text_table_separates_icon_world_from_photographs(run):
     assert set(lines[last + 1]) == {"-", " "}
     assert lines[last + 2] == "icon world:"
     assert lines[last + 3].split()[:2] == ["got", "0.500§"]
-    assert lines[-1] == "95 % intervals: Jeffreys with effective sample size, clustered by prompt."
+    assert lines[-1] == "95 % intervals: Bayesian bootstrap, clustered by prompt."
 
 
 def test_an_overall_score_of_fewer_tasks_or_with_missing_images_is_marked_in_every_format(run):
@@ -254,7 +254,7 @@ def test_teaser_is_a_wide_image_with_ink_in_every_panel(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["table", "{tmp}/nothing"], "nothing/run.json is missing"),
+        (["table", "{tmp}/nothing"], "nothing is missing; expected the --output of a finished run"),
         (["teaser", "{run}", "00007"], "has no case '00007' with index 0; its cases: 00000 to 00000"),
         (["teaser", "{run}", "00000", "--index", "5"], "with index 5"),
         (["gate", "--baseline", "{run}", "--run", "{run}"], "is a folder; of a run, `python -m reports baseline"),
@@ -287,3 +287,12 @@ def test_a_reason_names_detections_that_nearly_counted_and_the_public_log_stays_
     assert "a 1st at 0.28, below 0.3" in (tmp_path / "report" / "report.html").read_text()
     assert (run / "results.jsonl").read_bytes() == before
     assert b"0.28, below" not in before
+
+
+def test_scores_of_an_older_run_without_an_overall_are_one_line(tmp_path, capsys):
+    for name, content in {"run.json": {"arguments": {}, "identity": {}}, "scores.json": {"suite": "geneval"}}.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    for words in (["table", str(tmp_path)], ["baseline", str(tmp_path), "--output", str(tmp_path / "b.json")]):
+        assert reports_main.main(words) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.endswith("holds no scores: overall is missing; --from verdict makes it again")
