@@ -64,7 +64,8 @@ class _Part:
     def read(cls, path: Path) -> _Part:
         directory = RunDirectory(path, part=True)
         spec = directory.read_spec() if path.is_dir() else None
-        if spec is None or "shard" not in spec["identity"].get(GENERATE, {}):
+        shard = None if spec is None else spec["identity"].get(GENERATE, {}).get("shard")
+        if spec is None or not (isinstance(shard, list) and [type(one) for one in shard] == [int, int]):
             raise UserError(f"{path} is no part of a run: expected a folder that --shard I/N has made")
         stages = spec["identity"]
         generate = {key: value for key, value in stages[GENERATE].items() if key not in SHARE}

@@ -181,6 +181,8 @@ def _read(path: Path) -> Run:
             f"{path} is missing; expected the --output of a finished run, or a public scorer's results.jsonl"
         )
     spec, scores = (_read_json(path / name) for name in ("run.json", "scores.json"))
+    if not isinstance(scores.get("overall"), dict):
+        raise UserError(f"{path / 'scores.json'} holds no scores: overall is missing; --from verdict makes it again")
     if not HashedFolder(path).is_hashed():
         note(f"{path} is of an older version, without hashes: its files are not checked for damage")
     return Run(path=path, spec=spec, scores=scores)

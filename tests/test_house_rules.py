@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import csv
 import functools
 import io
 import itertools
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from evals.core.vocabulary import TASKS
 from evals.harness.run_spec import SUITES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,6 +153,18 @@ def test_readme_links_and_images_exist():
     links = [(page, target) for page in PAGES for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text())]
     assert [(page.name, target) for page, target in links if not (page.parent / target).exists()] == []
     assert len(README.splitlines()) <= 180
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_scores_on_pages_are_those_of_the_committed_results(page):
+    with (ROOT / "reports" / "results" / "geneval.csv").open() as file:
+        measured = {row["method"]: row for row in csv.DictReader(file)}
+    lines = (ROOT / page).read_text().splitlines()
+    for label, method in (("GoT mini", "got"), ("oracle (ceiling)", "oracle")):
+        row = measured[method]
+        overall, low, high = (float(row[f"overall{end}"]) for end in ("", "_low", "_high"))
+        cells = next(line for line in lines if line.startswith(f"| {label} |")).strip("| ").split(" | ")
+        assert cells[1:] == [f"{overall:.3f} ({low:.3f}–{high:.3f})", *(f"{float(row[task]):.3f}" for task in TASKS)]
 
 
 def test_texts_name_no_machine_and_no_tracker():

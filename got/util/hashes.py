@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from got.util.errors import UserError
@@ -222,6 +223,11 @@ def is_sealed(record: Mapping[str, Any], where: str, error: type[Exception] = Us
     return True
 
 
+def _looks_hashed(record: Mapping[str, Any]) -> bool:
+    """Whether the last value of a record is a hash, whatever name it stands under: the name itself may be damaged."""
+    return any(isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) for value in [*record.values()][-1:])
+
+
 def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
@@ -277,7 +283,7 @@ class SealedLog:
             hashed = is_sealed(record, where)
         except UserError as error:
             raise self.damaged(where) from error
-        if not hashed and self._lines > self.unsealed + 1:
+        if not hashed and (self._lines > self.unsealed + 1 or _looks_hashed(record)):
             raise self.damaged(where)
         self.unsealed += not hashed
         record.pop(OWN_HASH, None)

@@ -257,3 +257,14 @@ def test_more_shares_than_batches_are_refused_before_anything_is_written(tmp_pat
     assert "1 batches of 32 images are too few for 9 shares; expected 1 at most" in said(capsys)
     assert not (tmp_path / "run").exists()
     assert set(LOGS) > {"scores.json"}
+
+
+@pytest.mark.parametrize("shard", ["x", [1], None, ["1", "2"]])
+def test_a_part_whose_share_is_none_is_no_part(two_parts, tmp_path, capsys, shard):
+    folder = shutil.copytree(two_parts, tmp_path / "run")
+    spec = json.loads((folder / "parts" / "1-of-2" / "run.json").read_text())
+    spec["identity"]["generate"]["shard"] = shard
+    (folder / "parts" / "1-of-2" / "hashes.txt").unlink()
+    (folder / "parts" / "1-of-2" / "run.json").write_text(json.dumps(spec))
+    assert merge.main([str(folder)]) == 2
+    assert "1-of-2 is no part of a run: expected a folder that --shard I/N has made" in capsys.readouterr().err

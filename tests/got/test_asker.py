@@ -180,3 +180,12 @@ def test_requests_keep_to_the_rate_that_was_asked_for():
         put(asker_at(endpoint, sleep=waits, per_minute=60.0, concurrency=4), *map(about, "abcde"))
     assert len(endpoint.requests) == 5
     assert max(waits.seconds) > 2.5  # the fifth waits four seconds, less what has passed
+
+
+def test_a_line_whose_hash_has_lost_its_name_is_no_older_one(tmp_path):
+    log = tmp_path / "replies.jsonl"
+    with serve(says('{"score": 8}')) as endpoint:
+        put(asker_at(endpoint, log), about("a"))
+        log.write_text(log.read_text().replace("8}", "3}").replace('"sha256"', '"sha257"'))
+        with pytest.raises(UserError, match=r"replies.jsonl line 1 is damaged"):
+            asker_at(endpoint, log)

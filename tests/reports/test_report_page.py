@@ -301,7 +301,7 @@ def test_an_unreadable_image_is_a_hole_and_not_the_end(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{tmp}/nothing", "--output", "{tmp}/r"], "run.json is missing"),
+        (["{tmp}/nothing", "--output", "{tmp}/r"], "nothing is missing; expected the --output of a finished run"),
         (["{run}", "{run}", "--output", "{tmp}/r"], "is given twice"),
         (["{run}", "--output", "{run}"], "has files but no report.html"),
         (["{run}", "--output", "{run}/run.json"], "cannot write --output"),

@@ -287,3 +287,12 @@ def test_a_reason_names_detections_that_nearly_counted_and_the_public_log_stays_
     assert "a 1st at 0.28, below 0.3" in (tmp_path / "report" / "report.html").read_text()
     assert (run / "results.jsonl").read_bytes() == before
     assert b"0.28, below" not in before
+
+
+def test_scores_of_an_older_run_without_an_overall_are_one_line(tmp_path, capsys):
+    for name, content in {"run.json": {"arguments": {}, "identity": {}}, "scores.json": {"suite": "geneval"}}.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    for words in (["table", str(tmp_path)], ["baseline", str(tmp_path), "--output", str(tmp_path / "b.json")]):
+        assert reports_main.main(words) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.endswith("holds no scores: overall is missing; --from verdict makes it again")
