@@ -37,7 +37,7 @@ def test_the_interval_of_a_score_holds_the_truth_as_often_as_it_says(prompts, ov
 
 def test_the_intervals_of_tasks_hold_the_truth_as_often_as_they_say():
     _, tasks = interval_kit.of_shares(553, interval_kit.PAPER, 400)
-    assert all(LEAST <= task.holds <= 0.98 for task in tasks)
+    assert all(LEAST <= task.holds <= 0.99 for task in tasks)  # of the one at 0.99 only one end can miss
 
 
 @pytest.mark.parametrize(("prompts", "likeness", "before", "after"), DIFFERENCES)
