@@ -15,7 +15,7 @@ from got.pipeline import GoTPipeline
 from got.released.reference import ReferencePipeline
 from got.util.errors import first_line
 from got.util.hub import CheckpointError, locate, read_index
-from got.util.precision import missing_to_compile, warn_if_emulated
+from got.util.precision import lay_out_for_cpu, missing_to_compile, warn_if_emulated
 from got.util.quiet import quiet
 from got.util.weight_files import fault_in
 
@@ -111,7 +111,7 @@ def place(pipeline: DiffusionPipeline, device: str, offload: str | None = None, 
     else:
         pipeline.enable_sequential_cpu_offload(device=device)
     if torch.device(device).type == "cpu":
-        denoiser.to(memory_format=torch.channels_last)  # convolutions need no reordering: a pass takes a tenth less
+        lay_out_for_cpu(pipeline)
     if compiled:
         denoiser.compile()
 

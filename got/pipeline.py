@@ -36,6 +36,7 @@ from got.model.validation import (
 )
 from got.plan.chain import Chain
 from got.util.hub import locate, read_index
+from got.util.precision import lay_out_for_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,8 +120,7 @@ class GoTPipeline(DrawingPipeline):
             merge_adapter(pipeline.mllm, Path(pipeline.mllm.name_or_path).parent / pipeline.config.adapter)
             pipeline.register_to_config(adapter=None)
         if "device_map" not in options and pipeline.unet.device.type == "cpu":
-            # As `got.checkpoint.place` does: convolutions need no reordering, and pixels are the same to the last bit.
-            pipeline.unet.to(memory_format=torch.channels_last)
+            lay_out_for_cpu(pipeline)  # as `got.checkpoint.place` does: pixels are the same to the last bit
         return pipeline
 
     def to_json_string(self) -> str:

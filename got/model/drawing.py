@@ -23,6 +23,7 @@ from got.model.ssgm import (
     vae_batch_size,
 )
 from got.model.validation import at_least_one
+from got.util.cores import can_split, on_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -185,8 +186,10 @@ class DrawingPipeline(DiffusionPipeline, UNetLoraMixin):
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """From normalised latents to images (batch, 3, height, width) in [0, 1]."""
         size_px = (latents.shape[-1] * self.vae_scale_factor, latents.shape[-2] * self.vae_scale_factor)
-        parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(vae_batch_size(size_px))
-        decoded = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])
+        at_a_time = vae_batch_size(size_px, latents.device.type)
+        parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(at_a_time)
+        split = can_split(self.vae)
+        decoded = torch.cat(on_cores(lambda part: self.vae.decode(part, return_dict=False)[0], parts, split=split))
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
 

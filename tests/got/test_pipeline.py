@@ -14,6 +14,7 @@ from got.model.outputs import scale_latents, to_pil, unscale_latents
 from got.pipeline import GoTPipeline
 from got.plan.chain import Chain
 from got.util.hub import CheckpointError
+from got.util.precision import lay_out_for_cpu
 from got.util.quiet import quiet
 
 CHAINS = [got_kit.BOTH, got_kit.APPLE, "no boxes here"]
@@ -50,6 +51,32 @@ def test_a_image_does_not_depend_on_its_batch(pipe):
         np.testing.assert_allclose(draw(pipe, [row])[0], together[row], atol=1e-4)
     np.testing.assert_allclose(draw(pipe, [2, 0]), together[[2, 0]], atol=1e-4)
     assert np.abs(together[0] - together[1]).max() > 0.01
+
+
+@torch.inference_mode()
+def test_images_are_decoded_a_few_at_a_time_and_come_out_as_together(monkeypatch):
+    pipe, sizes = got_kit.make_pipeline(), []
+    latents = torch.randn(5, 4, 4, 4, generator=got_kit.generator(0))
+    together = pipe.decode(latents)
+    handle = pipe.vae.decoder.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
+    monkeypatch.setattr("got.model.drawing.vae_batch_size", lambda size_px, kind: 2)
+    lay_out_for_cpu(pipe)
+    apart = pipe.decode(latents)
+    handle.remove()
+    assert sizes == [2, 2, 1]
+    torch.testing.assert_close(apart, together, atol=1e-5, rtol=0)
+
+
+def test_a_loaded_pipeline_is_laid_out_for_the_cpu_but_for_its_encoder(saved):
+    loaded, plain = checkpoint.load(saved), GoTPipeline.from_pretrained(saved)
+    for pipe in (loaded, plain):
+        weights = {
+            "unet": pipe.unet.conv_in.weight,
+            "decoder": pipe.vae.decoder.conv_in.weight,
+            "encoder": pipe.vae.encoder.conv_in.weight,
+        }
+        ordered = {name for name, one in weights.items() if one.is_contiguous(memory_format=torch.channels_last)}
+        assert ordered == {"unet", "decoder"}
 
 
 def test_the_same_seed_draws_the_same_and_global_seeds_are_left_alone(pipe):

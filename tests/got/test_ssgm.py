@@ -219,7 +219,7 @@ def test_large_images_pass_the_vae_a_few_at_a_time_and_nothing_else_changes(monk
     vae, rows = got_kit.pipeline().vae, []
     chains = [Chain.parse(got_kit.BOTH)]
     expected = image_conditions(vae, chains, None, SIZE, ALL)
-    monkeypatch.setattr(ssgm, "vae_batch_size", lambda size_px: 2)
+    monkeypatch.setattr(ssgm, "vae_batch_size", lambda size_px, kind: 2)
     handle = vae.encoder.register_forward_pre_hook(lambda _module, inputs: rows.append(len(inputs[0])))
     parts = image_conditions(vae, chains, None, SIZE, ALL)
     handle.remove()
@@ -233,7 +233,7 @@ def test_masks_are_drawn_when_it_is_their_turn(monkeypatch):
     vae, drawn, waiting = got_kit.pipeline().vae, [], []
     draw_mask = ssgm.draw_mask
     monkeypatch.setattr(ssgm, "draw_mask", lambda *box: drawn.append(box) or draw_mask(*box))
-    monkeypatch.setattr(ssgm, "vae_batch_size", lambda size_px: 4)
+    monkeypatch.setattr(ssgm, "vae_batch_size", lambda size_px, kind: 4)
     handle = vae.encoder.register_forward_pre_hook(lambda _module, inputs: waiting.append(len(drawn)))
     boxes = " ".join(f"a dog {format_box((i, i, i + 500, i + 500), 'red')}" for i in range(10))
     image_conditions(vae, [Chain.parse(boxes)], None, SIZE, Switches(reference=False))
