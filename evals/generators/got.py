@@ -104,7 +104,10 @@ def make_got(options: GeneratorOptions) -> Generator:
     import torch
 
     from got import checkpoint
+    from got.util.precision import reuse_memory
 
+    if options.device == "cpu":
+        reuse_memory()  # a run makes batch after batch of one size
     try:
         pipe = checkpoint.load(
             options.checkpoint,

@@ -268,14 +268,9 @@ class Plan:
     # --------------------------------------------------------------------------------------------------------- who
     @functools.cached_property
     def device(self) -> str:
-        """Where models run. The process's threads and memory are decided with it, before the first model is built."""
+        """Where models run. The number of torch's threads is decided with it, before the first model is built."""
         set_threads()
-        device = resolve_device(self.settings.device)
-        if device == "cpu":
-            from got.util.precision import reuse_memory
-
-            reuse_memory()
-        return device
+        return resolve_device(self.settings.device)
 
     @functools.cached_property
     def machine(self) -> dict[str, Any]:
