@@ -166,7 +166,7 @@ def test_cells_of_an_ablation_share_the_workers_and_what_they_have_loaded(cluste
 
 # ------------------------------------------------------------------------------------------------------------- deaths
 def test_workers_killed_at_20_random_moments(cluster, tmp_path, capsys):
-    """Batches are short beside the time between kills: what is killed again and again is a test of its own."""
+    """Between two kills a line is logged: what is killed again and again is a test of its own."""
     folder = tmp_path / "paper"
     folder.mkdir()
     (folder / "seconds").write_text("0.25")
@@ -174,12 +174,15 @@ def test_workers_killed_at_20_random_moments(cluster, tmp_path, capsys):
     over, killed, rng = threading.Event(), [], random.Random(0)
 
     def kill():
+        logged = -1
         while len(killed) < 20 and not over.is_set():
             time.sleep(rng.uniform(0.1, 0.5))
             alive = [pid for pid in pids(folder) if is_alive(pid)]
-            if len(alive) > 1:
+            now = len(lines_of(tmp_path / "run" / "observations.jsonl"))
+            if len(alive) > 1 and now > logged:
                 killed.append(rng.choice(alive))
                 os.kill(killed[-1], signal.SIGKILL)
+                logged = now
         (folder / "seconds").write_text("0")
 
     killer = threading.Thread(target=kill)
