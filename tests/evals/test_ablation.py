@@ -105,7 +105,7 @@ def test_cells_are_runs_and_differences_are_paired(capsys, tmp_path):
     assert blind["difference"]["value"] == pytest.approx(blind["overall"]["value"] - usual["overall"]["value"])
     table = (tmp_path / "out" / "ablation.md").read_text()
     assert out[0].startswith("Ablation grid")
-    assert [line.split()[0] for line in out if line.startswith(("  usual", "  again", "  blind"))] == [
+    assert [line.split()[0] for line in out if line.lstrip().startswith(("usual", "again", "blind"))] == [
         "usual", "again", "blind"
     ]  # fmt: skip
     assert json.loads(out[-1])["best"][:2] == ["usual", "again"], "all that are best"
@@ -129,7 +129,7 @@ def test_cells_of_an_editing_suite_are_compared_by_edits_that_are_done(capsys, t
     assert untouched["difference"]["value"] == pytest.approx(-1)
     assert set(done["tasks"]) > {"add", "remove"}
     ablation_table = tables.ablation_table(load_ablation(output))
-    assert "emu_edit" in ablation_table.caption
+    assert "Emu-Edit, share of edits done" in ablation_table.caption
 
 
 # ----------------------------------------------------------------------------------------------------------- statistics

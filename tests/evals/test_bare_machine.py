@@ -107,6 +107,8 @@ def test_compiling_without_a_compiler_is_refused_in_one_line_and_leaves_nothing(
         "edit": ("got", "edit", "source.png", "remove the dog", *COMPILE),
         "chat": ("got", "chat", *COMPILE, "--output", "none"),
     }
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     image = "from PIL import Image\nImage.new('RGB', (64, 64)).save('source.png')\n"
     done = json.loads(bare(image + RUN, commands))
     for name, end in done.items():
@@ -115,4 +117,4 @@ def test_compiling_without_a_compiler_is_refused_in_one_line_and_leaves_nothing(
         assert end["err"].splitlines()[-1].count("error: Expected a compiler") == 1, end["err"]
         assert "Traceback" not in end["err"]
     made = {path.name for path in tmp_path.iterdir()} - {f"{name}.py" for name in BROKEN} - {"__pycache__"}
-    assert made == {"source.png"}
+    assert made == {"source.png", "x"}

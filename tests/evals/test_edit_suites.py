@@ -185,7 +185,7 @@ def test_got_is_given_the_source_or_the_changed_plan(tmp_path, capsys):
         observations = [json.loads(line) for line in (run / "observations.jsonl").read_text().splitlines()]
         assert len(chains) == len(observations) == 2
         given = [cases[line["case"]].edit.extra.get("given_chain") for line in observations]
-        if suite is interactive.Interactive():
+        if isinstance(suite, interactive.Interactive):
             assert sorted(chains) == sorted(given)
         else:
             assert given == [None] * 2

@@ -62,8 +62,8 @@ def test_the_whole_table_of_coverage():
         for seed, cell in enumerate(interval_kit.DIFFERENCES)
         if cell[0] > 12
     }
-    assert min(shares.values()) >= 0.912, shares
-    assert min(differences.values()) >= 0.912, differences
+    assert min(shares.values()) >= 0.9, shares  # 250 runs: 3.6 standard errors below what is said
+    assert min(differences.values()) >= 0.9, differences
     # Where either end can miss, and so many runs that chance is a third of this.
     assert 0.94 <= np.mean([held for cell, held in shares.items() if cell[2] < 0.96]) <= 0.97
     assert 0.94 <= np.mean([held for cell, held in differences.items() if cell[0] == 553]) <= 0.97

@@ -59,7 +59,8 @@ def in_an_editing_set(path):
 
 def on_a_page(path):
     album = Album()
-    return Image.open(io.BytesIO(album.files[album.add(path)]))
+    name = album.add(path)
+    return Image.open(io.BytesIO(album.files[name]))
 
 
 OPENERS = {
