@@ -202,10 +202,7 @@ def _published(path: Path) -> dict[str, str]:
     }
 
 
-SUITE = GEdit()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    raise SystemExit(cli.main(find_suite("gedit")))
+    raise SystemExit(cli.main("gedit"))

@@ -122,10 +122,7 @@ def _published(path: Path) -> dict[str, str]:
     return {**wording.our_own("genevalpp").texts, **wording.variables(path, {"system": "SYSTEM_PROMPT"})}
 
 
-SUITE = GenEvalPlusPlus()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    raise SystemExit(cli.main(find_suite("genevalpp")))
+    raise SystemExit(cli.main("genevalpp"))

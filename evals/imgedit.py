@@ -157,10 +157,7 @@ def _item(key: str, row: Any, name: str, images: Path, *, uge: bool) -> Item:
     )
 
 
-SUITE = ImgEdit()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    raise SystemExit(cli.main(find_suite("imgedit")))
+    raise SystemExit(cli.main("imgedit"))

@@ -234,10 +234,7 @@ def _published(path: Path) -> dict[str, str]:
     return wording.variables(path, WORDS, ("instruct", "explanation", "N"))
 
 
-SUITE = Kris()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    raise SystemExit(cli.main(find_suite("kris")))
+    raise SystemExit(cli.main("kris"))

@@ -228,10 +228,7 @@ def _published(path: Path) -> dict[str, str]:
     return wording.variables(path, {name: f"prompt_{name}" for name in WORDS}, ("instruct", "reference"))
 
 
-SUITE = Rise()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    raise SystemExit(cli.main(find_suite("rise")))
+    raise SystemExit(cli.main("rise"))

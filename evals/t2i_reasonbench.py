@@ -141,10 +141,7 @@ def _item(part: str, row: Any, asked: Mapping[str, Any], path: Path) -> Item:
     )
 
 
-SUITE = T2IReasonBench()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    raise SystemExit(cli.main(find_suite("t2i_reasonbench")))
+    raise SystemExit(cli.main("t2i_reasonbench"))

@@ -160,10 +160,7 @@ def _published(path: Path) -> dict[str, str]:
     return {"system": max(others, key=len, default=""), "question": wording.fill(questions[0], places)}
 
 
-SUITE = Wise()
-
 if __name__ == "__main__":
     from evals.harness import cli
-    from evals.harness.run_spec import find_suite
 
-    raise SystemExit(cli.main(find_suite("wise")))
+    raise SystemExit(cli.main("wise"))

@@ -1,6 +1,7 @@
 """Annotation by workers of a real Ray: each question is asked once, and the chains are those of one process."""
 
 import json
+import os
 
 import pytest
 from annotate_kit import drawn, edited, edits, lines, scenes, stored
@@ -30,13 +31,19 @@ def replies(folder):
 
 
 def test_workers_write_the_chains_of_one_process(tmp_path, monkeypatch, capsys):
+    """Of a model that this process alone has: a path through its file handle leads nowhere in any other."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     model = build(tmp_path / "vl", REPLY)
     (edit,) = edits(1)
     some = [drawn(scene, f"t{i}") for i, scene in enumerate(scenes(3))]
     place = stored(tmp_path / "in", [*some, edited([edit], "e", "remove the dog")])
     assert annotate(place, tmp_path / "local", model) == 0
-    assert annotate(place, tmp_path / "ray", model, "--engine", "ray", "--workers", "2") == 0
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        sent = f"/proc/self/fd/{handle}/./vl"
+        assert annotate(place, tmp_path / "ray", sent, "--engine", "ray", "--workers", "2") == 0
+    finally:
+        os.close(handle)
     out = capsys.readouterr().out.splitlines()
     assert out[-1] == out[-2], "the counts"
     made, other = ({e.id: e.chains for e in storage.read(tmp_path / name)} for name in ("local", "ray"))

@@ -13,9 +13,9 @@ from typing import Any
 
 from got.util.errors import UserError
 
-Packed = tuple[str, dict[str, Any]]
-"""A name that changes with the content, and Ray's reference to each file by its relative path; the path of a file that
-is packed alone is its name."""
+Packed = tuple[str, str, dict[str, Any]]
+"""A digest that changes with the content, the name of the file or folder, and Ray's reference to each file by its path
+from where that lies."""
 
 
 def pack(place: Path) -> Packed:
@@ -24,36 +24,36 @@ def pack(place: Path) -> Packed:
     import ray
 
     paths = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-    root = place.parent if place.is_file() else place
-    kept = {path.relative_to(root).as_posix(): path for path in paths}
-    said = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in kept.items()]
+    # Models are named after their folders, in logs as well; the ending of a file's name says how it is read.
+    name = place.name if place.is_file() else place.resolve().name
+    kept = {Path(name, path.relative_to(place)).as_posix(): path for path in paths}
+    said = [(path, file.stat().st_size, file.stat().st_mtime_ns) for path, file in kept.items()]
     digest = hashlib.sha256(json.dumps([str(place.resolve()), said]).encode()).hexdigest()[:16]
     # Mapped, not read: a shard of a large model is never in this process's memory.
     refs = {
-        name: ray.put(np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8))
-        for name, path in kept.items()
+        path: ray.put(np.memmap(file, np.uint8, "r") if file.stat().st_size else np.zeros(0, np.uint8))
+        for path, file in kept.items()
     }
-    return digest, refs
+    return digest, name, refs
 
 
-def unpack(packed: Packed, *, folder: bool) -> Path:
+def unpack(packed: Packed) -> Path:
     """Writes what was packed below this machine's temporary folder, unless it is there; returns where.
 
     Several workers of one machine may do so at once.
 
     Args:
         packed: From `pack`.
-        folder: Whether it was a folder.
 
     Raises:
         UserError: Another user could have put files there.
     """
     import ray
 
-    digest, refs = packed
+    digest, name, refs = packed
     place = _own_folder() / digest
-    for name, ref in refs.items():
-        path = place / name
+    for file_name, ref in refs.items():
+        path = place / file_name
         if path.exists():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def unpack(packed: Packed, *, folder: bool) -> Path:
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             file.write(memoryview(data))
         Path(file.name).replace(path)
-    return place if folder else place / next(iter(refs))
+    return place / name
 
 
 def _own_folder() -> Path:

@@ -33,9 +33,15 @@ def kill_with_this_process(pids: Iterable[int]) -> Callable[[], None]:
 
     Where the system has no handles of processes (Linux has), nothing is done: a number may soon be another process's.
     """
-    try:
-        handles = [os.pidfd_open(pid) for pid in pids]
-    except (AttributeError, OSError):
+    handles = []
+    for pid in pids:
+        try:
+            handles.append(os.pidfd_open(pid))
+        except ProcessLookupError:  # it has ended meanwhile
+            continue
+        except (AttributeError, OSError):
+            break
+    if not handles:
         return lambda: None
     watcher = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _WATCH, *map(str, handles)],

@@ -82,13 +82,13 @@ class _Actor:
             os.chdir(folder)
         self._worker: Any = None
 
-    def load(self, job: Job, build: bool, needed: dict[str, bool], sent: dict[str, Packed]) -> tuple[str, Any]:
+    def load(self, job: Job, build: bool, needed: list[str], sent: dict[str, Packed]) -> tuple[str, Any]:
         """Where it is; with `build`, after it has loaded all that the job needs.
 
         Args:
             job: What is to be done.
             build: Whether to load.
-            needed: The paths that the job reads, and whether each is a folder.
+            needed: The paths that the job reads.
             sent: Those of them that came along.
         """
         missing = [path for path in needed if path not in sent and not Path(path).exists()]
@@ -96,7 +96,7 @@ class _Actor:
             return "missing", missing
         try:
             if sent:
-                job = job.at({path: unpack(packed, folder=needed[path]) for path, packed in sent.items()})
+                job = job.at({path: unpack(packed) for path, packed in sent.items()})
             said = {"about": job.about(), "host": socket.gethostname()}
             if not build:
                 return "ready", {**said, "place": job.place()}
@@ -139,7 +139,7 @@ class Pool:
         self._resources = contextlib.ExitStack()
         self._make: Callable[[], Any] | None = None
         """Starts a worker; None until Ray runs."""
-        self._load: tuple[Any, bool, dict[str, bool]] = (None, False, {})
+        self._load: tuple[Any, bool, list[str]] = (None, False, [])
         """The job in Ray's store, whether it is to be built, and what it reads."""
         self._packed: dict[str, Packed] = {}
         self._about: dict[str, Any] = {}
@@ -205,7 +205,7 @@ class Pool:
             self._start()
         import ray
 
-        self._load = ray.put(job), build, {str(path): path.is_dir() for path in job.files()}
+        self._load = ray.put(job), build, list(map(str, job.files()))
         self._about = job.about()
         self._deaths_at_start, self._seen = 0, time.monotonic()
         for i, worker in enumerate(self._workers):
