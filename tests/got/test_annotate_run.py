@@ -5,12 +5,11 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 from annotate_kit import FAST, Truth, annotate, arguments, drawings, lines
-from judge_kit import fails, says, serve
+from judge_kit import crowded, fails, says, serve
 from PIL import Image
 
 from got.data import storage
@@ -244,20 +243,7 @@ def test_a_rate_limit_of_one_example_holds_the_requests_of_all_others_back(tmp_p
     """A server that takes two at a time and refuses more: every example is annotated, and few requests are refused."""
     truth = Truth("unit")
     _, place = drawings(truth, tmp_path / "in", 8)
-    running, refused, lock = [0], [0], threading.Lock()
-
-    def two(request):
-        with lock:
-            running[0] += 1
-            full = running[0] > 2
-            refused[0] += full
-        try:
-            time.sleep(0.02)
-            return fails(429, "slow down", retry_after_ms="40") if full else truth(request)
-        finally:
-            with lock:
-                running[0] -= 1
-
+    two, refused = crowded(2, truth, "40")
     with serve(two) as endpoint:
         counts = annotate(place, tmp_path / "out", endpoint, *FAST, "--concurrency", "8", "--retries", "8")
     assert (counts["accepted"], counts["failed"]) == (8, {})

@@ -4,12 +4,11 @@ import asyncio
 import json
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 from asker_kit import GOOD, about, as_older, asker_at, put
-from judge_kit import Waits, fails, says, serve
+from judge_kit import Waits, crowded, fails, says, serve
 
 from got.util.errors import UserError
 from got.util.hashes import SealedLog
@@ -140,22 +139,7 @@ def test_a_process_that_opens_a_log_misses_no_line_that_another_one_writes_meanw
 
 def test_a_rate_limit_holds_everybody_back_and_the_pace_is_found(tmp_path):
     """A server that takes three at a time and refuses more: all questions are answered, few are refused."""
-    running, refused, lock = [0], [0], threading.Lock()
-
-    def three(request):
-        with lock:
-            running[0] += 1
-            full = running[0] > 3
-            refused[0] += full
-        try:
-            if full:
-                return fails(429, "slow down", retry_after_ms="20")
-            time.sleep(0.02)
-            return GOOD
-        finally:
-            with lock:
-                running[0] -= 1
-
+    three, refused = crowded(3, lambda request: GOOD, "20")
     with serve(three) as endpoint:
         asker = asker_at(endpoint, concurrency=24, attempts=6, sleep=asyncio.sleep)
         assert put(asker, *(about(f"q{number}") for number in range(60))) == [{"ok": 1}] * 60

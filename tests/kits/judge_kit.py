@@ -138,3 +138,24 @@ def judge_at(endpoint, protocol="got", log=None, sleep=None, timeout=20.0, param
     backend = OpenAIBackend("judge-1", endpoint.url, KEY, timeout_seconds=timeout)
     chosen = AskSettings(params=params or AskParams(), **settings)
     return VlmJudge(make_protocol(protocol), backend, chosen, log, sleep or Waits())
+
+
+def crowded(most, answer, retry_after_ms):
+    """A script that takes so many requests at a time and refuses more; and a list of how many it has refused."""
+    running, refused, lock = [0], [0], threading.Lock()
+
+    def script(request):
+        with lock:
+            running[0] += 1
+            full = running[0] > most
+            refused[0] += full
+        try:
+            if full:
+                return fails(429, "slow down", retry_after_ms=retry_after_ms)
+            time.sleep(0.02)
+            return answer(request)
+        finally:
+            with lock:
+                running[0] -= 1
+
+    return script, refused
