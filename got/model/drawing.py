@@ -12,6 +12,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from got.model.lora import UNetLoraMixin
 from got.model.outputs import scale_latents, to_pil, unscale_latents
 from got.model.sampling import check_scheduler, noise_options
+from got.model.shortcuts import Shortcuts
 from got.model.ssgm import (
     CALLBACK_TENSORS,
     Conditions,
@@ -157,6 +158,7 @@ class DrawingPipeline(DiffusionPipeline, UNetLoraMixin):
             for name in sampling.callback_inputs
         }
         replaced = sampling.callback(self, step, timestep, shown) or {}  # type: ignore[misc]
+        denoiser.forget()  # it may have changed weights, as of a LoRA
         if replaced.keys() & CALLBACK_TENSORS:
             denoiser.replace(replaced)
         scale = self._guidance_scale
@@ -189,7 +191,8 @@ class DrawingPipeline(DiffusionPipeline, UNetLoraMixin):
         at_a_time = vae_batch_size(size_px, latents.device.type)
         parts = unscale_latents(self.vae, latents).to(self.vae.dtype).split(at_a_time)
         split = can_split(self.vae)
-        decoded = torch.cat(on_cores(lambda part: self.vae.decode(part, return_dict=False)[0], parts, split=split))
+        with Shortcuts(self.vae).taken():
+            decoded = torch.cat(on_cores(lambda part: self.vae.decode(part, return_dict=False)[0], parts, split=split))
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from got.model.shortcuts import Shortcuts
 from got.plan.layout import black_image, draw_mask
 from got.util.cores import on_cores, row_parts
 
@@ -46,6 +47,7 @@ CALLBACK_TENSORS = {
 
 Branch = tuple[bool, bool, bool]
 """Which of (semantic, spatial, reference) a branch of the denoiser sees."""
+_Formula = tuple[tuple[Branch, float], ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,11 @@ class Conditions:
     """G_s, (batch, channels, h, w)"""
     reference: torch.Tensor
     """G_r, (batch, channels, h, w)"""
+
+    def part(self, rows: slice) -> Conditions:
+        """The conditions of some of the images."""
+        names = ("context", "pooled", "spatial", "reference")
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 def branch_weights(scales: GuidanceConfig, switches: Switches, done: float = 0.0) -> dict[Branch, float]:
@@ -217,7 +224,7 @@ def pixels_of(images: Sequence[Image.Image], size_px: tuple[int, int]) -> torch.
 class Denoiser:
     """The guided denoiser of one batch: the branches of a step in one UNet call, mixed by the formula.
 
-    What does not change from step to step is laid out once, branch by branch.
+    What does not change from step to step is computed once, branch by branch.
     """
 
     def __init__(
@@ -225,7 +232,8 @@ class Denoiser:
     ) -> None:
         self._unet, self._switches = unet, switches
         self.conditions, self.scales = conditions, scales
-        self._mixes: dict[tuple[tuple[Branch, float], ...], _Mix] = {}
+        self._shortcuts = Shortcuts(unet)
+        self._mixes: dict[tuple[_Formula, int, int], _Mix] = {}
 
     def __call__(self, noisy: torch.Tensor, timestep: torch.Tensor, done: float = 0.0) -> torch.Tensor:
         """The guided prediction.
@@ -239,25 +247,33 @@ class Denoiser:
             The prediction for each of the latents, in their shape and dtype.
         """
         formula = tuple(branch_weights(self.scales, self._switches, done).items())
-        if formula not in self._mixes:
-            self._mixes[formula] = _Mix.of(formula, self.conditions, self._unet.dtype)
-        mix = self._mixes[formula]
-        inputs = torch.cat([noisy.to(mix.images.dtype).repeat(len(formula), 1, 1, 1), mix.images], dim=1)
+        parts = row_parts(self._unet, len(noisy), len(formula))
+        mixes = [self._mix(formula, part) for part in parts]
 
-        def predict(rows: slice) -> torch.Tensor:
-            predicted: torch.Tensor = self._unet(
-                inputs[rows],
-                timestep,
-                encoder_hidden_states=mix.context[rows],
-                added_cond_kwargs={name: each[rows] for name, each in mix.added.items()},
-                return_dict=False,
+        def predict(number: int) -> torch.Tensor:
+            mix, latents = mixes[number], noisy[parts[number]]
+            inputs = torch.cat([latents.to(mix.images.dtype).repeat(len(formula), 1, 1, 1), mix.images], dim=1)
+            predicted = self._unet(
+                inputs, timestep, encoder_hidden_states=mix.context, added_cond_kwargs=mix.added, return_dict=False
             )[0]
-            return predicted
+            # In the latents' precision: weights of opposite sign would magnify the rounding of half precision.
+            by_branch = predicted.to(noisy.dtype).unflatten(0, (len(formula), -1))
+            return torch.tensordot(mix.weights.to(noisy.dtype), by_branch, dims=1)
 
-        predicted = torch.cat(on_cores(predict, row_parts(self._unet, len(inputs))))
-        # In the latents' precision: weights of opposite sign would magnify the rounding of half precision.
-        by_branch = predicted.to(noisy.dtype).unflatten(0, (len(formula), -1))
-        return torch.tensordot(mix.weights.to(noisy.dtype), by_branch, dims=1)
+        with self._shortcuts.taken():
+            return torch.cat(on_cores(predict, range(len(parts))))
+
+    def _mix(self, formula: _Formula, part: slice) -> _Mix:
+        key = formula, part.start, part.stop
+        if key not in self._mixes:
+            mix = self._mixes[key] = _Mix.of(formula, self.conditions.part(part), self._unet.dtype)
+            self._shortcuts.know(mix.context, mix.different)
+        return self._mixes[key]
+
+    def forget(self) -> None:
+        """Compute anew what is kept over the steps, after weights may have changed."""
+        self._mixes.clear()
+        self._shortcuts.forget()
 
     def replace(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on with other conditions, of `CALLBACK_TENSORS`.
@@ -275,7 +291,7 @@ class Denoiser:
                 raise ValueError(f"Expected {name} of shape {tuple(old.shape)} but got {tuple(new.shape)}")
         if changed:
             self.conditions = dataclasses.replace(self.conditions, **changed)
-            self._mixes.clear()
+            self.forget()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -285,28 +301,36 @@ class _Mix:
     weights: torch.Tensor
     """(branches,)"""
     context: torch.Tensor
+    different: int
+    """So many rows of the context come first; each token of all others is the same."""
     images: torch.Tensor
     """Reference and spatial latents, (rows, 2 * channels, h, w)."""
     added: dict[str, torch.Tensor]
 
     @classmethod
-    def of(cls, formula: tuple[tuple[Branch, float], ...], conditions: Conditions, dtype: torch.dtype) -> _Mix:
+    def of(cls, formula: _Formula, conditions: Conditions, dtype: torch.dtype) -> _Mix:
         branches, batch, device = [branch for branch, _ in formula], len(conditions.context), conditions.spatial.device
         # Not the UNet's device: an offloaded one waits elsewhere for its call.
         like: dict[str, Any] = {"device": device, "dtype": dtype}
         null_context = conditions.null_context.expand(batch, -1, -1)
+        without = [not branch[0] and _same_tokens(null_context) for branch in branches]
         zeros = torch.zeros_like(conditions.spatial)
         spatial = torch.cat([conditions.spatial if branch[1] else zeros for branch in branches])
         reference = torch.cat([conditions.reference if branch[2] else zeros for branch in branches])
         return cls(
             weights=torch.tensor([weight for _, weight in formula], device=device),
             context=torch.cat([conditions.context if branch[0] else null_context for branch in branches]).to(**like),
+            different=batch * without.count(False),  # branches without meaning are the formula's last
             images=torch.cat([reference, spatial], dim=1).to(**like),
             added={
                 "text_embeds": conditions.pooled.to(**like).repeat(len(branches), 1),
                 "time_ids": conditions.time_ids.to(**like).expand(len(branches) * batch, -1),
             },
         )
+
+
+def _same_tokens(context: torch.Tensor) -> bool:
+    return torch.equal(context, context[:1, :1].expand_as(context))
 
 
 def _add_masks(

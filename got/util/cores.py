@@ -26,31 +26,48 @@ _ROWS_EACH = 8
 """Fewer are not worth a thread, and with fewer than four sums come in another order."""
 
 
-def row_parts(network: nn.Module, rows: int) -> list[slice]:
+def row_parts(network: nn.Module, items: int, rows_each: int = 1) -> list[slice]:
     """How a batch passes a network: by parts, one for each thread, or as a whole.
 
     Args:
         network: If it is compiled, has hooks, lies elsewhere than on a CPU or is being trained, it gets whole batches.
-        rows: Of the batch.
+        items: Of the batch; none is cut.
+        rows_each: Rows of an item.
     """
     threads = torch.get_num_threads()
-    if rows < _ROWS_EACH * threads or not can_split(network):
-        return [slice(0, rows)]
-    ends = [rows * number // threads for number in range(threads + 1)]
+    if items < threads or items * rows_each < _ROWS_EACH * threads or not can_split(network):
+        return [slice(0, items)]
+    ends = [items * number // threads for number in range(threads + 1)]
     return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
 def can_split(network: nn.Module) -> bool:
     """Whether several threads may ask a network at a time, and would be done sooner."""
-    weight = next(network.parameters())
-    return (
-        weight.device.type == "cpu"
-        and torch.get_num_threads() > 1
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and network._compiled_call_impl is None
-        and not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    return on_cpu and torch.get_num_threads() > 1 and is_plain(network) and not _has_hooks(network)
+
+
+def is_plain(network: nn.Module) -> bool:
+    """Whether a pass is that of the layers as their library made them, in the precision of their weights.
+
+    It is not where gradients are wanted, where something is compiled or offloaded, and where hooks watch a layer. Hooks
+    of the network as a whole may be there.
+    """
+    return not (
+        torch.is_grad_enabled()
+        or torch.is_autocast_enabled(next(network.parameters()).device.type)
+        or any(
+            module._compiled_call_impl is not None
+            or "_orig_mod" in module._modules  # torch.compile(network) is a module around it
+            or hasattr(module, "_hf_hook")  # accelerate's, of offloading
+            or (module is not network and _has_hooks(module))
+            for module in network.modules()
+        )
     )
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def on_cores(work: Callable[[Part], Result], parts: Sequence[Part], *, split: bool = True) -> list[Result]:
