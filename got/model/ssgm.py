@@ -66,7 +66,7 @@ class Conditions:
     context: torch.Tensor
     """(batch, tokens, cross_attention_dim)"""
     null_context: torch.Tensor
-    """(1, tokens, cross_attention_dim)"""
+    """(1, tokens, cross_attention_dim); one token, expanded, where all are alike."""
     pooled: torch.Tensor
     """(batch, pooled_dim)"""
     time_ids: torch.Tensor
@@ -126,7 +126,7 @@ def semantic_conditions(
     """Context, null context and pooled embedding of the image-token states (batch, tokens, hidden_dim)."""
     context, pooled = projector(hidden if switches.semantic else torch.zeros_like(hidden))
     # Through `forward`, and not from the bias: an offloaded projector has its weights elsewhere between calls.
-    null_context = projector(torch.zeros_like(hidden[:1]))[0]
+    null_context = projector(torch.zeros_like(hidden[:1, :1]))[0].expand(-1, hidden.shape[1], -1)
     return context, null_context, pooled
 
 
@@ -313,7 +313,8 @@ class _Mix:
         # Not the UNet's device: an offloaded one waits elsewhere for its call.
         like: dict[str, Any] = {"device": device, "dtype": dtype}
         null_context = conditions.null_context.expand(batch, -1, -1)
-        without = [not branch[0] and _same_tokens(null_context) for branch in branches]
+        alike = null_context.stride(1) == 0  # one token, repeated; comparing values would wait for a GPU
+        without = [alike and not branch[0] for branch in branches]
         zeros = torch.zeros_like(conditions.spatial)
         spatial = torch.cat([conditions.spatial if branch[1] else zeros for branch in branches])
         reference = torch.cat([conditions.reference if branch[2] else zeros for branch in branches])
@@ -327,10 +328,6 @@ class _Mix:
                 "time_ids": conditions.time_ids.to(**like).expand(len(branches) * batch, -1),
             },
         )
-
-
-def _same_tokens(context: torch.Tensor) -> bool:
-    return torch.equal(context, context[:1, :1].expand_as(context))
 
 
 def _add_masks(

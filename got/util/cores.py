@@ -53,9 +53,11 @@ def is_plain(network: nn.Module) -> bool:
     It is not where gradients are wanted, where something is compiled or offloaded, and where hooks watch a layer. Hooks
     of the network as a whole may be there.
     """
+    kind = next(network.parameters()).device.type
     return not (
         torch.is_grad_enabled()
-        or torch.is_autocast_enabled(next(network.parameters()).device.type)
+        or kind == "meta"  # weights wait elsewhere
+        or torch.is_autocast_enabled(kind)
         or any(
             module._compiled_call_impl is not None
             or "_orig_mod" in module._modules  # torch.compile(network) is a module around it
