@@ -276,7 +276,7 @@ def _text_of(content: Any) -> str | None:
 
 
 def _first_token(choice: Mapping[str, Any]) -> dict[str, float] | None:
-    """What the reply could have begun with, and how likely; of equal texts of two tokens the sum; None if it is not said.
+    """How likely the reply was to begin with each text, of equal texts of two tokens the sum; None if it is not said.
 
     >>> said = [{"token": "Yes", "logprob": 0.0}, {"token": "No", "logprob": float("-inf")}]
     >>> _first_token({"logprobs": {"content": [{"top_logprobs": said}]}})
