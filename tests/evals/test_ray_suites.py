@@ -157,6 +157,13 @@ def test_workers_killed_while_their_judges_answer_leave_calls_and_tokens_as_they
     assert logs[0] == logs[1], "one log, of this process"
 
 
+def test_a_judge_that_no_worker_has_is_one_line_and_leaves_nothing(engine, plan_of, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"--judge hf: .*empty cannot be loaded"):
+        run(plan_of("a local judge", "ray", "--judge", f"hf:{tmp_path / 'empty'}"), engine)
+    assert not (tmp_path / "ray").exists()
+
+
 @pytest.mark.parametrize("kind", ["edits, an endpoint", "a judge by endpoint"])
 def test_a_budget_holds_over_all_workers(engine, plan_of, endpoint, tmp_path, kind):
     """A request costs 0.002 USD, and may cost 0.0034 before it is answered."""

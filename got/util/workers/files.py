@@ -81,8 +81,7 @@ def unpack(packed: Packed) -> Path:
 
     digest, name, refs = packed
     place = _own_folder() / digest
-    if place not in _held:
-        _held[place] = _lock(place), _swept_at_the_end(place)
+    _hold(place)
     for file_name, ref in refs.items():
         path = place / file_name
         if path.exists():
@@ -93,6 +92,12 @@ def unpack(packed: Packed) -> Path:
             file.write(memoryview(data))
         Path(file.name).replace(path)
     return place / name
+
+
+def _hold(place: Path) -> None:
+    """Uses a folder for as long as this process lives: it stays so long, and with the last one that uses it it goes."""
+    if place not in _held:
+        _held[place] = _lock(place), _swept_at_the_end(place)
 
 
 def _lock(place: Path) -> IO[bytes]:
