@@ -92,5 +92,6 @@ def test_batches_that_are_smaller_than_the_requests_at_a_time_are_asked_about_to
             run(cli.make_plan(find_suite("emu_edit"), [*words, "--output", str(tmp_path / name)]))
             most[name] = endpoint.most_at_once
     assert most == {"one": 3, "all": 3}
-    seen = [(tmp_path / name / "observations.jsonl").read_bytes() for name in most]
-    assert seen[0] == seen[1]
+    logs = [(tmp_path / name / "observations.jsonl").read_bytes().splitlines() for name in most]
+    said = [[(line["case"], line["judgements"]) for line in map(json.loads, log)] for log in logs]
+    assert said[0] == said[1]
