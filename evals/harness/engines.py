@@ -234,11 +234,19 @@ class RayEngine:
         self._pool.check(_RayJob(job=self._sent(job)))
 
     def _sent(self, job: Job) -> Job:
+<<<<<<< HEAD
         """What is left to the workers. Of a local judge they have the model, and this process the log."""
         sent = _asking_here(job)
         if sent.asks and job.plan.has_local_judge:
             return dataclasses.replace(job, asks=False, hands_on=True)
         return sent
+=======
+        """What is left to the workers: an endpoint is asked from here, with one budget, one rate and one log."""
+        if not job.plan.suite.concurrent_requests(job.plan.options):
+            return job
+        _ = job.plan.judge
+        return dataclasses.replace(job, asks=False)
+>>>>>>> main
 
     def run(self, job: Job, batches: Sequence[Sequence[Sample]], guard: Guard | None = None) -> Iterator[list[Outcome]]:
         """As the workers finish, in order; questions to an endpoint are put while they go on."""
