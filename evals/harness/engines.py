@@ -86,7 +86,7 @@ class LocalEngine:
 
 def _asking_here(job: Job) -> Job:
     """What is left to workers if this process asks a judge by endpoint: with one budget, one rate and one log."""
-    if not job.plan.suite.asks_at_once(job.plan.options):
+    if not job.plan.suite.concurrent_requests(job.plan.options):
         return job
     _ = job.plan.judge  # what cannot be had fails now
     return dataclasses.replace(job, asks=False)
@@ -103,7 +103,7 @@ def _asked(job: Job, sent: Job, done: Iterable[list[Outcome]]) -> Iterator[list[
     if sent.asks:
         yield from done
         return
-    most = 2 * job.plan.suite.asks_at_once(job.plan.options)  # more would be held back without being asked about
+    most = 2 * job.plan.suite.concurrent_requests(job.plan.options)  # more would be held back without being asked about
     yield from _behind(done, Asker(sent), most)
 
 
@@ -234,19 +234,11 @@ class RayEngine:
         self._pool.check(_RayJob(job=self._sent(job)))
 
     def _sent(self, job: Job) -> Job:
-<<<<<<< HEAD
         """What is left to the workers. Of a local judge they have the model, and this process the log."""
         sent = _asking_here(job)
         if sent.asks and job.plan.has_local_judge:
             return dataclasses.replace(job, asks=False, hands_on=True)
         return sent
-=======
-        """What is left to the workers: an endpoint is asked from here, with one budget, one rate and one log."""
-        if not job.plan.suite.concurrent_requests(job.plan.options):
-            return job
-        _ = job.plan.judge
-        return dataclasses.replace(job, asks=False)
->>>>>>> main
 
     def run(self, job: Job, batches: Sequence[Sequence[Sample]], guard: Guard | None = None) -> Iterator[list[Outcome]]:
         """As the workers finish, in order; questions to an endpoint are put while they go on."""

@@ -22,7 +22,7 @@ _HOPELESS, _CASES = 8, 4
 """So many exceptions in a row in one stage, on so many cases, mean a broken set-up rather than hard samples.
 
 So do those of all samples of a shorter run, and images about which nobody answers."""
-_GO_ON = "once that is mended, the same command goes on"
+_RESUMES = "once that is mended, the same command resumes"
 
 
 class Guard:
@@ -59,7 +59,7 @@ class Guard:
         elif failed.stage == stage and failed.raised and _key(one.sample) not in self._hard:
             cases.append(one.sample.case.id)
             if self._is_hopeless(cases):
-                raise UserError(f"{stage} failed on {len(cases)} samples in a row: {failed.error}; {_GO_ON}")
+                raise UserError(f"{stage} failed on {len(cases)} samples in a row: {failed.error}; {_RESUMES}")
         elif failed.stage == stage == "generate" and not failed.raised and not failed.damaged:
             cases.clear()  # it was tried, and there is no image
 
@@ -72,7 +72,7 @@ class Guard:
             return
         cases.append(one.sample.case.id)
         if self._is_hopeless(cases):
-            raise UserError(f"the judge did not answer about {len(cases)} images in a row: {why}; {_GO_ON}")
+            raise UserError(f"the judge did not answer about {len(cases)} images in a row: {why}; {_RESUMES}")
 
     def heed_lost(self, sample: Sample, failed: Failed) -> None:
         """Takes in, out of turn, a sample that no worker has outlived: with its neighbours, it may be enough to know.
@@ -91,7 +91,7 @@ class Guard:
             last += 1
         cases = [one.case.id for one in samples[first : last + 1]]
         if self._is_hopeless(cases):
-            raise UserError(f"{failed.stage} failed on {len(cases)} samples in a row: {failed.error}; {_GO_ON}")
+            raise UserError(f"{failed.stage} failed on {len(cases)} samples in a row: {failed.error}; {_RESUMES}")
 
     def _is_hopeless(self, cases: list[str]) -> bool:
         every = [sample.case.id for sample in self._plan.samples]

@@ -22,12 +22,8 @@ from evals.generators import registry as generators
 from evals.generators.folder_images import Assignment
 from evals.generators.options import GeneratorOptions
 from evals.generators.oracle import oracle_render
-<<<<<<< HEAD
 from evals.harness import weight_places
 from evals.harness.choice import in_share, of_tasks, spread
-from evals.harness.device import resolve_device, set_threads
-=======
->>>>>>> main
 from evals.harness.run_spec import RunSpec, find_suite, world_of
 from evals.judges.handing import HandingJudge, HearingJudge
 from evals.suite import GENERATE, OBSERVE, VERDICT, Context

@@ -29,44 +29,6 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-<<<<<<< HEAD
-=======
-_HOPELESS, _CASES = 8, 4
-"""So many exceptions in a row in one stage, on so many cases, mean a broken set-up rather than hard samples.
-
-So do those of all samples of a shorter run, and images about which nobody answers."""
-_RESUMES = "once that is mended, the same command resumes"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """Why a sample has no result."""
-
-    stage: str
-    """``"generate"`` or ``"observe"``."""
-    error: str
-    raised: bool = False
-    """Whether the reason is an exception, which may not come again, rather than a missing or damaged image."""
-    missing_classes: tuple[str, ...] = ()
-    """Classes that the case needs and the detector has no label for, if that is why."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one sample."""
-
-    sample: Sample
-    png: bytes | None
-    """The image file to write; None if it is on disk already or there is none."""
-    chain: str | None
-    warnings: tuple[str, ...]
-    observation: dict[str, Any] | Failed
-    generate_s: float | None = None
-    """Its share of the time in which its batch was drawn; None if it was not drawn now."""
-    observe_s: float = 0.0
-    """Its share of the time in which its batch was observed."""
-
->>>>>>> main
 
 def describe_error(error: Exception) -> str:
     r"""An exception in one line.
@@ -185,35 +147,6 @@ class _Stages:
             return [Failed(stage=stage, error=describe_error(error), raised=not damaged, damaged=damaged)]
         return list(results)
 
-<<<<<<< HEAD
-=======
-    def _failed(self, stage: str, sample: Sample, error: Exception) -> Failed:
-        why = describe_error(error)
-        if _has_damaged_image(sample):
-            return Failed(stage=stage, error=why)
-        if (sample.case.id, sample.index) in self._hard:
-            return Failed(stage=stage, error=why, raised=True)
-        cases = self._in_vain[stage]
-        cases.append(sample.case.id)
-        if self._is_hopeless(cases):
-            raise UserError(f"{stage} failed on {len(cases)} samples in a row: {why}; {_RESUMES}") from error
-        return Failed(stage=stage, error=why, raised=True)
-
-    def _heed(self, sample: Sample, observation: dict[str, Any]) -> None:
-        """Ends a run in which nobody answers about an image."""
-        why, cases = self._suite.unanswered(observation), self._in_vain["ask"]
-        if why is None:
-            cases.clear()
-            return
-        cases.append(sample.case.id)
-        if self._is_hopeless(cases):
-            raise UserError(f"the judge did not answer about {len(cases)} images in a row: {why}; {_RESUMES}")
-
-    def _is_hopeless(self, cases: list[str]) -> bool:
-        every = [sample.case.id for sample in self.plan.samples]
-        return len(cases) >= min(_HOPELESS, len(every)) and len(set(cases)) >= min(_CASES, len(set(every)))
-
->>>>>>> main
 
 class Worker(_Stages):
     """Draws and observes a batch."""
@@ -244,16 +177,7 @@ class Worker(_Stages):
         said = self._handing.taken() if self._handing else ()
         return [dataclasses.replace(outcomes[0], replies=said), *outcomes[1:]]
 
-<<<<<<< HEAD
     def draw(self, batch: Sequence[Sample], recorded: Generator | None = None) -> list[Generated | Failed]:
-=======
-    @property
-    def waits(self) -> bool:
-        """Whether observing waits for an endpoint's answers, so that the next batch can be drawn meanwhile."""
-        return not self._is_recorded and self._suite.concurrent_requests(self._options) > 0
-
-    def draw(self, batch: Sequence[Sample], recorded: Generator | None = None) -> DrawnBatch:
->>>>>>> main
         """The first half of a call."""
         self._source = recorded or (self._recorded if self._is_recorded else self.plan.generator)
         return self._each("generate", [(sample, sample) for sample in batch], self._draw)

@@ -412,7 +412,7 @@ class Pool:
         if self._deaths >= _DEATHS * len(self._workers):
             raise UserError(
                 f"workers died {self._deaths} times and computed nothing in between: {why}; once that is mended, the "
-                "same command goes on"
+                "same command resumes"
             )
 
 
