@@ -36,7 +36,7 @@ def of_two(before: Run, after: Run) -> Report:
     said += [note] if (note := compare.wordings(before, after)) else []
     settings = compare.changed_settings(a, b)
     said.append(compare.sentence(rows, a, b))
-    comparison = tables.comparison_table(rows, before, after, said, compare.unit(a, b))
+    comparison = tables.comparison_table(rows, before.name, after.name, compare.unit(a, b), said, [before, after])
     first, second = ({sample.key: sample for sample in load_samples(run)} for run in (before, after))
     flipped = flips(first, second)
     album = Album()

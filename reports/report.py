@@ -129,7 +129,7 @@ def of_runs(
     album = Album()
     page = Page(
         title=title,
-        lead=_lead(runs, ablations),
+        lead=_lead(runs, ablations) + _REPORTED * any(r.reported for s in sections for t in s.tables for r in t.rows),
         facts=tuple(_facts(geneval, ablations)),
         sections=tuple(sections),
         browser=_browser(images, {run.name: run.studio for run in every_run}, album, every=every),
@@ -144,6 +144,9 @@ def origin(run: Run) -> tuple[str, dict[str, str], str]:
     return run.name, {"folder": run.path.name, **provenance(run)}, json.dumps(run.spec, indent=1)
 
 
+_REPORTED = " Rows marked † are reported by others, not measured here."
+
+
 def _lead(runs: Sequence[Run], ablations: Sequence[Ablation]) -> str:
     if not runs and not ablations:
         return "How fast the parts are, each measured against another way in the same run."
@@ -151,7 +154,7 @@ def _lead(runs: Sequence[Run], ablations: Sequence[Ablation]) -> str:
     worlds = " and ".join(dict.fromkeys(str(run.scores.get("world")) for run in every)) or "unknown images"
     parts = [f"{len(runs)} run{'s' * (len(runs) != 1)}"] * bool(runs)
     parts += [f"{len(ablations)} ablation{'s' * (len(ablations) != 1)}"] * bool(ablations)
-    return f"{' and '.join(parts)}, measured on {worlds}. Rows marked † are reported by others, not measured here."
+    return f"{' and '.join(parts)}, measured on {worlds}."
 
 
 def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:

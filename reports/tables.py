@@ -55,6 +55,8 @@ class Column:
     """Of a reported one: as many as its source gives."""
     signed: bool = False
     """Whether to write a plus."""
+    aside: bool = False
+    """Whether its words stand below the row in a terminal, which has no room for them beside it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,28 +387,29 @@ def _shared_facts(runs: Sequence[Run]) -> list[str]:
 
 # ---------------------------------------------------------------------------------------------------------- comparison
 def comparison_table(
-    rows: Sequence[CompareRow], before: Run, after: Run, said: Sequence[str] = (), unit: str = "prompts"
+    rows: Sequence[CompareRow], before: str, after: str, unit: str, said: Sequence[str] = (), runs: Sequence[Run] = ()
 ) -> Table:
     """Two runs task by task.
 
     Args:
         rows: Overall and by task.
-        before: The earlier run.
-        after: The later one.
-        said: What must be said of both, such as what only one has, or other wordings of their prompts; sentences.
+        before: What the earlier run is called.
+        after: What the later one is called.
         unit: What its cases are, see `compare.unit`.
+        said: What must be said of both, such as what only one has, or other wordings of their prompts; sentences.
+        runs: The two, where both are at hand.
     """
-    world = str(after.scores["world"])
+    world = str(runs[-1].scores["world"]) if runs else ""
     return Table(
         name="comparison",
-        caption=f"{after.name} against {before.name}, paired by {unit.removesuffix('s')}.",
+        caption=f"{after} against {before}, paired by {unit.removesuffix('s')}.",
         columns=(
-            Column(key="before", title=f"before: {before.name}", best=None),
-            Column(key="after", title=f"after: {after.name}", best=None),
+            Column(key="before", title=f"before: {before}", best=None),
+            Column(key="after", title=f"after: {after}", best=None),
             Column(key="difference", title="difference", best=None, signed=True),
             Column(key="p_value", title="p", best=None, digits=4),
             Column(key="cases", title=unit, best=None, digits=0),
-            Column(key="verdict", title="verdict", best=None),
+            Column(key="verdict", title="verdict", best=None, aside=True),
         ),
         rows=tuple(
             Row(
@@ -424,5 +427,5 @@ def comparison_table(
             for row in rows
         ),
         notes=(*said, f"{paired(unit)} p values are not corrected for several tasks."),
-        origins=tuple(run_notes([before, after])),
+        origins=tuple(run_notes(runs)),
     )
