@@ -11,6 +11,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+from evals.core.backends import ICON_WORLD
 from evals.core.records import UserError
 from got.util.files import FolderLock, clear_disk_errors, write_atomic
 from got.util.tables import escaped, span
@@ -152,6 +153,7 @@ def _lead(runs: Sequence[Run], ablations: Sequence[Ablation]) -> str:
         return "How fast the parts are, each measured against another way in the same run."
     every = [*runs, *(cell.run for ablation in ablations for cell in ablation.cells if cell.run is not None)]
     worlds = " and ".join(dict.fromkeys(str(run.scores.get("world")) for run in every)) or "unknown images"
+    worlds = worlds.replace(ICON_WORLD, f"the {ICON_WORLD}")
     parts = [f"{len(runs)} run{'s' * (len(runs) != 1)}"] * bool(runs)
     parts += [f"{len(ablations)} ablation{'s' * (len(ablations) != 1)}"] * bool(ablations)
     return f"{' and '.join(parts)}, measured on {worlds}."
