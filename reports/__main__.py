@@ -25,7 +25,7 @@ from got.util.files import write_atomic, write_json
 from got.util.tables import escaped
 from reports import changes, compare, formats, gate, names, plain, power, published, report, speed, style, teaser
 from reports.frames import Run, load, load_run
-from reports.samples import find_sample, load_samples
+from reports.samples import STAGES, find_sample, load_samples
 
 _NAME = "python -m reports"
 COMMANDS = ("report", "table", "compare", "baseline", "gate", "power", "teaser")
@@ -304,7 +304,8 @@ def _teaser(args: argparse.Namespace) -> dict[str, object]:
         figure.savefig(args.output)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write --output {args.output}: {error}") from error
-    return {"case": sample.case, "index": sample.index, "output": str(args.output)}
+    return {"case": sample.case, "index": sample.index, "outcome": sample.outcome, "reason": sample.reason,
+            "failed_at": STAGES.get(sample.stage or ""), "output": str(args.output)}  # fmt: skip
 
 
 if __name__ == "__main__":
