@@ -85,7 +85,8 @@ def _text_row(table: Table, row: Row) -> list[list[str] | str]:
         values.append(f"{text} ({ends})" if beside else text)
         below.append("" if beside else ends)
     if any(aside):
-        return [values, f"  {'; '.join(words for words in (*below, *aside) if words)}"]
+        words = "; ".join(words for words in (*below, *aside) if words)
+        return [values, *textwrap.wrap(words, _TERMINAL, initial_indent="  ", subsequent_indent="    ")]
     return [values, below] if any(below) else [values]
 
 
@@ -107,6 +108,8 @@ def to_markdown(table: Table) -> str:
 
 _TITLE_LETTERS = 12
 """Of a column's title on one line of a terminal."""
+_TERMINAL = 80
+"""Columns of a terminal."""
 _PACKAGES = r"\usepackage[T1]{fontenc}, \usepackage{textcomp}, \usepackage{booktabs}"
 _FEW_COLUMNS = 5
 """With so many there is room for intervals beside the scores; with more they stand below."""

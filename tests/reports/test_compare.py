@@ -105,7 +105,8 @@ def test_two_runs_are_compared_task_by_task(runs, capsys):
     assert lines[0].startswith("Changed settings: model oracle → folder:")
     tasks = ("overall", "single object", "two objects", "counting", "colors", "position", "color attribution")
     rows = [lines.index(line) for task in tasks for line in lines if line.startswith(f"{task}  ")]
-    assert rows == list(range(rows[0], rows[0] + 14, 2)), "what may be said of a row stands below it"
+    assert len(rows) == 7
+    assert all(lines[row + 1].startswith("  ") for row in rows), "what may be said of a row stands below it"
     assert max(map(len, lines[rows[0] - 3 : rows[-1] + 2])) <= 80
     assert json.loads(lines[-1])["verdict"] == "worse"
 
