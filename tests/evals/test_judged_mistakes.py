@@ -136,6 +136,13 @@ def test_a_dry_run_counts_the_questions_and_the_money(run, name):
     assert printed["usd_about"] == pytest.approx(usd, abs=0.01)
 
 
+def test_a_dry_run_counts_what_a_dialogue_sends_again_and_the_length_of_replies(run):
+    words = ("--tasks", "entity", "--limit", "1", "--dry-run", "--floor", "0", "--judge-max-tokens")
+    short, long = (run("t2i_reasonbench", *words, tokens)[1] for tokens in ("50", "100"))
+    assert (short["questions"], short["tokens_out_about"], long["tokens_out_about"]) == (4, 200, 400)
+    assert 4 * 1100 < short["tokens_in_about"] == long["tokens_in_about"] - 3 * 50  # the image four times
+
+
 def test_shifted_numbers_of_images_are_refused(run, tmp_path):
     root = kit.wise(tmp_path / "data")
     for number in range(12):
