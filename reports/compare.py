@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from evals.core.records import UserError, alike, describes, note
+from evals.core.vocabulary import task_title
 from evals.metrics import statements, statistics
 from evals.suite.plain import weighs_cases
 from got.util.errors import visible
@@ -390,6 +391,51 @@ def sentence(rows: Sequence[Row], a: Outcomes, b: Outcomes) -> str:
     )
 
 
+def comparison_table(
+    rows: Sequence[Row], before: str, after: str, unit: str, said: Sequence[str] = (), runs: Sequence[Run] = ()
+) -> tables.Table:
+    """Two runs task by task.
+
+    Args:
+        rows: Overall and by task.
+        before: What the earlier run is called.
+        after: What the later one is called.
+        unit: What its cases are, see `compare.unit`.
+        said: What must be said of both, such as what only one has, or other wordings of their prompts; sentences.
+        runs: The two, where both are at hand.
+    """
+    world = str(runs[-1].scores["world"]) if runs else ""
+    return tables.Table(
+        name="comparison",
+        caption=f"{after} against {before}, paired by {unit.removesuffix('s')}.",
+        columns=(
+            tables.Column(key="before", title=f"before: {before}", best=None),
+            tables.Column(key="after", title=f"after: {after}", best=None),
+            tables.Column(key="difference", title="difference", best=None, signed=True),
+            tables.Column(key="p_value", title="p", best=None, digits=4),
+            tables.Column(key="cases", title=unit, best=None, digits=0),
+            tables.Column(key="verdict", title="verdict", best=None, aside=True),
+        ),
+        rows=tuple(
+            tables.Row(
+                label=task_title(row.task),
+                images=world,
+                cells=(
+                    tables.Cell(value=row.before),
+                    tables.Cell(value=row.after),
+                    tables.Cell(value=row.difference.value, low=row.difference.low, high=row.difference.high),
+                    tables.Cell(value=row.difference.p_value),
+                    tables.Cell(value=row.difference.cases),
+                    tables.Cell(text=row.words, brief=statements.brief(row.words)),
+                ),
+            )
+            for row in rows
+        ),
+        notes=(*said, f"{tables.paired(unit)} p values are not corrected for several tasks."),
+        origins=tuple(tables.run_notes(runs)),
+    )
+
+
 def shown(
     rows: Sequence[Row],
     a: Outcomes,
@@ -420,7 +466,7 @@ def shown(
         missing, total = one.images()
         paragraphs += [f"{missing:,} of {total:,} images have no verdict in {one.name}"] if missing else []
     paragraphs += [*said, sentence(rows, a, b)]
-    table = formats.FORMATS[form](tables.comparison_table(rows, a.name, b.name, unit(a, b)))
+    table = formats.FORMATS[form](comparison_table(rows, a.name, b.name, unit(a, b)))
     return "\n\n".join([table.strip(), *map(clean, paragraphs)]) + "\n"
 
 
