@@ -91,7 +91,7 @@ class Wise(JudgedSuite):
         items = [_item(row, path) for path in paths for row in files.rows_in(path)]
         return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
 
-    def cases(self, options: Options, context: Context) -> list[Case]:
+    def cases(self, options: Any, context: Context) -> list[Case]:
         """Its prompts; the rewritten ones that come with WISE are of the legacy edition, whose ids are others."""
         given = options.rewritten_from
         if options.edition == "verified" and given is not None and (found := _legacy_rewrite(given)):
