@@ -19,7 +19,7 @@ const say = (words) => { $("status").textContent = words; };
 
 // ---------------------------------------------------------------------------------------------------------- requests
 async function guarded(place, work) {
-  $(place).textContent = "";
+  for (const said of document.querySelectorAll("[role=alert]")) said.textContent = "";
   try {
     return await work();
   } catch (error) {
@@ -225,8 +225,8 @@ function explained(place, { title, url: source }) {
 
 function thumb(number) {
   const words = `#${number} ${describe(entries()[number])}`;
-  const button = make("button", { type: "button", title: words, ariaCurrent: String(number === S.session.current) });
-  button.append(make("img", { loading: "lazy", src: url(number), alt: words }));
+  const button = make("button", { type: "button", title: words, ariaLabel: words, ariaCurrent: String(number === S.session.current) });
+  button.append(make("img", { loading: "lazy", src: url(number), alt: "" }));
   button.addEventListener("click", () => go(number));
   return button;
 }
