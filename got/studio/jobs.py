@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from got.cli import again
+from got.cli import reproduce
 from got.cli.parser import MOST_TURNS
 from got.model.outputs import to_pil
 from got.model.validation import check_words
@@ -59,8 +59,8 @@ class Studio:
             | {
                 "seed": None if one.seed is None else str(one.seed),  # JavaScript has no such numbers
                 "plan": views.plan(one.plan),
-                "command": again.command(one, talk.entries, folder, self.arguments),
-                "python": again.python(one, talk.entries, folder, self.arguments),
+                "command": reproduce.command(one, talk.entries, folder, self.arguments),
+                "python": reproduce.python(one, talk.entries, folder, self.arguments),
             }
             for one in talk.entries
         ]
