@@ -270,9 +270,9 @@ def test_two_tabs_do_not_disturb_each_other_and_one_is_stopped(opened):
     expect(two.locator("#verdict")).to_have_text(re.compile(r"GenEval \d+ \(counting\): (right|wrong)"))
 
 
-def begin_a_long_drawing(page):
+def begin_a_long_drawing(page, steps=400):
     page.click("#settings summary")
-    page.fill("#num_inference_steps", "400")
+    page.fill("#num_inference_steps", str(steps))
     page.fill("#prompt", "a photo of two clocks")
     page.press("#prompt", "Enter")
     expect(page.locator("#progress")).to_be_visible(timeout=PATIENCE_MS)
@@ -280,17 +280,17 @@ def begin_a_long_drawing(page):
 
 def test_a_page_that_is_loaded_again_goes_on_with_its_drawing(opened, root):
     page = opened()
-    begin_a_long_drawing(page)
+    begin_a_long_drawing(page, steps=100)
     page.reload()
     expect(page.locator("#progress")).to_be_visible(timeout=PATIENCE_MS)
-    expect(page.locator("#status")).to_have_text(re.compile("Drawing, step .* of 400"))
+    expect(page.locator("#status")).to_have_text(re.compile("Drawing, step .* of 100"))
     expect(page.locator(".box")).to_have_count(2)
     expect(page.locator("#prompt")).to_have_value("a photo of two clocks")
     expect(page.locator("#draw")).to_be_disabled()
     wait_for(page, 0)
     expect(page.locator("#regions .said")).to_have_text([re.compile("✓|✗")] * 2)
     (entry,) = Conversation.load(root / session_of(page)).entries
-    assert entry.options["num_inference_steps"] == 400
+    assert entry.options["num_inference_steps"] == 100
     begin_a_long_drawing(page)
     page.reload()
     page.click("#stop")
