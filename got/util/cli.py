@@ -44,6 +44,13 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse has it; a NUL is refused, which words out of grids, logs and programs may hold."""
+        words = sys.argv[1:] if args is None else args
+        if wrong := next((word for word in words if "\0" in word), None):
+            self.error(f"no argument can hold a NUL character, as {wrong[:100]!r} does")
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raises the mistake as an error of the person."""
         raise UserError(f"{message} (--help explains)")

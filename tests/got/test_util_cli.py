@@ -12,8 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from evals import ablation
+from evals.harness import cli as suites
+from got import __main__ as got
+from got.data import __main__ as data
 from got.util.cli import number, run_command, seed, whole
 from got.util.errors import UserError
+from reports import __main__ as reports
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +49,26 @@ def test_a_command_ends_in_one_line_and_its_own_status(work, code, out, err, cap
     assert run_command(work, "kit", interrupted="stopped") == code
     assert capsys.readouterr() == (out, err)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (lambda words: suites.main("multi_turn", words), ["--model", "oracle", "--output", "a\0b"]),
+        (lambda words: suites.main("geneval", words), ["--model=oracle", "--prompts=a\0b"]),
+        (ablation.main, ["--grid", "components", "--output", "a\0b"]),
+        (got.main, ["generate", "a\0b"]),
+        (data.main, ["check", "a\0b"]),
+        (reports.main, ["table", "a\0b"]),
+        (reports.main, ["a\0b", "--output", "c"]),
+    ],
+)
+def test_a_nul_in_a_word_is_one_line(main, words, capsys):
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "no argument can hold a NUL character, as '" in said
+    assert "\\x00b' does" in said
 
 
 def test_what_is_no_mistake_of_the_person_keeps_its_traceback():
