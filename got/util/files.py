@@ -65,6 +65,8 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Raises:
         UserError: The disk is full, or must not be written to.
     """
+    if not path.name:  # of the root
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.part")
     with clear_disk_errors(path):
         try:
