@@ -190,13 +190,14 @@ class Plan:
     @functools.cached_property
     def identity(self) -> dict[str, dict[str, Any]]:
         """For each stage, everything that decides its outcome. A run directory belongs to one identity."""
-        looks = flags.deciding(self.settings, OBSERVE)
+        drawn, looks = (flags.deciding(self.settings, stage) for stage in (GENERATE, OBSERVE))
         if not self.suite.detects(self.options):
             del looks["detector"]
         stages: dict[str, dict[str, Any]] = {
             GENERATE: {
                 "suite": self.suite.name,
-                **flags.deciding(self.settings, GENERATE),
+                **drawn,
+                **{name: value for name, value in self.usual.items() if drawn[name] is None},
                 "prompts_sha256": self.prompts_sha256,
                 **self._drawn_from(),
                 **self._share(),
@@ -241,15 +242,18 @@ class Plan:
     def arguments(self) -> dict[str, Any]:
         """As given and as resolved; for run.json."""
         settings = flags.as_json(self.settings)
-        place = self.settings.checkpoint if self.model == "got" else self._argument
-        usual = generators.usual(self.model, place, edit=any(case.edit is not None for case in self.cases))
-        settings |= {name: value for name, value in usual.items() if settings[name] is None}
         return {
             "given": lasting(self.spec.words),
             "resolved": {**settings, **flags.as_json(self.options)},
             "batch_size": self.batch_size,
             **({} if self.folder is None else {"folder": self.folder.counts}),
         }
+
+    @functools.cached_property
+    def usual(self) -> dict[str, Any]:
+        """The generator's own settings, which hold where no flag says otherwise; another version may have others."""
+        place = self.settings.checkpoint if self.model == "got" else self._argument
+        return generators.usual(self.model, place, edit=any(case.edit is not None for case in self.cases))
 
     def _refuse_unchosen_detector(self) -> None:
         """Images of unknown origin have no default detector: photographs score 0 with that of the icon world.
