@@ -107,7 +107,7 @@ def check(parts: Sequence[_Part]) -> None:
         raise UserError(f"no part of {len(missing)} of {count} shares: {', '.join(missing)} (--shard makes each)")
     for part in parts:
         if part.directory.read_scores() is None:
-            raise UserError(f"{part.directory.path} is not finished; the command that began it goes on with it")
+            raise UserError(f"{part.directory.path} is not finished; the command that began it resumes it")
 
 
 def merge(parts: Sequence[_Part], output: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from evals.core.records import UserError
 from evals.core.run_directory import RunDirectory, key_of
 from got.util.files import read_lines
 from reports.frames import load_run
-from reports.samples import load_samples
+from reports.samples import find_sample, load_samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,12 +48,9 @@ class StudioRun:
 
     def sample(self, key: str) -> dict[str, Any]:
         """One sample; `UserError` where there is none, or it has no image."""
-        case, _, index = key.partition("/")
-        one = self._samples.get(f"{case}/{int(index) if index.isdecimal() else 0}")
-        if one is None or one.file is None:
-            raise UserError(
-                f"{self.name} has no sample {key[:40]!r} with an image; one is {next(iter(self._samples))!r}"
-            )
+        one = find_sample(self._samples.values(), key, self.name)
+        if one.file is None:
+            raise UserError(f"{self.name} has no image for sample {one.key}")
         line = self._chains.get(one.key, {})
         given = {name: self._settings.get(flag) for flag, name in _VALUES.items()}
         options = {name: value for name, value in given.items() if value is not None}

@@ -82,9 +82,9 @@ class GenEval2(Suite[Options]):
         """Detections, or what a judge's answers go into."""
         return self._edition(options).observe(batch, tools, options)
 
-    def asks_at_once(self, options: Options) -> int:
+    def concurrent_requests(self, options: Options) -> int:
         """Of a judge by endpoint."""
-        return self._edition(options).asks_at_once(options)
+        return self._edition(options).concurrent_requests(options)
 
     def make_judge(self, tools: Tools, options: Options) -> Any:
         """Who is asked; nobody about the icon edition."""

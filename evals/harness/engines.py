@@ -221,7 +221,7 @@ class RayEngine:
 
     def _sent(self, job: Job) -> Job:
         """What is left to the workers: an endpoint is asked from here, with one budget, one rate and one log."""
-        if not job.plan.suite.asks_at_once(job.plan.options):
+        if not job.plan.suite.concurrent_requests(job.plan.options):
             return job
         _ = job.plan.judge
         return dataclasses.replace(job, asks=False)

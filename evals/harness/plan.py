@@ -21,10 +21,10 @@ from evals.generators import registry as generators
 from evals.generators.folder_images import Assignment
 from evals.generators.options import GeneratorOptions
 from evals.generators.oracle import oracle_render
-from evals.harness.device import resolve_device, set_threads
 from evals.harness.run_spec import RunSpec, find_suite, world_of
 from evals.suite import GENERATE, OBSERVE, VERDICT, Context
 from got.util import provenance
+from got.util.device import resolve_device, set_threads
 from got.util.errors import warn
 from got.util.files import inside
 from got.util.weight_files import below
@@ -168,7 +168,7 @@ class Plan:
         """Images drawn and observed together."""
         usual = generators.batch_size(self.model, self.settings.checkpoint)
         # Images that are there already wait for a judge alone: enough of them keep all its requests busy.
-        waiting = 2 * self.suite.asks_at_once(self.options) if self.model in generators.DRAWN_ALREADY else 0
+        waiting = 2 * self.suite.concurrent_requests(self.options) if self.model in generators.DRAWN_ALREADY else 0
         return self.settings.batch_size or max(usual, waiting)
 
     @functools.cached_property
@@ -375,7 +375,7 @@ class Plan:
     @functools.cached_property
     def judge(self) -> Any:
         """Who is asked about images; `UserError` if that cannot be had. One behind an endpoint needs nothing loaded."""
-        tools = self._tools_on("cpu") if self.suite.asks_at_once(self.options) else self.tools
+        tools = self._tools_on("cpu") if self.suite.concurrent_requests(self.options) else self.tools
         return self.suite.make_judge(tools, self.options)
 
 

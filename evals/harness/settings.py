@@ -16,7 +16,7 @@ from evals.core.run_directory import PARTS
 from evals.detectors import registry as detectors
 from evals.embedders.registry import EMBEDDERS
 from evals.generators import registry as generators
-from got.util.cli import number, whole
+from got.util.cli import DEVICES, DTYPES, number, whole
 from got.util.workers.options import FLAGS
 
 DRAWS, GUIDES, LOOKS, RUNS = "what draws", "GoT's three guidances", "what looks at the images", "the run"
@@ -169,14 +169,14 @@ class Settings:
         metavar="I/N",
         parse=_shard,
     )
-    device: str = _run("auto", "cpu, cuda, cuda:1, mps (default: a GPU if there is one)", metavar="NAME")
+    device: str = _run("auto", DEVICES, metavar="NAME")
     dtype: str = option(
         "float32",
         "of the model; bfloat16 is faster on GPUs and on processors that multiply it (AMX, AVX512-BF16), and many "
         "times slower on others (default: %(default)s)",
         stage=GENERATE,
         group=RUNS,
-        choices=("float32", "bfloat16", "float16"),
+        choices=DTYPES,
     )
     offload: str | None = _run(
         None,

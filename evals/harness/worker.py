@@ -32,7 +32,7 @@ _HOPELESS, _CASES = 8, 4
 """So many exceptions in a row in one stage, on so many cases, mean a broken set-up rather than hard samples.
 
 So do those of all samples of a shorter run, and images about which nobody answers."""
-_GO_ON = "once that is mended, the same command goes on"
+_RESUMES = "once that is mended, the same command resumes"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +205,7 @@ class _Stages:
         cases = self._in_vain[stage]
         cases.append(sample.case.id)
         if self._is_hopeless(cases):
-            raise UserError(f"{stage} failed on {len(cases)} samples in a row: {why}; {_GO_ON}") from error
+            raise UserError(f"{stage} failed on {len(cases)} samples in a row: {why}; {_RESUMES}") from error
         return Failed(stage=stage, error=why, raised=True)
 
     def _heed(self, sample: Sample, observation: dict[str, Any]) -> None:
@@ -216,7 +216,7 @@ class _Stages:
             return
         cases.append(sample.case.id)
         if self._is_hopeless(cases):
-            raise UserError(f"the judge did not answer about {len(cases)} images in a row: {why}; {_GO_ON}")
+            raise UserError(f"the judge did not answer about {len(cases)} images in a row: {why}; {_RESUMES}")
 
     def _is_hopeless(self, cases: list[str]) -> bool:
         every = [sample.case.id for sample in self.plan.samples]
@@ -244,7 +244,7 @@ class Worker(_Stages):
     @property
     def waits(self) -> bool:
         """Whether observing waits for an endpoint's answers, so that the next batch can be drawn meanwhile."""
-        return not self._is_recorded and self._suite.asks_at_once(self._options) > 0
+        return not self._is_recorded and self._suite.concurrent_requests(self._options) > 0
 
     def draw(self, batch: Sequence[Sample], recorded: Generator | None = None) -> DrawnBatch:
         """The first half of a call."""

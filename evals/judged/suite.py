@@ -165,9 +165,9 @@ class JudgedSuite(Suite[JudgedOptions]):
         """No detector looks."""
         return False
 
-    def asks_at_once(self, options: JudgedOptions) -> int:
+    def concurrent_requests(self, options: JudgedOptions) -> int:
         """Of a judge by endpoint."""
-        return judges.at_once(options)
+        return judges.concurrent_requests(options)
 
     def observe(self, batch: Sequence[Drawn], tools: Tools, options: JudgedOptions) -> list[dict[str, Any]]:
         """What the judge's answers go into."""

@@ -36,7 +36,7 @@ JUDGES = Registry["Judge"](
     "a judge",
     "got_evals.judges",
     {
-        "measured": Backend(factory="evals.judges.measured:make_measured", world=ICON_WORLD),
+        "measured": Backend(factory="evals.judges.detection_scores:make_measured", world=ICON_WORLD),
         "openai": Backend(
             factory="evals.judges.registry:_openai", argument="[MODEL]", place="evals.judges.registry:_endpoint"
         ),
@@ -201,7 +201,7 @@ def resolve(options: Options, world: str, prompts: Callable[[], str] | None = No
     return dataclasses.replace(options, judge=judge, judge_prompts=digest, judge_place=place)
 
 
-def at_once(options: AskOptions) -> int:
+def concurrent_requests(options: AskOptions) -> int:
     """How many questions an endpoint is asked at a time; 0 where none is asked."""
     return options.judge_concurrency if options.judge.partition(":")[0] == "openai" else 0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops, ImageColor
 
-from got.cli import again
+from got.cli import reproduce
 from got.util.images import png_bytes
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def session(name: str, talk: Conversation, folder: Path, arguments: argparse.Nam
         | {
             "seed": None if one.seed is None else str(one.seed),
             "plan": plan(one.plan),
-            "command": again.command(one, talk.entries, folder, arguments),
-            "python": again.python(one, talk.entries, folder, arguments),
+            "command": reproduce.command(one, talk.entries, folder, arguments),
+            "python": reproduce.python(one, talk.entries, folder, arguments),
         }
         for one in talk.entries
     ]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DTYPES = ("float32", "bfloat16", "float16")
+DEVICES = "cpu, cuda, cuda:1, mps (default: a GPU if there is one)"
 CUT_OFF = 141
 """Exit status where nobody reads the output on, as a shell gives it to a command that ``| head`` ends."""
 _NARROW_COLUMNS = 120

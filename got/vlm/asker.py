@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from got.util.errors import note
 from got.util.hashes import SealedLog
 from got.vlm.clients import CUT_OFF, REFUSED, UNREADABLE, AskFailed, AskParams, Reply, SetupError
-from got.vlm.gate import Gate
 from got.vlm.json_replies import BadReply, shortened, without_thoughts
 from got.vlm.messages import fingerprint
+from got.vlm.rate_limit import RateLimiter
 from got.vlm.spending import Ledger, Tally
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Asker:
         self._known: dict[str, _Known] = {}
         self._keys: dict[Subject, list[str]] = {}
         self._under_way: dict[str, asyncio.Future[None]] = {}
-        self._gate = Gate(settings.concurrency, settings.per_minute, sleep)
+        self._gate = RateLimiter(settings.concurrency, settings.per_minute, sleep)
         self._hard: set[Subject] = set()
         self._silent: list[dict[str, Any]] = []  # without an answer since the last one that had one
         self._last: Exception | None = None

@@ -6,7 +6,7 @@ import pytest
 from runner_kit import ArithmeticDetector, contents, lines, make_plan, plan_like_reference, refusing, worker_of
 
 from evals.core.records import Case, EditCase, EncodedImage, Sample, UserError
-from evals.generators.dataset_images import GivenGenerator
+from evals.generators.dataset_images import DatasetImages
 from evals.generators.oracle import OracleGenerator
 from evals.harness.runner import run
 
@@ -56,7 +56,7 @@ def breaking(stage, good):
 def test_a_breakdown_ends_the_run_and_is_held_against_no_sample(reference, tmp_path, stage, size):
     folder = tmp_path / "run"
     words = ("--limit", "12", "--batch-size", size)
-    message = rf"{stage} failed on 8 samples in a row: RuntimeError: CUDA error.*the same command goes on"
+    message = rf"{stage} failed on 8 samples in a row: RuntimeError: CUDA error.*the same command resumes"
     with pytest.raises(UserError, match=message):
         run(make_plan(folder, *words, **breaking(stage, 10)))
     assert len(lines(folder / "observations.jsonl")) == 10
@@ -242,7 +242,7 @@ def test_a_damaged_source_is_a_failure_for_good_and_no_breakdown():
 
         def generate(self, samples):
             sources = [sample.case.edit.source.load() for sample in samples]
-            return GivenGenerator("identity").generate(samples) if sources else []
+            return DatasetImages("identity").generate(samples) if sources else []
 
     source = EncodedImage(name="row 3", read=lambda: b"junk")
     edit = EditCase(id="0", instruction="", source=source, category="c")

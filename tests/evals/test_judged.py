@@ -13,7 +13,7 @@ from evals import imgedit, judge_agreement, wise
 from evals.harness import cli
 from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
-from evals.judges.between import COMPARABLE, UNKNOWN
+from evals.judges.comparability import COMPARABLE, UNKNOWN
 from got.util.files import sha256
 from reports import __main__ as reports
 from reports import judged

@@ -186,7 +186,7 @@ def test_an_edit_makes_a_teaser(edited, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(edited / "interactive", run)
     case = runner_kit.lines(run / "results.jsonl")[0]["case"]
-    assert "has no chain for case" in call(capsys, "teaser", run, case, "--output", tmp_path / "t.png")[2]
+    assert "has no chain for sample" in call(capsys, "teaser", run, case, "--output", tmp_path / "t.png")[2]
     change_lines(run / "chains.jsonl", chain=CHAIN)
     assert call(capsys, "teaser", run, case, "--output", tmp_path / "t.png")[0] == 0
     assert np.asarray(Image.open(tmp_path / "t.png").convert("L")).min() < 128

@@ -8,7 +8,7 @@ The output is a dataset, and beside it
     failures.jsonl    samples that got no chain, with stage and cause; the next run tries them again
     pictures.jsonl    signatures of the images, by which duplicates are found
 
-A run may end at any time, by kill -9, too. The same command goes on with it and pays no reply twice.
+A run may end at any time, by kill -9, too. The same command resumes it and pays no reply twice.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from got.vlm.clients import AskParams
 from got.vlm.encoding import Encoding
 from got.vlm.endpoint import OpenAIBackend
 from got.vlm.local import TransformersBackend
-from got.vlm.shared import SharedBackend
+from got.vlm.ray_backend import RayBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -53,7 +53,7 @@ examples:
       --model Qwen/Qwen2.5-VL-72B-Instruct --boxes pixels
   python -m got.data annotate edits --output edits-got --model hf:PATH --device cuda --dtype bfloat16 --boxes pixels
 
-The output is a dataset with replies.jsonl, rejected.jsonl and failures.jsonl beside it. The same command goes on after
+The output is a dataset with replies.jsonl, rejected.jsonl and failures.jsonl beside it. The same command resumes after
 Ctrl-C or kill -9; no reply is paid twice, and what failed without a reply is tried again.
 """
 
@@ -149,11 +149,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return asyncio.run(_Run(arguments, writer).all())
 
 
-def _backend(arguments: argparse.Namespace) -> OpenAIBackend | TransformersBackend | SharedBackend:
+def _backend(arguments: argparse.Namespace) -> OpenAIBackend | TransformersBackend | RayBackend:
     kind, _, place = arguments.model.partition(":")
     if kind == "hf" and arguments.engine == "ray":
         options = options_of(arguments, gpus=arguments.device != "cpu")
-        return SharedBackend(place, arguments.device, arguments.dtype, options)
+        return RayBackend(place, arguments.device, arguments.dtype, options)
     if kind == "hf":
         return TransformersBackend(place, arguments.device, arguments.dtype)
     return OpenAIBackend.from_environment(arguments.model, arguments.endpoint, timeout_seconds=arguments.timeout)
