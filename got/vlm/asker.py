@@ -426,7 +426,9 @@ def _is_text(value: Any) -> bool:
 
 
 def _are_shares(value: Any) -> bool:
-    return value is None or (isinstance(value, dict) and all(isinstance(one, int | float) for one in value.values()))
+    if not isinstance(value, dict):
+        return value is None
+    return all(isinstance(one, int | float) and 0 <= one < 1.01 for one in value.values())  # sums are rounded
 
 
 _FORMS: dict[str, Callable[[Any], bool]] = {
