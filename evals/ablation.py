@@ -45,6 +45,7 @@ from evals.core.run_directory import RunDirectory
 from evals.core.vocabulary import task_title
 from evals.harness import cli
 from evals.harness.engines import ENGINES
+from evals.harness.guard import Guard
 from evals.harness.run_spec import find_suite, suite_names
 from evals.harness.runner import run
 from evals.harness.worker import Job
@@ -351,10 +352,12 @@ def _is_done(plan: Plan) -> bool:
 
 def probe(plan: Plan, engine: Engine) -> float:
     """Seconds per image of a cell: each worker draws, observes and throws away a batch, after an image to warm up."""
-    job, batch = Job(plan=plan), plan.samples[: plan.batch_size]
-    _ = list(engine.run(job, [batch[:1]]))
+    job, batch, guard = Job(plan=plan), plan.samples[: plan.batch_size], Guard(plan)
+    for outcomes in engine.run(job, [batch[:1]], guard):
+        guard.heed(outcomes)
     start = time.monotonic()
-    _ = list(engine.run(job, [batch] * engine.width))
+    for outcomes in engine.run(job, [batch] * engine.width, guard):
+        guard.heed(outcomes)
     return (time.monotonic() - start) / (engine.width * len(batch))
 
 

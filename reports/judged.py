@@ -7,6 +7,7 @@ differs is said below.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
@@ -79,6 +80,7 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
             f"{means} 95 % intervals of shares: {runs[0].scores['intervals']}; else bootstrap.",
             "Floor: the untouched source, or a blank image, of some cases of each task.",
             *_about(beside, runs),
+            *_rewritten(runs),
             *(f"{run.label}: {number} × {cause}." for run in runs for cause, number in _failed(run)),
         ),
         origins=tuple(tables.run_notes(runs)),
@@ -115,6 +117,13 @@ def _about(rows: Sequence[Reported], runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         said.setdefault("; ".join(others.differs(run.scores, rows)), []).append(run.label)
     yield from (f"{', '.join(labels)} and † do not compare: {words}." for words, labels in said.items() if words)
+
+
+def _rewritten(runs: Sequence[Run]) -> Iterator[str]:
+    """Which runs drew from other prompts than the benchmark's."""
+    for run in runs:
+        if path := run.scores.get("rewritten_from"):
+            yield f"{run.label}: drawn from rewritten prompts ({PurePath(path).name}), judged by the original ones."
 
 
 def _failed(run: Run) -> list[tuple[str, int]]:
