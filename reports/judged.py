@@ -7,6 +7,7 @@ differs is said below.
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,8 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
     first = next(iter(names))
     beside = _beside(runs[0], reported)
     whose = "published" if runs[0].scores["wording"] == "published" else "our"
-    asked = Cell(text=f"{others.judge_of(runs[0].scores)}, {whose} wording")
+    judge = others.judge_of(runs[0].scores)
+    asked = Cell(text=f"{judge}, {whose} wording")
     rows = [_reported(row, [*names, *tasks, *levels]) for row in others.shown(beside)]
     for run in runs:
         metrics, shown = run.scores["metrics"], run.scores["judge"]["headline"]
@@ -65,15 +67,19 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
         for column, name in zip(columns, [*names, *tasks, *levels], strict=True)
     ]
     columns += [Column(key=key, title=key, best=None, digits=0) for key in ("n", "missing")]
-    columns.insert(0, Column(key="judge", title="judge", best=None))
-    edition, _, judge = runs[0].judged_as.partition(" by ")
+    if any(row.reported for row in rows):  # else all rows have one, which stands in the caption
+        columns.insert(0, Column(key="judge", title="judge", best=None))
+    else:
+        rows = [dataclasses.replace(row, cells=row.cells[1:]) for row in rows]
+    edition = re.sub(r"-[0-9a-f]{8}$", "", str(runs[0].scores.get("edition", "")))
     by_tasks = [name for name, how in names.items() if how["over"] == "tasks"]
     means = (
         f"{', '.join(by_tasks)}: plain mean of the tasks; all others: of the cases." if by_tasks else "Means of cases."
     )
     return Table(
         name=file_name(f"{runs[0].scores['suite']} {edition} {judge}", set()),
-        caption=f"{runs[0].scores['title']}, edition {edition}, judged by {judge}; columns of tasks show {first}.",
+        caption=f"{runs[0].scores['title']}, edition {edition}, judged by {judge} in {whose} wording; columns of tasks "
+        f"show {first}.",
         columns=tuple(columns),
         rows=tuple(rows),
         notes=(

@@ -2,6 +2,7 @@
 does: twelve cases, both in one report."""
 
 import html
+import re
 
 import pytest
 from vlm_kit import build
@@ -38,5 +39,7 @@ def test_twelve_cases_by_a_local_judge_and_by_a_server_stand_in_one_report(run, 
     runs = [str(tmp_path / part) for part in ("local", "run")]
     assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
     page = html.unescape((tmp_path / "report" / "report.html").read_text())
-    for one in (local, served):
-        assert f"edition {one['edition']}-ours, judged by {one['judge'].partition('@')[2]}" in page
+    for one, judge in ((local, "judge-vl"), (served, "judge-1")):
+        edition = re.sub(r"-[0-9a-f]{8}$", "", one["edition"])
+        assert f"edition {edition}, judged by {judge} in our wording" in page
+        assert one["judge"] in page, "by its weights or place, in the notes"
