@@ -319,9 +319,9 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _between(args: argparse.Namespace) -> int:
-    from evals.judges import agreement_tables, between
+    from evals.judges import agreement_tables, comparability
 
-    found = between.between(args.between, args.margin, args.seed)
+    found = comparability.compare(args.between, args.margin, args.seed)
     if args.output:
         write_json(args.output, found, allow_nan=True)
     console().print(agreement_tables.between_table(found))

@@ -25,7 +25,8 @@ from evals.core.options import GENERATE, OBSERVE, VERDICT, flags_of, from_json
 from evals.core.records import UserError
 from evals.core.run_directory import PARTS, RunDirectory, differences, key_of
 from evals.harness import cli, identity
-from evals.harness.plan import SHARE, Plan, in_share
+from evals.harness.choice import in_share
+from evals.harness.plan import SHARE, Plan
 from evals.harness.run_spec import RunSpec, find_suite, reference_of
 from evals.harness.runner import finish
 from evals.harness.settings import Settings
@@ -107,7 +108,7 @@ def check(parts: Sequence[_Part]) -> None:
         raise UserError(f"no part of {len(missing)} of {count} shares: {', '.join(missing)} (--shard makes each)")
     for part in parts:
         if part.directory.read_scores() is None:
-            raise UserError(f"{part.directory.path} is not finished; the command that began it goes on with it")
+            raise UserError(f"{part.directory.path} is not finished; the command that began it resumes it")
 
 
 def merge(parts: Sequence[_Part], output: Path) -> dict[str, Any]:

@@ -174,9 +174,9 @@ class GoTPipeline(DrawingPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         images = source_images(image, len(prompts))
         self._check_texts(prompts, None)
-        thoughts = self.reasoner.write(prompts, images, max_new_tokens, **generate_kwargs)
+        outputs = self.reasoner.write(prompts, images, max_new_tokens, **generate_kwargs)
         self.maybe_free_model_hooks()
-        chains = _with_warnings(thoughts)
+        chains = _with_warnings(outputs)
         return chains[0] if isinstance(prompt, str) else chains
 
     @torch.inference_mode()
@@ -335,18 +335,18 @@ class GoTPipeline(DrawingPipeline):
         """Draw, and as long as the reasoner has more to say, show it the image and draw its next chain upon that."""
         self._check_scheduler(sampling.steps)
         copied = [row for row in range(len(prompts)) for _ in range(sampling.copies)]
-        thoughts = self._think(prompts, chains, images, sampling.max_new_tokens)
+        outputs = self._think(prompts, chains, images, sampling.max_new_tokens)
         if sampling.copies > 1:
-            thoughts, images = thoughts[copied], images and [images[row] for row in copied]
+            outputs, images = outputs[copied], images and [images[row] for row in copied]
         turns: list[list[Turn]] = [[] for _ in copied]
         rows, references, noise = list(range(len(copied))), images, sampling.noise_states()
         while True:
             for generator, state in noise:
                 generator.set_state(state)
-            parsed = _with_warnings(thoughts)
+            parsed = _with_warnings(outputs)
             if sampling.on_chains is not None:
                 sampling.on_chains(parsed)
-            latents = self.draw(thoughts.hidden, parsed, references, sampling.rows(rows))
+            latents = self.draw(outputs.hidden, parsed, references, sampling.rows(rows))
             done = len(turns[rows[0]]) + 1 == sampling.max_turns
             decoded = None if done and sampling.output_type == "latent" else self.decode(latents)
             frames = [images[row] for row in rows] if images and sampling.stretch else None
@@ -356,8 +356,8 @@ class GoTPipeline(DrawingPipeline):
             if done or decoded is None or self._interrupt:
                 return turns
             drawn = to_pil(decoded)
-            thoughts, going, ends = self.reasoner.continue_after_image(
-                thoughts.transcripts, drawn, sampling.max_new_tokens
+            outputs, going, ends = self.reasoner.continue_after_image(
+                outputs.transcripts, drawn, sampling.max_new_tokens
             )
             for row, why in zip(rows, ends, strict=True):
                 last = turns[row][-1]
@@ -421,12 +421,12 @@ class GoTPipeline(DrawingPipeline):
         )[place]
 
 
-def _with_warnings(thoughts: ReasonerOutput) -> list[Chain]:
+def _with_warnings(outputs: ReasonerOutput) -> list[Chain]:
     """The chains, with what went wrong while writing them among their warnings."""
-    parsed = [Chain.parse(text) for text in thoughts.chains]
+    parsed = [Chain.parse(text) for text in outputs.chains]
     return [
         dataclasses.replace(chain, warnings=(*warnings, *chain.warnings))
-        for chain, warnings in zip(parsed, thoughts.warnings, strict=True)
+        for chain, warnings in zip(parsed, outputs.warnings, strict=True)
     ]
 
 

@@ -6,7 +6,7 @@ python -m reports compare runs/a runs/b
 python -m reports baseline runs/a --output baseline.json
 python -m reports gate --baseline baseline.json --run runs/b
 python -m reports power --baseline baseline.json --drop 0.01
-python -m reports teaser runs/a 00042 --output teaser.png
+python -m reports teaser runs/a 00042/1 --output teaser.png
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from got.util.files import write_atomic, write_json
 from got.util.tables import escaped
 from reports import changes, compare, formats, gate, names, plain, power, published, report, speed, style, teaser
 from reports.frames import Run, load, load_run
-from reports.samples import load_samples
+from reports.samples import STAGES, find_sample, load_samples
 
 _NAME = "python -m reports"
 COMMANDS = ("report", "table", "compare", "baseline", "gate", "power", "teaser")
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     both.add_argument(
         "--pictures", choices=report.THUMBNAILS, default="auto", help="as in report (default: %(default)s)"
     )
+    both.add_argument("--format", choices=tuple(compare.CLEAN), default="text", help="default: %(default)s")
     _add_names(both)
     both.set_defaults(run=_compare)
     keep = commands.add_parser("baseline", help="keep a run's outcomes in a small file, for the gate")
@@ -106,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     need.set_defaults(run=_power)
     strip = commands.add_parser("teaser", help="one sample from prompt to verdict, as an image")
     strip.add_argument("run_directory", type=Path, metavar="RUN", help="directory of a finished run")
-    strip.add_argument("case", metavar="CASE", help="case id, e.g. 00042")
-    strip.add_argument("--index", type=whole(0), default=0, metavar="N", help="which image of the case (default: 0)")
+    strip.add_argument("sample", metavar="CASE[/INDEX]", help="such as 00042/1, as scores.json and reports have it")
+    strip.add_argument("--index", type=whole(0), metavar="N", help="which image of a CASE (default: 0)")
     strip.add_argument("--output", type=Path, default=Path("teaser.png"), metavar="FILE", help="default: %(default)s")
     strip.set_defaults(run=_teaser)
     return parser
@@ -208,8 +209,8 @@ def _compare(args: argparse.Namespace) -> dict[str, object]:
     rows = compare.compare(a, b)
     change, changed, left_out = rows[0].difference, compare.flips(a, b), compare.unpaired(a, b)
     said = [*left_out.sentences(a.name, b.name), *([note] if note else [])]
-    settings = compare.changed_settings(a, b)
-    sys.stdout.write(f"{settings}\n\n" * bool(settings) + compare.markdown(rows, a, b, said))
+    settings = compare.changed_settings(a, b, args.format)
+    sys.stdout.write(f"{settings}\n\n" * bool(settings) + compare.shown(rows, a, b, said, form=args.format))
     written: dict[str, object] = {}
     if args.output is not None:
         with style.sheet():
@@ -260,15 +261,15 @@ def _gate(args: argparse.Namespace) -> dict[str, object]:
     outcomes = compare.of_run(run)
     suite = str(outcomes.made_by["generate"]["suite"])
     decision = gate.decide(baseline, outcomes, args.max_drop, args.alpha)
-    text = gate.summary(decision, baseline, outcomes, run, before)
-    sys.stdout.write(text)
+    said = (decision, baseline, outcomes, run, before)
+    sys.stdout.write(gate.summary(*said, form="text"))
     if args.junit is not None:
         gone = gate.lost(baseline, outcomes, load_samples(run))
         write_atomic(args.junit, gate.junit(decision, suite, args.max_drop, gone))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(f"## Gate of {escaped(suite)}\n{text}\n")
+            file.write(f"## Gate of {escaped(suite)}\n{gate.summary(*said)}\n")
     written: dict[str, object] = {}
     if args.output is not None and before is not None and decision.rows:
         with style.sheet():
@@ -295,13 +296,16 @@ def _table(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _teaser(args: argparse.Namespace) -> dict[str, object]:
-    figure = teaser.draw_teaser(args.run_directory, args.case, args.index)
+    named = args.sample if args.index is None else f"{args.sample}/{args.index}"
+    sample = find_sample(load_samples(load_run(args.run_directory)), named, str(args.run_directory))
+    figure = teaser.draw_teaser(args.run_directory, sample)
     try:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(args.output)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write --output {args.output}: {error}") from error
-    return {"case": args.case, "index": args.index, "output": str(args.output)}
+    return {"case": sample.case, "index": sample.index, "outcome": sample.outcome, "reason": sample.reason,
+            "failed_at": STAGES.get(sample.stage or ""), "output": str(args.output)}  # fmt: skip
 
 
 if __name__ == "__main__":

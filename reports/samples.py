@@ -12,9 +12,10 @@ from evals.geneval import near_misses
 from evals.metrics import layout
 from got.util.files import inside, read_object
 from reports import public_scores
-from reports.frames import load_lines
+from reports.frames import as_written, load_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from evals.core.run_directory import Key
@@ -96,10 +97,23 @@ def load_samples(run: Run) -> list[SampleRecord]:
     Raises:
         UserError: The run's logs are missing, damaged, or not of one run.
     """
-    try:
+    with as_written(run.path):
         return _images(run)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{run.path} has a log that no suite writes: {type(error).__name__} {error}") from None
+
+
+def find_sample(samples: Iterable[SampleRecord], named: str, run: str) -> SampleRecord:
+    """The sample that a person names by case and index (``00042/1``), or the first one of a case (``00042``).
+
+    Raises:
+        UserError: There is none.
+    """
+    samples = list(samples)
+    for sample in samples:
+        if named in (sample.key, sample.case):
+            return sample
+    case = named.rpartition("/")[0]
+    known = [s.key for s in samples if s.case == case] or sorted({sample.case for sample in samples}) or ["none"]
+    raise UserError(f"{run} has no sample {named[:40]!r}; it has {known[0]} to {known[-1]}")
 
 
 def _images(run: Run) -> list[SampleRecord]:

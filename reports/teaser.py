@@ -12,8 +12,7 @@ from evals.core.records import UserError
 from evals.core.vocabulary import task_title
 from got.util.images import ImageError, open_image
 from reports import style
-from reports.frames import load_run
-from reports.samples import load_samples
+from reports.samples import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,25 +29,23 @@ _MASK_COLOR = re.compile(r"<\|box_end\|> \((\w+)\)")
 _OUTLINES = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4")
 
 
-def draw_teaser(run: Path, case: str, index: int) -> Figure:
+def draw_teaser(run: Path, sample: SampleRecord) -> Figure:
     """The whole way of one sample of a run whose model writes chains.
 
     Args:
-        run: A finished run directory.
-        case: Case id, e.g. ``"00042"``.
-        index: Which image of the case.
+        run: The run directory, for what is said of it.
+        sample: One of its samples.
 
     Raises:
-        UserError: The run has no such sample, or the sample has no chain.
+        UserError: The sample has no chain or no image.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    sample = _find(run, case, index)
     if not sample.chain:
-        raise UserError(f"{run} has no chain for case {case}; choose a run of a model that writes chains")
+        raise UserError(f"{run} has no chain for sample {sample.key}; choose a run of a model that writes chains")
     if sample.file is None or not sample.file.is_file():
-        raise UserError(f"{run} has no image for case {case} with index {index}")
+        raise UserError(f"{run} has no image for sample {sample.key}")
     try:
         image = open_image(sample.file, max_aspect=math.inf)
     except ImageError as error:
@@ -76,16 +73,6 @@ def draw_teaser(run: Path, case: str, index: int) -> Figure:
 
 def _filled(text: str, width: int) -> str:
     return textwrap.fill(style.drawable(text), width)
-
-
-def _find(run: Path, case: str, index: int) -> SampleRecord:
-    samples = load_samples(load_run(run))
-    for sample in samples:
-        if (sample.case, sample.index) == (case, index):
-            return sample
-    known = sorted({sample.case for sample in samples})
-    span = f"{known[0]} to {known[-1]}" if known else "none"
-    raise UserError(f"{run} has no case {case!r} with index {index}; its cases: {span}")
 
 
 def _draw_chain(panel: Axes, chain: str, planned: Sequence[PlannedObject]) -> None:
@@ -130,7 +117,8 @@ def _draw_verdict(panel: Axes, sample: SampleRecord) -> None:
     word = "correct" if sample.outcome == "right" else sample.outcome
     color = {"right": "#2a8a3e", "wrong": "#c0392b"}.get(sample.outcome, "#444444")
     panel.text(0.5, 0.42, word, fontsize=22, fontweight="bold", color=color, ha="center")
-    reason = "\n".join(_filled(line, 26) for line in sample.reason.splitlines())
+    failed = [f"failed at: {STAGES[sample.stage]}"] if sample.stage in STAGES else []
+    reason = "\n".join(_filled(line, 26) for line in [*sample.reason.splitlines(), *failed])
     panel.text(0.5, 0.56, reason or _filled(f"task: {task_title(sample.task)}", 26), fontsize=10, ha="center", va="top")
 
 

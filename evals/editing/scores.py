@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.core.records import Judgement, causes_of, counted_causes, unlabelled
-from evals.judges import measured
-from evals.judges.measured import MeasuredScore
+from evals.judges import detection_scores
+from evals.judges.detection_scores import MeasuredScore
 from evals.metrics import images, judging, statements, statistics
 from evals.metrics.images import Score
 from evals.suite import tables as shared
@@ -113,7 +113,7 @@ def _block(some: Sequence[Scored], wanted: int, options: EditOptions, seed: int)
         "truncation_unknown": sorted({label for line in lines for label in line.get("truncation_unknown", ())}),
         "metrics": metrics,
         "judge": judge,
-        "measured": measured.summarize(*map(list, zip(*seen, strict=True))) if seen else None,
+        "measured": detection_scores.summarize(*map(list, zip(*seen, strict=True))) if seen else None,
     }
 
 

@@ -23,7 +23,7 @@ from evals.editing import metrics, sheets
 from evals.editing import scores as editing_scores
 from evals.editing.datasets import ids_sha256
 from evals.editing.options import EditOptions
-from evals.judges import measured
+from evals.judges import detection_scores
 from evals.judges import registry as judges
 from evals.metrics import images, judging, layout
 from evals.metrics.edits import EditTruth
@@ -86,9 +86,9 @@ class EditingSuite(Suite[EditOptions]):
         known = EditTruth.from_dict(truth)
         return frozenset(thing.name for thing in (*known.kept, *known.erased, *known.drawn))
 
-    def asks_at_once(self, options: EditOptions) -> int:
+    def concurrent_requests(self, options: EditOptions) -> int:
         """How many questions a judge behind an endpoint is asked at a time."""
-        return judges.at_once(options)
+        return judges.concurrent_requests(options)
 
     def needs_embedder(self, cases: Sequence[Case]) -> bool:
         """Every image is embedded."""
@@ -140,7 +140,7 @@ class EditingSuite(Suite[EditOptions]):
         black: dict[str, Any] = {"correct": False, "reason": "the picture is black"} if observation["black"] else {}
         if "measured" not in observation:
             return Score(**black)
-        found = measured.score(EditTruth.from_dict(observation["truth"]), observation["measured"])
+        found = detection_scores.score(EditTruth.from_dict(observation["truth"]), observation["measured"])
         return dataclasses.replace(found, **black)
 
     def result(self, scored: Scored, filename: str) -> dict[str, Any]:
@@ -209,12 +209,12 @@ def as_case(edit: EditCase) -> Case:
 
 
 # -------------------------------------------------------------------------------------------------------------- observe
-def observe(batch: Sequence[Drawn], with_: Instruments, protocol: str) -> list[dict[str, Any]]:
+def observe(batch: Sequence[Drawn], instruments: Instruments, protocol: str) -> list[dict[str, Any]]:
     """Metrics of each result, as JSON, with room for judgements.
 
     Args:
         batch: The edited images.
-        with_: What they are looked at with.
+        instruments: What they are looked at with.
         protocol: A key of `images.FRAMES`: how images come to one size.
     """
     edits = [_edit(drawn.sample) for drawn in batch]
@@ -223,11 +223,11 @@ def observe(batch: Sequence[Drawn], with_: Instruments, protocol: str) -> list[d
     targets = [edit.target.load() if edit.target else None for edit in edits]
     masks = [edit.mask.load_mask() if edit.mask else None for edit in edits]
     frame = images.FRAMES[protocol]
-    metrics.embed(with_, edits, [*sources, *results, *(target for target in targets if target is not None)])
+    metrics.embed(instruments, edits, [*sources, *results, *(target for target in targets if target is not None)])
     observations = []
     comparisons = [metrics.Comparison(edit, mask, frame) for edit, mask in zip(edits, masks, strict=True)]
     metrics.compare(comparisons, sources, results, targets)
-    measure = functools.partial(metrics.measure, with_)
+    measure = functools.partial(metrics.measure, instruments)
     for i, edit in enumerate(edits):
         compared, target = comparisons[i], targets[i]
         floor = measure(compared, sources[i], sources[i], target)
@@ -239,7 +239,7 @@ def observe(batch: Sequence[Drawn], with_: Instruments, protocol: str) -> list[d
                 "category": edit.category,
                 "group": edit.group or edit.source.sha256(),
                 "black": images.is_black(images.pixels(results[i])),
-                **_truncated(with_, edit),
+                **_truncated(instruments, edit),
                 "metrics": _log(
                     measure(compared, sources[i], results[i], target)
                     | _plan_score(None if "turns" in edit.extra else chains[i], masks[i])
@@ -251,7 +251,7 @@ def observe(batch: Sequence[Drawn], with_: Instruments, protocol: str) -> list[d
             }
         )
     if all("truth" in edit.extra for edit in edits):
-        seen = measured.measure(edits, results, chains, with_.tools.detector, with_.tools.embedder)
+        seen = detection_scores.measure(edits, results, chains, instruments.tools.detector, instruments.tools.embedder)
         for observation, edit, one in zip(observations, edits, seen, strict=True):
             observation |= {"truth": edit.extra["truth"], "measured": one, "detections": one["result"]["objects"]}
     return observations
@@ -276,10 +276,10 @@ def _edit(sample: Sample) -> EditCase:
     return sample.case.edit
 
 
-def _truncated(with_: Instruments, edit: EditCase) -> dict[str, list[str]]:
+def _truncated(instruments: Instruments, edit: EditCase) -> dict[str, list[str]]:
     """The CLIPs that cut off the end of the target's caption, and the CLIPs of which that is not known."""
     caption = edit.captions.get("target")
-    cut = {label: _is_truncated(clip, caption) for label, clip in with_.clips.items()} if caption else {}
+    cut = {label: _is_truncated(clip, caption) for label, clip in instruments.clips.items()} if caption else {}
     return {
         "truncated": [label for label, is_cut in cut.items() if is_cut],
         "truncation_unknown": [label for label, is_cut in cut.items() if is_cut is None],

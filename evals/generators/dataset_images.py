@@ -18,7 +18,7 @@ IMAGES = {"identity": "source", "target": "target", "released": "released"}
 `released` a published system's own result: it shows which encoder gives the published row."""
 
 
-class GivenGenerator:
+class DatasetImages:
     """Hands out an image that comes with an editing set, in place of a model's."""
 
     def __init__(self, name: str) -> None:
@@ -41,6 +41,6 @@ class GivenGenerator:
             return Generated(image=None, error=str(error))
 
 
-def make_given(options: GeneratorOptions) -> Generator:
+def make_dataset_images(options: GeneratorOptions) -> Generator:
     """The generator of ``--model identity``, ``target`` or ``released``."""
-    return GivenGenerator(options.model)
+    return DatasetImages(options.model)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from got.model.config import GoTConfig
 
 
-_GIVEN: Backend[Generator] = Backend(factory="evals.generators.dataset_images:make_given", world=ICON_WORLD)
+_DATASET_IMAGES: Backend[Generator] = Backend(
+    factory="evals.generators.dataset_images:make_dataset_images", world=ICON_WORLD
+)
 
 GENERATORS = Registry["Generator"](
     "a model",
@@ -36,7 +38,7 @@ GENERATORS = Registry["Generator"](
             weights=checkpoint_folder,
         ),
         "oracle": Backend(factory="evals.generators.oracle:make_oracle", world=ICON_WORLD),
-        **dict.fromkeys(("identity", "target", "released"), _GIVEN),
+        **dict.fromkeys(("identity", "target", "released"), _DATASET_IMAGES),
         "folder": Backend(factory="evals.generators.folder:make_folder", argument="PATH", batch_size=16),
         "diffusers": Backend(
             factory="evals.generators.diffusers_pipeline:make_diffusers",
@@ -96,7 +98,7 @@ def usual(model: str, place: str, *, edit: bool) -> dict[str, Any]:
         edit: Whether it edits images.
 
     >>> usual("got", "mini", edit=False)["steps"], usual("got", "owner/got-6b", edit=False)
-    (10, {})
+    (6, {})
     """
     folder = checkpoint_folder(place) if model in ("got", "diffusers") else None
     try:

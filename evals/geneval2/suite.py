@@ -51,6 +51,8 @@ class GenEval2(Suite[Options]):
         """The options with what the judge depends on; `UserError` for a judge without questions."""
         if options.data is None and options.judge != "none":
             raise UserError("--judge answers the questions of --data; those of the icon edition need none")
+        if options.data is None and options.rewritten_from is not None:
+            raise UserError("--rewritten-from goes with --data; prompts of the icon edition are drawn as they are")
         resolved: Options = self._edition(options).resolve(options, world)
         return resolved
 
@@ -82,9 +84,9 @@ class GenEval2(Suite[Options]):
         """Detections, or what a judge's answers go into."""
         return self._edition(options).observe(batch, tools, options)
 
-    def asks_at_once(self, options: Options) -> int:
+    def concurrent_requests(self, options: Options) -> int:
         """Of a judge by endpoint."""
-        return self._edition(options).asks_at_once(options)
+        return self._edition(options).concurrent_requests(options)
 
     def make_judge(self, tools: Tools, options: Options) -> Any:
         """Who is asked; nobody about the icon edition."""

@@ -16,7 +16,7 @@ from evals.core.run_directory import PARTS
 from evals.detectors import registry as detectors
 from evals.embedders.registry import EMBEDDERS
 from evals.generators import registry as generators
-from got.util.cli import number, whole
+from got.util.cli import DEVICES, DTYPES, number, whole
 from got.util.workers.options import FLAGS
 
 DRAWS, GUIDES, LOOKS, RUNS = "what draws", "GoT's three guidances", "what looks at the images", "the run"
@@ -70,10 +70,17 @@ class Settings:
     """The harness's flags."""
 
     model: str = _draws(
-        "got", lambda: f"one of {generators.GENERATORS.written()} (default: %(default)s)", metavar="NAME"
+        "got",
+        lambda: f"one of {generators.GENERATORS.written()} (default: %(default)s)",
+        metavar="NAME",
+        names="generator",
     )
     checkpoint: str = _draws(
-        "mini", "GoT's weights (default: %(default)s, embedded)", metavar="mini|PATH|HUB_ID", heeded_by="model"
+        "mini",
+        "GoT's weights (default: %(default)s, embedded)",
+        metavar="mini|PATH|HUB_ID",
+        heeded_by="model",
+        names="generator",
     )
     tasks: tuple[str, ...] = _draws(
         (),
@@ -127,7 +134,7 @@ class Settings:
         "do as GoT's released code does where this one differs on purpose (got/released/reference.py lists where)",
         silent=True,
     )
-    detector: str = option("icon", _detectors, stage=OBSERVE, group=LOOKS, metavar="NAME|PATH")
+    detector: str = option("icon", _detectors, stage=OBSERVE, group=LOOKS, metavar="NAME|PATH", names="detector")
     allow_missing_classes: bool = option(
         False,
         "go on where the detector has no label for a class that a case needs; such cases are missing, not wrong",
@@ -140,6 +147,7 @@ class Settings:
         stage=OBSERVE,
         group=LOOKS,
         metavar="NAME|PATH",
+        names="embedder",
     )
     output: Path | None = _run(  # noqa: RUF009  # a field
         None, "run directory (default: under runs/, named by model and arguments)", metavar="DIR", parse=Path
@@ -169,14 +177,14 @@ class Settings:
         metavar="I/N",
         parse=_shard,
     )
-    device: str = _run("auto", "cpu, cuda, cuda:1, mps (default: a GPU if there is one)", metavar="NAME")
+    device: str = _run("auto", DEVICES, metavar="NAME")
     dtype: str = option(
         "float32",
         "of the model; bfloat16 is faster on GPUs and on processors that multiply it (AMX, AVX512-BF16), and many "
         "times slower on others (default: %(default)s)",
         stage=GENERATE,
         group=RUNS,
-        choices=("float32", "bfloat16", "float16"),
+        choices=DTYPES,
     )
     offload: str | None = _run(
         None,

@@ -201,15 +201,6 @@ def is_black(image: Pixels, tolerance: float = 2 / 255) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------------------- pixels
-def l1(a: Pixels, b: Pixels, region: Mask | None = None) -> Score:
-    """Mean absolute difference in [0, 1], lower is closer; of the region's pixels if one is given.
-
-    >>> l1(np.zeros((2, 2, 3)), np.full((2, 2, 3), 0.25)).value
-    0.25
-    """
-    return _mean(np.abs(_same(a, b)), region)
-
-
 def l2(a: Pixels, b: Pixels, region: Mask | None = None) -> Score:
     """Mean squared difference in [0, 1], lower is closer. MagicBrush calls it L2; no root is taken.
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.metrics import weighing
-from evals.metrics.weighing import TAIL
+from evals.metrics import bootstrap_weights
+from evals.metrics.bootstrap_weights import TAIL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -152,12 +152,12 @@ def _share(total: NDArray[np.float64], size: NDArray[np.float64], labels: NDArra
         effect = max(1 + (float((images**2).sum()) / seen - 1) * _LIKENESS, 1.0)  # Kish's: so many say as much as one
         parts.append(float(right.sum()) / seen)
         image = max(image, effect / seen / tasks)
-        drawn.append(weighing.weighed(right, images, seen / effect, 0.5 / tasks))
+        drawn.append(bootstrap_weights.weighed(right, images, seen / effect, 0.5 / tasks))
     value = float(np.mean(parts))
     if tasks == 1 and size.max() <= 1:
-        low, high = weighing.jeffreys(float(total.sum()), float(size.sum()))
+        low, high = bootstrap_weights.jeffreys(float(total.sum()), float(size.sum()))
     else:
-        low, high = np.quantile(drawn[0], (TAIL, 1 - TAIL)) if tasks == 1 else weighing.ends_of_mean(drawn)
+        low, high = np.quantile(drawn[0], (TAIL, 1 - TAIL)) if tasks == 1 else bootstrap_weights.ends_of_mean(drawn)
     low = 0.0 if not total.any() else min(float(low), value)
     high = 1.0 if (total == size).all() else max(float(high), value)
     return _Share(value=value, low=low, high=high, image=image)

@@ -110,7 +110,7 @@ class Suite(abc.ABC, Generic[Own]):
         """The classes that a score of this case asks of the detector: a detector without them is refused. Pure."""
         return frozenset()
 
-    def asks_at_once(self, options: Own) -> int:
+    def concurrent_requests(self, options: Own) -> int:
         """How many questions an endpoint is asked at a time; 0 where none is asked."""
         return 0
 
@@ -129,7 +129,7 @@ class Suite(abc.ABC, Generic[Own]):
         return tools
 
     def make_judge(self, tools: Tools, options: Own) -> Any:
-        """Who is asked in `judge`. Where `asks_at_once` says so, it runs in one process, without detector and CLIP.
+        """Who is asked in `judge`: with `concurrent_requests`, in one process, without detector and CLIP.
 
         Raises:
             UserError: The judge cannot be had.

@@ -199,12 +199,12 @@ class Chat:
             warn(warning)
 
     def _again(self) -> None:
-        from got.cli import again
+        from got.cli import reproduce
 
         entry = self.talk.entry
         if entry is None or entry.kind == "opened":
             raise UserError("there is no drawn image yet; a caption draws the first one")
-        _say(again.command(entry, self.talk.entries, self._arguments.output.resolve(), self._arguments))
+        _say(reproduce.command(entry, self.talk.entries, self._arguments.output.resolve(), self._arguments))
 
     def _seed(self, rest: str) -> None:
         self.talk.seed = _whole(rest)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from got.cli.inputs import Request, numbered_files, read_requests, side_file
 from got.cli.parser import MOST_TURNS
 from got.plan.chain import Chain
+from got.util.device import resolve_device
 from got.util.errors import UserError, visible, warn
 from got.util.files import replacing, write_atomic
 from got.util.images import open_image
@@ -71,7 +72,7 @@ def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
     with memory_errors():
         pipeline = checkpoint.load(
             arguments.checkpoint,
-            find_device(arguments.device),
+            resolve_device(arguments.device),
             getattr(torch, arguments.dtype),
             offload=arguments.offload,
             compiled=arguments.compile,
@@ -85,24 +86,6 @@ def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
         pipeline.scheduler = make_scheduler(arguments.scheduler, pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
     return pipeline
-
-
-def find_device(name: str) -> str:
-    """The torch device that ``--device`` stands for.
-
-    Raises:
-        UserError: If it cannot be used.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name} cannot be used: {reason}") from error
-    return name
 
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:

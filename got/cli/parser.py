@@ -7,7 +7,7 @@ from pathlib import Path
 
 from got.cli import convert
 from got.model.schedulers import SCHEDULERS
-from got.util.cli import DTYPES, Parser, add_command, number, seed, whole
+from got.util.cli import DEVICES, DTYPES, Parser, add_command, number, seed, whole
 
 SEED, MOST_TURNS = 42, 4
 _GUIDANCES = {
@@ -147,7 +147,7 @@ def _add_studio(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, default=Path("got-studio"), metavar="DIR",
         help="where sessions are kept, or one of them to go on with (default: %(default)s)")  # fmt: skip
     add("--run", type=Path, metavar="DIR", help="a run directory, whose samples can be opened")
-    add("--sample", metavar="CASE/INDEX", help="the sample of --run to begin with, such as 00042/1")
+    add("--sample", metavar="CASE[/INDEX]", help="the sample of --run to begin with, such as 00042/1")
     add("--detector", metavar="NAME|none", help="who looks for the planned objects, as of the benchmarks"
         " (default: icon for mini, else none)")  # fmt: skip
     add("--queue", type=whole(), default=16, metavar="N", help="requests that may wait (default: %(default)s)")
@@ -228,7 +228,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model")
     add = group.add_argument
     add("--checkpoint", default="mini", metavar="mini|PATH|HUB_ID", help="weights (default: %(default)s, embedded)")
-    add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: cuda if there is one)")
+    add("--device", default="auto", metavar="NAME", help=DEVICES)
     add(
         "--dtype",
         choices=DTYPES,

@@ -54,7 +54,7 @@ examples:
   python -m got.data make --num 1000000 --output icons --format webdataset --size 64
   python -m got.data make --num 5000 --output edits --tasks edit=3 multi-turn     three edits for each multi-turn edit
 
-The n-th example of a --seed is the same on every machine, whatever --num and --workers are. The same command goes on
+The n-th example of a --seed is the same on every machine, whatever --num and --workers are. The same command resumes
 after Ctrl-C or kill -9, and a larger --num adds to what is there.
 """
 _CHECK = """\
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result: dict[str, Any] = arguments.run(arguments)
         return result
 
-    return run_command(run, interrupted="interrupted; the same command goes on")
+    return run_command(run, interrupted="interrupted; the same command resumes")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ r"""Train GoT on chain datasets, from any pipeline: mini on a laptop, GoT-6B on 
         --data lahr:3.77 journeydb:4.09 omniedit:0.737 --output runs/pretrain --micro 1
     python -m got.finetune --recipe got-6b-pretrain --memory
 
-The same command goes on after Ctrl-C, SIGTERM or a crash, from the last checkpoint, exactly as it would have. The
+The same command resumes after Ctrl-C, SIGTERM or a crash, from the last checkpoint, exactly as it would have. The
 output gets `checkpoint-*`, `log.jsonl` and `log.csv`, `held_out.jsonl`, `skipped.jsonl`, `grids/`, and at the end
 `model/`, a pipeline for `--checkpoint`. The last line on standard output is one JSON object.
 """
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = changed(RECIPES[options.recipe], options.set)
         return _memory(recipe) if options.memory else _join(options) if options.join else _train(recipe, options)
 
-    return run_command(run, interrupted="interrupted; the same command goes on")
+    return run_command(run, interrupted="interrupted; the same command resumes")
 
 
 def _memory(recipe: Recipe) -> dict[str, object]:

@@ -23,7 +23,7 @@ from got.model.tokenizer import (
     image_token_ids,
     token_id,
 )
-from got.model.transcript import ImageInput, Inputs, Transcript, batch, require_image_processor, shown
+from got.model.transcript import ImageInput, Inputs, Transcript, batch, image_prompt, require_image_processor
 from got.model.validation import at_least_one, unknown_words
 from got.plan.chain import BOX_END, BOX_START, Chain, no_boxes
 from got.util.errors import one_line
@@ -138,7 +138,7 @@ class Reasoner:
             requests, inverse = _unique(prompts, images)
         transcripts = [self.transcript(r.prompt, r.image, r.chain) for r in requests]
         written = self._write_on(transcripts, max_new_tokens, **generate_kwargs)
-        thoughts = ReasonerOutput(
+        outputs = ReasonerOutput(
             chains=[self.tokenizer.decode(ids) for ids in written.ids],
             hidden=self._image_token_states(written),
             warnings=[
@@ -147,7 +147,7 @@ class Reasoner:
             ],
             transcripts=[self._with_image_tokens(row, ids) for row, ids in zip(transcripts, written.ids, strict=True)],
         )
-        return thoughts[inverse]
+        return outputs[inverse]
 
     @torch.inference_mode()
     def read(
@@ -189,7 +189,7 @@ class Reasoner:
             generate_kwargs: As for `write`.
 
         Returns:
-            The thoughts of the conversations that have another chain; which ones these are; and for each one that was
+            The outputs of the conversations that have another chain; which ones these are; and for each one that was
             given, why it ended otherwise than by ``<|endoftext|>``.
         """
         rows = [row.plus([token_id(self.tokenizer, IMAGE_END)]) for row in transcripts]
@@ -198,20 +198,20 @@ class Reasoner:
         looking = [i for i, stop in enumerate(stops) if stop == VISION_START]
         if looking:
             for i in looking:
-                rows[i] = rows[i].plus([*words[i], *shown(self.tokenizer, self._image_input)], [images[i]])
+                rows[i] = rows[i].plus([*words[i], *image_prompt(self.tokenizer, self._image_input)], [images[i]])
             again = self._write_on([rows[i] for i in looking], max_new_tokens, **generate_kwargs)
             for i, ids, stop, states in zip(looking, again.ids, again.stops, self._states_if_any(again), strict=True):
                 rows[i] = rows[i].plus(ids)
                 words[i], stops[i], hidden[i] = (*words[i], *ids), stop, states
         going = [i for i, stop in enumerate(stops) if stop == IMAGE_START]
-        thoughts = ReasonerOutput(
+        outputs = ReasonerOutput(
             chains=[self.tokenizer.decode(words[i]) for i in going],
             hidden=torch.stack([hidden[i] for i in going]) if going else torch.empty(0),
             warnings=[()] * len(going),
             transcripts=[self._with_image_tokens(rows[i], [] if i in looking else words[i]) for i in going],
         )
         regular = (IMAGE_START, END_OF_TEXT)
-        return thoughts, going, [() if stop in regular else (_CUT_OFF,) for stop in stops]
+        return outputs, going, [() if stop in regular else (_CUT_OFF,) for stop in stops]
 
     def batch(self, transcripts: Sequence[Transcript]) -> Inputs:
         """Conversations as tensors on the model's device."""

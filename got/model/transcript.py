@@ -73,7 +73,7 @@ class ImageInput:
         return (self.side_px // (self.processor.patch_size * self.processor.merge_size)) ** 2
 
 
-def shown(tokenizer: PreTrainedTokenizerBase, image_input: ImageInput | None) -> list[int]:
+def image_prompt(tokenizer: PreTrainedTokenizerBase, image_input: ImageInput | None) -> list[int]:
     """The tokens of one image: start, pads, end."""
     pads = [token_id(tokenizer, IMAGE_PAD)] * require_image_processor(image_input).pads
     return [token_id(tokenizer, VISION_START), *pads, token_id(tokenizer, VISION_END)]

@@ -16,7 +16,7 @@ One command per stage, in this order (see got/mini/README.md):
 
     python -m got.train variants  --folder runs/variants    # the rows of the paper's Table 3, all of them
 
-A stage is stopped by Ctrl-C at any time and goes on with the same command. It lasts `--minutes` of its own running
+A stage is stopped by Ctrl-C at any time and resumes with the same command. It lasts `--minutes` of its own running
 time, and the learning rate follows that clock; variants are compared, so theirs are counted in steps. Curves are in
 `FOLDER/STAGE.jsonl`.
 """
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None, config: GoTConfig = CONFIGS["mi
         arguments: Of the command line; those of the process unless given.
         config: Sizes of the networks and the images.
     """
-    return run_command(lambda: _run(arguments, config), interrupted="interrupted; the same command goes on")
+    return run_command(lambda: _run(arguments, config), interrupted="interrupted; the same command resumes")
 
 
 def _runs() -> dict[str, tuple[Plan, Callable[[Plan, Setup], None]]]:

@@ -239,17 +239,17 @@ class SealedLog:
     Lines without a hash are of an older version and taken as they are, but only before the first one that has it.
     """
 
-    def __init__(self, path: Path, go_on: str) -> None:
+    def __init__(self, path: Path, if_removed: str) -> None:
         """Opens the log, or begins it; a last line that a kill has cut is taken out.
 
         Args:
             path: The file; its folder is made if it is not there.
-            go_on: What becomes of a line that is taken out, for the error about one that is damaged.
+            if_removed: What becomes of a line that is taken out, for the error about one that is damaged.
 
         Raises:
             UserError: It cannot be read or written.
         """
-        self.path, self._go_on = path, go_on
+        self.path, self._if_removed = path, if_removed
         self.unsealed = 0
         """Lines without a hash, of those read so far."""
         self._bytes = self._lines = 0
@@ -291,7 +291,7 @@ class SealedLog:
 
     def damaged(self, where: str) -> UserError:
         """The error about a line."""
-        return UserError(f"{where} is damaged: it is not as it was written; take the line out, and {self._go_on}")
+        return UserError(f"{where} is damaged: it is not as it was written; take the line out, and {self._if_removed}")
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Appends a record; it outlives this process, but not a power cut.

@@ -6,7 +6,7 @@ import pytest
 from runner_kit import ArithmeticDetector, contents, lines, make_plan, plan_like_reference, refusing, worker_of
 
 from evals.core.records import Case, EditCase, EncodedImage, Sample, UserError
-from evals.generators.dataset_images import GivenGenerator
+from evals.generators.dataset_images import DatasetImages
 from evals.generators.oracle import OracleGenerator
 from evals.harness.runner import run
 
@@ -56,7 +56,7 @@ def breaking(stage, good):
 def test_a_breakdown_ends_the_run_and_is_held_against_no_sample(reference, tmp_path, stage, size):
     folder = tmp_path / "run"
     words = ("--limit", "12", "--batch-size", size)
-    message = rf"{stage} failed on 8 samples in a row: RuntimeError: CUDA error.*the same command goes on"
+    message = rf"{stage} failed on 8 samples in a row: RuntimeError: CUDA error.*the same command resumes"
     with pytest.raises(UserError, match=message):
         run(make_plan(folder, *words, **breaking(stage, 10)))
     assert len(lines(folder / "observations.jsonl")) == 10
@@ -242,7 +242,7 @@ def test_a_damaged_source_is_a_failure_for_good_and_no_breakdown():
 
         def generate(self, samples):
             sources = [sample.case.edit.source.load() for sample in samples]
-            return GivenGenerator("identity").generate(samples) if sources else []
+            return DatasetImages("identity").generate(samples) if sources else []
 
     source = EncodedImage(name="row 3", read=lambda: b"junk")
     edit = EditCase(id="0", instruction="", source=source, category="c")
@@ -251,3 +251,20 @@ def test_a_damaged_source_is_a_failure_for_good_and_no_breakdown():
     outcomes = worker_of(Edits())(samples)
     assert {one.observation.raised for one in outcomes} == {False}
     assert outcomes[0].observation.error.startswith("ValueError: row 3: Expected an image but the file is none")
+
+
+def test_what_fails_once_more_is_logged_at_once(reference, tmp_path):
+    """A kill then loses no more of it than of anything else."""
+    folder = tmp_path / "run"
+    words = ("--limit", "12", "--batch-size", "1")
+    bad = some_keys(reference, 3, 5, 7)
+    run(make_plan(folder, *words, generator=Chokes(*bad)))
+    logged = []
+
+    class Looks(Chokes):
+        def generate(self, samples):
+            logged.append(len(lines(folder / "failures.jsonl")))
+            return super().generate(samples)
+
+    run(make_plan(folder, *words, generator=Looks(*bad)))
+    assert logged == [3, 4, 5]

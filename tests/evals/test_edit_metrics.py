@@ -43,7 +43,7 @@ def some_mask(seed, height=40, width=56):
 # --------------------------------------------------------------------------------------------------------------- pixels
 def test_l1_and_l2_are_torchs_losses():
     a, b = noise(0), noise(1)
-    assert images.l1(a, b).value == pytest.approx(torch.nn.L1Loss()(tensor(a), tensor(b)).item())
+    assert images.pixel_scores(a, b)["l1"].value == pytest.approx(torch.nn.L1Loss()(tensor(a), tensor(b)).item())
     assert images.l2(a, b).value == pytest.approx(torch.nn.MSELoss()(tensor(a), tensor(b)).item())
 
 
@@ -80,7 +80,7 @@ def test_ssim_inside_the_image_is_scikit_images():
 def test_a_region_is_a_plain_loop_over_its_pixels():
     a, b, mask = noise(0), noise(1), some_mask(2)
     inside = [abs(a[y, x, c] - b[y, x, c]) for y in range(40) for x in range(56) for c in range(3) if mask[y, x]]
-    assert images.l1(a, b, mask).value == pytest.approx(sum(inside) / len(inside))
+    assert images.pixel_scores(a, b, mask)["l1_inside"].value == pytest.approx(sum(inside) / len(inside))
     squares = [d * d for d in inside]
     assert images.psnr(a, b, mask).value == pytest.approx(10 * np.log10(1 / np.mean(squares)))
 
@@ -100,16 +100,16 @@ def test_what_is_undefined_says_why():
     a = noise(0)
     nowhere = np.zeros(a.shape[:2], bool)
     assert images.psnr(a, a).undefined == images.EQUAL_IMAGES
-    assert images.l1(a, a, nowhere) == images.Score(value=None, undefined=images.EMPTY_REGION)
+    assert images.l2(a, a, nowhere) == images.Score(value=None, undefined=images.EMPTY_REGION)
     assert images.psnr(a, a, nowhere).undefined == images.EMPTY_REGION
     assert images.ssim(a, a).value == pytest.approx(1)
 
 
 def test_images_of_two_sizes_are_refused_not_broadcast():
     with pytest.raises(ValueError, match="of one size"):
-        images.l1(np.zeros((4, 4, 3)), np.zeros((1, 4, 3)))
+        images.l2(np.zeros((4, 4, 3)), np.zeros((1, 4, 3)))
     with pytest.raises(ValueError, match="Expected a mask of"):
-        images.l1(noise(0), noise(1), np.ones((4, 4), bool))
+        images.l2(noise(0), noise(1), np.ones((4, 4), bool))
 
 
 def test_smartedits_background_counts_the_hole_as_equal():

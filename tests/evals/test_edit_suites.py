@@ -17,7 +17,7 @@ from evals.editing import icon_cases
 from evals.editing.suite import as_case
 from evals.generators.got import given_chain
 from evals.harness import cli
-from evals.judges import measured
+from evals.judges import detection_scores
 from evals.metrics.boxes import iou_matrix
 from evals.metrics.edits import EditChecks
 from got.iconworld import INTERVENTIONS, sample_intervention, stable_rng
@@ -58,9 +58,11 @@ def test_floor_and_ceiling(name, tools):
     cases = icon_cases.icon_set(name).cases[:40]
     targets = [case.target.load() for case in cases]
     chains = [case.extra["chain"] for case in cases]
-    found = measured.measure(cases, targets, chains, *tools)
-    scores = [measured.score(measured.truth_of(case), seen) for seen, case in zip(found, cases, strict=True)]
-    summed = measured.summarize(scores, [case.id for case in cases])
+    found = detection_scores.measure(cases, targets, chains, *tools)
+    scores = [
+        detection_scores.score(detection_scores.truth_of(case), seen) for seen, case in zip(found, cases, strict=True)
+    ]
+    summed = detection_scores.summarize(scores, [case.id for case in cases])
     assert summed["plans_right"] == 1
     for share in ("edit done", "rest untouched", "both"):
         assert summed["shares"][share]["value"] == summed["shares"][share]["target"] >= 0.9
@@ -70,17 +72,17 @@ def test_floor_and_ceiling(name, tools):
 
 def test_a_wrong_result_is_traced_to_its_plan_or_its_drawing(tools):
     case = next(c for c in icon_cases.icon_set("emu_edit").cases if c.category == "remove")
-    source, truth = case.source.load(), measured.truth_of(case)
+    source, truth = case.source.load(), detection_scores.truth_of(case)
     keeps = "the image shows nothing . the background becomes green . now there is nothing"
     stages = []
     for image, chain in ((source, case.extra["chain"]), (source, keeps), (source, "nonsense"), (source, None)):
-        (found,) = measured.measure([case], [image], [chain], *tools)
-        score = measured.score(truth, found)
+        (found,) = detection_scores.measure([case], [image], [chain], *tools)
+        score = detection_scores.score(truth, found)
         assert (score.correct, score.reason) == (False, f"not so: {truth.erased[0].name} is gone")
         stages.append(score.fault)
     assert stages == ["drawing_wrong", "plan_wrong", "plan_wrong", None]
-    (found,) = measured.measure([case], [case.target.load()], [case.extra["chain"]], *tools)
-    score = measured.score(truth, found)
+    (found,) = detection_scores.measure([case], [case.target.load()], [case.extra["chain"]], *tools)
+    score = detection_scores.score(truth, found)
     assert (score.correct, score.reason, score.fault) == (True, "", None)
 
 
@@ -90,7 +92,7 @@ def test_a_wrong_result_is_traced_to_its_plan_or_its_drawing(tools):
 def test_undoing_never_helps_and_touching_never_helps(edit, rest, kept, index):
     def scores(edit, rest, kept):
         checks = EditChecks(edit=dict(enumerate(edit)), rest=dict(enumerate(rest)))
-        return measured.measured_scores(checks, kept)
+        return detection_scores.measured_scores(checks, kept)
 
     before = scores(edit, rest, kept)
     assert all(0 <= value <= 10 for value in before.values())
@@ -104,7 +106,7 @@ def test_undoing_never_helps_and_touching_never_helps(edit, rest, kept, index):
 
 def test_the_measured_judge_tells_target_source_and_damage_apart(tools):
     cases = [c for c in icon_cases.icon_set("imagenhub").cases if c.category == "texture"][:3]
-    judge = measured.MeasuredJudge(*tools)
+    judge = detection_scores.MeasuredJudge(*tools)
     for case in cases:
         source, target = case.source.load(), case.target.load()
         damaged = target.copy()
@@ -197,7 +199,7 @@ def test_what_needs_the_truth_of_the_icon_world_says_so():
     case = icon_cases.icon_set("emu_edit").cases[0]
     published = dataclasses.replace(case, extra={})
     with pytest.raises(UserError, match="--judge measured needs the icon world's edition"):
-        measured.truth_of(published)
+        detection_scores.truth_of(published)
     sample = Sample(case=as_case(published), index=0, seed=0)
     with pytest.raises(UserError, match="--chain oracle needs the icon world's edition"):
         given_chain("oracle", sample)

@@ -20,7 +20,7 @@ from evals.core.records import Case, Sample
 from evals.editing.options import PublishedOptions
 from evals.editing.published import load_emu_edit, load_imagenhub
 from evals.editing.suite import EditingSuite, as_case
-from evals.generators.dataset_images import GivenGenerator
+from evals.generators.dataset_images import DatasetImages
 from evals.harness import cli
 from evals.harness.runner import run
 
@@ -160,7 +160,7 @@ def test_the_next_images_are_drawn_while_a_judge_answers_and_change_nothing(data
     """Each answer waits until the next batch is drawn, or none is left."""
     drawn = threading.Semaphore(0)
 
-    class Counted(GivenGenerator):
+    class Counted(DatasetImages):
         def generate(self, samples):
             drawn.release(len(samples))
             return super().generate(samples)
@@ -448,7 +448,7 @@ def test_images_that_a_set_does_not_have_are_refused(data, tmp_path):
         scores_of(data, tmp_path / "run", "--model", "released")
     sample = Sample(case=Case(id="7", prompt="", tag="", metadata={}), index=0, seed=0)
     with pytest.raises(cli.UserError, match="is for editing suites"):
-        GivenGenerator("identity").generate([sample])
+        DatasetImages("identity").generate([sample])
 
 
 def test_released_results_are_measured_like_any_other(tmp_path):

@@ -11,7 +11,7 @@ from evals.core.records import Detection, Sample, UserError
 from evals.editing import icon_cases
 from evals.editing.suite import as_case
 from evals.generators.got import GoTGenerator
-from evals.judges import measured
+from evals.judges import detection_scores
 from evals.metrics.edits import EditTruth, Thing, check_edit
 from got import checkpoint
 from got.iconworld import sample_steps, stable_rng
@@ -93,9 +93,11 @@ def test_floor_and_ceiling():
 
     cases = icon_cases.multi_turn_set(24, 4).cases
     targets = [case.target.load() for case in cases]
-    found = measured.measure(cases, targets, ["a chain"] * 24, make_detector("icon"), make_embedder("icon"))
-    scores = [measured.score(measured.truth_of(case), seen) for seen, case in zip(found, cases, strict=True)]
-    summed = measured.summarize(scores, [case.id for case in cases])
+    found = detection_scores.measure(cases, targets, ["a chain"] * 24, make_detector("icon"), make_embedder("icon"))
+    scores = [
+        detection_scores.score(detection_scores.truth_of(case), seen) for seen, case in zip(found, cases, strict=True)
+    ]
+    summed = detection_scores.summarize(scores, [case.id for case in cases])
     assert summed["plans_right"] is None, "the last of several plans says nothing of the others"
     assert summed["shares"]["both"]["target"] >= 0.9
     assert summed["shares"]["edit done"]["identity"] == 0

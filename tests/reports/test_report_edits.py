@@ -161,7 +161,7 @@ def test_an_editing_run_has_a_baseline_and_a_gate(edited, tmp_path, capsys):
     shutil.copytree(edited / "interactive", run)
     change_lines(run / "results.jsonl", correct=True)
     code, out, _ = call(capsys, "gate", "--baseline", baseline, "--run", run, "--junit", tmp_path / "j.xml")
-    assert (code, out.partition("**:")[0]) == (0, "**pass")
+    assert (code, out.partition(":")[0]) == (0, "pass")
     assert 'name="interactive gate"' in (tmp_path / "j.xml").read_text()
     code, out, _ = call(capsys, "compare", edited / "interactive", run, "--output", tmp_path / "r")
     assert code == 0
@@ -186,7 +186,7 @@ def test_an_edit_makes_a_teaser(edited, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(edited / "interactive", run)
     case = runner_kit.lines(run / "results.jsonl")[0]["case"]
-    assert "has no chain for case" in call(capsys, "teaser", run, case, "--output", tmp_path / "t.png")[2]
+    assert "has no chain for sample" in call(capsys, "teaser", run, case, "--output", tmp_path / "t.png")[2]
     change_lines(run / "chains.jsonl", chain=CHAIN)
     assert call(capsys, "teaser", run, case, "--output", tmp_path / "t.png")[0] == 0
     assert np.asarray(Image.open(tmp_path / "t.png").convert("L")).min() < 128

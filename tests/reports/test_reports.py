@@ -242,6 +242,18 @@ def test_a_file_that_is_no_benchmark_is_named(tmp_path, capsys):
     assert reports_main.main(["report", "--output", str(tmp_path / "r")]) == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "index"), [(["00000"], 0), (["00000/1"], 1), (["00000/0"], 0), (["00000", "--index", "1"], 1)]
+)
+def test_a_sample_is_named_by_its_case_alone_or_as_scores_json_has_it(run, tmp_path, capsys, words, index):
+    assert reports_main.main(["teaser", str(run), *words, "--output", str(tmp_path / "t.png")]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["case"], said["index"]) == ("00000", index)
+    assert (said["outcome"], said["reason"][:8], said["failed_at"]) == (
+        ("right", "", None), ("wrong", "expected", "unchecked")
+    )[index]  # fmt: skip
+
+
 def test_teaser_is_a_wide_image_with_ink_in_every_panel(run, tmp_path):
     target = tmp_path / "docs" / "teaser.png"
     assert reports_main.main(["teaser", str(run), "00000", "--output", str(target)]) == 0
@@ -255,8 +267,8 @@ def test_teaser_is_a_wide_image_with_ink_in_every_panel(run, tmp_path):
     ("words", "message"),
     [
         (["table", "{tmp}/nothing"], "nothing is missing; expected the --output of a finished run"),
-        (["teaser", "{run}", "00007"], "has no case '00007' with index 0; its cases: 00000 to 00000"),
-        (["teaser", "{run}", "00000", "--index", "5"], "with index 5"),
+        (["teaser", "{run}", "00007"], "{run} has no sample '00007'; it has 00000 to 00000"),
+        (["teaser", "{run}", "00000", "--index", "5"], "has no sample '00000/5'; it has 00000/0 to 00000/1"),
         (["gate", "--baseline", "{run}", "--run", "{run}"], "is a folder; of a run, `python -m reports baseline"),
         (["report", "{tmp}", "--output", "{tmp}/r", "--benchmarks", "{run}"], "run.json is missing"),
         (["report", "--output", "{tmp}/r", "--benchmarks", "{run}"], "{run}"),

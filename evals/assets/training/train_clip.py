@@ -2,7 +2,7 @@
 
     python -m evals.assets.training.train_clip
 
-It takes its `--minutes` and some more for the measurements; stopped, it goes on with the same command. On a GPU, let
+It takes its `--minutes` and some more for the measurements; stopped, it resumes with the same command. On a GPU, let
 `--workers` draw the images: as many as there are cores to spare.
 """
 

@@ -75,7 +75,7 @@ class _Job:
         return why
 
 
-class SharedBackend:
+class RayBackend:
     """`TransformersBackend`, in workers."""
 
     secret_free_place = "local"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from evals.core.records import UserError
+from got.util.errors import UserError
 
 
 def resolve_device(name: str) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evals.core.protocols import Detector, Embedder, Tools
     from evals.core.records import EditCase, JudgeQuestion
 
-SCORE = 0.3
+_MIN_SCORE = 0.3
 """Detections count above this."""
 
 
@@ -36,7 +36,7 @@ def look(
 
     The ground is read outside the boxes of detections and of the truth's objects.
     """
-    found = [[d for d in detections if d.score > SCORE] for detections in detector.detect(images)]
+    found = [[d for d in detections if d.score > _MIN_SCORE] for detections in detector.detect(images)]
     observed = []
     for image, seen, truth in zip(images, with_colors(images, found, found, embedder), truths, strict=True):
         things = (*truth.kept, *truth.erased, *truth.drawn)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COMPARABLE, NOT, UNKNOWN = "comparable", "not comparable", "not known: too few images for this margin"
 
 
-def between(runs: Sequence[Path], margin: float, seed: int) -> dict[str, Any]:
+def compare(runs: Sequence[Path], margin: float, seed: int) -> dict[str, Any]:
     """Agreement of the judges of two runs over the images that both judged.
 
     Args:

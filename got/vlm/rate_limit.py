@@ -13,7 +13,7 @@ _GROWTH = 0.1
 """What a reply adds to the number of requests at a time, after a rate limit has halved it."""
 
 
-class Gate:
+class RateLimiter:
     """Lets requests through, each inside ``async with``; belongs to one event loop at a time.
 
     A server that says "too many" is not asked by anybody until its pause is over, and then by half as many at a time;

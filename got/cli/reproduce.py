@@ -6,8 +6,8 @@ import functools
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from got.cli.draw import find_device
 from got.cli.parser import MOST_TURNS, build_parser
+from got.util.device import resolve_device
 
 if TYPE_CHECKING:
     import argparse
@@ -82,7 +82,7 @@ def python(entry: Entry, entries: Sequence[Entry], folder: Path, arguments: argp
     options = {name: value for name, value in entry.options.items() if name not in ("scheduler", "max_turns")}
     options |= {"max_turns": entry.turn + 1} if entry.turn or arguments.reference_compat else {}
     sampler = entry.options.get("scheduler") or arguments.scheduler
-    load = [repr(arguments.checkpoint), repr(find_device(arguments.device)), f"torch.{arguments.dtype}"]
+    load = [repr(arguments.checkpoint), repr(resolve_device(arguments.device)), f"torch.{arguments.dtype}"]
     load += [f"offload={arguments.offload!r}"] if arguments.offload else []
     load += ["compiled=True"] if arguments.compile else []
     load += ["reference_compat=True"] if arguments.reference_compat else []
