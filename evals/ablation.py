@@ -142,9 +142,9 @@ GRIDS = {
         "names exchanged": "--chain swap:1",
         "no chain": "--chain none",
     }),
-    "steps": product({"steps": [10, 2, 4, 6, 15, 20]}),
+    "steps": product({"steps": [6, 2, 4, 10, 15, 20]}),
     "seeds": product({"seed": [42, 1, 2, 3, 4]}),
-    "samplers": product({"scheduler": ["ddpm", "ddim", "dpm++", "unipc"], "steps": [10, 4, 6, 20]}),
+    "samplers": product({"scheduler": ["ddpm", "ddim", "dpm++", "unipc"], "steps": [6, 4, 10, 20]}),
 }  # fmt: skip
 
 
@@ -274,6 +274,8 @@ def estimates(scores: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str, Any]]:
     """A row per cell: score with interval, and the paired difference to the first cell, corrected for their number."""
     base = case_scores(cells[0][1])
+    first = cells[0][2]
+    unit = "edits" if "categories" in first else "cases" if plain.weighs_cases(first) else "prompts"
     rows, differences = [], []
     for cell, folder, scores in cells:
         own = case_scores(folder)
@@ -299,7 +301,7 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
         row["difference"] = None
         if i and difference is not None:
             row["difference"] = {**dataclasses.asdict(difference), "p_holm": corrected[i],
-                                 "verdict": statements.wording(difference, corrected[i])}  # fmt: skip
+                                 "verdict": statements.wording(difference, unit, corrected[i])}  # fmt: skip
     return rows
 
 

@@ -70,10 +70,15 @@ class Run:
         >>> Run(path=Path("a"), spec=spec, scores={"world": "icon world", "suite": "geneval"}).images
         'icon world, 60 of 553 prompts'
         """
-        return ", ".join(words for words in (str(self.scores["world"]), self.wording, self._part) if words)
+        return ", ".join(words for words in (str(self.scores["world"]), self.part) if words)
 
     @property
-    def _part(self) -> str:
+    def part(self) -> str:
+        """In whose words, and which part of its benchmark, `--limit` and `--tasks` leave; empty of the whole."""
+        return ", ".join(words for words in (self.wording, self._limited) if words)
+
+    @property
+    def _limited(self) -> str:
         """Which part of its benchmark `--limit` and `--tasks` leave; empty of the whole, and of own prompts."""
         chosen = (self.spec.get("identity") or {}).get("generate") or {}
         limit, tasks = chosen.get("limit"), chosen.get("tasks")
@@ -183,7 +188,7 @@ def as_written(*paths: Path) -> Iterator[None]:
 
 def _named(runs: Sequence[Run], folders: Sequence[str], given: Sequence[str] = ()) -> list[Run]:
     with as_written(*(run.path for run in runs)):
-        told = names.names_of([(run.spec, run.scores) for run in runs], folders, given)
+        told = names.names_of([(run.spec, run.scores, run.part) for run in runs], folders, given)
     return [dataclasses.replace(run, name=name, label=label) for run, (name, label) in zip(runs, told, strict=True)]
 
 

@@ -350,6 +350,9 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     for words in ("imgedit-basic-other", "imgedit-scripted-other", headline["judge"].partition("#")[2], ", floor |"):
         assert words in text
     assert "n = 12 images" in text
+    own = headline["judge"].partition("#")[2]
+    assert all(line.startswith("- ") for line in text.splitlines() if own in line), "hashes stand in the notes alone"
+    assert not any(own in file.name for file in (tmp_path / "report").rglob("*"))
     capsys.readouterr()
     assert reports.main(["table", *runs]) == 2
     assert "share no table" in capsys.readouterr().err
