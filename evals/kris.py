@@ -43,6 +43,9 @@ DIMENSIONS = {
     "instruction_decomposition": {"multi-element_composition": 75, "multi-instruction_execution": 75},
 }  # fmt: skip
 """Categories with the cases of the published set, by dimension."""
+MERGED = "final_data.json"
+"""All categories in one file, as BAGEL has them."""
+SHA256 = {MERGED: "ce608b8af49cccc79ddb83ff847c178c079427fc92109e4046828e5dcb2d6134"}
 LEVELS = {
     "factual": ("attribute_perception", "spatial_perception", "temporal_prediction"),
     "conceptual": ("social_science", "natural_science"),
@@ -55,6 +58,8 @@ KNOWLEDGE = {
 }
 GRADES = {"VC": "consistency_score", "IF": "instruction_score", "KP": "knowledge_score", "VQ": "quality_score"}
 """Our names of the grades, and their keys in a reply."""
+ANOMALY = "-anomaly"
+"""Ends the name of an edition that asks about anomalies by their own question."""
 WORDS = {
     "consist": "prompt_consist",
     "instruction": "prompt_instruction_following",
@@ -105,16 +110,22 @@ class Kris(JudgedSuite):
         folder = next((root / name for name in ("KRIS_Bench", "KRIS-Bench") if (root / name).is_dir()), root)
         items = [_item(*one, folder) for one in _rows(folder)]
         if not items:
-            raise UserError(
-                f"--data {root}: no CATEGORY/annotation.json and no final_data.json; get {self.origin.page}"
-            )
+            raise UserError(f"--data {root}: no CATEGORY/annotation.json and no {MERGED}; get {self.origin.page}")
         whole = {category: cases for some in DIMENSIONS.values() for category, cases in some.items()}
-        edition = files.counted("kris-1267", items, lambda item: item.subtask, whole, allowed=options.allow_other_data)
+        merged, allowed = folder / MERGED, options.allow_other_data
+        if merged.is_file():
+            edition = files.edition("kris-1267", [merged], SHA256, allowed=allowed)
+        else:
+            edition = files.counted("kris-1267", items, lambda item: item.subtask, whole, allowed=allowed)
         return JudgedSet(edition=edition, items=unique(items, str(folder)))
 
     def published(self, options: Options) -> Published:
         """Ten variables."""
         return wording.Published(file="utils/prompts.py", read=_published)
+
+    def edition(self, options: Options) -> str:
+        """That of the data; with the question about anomalies, where that is asked."""
+        return f"{super().edition(options)}{ANOMALY if options.anomaly_question else ''}"
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """Three questions, by the category."""
@@ -155,7 +166,9 @@ class Kris(JudgedSuite):
         return {**grades, "case": statistics.fmean(grades.values())} if grades else {}
 
     def reported(self, edition: str) -> list[Reported]:
-        """By the mean over cases; of other means one would compare two things."""
+        """By the mean over cases; of other means, or other questions, one would compare two things."""
+        if edition.endswith(ANOMALY):
+            return []
         weights = {dimension: float(sum(some.values())) for dimension, some in DIMENSIONS.items()}
         return reported("KRIS-Bench", "1267 cases; overall = item mean", weights=weights)
 
@@ -180,7 +193,7 @@ def _frames(predicted: int) -> tuple[Shown, ...]:
 
 def _rows(folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Category, id and row of each case."""
-    merged = folder / "final_data.json"
+    merged = folder / MERGED
     if merged.is_file():
         for row in files.rows_in(merged):
             yield files.text_of(row, "type", merged.name), files.text_of(row, "id", merged.name), row

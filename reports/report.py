@@ -11,6 +11,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+from evals.core.backends import ICON_WORLD
 from evals.core.records import UserError
 from got.util.files import FolderLock, clear_disk_errors, write_atomic
 from got.util.tables import escaped, span
@@ -55,8 +56,8 @@ class Report:
     """A page and the files it goes with."""
 
     page: Page
-    drawn: tuple[tuple[str, Drawn], ...]
-    """Sections' ids with their figures, not yet saved."""
+    figures: tuple[tuple[str, bytes], ...]
+    """Names and contents of the figures' files."""
     samples: tuple[tuple[str, tuple[SampleRecord, ...]], ...]
     """Names of runs with their images, for ``samples.csv``."""
     album: Album
@@ -72,7 +73,7 @@ def of_runs(
     benchmarks: Sequence[Benchmarks] = (),
     reported: Rows = None,
 ) -> Report:
-    """The report on runs and ablations. Call it, and :func:`write`, inside :func:`reports.style.sheet`.
+    """The report on runs and ablations. Call it inside :func:`reports.style.sheet`.
 
     Args:
         runs: Finished runs of any suite.
@@ -82,8 +83,33 @@ def of_runs(
         benchmarks: Files of measured speed, oldest first.
         reported: Which of the paper's rows to show.
     """
+    cells = [cell.run for ablation in ablations for cell in ablation.cells if cell.run is not None]
+    every_run = [*runs, *cells]
+    images = {run.name: load_samples(run) for run in every_run}
+    shown = _shown(images, every=every)
+    with Album(picture for _, sample in shown for picture in sample.pictures) as album:
+        sections, drawn = _content(runs, ablations, images, reported)
+        sections, figures = saved(sections, drawn)  # while thumbnails are made
+        if benchmarks:
+            sections.append(Section(id="speed", title="Speed", tables=(speed.speed_table(benchmarks),)))
+        page = Page(
+            title=title,
+            lead=_lead(runs, ablations)
+            + _REPORTED * any(r.reported for s in sections for t in s.tables for r in t.rows),
+            facts=tuple(_facts([run for run in runs if run.scores.get("suite") == "geneval"], ablations)),
+            sections=tuple(sections),
+            browser=_browser(images, shown, {run.name: run.studio for run in every_run}, album, every=every),
+            origins=tuple(map(origin, every_run)),
+        )
+    listed = tuple((name, tuple(samples)) for name, samples in images.items())
+    return Report(page=page, figures=figures, samples=listed, album=album)
+
+
+def _content(
+    runs: Sequence[Run], ablations: Sequence[Ablation], images: dict[str, list[SampleRecord]], reported: Rows
+) -> tuple[list[Section], list[tuple[str, Drawn]]]:
+    """The sections, without figures; and sections' ids with their figures."""
     names: set[str] = set()
-    images = {run.name: load_samples(run) for run in runs}
     geneval = [run for run in runs if run.scores.get("suite") == "geneval"]
     published = [run for run in runs if run.scores.get("suite") in EDITING_SUITES]
     measured = [
@@ -94,7 +120,9 @@ def of_runs(
     if others:
         known = ", ".join(("geneval", *EDITING_SUITES, *OWN_SUITES))
         raise UserError(f"{others[0].path} is a run of suite {others[0].scores.get('suite')!r}; known: {known}")
-    sections, drawn = [], []
+    sections: list[Section] = []
+    drawn: list[tuple[str, Drawn]] = []
+    taken = {"geneval"}
     if geneval:
         sections.append(Section(id="geneval", title="GenEval", tables=(tables.geneval_table(geneval, reported),)))
         drawn += [("geneval", figure) for figure in _figures_of_runs(geneval, images, names)]
@@ -102,41 +130,27 @@ def of_runs(
         own = [run for run in runs if run.scores["suite"] == suite]
         name = escape.file_name(suite, names)
         kinds = [[run for run in own if run.judged_as == one] for one in dict.fromkeys(run.judged_as for run in own)]
-        sections.append(
-            Section(id=name, title=plain.title_of(own[0]), tables=tuple(plain.table_of(one, reported) for one in kinds))
-        )
+        made = [plain.table_of(one, reported) for one in kinds]
+        apart = tuple(dataclasses.replace(one, name=escape.file_name(one.name, taken)) for one in made)
+        sections.append(Section(id=name, title=plain.title_of(own[0]), tables=apart))
         unjudged = [run for run in own if not run.judged_as]
         drawn += [(name, figure) for figure in (_figures_of_runs(unjudged, images, names) if unjudged else [])]
     edits = [run for run in runs if run in published or run in measured]
-    made = [editing.measured_table(measured)] if measured else []
+    edit_tables = [editing.measured_table(measured)] if measured else []
     for suite in dict.fromkeys(str(run.scores["suite"]) for run in edits):
         own = [run for run in edits if run.scores["suite"] == suite]
-        made.append(editing.metrics_table(own, escape.file_name(f"{suite} metrics", names)))
+        edit_tables.append(editing.metrics_table(own, escape.file_name(f"{suite} metrics", names)))
     if edits:
         paper = editing.editing_table(published, reported)
-        made += [paper] if paper is not None else []
-        sections.append(Section(id="editing", title="Editing", tables=tuple(made)))
+        edit_tables += [paper] if paper is not None else []
+        sections.append(Section(id="editing", title="Editing", tables=tuple(edit_tables)))
         for run in measured:
             drawn += [("editing", figure) for figure in _named([editing.by_category(run)], run.name, names)]
     for ablation in ablations:
-        section, figures, cells = _ablation(ablation, names, reported)
+        section, figures = _ablation(ablation, images, names, reported)
         sections.append(section)
         drawn += [(section.id, figure) for figure in figures]
-        images |= cells
-    if benchmarks:
-        sections.append(Section(id="speed", title="Speed", tables=(speed.speed_table(benchmarks),)))
-    every_run = [*runs, *(cell.run for ablation in ablations for cell in ablation.cells if cell.run is not None)]
-    album = Album()
-    page = Page(
-        title=title,
-        lead=_lead(runs, ablations),
-        facts=tuple(_facts(geneval, ablations)),
-        sections=tuple(sections),
-        browser=_browser(images, {run.name: run.studio for run in every_run}, album, every=every),
-        origins=tuple(map(origin, every_run)),
-    )
-    listed = tuple((name, tuple(samples)) for name, samples in images.items())
-    return Report(page=page, drawn=tuple(drawn), samples=listed, album=album)
+    return sections, drawn
 
 
 def origin(run: Run) -> tuple[str, dict[str, str], str]:
@@ -144,14 +158,18 @@ def origin(run: Run) -> tuple[str, dict[str, str], str]:
     return run.name, {"folder": run.path.name, **provenance(run)}, json.dumps(run.spec, indent=1)
 
 
+_REPORTED = " Rows marked † are reported by others, not measured here."
+
+
 def _lead(runs: Sequence[Run], ablations: Sequence[Ablation]) -> str:
     if not runs and not ablations:
         return "How fast the parts are, each measured against another way in the same run."
     every = [*runs, *(cell.run for ablation in ablations for cell in ablation.cells if cell.run is not None)]
     worlds = " and ".join(dict.fromkeys(str(run.scores.get("world")) for run in every)) or "unknown images"
+    worlds = worlds.replace(ICON_WORLD, f"the {ICON_WORLD}")
     parts = [f"{len(runs)} run{'s' * (len(runs) != 1)}"] * bool(runs)
     parts += [f"{len(ablations)} ablation{'s' * (len(ablations) != 1)}"] * bool(ablations)
-    return f"{' and '.join(parts)}, measured on {worlds}. Rows marked † are reported by others, not measured here."
+    return f"{' and '.join(parts)}, measured on {worlds}."
 
 
 def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
@@ -197,9 +215,8 @@ def _named(found: Sequence[Drawn | None], prefix: str, names: set[str]) -> list[
 
 
 def _ablation(
-    ablation: Ablation, names: set[str], reported: Rows
-) -> tuple[Section, list[Drawn], dict[str, list[SampleRecord]]]:
-    images = {cell.run.name: load_samples(cell.run) for cell in ablation.cells if cell.run is not None}
+    ablation: Ablation, images: dict[str, list[SampleRecord]], names: set[str], reported: Rows
+) -> tuple[Section, list[Drawn]]:
     short, settings = setting_figures.labels(ablation)
     cells = {short[cell.name]: images[cell.run.name] for cell in ablation.cells if cell.run is not None}
     few = len(cells) <= _CURVES
@@ -216,26 +233,39 @@ def _ablation(
     name = escape.file_name(f"ablation {ablation.name}", names)
     made = tables.ablation_table(ablation, name, reported)
     section = Section(id=name, title=f"Ablation {ablation.name}", tables=(made,))
-    return section, _named(figures, ablation.name, names), images
+    return section, _named(figures, ablation.name, names)
 
 
-def _browser(images: dict[str, list[SampleRecord]], studio: dict[str, str], album: Album, *, every: bool) -> Browser:
+def _shown(images: dict[str, list[SampleRecord]], *, every: bool) -> list[tuple[int, SampleRecord]]:
+    """The samples of the browser in its order, each with the number of its run."""
     shown = [
         (number, sample)
         for number, samples in enumerate(images.values())
         for sample in samples
         if every or sample.outcome != "right"
     ]
-    unjudged = [sample for _, sample in shown if sample.outcome in (NOT_JUDGED, GRADED)]
-    if unjudged:
+    if any(sample.outcome in (NOT_JUDGED, GRADED) for _, sample in shown):
         shown.sort(key=_least_liked)
+    return shown
+
+
+def _browser(
+    images: dict[str, list[SampleRecord]],
+    shown: list[tuple[int, SampleRecord]],
+    studio: dict[str, str],
+    album: Album,
+    *,
+    every: bool,
+) -> Browser:
+    unjudged = [sample for _, sample in shown if sample.outcome in (NOT_JUDGED, GRADED)]
     total = sum(len(samples) for samples in images.values())
     lead = "Every sample" if every else _what_is_shown(len(unjudged), len(shown) - len(unjudged), total)
+    how = ", with planned and detected boxes, the reason, and the stage that failed. Open one for its chain."
     if any(sample.judge_score is not None for sample in unjudged):
         lead += ", those that the judge likes least first"
     return Browser(
         title="Samples" if every or unjudged else "Failures",
-        lead=f"{lead}, with planned and detected boxes, the reason, and the stage that failed. Open one for its chain.",
+        lead=f"{lead}{how if shown else '.'}",
         records=[record([sample], album, number, sample.outcome) for number, sample in shown],
         runs=tuple(images),
         studio=tuple(studio[name] for name in images),
@@ -247,9 +277,13 @@ def _what_is_shown(unjudged: int, faulty: int, total: int) -> str:
 
     >>> _what_is_shown(0, 2, 9)
     'The 2 of 9 samples that are wrong or missing'
+    >>> _what_is_shown(0, 0, 9)
+    'None of 9 samples is wrong or missing'
     >>> _what_is_shown(9, 0, 9)
     '9 of 9 samples of which nothing tells right from wrong here'
     """
+    if not unjudged and not faulty:
+        return f"None of {total:,} samples is wrong or missing"
     if not unjudged:
         return f"The {faulty:,} of {total:,} samples that are wrong or missing"
     said = f"{unjudged:,} of {total:,} samples of which nothing tells right from wrong here"
@@ -287,13 +321,9 @@ def write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
 
 def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
     _clear(output)
-    shown: dict[str, list[Shown]] = {}
-    for section, drawn in report.drawn:
-        shown.setdefault(section, []).append(_save(drawn, output / "figures"))
-    page = dataclasses.replace(
-        report.page,
-        sections=tuple(dataclasses.replace(s, figures=tuple(shown.get(s.id, ()))) for s in report.page.sections),
-    )
+    page = report.page
+    for name, content in report.figures:
+        write_atomic(output / "figures" / name, content)
     every = [table for section in page.sections for table in section.tables]
     for table in every:
         for suffix, form in (("csv", formats.to_csv), ("tex", formats.to_latex), ("md", formats.to_markdown)):
@@ -307,7 +337,8 @@ def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
     html = render(page, report.album.inline() if inline else None)
     write_atomic(output / "report.html", html)  # the last one: its presence marks a whole report
     (output / _UNFINISHED).unlink()
-    return {"output": str(output / "report.html"), "tables": len(every), "figures": len(report.drawn),
+    figures = sum(len(section.figures) for section in page.sections)
+    return {"output": str(output / "report.html"), "tables": len(every), "figures": figures,
             "samples": len(page.browser.records), "pictures": len(report.album.files),
             "pictures_in_page": inline}  # fmt: skip
 
@@ -352,13 +383,25 @@ def _clear(output: Path) -> None:
         raise UserError(f"cannot write --output {output}: {error.strerror}") from error
 
 
-def _save(drawn: Drawn, folder: Path) -> Shown:
-    folder.mkdir(parents=True, exist_ok=True)
-    style.save(drawn.figure, folder / drawn.name)
-    write_atomic(folder / f"{drawn.name}.csv", csv_of(drawn.header, drawn.rows))
-    svg = (folder / f"{drawn.name}.svg").read_text(encoding="utf-8")
-    wide = bool(drawn.figure.get_figwidth() > _WIDE_IN)
-    return Shown(name=drawn.name, title=drawn.title, text=drawn.text, svg=style.inline(svg, drawn.name), wide=wide)
+def saved(
+    sections: Sequence[Section], drawn: Sequence[tuple[str, Drawn]]
+) -> tuple[list[Section], tuple[tuple[str, bytes], ...]]:
+    """The sections with their figures, and the names and contents of the figures' files.
+
+    Args:
+        sections: Without figures.
+        drawn: Sections' ids with their figures.
+    """
+    shown: dict[str, list[Shown]] = {}
+    files: list[tuple[str, bytes]] = []
+    for section, one in drawn:
+        made = style.files_of(one.figure)
+        files += [(f"{one.name}.{suffix}", content) for suffix, content in made.items()]
+        files.append((f"{one.name}.csv", csv_of(one.header, one.rows).encode()))
+        wide = bool(one.figure.get_figwidth() > _WIDE_IN)
+        svg = style.inline(made["svg"].decode(), one.name)
+        shown.setdefault(section, []).append(Shown(name=one.name, title=one.title, text=one.text, svg=svg, wide=wide))
+    return [dataclasses.replace(s, figures=tuple(shown.get(s.id, ()))) for s in sections], tuple(files)
 
 
 def csv_of(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

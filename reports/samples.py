@@ -12,7 +12,7 @@ from evals.geneval import near_misses
 from evals.metrics import layout
 from got.util.files import inside, read_object
 from reports import public_scores
-from reports.frames import load_lines
+from reports.frames import as_written, load_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,6 +78,11 @@ class SampleRecord:
         """Case and index, as in ``00042/1``."""
         return f"{self.case}/{self.index}"
 
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """The images that show it, without those whose place is not known."""
+        return tuple(file for file in (self.file, self.source, self.target) if file is not None)
+
     def fit(self) -> layout.LayoutFit | None:
         """How the image keeps to its plan; None without a plan."""
         if not self.has_plan or not self.width:
@@ -92,10 +97,8 @@ def load_samples(run: Run) -> list[SampleRecord]:
     Raises:
         UserError: The run's logs are missing, damaged, or not of one run.
     """
-    try:
+    with as_written(run.path):
         return _images(run)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{run.path} has a log that no suite writes: {type(error).__name__} {error}") from None
 
 
 def find_sample(samples: Iterable[SampleRecord], named: str, run: str) -> SampleRecord:
