@@ -177,6 +177,9 @@ class Recorded:
     def __call__(self, noisy, timestep, done):
         return self.guided.pop(0)
 
+    def forget(self):
+        """Nothing is kept."""
+
 
 @having("_guided_noise_all")
 def test_noise_schedule_and_trajectory(name, case):
