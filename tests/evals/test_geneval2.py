@@ -21,6 +21,7 @@ from evals.judged.summaries import Judged, point
 from evals.judges.interviewer import first_token_probability
 from evals.suite import Case, Context
 from got.util.images import png_bytes
+from got.util.tables import number
 from got.vlm.clients import AskParams
 from got.vlm.local import TransformersBackend
 from got.vlm.messages import USER, ImageFile, Message
@@ -152,6 +153,11 @@ def test_a_report_shows_a_judge_s_metrics_beside_their_floor(run, tmp_path):
     assert measured.cells[1].value == pytest.approx(100 * headline["overall"])
     assert floor.cells[1].value == pytest.approx(100 * headline["floor"]["value"])
     assert "judge-1" in table.caption
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    skills = published.PublishedEdition().tables(scores)[1]
+    lowest = [scores["metrics"]["floor"][name]["value"] for name in ("object", "count")]
+    found = dict(zip(skills.columns[0].cells, skills.columns[3].cells, strict=True))
+    assert [found[name] for name in ("object", "count")] == [number(100 * value) for value in lowest]
 
 
 def test_the_two_editions_stand_in_one_report_in_tables_of_their_own(run, tmp_path, capsys):
