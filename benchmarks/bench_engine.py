@@ -20,9 +20,10 @@ from evals.generators.oracle import OracleGenerator
 from evals.geneval.suite import SUITE
 from evals.harness import cli
 from evals.harness.engines import ENGINES, RayEngine
+from evals.harness.outcomes import Outcome
 from evals.harness.plan import Plan
 from evals.harness.runner import run
-from evals.harness.worker import Job, Outcome
+from evals.harness.worker import Job
 from got.util.images import png_bytes
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'got-bench[ray]'")
@@ -134,10 +135,10 @@ class SleepingEngine(RayEngine):
         self.memory_bytes: dict[int, int] = {}
         """By the number of images that have come."""
 
-    def run(self, job: Any, batches: Sequence[Sequence[Sample]]) -> Iterator[list[Outcome]]:
+    def run(self, job: Any, batches: Sequence[Sequence[Sample]], guard: Any = None) -> Iterator[list[Outcome]]:
         """As the engine does."""
         images, step = 0, len(job.plan.samples) // 10
-        for outcomes in super().run(SleepingJob(plan=job.plan, png=self.png), batches):  # type: ignore[arg-type]
+        for outcomes in super().run(SleepingJob(plan=job.plan, png=self.png), batches, guard):  # type: ignore[arg-type]
             yield outcomes
             images += len(outcomes)
             if images // step != (images - len(outcomes)) // step:

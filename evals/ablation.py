@@ -45,6 +45,7 @@ from evals.core.run_directory import RunDirectory
 from evals.core.vocabulary import task_title
 from evals.harness import cli
 from evals.harness.engines import ENGINES
+from evals.harness.guard import Guard
 from evals.harness.run_spec import find_suite, suite_names
 from evals.harness.runner import run
 from evals.harness.worker import Job
@@ -273,6 +274,8 @@ def estimates(scores: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str, Any]]:
     """A row per cell: score with interval, and the paired difference to the first cell, corrected for their number."""
     base = case_scores(cells[0][1])
+    first = cells[0][2]
+    unit = "edits" if "categories" in first else "cases" if plain.weighs_cases(first) else "prompts"
     rows, differences = [], []
     for cell, folder, scores in cells:
         own = case_scores(folder)
@@ -298,7 +301,7 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
         row["difference"] = None
         if i and difference is not None:
             row["difference"] = {**dataclasses.asdict(difference), "p_holm": corrected[i],
-                                 "verdict": statements.wording(difference, corrected[i])}  # fmt: skip
+                                 "verdict": statements.wording(difference, unit, corrected[i])}  # fmt: skip
     return rows
 
 
@@ -351,10 +354,12 @@ def _is_done(plan: Plan) -> bool:
 
 def probe(plan: Plan, engine: Engine) -> float:
     """Seconds per image of a cell: each worker draws, observes and throws away a batch, after an image to warm up."""
-    job, batch = Job(plan=plan), plan.samples[: plan.batch_size]
-    _ = list(engine.run(job, [batch[:1]]))
+    job, batch, guard = Job(plan=plan), plan.samples[: plan.batch_size], Guard(plan)
+    for outcomes in engine.run(job, [batch[:1]], guard):
+        guard.heed(outcomes)
     start = time.monotonic()
-    _ = list(engine.run(job, [batch] * engine.width))
+    for outcomes in engine.run(job, [batch] * engine.width, guard):
+        guard.heed(outcomes)
     return (time.monotonic() - start) / (engine.width * len(batch))
 
 

@@ -55,6 +55,8 @@ KNOWLEDGE = {
 }
 GRADES = {"VC": "consistency_score", "IF": "instruction_score", "KP": "knowledge_score", "VQ": "quality_score"}
 """Our names of the grades, and their keys in a reply."""
+ANOMALY = "-anomaly"
+"""Ends the name of an edition that asks about anomalies by their own question."""
 WORDS = {
     "consist": "prompt_consist",
     "instruction": "prompt_instruction_following",
@@ -109,6 +111,10 @@ class Kris(JudgedSuite):
         """Ten variables."""
         return wording.Published(file="utils/prompts.py", read=_published)
 
+    def edition(self, options: Options) -> str:
+        """That of the data; with the question about anomalies, where that is asked."""
+        return f"{super().edition(options)}{ANOMALY if options.anomaly_question else ''}"
+
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """Three questions, by the category."""
         facts, texts = case.metadata["facts"], case.metadata["texts"]
@@ -148,7 +154,9 @@ class Kris(JudgedSuite):
         return {**grades, "case": statistics.fmean(grades.values())} if grades else {}
 
     def reported(self, edition: str) -> list[Reported]:
-        """By the mean over cases; of other means one would compare two things."""
+        """By the mean over cases; of other means, or other questions, one would compare two things."""
+        if edition.endswith(ANOMALY):
+            return []
         weights = {dimension: float(sum(some.values())) for dimension, some in DIMENSIONS.items()}
         return reported("KRIS-Bench", "1267 cases; overall = item mean", weights=weights)
 

@@ -46,6 +46,8 @@ REPORTED = {
     "visual_plausibility": "plausibility",
 }
 """What leaderboards call our metrics."""
+BY_ROW = "-by-row"
+"""In the name of an edition whose logical cases are asked as each row says."""
 FLAGS = ("consistency_free", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins")
 """Of a row; that they are there is what counts."""
 
@@ -96,8 +98,8 @@ class Rise(JudgedSuite):
         return JudgedSet(edition=edition, items=unique(items, str(path)))
 
     def edition(self, options: Options) -> str:
-        """With the script whose accuracy is taken."""
-        return f"{super().edition(options)}-{options.script}"
+        """With the script whose accuracy is taken, and whether rows choose their wording."""
+        return f"{super().edition(options)}{BY_ROW if options.wording_by_row else ''}-{options.script}"
 
     def published(self, options: Options) -> Published:
         """Fourteen variables of its utils."""
@@ -136,8 +138,8 @@ class Rise(JudgedSuite):
         }
 
     def reported(self, edition: str) -> list[Reported]:
-        """Of all 360 cases by the same script."""
-        if not edition.startswith("risebench-360-"):
+        """Of all 360 cases by the same script, which asks all logical ones alike."""
+        if not edition.startswith("risebench-360-") or BY_ROW in edition:
             return []
         tasks = {f"accuracy_{name.partition('_')[0]}": name for name in CATEGORIES}
         weights = {theirs: float(CATEGORIES[name]) for theirs, name in tasks.items()}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.judged.records import Reported
+    from evals.judged.wording import Published
     from evals.suite import Case
 
 PARTS = {
@@ -39,18 +40,22 @@ PARTS = {
 """Of each part its file of prompts, and what its accuracy is made of."""
 QUALITY = "quality_evaluation"
 _QUESTIONS = {"textual": "evaluation_textual_image.json"}
+SCRIPTS = tuple(f"evaluation/Qwen2.5-VL/eval_{name}.py" for name in ("idiom", "textual_image", "entity", "scientific"))
+WORDING = "2287610e"
+"""Digest of the published wording, the same in all four scripts of the repository at 83a91df."""
 
 
 class T2IReasonBench(JudgedSuite):
-    """The benchmark. Its published wording differs from script to script, and is not read: ours asks."""
+    """The benchmark."""
 
     name = "t2i_reasonbench"
     title = "T2I-ReasonBench"
+    version = 2
     metrics = (
         Metric(name="accuracy", of=("accuracy",), over="tasks", times=100, digits=1),
         Metric(name="quality", of=("quality",), over="tasks", times=100, digits=1),
     )
-    sending = Sending(temperature=None, max_tokens=1000)
+    sending = Sending(temperature=None, max_tokens=1000, images_first=True)
 
     def load(self, root: Path, options: JudgedOptions) -> JudgedSet:
         """Four files of prompts and four of questions."""
@@ -68,13 +73,21 @@ class T2IReasonBench(JudgedSuite):
             items += [_item(part, row, groups, prompts) for row in files.rows_in(prompts)]
         return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
 
+    def published(self, options: JudgedOptions) -> Published:
+        """Inside the four scripts that ask, one a part."""
+        return wording.Published(file=SCRIPTS[0], read=_published, known=(WORDING,))
+
     def ask(self, case: Case, words: Mapping[str, str], options: JudgedOptions) -> tuple[Call, ...]:
         """A description, then each group of questions."""
         calls = [Call(name="description", text=words["describe"], images=(Shown(role="result"),), read=any_text)]
         for group, questions in case.metadata["facts"]["groups"].items():
             names = [key for key in questions if re.fullmatch(r"q\d+", key)]
-            text = wording.fill(words["questions"], {"{questions}": json.dumps(questions, ensure_ascii=False, indent=1),
-                                                     "{count}": str(len(names))})  # fmt: skip
+            places = {
+                "{questions}": json.dumps(questions, ensure_ascii=False, indent=1),
+                "{dict}": str(questions),
+                "{count}": str(len(names)),
+            }
+            text = wording.fill(words["questions"], places)
             read = json_list("score", names, (0, 1))
             calls.append(Call(name=group, text=text, images=(), read=read, after="description"))
         return tuple(calls)
@@ -122,6 +135,20 @@ def _item(part: str, row: Any, asked: Mapping[str, Any], path: Path) -> Item:
         facts={"groups": groups},
         layout=tuple(f"{place}/{file}.{suffix}" for place in (folder, part) for suffix in ("png", "jpg")),
     )
+
+
+def _published(path: Path) -> dict[str, str]:
+    """What all four scripts ask, with a group's questions as Python writes a dictionary."""
+    scripts = [path.with_name(script.rpartition("/")[2]) for script in SCRIPTS]
+    described: set[str | None] = set()
+    asked: set[str] = set()
+    for script in scripts:
+        texts = wording.constants(script)
+        described |= {texts.get("q1")}
+        asked |= {re.sub(r"\{qs_\w+\}", "{dict}", text) for name, text in texts.items() if name in ("q2", "q3", "q4")}
+    if None in described or len(described) != 1 or len(asked) != 1 or "{dict}" not in next(iter(asked)):
+        raise UserError(f"{path.parent}: expected one q1 and one text of q2 to q4 in all of {len(scripts)} scripts")
+    return {"describe": str(*described), "questions": str(*asked)}
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from got.util.files import write_atomic, write_json
 from got.util.tables import escaped
 from reports import changes, compare, formats, gate, names, plain, power, published, report, speed, style, teaser
 from reports.frames import Run, load, load_run
-from reports.samples import find_sample, load_samples
+from reports.samples import STAGES, find_sample, load_samples
 
 _NAME = "python -m reports"
 COMMANDS = ("report", "table", "compare", "baseline", "gate", "power", "teaser")
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     both.add_argument(
         "--pictures", choices=report.THUMBNAILS, default="auto", help="as in report (default: %(default)s)"
     )
+    both.add_argument("--format", choices=tuple(compare.CLEAN), default="text", help="default: %(default)s")
     _add_names(both)
     both.set_defaults(run=_compare)
     keep = commands.add_parser("baseline", help="keep a run's outcomes in a small file, for the gate")
@@ -208,8 +209,8 @@ def _compare(args: argparse.Namespace) -> dict[str, object]:
     rows = compare.compare(a, b)
     change, changed, left_out = rows[0].difference, compare.flips(a, b), compare.unpaired(a, b)
     said = [*left_out.sentences(a.name, b.name), *([note] if note else [])]
-    settings = compare.changed_settings(a, b)
-    sys.stdout.write(f"{settings}\n\n" * bool(settings) + compare.markdown(rows, a, b, said))
+    settings = compare.changed_settings(a, b, args.format)
+    sys.stdout.write(f"{settings}\n\n" * bool(settings) + compare.shown(rows, a, b, said, form=args.format))
     written: dict[str, object] = {}
     if args.output is not None:
         with style.sheet():
@@ -260,15 +261,15 @@ def _gate(args: argparse.Namespace) -> dict[str, object]:
     outcomes = compare.of_run(run)
     suite = str(outcomes.made_by["generate"]["suite"])
     decision = gate.decide(baseline, outcomes, args.max_drop, args.alpha)
-    text = gate.summary(decision, baseline, outcomes, run, before)
-    sys.stdout.write(text)
+    said = (decision, baseline, outcomes, run, before)
+    sys.stdout.write(gate.summary(*said, form="text"))
     if args.junit is not None:
         gone = gate.lost(baseline, outcomes, load_samples(run))
         write_atomic(args.junit, gate.junit(decision, suite, args.max_drop, gone))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(f"## Gate of {escaped(suite)}\n{text}\n")
+            file.write(f"## Gate of {escaped(suite)}\n{gate.summary(*said)}\n")
     written: dict[str, object] = {}
     if args.output is not None and before is not None and decision.rows:
         with style.sheet():
@@ -303,7 +304,8 @@ def _teaser(args: argparse.Namespace) -> dict[str, object]:
         figure.savefig(args.output)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write --output {args.output}: {error}") from error
-    return {"case": sample.case, "index": sample.index, "output": str(args.output)}
+    return {"case": sample.case, "index": sample.index, "outcome": sample.outcome, "reason": sample.reason,
+            "failed_at": STAGES.get(sample.stage or ""), "output": str(args.output)}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from evals.core.vocabulary import task_title
 from got.util.tables import span
-from reports import ablation_figures, compare, style, tables
+from reports import ablation_figures, compare, style
 from reports.page import Browser, Fact, Page, Section, record
 from reports.report import Report, origin
 from reports.run_figures import Drawn
@@ -36,7 +36,7 @@ def of_two(before: Run, after: Run) -> Report:
     said += [note] if (note := compare.wordings(before, after)) else []
     settings = compare.changed_settings(a, b)
     said.append(compare.sentence(rows, a, b))
-    comparison = tables.comparison_table(rows, before, after, said, compare.unit(a, b))
+    comparison = compare.comparison_table(rows, before.name, after.name, compare.unit(a, b), said, [before, after])
     first, second = ({sample.key: sample for sample in load_samples(run)} for run in (before, after))
     flipped = flips(first, second)
     album = Album()

@@ -11,10 +11,11 @@ from evals.core.records import UserError, alike, describes, note
 from evals.core.vocabulary import task_title
 from evals.metrics import statements, statistics
 from evals.suite.plain import weighs_cases
+from got.util.errors import visible
 from got.util.files import read_object
 from got.util.hashes import is_sealed, sealed
 from got.util.tables import escaped, span
-from reports import names
+from reports import formats, names, tables
 from reports.frames import digest
 from reports.public_scores import UNKNOWN_IMAGES
 from reports.samples import load_samples
@@ -126,12 +127,12 @@ def _settings(spec: dict[str, Any]) -> dict[str, Any]:
     return found | dict(machine.get("packages") or {})
 
 
-def changed_settings(a: Outcomes, b: Outcomes) -> str:
+def changed_settings(a: Outcomes, b: Outcomes, form: str = "text") -> str:
     """What was set, or installed, otherwise in the later run: the first thing that a comparison says."""
     found = names.changed(a.settings, b.settings)
     if not a.settings or not b.settings:
         return ""
-    return f"Changed settings: {'; '.join(map(escaped, found))}." if found else "Changed settings: none."
+    return f"Changed settings: {'; '.join(map(CLEAN[form], found))}." if found else "Changed settings: none."
 
 
 def _made_by(run: Run) -> tuple[dict[str, Any], int]:
@@ -232,7 +233,7 @@ def compare(a: Outcomes, b: Outcomes) -> list[Row]:
                 after=_mean_of_tasks(after, strata),
                 images=sum(images),
                 difference=change,
-                words=statements.wording(change),
+                words=statements.wording(change, unit(a, b)),
             )
         )
     return rows
@@ -382,16 +383,67 @@ def sentence(rows: Sequence[Row], a: Outcomes, b: Outcomes) -> str:
     could = f"so few {flipped} cannot tell any two scores apart"
     if seen is not None:
         could = f"a difference of {seen:.3f} would have been found four times in five"
+    size = f"{statements.counted(change.cases, cases)} with {statements.counted(row.images, 'images')}"
     return (
-        f"On {change.cases:,} {cases} with {row.images:,} images, {b.name} scores {row.after:.3f} and {a.name} "
-        f"{row.before:.3f}: "
+        f"On {size}, {b.name} scores {row.after:.3f} and {a.name} {row.before:.3f}: "
         f"a paired difference of {change.value:+z.3f} (95 % interval {span(change.low, change.high, signed=True)}; "
         f"permutation test over {flipped}, p = {change.p_value:.4f}), {row.words.partition(' (')[0]}; {could}."
     )
 
 
-def markdown(
-    rows: Sequence[Row], a: Outcomes, b: Outcomes, said: Sequence[str] = (), ways: Sequence[str] = ("lost", "won")
+def comparison_table(
+    rows: Sequence[Row], before: str, after: str, unit: str, said: Sequence[str] = (), runs: Sequence[Run] = ()
+) -> tables.Table:
+    """Two runs task by task.
+
+    Args:
+        rows: Overall and by task.
+        before: What the earlier run is called.
+        after: What the later one is called.
+        unit: What its cases are, see `compare.unit`.
+        said: What must be said of both, such as what only one has, or other wordings of their prompts; sentences.
+        runs: The two, where both are at hand.
+    """
+    world = str(runs[-1].scores["world"]) if runs else ""
+    return tables.Table(
+        name="comparison",
+        caption=f"{after} against {before}, paired by {unit.removesuffix('s')}.",
+        columns=(
+            tables.Column(key="before", title=f"before: {before}", best=None),
+            tables.Column(key="after", title=f"after: {after}", best=None),
+            tables.Column(key="difference", title="difference", best=None, signed=True),
+            tables.Column(key="p_value", title="p", best=None, digits=4),
+            tables.Column(key="cases", title=unit, best=None, digits=0),
+            tables.Column(key="verdict", title="verdict", best=None, aside=True),
+        ),
+        rows=tuple(
+            tables.Row(
+                label=task_title(row.task),
+                images=world,
+                cells=(
+                    tables.Cell(value=row.before),
+                    tables.Cell(value=row.after),
+                    tables.Cell(value=row.difference.value, low=row.difference.low, high=row.difference.high),
+                    tables.Cell(value=row.difference.p_value),
+                    tables.Cell(value=row.difference.cases),
+                    tables.Cell(text=row.words, brief=statements.brief(row.words)),
+                ),
+            )
+            for row in rows
+        ),
+        notes=(*said, f"{tables.paired(unit)} p values are not corrected for several tasks."),
+        origins=tuple(tables.run_notes(runs)),
+    )
+
+
+def shown(
+    rows: Sequence[Row],
+    a: Outcomes,
+    b: Outcomes,
+    said: Sequence[str] = (),
+    ways: Sequence[str] = ("lost", "won"),
+    *,
+    form: str = "markdown",
 ) -> str:
     """The comparison as a table, the images that changed, how many are missing, what else must be said, a sentence.
 
@@ -401,26 +453,22 @@ def markdown(
         b: The later one.
         said: Sentences of the caller.
         ways: Which changed images to list.
+        form: ``text`` for a terminal of 80 columns, or ``markdown``.
     """
-    lines = [
-        f"| task | {escaped(a.name)} | {escaped(b.name)} | difference | 95 % interval | p | cases | verdict |",
-        "| --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
-    ]
-    for row in rows:
-        change = row.difference
-        lines.append(
-            f"| {escaped(task_title(row.task))} | {row.before:.3f} | {row.after:.3f} | {change.value:+z.3f} "
-            f"| {span(change.low, change.high, signed=True)} | {change.p_value:.4f} | {change.cases} | {row.words} |"
-        )
-    changed = flips(a, b)
+    changed, clean = flips(a, b), CLEAN[form]
+    paragraphs = []
     for name in ways:
         images = changed[name]
-        shown = ", ".join(escaped(f"{case}/{index}") for case, index in images[:20])
+        listed = ", ".join(f"{case}/{index}" for case, index in images[:20])
         more = f" and {len(images) - 20} more" if len(images) > 20 else ""
-        lines += ["", f"{len(images)} images {name}{': ' if images else ''}{shown}{more}"]
+        paragraphs.append(f"{len(images)} images {name}{': ' if images else ''}{listed}{more}")
     for one in (a, b):
         missing, total = one.images()
-        lines += ["", f"{missing:,} of {total:,} images have no verdict in {escaped(one.name)}"] if missing else []
-    for words in (*said, sentence(rows, a, b)):
-        lines += ["", escaped(words)]
-    return "\n".join(lines) + "\n"
+        paragraphs += [f"{missing:,} of {total:,} images have no verdict in {one.name}"] if missing else []
+    paragraphs += [*said, sentence(rows, a, b)]
+    table = formats.FORMATS[form](comparison_table(rows, a.name, b.name, unit(a, b)))
+    return "\n\n".join([table.strip(), *map(clean, paragraphs)]) + "\n"
+
+
+CLEAN = {"text": visible, "markdown": escaped}
+"""How words from outside are made harmless in each form."""

@@ -49,15 +49,17 @@ def interval(cell: Cell, column: Column) -> str:
 
 def to_text(table: Table) -> str:
     """For a terminal: aligned columns, rows that compare under what they show, and the footnotes."""
-    titles = [textwrap.wrap(visible(column.title), _TITLE_LETTERS) for column in table.columns]
+    titles = [textwrap.wrap(visible(column.title), _TITLE_LETTERS) for column in table.columns if not column.aside]
     height = max(map(len, titles))
     header = [["", *column] for column in zip(*([""] * (height - len(words)) + words for words in titles), strict=True)]
     blocks = [(visible(source), [line for row in rows for line in _text_row(table, row)])
               for source, rows in table.groups()]  # fmt: skip
-    every = [*header, *(cells for _, block in blocks for cells in block)]
+    every = [*header, *(cells for _, block in blocks for cells in block if not isinstance(cells, str))]
     widths = [max(len(cells[i]) for cells in every) for i in range(len(titles) + 1)]
 
-    def line(cells: Sequence[str]) -> str:
+    def line(cells: Sequence[str] | str) -> str:
+        if isinstance(cells, str):
+            return cells
         label, *others = (
             cell.rjust(width) if i else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
@@ -66,39 +68,48 @@ def to_text(table: Table) -> str:
 
     lines = [visible(table.caption), "", *map(line, header)]
     for source, block in blocks:
-        lines += ["  ".join("-" * width for width in widths), f"{source}:", *map(line, block)]
+        lines += ["  ".join("-" * width for width in widths), *([f"{source}:"] * bool(source)), *map(line, block)]
     lines += ["", *(visible(note) for note in (*table.footnotes, *table.notes))]
     return "\n".join(lines) + "\n"
 
 
-def _text_row(table: Table, row: Row) -> list[list[str]]:
+def _text_row(table: Table, row: Row) -> list[list[str] | str]:
     """The lines of a row; intervals stand beside their scores, or below where there are many columns."""
     values, below = [f"{visible(row.label)}{' †' * row.reported}"], [""]
+    aside = [visible(cell.text) for cell, column in zip(row.cells, table.columns, strict=True) if column.aside]
     for cell, column in zip(row.cells, table.columns, strict=True):
+        if column.aside:
+            continue
         text, ends = number(cell, column, reported=row.reported), interval(cell, column)
         beside = ends and len(table.columns) <= _FEW_COLUMNS
         values.append(f"{text} ({ends})" if beside else text)
         below.append("" if beside else ends)
+    if any(aside):
+        words = "; ".join(words for words in (*below, *aside) if words)
+        return [values, *textwrap.wrap(words, _TERMINAL, initial_indent="  ", subsequent_indent="    ")]
     return [values, below] if any(below) else [values]
 
 
 def to_markdown(table: Table) -> str:
     """For a README or an issue tracker; the best score of rows that compare is bold."""
-    rows = []
+    rows, domains = [], any(row.source for row in table.rows)
     for row in table.rows:
-        cells = [escaped(row.label) + (" †" if row.reported else ""), escaped(row.source)]
+        cells = [escaped(row.label) + (" †" if row.reported else ""), *([escaped(row.source)] * domains)]
         for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
             text = escaped(number(cell, column, reported=row.reported))
             ends = interval(cell, column)
             cells.append((f"**{text}**" if table.best(row, i) else text) + (f" ({ends})" if ends else ""))
         rows.append(cells)
     notes = "".join(f"\n- {escaped(note)}" for note in (*table.footnotes, *table.notes, *table.origins))
-    text = markdown(["", "images", *(escaped(column.title) for column in table.columns)], rows, words=2)
+    header = ["", *(["domain"] * domains), *(escaped(column.title) for column in table.columns)]
+    text = markdown(header, rows, words=1 + domains)
     return f"{text}\n{notes}\n" if notes else f"{text}\n"
 
 
 _TITLE_LETTERS = 12
 """Of a column's title on one line of a terminal."""
+_TERMINAL = 80
+"""Columns of a terminal."""
 _PACKAGES = r"\usepackage[T1]{fontenc}, \usepackage{textcomp}, \usepackage{booktabs}"
 _FEW_COLUMNS = 5
 """With so many there is room for intervals beside the scores; with more they stand below."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import shlex
@@ -17,7 +18,7 @@ from got.util.hashes import HashedFolder
 from reports import names, public_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -69,10 +70,15 @@ class Run:
         >>> Run(path=Path("a"), spec=spec, scores={"world": "icon world", "suite": "geneval"}).images
         'icon world, 60 of 553 prompts'
         """
-        return ", ".join(words for words in (str(self.scores["world"]), self.wording, self._part) if words)
+        return ", ".join(words for words in (str(self.scores["world"]), self.part) if words)
 
     @property
-    def _part(self) -> str:
+    def part(self) -> str:
+        """In whose words, and which part of its benchmark, `--limit` and `--tasks` leave; empty of the whole."""
+        return ", ".join(words for words in (self.wording, self._limited) if words)
+
+    @property
+    def _limited(self) -> str:
         """Which part of its benchmark `--limit` and `--tasks` leave; empty of the whole, and of own prompts."""
         chosen = (self.spec.get("identity") or {}).get("generate") or {}
         limit, tasks = chosen.get("limit"), chosen.get("tasks")
@@ -166,8 +172,23 @@ def load_run(path: Path) -> Run:
     return _named([_read(path)], [path.name])[0]
 
 
+@contextlib.contextmanager
+def as_written(*paths: Path) -> Iterator[None]:
+    """What reading a run raises at values that no suite writes, said in one line: an older run has no hashes.
+
+    Raises:
+        UserError: Instead of all of these.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
+        places = ", ".join(map(str, paths))
+        raise UserError(f"{places} has a log that no suite writes: {type(error).__name__} {error}") from None
+
+
 def _named(runs: Sequence[Run], folders: Sequence[str], given: Sequence[str] = ()) -> list[Run]:
-    told = names.names_of([(run.spec, run.scores) for run in runs], folders, given)
+    with as_written(*(run.path for run in runs)):
+        told = names.names_of([(run.spec, run.scores, run.part) for run in runs], folders, given)
     return [dataclasses.replace(run, name=name, label=label) for run, (name, label) in zip(runs, told, strict=True)]
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from evals.core.run_directory import differences
 from evals.core.vocabulary import task_title
+from evals.metrics import statements
 from got.util.errors import harmless, visible
 from got.util.images import open_if_any
 from got.util.tables import code, escaped, markdown, span
@@ -27,7 +28,8 @@ from reports import compare
 from reports.samples import STAGES, load_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from reports.compare import Outcomes, Row, Verdicts
     from reports.frames import Run
@@ -85,7 +87,8 @@ def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> 
         return Decision(answer=UNDECIDED, why=f"{why}; more than the allowed {max_drop:g}", rows=rows)
     if change.p_value < alpha:
         return Decision(answer=REGRESSION, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
-    why = f"{why}; more than the allowed {max_drop:g}, but {change.cases} cases are too few to be sure"
+    size, verb = statements.counted(change.cases, compare.unit(baseline, run)), "are" if change.cases > 1 else "is"
+    why = f"{why}; more than the allowed {max_drop:g}, but {size} {verb} too few to be sure"
     return Decision(answer=UNDECIDED, why=f"{why} (python -m reports power says how many it takes)", rows=rows)
 
 
@@ -117,8 +120,16 @@ def lost(baseline: Outcomes, run: Outcomes, samples: Sequence[SampleRecord]) -> 
     return sorted(gone, key=lambda sample: (sample.case, sample.index))
 
 
-def summary(decision: Decision, baseline: Outcomes, outcomes: Outcomes, run: Run, before: Run | None = None) -> str:
-    """The decision as Markdown: what changed, by task, and each image that was lost with what opens it.
+def summary(
+    decision: Decision,
+    baseline: Outcomes,
+    outcomes: Outcomes,
+    run: Run,
+    before: Run | None = None,
+    *,
+    form: str = "markdown",
+) -> str:
+    """The decision: what changed, by task, and each image that was lost with what opens it.
 
     Args:
         decision: What the gate says.
@@ -126,35 +137,55 @@ def summary(decision: Decision, baseline: Outcomes, outcomes: Outcomes, run: Run
         outcomes: The later ones.
         run: The later run.
         before: The earlier run, where its images are at hand.
+        form: ``text`` for a terminal, or ``markdown``.
     """
-    parts = [f"**{decision.answer}**: {escaped(decision.why)}", compare.changed_settings(baseline, outcomes)]
+    answer = decision.answer if form == "text" else f"**{decision.answer}**"
+    parts = [f"{answer}: {compare.CLEAN[form](decision.why)}", compare.changed_settings(baseline, outcomes, form)]
     gone = lost(baseline, outcomes, load_samples(run))
     if decision.rows:
         # Here images that are missing count as wrong, so none of their cases is left out.
         left_out = dataclasses.replace(compare.unpaired(baseline, outcomes), without_verdict=0)
         said, ways = left_out.sentences(baseline.name, run.name), ["won"] if gone else ["lost", "won"]
-        parts.append(compare.markdown(decision.rows, baseline, outcomes, said, ways))
+        parts.append(compare.shown(decision.rows, baseline, outcomes, said, ways, form=form))
     if gone:
-        parts.append(_lost_table(gone, run, before))
+        files = None if before is None else {sample.key: sample.file for sample in load_samples(before)}
+        parts.append(_lost_list(gone, run, files) if form == "text" else _lost_table(gone, run, files))
     if before is not None:
         parts.append(pixels(before, run))
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _lost_table(gone: Sequence[SampleRecord], run: Run, before: Run | None) -> str:
-    files = {} if before is None else {sample.key: sample.file for sample in load_samples(before)}
+def _lost_table(gone: Sequence[SampleRecord], run: Run, before: Mapping[str, Path | None] | None) -> str:
     rows = []
     for sample in gone[:_SHOWN]:
         stage = STAGES.get(sample.stage or "", "")
-        words = ["python", "-m", "reports", "teaser", str(run.path), sample.case, "--index", str(sample.index)]
-        command = shlex.join([*words, "--output", f"lost-{sample.case}-{sample.index}.png"])
         cells = [sample.key, task_title(sample.task), sample.prompt, sample.reason.replace("\n", "; "), stage]
         if before is not None:
-            cells += [str(files.get(sample.key) or ""), str(sample.file or "no image")]
-        rows.append([*map(escaped, cells), code(command)])
+            cells += [str(before.get(sample.key) or ""), str(sample.file or "no image")]
+        rows.append([*map(escaped, cells), code(_opens(sample, run))])
     header = ["image", "task", "prompt", "reason", "failed at", *(["before", "after"] * bool(before)), "open it with"]
-    more = f"\n\nand {len(gone) - _SHOWN:,} more" if len(gone) > _SHOWN else ""
-    return f"Images lost: {len(gone):,}\n\n" + markdown(header, rows, words=len(header)) + more
+    return f"Images lost: {len(gone):,}\n\n" + markdown(header, rows, words=len(header)) + _more(gone)
+
+
+def _lost_list(gone: Sequence[SampleRecord], run: Run, before: Mapping[str, Path | None] | None) -> str:
+    blocks = []
+    for sample in gone[:_SHOWN]:
+        failed = f" (failed at: {STAGES[sample.stage]})" if sample.stage in STAGES else ""
+        lines = [f"{sample.key}: {sample.prompt}", f"{sample.reason}{failed}", _opens(sample, run)]
+        if before is not None:
+            lines += [f"before: {before.get(sample.key) or 'no image'}", f"after: {sample.file or 'no image'}"]
+        blocks.append("\n    ".join(map(visible, lines)))
+    return "\n".join([f"Images lost: {len(gone):,}", *blocks]) + _more(gone)
+
+
+def _more(gone: Sequence[SampleRecord]) -> str:
+    return f"\n\nand {len(gone) - _SHOWN:,} more" if len(gone) > _SHOWN else ""
+
+
+def _opens(sample: SampleRecord, run: Run) -> str:
+    """The command that draws a sample's way from prompt to verdict."""
+    file = f"lost-{sample.case}-{sample.index}.png"
+    return shlex.join(["python", "-m", "reports", "teaser", str(run.path), sample.key, "--output", file])
 
 
 def pixels(before: Run, after: Run) -> str:
@@ -200,7 +231,7 @@ def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[Sample
         said = (
             f"{row.before:.3f} → {row.after:.3f} ({change.value:+z.3f}, {span(change.low, change.high, signed=True)}, "
         )
-        said += f"p = {change.p_value:.4f}, {change.cases} cases): {row.words}"
+        said += f"p = {change.p_value:.4f}): {row.words}"
         failed = decision.answer != PASS and change.value < -max_drop
         cases.append((task_title(row.task), "\n".join([said, *by_task.get(row.task, ())]), failed))
     failures = sum(failed for *_, failed in cases)

@@ -7,6 +7,8 @@ differs is said below.
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
@@ -43,7 +45,8 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
     first = next(iter(names))
     beside = _beside(runs[0], reported)
     whose = "published" if runs[0].scores["wording"] == "published" else "our"
-    asked = Cell(text=f"{others.judge_of(runs[0].scores)}, {whose} wording")
+    judge = others.judge_of(runs[0].scores)
+    asked = Cell(text=f"{judge}, {whose} wording")
     rows = [_reported(row, [*names, *tasks, *levels]) for row in others.shown(beside)]
     for run in runs:
         metrics, shown = run.scores["metrics"], run.scores["judge"]["headline"]
@@ -64,21 +67,26 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
         for column, name in zip(columns, [*names, *tasks, *levels], strict=True)
     ]
     columns += [Column(key=key, title=key, best=None, digits=0) for key in ("n", "missing")]
-    columns.insert(0, Column(key="judge", title="judge", best=None))
-    edition, _, judge = runs[0].judged_as.partition(" by ")
+    if any(row.reported for row in rows):  # else all rows have one, which stands in the caption
+        columns.insert(0, Column(key="judge", title="judge", best=None))
+    else:
+        rows = [dataclasses.replace(row, cells=row.cells[1:]) for row in rows]
+    edition = re.sub(r"-[0-9a-f]{8}$", "", str(runs[0].scores.get("edition", "")))
     by_tasks = [name for name, how in names.items() if how["over"] == "tasks"]
     means = (
         f"{', '.join(by_tasks)}: plain mean of the tasks; all others: of the cases." if by_tasks else "Means of cases."
     )
     return Table(
         name=file_name(f"{runs[0].scores['suite']} {edition} {judge}", set()),
-        caption=f"{runs[0].scores['title']}, edition {edition}, judged by {judge}; columns of tasks show {first}.",
+        caption=f"{runs[0].scores['title']}, edition {edition}, judged by {judge} in {whose} wording; columns of tasks "
+        f"show {first}.",
         columns=tuple(columns),
         rows=tuple(rows),
         notes=(
             f"{means} 95 % intervals of shares: {runs[0].scores['intervals']}; else bootstrap.",
             "Floor: the untouched source, or a blank image, of some cases of each task.",
             *_about(beside, runs),
+            *_rewritten(runs),
             *(f"{run.label}: {number} × {cause}." for run in runs for cause, number in _failed(run)),
         ),
         origins=tuple(tables.run_notes(runs)),
@@ -115,6 +123,13 @@ def _about(rows: Sequence[Reported], runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         said.setdefault("; ".join(others.differs(run.scores, rows)), []).append(run.label)
     yield from (f"{', '.join(labels)} and † do not compare: {words}." for words, labels in said.items() if words)
+
+
+def _rewritten(runs: Sequence[Run]) -> Iterator[str]:
+    """Which runs drew from other prompts than the benchmark's."""
+    for run in runs:
+        if path := run.scores.get("rewritten_from"):
+            yield f"{run.label}: drawn from rewritten prompts ({PurePath(path).name}), judged by the original ones."
 
 
 def _failed(run: Run) -> list[tuple[str, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from typing import TYPE_CHECKING, Any
 
 from evals.core.options import STAGES
@@ -11,6 +12,9 @@ from evals.core.records import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import TypeAlias
+
+    Told: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any], str]
 
 _NO_SETTINGS = {"suite", "version", "limit", "tasks", "judge_place"}
 """Parts of an identity that are no setting of a model or a scorer, besides hashes."""
@@ -94,16 +98,14 @@ def model_of(scores: Mapping[str, Any]) -> str:
     return in_words("model", str(scores.get("model", "unknown")))
 
 
-def names_of(
-    told: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], folders: Sequence[str], given: Sequence[str] = ()
-) -> list[tuple[str, str]]:
+def names_of(told: Sequence[Told], folders: Sequence[str], given: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Name and label of each run. A label stands in tables beside other methods, and always has the model.
 
     Runs of one suite are named by the settings that differ between them; where none does, or several runs share all, by
-    their folders too.
+    the prompts that they are of, or else by their folders, without the hash at the end of these.
 
     Args:
-        told: run.json and scores.json of each, in order.
+        told: run.json and scores.json of each, in order, and which part of the benchmark it is of.
         folders: What their folders are called, all unlike.
         given: The user's own names, in the same order.
 
@@ -115,7 +117,7 @@ def names_of(
             raise UserError(f"--names: expected {len(told)} names that differ, but got {', '.join(given)}")
         return [(name, name) for name in given]
     named: dict[int, tuple[str, str]] = {}
-    suites = [str(scores.get("suite")) for _, scores in told]
+    suites = [str(scores.get("suite")) for _, scores, _ in told]
     for suite in dict.fromkeys(suites):
         own = [i for i, other in enumerate(suites) if other == suite]
         found = _of_one_suite([told[i] for i in own], [folders[i] for i in own])
@@ -125,10 +127,8 @@ def names_of(
     return [named[i] for i in range(len(told))]
 
 
-def _of_one_suite(
-    told: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], folders: Sequence[str]
-) -> list[tuple[str, str]]:
-    every = [settings_of(spec) | {"model": model_of(scores)} for spec, scores in told]
+def _of_one_suite(told: Sequence[Told], folders: Sequence[str]) -> list[tuple[str, str]]:
+    every = [settings_of(spec) | {"model": model_of(scores)} for spec, scores, _ in told]
     of_model: dict[str, list[dict[str, Any]]] = {}  # what a run of another model has tells no two of this one apart
     for settings in every:
         of_model.setdefault(settings["model"], []).append(settings)
@@ -139,10 +139,27 @@ def _of_one_suite(
     short = [", ".join(in_words(key, one.get(key)) for key in apart[one["model"]]) for one in every]
     labels = [", ".join(words for words in (one["model"], own) if words) for one, own in zip(every, short, strict=True)]
     names = short if len(of_model) == 1 < len(told) else labels
-    return [
-        (name, label) if name and spec and names.count(name) == 1 else (folder, f"{label} ({folder})")
-        for (spec, _), name, label, folder in zip(told, names, labels, folders, strict=True)
-    ]
+    found = list(zip(names, labels, strict=True))
+    for name in dict.fromkeys(names):
+        alike = [i for i, other in enumerate(names) if other == name]
+        if name and len(alike) == 1 and told[alike[0]][0]:
+            continue
+        parts = [told[i][2] or "all prompts" for i in alike]
+        differ = len(set(parts)) == len(alike) > 1
+        for i, own in zip(alike, parts if differ else _without_hashes([folders[i] for i in alike]), strict=True):
+            named = ", ".join(words for words in (name, own) if words) if differ else own
+            found[i] = (named, f"{labels[i]}, {own}" if differ else f"{labels[i]} ({own})")
+    return found
+
+
+def _without_hashes(folders: Sequence[str]) -> list[str]:
+    """Folders as the harness names them, without the hash of their settings; numbers where nothing else differs.
+
+    >>> _without_hashes(["geneval-got-0de9c93c", "mine"]), _without_hashes(["a-0de9c93c", "a-4a3c7310"])
+    (['geneval-got', 'mine'], ['a 1', 'a 2'])
+    """
+    bare = [re.sub(r"-[0-9a-f]{8}$", "", folder) for folder in folders]
+    return [one if bare.count(one) == 1 else f"{one} {bare[: i + 1].count(one)}" for i, one in enumerate(bare)]
 
 
 def _differing(every: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ import functools
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from evals.core.vocabulary import task_title
 from evals.metrics.layout import PlannedObject
 from reports import escape, formats
 from reports.samples import STAGES
@@ -144,8 +145,8 @@ def record(
     last = samples[-1]
     views = [_view(sample, album, label) for sample, label in zip(samples, labels or [""] * len(samples), strict=True)]
     stage = next((sample.stage for sample in reversed(samples) if sample.stage), "")
-    return {"key": last.key, "task": last.task, "prompt": last.prompt, "outcome": outcome, "stage": stage, "run": run,
-            "views": views}  # fmt: skip
+    return {"key": last.key, "task": task_title(last.task), "prompt": last.prompt, "outcome": outcome, "stage": stage,
+            "run": run, "views": views}  # fmt: skip
 
 
 def _view(sample: SampleRecord, album: Album, label: str) -> dict[str, Any]:

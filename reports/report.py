@@ -11,6 +11,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+from evals.core.backends import ICON_WORLD
 from evals.core.records import UserError
 from got.util.files import FolderLock, clear_disk_errors, write_atomic
 from got.util.tables import escaped, span
@@ -94,7 +95,7 @@ def of_runs(
     if others:
         known = ", ".join(("geneval", *EDITING_SUITES, *OWN_SUITES))
         raise UserError(f"{others[0].path} is a run of suite {others[0].scores.get('suite')!r}; known: {known}")
-    sections, drawn = [], []
+    sections, drawn, taken = [], [], {"geneval"}
     if geneval:
         sections.append(Section(id="geneval", title="GenEval", tables=(tables.geneval_table(geneval, reported),)))
         drawn += [("geneval", figure) for figure in _figures_of_runs(geneval, images, names)]
@@ -102,20 +103,20 @@ def of_runs(
         own = [run for run in runs if run.scores["suite"] == suite]
         name = escape.file_name(suite, names)
         kinds = [[run for run in own if run.judged_as == one] for one in dict.fromkeys(run.judged_as for run in own)]
-        sections.append(
-            Section(id=name, title=plain.title_of(own[0]), tables=tuple(plain.table_of(one, reported) for one in kinds))
-        )
+        made = [plain.table_of(one, reported) for one in kinds]
+        apart = tuple(dataclasses.replace(one, name=escape.file_name(one.name, taken)) for one in made)
+        sections.append(Section(id=name, title=plain.title_of(own[0]), tables=apart))
         unjudged = [run for run in own if not run.judged_as]
         drawn += [(name, figure) for figure in (_figures_of_runs(unjudged, images, names) if unjudged else [])]
     edits = [run for run in runs if run in published or run in measured]
-    made = [editing.measured_table(measured)] if measured else []
+    edit_tables = [editing.measured_table(measured)] if measured else []
     for suite in dict.fromkeys(str(run.scores["suite"]) for run in edits):
         own = [run for run in edits if run.scores["suite"] == suite]
-        made.append(editing.metrics_table(own, escape.file_name(f"{suite} metrics", names)))
+        edit_tables.append(editing.metrics_table(own, escape.file_name(f"{suite} metrics", names)))
     if edits:
         paper = editing.editing_table(published, reported)
-        made += [paper] if paper is not None else []
-        sections.append(Section(id="editing", title="Editing", tables=tuple(made)))
+        edit_tables += [paper] if paper is not None else []
+        sections.append(Section(id="editing", title="Editing", tables=tuple(edit_tables)))
         for run in measured:
             drawn += [("editing", figure) for figure in _named([editing.by_category(run)], run.name, names)]
     for ablation in ablations:
@@ -129,7 +130,7 @@ def of_runs(
     album = Album()
     page = Page(
         title=title,
-        lead=_lead(runs, ablations),
+        lead=_lead(runs, ablations) + _REPORTED * any(r.reported for s in sections for t in s.tables for r in t.rows),
         facts=tuple(_facts(geneval, ablations)),
         sections=tuple(sections),
         browser=_browser(images, {run.name: run.studio for run in every_run}, album, every=every),
@@ -144,14 +145,18 @@ def origin(run: Run) -> tuple[str, dict[str, str], str]:
     return run.name, {"folder": run.path.name, **provenance(run)}, json.dumps(run.spec, indent=1)
 
 
+_REPORTED = " Rows marked † are reported by others, not measured here."
+
+
 def _lead(runs: Sequence[Run], ablations: Sequence[Ablation]) -> str:
     if not runs and not ablations:
         return "How fast the parts are, each measured against another way in the same run."
     every = [*runs, *(cell.run for ablation in ablations for cell in ablation.cells if cell.run is not None)]
     worlds = " and ".join(dict.fromkeys(str(run.scores.get("world")) for run in every)) or "unknown images"
+    worlds = worlds.replace(ICON_WORLD, f"the {ICON_WORLD}")
     parts = [f"{len(runs)} run{'s' * (len(runs) != 1)}"] * bool(runs)
     parts += [f"{len(ablations)} ablation{'s' * (len(ablations) != 1)}"] * bool(ablations)
-    return f"{' and '.join(parts)}, measured on {worlds}. Rows marked † are reported by others, not measured here."
+    return f"{' and '.join(parts)}, measured on {worlds}."
 
 
 def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
@@ -231,11 +236,12 @@ def _browser(images: dict[str, list[SampleRecord]], studio: dict[str, str], albu
         shown.sort(key=_least_liked)
     total = sum(len(samples) for samples in images.values())
     lead = "Every sample" if every else _what_is_shown(len(unjudged), len(shown) - len(unjudged), total)
+    how = ", with planned and detected boxes, the reason, and the stage that failed. Open one for its chain."
     if any(sample.judge_score is not None for sample in unjudged):
         lead += ", those that the judge likes least first"
     return Browser(
         title="Samples" if every or unjudged else "Failures",
-        lead=f"{lead}, with planned and detected boxes, the reason, and the stage that failed. Open one for its chain.",
+        lead=f"{lead}{how if shown else '.'}",
         records=[record([sample], album, number, sample.outcome) for number, sample in shown],
         runs=tuple(images),
         studio=tuple(studio[name] for name in images),
@@ -247,9 +253,13 @@ def _what_is_shown(unjudged: int, faulty: int, total: int) -> str:
 
     >>> _what_is_shown(0, 2, 9)
     'The 2 of 9 samples that are wrong or missing'
+    >>> _what_is_shown(0, 0, 9)
+    'None of 9 samples is wrong or missing'
     >>> _what_is_shown(9, 0, 9)
     '9 of 9 samples of which nothing tells right from wrong here'
     """
+    if not unjudged and not faulty:
+        return f"None of {total:,} samples is wrong or missing"
     if not unjudged:
         return f"The {faulty:,} of {total:,} samples that are wrong or missing"
     said = f"{unjudged:,} of {total:,} samples of which nothing tells right from wrong here"

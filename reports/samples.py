@@ -12,7 +12,7 @@ from evals.geneval import near_misses
 from evals.metrics import layout
 from got.util.files import inside, read_object
 from reports import public_scores
-from reports.frames import load_lines
+from reports.frames import as_written, load_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,10 +92,8 @@ def load_samples(run: Run) -> list[SampleRecord]:
     Raises:
         UserError: The run's logs are missing, damaged, or not of one run.
     """
-    try:
+    with as_written(run.path):
         return _images(run)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{run.path} has a log that no suite writes: {type(error).__name__} {error}") from None
 
 
 def find_sample(samples: Iterable[SampleRecord], named: str, run: str) -> SampleRecord:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.core.run_directory import RunDirectory, key_of
+from evals.core.vocabulary import task_title
 from got.util.files import read_lines
 from reports.frames import load_run
 from reports.samples import find_sample, load_samples
@@ -42,7 +43,13 @@ class StudioRun:
         there = [one for one in self._samples.values() if one.file is not None]
         there.sort(key=lambda one: one.outcome != "wrong")
         return [
-            {"key": one.key, "task": one.task, "prompt": one.prompt, "outcome": one.outcome, "reason": one.reason}
+            {
+                "key": one.key,
+                "task": task_title(one.task),
+                "prompt": one.prompt,
+                "outcome": one.outcome,
+                "reason": one.reason,
+            }
             for one in there
         ]
 

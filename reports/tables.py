@@ -18,7 +18,6 @@ from reports.published import Rows, published
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from reports.compare import Row as CompareRow
     from reports.frames import Ablation, Run
 
 PHOTOGRAPHS = "photographs"
@@ -55,6 +54,8 @@ class Column:
     """Of a reported one: as many as its source gives."""
     signed: bool = False
     """Whether to write a plus."""
+    aside: bool = False
+    """Whether its words stand below the row in a terminal, which has no room for them beside it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,48 +382,3 @@ def _shared_facts(runs: Sequence[Run]) -> list[str]:
     if len(kinds) == 1:
         return [f"All cells: {facts}." for facts in kinds]
     return [f"{'; '.join(names)}: {facts}." for facts, names in kinds.items()]
-
-
-# ---------------------------------------------------------------------------------------------------------- comparison
-def comparison_table(
-    rows: Sequence[CompareRow], before: Run, after: Run, said: Sequence[str] = (), unit: str = "prompts"
-) -> Table:
-    """Two runs task by task.
-
-    Args:
-        rows: Overall and by task.
-        before: The earlier run.
-        after: The later one.
-        said: What must be said of both, such as what only one has, or other wordings of their prompts; sentences.
-        unit: What its cases are, see `compare.unit`.
-    """
-    world = str(after.scores["world"])
-    return Table(
-        name="comparison",
-        caption=f"{after.name} against {before.name}, paired by {unit.removesuffix('s')}.",
-        columns=(
-            Column(key="before", title=f"before: {before.name}", best=None),
-            Column(key="after", title=f"after: {after.name}", best=None),
-            Column(key="difference", title="difference", best=None, signed=True),
-            Column(key="p_value", title="p", best=None, digits=4),
-            Column(key="cases", title=unit, best=None, digits=0),
-            Column(key="verdict", title="verdict", best=None),
-        ),
-        rows=tuple(
-            Row(
-                label=task_title(row.task),
-                images=world,
-                cells=(
-                    Cell(value=row.before),
-                    Cell(value=row.after),
-                    Cell(value=row.difference.value, low=row.difference.low, high=row.difference.high),
-                    Cell(value=row.difference.p_value),
-                    Cell(value=row.difference.cases),
-                    Cell(text=row.words, brief=statements.brief(row.words)),
-                ),
-            )
-            for row in rows
-        ),
-        notes=(*said, f"{paired(unit)} p values are not corrected for several tasks."),
-        origins=tuple(run_notes([before, after])),
-    )

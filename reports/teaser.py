@@ -12,6 +12,7 @@ from evals.core.records import UserError
 from evals.core.vocabulary import task_title
 from got.util.images import ImageError, open_image
 from reports import style
+from reports.samples import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +117,8 @@ def _draw_verdict(panel: Axes, sample: SampleRecord) -> None:
     word = "correct" if sample.outcome == "right" else sample.outcome
     color = {"right": "#2a8a3e", "wrong": "#c0392b"}.get(sample.outcome, "#444444")
     panel.text(0.5, 0.42, word, fontsize=22, fontweight="bold", color=color, ha="center")
-    reason = "\n".join(_filled(line, 26) for line in sample.reason.splitlines())
+    failed = [f"failed at: {STAGES[sample.stage]}"] if sample.stage in STAGES else []
+    reason = "\n".join(_filled(line, 26) for line in [*sample.reason.splitlines(), *failed])
     panel.text(0.5, 0.56, reason or _filled(f"task: {task_title(sample.task)}", 26), fontsize=10, ha="center", va="top")
 
 

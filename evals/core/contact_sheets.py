@@ -14,7 +14,7 @@ from got.util.images import open_if_any, png_bytes
 from got.util.sheets import GREY, INK, fitted, font, laid_out, written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from PIL import Image, ImageDraw
@@ -129,7 +129,7 @@ def _tile(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Ima
     from PIL import ImageDraw
 
     top = _SIDE_PX + 2 * _PAD_PX
-    lines = [(line, INK) for line in wrap(result["prompt"], 3, indent=4)]
+    lines = [(line, INK) for line in wrap(named(observation, result["prompt"]), 3, indent=4)]
     lines += [(line, _WRONG) for line in wrap(result["reason"].replace("\n", "; "), _TEXT_LINES - len(lines))]
     placed = [
         (_PAD_PX + (0 if row else 18), top + row * _LINE_PX, line, color, 12) for row, (line, color) in enumerate(lines)
@@ -139,6 +139,15 @@ def _tile(run: Path, result: dict[str, Any], observation: dict[str, Any]) -> Ima
     if result["correct"] is not None:
         mark(ImageDraw.Draw(tile), (_PAD_PX, top), correct=result["correct"])
     return tile
+
+
+def named(observation: Mapping[str, Any], words: str) -> str:
+    """The words of a tile behind the name of its sample, by which `reports teaser` and the studio take it.
+
+    >>> named({"case": "00042", "index": 1}, "a photo of a dog")
+    '00042/1: a photo of a dog'
+    """
+    return f"{observation['case']}/{observation['index']}: {words}"
 
 
 def wrap(text: str, lines: int, indent: int = 0, characters: int = _CHARS) -> list[str]:

@@ -53,6 +53,9 @@ class Flag:
     """Whether a run's identity leaves it out while it has its default, because older runs do not know it."""
     heeded_by: str | None = None
     """The role whose back-ends say whether they heed it, such as ``model``; None: it always has an effect."""
+    names: str | None = None
+    """What may name files by their path that workers read: a back-end's weights, by its role, such as ``embedder``, or
+    ``file``; see `evals.harness.weight_places`."""
 
 
 def option(default: Any, help: str | Callable[[], str], *, stage: str, **told: Any) -> Any:

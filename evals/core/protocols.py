@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,6 +78,7 @@ class Tools:
         embedder: Callable[[], Embedder],
         oracle_render: Callable[[str, int], Image.Image] | None = None,
         device: str = "cpu",
+        model: Callable[[str, str], Any] | None = None,
     ) -> None:
         """What builds them.
 
@@ -87,9 +88,11 @@ class Tools:
             oracle_render: Draws a chain without a model, ``(chain_text, seed) -> RGB image``; None outside the icon
                 world.
             device: Where a suite's own encoders are to run.
+            model: Makes what answers in place of a vision-language model of transformers, by its place and device; None
+                loads the model.
         """
         self._make_detector, self._make_embedder = detector, embedder
-        self.oracle_render, self.device = oracle_render, device
+        self.oracle_render, self.device, self.model = oracle_render, device, model
 
     @functools.cached_property
     def detector(self) -> Detector:

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError, note
-from got.util.files import FolderLock, clear_disk_errors, write_atomic
+from got.util.files import FolderLock, clear_disk_errors, encode, write_atomic
 from got.util.hashes import HASHES, HashedFolder
 
 if TYPE_CHECKING:
@@ -213,11 +213,16 @@ class RunDirectory:
             UserError: A line is damaged, and nothing is mended.
         """
         found: dict[Key, dict[str, Any]] = {}
+        older = not self.files.is_hashed()
         for record in self.mended(log) if mend else self.read(log):
+            damage = f"{log} has a line without a case and its index"
             try:
-                found[key_of(record)] = record
+                key = key_of(record)
+                if older:  # nothing says that it is as it was written
+                    damage = f"{log} has a line with a number that is none (case {key[0]}, index {key[1]})"
+                    encode(record)
+                found[key] = record
             except (KeyError, TypeError, ValueError) as error:
-                damage = f"{log} has a line without a case and its index"
                 if not mend:
                     raise UserError(f"{damage}; {MEND}") from error
                 self._mend(damage)

@@ -13,10 +13,24 @@ class EditOptions(JudgeOptions):
     """The flags that all editing suites have."""
 
     clip: tuple[str, ...] = option(
-        (), "more CLIPs to measure with, beside --embedder", stage=OBSERVE, metavar="NAME", nargs="+", parse=str
+        (),
+        "more CLIPs to measure with, beside --embedder",
+        stage=OBSERVE,
+        metavar="NAME",
+        nargs="+",
+        parse=str,
+        names="embedder",
     )
-    dino: str = option("none", "a DINO to measure with (default: %(default)s)", stage=OBSERVE, metavar="dino:ID|PATH")
-    lpips: str = option("none", "squeeze, alex or vgg (default: %(default)s)", stage=OBSERVE, metavar="NET[:PATH]")
+    dino: str = option(
+        "none",
+        "a DINO to measure with (default: %(default)s)",
+        stage=OBSERVE,
+        metavar="dino:ID|PATH",
+        names="image embedder",
+    )
+    lpips: str = option(
+        "none", "squeeze, alex or vgg (default: %(default)s)", stage=OBSERVE, metavar="NET[:PATH]", names="backbone"
+    )
     data: str | None = option(None, "", stage=CASES)
     """The published set; None for the icon world's edition, and no flag where there is no other."""
 

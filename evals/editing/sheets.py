@@ -97,7 +97,7 @@ def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: Mappin
     from PIL import ImageDraw
 
     top, wrong = _SIDE_PX + 2 * _PAD_PX, result["correct"] is False
-    asked = contact_sheets.wrap(edit.instruction, 2, 4, _CHARS)
+    asked = contact_sheets.wrap(contact_sheets.named(observation, edit.instruction), 2, 4, _CHARS)
     words = [result["reason"]] if wrong else []
     for one in observation["judgements"][:1]:
         words.append(f"judge: {one['failure'] or format(one['value'], '.2f')}")

@@ -302,7 +302,8 @@ def assign_by_prompt(path: Path, chosen: Sequence[Case]) -> Assignment:
         if place is None:
             raise UserError(f"{where}: expected the path of an image in {root} for {prompt!r} but got {name!r}")
         places[prompt] = place
-    files = {case.id: {0: places[case.prompt]} for case in chosen if case.prompt in places}
+    original = {case.id: case.metadata.get("prompt", case.prompt) for case in chosen}  # whatever was drawn from
+    files = {id: {0: places[prompt]} for id, prompt in original.items() if prompt in places}
     if not files:
         raise UserError(f"{where}: none of its {len(places):,} prompts is one of this run")
     missing = [case.id for case in chosen if case.id not in files]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.protocols import Tools
 from evals.core.records import Drawn, Sample, UserError
+from evals.core.vocabulary import task_title
 from evals.detectors.registry import find_detector, make_detector
 from evals.embedders.registry import make_embedder
 from evals.geneval import near_misses, prompts
@@ -83,7 +84,13 @@ class Observer:
         except UserError:
             return None
         said = near_misses.explained(score.reason, case.tag, observation["detections"], self._options.rules())
-        return {"case": case.id, "task": case.tag, "correct": score.correct, "reason": said, "fault": score.fault}
+        return {
+            "case": case.id,
+            "task": task_title(case.tag),
+            "correct": score.correct,
+            "reason": said,
+            "fault": score.fault,
+        }
 
 
 def _described(one: Detection, image: Image.Image) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def write(run: Path, results: Sequence[Mapping[str, Any]], scored: Sequence[Scor
     """Writes the files for which the run has the content, and returns their paths."""
     first = [(one, line) for one, line in zip(scored, results, strict=True) if one.sample.index == 0]
     # By the original prompt, whatever a model was given in its place.
-    files: dict[str, Any] = {IMAGES: {line["prompt"]: line["filename"] for _, line in first}}
+    files: dict[str, Any] = {IMAGES: {one.sample.case.metadata["prompt"]: line["filename"] for one, line in first}}
     if any("include" not in one.sample.case.metadata for one, _ in first):
         lists = [_probabilities(one) for one, _ in first]
         whole = [one.sample.case.id for one, _ in first] == [f"{number:05d}" for number in range(len(first))]

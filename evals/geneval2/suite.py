@@ -51,6 +51,8 @@ class GenEval2(Suite[Options]):
         """The options with what the judge depends on; `UserError` for a judge without questions."""
         if options.data is None and options.judge != "none":
             raise UserError("--judge answers the questions of --data; those of the icon edition need none")
+        if options.data is None and options.rewritten_from is not None:
+            raise UserError("--rewritten-from goes with --data; prompts of the icon edition are drawn as they are")
         resolved: Options = self._edition(options).resolve(options, world)
         return resolved
 

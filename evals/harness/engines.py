@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from evals.core.options import GENERATE, OBSERVE
 from evals.core.run_directory import RunDirectory
-from evals.embedders.registry import SQUASH
-from evals.harness.plan import Plan
-from evals.harness.worker import Asker, Failed, Job, Outcome, RecordedImages, SentImages
+from evals.harness.outcomes import Failed, Outcome
+from evals.harness.weight_places import sizes
+from evals.harness.worker import Asker, Job, RecordedImages, SentImages
 from got.util import provenance
 from got.util.workers.options import options_of
 from got.util.workers.pool import Pool
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from evals.core.records import Sample
+    from evals.harness.guard import Guard
+    from evals.harness.plan import Plan
     from evals.harness.settings import Settings
     from evals.harness.worker import RecordedImage, Worker
 
-Half = TypeVar("Half")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Engine(Protocol):
@@ -44,8 +47,8 @@ class Engine(Protocol):
     def check(self, job: Job) -> None:
         """Loads what a job needs; `UserError` if that cannot be had."""
 
-    def run(self, job: Job, batches: Sequence[Sequence[Sample]]) -> Iterable[list[Outcome]]:
-        """The outcomes of each batch, in order."""
+    def run(self, job: Job, batches: Sequence[Sequence[Sample]], guard: Guard | None = None) -> Iterable[list[Outcome]]:
+        """The outcomes of each batch, in order. Samples that no worker outlives are told a guard at once."""
 
     def __enter__(self) -> Engine: ...
 
@@ -66,17 +69,13 @@ class LocalEngine:
 
     def check(self, job: Job) -> None:
         """Builds the worker."""
-        self._worker = job.worker(self._worker)
+        self._worker = _asking_here(job).worker(self._worker)
 
-    def run(self, job: Job, batches: Sequence[Sequence[Sample]]) -> Iterator[list[Outcome]]:
-        """One batch after the other; the next one is drawn while a judge by endpoint answers about the last one."""
+    def run(self, job: Job, batches: Sequence[Sequence[Sample]], guard: Guard | None = None) -> Iterator[list[Outcome]]:
+        """One batch after the other; the next ones are drawn while a judge by endpoint answers about the last ones."""
         self.check(job)
         assert self._worker is not None, "built"
-        if not self._worker.waits:
-            for batch in batches:
-                yield self._worker(batch)
-            return
-        yield from _behind(map(self._worker.draw, batches), self._worker.observe)
+        yield from _asked(job, _asking_here(job), map(self._worker, batches))
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -85,24 +84,61 @@ class LocalEngine:
         self._worker = None
 
 
-def _behind(halves: Iterable[Half], finish: Callable[[Half], list[Outcome]]) -> Iterator[list[Outcome]]:
-    """Finishes the first halves of batches, each while the next one is under way."""
-    waiting: Future[list[Outcome]] | None = None
-    for half in halves:
+def _asking_here(job: Job) -> Job:
+    """What is left to workers if this process asks a judge by endpoint: with one budget, one rate and one log."""
+    if not job.plan.suite.concurrent_requests(job.plan.options):
+        return job
+    _ = job.plan.judge  # what cannot be had fails now
+    return dataclasses.replace(job, asks=False)
+
+
+def _asked(job: Job, sent: Job, done: Iterable[list[Outcome]]) -> Iterator[list[Outcome]]:
+    """The outcomes of workers, with the answers that these did not ask for themselves.
+
+    Args:
+        job: All that is to be done.
+        sent: What workers do of it.
+        done: Their outcomes.
+    """
+    if sent.asks:
+        yield from done
+        return
+    most = 2 * job.plan.suite.concurrent_requests(job.plan.options)  # more would be held back without being asked about
+    yield from _behind(done, Asker(sent), most)
+
+
+def _behind(
+    done: Iterable[list[Outcome]], finish: Callable[[list[list[Outcome]]], list[list[Outcome]]], most: int
+) -> Iterator[list[Outcome]]:
+    """Finishes batches while the next ones are under way: all that have come meanwhile at a time.
+
+    Args:
+        done: The batches.
+        finish: Takes some of them.
+        most: From so many samples on that wait to be finished, no more are taken.
+    """
+    waiting: Future[list[list[Outcome]]] | None = None
+    come: list[list[Outcome]] = []
+    for outcomes in done:
+        come.append(outcomes)
+        if waiting is not None and not waiting.done() and sum(map(len, come)) < most:
+            continue
         if waiting is not None:
-            yield waiting.result()
-        waiting = _in_thread(finish, half)
+            yield from waiting.result()
+        waiting, come = _in_thread(finish, come), []
     if waiting is not None:
-        yield waiting.result()
+        yield from waiting.result()
+    if come:
+        yield from finish(come)
 
 
-def _in_thread(work: Callable[[Half], list[Outcome]], half: Half) -> Future[list[Outcome]]:
+def _in_thread(work: Callable[[Item], Result], item: Item) -> Future[Result]:
     """Work in a thread that does not keep the process alive after Ctrl-C, as those of executors do."""
-    future: Future[list[Outcome]] = Future()
+    future: Future[Result] = Future()
 
     def run() -> None:
         try:
-            future.set_result(work(half))
+            future.set_result(work(item))
         except BaseException as error:  # raised again where the result is asked for
             future.set_exception(error)
 
@@ -125,11 +161,13 @@ class _RayJob:
     """A job in the form that a pool of workers takes; samples are sent as their numbers in the plan."""
 
     job: Job
+    guard: Guard | None = None
+    """Hears of samples under which workers died."""
 
     def about(self) -> dict[str, Any]:
         """Code, packages, cases, and the names and sizes of weights: not their hashes, which would take minutes."""
         plan = self.job.plan
-        return {**provenance.installed(), "prompts": plan.prompts_sha256[:12], **plan.weight_sizes()}
+        return {**provenance.installed(), "prompts": plan.prompts_sha256[:12], **sizes(plan.weight_places())}
 
     def place(self) -> dict[str, Any]:
         """Its device."""
@@ -145,40 +183,16 @@ class _RayJob:
 
     def at(self, places: dict[str, Path]) -> _RayJob:
         """The same job, with its weights at other paths."""
-        plan = self.job.plan
-        told = {name: getattr(plan.settings, name) for name in ("model", "checkpoint", "detector", "embedder")}
-        told = {name: _moved(text, places) for name, text in told.items()}
-        spec = dataclasses.replace(plan.spec, settings=dataclasses.replace(plan.settings, **told))
-        return _RayJob(job=dataclasses.replace(self.job, plan=Plan(spec)))
+        return _RayJob(job=dataclasses.replace(self.job, plan=self.job.plan.with_weights_at(places)))
 
     def lost(self, item: _Item, why: str) -> Outcome:
         """The outcome of a sample whose workers died."""
         stage = GENERATE if item.recorded is None else OBSERVE
         failed = Failed(stage=stage, error=f"its worker died each time ({why})", raised=True)
         sample = self.job.plan.samples[item.number]
+        if self.guard is not None:
+            self.guard.heed_lost(sample, failed)
         return Outcome(sample=sample, png=None, chain=None, warnings=(), observation=failed)
-
-
-def _moved(setting: str, places: dict[str, Path]) -> str:
-    """A setting, with the path in it replaced if its weights have been moved.
-
-    >>> from pathlib import Path
-    >>> places = {"got-6b": Path("/new/a"), "i": Path("/new/i"), "w.bin": Path("/new/w.bin")}
-    >>> [_moved(text, places) for text in ("./got-6b/", "hf:got-6b", "icon:i", "owner/got-6b")]
-    ['/new/a', 'hf:/new/a', 'icon:/new/i', 'owner/got-6b']
-    >>> _moved("openclip:ViT-B-32/w.bin+squash", places)
-    'openclip:ViT-B-32//new/w.bin+squash'
-    """
-    plain = setting.removesuffix(SQUASH)
-    kind, colon, argument = plain.partition(":")
-    heads = ["", kind + colon]
-    if kind == "openclip":  # MODEL/FILE
-        heads.append(f"{kind}:{argument.partition('/')[0]}/")
-    for head in heads:
-        place = plain[len(head) :]
-        if place and str(Path(place)) in places:
-            return f"{head}{places[str(Path(place))]}{setting[len(plain) :]}"
-    return setting
 
 
 class _RayWorker:
@@ -220,19 +234,18 @@ class RayEngine:
         self._pool.check(_RayJob(job=self._sent(job)))
 
     def _sent(self, job: Job) -> Job:
-        """What is left to the workers: an endpoint is asked from here, with one budget, one rate and one log."""
-        if not job.plan.suite.concurrent_requests(job.plan.options):
-            return job
-        _ = job.plan.judge
-        return dataclasses.replace(job, asks=False)
+        """What is left to the workers. Of a local judge they have the model, and this process the log."""
+        sent = _asking_here(job)
+        if sent.asks and job.plan.has_local_judge:
+            return dataclasses.replace(job, asks=False, hands_on=True)
+        return sent
 
-    def run(self, job: Job, batches: Sequence[Sequence[Sample]]) -> Iterator[list[Outcome]]:
+    def run(self, job: Job, batches: Sequence[Sequence[Sample]], guard: Guard | None = None) -> Iterator[list[Outcome]]:
         """As the workers finish, in order; questions to an endpoint are put while they go on."""
-        sent_job = self._sent(job)
-        done = self._looked_at(sent_job, batches)
-        yield from done if sent_job.asks else _behind(done, Asker(job))
+        sent = self._sent(job)
+        yield from _asked(job, sent, self._looked_at(sent, batches, guard))
 
-    def _looked_at(self, job: Job, batches: Sequence[Sequence[Sample]]) -> Iterator[list[Outcome]]:
+    def _looked_at(self, job: Job, batches: Sequence[Sequence[Sample]], guard: Guard | None) -> Iterator[list[Outcome]]:
         plan = job.plan
         numbers = {(sample.case.id, sample.index): number for number, sample in enumerate(plan.samples)}
         recorded = RecordedImages(RunDirectory(plan.output)) if job.recorded else None
@@ -241,7 +254,7 @@ class RayEngine:
             image = None if recorded is None else recorded.read(sample)
             return _Item(number=numbers[sample.case.id, sample.index], recorded=image)
 
-        found = self._pool.run(_RayJob(job=job), ([sent(sample) for sample in batch] for batch in batches))
+        found = self._pool.run(_RayJob(job=job, guard=guard), ([sent(sample) for sample in batch] for batch in batches))
         for batch, outcomes in zip(batches, found, strict=True):
             yield [dataclasses.replace(one, sample=sample) for one, sample in zip(outcomes, batch, strict=True)]
 

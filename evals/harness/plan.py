@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import functools
 import hashlib
@@ -21,17 +22,19 @@ from evals.generators import registry as generators
 from evals.generators.folder_images import Assignment
 from evals.generators.options import GeneratorOptions
 from evals.generators.oracle import oracle_render
+from evals.harness import weight_places
+from evals.harness.choice import in_share, of_tasks, spread
 from evals.harness.run_spec import RunSpec, find_suite, world_of
+from evals.judges.handing import HandingJudge, HearingJudge
 from evals.suite import GENERATE, OBSERVE, VERDICT, Context
 from got.util import provenance
 from got.util.device import resolve_device, set_threads
 from got.util.errors import warn
 from got.util.files import inside
-from got.util.weight_files import below
 from got.util.workers.options import FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from evals.core.protocols import Detector, Embedder, Generator
     from evals.core.records import Case
@@ -201,7 +204,7 @@ class Plan:
                 **self._drawn_from(),
                 **self._share(),
             },
-            OBSERVE: {**looks, "weights_sha256": _weights_of(looks)},
+            OBSERVE: {**looks, "weights_sha256": weight_places.hashes_of(looks)},
             VERDICT: {"version": self.suite.version},
         }
         return {stage: {**own, **flags.deciding(self.options, stage)} for stage, own in stages.items()}
@@ -211,19 +214,16 @@ class Plan:
         return {} if shard is None else dict(zip(SHARE, (list(shard), self.batch_size), strict=True))
 
     def weight_places(self) -> dict[str, Path]:
-        """Where weights lie on this machine that the settings name, by who uses them."""
+        """Where weights lie on this machine that settings and options name, by who uses them."""
         argument = self.settings.checkpoint if self.model == "got" else self._argument
         places = {"generator": generators.GENERATORS[self.model].weights(argument)}
-        places |= _looking_places(flags.deciding(self.settings, OBSERVE))
+        places |= weight_places.named(self.settings) | weight_places.named(self.options)
         return {role: place for role, place in places.items() if place is not None and place.exists()}
 
-    def weight_sizes(self) -> dict[str, str]:
-        """Number and bytes of these files: enough to notice another checkpoint at the same place."""
-        sizes = {
-            role: [path.stat().st_size for path in ([place] if place.is_file() else below(place))]
-            for role, place in self.weight_places().items()
-        }
-        return {f"{role}'s weights": f"{len(found)} files, {sum(found)} bytes" for role, found in sizes.items()}
+    def with_weights_at(self, places: Mapping[str, Path]) -> Plan:
+        """The same plan, with some of these files elsewhere, by their path."""
+        given = dataclasses.replace(self.spec, settings=weight_places.moved(self.settings, places))
+        return Plan(dataclasses.replace(given, options=weight_places.moved(self.options, places)))
 
     def _drawn_from(self) -> dict[str, Any]:
         """What a generator has on this machine: its weights, or the images of its folder."""
@@ -329,7 +329,7 @@ class Plan:
             _ = tools.embedder
         return tools
 
-    def _tools_on(self, device: str) -> Tools:
+    def _tools_on(self, device: str, model: Callable[[str, str], Any] | None = None) -> Tools:
         """The tools on a device, each built when it is first asked for."""
         settings = self.settings
 
@@ -341,7 +341,11 @@ class Plan:
 
         icons = self.context.world == ICON_WORLD
         return Tools(
-            detector=detector, embedder=embedder, oracle_render=oracle_render if icons else None, device=device
+            detector=detector,
+            embedder=embedder,
+            oracle_render=oracle_render if icons else None,
+            device=device,
+            model=model,
         )
 
     def taking_over(self, other: Plan) -> Plan:
@@ -354,7 +358,8 @@ class Plan:
             return other
         mine, its = vars(self), vars(other)
         generator, tools = its.pop("generator", None), its.pop("tools", None)
-        _ = its.pop("instruments", None), its.pop("judge", None)
+        for name in ("instruments", "judge", "handing_judge"):
+            its.pop(name, None)
         if tools is not None and self._looks() == other._looks():
             mine.setdefault("tools", tools)
         if hasattr(generator, "with_options"):
@@ -379,55 +384,23 @@ class Plan:
         tools = self._tools_on("cpu") if self.suite.concurrent_requests(self.options) else self.tools
         return self.suite.make_judge(tools, self.options)
 
+    @property
+    def has_local_judge(self) -> bool:
+        """Whether the judge is a model of transformers, so that the next two are the same but for where it runs."""
+        return str(getattr(self.options, "judge", "")).startswith("hf:")
 
-def in_share(number: int, batch_size: int, shard: tuple[int, int]) -> bool:
-    """Whether a sample is in a share: whole batches in turn, drawn beside the same others as in one process.
+    def _judge_of(self, device: str, model: Callable[[str, str], Any]) -> Any:
+        return self.suite.make_judge(self._tools_on(device, model), self.options)
 
-    >>> [number for number in range(10) if in_share(number, 2, (1, 3))]
-    [0, 1, 6, 7]
-    """
-    return number // batch_size % shard[1] == shard[0] - 1
+    @functools.cached_property
+    def handing_judge(self) -> HandingJudge:
+        """The judge with a model here, whose replies are handed on to another process."""
+        return HandingJudge(functools.partial(self._judge_of, self.device))
 
-
-def of_tasks(cases: Sequence[Case], tasks: Sequence[str]) -> list[Case]:
-    """The cases of some tasks, which keep their ids; of all where none is named.
-
-    Raises:
-        UserError: There is no such task.
-
-    >>> from evals.core.records import Case
-    >>> cases = [Case(id=str(i), prompt="", tag="ab"[i > 3], metadata={}) for i in range(6)]
-    >>> [case.id for case in of_tasks(cases, ["b"])]
-    ['4', '5']
-    """
-    known = dict.fromkeys(case.tag for case in cases)
-    unknown = [name for name in tasks if name not in known]
-    if unknown:
-        # A name with a comma is quoted: it is one name, and only a JSON list can give it.
-        said, tasks_are = (", ".join(json.dumps(x) if "," in x else x for x in some) for some in (unknown, known))
-        raise UserError(f"--tasks: {said} is no task here; the tasks are {tasks_are}")
-    return [case for case in cases if not tasks or case.tag in tasks]
-
-
-def spread(cases: Sequence[Case], limit: int | None) -> list[Case]:
-    """`limit` cases, shared evenly by the tasks and evenly spaced inside each; order kept. None keeps all.
-
-    >>> from evals.core.records import Case
-    >>> cases = [Case(id=str(i), prompt="", tag="ab"[i > 3], metadata={}) for i in range(10)]
-    >>> [case.id for case in spread(cases, 4)]
-    ['0', '2', '4', '7']
-    """
-    if limit is None or limit >= len(cases):
-        return list(cases)
-    tasks: dict[str, list[Case]] = {}
-    for case in cases:
-        tasks.setdefault(case.tag, []).append(case)
-    quotas = dict.fromkeys(tasks, 0)
-    while (left := limit - sum(quotas.values())) > 0:
-        for tag in [tag for tag in tasks if quotas[tag] < len(tasks[tag])][:left]:
-            quotas[tag] += 1
-    kept = {members[i * len(members) // quotas[tag]].id for tag, members in tasks.items() for i in range(quotas[tag])}
-    return [case for case in cases if case.id in kept]
+    @functools.cached_property
+    def hearing_judge(self) -> HearingJudge:
+        """The judge without its model, which gets the replies that another process hands on."""
+        return HearingJudge(functools.partial(self._judge_of, "cpu"))
 
 
 def missing_classes(suite: Suite[Any], case: Case, tools: Tools) -> tuple[str, ...]:
@@ -478,23 +451,3 @@ def lasting(words: Sequence[str]) -> list[str]:
         flags.setdefault(name, []).append(word)
     passing = {"--from", "--output", "--shard", "--engine", *(f"--{name.replace('_', '-')}" for name in FLAGS)}
     return [word for name, group in flags.items() if name not in passing for word in group]
-
-
-def _looking_places(looks: dict[str, Any]) -> dict[str, Path | None]:
-    """Where the detector's and the embedder's weights lie."""
-    found: dict[str, Path | None] = {}
-    for role, registry in (("detector", detectors.DETECTORS), ("embedder", embedders.EMBEDDERS)):
-        spec = str(looks.get(role, "")).removesuffix(embedders.SQUASH)
-        name, _, argument = spec.partition(":")
-        found[role] = registry[name].weights(argument) if name in registry else Path(spec) if spec else None
-    return found
-
-
-def _weights_of(looks: dict[str, Any]) -> dict[str, str]:
-    """Hashes of the detector's and the embedder's weights that lie on this machine."""
-    return {
-        f"{role}/{key}": value
-        for role, place in _looking_places(looks).items()
-        if place is not None and place.exists()
-        for key, value in provenance.weights_sha256(place).items()
-    }

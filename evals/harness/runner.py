@@ -23,7 +23,9 @@ from evals.core.run_directory import RunDirectory, differences, key_of
 from evals.generators.folder_images import counted_changes
 from evals.harness import identity as identities
 from evals.harness.engines import ENGINES, LocalEngine
-from evals.harness.worker import Failed, Job
+from evals.harness.guard import Guard
+from evals.harness.outcomes import Failed
+from evals.harness.worker import Job
 from got.util.errors import first_line, warn
 from got.util.files import write_atomic
 from got.util.progress import Progress
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from evals.core.records import Sample, Score
     from evals.core.run_directory import Key
     from evals.harness.engines import Engine
+    from evals.harness.outcomes import Outcome
     from evals.harness.plan import Plan
-    from evals.harness.worker import Outcome
 
 # Stages of which a sample that failed by an exception is tried again.
 _RETRIED = {None: (GENERATE, OBSERVE), GENERATE: (GENERATE, OBSERVE), OBSERVE: (OBSERVE,), VERDICT: ()}
@@ -292,6 +294,7 @@ class _Run:
         def drawn(batch: Sequence[Sample]) -> bool:
             return logs.drawn(batch) and (redo or logs.logged(batch))
 
+        guard = Guard(self.plan, logs.retried)
         with Progress("images", len(samples), done=len(samples) - sum(map(len, pending))) as bar:
             # What has failed before waits until the rest is done.
             for late in (False, True):
@@ -300,10 +303,10 @@ class _Run:
                 undrawn = [batch for batch in todo if not drawn(batch)]
                 for recorded, some_batches in ((True, again), (False, undrawn)):
                     if some_batches:
-                        job = Job(plan=self.plan, recorded=recorded, hard=logs.retried)
-                        self._log_all(self.engine.run(job, some_batches), bar)
+                        job = Job(plan=self.plan, recorded=recorded)
+                        self._log_all(self.engine.run(job, some_batches, guard), guard, bar)
 
-    def _log_all(self, results: Iterable[list[Outcome]], bar: Progress) -> None:
+    def _log_all(self, results: Iterable[list[Outcome]], guard: Guard, bar: Progress) -> None:
         """Writes batches as they come. A batch of exceptions only is held back until the next one has come.
 
         If that is no better and ends the run, it was no fault of these samples: none of them is a failure then.
@@ -312,7 +315,7 @@ class _Run:
         for outcomes in results:
             failed = [each.observation for each in outcomes if isinstance(each.observation, Failed)]
             waiting.append(outcomes)
-            if sum(one.raised for one in failed) < len(outcomes):
+            if not guard.heed(outcomes):
                 while waiting:
                     _log(self.directory, waiting.pop(0))
             bar.advance(len(outcomes), len(failed), self.engine.note)

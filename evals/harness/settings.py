@@ -70,10 +70,17 @@ class Settings:
     """The harness's flags."""
 
     model: str = _draws(
-        "got", lambda: f"one of {generators.GENERATORS.written()} (default: %(default)s)", metavar="NAME"
+        "got",
+        lambda: f"one of {generators.GENERATORS.written()} (default: %(default)s)",
+        metavar="NAME",
+        names="generator",
     )
     checkpoint: str = _draws(
-        "mini", "GoT's weights (default: %(default)s, embedded)", metavar="mini|PATH|HUB_ID", heeded_by="model"
+        "mini",
+        "GoT's weights (default: %(default)s, embedded)",
+        metavar="mini|PATH|HUB_ID",
+        heeded_by="model",
+        names="generator",
     )
     tasks: tuple[str, ...] = _draws(
         (),
@@ -127,7 +134,7 @@ class Settings:
         "do as GoT's released code does where this one differs on purpose (got/released/reference.py lists where)",
         silent=True,
     )
-    detector: str = option("icon", _detectors, stage=OBSERVE, group=LOOKS, metavar="NAME|PATH")
+    detector: str = option("icon", _detectors, stage=OBSERVE, group=LOOKS, metavar="NAME|PATH", names="detector")
     allow_missing_classes: bool = option(
         False,
         "go on where the detector has no label for a class that a case needs; such cases are missing, not wrong",
@@ -140,6 +147,7 @@ class Settings:
         stage=OBSERVE,
         group=LOOKS,
         metavar="NAME|PATH",
+        names="embedder",
     )
     output: Path | None = _run(  # noqa: RUF009  # a field
         None, "run directory (default: under runs/, named by model and arguments)", metavar="DIR", parse=Path

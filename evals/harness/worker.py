@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from evals.core.records import Drawn, Generated, UserError
 from evals.core.run_directory import RunDirectory, key_of
+from evals.harness.outcomes import Failed, Outcome
 from evals.harness.plan import missing_classes
 from got.util.images import as_rgb, open_image, png_bytes
 
@@ -22,46 +24,10 @@ if TYPE_CHECKING:
 
     from evals.core.protocols import Generator
     from evals.core.records import Sample
-    from evals.core.run_directory import Key
     from evals.harness.plan import Plan
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-_HOPELESS, _CASES = 8, 4
-"""So many exceptions in a row in one stage, on so many cases, mean a broken set-up rather than hard samples.
-
-So do those of all samples of a shorter run, and images about which nobody answers."""
-_RESUMES = "once that is mended, the same command resumes"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """Why a sample has no result."""
-
-    stage: str
-    """``"generate"`` or ``"observe"``."""
-    error: str
-    raised: bool = False
-    """Whether the reason is an exception, which may not come again, rather than a missing or damaged image."""
-    missing_classes: tuple[str, ...] = ()
-    """Classes that the case needs and the detector has no label for, if that is why."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one sample."""
-
-    sample: Sample
-    png: bytes | None
-    """The image file to write; None if it is on disk already or there is none."""
-    chain: str | None
-    warnings: tuple[str, ...]
-    observation: dict[str, Any] | Failed
-    generate_s: float | None = None
-    """Its share of the time in which its batch was drawn; None if it was not drawn now."""
-    observe_s: float = 0.0
-    """Its share of the time in which its batch was observed."""
 
 
 def describe_error(error: Exception) -> str:
@@ -137,10 +103,10 @@ class Job:
     plan: Plan
     recorded: bool = False
     """Whether the images are on disk already."""
-    hard: frozenset[Key] = frozenset()
-    """Samples that failed before while others did not: their exceptions do not mean a broken set-up."""
     asks: bool = True
     """Whether the worker puts questions to the suite's judge; else whoever has its outcomes does, see `Asker`."""
+    hands_on: bool = False
+    """Whether it asks its own model beforehand, and its outcomes bring the replies for that `Asker`."""
 
     def worker(self, before: Worker | None = None) -> Worker:
         """Loads what is needed, or takes it over from the worker of another job."""
@@ -148,35 +114,20 @@ class Job:
         return Worker(dataclasses.replace(self, plan=plan))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DrawnBatch:
-    """A batch that has been drawn and not yet observed."""
-
-    samples: Sequence[Sample]
-    made: list[Generated | Failed]
-    seconds: float
-    """Seconds that drawing took."""
-
-
 class _Stages:
     """What computes stages of a plan; a batch that raises is tried again one sample at a time."""
 
     def __init__(self, job: Job) -> None:
         self.plan = plan = job.plan
-        self._suite, self._options, self._hard = plan.suite, plan.options, job.hard
+        self._suite, self._options = plan.suite, plan.options
         self._is_recorded = job.recorded
-        # Cases since the last success.
-        self._in_vain: dict[str, list[str]] = {"generate": [], "observe": [], "ask": []}
 
     @functools.cached_property
     def _recorded(self) -> RecordedImages:
         return RecordedImages(RunDirectory(self.plan.output))
 
-    def _judged(self, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        found = _plain(self._suite.judge(batch, seen, self.plan.judge, self._options))
-        for drawn, observation in zip(batch, found, strict=True):
-            self._heed(drawn.sample, observation)
-        return found
+    def _judged(self, judge: Any, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return _plain(self._suite.judge(batch, seen, judge, self._options))
 
     def _each(
         self, stage: str, items: list[tuple[Sample, Item]], compute: Callable[[list[Item]], list[Result]]
@@ -192,35 +143,9 @@ class _Stages:
         except Exception as error:
             if len(items) > 1:
                 return [one for item in items for one in self._each(stage, [item], compute)]
-            return [self._failed(stage, items[0][0], error)]
-        self._in_vain[stage] = []
+            damaged = _has_damaged_image(items[0][0])
+            return [Failed(stage=stage, error=describe_error(error), raised=not damaged, damaged=damaged)]
         return list(results)
-
-    def _failed(self, stage: str, sample: Sample, error: Exception) -> Failed:
-        why = describe_error(error)
-        if _has_damaged_image(sample):
-            return Failed(stage=stage, error=why)
-        if (sample.case.id, sample.index) in self._hard:
-            return Failed(stage=stage, error=why, raised=True)
-        cases = self._in_vain[stage]
-        cases.append(sample.case.id)
-        if self._is_hopeless(cases):
-            raise UserError(f"{stage} failed on {len(cases)} samples in a row: {why}; {_RESUMES}") from error
-        return Failed(stage=stage, error=why, raised=True)
-
-    def _heed(self, sample: Sample, observation: dict[str, Any]) -> None:
-        """Ends a run in which nobody answers about an image."""
-        why, cases = self._suite.unanswered(observation), self._in_vain["ask"]
-        if why is None:
-            cases.clear()
-            return
-        cases.append(sample.case.id)
-        if self._is_hopeless(cases):
-            raise UserError(f"the judge did not answer about {len(cases)} images in a row: {why}; {_RESUMES}")
-
-    def _is_hopeless(self, cases: list[str]) -> bool:
-        every = [sample.case.id for sample in self.plan.samples]
-        return len(cases) >= min(_HOPELESS, len(every)) and len(set(cases)) >= min(_CASES, len(set(every)))
 
 
 class Worker(_Stages):
@@ -228,9 +153,11 @@ class Worker(_Stages):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        plan, self._asks = job.plan, job.asks
+        plan = job.plan
         _ = None if job.recorded else plan.generator
-        _ = plan.tools, plan.instruments, plan.judge if job.asks else None
+        _ = plan.tools, plan.instruments
+        self._asks, self._handing = job.asks, plan.handing_judge if job.hands_on else None
+        self._judge = plan.judge if job.asks else self._handing.judge if self._handing else None
 
     def __call__(self, batch: Sequence[Sample], recorded: Generator | None = None) -> list[Outcome]:
         """One outcome per sample, in order.
@@ -239,23 +166,26 @@ class Worker(_Stages):
             batch: The samples.
             recorded: Has the images that were drawn before, where this process has no run directory.
         """
-        return self.observe(self.draw(batch, recorded))
+        start = time.perf_counter()
+        drawn = self.draw(batch, recorded)
+        between = time.perf_counter()
+        seen = self._look_at(batch, drawn)
+        generate_s = None if self._is_recorded else (between - start) / len(batch)
+        observe_s = (time.perf_counter() - between) / len(batch)
+        outcomes = [self._outcome(*each) for each in zip(batch, drawn, seen, strict=True)]
+        outcomes = [dataclasses.replace(one, generate_s=generate_s, observe_s=observe_s) for one in outcomes]
+        said = self._handing.taken() if self._handing else ()
+        return [dataclasses.replace(outcomes[0], replies=said), *outcomes[1:]]
 
-    @property
-    def waits(self) -> bool:
-        """Whether observing waits for an endpoint's answers, so that the next batch can be drawn meanwhile."""
-        return not self._is_recorded and self._suite.concurrent_requests(self._options) > 0
-
-    def draw(self, batch: Sequence[Sample], recorded: Generator | None = None) -> DrawnBatch:
+    def draw(self, batch: Sequence[Sample], recorded: Generator | None = None) -> list[Generated | Failed]:
         """The first half of a call."""
         self._source = recorded or (self._recorded if self._is_recorded else self.plan.generator)
-        start = time.perf_counter()
-        drawn = self._each("generate", [(sample, sample) for sample in batch], self._draw)
-        return DrawnBatch(samples=batch, made=drawn, seconds=time.perf_counter() - start)
+        return self._each("generate", [(sample, sample) for sample in batch], self._draw)
 
-    def observe(self, one: DrawnBatch) -> list[Outcome]:
-        """The second half; may run in another thread than the first half of the next batch."""
-        batch, drawn, between = one.samples, one.made, time.perf_counter()
+    def _look_at(
+        self, batch: Sequence[Sample], drawn: Sequence[Generated | Failed]
+    ) -> Sequence[dict[str, Any] | Failed]:
+        """The second half."""
         seen: list[dict[str, Any] | Failed] = [made if isinstance(made, Failed) else _failure(made) for made in drawn]
         good = []
         for i, made in enumerate(drawn):
@@ -266,10 +196,7 @@ class Worker(_Stages):
         found = self._each("observe", [(batch[i], (batch[i], drawn[i])) for i in good], self._observe)
         for i, observation in zip(good, found, strict=True):
             seen[i] = observation
-        generate_s = None if self._is_recorded else one.seconds / len(batch)
-        observe_s = (time.perf_counter() - between) / len(batch)
-        outcomes = [self._outcome(*each) for each in zip(batch, drawn, seen, strict=True)]
-        return [dataclasses.replace(one, generate_s=generate_s, observe_s=observe_s) for one in outcomes]
+        return seen
 
     def _draw(self, samples: list[Sample]) -> list[Generated]:
         made = self._source.generate(samples)
@@ -278,7 +205,8 @@ class Worker(_Stages):
     def _observe(self, pairs: list[tuple[Sample, Any]]) -> list[dict[str, Any]]:
         batch = [Drawn(sample=sample, image=made.image, chain=made.chain) for sample, made in pairs]
         seen = _plain(self._suite.observe(batch, self.plan.instruments, self._options))
-        return self._judged(batch, seen) if self._asks else seen
+        judged = seen if self._judge is None else self._judged(self._judge, batch, seen)
+        return judged if self._asks else seen
 
     def _outcome(self, sample: Sample, made: Generated | Failed, observation: dict[str, Any] | Failed) -> Outcome:
         if self._is_recorded and isinstance(observation, Failed):
@@ -294,20 +222,25 @@ class Asker(_Stages):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        _ = self.plan.judge
+        self._hearing = job.plan.hearing_judge if job.hands_on else None
+        self._judge = job.plan.judge if self._hearing is None else self._hearing.judge
 
-    def __call__(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """The outcomes of a batch, with the judge's answers."""
-        start = time.perf_counter()
+    def __call__(self, batches: list[list[Outcome]]) -> list[list[Outcome]]:
+        """The outcomes of batches, with the judge's answers."""
+        start, outcomes = time.perf_counter(), [one for batch in batches for one in batch]
+        if self._hearing is not None:
+            self._hearing.hear(said for one in outcomes for said in one.replies)
         seen = [i for i, one in enumerate(outcomes) if not isinstance(one.observation, Failed)]
         found = self._each("observe", [(outcomes[i].sample, outcomes[i]) for i in seen], self._ask)
-        seconds, answered = (time.perf_counter() - start) / len(outcomes), list(outcomes)
+        seconds = (time.perf_counter() - start) / len(outcomes)
         for i, observation in zip(seen, found, strict=True):
-            answered[i] = dataclasses.replace(outcomes[i], observation=observation)
-        return [dataclasses.replace(one, observe_s=one.observe_s + seconds) for one in answered]
+            outcomes[i] = dataclasses.replace(outcomes[i], observation=observation)
+        answered = iter([dataclasses.replace(one, observe_s=one.observe_s + seconds, replies=()) for one in outcomes])
+        return [list(itertools.islice(answered, len(batch))) for batch in batches]
 
     def _ask(self, outcomes: list[Outcome]) -> list[dict[str, Any]]:
-        return self._judged([self._drawn(one) for one in outcomes], [one.observation for one in outcomes])  # type: ignore[misc]
+        drawn, seen = [self._drawn(one) for one in outcomes], [one.observation for one in outcomes]
+        return self._judged(self._judge, drawn, seen)  # type: ignore[arg-type]
 
     def _drawn(self, one: Outcome) -> Drawn:
         if one.png is None:

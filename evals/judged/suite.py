@@ -307,8 +307,8 @@ class JudgedSuite(Suite[JudgedOptions]):
         words = self._wording(options).texts
         floor = self._floor(options) if options.floor else frozenset()
         times = images_per_prompt * options.judge_repeats
-        asked = [call for case in cases for call in self.ask(case, words, options) * (times + (case.id in floor))]
-        return summaries.costs(asked, self.way(options), options.judge_price)
+        asked = [calls for case in cases for calls in [self.ask(case, words, options)] * (times + (case.id in floor))]
+        return summaries.costs(asked, judges.sent_as(options, self.way(options)), options.judge_price)
 
 
 def _blank(like: Image.Image) -> Image.Image:

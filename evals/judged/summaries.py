@@ -337,11 +337,28 @@ def _causes(scores: Mapping[str, Any]) -> list[tuple[str, int]]:
     return list(scores["missing"]["by_cause"].items())
 
 
-def costs(calls: Sequence[Call], sending: Sending, price: tuple[float, float] | None) -> dict[str, Any]:
-    """Questions of a run, and a guess of what they cost: tokens by length of text, so many an image and a reply."""
-    tokens_in = sum(len(call.text + call.system) // 4 + _TOKENS_AN_IMAGE * len(call.images) for call in calls)
-    tokens_out = len(calls) * min(_TOKENS_A_REPLY, sending.max_tokens)
-    guess = {"questions": len(calls), "tokens_in_about": tokens_in, "tokens_out_about": tokens_out}
+def costs(interviews: Sequence[Sequence[Call]], sending: Sending, price: tuple[float, float] | None) -> dict[str, Any]:
+    """Questions of a run, and a guess of what they cost: tokens by length of text, so many an image and a reply.
+
+    What goes on with an earlier exchange sends that again.
+
+    >>> from evals.judges.calls import Call, Sending
+    >>> pairs = (("a", None), ("b", "a"))
+    >>> first, then = (Call(name=name, text="w" * 400, images=(), after=after) for name, after in pairs)
+    >>> costs([[first, then]], Sending(max_tokens=50), None)
+    {'questions': 2, 'tokens_in_about': 350, 'tokens_out_about': 100}
+    """
+    reply = min(_TOKENS_A_REPLY, sending.max_tokens)
+    tokens_in = questions = 0
+    for calls in interviews:
+        sent: dict[str, int] = {}
+        for call in calls:
+            own = len(call.text + call.system) // 4 + _TOKENS_AN_IMAGE * len(call.images)
+            sent[call.name] = own + (0 if call.after is None else sent[call.after] + reply)
+        tokens_in += sum(sent.values())
+        questions += len(calls)
+    tokens_out = questions * reply
+    guess = {"questions": questions, "tokens_in_about": tokens_in, "tokens_out_about": tokens_out}
     if price is None:
         return guess
     return {**guess, "usd_about": round((tokens_in * price[0] + tokens_out * price[1]) / 1e6, 2)}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from evals.core.records import UserError
 from evals.judges.calls import Answers, Sending
+from evals.judges.handing import Overheard
 from got.vlm.asker import Asker, AskSettings, Question
 from got.vlm.clients import AskFailed, Reply, SetupError
 from got.vlm.encoding import encoded
@@ -75,6 +76,7 @@ class Interviewer:
             stamp={"judge": self.name},
             log_silence=True,
             who="the judge",
+            hand_on=backend.hand_on if isinstance(backend, Overheard) else None,
             sleep=sleep,
         )
         self.ledger = self._asker.ledger

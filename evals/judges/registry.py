@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from evals.core.backends import ICON_WORLD, Backend, Registry
+from evals.core.backends import ICON_WORLD, Backend, Registry, local_place
 from evals.core.options import OBSERVE, RUN, VERDICT, option
 from evals.core.records import UserError
 from evals.judges.calls import Sending
@@ -41,7 +41,10 @@ JUDGES = Registry["Judge"](
             factory="evals.judges.registry:_openai", argument="[MODEL]", place="evals.judges.registry:_endpoint"
         ),
         "hf": Backend(
-            factory="evals.judges.registry:_transformers", argument="PATH|ID", place="got.vlm.local:model_name"
+            factory="evals.judges.registry:_transformers",
+            argument="PATH|ID",
+            place="got.vlm.local:model_name",
+            weights=local_place,
         ),
     },
 )
@@ -55,7 +58,9 @@ def _temperature(text: str) -> float | None:
 class AskOptions:
     """The flags of all suites that ask a judge."""
 
-    judge: str = option("none", lambda: f"{JUDGES.written()} (default: %(default)s)", stage=OBSERVE, metavar="NAME")
+    judge: str = option(
+        "none", lambda: f"{JUDGES.written()} (default: %(default)s)", stage=OBSERVE, metavar="NAME", names="judge"
+    )
     judge_log: Path = option(
         Path("runs") / "judge_replies.jsonl",
         "all replies of judges; the same is never asked twice (default: %(default)s)",
@@ -148,7 +153,12 @@ class JudgeOptions(AskOptions):
         "got", "what it is asked (default: %(default)s)", stage=OBSERVE, choices=("got", "viescore")
     )
     judge_prompt: Path | None = option(
-        None, "the paper's own prompt instead of ours, for protocol got", stage=OBSERVE, metavar="FILE", parse=Path
+        None,
+        "the paper's own prompt instead of ours, for protocol got",
+        stage=OBSERVE,
+        metavar="FILE",
+        parse=Path,
+        names="file",
     )
     judge_temperature: float | None = option(
         0.0,
@@ -297,7 +307,7 @@ def _answerer(kind: str, argument: str, options: AskOptions, tools: Tools) -> An
         if kind == "openai":
             model = argument or _model_from_environment()
             return OpenAIBackend.from_environment(model, timeout_seconds=options.judge_timeout)
-        return TransformersBackend(argument, tools.device)
+        return (tools.model or TransformersBackend)(argument, tools.device)
     except SetupError as error:
         raise UserError(f"--judge {kind}: {error}") from error
 

@@ -13,38 +13,48 @@ LEVEL = 0.05
 """Below this p value a difference is no chance; the intervals beside it hold 95 %."""
 
 
-def wording(difference: Difference, p_value: float | None = None) -> str:
+def counted(number: int, unit: str) -> str:
+    """A number of prompts, edits or cases.
+
+    >>> counted(1, "prompts"), counted(1200, "edits")
+    ('1 prompt', '1,200 edits')
+    """
+    return f"{number:,} {unit.removesuffix('s') if number == 1 else unit}"
+
+
+def wording(difference: Difference, unit: str, p_value: float | None = None) -> str:
     """What may be said of a difference.
 
     Args:
         difference: As `paired_difference` gives it.
+        unit: What its cases are: prompts, edits, or cases where they may be either.
         p_value: Its p value after a correction, if there are several comparisons.
 
     >>> import numpy as np
     >>> from evals.metrics.statistics import paired_difference
     >>> rng = np.random.default_rng(0)
-    >>> wording(paired_difference([0.0] * 40, [0.75, 1.0] * 20, rng))
+    >>> wording(paired_difference([0.0] * 40, [0.75, 1.0] * 20, rng), "prompts")
     'better'
-    >>> wording(paired_difference([0.5, 1.0, 0.0, 0.25] * 9, [0.5, 0.75, 0.25, 0.25] * 9, rng))
-    'not distinguishable (36 cases, interval 0.16 wide)'
+    >>> wording(paired_difference([0.5, 1.0, 0.0, 0.25] * 9, [0.5, 0.75, 0.25, 0.25] * 9, rng), "prompts")
+    'not distinguishable (36 prompts, interval 0.16 wide)'
 
     Where interval and test disagree, it says which of the two decides:
 
     >>> from evals.metrics.statistics import Difference
     >>> change = Difference(value=0.2, low=0.01, high=0.4, p_value=0.0625, cases=5, distinguishable=False)
-    >>> wording(change)
-    'not distinguishable (5 cases, interval 0.39 wide without 0, but permutation test p = 0.0625)'
+    >>> wording(change, "edits")
+    'not distinguishable (5 edits, interval 0.39 wide without 0, but permutation test p = 0.0625)'
     >>> import dataclasses
-    >>> wording(dataclasses.replace(change, p_value=0.02, distinguishable=True), p_value=0.12)
-    'not distinguishable (5 cases, interval 0.39 wide without 0, but corrected permutation test p = 0.1200)'
-    >>> wording(dataclasses.replace(change, low=-0.01, p_value=0.02))
-    'not distinguishable (5 cases, interval 0.41 wide with 0 in it, though permutation test p = 0.0200)'
+    >>> wording(dataclasses.replace(change, p_value=0.02, distinguishable=True), "edits", p_value=0.12)
+    'not distinguishable (5 edits, interval 0.39 wide without 0, but corrected permutation test p = 0.1200)'
+    >>> wording(dataclasses.replace(change, low=-0.01, p_value=0.02), "edits")
+    'not distinguishable (5 edits, interval 0.41 wide with 0 in it, though permutation test p = 0.0200)'
     """
     decisive = difference.p_value if p_value is None else p_value
     rejected, excluded = decisive < LEVEL, not difference.low <= 0 <= difference.high
     if difference.distinguishable and rejected:
         return "better" if difference.value > 0 else "worse"
-    why = f"{difference.cases} cases, interval {difference.high - difference.low:.2f} wide"
+    why = f"{counted(difference.cases, unit)}, interval {difference.high - difference.low:.2f} wide"
     test = f"{'' if p_value is None else 'corrected '}permutation test p = {decisive:.4f}"
     if excluded:
         why += f" without 0, but {test}"
@@ -56,14 +66,14 @@ def wording(difference: Difference, p_value: float | None = None) -> str:
 def brief(words: str) -> str:
     """A wording for a paper's column: why a row is not distinguishable only where its interval says otherwise.
 
-    >>> brief("not distinguishable (36 cases, interval 0.16 wide)")
+    >>> brief("not distinguishable (36 prompts, interval 0.16 wide)")
     'not distinguishable'
-    >>> brief("not distinguishable (5 cases, interval 0.39 wide without 0, but permutation test p = 0.0625)")
+    >>> brief("not distinguishable (5 edits, interval 0.39 wide without 0, but permutation test p = 0.0625)")
     'not distinguishable (n = 5, permutation test p = 0.0625)'
     """
     head, _, why = words.partition(" (")
-    cases, _, test = why.removesuffix(")").partition(" without 0, but ")
-    return f"{head} (n = {cases.partition(' ')[0]}, {test})" if test else head
+    size, _, test = why.removesuffix(")").partition(" without 0, but ")
+    return f"{head} (n = {size.partition(' ')[0]}, {test})" if test else head
 
 
 def why_no_interval(estimate: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,9 @@ import sys
 # Unicode's controls, among them those that turn the reading direction around.
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
+_KEPT = 100
+"""Lines that `overheard` knows of at most."""
+
 
 class UserError(Exception):
     """A mistake of the person at the keyboard: one line with the value and what is allowed, shown without traceback."""
@@ -15,12 +18,32 @@ class UserError(Exception):
 
 def note(text: str) -> None:
     """Tells the person at the keyboard, on stderr, something to know that stops nothing."""
-    sys.stderr.write(f"note: {visible(text)}\n")
+    _say(f"note: {visible(text)}\n")
 
 
 def warn(text: str) -> None:
     """Tells the person at the keyboard, on stderr, of something that may spoil a result."""
-    sys.stderr.write(f"warning: {visible(text)}\n")
+    _say(f"warning: {visible(text)}\n")
+
+
+_overheard: list[str] = []
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line)
+    _overheard.append(line)
+    del _overheard[:-_KEPT]
+
+
+def overheard() -> list[str]:
+    r"""The last lines of `note` and `warn` since this was last called, for a person at another machine.
+
+    >>> note("a"), overheard(), overheard()
+    (None, ['note: a\n'], [])
+    """
+    said = list(_overheard)
+    del _overheard[: len(said)]
+    return said
 
 
 def visible(text: str) -> str:

@@ -88,5 +88,6 @@ class ParquetTable:
             with self._readable(f"at row {number}"):
                 table = self._file.read_row_group(group, columns=list(columns))
             self._kept[key] = span, table
-        row: dict[str, Any] = table.slice(number - span.start, 1).to_pylist()[0]
+        with self._readable(f"at row {number}"):  # texts that are no UTF-8
+            row: dict[str, Any] = table.slice(number - span.start, 1).to_pylist()[0]
         return row

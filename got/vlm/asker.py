@@ -114,6 +114,7 @@ class Asker:
         finished: Collection[Subject] = (),
         log_silence: bool = False,
         who: str = "the model",
+        hand_on: Callable[[Messages, AskParams, Reply], None] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Reads the log of earlier runs.
@@ -129,6 +130,9 @@ class Asker:
             log_silence: Whether the log also names questions that had no answer while others had: in a later run, which
                 may ask for nothing else, they do not stand for an endpoint that has gone.
             who: The model, in the sentence that says that it does not answer.
+            hand_on: Is told each question with its reply, of the log or new, for somebody who asks the same again and
+                keeps the log: here it is only read, and neither are reasons said nor is it judged whether the model has
+                gone.
             sleep: Waits some seconds.
 
         Raises:
@@ -137,6 +141,7 @@ class Asker:
         self.backend, self._settings = backend, settings
         self._subject, self._identity, self._stamp = tuple(subject), list(identity), dict(stamp or {})
         self._log_silence, self._who, self._sleep = log_silence, who, sleep
+        self._hand_on = hand_on
         self.ledger = Ledger(settings.usd_per_million, settings.max_usd, settings.params.max_tokens)
         self.replies = self.tokens_in = self.tokens_out = 0  # in the log
         self._known: dict[str, _Known] = {}
@@ -149,9 +154,10 @@ class Asker:
         self._told: set[str] = set()
         self._answered = False
         self._by = secrets.token_hex(4)
-        self._log = None if log is None else SealedLog(log, "what it answers is asked again")
+        absent = log is None or (hand_on is not None and not log.exists())
+        self._log = None if log is None or absent else SealedLog(log, "what it answers is asked again")
         self._catch_up(finished)
-        if self._log is not None and self._log.unsealed:
+        if self._log is not None and self._log.unsealed and hand_on is None:
             note(f"{log}: {self._log.unsealed:,} lines of an older version have no hash; they are taken as they are")
 
     def _catch_up(self, finished: Collection[Subject] = ()) -> None:
@@ -257,6 +263,8 @@ class Asker:
         known = self._known.get(key)
         if known is not None and known.holds(params):
             tally.replies.append(known.reply.text)
+            if self._hand_on is not None:
+                self._hand_on(question.messages, params, known.reply)
             return self._read(known.reply, question, read)
         self._under_way[key] = asyncio.get_running_loop().create_future()
         try:
@@ -305,6 +313,8 @@ class Asker:
             finally:
                 paid = self.ledger.settle(reserved, usd)
                 tally.usd += paid
+        if self._hand_on is not None:
+            self._hand_on(question.messages, params, reply)
         if _is_answer(reply):
             self._alive()
         self._count(reply)
@@ -360,6 +370,8 @@ class Asker:
         be used whatever it says, does so only if there was no other: else it may be this one's own fault. So it is with
         one without an answer while others had theirs.
         """
+        if self._hand_on is not None:
+            return
         own_fault = error.cause in _OWN_FAULTS
         if own_fault or error.cause in _SILENT:
             self._tell(error)
@@ -398,7 +410,7 @@ class Asker:
         return {**self._stamp, **dict(zip(self._subject, subject, strict=True))}
 
     def _write(self, record: dict[str, Any]) -> None:
-        if self._log is not None:
+        if self._log is not None and self._hand_on is None:
             self._log.add({**record, "by": self._by})
 
 
@@ -434,7 +446,9 @@ def _is_text(value: Any) -> bool:
 
 
 def _are_shares(value: Any) -> bool:
-    return value is None or (isinstance(value, dict) and all(isinstance(one, int | float) for one in value.values()))
+    if not isinstance(value, dict):
+        return value is None
+    return all(isinstance(one, int | float) and 0 <= one < 1.01 for one in value.values())  # sums are rounded
 
 
 _FORMS: dict[str, Callable[[Any], bool]] = {

@@ -33,6 +33,8 @@ _FINISHES = {
     **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length"), CUT_OFF),
     **dict.fromkeys(("content_filter", "safety", "prohibited_content", "refusal", "sensitive", "blocklist"), REFUSED),
 }
+_ROUNDING = 1e-3
+"""A server may say a logarithm of a probability that is so much above 0."""
 _SILENT_PARTS = ("thinking", "reasoning", "redacted_thinking", "reasoning_content", "summary")
 """Types of the parts of a content that are no answer."""
 
@@ -274,10 +276,17 @@ def _text_of(content: Any) -> str | None:
 
 
 def _first_token(choice: Mapping[str, Any]) -> dict[str, float] | None:
-    """What the reply could have begun with, and how likely; of equal texts of two tokens the sum."""
+    """How likely the reply was to begin with each text, of equal texts of two tokens the sum; None if it is not said.
+
+    >>> said = [{"token": "Yes", "logprob": 0.0}, {"token": "No", "logprob": float("-inf")}]
+    >>> _first_token({"logprobs": {"content": [{"top_logprobs": said}]}})
+    {'Yes': 1.0, 'No': 0.0}
+    """
     found: dict[str, float] = {}
     try:
         for one in choice["logprobs"]["content"][0]["top_logprobs"]:
+            if not (isinstance(one["token"], str) and one["logprob"] <= _ROUNDING):  # NaN is no logarithm either
+                return None
             found[one["token"]] = found.get(one["token"], 0.0) + math.exp(one["logprob"])
     except (KeyError, IndexError, TypeError):
         return None

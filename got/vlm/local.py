@@ -151,5 +151,5 @@ class TransformersBackend:
 
 def model_name(place: str) -> str:
     """The last part of a folder's name with eight digits of its weights' content; a hub id as it is."""
-    found = weight_files.below(Path(place))
+    found = weight_files.below(Path(place)) if place else []
     return f"{Path(place).resolve().name}-{weight_files.digest_of(found)}" if found else place

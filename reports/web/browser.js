@@ -19,7 +19,6 @@
     return element;
   }
 
-  const plain = (word) => word.replaceAll("_", " ");
   // As a shell takes it for one word, whatever is in it.
   const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`);
   const stageName = (stage) => data.stages[stage] ?? stage;
@@ -109,7 +108,7 @@
     for (const view of sample.views) {
       if (view.reason) item.append(make("p", `reason ${view.outcome}`, view.reason));
     }
-    const words = [sample.outcome, sample.stage && `failed at: ${stageName(sample.stage)}`, plain(sample.task), sample.key];
+    const words = [sample.outcome, sample.stage && `failed at: ${stageName(sample.stage)}`, sample.task, sample.key];
     if (data.runs.length > 1 && sample.views.length === 1) words.push(data.runs[sample.run]);
     item.append(make("p", "small", words.filter(Boolean).join(" · ")));
     return item;
@@ -131,8 +130,6 @@
   };
   const NAMES = {
     "by-run": (value) => data.runs[Number(value)],
-    "by-task": plain,
-    "by-outcome": plain,
     "by-stage": stageName,
   };
 
@@ -149,7 +146,7 @@
     }
     const select = byId(id);
     select.append(new Option("all", ""));
-    for (const [value, count] of counts) select.append(new Option(`${NAMES[id](value)} (${count})`, value));
+    for (const [value, count] of counts) select.append(new Option(`${NAMES[id]?.(value) ?? value} (${count})`, value));
     select.closest("label").hidden = counts.size < 2;
     select.addEventListener("change", filter);
   }
@@ -214,7 +211,7 @@
     open = place;
     const sample = found[place];
     byId("box-title").textContent = sample.prompt || sample.key;
-    const where = make("p", "small", `${plain(sample.task)} · ${sample.key} · ${sample.outcome} · ${data.runs[sample.run]}`);
+    const where = make("p", "small", `${sample.task} · ${sample.key} · ${sample.outcome} · ${data.runs[sample.run]}`);
     where.style.gridColumn = "1 / -1";
     where.style.margin = "0";
     const studio = make("p", "small", `Change its plan and draw it again: ${data.studio[sample.run]} --sample ${quoted(sample.key)}`);

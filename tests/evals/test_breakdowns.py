@@ -251,3 +251,20 @@ def test_a_damaged_source_is_a_failure_for_good_and_no_breakdown():
     outcomes = worker_of(Edits())(samples)
     assert {one.observation.raised for one in outcomes} == {False}
     assert outcomes[0].observation.error.startswith("ValueError: row 3: Expected an image but the file is none")
+
+
+def test_what_fails_once_more_is_logged_at_once(reference, tmp_path):
+    """A kill then loses no more of it than of anything else."""
+    folder = tmp_path / "run"
+    words = ("--limit", "12", "--batch-size", "1")
+    bad = some_keys(reference, 3, 5, 7)
+    run(make_plan(folder, *words, generator=Chokes(*bad)))
+    logged = []
+
+    class Looks(Chokes):
+        def generate(self, samples):
+            logged.append(len(lines(folder / "failures.jsonl")))
+            return super().generate(samples)
+
+    run(make_plan(folder, *words, generator=Looks(*bad)))
+    assert logged == [3, 4, 5]

@@ -151,6 +151,27 @@ def test_an_older_run_is_read_with_a_note_and_checked_once_it_was_written_to(ref
         run(small(folder, "--from", "verdict"))
 
 
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999"])
+def test_a_number_of_an_older_run_that_is_none_is_one_line(folder, number):
+    change(as_older(folder) / "observations.jsonl", b'"color": null', b'"color": ' + number)
+    with pytest.raises(UserError, match=r"observations.jsonl has a line with a number that is none \(case 00000, ind"):
+        run(small(folder, "--from", "verdict"))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("observations.jsonl", b'"width": 128', b'"width": 1e999'),
+        ("observations.jsonl", b'"case": "', b'"case": "' + b"0" * 300),
+        ("run.json", b'"--model",', b"[],"),
+    ],
+)
+def test_an_odd_value_of_an_older_run_is_one_line_of_reports(folder, name, old, new):
+    change(as_older(folder) / name, old, new)
+    with pytest.raises(UserError, match="run has a log that no suite writes"):
+        load_samples(load_run(folder))
+
+
 def test_a_line_of_an_older_run_without_its_case_is_one_line(folder):
     change(as_older(folder) / "observations.jsonl", b'"case"', b'"Case"')
     with pytest.raises(UserError, match="a line without a case and its index"):

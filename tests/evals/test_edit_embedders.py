@@ -1,10 +1,10 @@
 import json
 
 import numpy as np
-import open_clip
 import pytest
 import safetensors.torch
 import torch
+from edit_kit import save_dino, small_clip
 from PIL import Image
 from torchvision import transforms
 
@@ -27,18 +27,6 @@ def icon():
 
 
 # ----------------------------------------------------------------------------------------------------------------- DINO
-def save_dino(folder, kind):
-    from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
-
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14}
-    if kind == "vit":
-        model = ViTModel(ViTConfig(**shape, image_size=28, intermediate_size=64), add_pooling_layer=False)
-    else:
-        model = Dinov2Model(Dinov2Config(**shape, image_size=56))
-    model.save_pretrained(folder)
-    return model.eval()
-
-
 @pytest.mark.parametrize("kind", ["vit", "dinov2"])
 def test_a_dino_from_a_folder_gives_the_class_token_of_magicbrushs_crop(tmp_path, kind):
     model = save_dino(tmp_path, kind)
@@ -82,19 +70,6 @@ def test_weights_of_one_name_and_other_content_have_other_labels(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------- preprocessing
-def small_clip(folder):
-    model = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    config = {"model_cfg": model, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    weights = {k: v.contiguous() for k, v in open_clip.CLIP(**model).state_dict().items()}
-    safetensors.torch.save_file(weights, folder / "open_clip_model.safetensors")
-    return f"openclip:{folder}"
-
-
 def test_squash_is_a_plain_bicubic_interpolation_and_has_its_own_name(tmp_path):
     spec = small_clip(tmp_path)
     squashed, cut = make_embedder(spec + "+squash"), make_embedder(spec)

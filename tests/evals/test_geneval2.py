@@ -143,6 +143,15 @@ def test_files_of_the_official_scripts_are_read_and_written(run, tmp_path):
     assert again["metrics"]["soft_tifa_am"] > 0.6
 
 
+def test_files_of_the_official_scripts_go_by_the_original_prompts(run, tmp_path):
+    better = tmp_path / "better.json"
+    better.write_text(json.dumps({f"{number:05d}": f"better words {number}" for number in range(len(ROWS))}))
+    code, headline, *_ = run("--floor", "0", "--rewritten-from", better)
+    assert (code, headline["missing"]) == (0, 0)
+    images = json.loads((tmp_path / "run" / official.IMAGES).read_text())
+    assert list(images) == [row["prompt"] for row in ROWS]
+
+
 def test_a_report_shows_a_judge_s_metrics_beside_their_floor(run, tmp_path):
     _, headline, *_ = run("--floor", "1")
     (loaded,), _ = load([tmp_path / "run"])
@@ -222,6 +231,12 @@ def test_data_that_are_not_of_the_schema_are_refused(tmp_path, change, words):
 def test_a_judge_of_the_icon_edition_is_refused(tmp_path, capsys):
     code = cli.main(GenEval2, ["--judge", "hf:any", "--dry-run", "--output", str(tmp_path / "run")])
     assert (code, "need none" in capsys.readouterr().err) == (2, True)
+
+
+def test_the_icon_edition_s_prompts_are_not_rewritten_in_silence(tmp_path, capsys):
+    words = ["--rewritten-from", str(tmp_path / "any.json"), "--dry-run", "--output", str(tmp_path / "run")]
+    code, err = cli.main(GenEval2, words), capsys.readouterr().err
+    assert (code, err.count("\n"), "--rewritten-from goes with --data" in err) == (2, 1, True)
 
 
 def test_other_data_are_refused_unless_told_otherwise(tmp_path):

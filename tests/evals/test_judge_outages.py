@@ -1,11 +1,15 @@
 """Has the judge's endpoint gone, or are there images that it cannot take? Against a real HTTP server."""
 
 import json
+import time
 
 import pytest
-from judge_kit import fails, judge_at, question, says, serve
+from judge_kit import KEY, fails, judge_at, question, says, serve
 
 from evals.core.records import UserError
+from evals.harness import cli
+from evals.harness.run_spec import find_suite
+from evals.harness.runner import run
 
 GOOD = says('{"score": [8, 6], "reasoning": "the hat is there"}')
 
@@ -66,3 +70,28 @@ def test_images_that_are_not_accepted_do_not_end_a_later_run_either(tmp_path):
                 [question(seed=i) for i in range(12)]
             )
             assert [answer.failure for answer in answers] == [None] + ["rejected"] * 11
+
+
+def test_batches_that_are_smaller_than_the_requests_at_a_time_are_asked_about_together(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    most = {}
+    for name, size in (("one", "1"), ("all", "12")):
+        with serve(GOOD) as endpoint:
+
+            def slow(request, endpoint=endpoint):
+                deadline = time.monotonic() + 5  # long enough for two more
+                while endpoint.most_at_once < 3 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                return GOOD
+
+            endpoint.script[:] = [slow]
+            monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+            words = ["--model", "identity", "--judge", "openai:m", "--judge-concurrency", "3", "--batch-size", size]
+            words += ["--judge-log", str(tmp_path / f"{name}.jsonl"), "--limit", "12", "--device", "cpu"]
+            run(cli.make_plan(find_suite("emu_edit"), [*words, "--output", str(tmp_path / name)]))
+            most[name] = endpoint.most_at_once
+    assert most == {"one": 3, "all": 3}
+    logs = [(tmp_path / name / "observations.jsonl").read_bytes().splitlines() for name in most]
+    said = [[(line["case"], line["judgements"]) for line in map(json.loads, log)] for log in logs]
+    assert said[0] == said[1]

@@ -116,6 +116,7 @@ def test_t2i_reasonbench_describes_first_and_weighs_groups(run):
     *_, requests = run("t2i_reasonbench", "--tasks", "entity", "--limit", "1", "--floor", "0", rule=rule)
     assert [len(request["messages"]) for request in requests] == [1, 3, 3, 3]
     assert requests[2]["messages"][:2] == requests[1]["messages"][:2]
+    assert [part["type"] for part in requests[0]["messages"][0]["content"]] == ["image_url", "text"]
 
 
 # ------------------------------------------------------------------------------------------------- failures, and resume
@@ -164,6 +165,19 @@ def test_how_a_question_is_sent_is_part_of_the_metric_s_name(run, tmp_path, word
     other = run("wise", "--limit", "1", "--floor", "0", "--output", tmp_path / "other", *words)[1]["metric"]
     assert other.partition("#")[0] == usual.partition("#")[0]
     assert other != usual
+
+
+@pytest.mark.parametrize(("name", "flag"), [("rise", "--wording-by-row"), ("kris", "--anomaly-question")])
+def test_other_questions_are_another_edition_beside_which_no_reported_row_stands(run, tmp_path, name, flag):
+    usual = run(name, "--limit", "1", "--floor", "0")[1]
+    other = run(name, "--limit", "1", "--floor", "0", "--output", tmp_path / "other", flag)[1]
+    assert other["edition"] != usual["edition"]
+    assert other["metric"] != usual["metric"]
+    published = {"rise": "risebench-360{}-2026.04", "kris": "kris-1267{}"}[name]
+    suite, mark = find_suite(name), {"rise": "-by-row", "kris": "-anomaly"}[name]
+    assert mark in other["edition"]
+    assert suite.reported(published.format(""))
+    assert not suite.reported(published.format(mark))
 
 
 @pytest.mark.parametrize("name", ["gedit", "kris"])
@@ -337,6 +351,9 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     for words in ("imgedit-basic-other", "imgedit-scripted-other", headline["judge"].partition("#")[2], ", floor |"):
         assert words in text
     assert "n = 12 images" in text
+    own = headline["judge"].partition("#")[2]
+    assert all(line.startswith("- ") for line in text.splitlines() if own in line), "hashes stand in the notes alone"
+    assert not any(own in file.name for file in (tmp_path / "report").rglob("*"))
     capsys.readouterr()
     assert reports.main(["table", *runs]) == 2
     assert "share no table" in capsys.readouterr().err

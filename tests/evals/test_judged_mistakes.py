@@ -11,13 +11,27 @@ from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
 from evals.judged import suite
 from evals.judged.files import load_json
+from reports import __main__ as reports
+
+WHERE = {
+    "wise": ("github.com/PKU-YuanGroup/WISE", "2 MB", "all rights reserved"),
+    "genevalpp": ("github.com/yejy53/Echo-4o", "0.1 MB", "Apache-2.0"),
+    "imgedit": ("github.com/PKU-YuanGroup/ImgEdit", "1 GB", "all rights reserved"),
+    "gedit": ("stepfun-ai/GEdit-Bench", "1 GB", "MIT by its card"),
+    "rise": ("github.com/PhoenixZ810/RISEBench", "284 MB", "all rights reserved"),
+    "kris": ("github.com/mercurystraw/Kris_Bench", "1 GB", "all rights reserved"),
+    "t2i_reasonbench": ("github.com/KaiyueSun98/T2I-ReasonBench", "5 MB", "all rights reserved"),
+    "geneval2": ("github.com/facebookresearch/GenEval2", "0.4 MB", "CC BY-NC 4.0"),
+}
 
 
-def test_without_data_it_says_where_to_get_it_how_large_it_is_and_its_licence(capsys):
-    assert cli.main(find_suite("wise"), ["--model", "oracle", "--judge", "openai:m"]) == 2
+@pytest.mark.parametrize("name", WHERE)
+def test_without_data_it_says_where_to_get_it_how_large_it_is_and_its_licence(capsys, tmp_path, name):
+    given = ["--data", str(tmp_path / "none")] if name == "geneval2" else []  # without it, its icon edition is run
+    assert cli.main(find_suite(name), ["--model", "oracle", "--judge", "openai:m", *given]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    for words in ("needs --data", "github.com/PKU-YuanGroup/WISE", "2 MB", "all rights reserved"):
+    for words in ("no such folder" if given else "needs --data", *WHERE[name]):
         assert words in err
 
 
@@ -136,6 +150,13 @@ def test_a_dry_run_counts_the_questions_and_the_money(run, name):
     assert printed["usd_about"] == pytest.approx(usd, abs=0.01)
 
 
+def test_a_dry_run_counts_what_a_dialogue_sends_again_and_the_length_of_replies(run):
+    words = ("--tasks", "entity", "--limit", "1", "--dry-run", "--floor", "0", "--judge-max-tokens")
+    short, long = (run("t2i_reasonbench", *words, tokens)[1] for tokens in ("50", "100"))
+    assert (short["questions"], short["tokens_out_about"], long["tokens_out_about"]) == (4, 200, 400)
+    assert 4 * 1100 < short["tokens_in_about"] == long["tokens_in_about"] - 3 * 50  # the image four times
+
+
 def test_shifted_numbers_of_images_are_refused(run, tmp_path):
     root = kit.wise(tmp_path / "data")
     for number in range(12):
@@ -174,6 +195,8 @@ def test_rewritten_prompts_are_drawn_and_the_original_is_judged(run, tmp_path):
     lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
     line = json.loads(lines[0])
     assert (line["prompt"], json.loads(line["metadata"])["prompt"]) == ("better words 1", "what number 1 hints at")
+    assert reports.main([str(tmp_path / "run"), "--output", str(tmp_path / "report")]) == 0
+    assert "drawn from rewritten prompts (rewritten.json)" in (tmp_path / "report" / "report.md").read_text()
     rewritten.write_text('{"1": "only one"}')
     shutil.rmtree(tmp_path / "run")
     assert "no prompt for case 2" in run("wise", "--rewritten-from", rewritten)[3]

@@ -3,6 +3,8 @@
 import judged_kit as kit
 import pytest
 
+from evals import t2i_reasonbench
+from evals.core.records import UserError
 from evals.harness.run_spec import find_suite
 from evals.judged import wording
 
@@ -23,3 +25,32 @@ def test_published_wording_of_each_script_fills_every_question(name, tmp_path):
     chosen = wording.choose(f"published:{found.digest}", suite.ours(suite.options()), published, root)
     assert chosen.texts == found.texts
     assert all(text for text in chosen.texts.values())
+
+
+def reason_scripts(root):
+    """Four scripts in the form of T2I-ReasonBench's, with other words."""
+    for file in t2i_reasonbench.SCRIPTS:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        groups = ("one", "quality") if "idiom" in file or "textual" in file else ("one", "detail", "quality")
+        asked = [f'    q{i} = f"""\\\nSay of {{qs_{group}_question_criteria}}\n{{{{"score": []}}}}"""\n'
+                 for i, group in enumerate(groups, 2)]  # fmt: skip
+        (root / file).write_text('import does_not_exist\ndef eval(args):\n    q1 = "What is it?"\n' + "".join(asked))
+    return root / t2i_reasonbench.SCRIPTS[0]
+
+
+def test_the_wording_of_t2i_reasonbench_is_what_its_four_scripts_say_alike(run, tmp_path):
+    root = kit.t2i_reasonbench(tmp_path / "data")
+    script = reason_scripts(root)
+    err = run("t2i_reasonbench", "--wording", "published")[3]
+    digest = err.partition("--wording published:")[2].split()[0]
+    words = ("--tasks", "entity", "--limit", "1", "--floor", "0", "--wording", f"published:{digest}")
+    rule = lambda text: '{"score": [1, 0.5]}' if "Say of" in text else "A plain image."  # noqa: E731
+    code, headline, _, err, requests = run("t2i_reasonbench", *words, rule=rule)
+    assert (code, headline["wording"], headline["overall"]) == (0, "published", pytest.approx(0.75)), err
+    asked = [request["messages"][-1]["content"][-1]["text"] for request in requests]
+    assert asked[0] == "What is it?"
+    assert asked[1].startswith("Say of {'q1': 'Is entity_evaluation 1 there?', 'c1': ")
+    assert asked[1].endswith('}\n{"score": []}')
+    script.write_text(script.read_text().replace("Say of", "Tell of"))
+    with pytest.raises(UserError, match="expected one q1 and one text of q2 to q4 in all of 4 scripts"):
+        t2i_reasonbench._published(script)

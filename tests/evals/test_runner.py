@@ -10,8 +10,8 @@ from runner_kit import LOGS, ArithmeticDetector, contents, lines, make_plan, pla
 from evals.core.records import Case, Generated, Sample, UserError
 from evals.generators.oracle import OracleGenerator
 from evals.geneval import prompts, suite
-from evals.harness import worker
-from evals.harness.plan import spread
+from evals.harness.choice import spread
+from evals.harness.outcomes import Failed
 from evals.harness.runner import run
 from got.util import progress
 from got.util.images import as_rgb, png_bytes
@@ -333,4 +333,4 @@ def test_an_image_that_was_not_made_needs_a_reason():
 
     case = Case(id="0", prompt="", tag="t", metadata={})
     (outcome,) = worker_of(Silent())([Sample(case=case, index=0, seed=1)])
-    assert outcome.observation == worker.Failed(stage="generate", error="no image and no reason given")
+    assert outcome.observation == Failed(stage="generate", error="no image and no reason given")

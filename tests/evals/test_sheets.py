@@ -37,7 +37,7 @@ def make_pair(*, correct=True, box=(10.0, 10.0, 40.0, 40.0), planned=(100, 100, 
     }
     detections = [{"name": "dog", "score": 0.9, "box_xyxy_px": list(box), "color": "red"}]
     plan = {"objects": [{"name": "dog", "box_1000": list(planned), "text": "a dog", "color": None}], "oracle": None}
-    return result, {"index": index, "width": 64, "height": 64, "detections": detections, "plan": plan}
+    return result, {"case": CASE.id, "index": index, "width": 64, "height": 64, "detections": detections, "plan": plan}
 
 
 @pytest.mark.parametrize(("count", "shape"), [(1, (1, 1)), (2, (2, 1)), (3, (2, 2)), (4, (2, 2)), (5, (3, 2))])
@@ -79,6 +79,15 @@ def test_rows_are_as_full_as_they_can_be(tmp_path, images, columns):
     make_run(tmp_path, 1)
     sheet = contact_sheets.contact_sheet(tmp_path, "dogs", "", [make_pair()] * images)
     assert sheet.width == columns * 208
+
+
+def test_a_tile_has_the_name_of_its_sample(tmp_path):
+    make_run(tmp_path, 1)
+    result, observation = make_pair()
+    other = {**observation, "case": "00777"}
+    sheets = [contact_sheets.contact_sheet(tmp_path, "dogs", "", [(result, seen)]) for seen in (observation, other)]
+    words = [np.asarray(sheet)[head(sheet) + 208 :] for sheet in sheets]
+    assert (words[0] != words[1]).any()
 
 
 def test_a_prompt_without_any_image_has_no_grid(tmp_path):

@@ -42,7 +42,7 @@ def drawn_by_a_generator(path):
             return [Generated(image=Image.open(path)) for _ in samples]
 
     sample = Sample(case=Case(id="0", prompt="", tag="", metadata={}), index=0, seed=0)
-    (made,) = worker_of(Raw()).draw([sample]).made
+    (made,) = worker_of(Raw()).draw([sample])
     return made.image
 
 

@@ -112,6 +112,9 @@ def test_files_of_an_older_run(finished, tmp_path, name):
 
 
 def test_observations_of_an_older_run_are_scored_or_named(finished, tmp_path):
+    def lost(why):  # the line of an image is another's, and the image is made again
+        raise UserError(why)
+
     folder = runner_kit.as_older(shutil.copytree(finished, tmp_path / "run"))
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
@@ -121,7 +124,7 @@ def test_observations_of_an_older_run_are_scored_or_named(finished, tmp_path):
         (folder / "hashes.txt").unlink(missing_ok=True)
         (folder / "observations.jsonl").write_bytes(data)
         plan = runner_kit.make_plan(folder, "--limit", "4", "--from", "verdict")
-        return run(runner_kit.refusing(plan, "generator", "tools"))
+        return run(runner_kit.refusing(plan, "generator", "tools", why=lost))
 
     survives(score, (finished / "observations.jsonl").read_bytes(), inputs=INPUTS // 10)
 

@@ -23,6 +23,8 @@ from got.util.hashes import SealedLog
         {"Key": "x", "key": 7},
         {"max_tokens": -1},
         {"first_token": "Yes"},
+        {"first_token": {"Yes": 7}},
+        {"spelled": {"Yes": -0.5}},
         {"spelled": {"Yes": "0.5"}},
         {"usd": "1"},
         {"id": []},

@@ -189,6 +189,15 @@ def test_parquet_files_that_break_off_or_lack_a_column_are_named(tmp_path):
     assert problems[1].startswith(f"{second}: steps: expected columns id, prompt")
 
 
+def test_a_parquet_file_with_a_name_that_is_no_text_is_named(tmp_path):
+    with Writer(tmp_path, "parquet") as writer:
+        writer.add(make_example(0))
+    (path,) = tmp_path.glob("*.parquet")
+    path.write_bytes(path.read_bytes().replace(b"instruction", b"inst\xe5uction"))
+    (problem,) = found(tmp_path)
+    assert problem.startswith(f"{path}: expected a whole Parquet file but 'utf-8' codec can't decode byte 0xe5")
+
+
 def test_parquet_rows_are_named(tmp_path):
     with Writer(tmp_path, "parquet") as writer:
         for number in range(150):

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import math
 
 import pytest
 from asker_kit import GOOD, about, as_older, asker_at, put
@@ -12,7 +13,7 @@ from PIL import Image
 from got.vlm.asker import Question
 from got.vlm.clients import AskFailed, AskParams, SetupError
 from got.vlm.encoding import Encoding, encoded
-from got.vlm.endpoint import OpenAIBackend
+from got.vlm.endpoint import OpenAIBackend, reply_in
 from got.vlm.failures import cause_of, reason_in, refused_parameters
 from got.vlm.messages import ASSISTANT, SYSTEM, USER, ImageFile, Message, user
 
@@ -149,6 +150,21 @@ def test_probabilities_of_the_first_token():
         assert found == {"Yes": pytest.approx(0.60653 + 0.04979, abs=1e-4), " yes": pytest.approx(0.13534, abs=1e-4)}
         assert put(asker, about("b", spellings=("Yes",)), read=lambda reply: reply.first_token) == ["truncated"]
     assert (endpoint.requests[0]["logprobs"], endpoint.requests[0]["top_logprobs"]) == (True, 20)
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, 1e308, 7, "-1", None, 10**400])
+def test_a_number_that_is_no_logarithm_of_a_probability_is_no_probability(odd):
+    answer = says("Yes")
+    answer["choices"][0]["logprobs"] = {"content": [{"top_logprobs": [{"token": "Yes", "logprob": odd}]}]}
+    assert reply_in(answer, AskParams(spellings=("Yes",))).first_token is None
+
+
+def test_tokens_that_cannot_come_have_no_probability():
+    said = [{"token": "Yes", "logprob": 1e-6}, {"token": "No", "logprob": -math.inf}]
+    answer = says("Yes")
+    answer["choices"][0]["logprobs"] = {"content": [{"top_logprobs": said}]}
+    found = reply_in(answer, AskParams(spellings=("Yes",))).first_token
+    assert found == {"Yes": pytest.approx(1, abs=1e-5), "No": 0.0}
 
 
 # ------------------------------------------------------------------------------------------------------------- requests

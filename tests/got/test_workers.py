@@ -2,7 +2,10 @@
 
 import os
 import random
+import subprocess
+import sys
 import tempfile
+import time
 
 import hypothesis
 import pytest
@@ -84,3 +87,37 @@ def test_files_go_to_a_folder_of_ones_own_alone(tmp_path, monkeypatch):
     folder.rename(tmp_path / f"got-bench-{os.getuid()}")
     with pytest.raises(UserError, match="expected a folder of your own"):
         _own_folder()
+
+
+_HOLDS = """
+import sys, tempfile, time
+tempfile.tempdir = sys.argv[1]
+from got.util.workers import files
+place = files._own_folder() / "weights"
+files._hold(place)
+place.mkdir(exist_ok=True)
+(place / "w").touch()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_was_sent_is_removed_when_the_last_worker_that_uses_it_is_killed(tmp_path):
+    words = [sys.executable, "-c", _HOLDS, str(tmp_path)]
+    with (
+        subprocess.Popen(words, stdout=subprocess.PIPE) as first,
+        subprocess.Popen(words, stdout=subprocess.PIPE) as second,
+    ):
+        try:
+            assert [one.stdout.readline() for one in (first, second)] == [b"held\n"] * 2
+            folder = next(tmp_path.iterdir())
+            first.kill()
+            time.sleep(1)
+            assert sorted(path.name for path in folder.iterdir()) == ["weights", "weights.lock"]
+        finally:
+            first.kill()
+            second.kill()
+    deadline = time.monotonic() + 10
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not list(tmp_path.iterdir())

@@ -67,3 +67,33 @@ def word_clip(folder):
     config = {"model_cfg": model, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     return make_embedder(f"openclip:{folder}")
+
+
+def save_dino(folder, kind):
+    """A DINO (``vit``) or DINOv2 with random weights."""
+    from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
+
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14}
+    if kind == "vit":
+        model = ViTModel(ViTConfig(**shape, image_size=28, intermediate_size=64), add_pooling_layer=False)
+    else:
+        model = Dinov2Model(Dinov2Config(**shape, image_size=56))
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+def small_clip(folder):
+    """A CLIP with random weights in a folder that is there; gives its name."""
+    import open_clip
+    import safetensors.torch
+
+    model = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    config = {"model_cfg": model, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    weights = {k: v.contiguous() for k, v in open_clip.CLIP(**model).state_dict().items()}
+    safetensors.torch.save_file(weights, folder / "open_clip_model.safetensors")
+    return f"openclip:{folder}"

@@ -1,8 +1,10 @@
 """A generator, a detector and an embedder that any process finds by entry points, and a real Ray of two machines.
 
-The generator draws as the oracle does, and does what files in its folder say: ``seconds`` holds how long a batch takes,
-``deadly`` the ids of cases that kill the process; where there is ``stillborn``, all but the first process die at once.
-It writes down each process, and in ``built`` each time that one makes such a generator.
+The generator draws as the oracle does, and does what files in its folder say: ``seconds`` holds how long a batch
+takes, ``deadly`` the ids of cases that kill the process, ``broken`` of those that raise, ``word`` what warnings say of
+each batch, and ``loading`` how long it takes to be made. Where there is ``stillborn``, all but the first process die at
+once; where there is ``fading``, each dies a moment after it has loaded. It writes down each process, and in ``built``
+each time that one makes such a generator.
 """
 
 import contextlib
@@ -11,16 +13,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from runner_kit import ArithmeticDetector, NoEmbedder
+from runner_kit import ArithmeticDetector, NoEmbedder, contents
 
 from evals.core.backends import ICON_WORLD, Backend
 from evals.generators.oracle import OracleGenerator
 from evals.harness import cli
 from evals.harness.run_spec import find_suite
+from got.util.errors import warn
 
 ENTRY_POINTS = """\
 [got_evals.generators]
@@ -42,6 +46,9 @@ class KitGenerator(OracleGenerator):
             file.write(f"{os.getpid()}\n")
         if (self._folder / "stillborn").exists() and len(pids(self._folder)) > 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(float((self._told("loading") or ["0"])[0]))
+        if (self._folder / "fading").exists():
+            threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGKILL]).start()
 
     def with_options(self, options):
         """Of the same folder, the same generator will do: nothing is loaded twice."""
@@ -55,7 +62,12 @@ class KitGenerator(OracleGenerator):
         deadly = self._told("deadly")
         if any(sample.case.id in deadly for sample in samples):
             os.kill(os.getpid(), signal.SIGKILL)
+        for word in self._told("word"):
+            warn(f"the paint is {word}")
         time.sleep(float((self._told("seconds") or ["0"])[0]))
+        broken = self._told("broken")
+        if any(sample.case.id in broken for sample in samples):
+            raise RuntimeError("no paint")
         return super().generate(samples)
 
 
@@ -140,6 +152,14 @@ def pids(folder):
     return [int(path.stem) for path in folder.glob("*.pid")]
 
 
+def worker_pids():
+    """The processes of workers that this one, or the Ray that it has started, has begun."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    return [child.pid for child in children if child.name().startswith("ray::_Actor")]
+
+
 def is_alive(pid):
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -154,6 +174,59 @@ def wait_until(true, seconds=60, what="that"):
         if time.monotonic() > deadline:
             pytest.fail(f"{what} did not happen in {seconds} s")
         time.sleep(0.05)
+
+
+SAME = ("results.jsonl", "observations.jsonl", "chains.jsonl", "failures.jsonl")
+
+
+def same_run(folder, reference):
+    """Holds a run's logs and images against another's."""
+    assert contents(folder, SAME) == contents(reference, SAME)
+    images = [
+        {p.relative_to(run): p.read_bytes() for p in run.rglob("images/*/samples/*")} for run in (folder, reference)
+    ]
+    assert images[0] == images[1]
+    assert not list(folder.rglob("*.part"))
+
+
+def on(cluster, workers, *more):
+    """The flags of so many workers of a Ray."""
+    return ["--engine", "ray", "--ray-address", cluster.address, "--workers", str(workers), *more]
+
+
+def lines_of(path):
+    """The lines of a log that may not be there yet."""
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+def last_line(capsys):
+    """What was last said to the person at the keyboard."""
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@contextlib.contextmanager
+def announced(folder):
+    """The kit is announced here, and to every process that is started from here; gives the path to it."""
+    found = install(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for place in reversed(found):
+            patch.syspath_prepend(place)
+        patch.setenv("PYTHONPATH", os.pathsep.join(found))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield found
+
+
+@contextlib.contextmanager
+def running(path):
+    """`start_ray` for as long as the block lasts."""
+    import ray
+
+    made = start_ray(path)
+    try:
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_a_run_passes_its_own_gate_and_a_broken_generator_does_not(runs, capsys,
     assert call(capsys, "baseline", runs / "good", "--output", baseline)[0] == 0
     code, out, _ = call(capsys, "gate", "--baseline", baseline, "--run", runs / "good", "--junit", junit)
     assert code == 0
-    assert out.startswith("**pass**")
+    assert out.startswith("pass: ")
     assert not ElementTree.parse(junit).findall(".//failure")
     code, out, _ = call(capsys, "gate", "--baseline", baseline, "--run", runs / "bad", "--junit", junit)
     assert code == 1, out
@@ -103,9 +103,11 @@ def test_two_runs_are_compared_task_by_task(runs, capsys):
     assert code == 0
     lines = out.splitlines()
     assert lines[0].startswith("Changed settings: model oracle → folder:")
-    assert [line.split(" | ")[0] for line in lines[4:11]] == [
-        "| overall", "| single object", "| two objects", "| counting", "| colors", "| position", "| color attribution"
-    ]  # fmt: skip
+    tasks = ("overall", "single object", "two objects", "counting", "colors", "position", "color attribution")
+    rows = [lines.index(line) for task in tasks for line in lines if line.startswith(f"{task}  ")]
+    assert len(rows) == 7
+    assert all(lines[row + 1].startswith("  ") for row in rows), "what may be said of a row stands below it"
+    assert max(map(len, lines[rows[0] - 3 : rows[-1] + 2])) <= 80
     assert json.loads(lines[-1])["verdict"] == "worse"
 
 
@@ -245,7 +247,7 @@ def test_images_are_paired_by_index():
     assert compare.flips(before, after) == {"lost": [("0", 3)], "won": [("0", 1)]}
     (overall, _) = compare.compare(before, after)
     assert (overall.before, overall.after) == (0.5, 0.5)
-    text = compare.markdown([overall], before, after)
+    text = compare.shown([overall], before, after)
     assert "1 of 4 images have no verdict in a" in text
     assert "1 of 4 images have no verdict in b" in text
 
@@ -259,7 +261,7 @@ def test_runs_with_other_numbers_of_images_are_paired_by_index_and_say_so():
     assert len(compare.flips(before, after)["lost"]) == 12
     said = left_out.sentences("a", "b")
     assert said == ["12 cases have 4 images in a and 1 in b: the first image is compared"]
-    text = compare.markdown(rows, before, after, said)
+    text = compare.shown(rows, before, after, said)
     assert "12 images lost: 0/0" in text
     assert said[0] in text
     again = compare.compare(after, before)
@@ -334,8 +336,23 @@ def test_flips_name_the_images_both_ways():
 
 def test_names_cannot_break_the_table():
     before, after = outcomes("a|b\n", {"0": [True]}), outcomes("c", {"0": [True]})
-    table = compare.markdown(compare.compare(before, after), before, after)
-    assert table.splitlines()[0].count(" | ") == 7
+    table = compare.shown(compare.compare(before, after), before, after)
+    assert table.splitlines()[0].count(" | ") == 6
+    text = compare.shown(compare.compare(before, after), before, after, form="text")
+    assert "before: a|b" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(("groups", "unit"), [({}, "prompts"), ({str(i): str(i // 2) for i in range(4)}, "edits")])
+def test_a_comparison_has_one_word_for_its_cases_and_fits_a_terminal(groups, unit):
+    name = "scheduler dpmsolver++, steps 20"
+    before, after = (outcomes(which, {str(i): [True] for i in range(4)}) for which in (name, f"{name}, seed 7"))
+    before = dataclasses.replace(before, groups=groups)
+    text = compare.shown(compare.compare(before, after), before, after, form="text")
+    table = text.split("\n\n")[1]
+    assert max(map(len, table.splitlines())) <= 80
+    assert table.count(f" {unit}\n") == 1, "the column's title"
+    assert f"{unit}, interval" in table
+    assert "cases" not in text
 
 
 def test_a_comparison_without_a_changed_verdict_says_none(tmp_path):

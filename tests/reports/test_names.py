@@ -40,6 +40,22 @@ def test_a_default_that_is_given_makes_no_difference(tmp_path):
     assert names(a, b) == ["a", "b"], "nothing differs but the folder"
 
 
+def test_runs_of_other_prompts_are_named_by_these_and_no_hash_is_read_anywhere(tmp_path):
+    whole, part = set_up(tmp_path / "geneval-got-0de9c93c"), set_up(tmp_path / "geneval-got-limit60-4a3c7310", limit=60)
+    for run in (whole, part):
+        scores = json.loads((run / "scores.json").read_text())
+        (run / "scores.json").write_text(json.dumps({**scores, "wording": None}))
+    own = set_up(tmp_path / "geneval-got-1a8d1acf")
+    scores = json.loads((own / "scores.json").read_text())
+    (own / "scores.json").write_text(json.dumps({**scores, "wording": "own prompts"}))
+    assert names(whole, part) == ["all prompts", "60 of 553 prompts"]
+    assert [run.label for run in load([own, part])[0]] == ["got, own prompts", "got, 60 of 553 prompts"]
+    again = set_up(tmp_path / "other" / "geneval-got-5b8d1acf")
+    twin = set_up(tmp_path / "third" / "geneval-got-77777777")
+    assert names(twin, again) == ["geneval-got 1", "geneval-got 2"], "nothing differs"
+    assert [run.path.name for run in load([twin, again])[0]] == ["geneval-got-77777777", "geneval-got-5b8d1acf"]
+
+
 def test_models_alone_tell_runs_apart_where_they_can(tmp_path):
     a, b = set_up(tmp_path / "a", steps=4), set_up(tmp_path / "b")
     scores = json.loads((b / "scores.json").read_text())
@@ -83,9 +99,9 @@ def test_own_names_stand_everywhere_and_must_be_as_many(tmp_path, capsys):
     assert names(a, b, given=("slow", "fast")) == ["slow", "fast"]
     with pytest.raises(UserError, match="--names: expected 2 names that differ, but got slow"):
         names(a, b, given=("slow",))
-    assert reports_main.main(["compare", str(a), str(b), "--names", 'slow,"fast, really"']) == 0
+    assert reports_main.main(["compare", str(a), str(b), "--names", 'slow,"fast, really"', "--format", "markdown"]) == 0
     out = capsys.readouterr().out
-    assert "| task | slow | fast, really |" in out
+    assert "| before: slow | after: fast, really |" in out
     assert out.startswith("Changed settings: steps 10 → 4.\n")
     assert "fast, really scores 0.500 and slow 0.500: a paired difference of +0.000" in out
 

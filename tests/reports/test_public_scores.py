@@ -200,7 +200,8 @@ def test_the_same_cases_in_other_words_are_compared_with_a_note(capsys, tmp_path
     assert said in out
     assert said in json.loads(out.splitlines()[-1])["note"]
     runs, _ = load([one, other])
-    table = tables.comparison_table(compare.compare(*map(compare.of_run, runs)), *runs, [compare.wordings(*runs)])
+    rows, said_of_both = compare.compare(*map(compare.of_run, runs)), [compare.wordings(*runs)]
+    table = compare.comparison_table(rows, "a", "b", "prompts", said_of_both, runs)
     assert any(said in note for note in table.notes)
     assert compare.wordings(runs[0], runs[0]) == ""
 

@@ -25,6 +25,7 @@ from report_kit import (
     write_run,
 )
 
+from evals.core.vocabulary import task_title
 from got.util.images import open_if_any
 from reports import __main__ as reports_main
 from reports import report
@@ -254,7 +255,7 @@ def test_a_runs_words_stay_words(hostile, tmp_path, capsys):
     assert page.all("img") == []
     assert not any(name.startswith("on") for _, attributes in page.found for name in attributes)
     assert any("window.planted" in text for text in page.texts["h1"]), "and yet the words can be read"
-    sample = next(each for each in page_data(output)["samples"] if each["task"] == HOSTILE)
+    sample = next(each for each in page_data(output)["samples"] if each["task"] == task_title(HOSTILE))
     assert sample["prompt"] == HOSTILE, "unharmed in the data"
     for text in ((output / "report.md").read_text(), *(p.read_text() for p in (output / "tables").glob("*.md"))):
         assert not re.search(r"<(script|img)", text)
@@ -283,7 +284,7 @@ def test_no_name_of_a_run_leads_out_of_its_folder(hostile, tmp_path, capsys):
     first, second, third = load_samples(load_run(hostile[0]))
     assert (first.file, second.file) == (None, None)
     assert open_if_any(third.file) is not None
-    shown = [s["views"][0]["file"] for s in page_data(output)["samples"] if s["task"] == HOSTILE]
+    shown = [s["views"][0]["file"] for s in page_data(output)["samples"] if s["task"] == task_title(HOSTILE)]
     assert shown == [None, None]
     assert load_ablation(hostile[1]).cells[1].run is None, "a cell's run lies in the ablation's own folder"
 

@@ -249,6 +249,9 @@ def test_a_sample_is_named_by_its_case_alone_or_as_scores_json_has_it(run, tmp_p
     assert reports_main.main(["teaser", str(run), *words, "--output", str(tmp_path / "t.png")]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["case"], said["index"]) == ("00000", index)
+    assert (said["outcome"], said["reason"][:8], said["failed_at"]) == (
+        ("right", "", None), ("wrong", "expected", "unchecked")
+    )[index]  # fmt: skip
 
 
 def test_teaser_is_a_wide_image_with_ink_in_every_panel(run, tmp_path):

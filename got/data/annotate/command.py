@@ -41,7 +41,7 @@ from got.vlm.asker import Asker, AskSettings
 from got.vlm.clients import AskParams
 from got.vlm.encoding import Encoding
 from got.vlm.endpoint import OpenAIBackend
-from got.vlm.local import TransformersBackend
+from got.vlm.local import TransformersBackend, model_name
 from got.vlm.ray_backend import RayBackend
 
 if TYPE_CHECKING:
@@ -149,6 +149,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return asyncio.run(_Run(arguments, writer).all())
 
 
+def _model_id(model: str) -> str:
+    """What a back-end will call a model in everything that it wrote."""
+    return model_name(model.removeprefix("hf:")) if model.startswith("hf:") else model
+
+
 def _backend(arguments: argparse.Namespace) -> OpenAIBackend | TransformersBackend | RayBackend:
     kind, _, place = arguments.model.partition(":")
     if kind == "hf" and arguments.engine == "ray":
@@ -231,11 +236,15 @@ class _Run:
         self._arguments, self._writer, folder = arguments, writer, arguments.output
         self._counts, self._bar = _Counts(), Progress("samples", None)
         self._broke = False
-        self._backend = _backend(arguments)
         encoding = Encoding() if arguments.jpeg is None else Encoding(format="JPEG", quality=arguments.jpeg)
         view = View(convention=arguments.boxes, max_pixels=arguments.max_pixels, encoding=encoding)
         standards = {name: getattr(arguments, name) for name in ("check", "min_located", "min_iou")}
-        _check_identity(folder, {"model": self._backend.id, "prompts": prompts_hash(), **standards}, view)
+        wanted = {"model": _model_id(arguments.model), "prompts": prompts_hash(), **standards}
+        wanted |= {"boxes": view.convention, "max_pixels": view.max_pixels, "images": view.encoding.name}
+        is_begun = _is_begun(folder, wanted)  # before a model is loaded, here or by workers
+        self._backend = _backend(arguments)
+        if not is_begun:
+            write_json(folder / _IDENTITY, sealed(wanted))
         self._checker: quality.Checker | None = None
         if arguments.check not in ("none", "second-look"):
             self._checker = quality.Detector(arguments.check, arguments.device)
@@ -413,16 +422,18 @@ def _request(example: Example) -> str:
     return " / ".join([example.prompt, *(step.instruction for step in example.steps)])
 
 
-def _check_identity(folder: Path, made_by: dict[str, Any], view: View) -> None:
-    """Refuses a folder whose chains come from another model or other questions, unless it has no reply yet."""
-    file, replies = folder / "annotate.json", folder / "replies.jsonl"
-    wanted = {**made_by, "boxes": view.convention, "max_pixels": view.max_pixels, "images": view.encoding.name}
+_IDENTITY = "annotate.json"
+
+
+def _is_begun(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Whether a folder has replies; refuses one whose replies come from another model or other questions."""
+    file, replies = folder / _IDENTITY, folder / "replies.jsonl"
     if not file.exists() or not replies.exists() or not replies.stat().st_size:
-        write_json(file, sealed(wanted))
-        return
+        return False
     begun = read_object(file, DataError)
     is_sealed(begun, str(file))
     for name, value in wanted.items():
         if begun.get(name, value) != value:
             there = f"was begun with {name} {begun.get(name)!r} but this is {value!r}"
             raise DataError(f"{file}: {there}; choose another --output")
+    return True

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from got.data.records import DataError, Example
 from got.data.rows import Entry, bytes_of, encode, suffix_of
+from got.util.errors import one_line
 from got.util.files import finish
 
 if TYPE_CHECKING:
@@ -143,11 +145,16 @@ class ParquetWriter:
         self._file.write_table(pa.Table.from_pylist(rows, SCHEMA))
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A file; what a damaged one raises, also of names and texts that are no UTF-8, is one line."""
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: expected a whole Parquet file but {str(error).splitlines()[0]}") from error
+        with pq.ParquetFile(path) as file:
+            yield file
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a whole Parquet file but {one_line(error)}") from error
 
 
 def _ids(path: Path) -> list[str]:

@@ -1,21 +1,50 @@
-"""Files that this machine has and a worker's lacks: into Ray's store once, and from there to each machine once."""
+"""Files that this machine has and a worker's lacks: into Ray's store once, and from there to each machine once.
+
+They lie there for as long as a worker of any command uses them: the last one has them removed, however it ends.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from got.util.errors import UserError
 
 Packed = tuple[str, str, dict[str, Any]]
 """A digest that changes with the content, the name of the file or folder, and Ray's reference to each file by its path
 from where that lies."""
+
+_SWEEP = """
+import fcntl, os, shutil, sys, time
+if os.fork():
+    os._exit(0)  # Ray would kill a child with its worker
+sys.stdin.read()  # until the other end of the pipe is gone
+folder, name = sys.argv[1], sys.argv[1] + ".lock"
+for _ in range(50):  # the lock may go a moment later
+    try:
+        lock = open(name, "rb")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock.fileno()).st_ino == os.stat(name).st_ino:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.unlink(name)
+            os.rmdir(os.path.dirname(name))
+        break
+    except BlockingIOError:  # another worker uses it
+        time.sleep(0.1)
+    except OSError:  # another one has done it, or has files beside it
+        break
+"""
+_held: dict[Path, tuple[IO[bytes], Any]] = {}
+"""Folders that this process uses, with their locks and the pipes to who waits for its end."""
 
 
 def pack(place: Path) -> Packed:
@@ -40,7 +69,7 @@ def pack(place: Path) -> Packed:
 def unpack(packed: Packed) -> Path:
     """Writes what was packed below this machine's temporary folder, unless it is there; returns where.
 
-    Several workers of one machine may do so at once.
+    Several workers of one machine may do so at once. It is removed when the last one of them has ended.
 
     Args:
         packed: From `pack`.
@@ -52,6 +81,7 @@ def unpack(packed: Packed) -> Path:
 
     digest, name, refs = packed
     place = _own_folder() / digest
+    _hold(place)
     for file_name, ref in refs.items():
         path = place / file_name
         if path.exists():
@@ -62,6 +92,34 @@ def unpack(packed: Packed) -> Path:
             file.write(memoryview(data))
         Path(file.name).replace(path)
     return place / name
+
+
+def _hold(place: Path) -> None:
+    """Uses a folder for as long as this process lives: it stays so long, and with the last one that uses it it goes."""
+    if place not in _held:
+        _held[place] = _lock(place), _swept_at_the_end(place)
+
+
+def _lock(place: Path) -> IO[bytes]:
+    """Holds a folder, beside others that hold it, for as long as the file is open."""
+    lock = place.with_name(f"{place.name}.lock")
+    while True:
+        with contextlib.suppress(FileNotFoundError):  # it was removed between two of these lines
+            file = lock.open("ab")
+            fcntl.flock(file, fcntl.LOCK_SH)
+            if lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+            file.close()
+        _own_folder()
+
+
+def _swept_at_the_end(place: Path) -> Any:
+    """Has a folder removed once this process has ended, if nobody else holds it then; returns what must stay open."""
+    words = [sys.executable, "-I", "-S", "-c", _SWEEP, str(place)]
+    quiet = subprocess.DEVNULL
+    sweeper = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
+    sweeper.wait()  # it goes on as a process of its own
+    return sweeper.stdin
 
 
 def _own_folder() -> Path:

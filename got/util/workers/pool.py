@@ -12,20 +12,18 @@ import contextlib
 import functools
 import importlib.util
 import io
-import logging
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from got.util.errors import UserError, note, one_line
+from got.util.errors import UserError, note, overheard
+from got.util.progress import clock
+from got.util.workers.cluster import connect, set_environment
 from got.util.workers.files import pack, unpack
 from got.util.workers.options import count
-from got.util.workers.orphans import descendants, kill_with_this_process
 from got.util.workers.queue import Queue
 
 if TYPE_CHECKING:
@@ -41,9 +39,11 @@ _AHEAD = 4
 """Batches per worker between the first that is not done and the last that is handed out: what waits for its turn."""
 _STARTS = 3
 """A pool none of whose workers has begun, and whose workers died so often on average, will not come up."""
+_DEATHS = 6
+"""So do workers that died so often on average with nothing computed or given up in between: one batch takes five."""
+_SILENT_SECONDS = 20.0
+"""After so long without any worker that has loaded a person hears what is waited for; each time after twice as long."""
 _POLL_SECONDS = 0.1
-_OBJECT_STORE_BYTES = 256 * 2**20
-"""Of a Ray that is started here: results on their way. What is more goes to the disk."""
 
 
 class Job(Protocol):
@@ -74,7 +74,7 @@ class Job(Protocol):
 
 # ------------------------------------------------------------------------------------------------------- in a worker
 class _Actor:
-    """A worker's process. Answers ``(kind, content)``: an exception of Ray would carry a traceback along."""
+    """A worker's process. Answers ``(kind, content, notes)``: an exception of Ray would carry a traceback along."""
 
     def __init__(self, folder: str, threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
@@ -82,7 +82,11 @@ class _Actor:
             os.chdir(folder)
         self._worker: Any = None
 
-    def load(self, job: Job, build: bool, needed: list[str], sent: dict[str, Packed]) -> tuple[str, Any]:
+    def host(self) -> str:
+        """The name of its machine."""
+        return socket.gethostname()
+
+    def load(self, job: Job, build: bool, needed: list[str], sent: dict[str, Packed]) -> tuple[str, Any, list[str]]:
         """Where it is; with `build`, after it has loaded all that the job needs.
 
         Args:
@@ -93,24 +97,31 @@ class _Actor:
         """
         missing = [path for path in needed if path not in sent and not Path(path).exists()]
         if missing:
-            return "missing", missing
-        try:
+            return "missing", missing, []
+
+        def load(job: Job) -> dict[str, Any]:
             if sent:
                 job = job.at({path: unpack(packed) for path, packed in sent.items()})
-            said = {"about": job.about(), "host": socket.gethostname()}
+            said = {"about": job.about(), "host": self.host()}
             if not build:
-                return "ready", {**said, "place": job.place()}
+                return {**said, "place": job.place()}
             self._worker = job.worker(self._worker)
-        except UserError as error:
-            return "mistake", str(error)
-        return "ready", said
+            return said
 
-    def compute(self, batch: Any) -> tuple[str, Any]:
+        return _answer("ready", lambda: load(job))
+
+    def compute(self, batch: Any) -> tuple[str, Any, list[str]]:
         """The results of a batch."""
-        try:
-            return "done", self._worker(batch)
-        except UserError as error:
-            return "mistake", str(error)
+        return _answer("done", lambda: self._worker(batch))
+
+
+def _answer(kind: str, work: Callable[[], Any]) -> tuple[str, Any, list[str]]:
+    """What work comes to, or whose mistake ends it, and what it has to say to the person at the keyboard."""
+    try:
+        content = work()
+    except UserError as error:
+        kind, content = "mistake", str(error)
+    return kind, content, overheard()
 
 
 # ----------------------------------------------------------------------------------------------------- in this process
@@ -119,6 +130,10 @@ class _Worker:
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
+        self.host = ""
+        """Its machine; empty until it has one."""
+        self.beginning: Any = handle.host.remote()
+        """What it will say once it has a process; None if it has."""
         self.loading: Any = None
         """What it will say once it has loaded; None if it has."""
         self.flight: collections.deque[tuple[Any, Task]] = collections.deque()
@@ -126,7 +141,24 @@ class _Worker:
     @property
     def next(self) -> Any:
         """What it will finish next; None if it has nothing to do."""
+        if self.beginning is not None:
+            return self.beginning
         return self.loading if self.loading is not None else self.flight[0][0] if self.flight else None
+
+
+class _Wait:
+    """A time in which nothing comes, of which a person hears now and then."""
+
+    def __init__(self) -> None:
+        """Begins now."""
+        self._since, self._next = time.monotonic(), _SILENT_SECONDS
+
+    def say(self, what: str) -> None:
+        """Says it, if it is time."""
+        seconds = time.monotonic() - self._since
+        if seconds >= self._next:
+            self._next = 2 * seconds
+            note(f"{what}, for {clock(seconds)} now")
 
 
 class Pool:
@@ -143,7 +175,11 @@ class Pool:
         """The job in Ray's store, whether it is to be built, and what it reads."""
         self._packed: dict[str, Packed] = {}
         self._about: dict[str, Any] = {}
-        self._deaths_at_start, self._seen = 0, 0.0
+        self._deaths_at_start = self._deaths = 0
+        """Since a worker has loaded, and since one has computed something or an item was given up."""
+        self._seen, self._absent = 0.0, _Wait()
+        self._said: set[str] = set()
+        """Notes of workers that were passed on."""
 
     def __enter__(self) -> Pool:
         return self
@@ -174,7 +210,7 @@ class Pool:
             raise UserError("--engine ray needs Ray: pip install 'got-bench[ray]'")
         options = self._options
         address = options.address or os.environ.get("RAY_ADDRESS") or "local"
-        _set_environment(address)
+        set_environment(address)
         import ray
 
         # What Ray itself prints about dead workers goes to standard output, where a command's result is to be.
@@ -182,7 +218,7 @@ class Pool:
         try:
             if not ray.is_initialized():
                 self._resources.callback(ray.shutdown)
-                self._resources.callback(_connect(address))
+                self._resources.callback(connect(address))
             found = ray.cluster_resources()
             gpus = options.gpus_per_worker
             gpus = float(found.get("GPU", 0) >= 1) if gpus is None else gpus
@@ -196,6 +232,7 @@ class Pool:
         sys.stderr.write(f"Ray: {wanted} workers of {each} on {where}\n")
         # Whoever dies is replaced here and not by Ray, which would give the same batch to every new worker.
         actor = ray.remote(_Actor).options(num_cpus=options.cpus_per_worker, num_gpus=gpus, max_restarts=0)
+        self._each = each
         self._make = functools.partial(actor.remote, str(Path.cwd()), options.cpus_per_worker)
         self._workers = [_Worker(self._make()) for _ in range(wanted)]
 
@@ -207,7 +244,8 @@ class Pool:
 
         self._load = ray.put(job), build, list(map(str, job.files()))
         self._about = job.about()
-        self._deaths_at_start, self._seen = 0, time.monotonic()
+        self._deaths_at_start = self._deaths = 0
+        self._seen, self._absent = time.monotonic(), _Wait()
         for i, worker in enumerate(self._workers):
             if worker.flight:  # of a job that was broken off
                 self._replace(i)
@@ -289,13 +327,24 @@ class Pool:
             some, _ = ray.wait(list(refs), num_returns=1, timeout=_POLL_SECONDS)
         else:
             time.sleep(_POLL_SECONDS / 10)
-        if any(worker.loading is None for worker in self._workers):
-            self._seen = time.monotonic()
-        elif not some and time.monotonic() - self._seen > self._options.wait_minutes * 60:
-            raise UserError(
-                f"no worker for {self._options.wait_minutes:g} minutes; the same command resumes when there is one"
-            )
+        self._watch(anything=bool(some))
         return [said for ref in some for said in self._take_in(refs[ref], queue)]
+
+    def _watch(self, *, anything: bool) -> None:
+        """Says what is waited for, if nobody has loaded; gives up where nobody has even begun for too long."""
+        if any(worker.loading is None for worker in self._workers):
+            self._seen, self._absent = time.monotonic(), _Wait()
+            return
+        loading = [worker.host for worker in self._workers if worker.beginning is None]
+        if loading:
+            self._seen = time.monotonic()
+            hosts = ", ".join(sorted(set(loading)))
+            self._absent.say(f"{len(loading)} of {len(self._workers)} workers are loading on {hosts}")
+            return
+        minutes = self._options.wait_minutes
+        if not anything and time.monotonic() - self._seen > minutes * 60:
+            raise UserError(f"no worker for {minutes:g} minutes; the same command resumes when there is one")
+        self._absent.say(f"no worker has begun: Ray has no {self._each} free for one (--worker-wait {minutes:g})")
 
     def _take_in(self, i: int, queue: Queue) -> list[dict[str, Any]]:
         """What a worker has said, or its death."""
@@ -303,7 +352,7 @@ class Pool:
 
         worker = self._workers[i]
         try:
-            kind, content = ray.get(worker.next)
+            answer = ray.get(worker.next)
         except ray.exceptions.RayTaskError as error:  # of our own code, there
             cause = error.as_instanceof_cause()
             if isinstance(cause, ray.exceptions.RaySystemError):  # it could not even be read
@@ -312,6 +361,14 @@ class Pool:
         except ray.exceptions.RayError as error:
             self._bury(i, error, queue)
             return []
+        if worker.beginning is not None:
+            worker.host, worker.beginning = answer, None
+            return []
+        kind, content, notes = answer
+        for line in notes:
+            if line not in self._said:
+                sys.stderr.write(line)
+        self._said.update(notes)
         if kind == "mistake":
             raise UserError(content)
         if kind == "missing":
@@ -320,6 +377,7 @@ class Pool:
             worker.loading = worker.handle.load.remote(*self._load, sent)
             return []
         if worker.loading is None:
+            self._deaths = 0
             queue.done(worker.flight.popleft()[1], content)
             return []
         _compare(self._about, content)
@@ -329,18 +387,33 @@ class Pool:
     def _bury(self, i: int, error: Exception, queue: Queue) -> None:
         """A worker has died: another takes its place, and others its batches."""
         worker, why = self._workers[i], _why(error)
-        if worker.loading is not None:
-            self._deaths_at_start += 1
-            nobody = all(worker.loading is not None for worker in self._workers)
-            if nobody and self._deaths_at_start >= _STARTS * len(self._workers):
-                raise UserError(f"workers die while they begin: {why}")
+        self._deaths += 1
+        self._deaths_at_start += worker.loading is not None
+        self._refuse_hopeless(i, why)
+        given_up = queue.given_up
         note(f"a worker is lost ({why}); another one takes its place")
         for position, (_, task) in enumerate(worker.flight):
             if position == 0 and worker.loading is None:
                 queue.died(task, why)
             else:
                 queue.again(task)
+        if queue.given_up > given_up:
+            self._deaths = 0
         self._replace(i)
+
+    def _refuse_hopeless(self, dead: int, why: str) -> None:
+        """Ends a pool whose workers die and die, while nobody is at work."""
+        others = [worker for i, worker in enumerate(self._workers) if i != dead]
+        if any(worker.loading is None and worker.flight for worker in others):
+            return
+        nobody = all(worker.loading is not None for worker in self._workers)
+        if nobody and self._deaths_at_start >= _STARTS * len(self._workers):
+            raise UserError(f"workers die while they begin: {why}")
+        if self._deaths >= _DEATHS * len(self._workers):
+            raise UserError(
+                f"workers died {self._deaths} times and computed nothing in between: {why}; once that is mended, the "
+                "same command resumes"
+            )
 
 
 def _end(worker: _Worker) -> None:
@@ -378,53 +451,3 @@ def _compare(here: dict[str, Any], said: dict[str, Any]) -> None:
     if set(changed) - {"commit"}:  # two commits may have one code
         names = ", ".join(f"{key} {here[key]} here and {there.get(key)} there" for key in changed)
         raise UserError(f"the worker on {said['host']} differs from this process: {names}")
-
-
-def _set_environment(address: str) -> None:
-    """What Ray reads when it is imported; whatever a person has set stays."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do, and warns of until then
-    if address == "local" and "ray" not in sys.modules:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does by itself, with a warning
-
-
-def _connect(address: str) -> Callable[[], None]:
-    """Joins a running Ray, or starts one (``local``) that ends with this process.
-
-    Returns:
-        What is to be called before Ray is left.
-
-    Raises:
-        UserError: Nobody answers at the address.
-    """
-    own: dict[str, Any] = {}
-    if address == "local":
-        own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "_node_ip_address": "127.0.0.1"}
-        own["num_cpus"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    else:
-        _knock(address)
-    import ray
-
-    before, others = signal.getsignal(signal.SIGTERM), descendants()
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray ends a process by it in a way of its own
-    except Exception as error:  # of many kinds
-        what = "Ray cannot be started here" if own else f"--ray-address {address}"
-        raise UserError(f"{what}: {one_line(error)}") from error
-    # Killed with this process, Ray's server leaves its agents behind, which try for a minute to tell it of that.
-    return kill_with_this_process(descendants() - others if own else set())
-
-
-def _knock(address: str) -> None:
-    """Whether anybody is there: Ray itself waits for minutes, and then ends the process."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto":
-        return
-    if not (colon and port.isdecimal()):
-        raise UserError(f"--ray-address: expected auto, HOST:PORT or ray://HOST:PORT but got {address}")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(f"--ray-address {address}: nobody answers ({one_line(error)})") from error

@@ -56,6 +56,8 @@ class Queue:
         self._parts: dict[int, dict[int, list[Any] | None]] = {}
         """Of each batch that is handed out, the results of its parts, as far as they are there."""
         self._turn, self._all_taken = 0, False
+        self.given_up = 0
+        """Items under which workers died so often that they have no result."""
 
     @property
     def is_over(self) -> bool:
@@ -91,6 +93,7 @@ class Queue:
         """A worker died at a task."""
         task.deaths += 1
         if task.alone and task.deaths >= _DEATHS_OF_AN_ITEM:
+            self.given_up += 1
             self.done(task, [self._lost(task.items[0], why)])
         elif task.alone or task.deaths < _DEATHS_OF_A_BATCH:
             self.again(task)

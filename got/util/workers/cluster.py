@@ -1,0 +1,70 @@
+"""Joins a running Ray, or starts one that ends with this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from got.util.errors import UserError, one_line
+from got.util.workers.orphans import descendants, kill_with_this_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_OBJECT_STORE_BYTES = 256 * 2**20
+"""Of a Ray that is started here: results on their way. What is more goes to the disk."""
+
+
+def set_environment(address: str) -> None:
+    """What Ray reads when it is imported; whatever a person has set stays."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do, and warns of until then
+    if address == "local" and "ray" not in sys.modules:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does by itself, with a warning
+
+
+def connect(address: str) -> Callable[[], None]:
+    """Joins a running Ray, or starts one (``local``) that ends with this process.
+
+    Returns:
+        What is to be called before Ray is left.
+
+    Raises:
+        UserError: Nobody answers at the address.
+    """
+    own: dict[str, Any] = {}
+    if address == "local":
+        own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "_node_ip_address": "127.0.0.1"}
+        own["num_cpus"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    else:
+        _knock(address)
+    import ray
+
+    before, others = signal.getsignal(signal.SIGTERM), descendants()
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray ends a process by it in a way of its own
+    except Exception as error:  # of many kinds
+        what = "Ray cannot be started here" if own else f"--ray-address {address}"
+        raise UserError(f"{what}: {one_line(error)}") from error
+    # Killed with this process, Ray's server leaves its agents behind, which try for a minute to tell it of that.
+    return kill_with_this_process(descendants() - others if own else set())
+
+
+def _knock(address: str) -> None:
+    """Whether anybody is there: Ray itself waits for minutes, and then ends the process."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not (colon and port.isdecimal()):
+        raise UserError(f"--ray-address: expected auto, HOST:PORT or ray://HOST:PORT but got {address}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--ray-address {address}: nobody answers ({one_line(error)})") from error
