@@ -142,9 +142,9 @@ GRIDS = {
         "names exchanged": "--chain swap:1",
         "no chain": "--chain none",
     }),
-    "steps": product({"steps": [10, 2, 4, 6, 15, 20]}),
+    "steps": product({"steps": [6, 2, 4, 10, 15, 20]}),
     "seeds": product({"seed": [42, 1, 2, 3, 4]}),
-    "samplers": product({"scheduler": ["ddpm", "ddim", "dpm++", "unipc"], "steps": [10, 4, 6, 20]}),
+    "samplers": product({"scheduler": ["ddpm", "ddim", "dpm++", "unipc"], "steps": [6, 4, 10, 20]}),
 }  # fmt: skip
 
 

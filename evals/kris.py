@@ -43,6 +43,9 @@ DIMENSIONS = {
     "instruction_decomposition": {"multi-element_composition": 75, "multi-instruction_execution": 75},
 }  # fmt: skip
 """Categories with the cases of the published set, by dimension."""
+MERGED = "final_data.json"
+"""All categories in one file, as BAGEL has them."""
+SHA256 = {MERGED: "ce608b8af49cccc79ddb83ff847c178c079427fc92109e4046828e5dcb2d6134"}
 LEVELS = {
     "factual": ("attribute_perception", "spatial_perception", "temporal_prediction"),
     "conceptual": ("social_science", "natural_science"),
@@ -100,11 +103,13 @@ class Kris(JudgedSuite):
         folder = next((root / name for name in ("KRIS_Bench", "KRIS-Bench") if (root / name).is_dir()), root)
         items = [_item(*one, folder) for one in _rows(folder)]
         if not items:
-            raise UserError(
-                f"--data {root}: no CATEGORY/annotation.json and no final_data.json; get {self.origin.page}"
-            )
+            raise UserError(f"--data {root}: no CATEGORY/annotation.json and no {MERGED}; get {self.origin.page}")
         whole = {category: cases for some in DIMENSIONS.values() for category, cases in some.items()}
-        edition = files.counted("kris-1267", items, lambda item: item.subtask, whole, allowed=options.allow_other_data)
+        merged, allowed = folder / MERGED, options.allow_other_data
+        if merged.is_file():
+            edition = files.edition("kris-1267", [merged], SHA256, allowed=allowed)
+        else:
+            edition = files.counted("kris-1267", items, lambda item: item.subtask, whole, allowed=allowed)
         return JudgedSet(edition=edition, items=unique(items, str(folder)))
 
     def published(self, options: Options) -> Published:
@@ -181,7 +186,7 @@ def _frames(predicted: int) -> tuple[Shown, ...]:
 
 def _rows(folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Category, id and row of each case."""
-    merged = folder / "final_data.json"
+    merged = folder / MERGED
     if merged.is_file():
         for row in files.rows_in(merged):
             yield files.text_of(row, "type", merged.name), files.text_of(row, "id", merged.name), row

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from evals.judged.records import Reported
     from evals.judged.wording import Published
-    from evals.suite import Case
+    from evals.suite import Case, Context
 
 PARTS = ("cultural_common_sense", "spatio-temporal_reasoning", "natural_science")
 TASKS = {
@@ -76,6 +76,15 @@ class Wise(JudgedSuite):
         items = [_item(row, path) for path in paths for row in files.rows_in(path)]
         return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
 
+    def cases(self, options: Any, context: Context) -> list[Case]:
+        """Its prompts; the rewritten ones that come with WISE are of the legacy edition, whose ids are others."""
+        given = options.rewritten_from
+        if options.edition == "verified" and given is not None and (found := _legacy_rewrite(given)):
+            raise UserError(
+                f"--rewritten-from {given}: {found} has the legacy edition's prompts, of other ids; --edition legacy"
+            )
+        return super().cases(options, context)
+
     def published(self, options: Options) -> Published:
         """Inside the script that asks."""
         script = "vllm_eval.py" if options.edition == "verified" else "WISE_legacy/gpt_eval.py"
@@ -119,6 +128,12 @@ def wiscore(grades: list[float]) -> float:
     0.8
     """
     return round(sum(weight * grade for weight, grade in zip(WEIGHTS, grades, strict=True)) / 2, 9)
+
+
+def _legacy_rewrite(given: Path) -> str | None:
+    """The first of WISE's own files of rewritten prompts that is there, if any."""
+    names = (f"{part}_rewrite.json" for part in PARTS)
+    return next((name for name in names if given.name == name or (given / name).exists()), None)
 
 
 def _item(row: Any, path: Path) -> Item:

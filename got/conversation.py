@@ -327,16 +327,14 @@ class Conversation:
         self._saved[folder.resolve()] = len(self._entries)
         return folder
 
-    def release(self, folder: str | Path) -> None:
-        """Keep no pixels in memory of what is saved in a folder: they are read again when they are asked for."""
-        folder = Path(folder)
-        for i, entry in enumerate(self._entries[: self._saved.get(folder.resolve(), 0)]):
-            if not isinstance(entry.pixels, Path):
-                self._entries[i] = dataclasses.replace(entry, pixels=folder.resolve() / entry.file_name)
-
     @classmethod
-    def load(cls, folder: str | Path, pipeline: GoTPipeline | None = None) -> Conversation:
+    def load(cls, folder: str | Path, pipeline: GoTPipeline | None = None, *, lazy: bool = False) -> Conversation:
         """Read a saved conversation, to look at or (with a pipeline) to go on with.
+
+        Args:
+            folder: Where it was saved.
+            pipeline: What draws.
+            lazy: Whether an image is read whenever it is asked for, instead of now.
 
         Raises:
             ConversationError: If files are missing or damaged.
@@ -348,7 +346,7 @@ class Conversation:
             talk = cls(pipeline, seed=int(state["seed"]), **state["options"])
             talk._id = str(state["id"])
             if int(state["entries"]):
-                talk._entries = _read_entries(folder, hashed=hashed)[: int(state["entries"])]
+                talk._entries = _read_entries(folder, hashed=hashed, lazy=lazy)[: int(state["entries"])]
             count = len(talk._entries)
             if count != int(state["entries"]):
                 found = f"{state['entries']} entries in {folder / ENTRIES_FILE} but found {count}"
@@ -470,7 +468,7 @@ def _sampler(pipeline: GoTPipeline, name: Any) -> Iterator[None]:
         pipeline.scheduler = own
 
 
-def _read_entries(folder: Path, *, hashed: bool) -> list[Entry]:
+def _read_entries(folder: Path, *, hashed: bool, lazy: bool) -> list[Entry]:
     path, entries = folder / ENTRIES_FILE, []
     for number, (line, text) in enumerate(numbered_lines(path, ConversationError)):
         try:
@@ -478,9 +476,9 @@ def _read_entries(folder: Path, *, hashed: bool) -> list[Entry]:
             if not is_sealed(record, f"{path}, line {line}", ConversationError) and hashed:
                 raise ConversationError(f"{path}, line {line} is damaged: it has no hash")
             record.pop(OWN_HASH, None)
-            image = open_image(folder / Path(record.pop("image")).name)
+            file = folder.resolve() / Path(record.pop("image")).name
             lists = {name: tuple(record.get(name, ())) for name in ("warnings", "names")}  # older ones have no names
-            entry = Entry(**{**record, **lists, "pixels": image})
+            entry = Entry(**{**record, **lists, "pixels": file if lazy else open_image(file)})
             in_order = entry.number == number and entry.kind in _KINDS
             if not in_order or (entry.source is not None and not 0 <= entry.source < number):
                 raise ConversationError(f"{path}, line {line} does not belong here")

@@ -9,7 +9,7 @@ from evals.core.vocabulary import task_title
 from got.util.tables import span
 from reports import ablation_figures, compare, style
 from reports.page import Browser, Fact, Page, Section, record
-from reports.report import Report, origin
+from reports.report import Report, origin, saved
 from reports.run_figures import Drawn
 from reports.samples import JUDGED, load_samples
 from reports.thumbnails import Album
@@ -25,7 +25,7 @@ _SHOWN = 6
 
 
 def of_two(before: Run, after: Run) -> Report:
-    """The report on a run against an earlier one. Call it, and `report.write`, inside :func:`reports.style.sheet`.
+    """The report on a run against an earlier one. Call it inside :func:`reports.style.sheet`.
 
     Raises:
         UserError: One has no verdicts, or they have no case in common.
@@ -39,13 +39,16 @@ def of_two(before: Run, after: Run) -> Report:
     comparison = compare.comparison_table(rows, before.name, after.name, compare.unit(a, b), said, [before, after])
     first, second = ({sample.key: sample for sample in load_samples(run)} for run in (before, after))
     flipped = flips(first, second)
-    album = Album()
     labels = (f"before: {before.name}", f"after: {after.name}")
-    records = [
-        record([first[key], second[key]], album, 0, way, labels) for way, keys in flipped.items() for key in keys
-    ]
+    pairs = [(way, [first[key], second[key]]) for way, keys in flipped.items() for key in keys]
+    with Album(picture for _, pair in pairs for sample in pair for picture in sample.pictures) as album:
+        records = [record(pair, album, 0, way, labels) for way, pair in pairs]
     change, unit = rows[0].difference, compare.unit(a, b)
     figures = [_differences(rows), *(_grid(way, keys, labels, first, second) for way, keys in flipped.items())]
+    sections, files = saved(
+        [Section(id="tasks", title="Task by task", tables=(comparison,))],
+        [("tasks", figure) for figure in figures if figure is not None],
+    )
     page = Page(
         title=f"{after.name} against {before.name}",
         lead=f"{settings} {change.cases:,} {unit} of both, compared one by one. Overall: {rows[0].words}.".strip(),
@@ -58,7 +61,7 @@ def of_two(before: Run, after: Run) -> Report:
             Fact(title="images won", value=f"{len(flipped['won']):,}", note="wrong before, right after"),
             Fact(title="images lost", value=f"{len(flipped['lost']):,}", note="right before, wrong after"),
         ),
-        sections=(Section(id="tasks", title="Task by task", tables=(comparison,)),),
+        sections=tuple(sections),
         browser=Browser(
             title="Images whose verdict changed",
             lead="Before and after, with planned and detected boxes and the reason. Open one for its chain."
@@ -72,7 +75,7 @@ def of_two(before: Run, after: Run) -> Report:
     )
     return Report(
         page=page,
-        drawn=tuple(("tasks", figure) for figure in figures if figure is not None),
+        figures=files,
         samples=((before.name, tuple(first.values())), (after.name, tuple(second.values()))),
         album=album,
     )

@@ -33,7 +33,10 @@ def within(baseline: Outcomes) -> float:
         if len(known) > 1:
             variances.append(float(np.var(known, ddof=1)))
     if not variances:
-        raise UserError(f"{baseline.name} has no prompt with two images: nothing tells how images of a prompt differ")
+        why = "nothing tells how images of a prompt differ"
+        raise UserError(
+            f"{baseline.name} has no prompt with two images: {why}; make one with --images-per-prompt of 2 or more"
+        )
     return float(np.mean(variances))
 
 

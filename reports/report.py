@@ -56,8 +56,8 @@ class Report:
     """A page and the files it goes with."""
 
     page: Page
-    drawn: tuple[tuple[str, Drawn], ...]
-    """Sections' ids with their figures, not yet saved."""
+    figures: tuple[tuple[str, bytes], ...]
+    """Names and contents of the figures' files."""
     samples: tuple[tuple[str, tuple[SampleRecord, ...]], ...]
     """Names of runs with their images, for ``samples.csv``."""
     album: Album
@@ -73,7 +73,7 @@ def of_runs(
     benchmarks: Sequence[Benchmarks] = (),
     reported: Rows = None,
 ) -> Report:
-    """The report on runs and ablations. Call it, and :func:`write`, inside :func:`reports.style.sheet`.
+    """The report on runs and ablations. Call it inside :func:`reports.style.sheet`.
 
     Args:
         runs: Finished runs of any suite.
@@ -83,8 +83,33 @@ def of_runs(
         benchmarks: Files of measured speed, oldest first.
         reported: Which of the paper's rows to show.
     """
+    cells = [cell.run for ablation in ablations for cell in ablation.cells if cell.run is not None]
+    every_run = [*runs, *cells]
+    images = {run.name: load_samples(run) for run in every_run}
+    shown = _shown(images, every=every)
+    with Album(picture for _, sample in shown for picture in sample.pictures) as album:
+        sections, drawn = _content(runs, ablations, images, reported)
+        sections, figures = saved(sections, drawn)  # while thumbnails are made
+        if benchmarks:
+            sections.append(Section(id="speed", title="Speed", tables=(speed.speed_table(benchmarks),)))
+        page = Page(
+            title=title,
+            lead=_lead(runs, ablations)
+            + _REPORTED * any(r.reported for s in sections for t in s.tables for r in t.rows),
+            facts=tuple(_facts([run for run in runs if run.scores.get("suite") == "geneval"], ablations)),
+            sections=tuple(sections),
+            browser=_browser(images, shown, {run.name: run.studio for run in every_run}, album, every=every),
+            origins=tuple(map(origin, every_run)),
+        )
+    listed = tuple((name, tuple(samples)) for name, samples in images.items())
+    return Report(page=page, figures=figures, samples=listed, album=album)
+
+
+def _content(
+    runs: Sequence[Run], ablations: Sequence[Ablation], images: dict[str, list[SampleRecord]], reported: Rows
+) -> tuple[list[Section], list[tuple[str, Drawn]]]:
+    """The sections, without figures; and sections' ids with their figures."""
     names: set[str] = set()
-    images = {run.name: load_samples(run) for run in runs}
     geneval = [run for run in runs if run.scores.get("suite") == "geneval"]
     published = [run for run in runs if run.scores.get("suite") in EDITING_SUITES]
     measured = [
@@ -95,7 +120,9 @@ def of_runs(
     if others:
         known = ", ".join(("geneval", *EDITING_SUITES, *OWN_SUITES))
         raise UserError(f"{others[0].path} is a run of suite {others[0].scores.get('suite')!r}; known: {known}")
-    sections, drawn, taken = [], [], {"geneval"}
+    sections: list[Section] = []
+    drawn: list[tuple[str, Drawn]] = []
+    taken = {"geneval"}
     if geneval:
         sections.append(Section(id="geneval", title="GenEval", tables=(tables.geneval_table(geneval, reported),)))
         drawn += [("geneval", figure) for figure in _figures_of_runs(geneval, images, names)]
@@ -120,24 +147,10 @@ def of_runs(
         for run in measured:
             drawn += [("editing", figure) for figure in _named([editing.by_category(run)], run.name, names)]
     for ablation in ablations:
-        section, figures, cells = _ablation(ablation, names, reported)
+        section, figures = _ablation(ablation, images, names, reported)
         sections.append(section)
         drawn += [(section.id, figure) for figure in figures]
-        images |= cells
-    if benchmarks:
-        sections.append(Section(id="speed", title="Speed", tables=(speed.speed_table(benchmarks),)))
-    every_run = [*runs, *(cell.run for ablation in ablations for cell in ablation.cells if cell.run is not None)]
-    album = Album()
-    page = Page(
-        title=title,
-        lead=_lead(runs, ablations) + _REPORTED * any(r.reported for s in sections for t in s.tables for r in t.rows),
-        facts=tuple(_facts(geneval, ablations)),
-        sections=tuple(sections),
-        browser=_browser(images, {run.name: run.studio for run in every_run}, album, every=every),
-        origins=tuple(map(origin, every_run)),
-    )
-    listed = tuple((name, tuple(samples)) for name, samples in images.items())
-    return Report(page=page, drawn=tuple(drawn), samples=listed, album=album)
+    return sections, drawn
 
 
 def origin(run: Run) -> tuple[str, dict[str, str], str]:
@@ -202,9 +215,8 @@ def _named(found: Sequence[Drawn | None], prefix: str, names: set[str]) -> list[
 
 
 def _ablation(
-    ablation: Ablation, names: set[str], reported: Rows
-) -> tuple[Section, list[Drawn], dict[str, list[SampleRecord]]]:
-    images = {cell.run.name: load_samples(cell.run) for cell in ablation.cells if cell.run is not None}
+    ablation: Ablation, images: dict[str, list[SampleRecord]], names: set[str], reported: Rows
+) -> tuple[Section, list[Drawn]]:
     short, settings = setting_figures.labels(ablation)
     cells = {short[cell.name]: images[cell.run.name] for cell in ablation.cells if cell.run is not None}
     few = len(cells) <= _CURVES
@@ -221,19 +233,31 @@ def _ablation(
     name = escape.file_name(f"ablation {ablation.name}", names)
     made = tables.ablation_table(ablation, name, reported)
     section = Section(id=name, title=f"Ablation {ablation.name}", tables=(made,))
-    return section, _named(figures, ablation.name, names), images
+    return section, _named(figures, ablation.name, names)
 
 
-def _browser(images: dict[str, list[SampleRecord]], studio: dict[str, str], album: Album, *, every: bool) -> Browser:
+def _shown(images: dict[str, list[SampleRecord]], *, every: bool) -> list[tuple[int, SampleRecord]]:
+    """The samples of the browser in its order, each with the number of its run."""
     shown = [
         (number, sample)
         for number, samples in enumerate(images.values())
         for sample in samples
         if every or sample.outcome != "right"
     ]
-    unjudged = [sample for _, sample in shown if sample.outcome in (NOT_JUDGED, GRADED)]
-    if unjudged:
+    if any(sample.outcome in (NOT_JUDGED, GRADED) for _, sample in shown):
         shown.sort(key=_least_liked)
+    return shown
+
+
+def _browser(
+    images: dict[str, list[SampleRecord]],
+    shown: list[tuple[int, SampleRecord]],
+    studio: dict[str, str],
+    album: Album,
+    *,
+    every: bool,
+) -> Browser:
+    unjudged = [sample for _, sample in shown if sample.outcome in (NOT_JUDGED, GRADED)]
     total = sum(len(samples) for samples in images.values())
     lead = "Every sample" if every else _what_is_shown(len(unjudged), len(shown) - len(unjudged), total)
     how = ", with planned and detected boxes, the reason, and the stage that failed. Open one for its chain."
@@ -297,13 +321,9 @@ def write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
 
 def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
     _clear(output)
-    shown: dict[str, list[Shown]] = {}
-    for section, drawn in report.drawn:
-        shown.setdefault(section, []).append(_save(drawn, output / "figures"))
-    page = dataclasses.replace(
-        report.page,
-        sections=tuple(dataclasses.replace(s, figures=tuple(shown.get(s.id, ()))) for s in report.page.sections),
-    )
+    page = report.page
+    for name, content in report.figures:
+        write_atomic(output / "figures" / name, content)
     every = [table for section in page.sections for table in section.tables]
     for table in every:
         for suffix, form in (("csv", formats.to_csv), ("tex", formats.to_latex), ("md", formats.to_markdown)):
@@ -317,7 +337,8 @@ def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
     html = render(page, report.album.inline() if inline else None)
     write_atomic(output / "report.html", html)  # the last one: its presence marks a whole report
     (output / _UNFINISHED).unlink()
-    return {"output": str(output / "report.html"), "tables": len(every), "figures": len(report.drawn),
+    figures = sum(len(section.figures) for section in page.sections)
+    return {"output": str(output / "report.html"), "tables": len(every), "figures": figures,
             "samples": len(page.browser.records), "pictures": len(report.album.files),
             "pictures_in_page": inline}  # fmt: skip
 
@@ -362,13 +383,25 @@ def _clear(output: Path) -> None:
         raise UserError(f"cannot write --output {output}: {error.strerror}") from error
 
 
-def _save(drawn: Drawn, folder: Path) -> Shown:
-    folder.mkdir(parents=True, exist_ok=True)
-    style.save(drawn.figure, folder / drawn.name)
-    write_atomic(folder / f"{drawn.name}.csv", csv_of(drawn.header, drawn.rows))
-    svg = (folder / f"{drawn.name}.svg").read_text(encoding="utf-8")
-    wide = bool(drawn.figure.get_figwidth() > _WIDE_IN)
-    return Shown(name=drawn.name, title=drawn.title, text=drawn.text, svg=style.inline(svg, drawn.name), wide=wide)
+def saved(
+    sections: Sequence[Section], drawn: Sequence[tuple[str, Drawn]]
+) -> tuple[list[Section], tuple[tuple[str, bytes], ...]]:
+    """The sections with their figures, and the names and contents of the figures' files.
+
+    Args:
+        sections: Without figures.
+        drawn: Sections' ids with their figures.
+    """
+    shown: dict[str, list[Shown]] = {}
+    files: list[tuple[str, bytes]] = []
+    for section, one in drawn:
+        made = style.files_of(one.figure)
+        files += [(f"{one.name}.{suffix}", content) for suffix, content in made.items()]
+        files.append((f"{one.name}.csv", csv_of(one.header, one.rows).encode()))
+        wide = bool(one.figure.get_figwidth() > _WIDE_IN)
+        svg = style.inline(made["svg"].decode(), one.name)
+        shown.setdefault(section, []).append(Shown(name=one.name, title=one.title, text=one.text, svg=svg, wide=wide))
+    return [dataclasses.replace(s, figures=tuple(shown.get(s.id, ()))) for s in sections], tuple(files)
 
 
 def csv_of(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

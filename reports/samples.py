@@ -78,6 +78,11 @@ class SampleRecord:
         """Case and index, as in ``00042/1``."""
         return f"{self.case}/{self.index}"
 
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """The images that show it, without those whose place is not known."""
+        return tuple(file for file in (self.file, self.source, self.target) if file is not None)
+
     def fit(self) -> layout.LayoutFit | None:
         """How the image keeps to its plan; None without a plan."""
         if not self.has_plan or not self.width:

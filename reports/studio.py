@@ -14,14 +14,8 @@ from reports.samples import find_sample, load_samples
 if TYPE_CHECKING:
     from pathlib import Path
 
-_VALUES = {
-    "steps": "num_inference_steps",
-    "scheduler": "scheduler",
-    "semantic_scale": "semantic_scale",
-    "spatial_scale": "spatial_scale",
-    "reference_scale": "reference_scale",
-    "guidance_interval": "guidance_interval",
-}
+_SETTINGS = ("scheduler", "semantic_scale", "spatial_scale", "reference_scale", "guidance_interval", "own_size")
+"""Of a run, called as the pipeline's arguments are."""
 
 
 class StudioRun:
@@ -36,7 +30,10 @@ class StudioRun:
         self.name, self._got = run.name, run.model == "got"
         self._samples = {one.key: one for one in load_samples(run)}
         self._chains = {"{}/{}".format(*key_of(line)): line for line in read_lines(RunDirectory(folder).chains)[0]}
-        self._settings = run.spec.get("arguments", {}).get("resolved", {})
+        settings = run.spec.get("arguments", {}).get("resolved", {})
+        given = {name: settings.get(name) for name in _SETTINGS} | {"num_inference_steps": settings.get("steps")}
+        off = {name: False for name in ("semantic", "spatial", "reference") if settings.get(name) == "off"}
+        self._options = {name: value for name, value in given.items() if value is not None and value is not False} | off
 
     def samples(self) -> list[dict[str, Any]]:
         """Those that have an image, the wrong ones first."""
@@ -59,14 +56,11 @@ class StudioRun:
         if one.file is None:
             raise UserError(f"{self.name} has no image for sample {one.key}")
         line = self._chains.get(one.key, {})
-        given = {name: self._settings.get(flag) for flag, name in _VALUES.items()}
-        options = {name: value for name, value in given.items() if value is not None}
-        options |= {name: False for name in ("semantic", "spatial", "reference") if self._settings.get(name) == "off"}
         return {
             "image": one.file,
             "source": one.source,
             "prompt": one.prompt,
             "chain": line.get("chain") if self._got else None,
             "seed": int(line.get("seed", 0)),
-            "options": options,
+            "options": self._options,
         }

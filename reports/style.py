@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import re
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from got.util.errors import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     import numpy as np
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ _SHEET: Any = {
 
 @contextlib.contextmanager
 def sheet() -> Iterator[None]:
-    """Settings of matplotlib while figures are drawn and saved; the caller's own come back afterwards."""
+    """Settings of matplotlib while figures are drawn; the caller's own come back afterwards."""
     import matplotlib
 
     with matplotlib.rc_context(_SHEET):
@@ -86,7 +86,7 @@ def sheet() -> Iterator[None]:
 
 
 def figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure that arranges its axes itself. Draw it, and save it, inside :func:`sheet`."""
+    """An empty figure that arranges its axes itself. Draw it, and make its files, inside :func:`sheet`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -103,18 +103,22 @@ FORMATS: dict[str, dict[str, None] | None] = {
 """Files of a figure -> what is left out of each, so that the same figure gives the same bytes."""
 
 
-def save(drawn: Figure, stem: Path) -> None:
-    """Writes STEM.png, .svg and .pdf."""
+def files_of(drawn: Figure) -> dict[str, bytes]:
+    """A figure as the files of :data:`FORMATS`: suffix -> content."""
+    made = {}
     for suffix, metadata in FORMATS.items():
         if suffix != "png":
             for image in (image for axes in drawn.axes for image in axes.images):
                 image.set_interpolation("none")  # the image's own pixels: what shows the file makes them larger
-        drawn.savefig(stem.with_name(f"{stem.name}.{suffix}"), metadata=metadata)
+        buffer = io.BytesIO()
+        drawn.savefig(buffer, format=suffix, metadata=metadata)
+        made[suffix] = buffer.getvalue()
         drawn.set_layout_engine("none")  # it is arranged now; once is enough
+    return made
 
 
 def inline(svg: str, name: str) -> str:
-    """An SVG file of :func:`save` for the inside of a page: names unlike those of others, ink and paper themed.
+    """An SVG file of :func:`files_of` for the inside of a page: names unlike those of others, ink and paper themed.
 
     Args:
         svg: The file's text.

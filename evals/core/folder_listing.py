@@ -205,6 +205,8 @@ def _hint(root: Path, entries: Sequence[Path]) -> str:
     """Where the images may lie that a folder does not have, or what is expected."""
     if newest := snapshot(root):
         return f"it is the root of a hub's cache, whose files are in folder:{newest}"
+    if newest := next(filter(None, map(snapshot, entries)), None):  # one higher, where a cache keeps all its roots
+        return f"it is a hub's cache, and files are in folder:{newest}"
     for child in entries:
         if child.is_dir() and any(is_image(path) for path in _shallow(child)):
             return f"there are some in folder:{child}"

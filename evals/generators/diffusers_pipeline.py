@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from evals.core.records import Sample
 
 
+_OWN_CLASS = (
+    "code that lies with weights is not run: draw with your class into a folder, which folder:PATH scores "
+    "(--export-prompts writes its prompts), or make it a generator (CONTRIBUTING.md)"
+)
+"""What goes where a pipeline's class is none of diffusers'."""
+
+
 class DiffusersGenerator:
     """Any text-to-image pipeline of diffusers; for editing suites any that edits by instruction."""
 
@@ -100,9 +107,10 @@ def make_diffusers(options: GeneratorOptions) -> Generator:
     except checkpoint.PlaceError as error:
         raise UserError(str(error)) from error
     except (OSError, ValueError, RuntimeError, LookupError, AttributeError, TypeError, SafetensorError) as error:
-        raise UserError(
-            f"--model diffusers:{options.argument} cannot be loaded: {why(options.argument, error)}"
-        ) from error
+        words = why(options.argument, error)
+        if str(error).startswith("module diffusers has no attribute"):
+            words += f"; {_OWN_CLASS}"
+        raise UserError(f"--model diffusers:{options.argument} cannot be loaded: {words}") from error
     if "prompt" not in inspect.signature(pipe.__call__).parameters:
         raise UserError(f"--model diffusers:{options.argument} is a {type(pipe).__name__}, which takes no prompt")
     pipe.set_progress_bar_config(disable=True)

@@ -98,7 +98,7 @@ def usual(model: str, place: str, *, edit: bool) -> dict[str, Any]:
         edit: Whether it edits images.
 
     >>> usual("got", "mini", edit=False)["steps"], usual("got", "owner/got-6b", edit=False)
-    (10, {})
+    (6, {})
     """
     folder = checkpoint_folder(place) if model in ("got", "diffusers") else None
     try:

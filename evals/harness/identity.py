@@ -65,10 +65,15 @@ def left_over(spec: Mapping[str, Any]) -> str | None:
 def as_now(spec: Mapping[str, Any], plan: Plan) -> Identity:
     """An older run's identity as it would be now: its folder's path resolved, and its images taken to be as they are.
 
-    Later stages go by what the run has, whatever the folder holds.
+    Later stages go by what the run has, whatever the folder holds. Where it has no setting of the generator, the one
+    that it recorded as the generator's own holds.
     """
-    identity = spec["identity"]
-    generate = {key: value for key, value in identity.get(GENERATE, {}).items() if key != "images_sha256"}
+    identity, resolved = spec["identity"], spec.get("arguments", {}).get("resolved", {})
+    generate = {
+        key: resolved.get(key) if value is None else value
+        for key, value in identity.get(GENERATE, {}).items()
+        if key != "images_sha256"
+    }
     kind, _, place = str(generate.get("model", "")).partition(":")
     if kind == "folder":
         generate["model"] = f"folder:{Path(place).resolve()}"
@@ -79,7 +84,10 @@ def as_now(spec: Mapping[str, Any], plan: Plan) -> Identity:
 
 
 def of_run(plan: Plan, old: Identity, stand: tuple[str, ...]) -> Identity:
-    """The plan's identity; stages that stand keep the files that they were made of, moved or changed as they may be.
+    """The plan's identity, but for what stages that stand keep.
+
+    They keep the files that they were made of, moved or changed as they may be, and the generator's own settings where
+    no flag says otherwise.
 
     Args:
         plan: What the command says.
@@ -89,7 +97,8 @@ def of_run(plan: Plan, old: Identity, stand: tuple[str, ...]) -> Identity:
     identity = dict(plan.identity)
     for stage in stand:
         arguments = {key: value for key, value in identity[stage].items() if key not in _PLACES}
-        identity[stage] = arguments | {key: old[stage][key] for key in _PLACES if key in old[stage]}
+        kept = (*_PLACES, *(plan.usual.keys() - plan.spec.given))
+        identity[stage] = arguments | {key: old[stage][key] for key in kept if key in old[stage]}
     generate, before = identity[GENERATE], old.get(GENERATE, {})
     if plan.settings.start != GENERATE and "folder_sha256" not in before:
         # Older runs do not say which images they were given.

@@ -57,6 +57,7 @@ class Plan:
         self.spec, self.settings, self.options = spec, spec.settings, spec.options
         self.suite = suite or find_suite(spec.suite)
         self.model, self._argument = generators.parse_model(self.settings.model)
+        self._place = self.settings.checkpoint if self.model == "got" else self._argument
 
     def __reduce__(self) -> tuple[type[Plan], tuple[RunSpec]]:
         return Plan, (self.spec,)
@@ -193,13 +194,14 @@ class Plan:
     @functools.cached_property
     def identity(self) -> dict[str, dict[str, Any]]:
         """For each stage, everything that decides its outcome. A run directory belongs to one identity."""
-        looks = flags.deciding(self.settings, OBSERVE)
+        drawn, looks = (flags.deciding(self.settings, stage) for stage in (GENERATE, OBSERVE))
         if not self.suite.detects(self.options):
             del looks["detector"]
         stages: dict[str, dict[str, Any]] = {
             GENERATE: {
                 "suite": self.suite.name,
-                **flags.deciding(self.settings, GENERATE),
+                **drawn,
+                **{name: value for name, value in self.usual.items() if drawn[name] is None},
                 "prompts_sha256": self.prompts_sha256,
                 **self._drawn_from(),
                 **self._share(),
@@ -215,9 +217,8 @@ class Plan:
 
     def weight_places(self) -> dict[str, Path]:
         """Where weights lie on this machine that settings and options name, by who uses them."""
-        argument = self.settings.checkpoint if self.model == "got" else self._argument
-        places = {"generator": generators.GENERATORS[self.model].weights(argument)}
-        places |= weight_places.named(self.settings) | weight_places.named(self.options)
+        own = {"generator": generators.GENERATORS[self.model].weights(self._place)}
+        places = own | weight_places.named(self.settings) | weight_places.named(self.options)
         return {role: place for role, place in places.items() if place is not None and place.exists()}
 
     def with_weights_at(self, places: Mapping[str, Path]) -> Plan:
@@ -227,11 +228,8 @@ class Plan:
 
     def _drawn_from(self) -> dict[str, Any]:
         """What a generator has on this machine: its weights, or the images of its folder."""
-        argument = self.settings.checkpoint if self.model == "got" else self._argument
-        place = generators.GENERATORS[self.model].weights(argument)
-        found: dict[str, Any] = {
-            "weights_sha256": provenance.weights_sha256(place) if place is not None and place.exists() else {}
-        }
+        place = self.weight_places().get("generator")
+        found: dict[str, Any] = {"weights_sha256": {} if place is None else provenance.weights_sha256(place)}
         if self.model == "folder":  # a relative and an absolute path are one folder
             place = Path(self._argument).resolve()
             found |= {"model": f"folder:{place}", "folder_sha256": folder_images.digest_of(self.sources)}
@@ -240,16 +238,17 @@ class Plan:
     @property
     def arguments(self) -> dict[str, Any]:
         """As given and as resolved; for run.json."""
-        settings = flags.as_json(self.settings)
-        place = self.settings.checkpoint if self.model == "got" else self._argument
-        usual = generators.usual(self.model, place, edit=any(case.edit is not None for case in self.cases))
-        settings |= {name: value for name, value in usual.items() if settings[name] is None}
         return {
             "given": lasting(self.spec.words),
-            "resolved": {**settings, **flags.as_json(self.options)},
+            "resolved": {**flags.as_json(self.settings), **flags.as_json(self.options)},
             "batch_size": self.batch_size,
             **({} if self.folder is None else {"folder": self.folder.counts}),
         }
+
+    @functools.cached_property
+    def usual(self) -> dict[str, Any]:
+        """The generator's own settings, which hold where no flag says otherwise; another version may have others."""
+        return generators.usual(self.model, self._place, edit=any(case.edit is not None for case in self.cases))
 
     def _refuse_unchosen_detector(self) -> None:
         """Images of unknown origin have no default detector: photographs score 0 with that of the icon world.

@@ -221,8 +221,10 @@ class _Run:
 
     def _spec(self, identity: identities.Identity, machine: dict[str, Any], *, redo: str | None) -> dict[str, Any]:
         """run.json."""
+        arguments = self.plan.arguments
+        kept = {name: identity[GENERATE][name] for name in self.plan.usual}
         return {
-            "arguments": self.plan.arguments,
+            "arguments": {**arguments, "resolved": {**arguments["resolved"], **kept}},
             "machine": machine,
             "identity": identity,
             "redo": redo,

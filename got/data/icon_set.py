@@ -5,7 +5,6 @@ Prompts, instructions, chains and images are true by construction: sampled toget
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
@@ -13,11 +12,7 @@ import importlib.metadata
 import io
 import itertools
 import json
-import multiprocessing
-import os
-import signal
 import struct
-import threading
 import zlib
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -31,6 +26,7 @@ from got.iconworld.edits import Edit, chained, sample_edit
 from got.iconworld.referring import sample_reasoning_edit
 from got.iconworld.render import render
 from got.iconworld.scenes import Scene, caption, chain_text, sample_scene, stable_rng
+from got.util import processes
 from got.util.files import read_object, write_json
 
 if TYPE_CHECKING:
@@ -223,8 +219,7 @@ def _in_order(
     if workers == 1:
         yield from map(work, chunks)
         return
-    spawn = multiprocessing.get_context("spawn")  # a forked child may inherit a lock held by another thread
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent) as pool:
+    with processes.pool(workers) as pool:
         futures = deque(pool.submit(work, chunk) for chunk in itertools.islice(chunks, 3 * workers))
         try:
             while futures:
@@ -232,16 +227,3 @@ def _in_order(
                 futures.extend(pool.submit(work, chunk) for chunk in itertools.islice(chunks, 1))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """A worker leaves Ctrl-C to its parent, and does not outlive it whatever ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker has a parent"
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import hashlib
-import multiprocessing
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +12,7 @@ from got.iconworld.edits import Edit, sample_edit
 from got.iconworld.mirrors import sample_mirror_edit
 from got.iconworld.render import edges_px, render
 from got.iconworld.scenes import Scene, sample_scene, stable_rng
+from got.util import processes
 from got.util.files import replacing
 
 if TYPE_CHECKING:
@@ -152,6 +150,5 @@ def _each(work: Callable[[_Job], Any], jobs: list[_Job]) -> list[Any]:
     """The work of every job, on all cores if there is more than one; processes cost seconds to start."""
     if len(jobs) == 1:
         return [work(jobs[0])]
-    spawn = multiprocessing.get_context("spawn")  # a forked child may inherit a lock held by a torch thread
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
+    with processes.pool() as pool:
         return list(pool.map(work, jobs))

@@ -69,7 +69,7 @@ CONFIGS = {
         reasoner_mlp_dim=512,
         image_tokens=64,
         vision_image_px=64,
-        steps=10,
+        steps=6,
         text_to_image=GuidanceConfig(semantic=2.5, spatial=2.5, reference=1.0),
         edit=GuidanceConfig(semantic=2.5, spatial=2.5, reference=1.5),
     ),

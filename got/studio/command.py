@@ -13,6 +13,7 @@ from got.util.errors import UserError, note
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from got.pipeline import GoTPipeline
     from got.studio.observers import Observer, Run
@@ -54,11 +55,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         observer = _observer(arguments, pipeline)
         if pipeline.config.scale == "mini":  # the first call is slow, and here it costs little
             pipeline("a photo of a dog", num_inference_steps=1, generator=torch.Generator())
-        away = arguments.host not in LOOPBACK
-        token = secrets.token_urlsafe(24) if away else None
+        token = None if arguments.host in LOOPBACK else secrets.token_urlsafe(24)
         sessions, worker = Sessions(root, pipeline), Worker(arguments.queue)
         studio = Studio(sessions=sessions, arguments=arguments, observer=observer, run=recorded, first=first)
-        app = Server(studio, worker).app(["*"] if away else [*LOOPBACK, "[::1]"], token)
+        app = Server(studio, worker).app([*LOOPBACK, "[::1]"] if token is None else ["*"], token)
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         address = f"http://{host}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
         sys.stderr.write(f"sessions are kept in {root}\nopen {address}\n(Ctrl-C ends)\n")
@@ -71,16 +71,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _observer(arguments: argparse.Namespace, pipeline: GoTPipeline) -> Observer | None:
     """Who looks at images: asked for by name, or of the icon world where mini draws, if it is installed."""
     detector = arguments.detector or ("icon" if pipeline.config.scale == "mini" else "none")
-    if detector == "none":
-        return None
     try:
-        found: Observer = announced("observer")(detector, str(pipeline._execution_device))
+        return None if detector == "none" else announced("observer")(detector, str(pipeline._execution_device))
     except UserError as error:
         if arguments.detector is not None:
             raise
         note(f"nobody looks at the images: {error}")
         return None
-    return found
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -91,14 +88,12 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UserError(f"cannot listen on {host}, port {port}: {error.strerror}; --port takes another one") from error
 
 
-def _places(arguments: argparse.Namespace) -> tuple[Any, tuple[str, str] | None]:
+def _places(arguments: argparse.Namespace) -> tuple[Path, tuple[str, str] | None]:
     """The folder of sessions, and the session to begin with: --output may also be one session, say a chat's."""
     from got.conversation import STATE_FILE
 
-    output = arguments.output
+    output = arguments.output.resolve()
     if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: expected a folder, but it is a file")
-    if (output / STATE_FILE).is_file():
-        output = output.resolve()
-        return output.parent, ("session", output.name)
-    return output, None
+        raise UserError(f"--output {arguments.output}: expected a folder, but it is a file")
+    is_one = (output / STATE_FILE).is_file()
+    return (output.parent, ("session", output.name)) if is_one else (arguments.output, None)

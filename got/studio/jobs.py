@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from got.cli import reproduce
 from got.cli.parser import MOST_TURNS
 from got.model.outputs import to_pil
 from got.model.validation import check_words
@@ -50,47 +51,46 @@ class Studio:
     first: tuple[str, str] | None = None
     """What a page begins with: ``("session", name)`` or ``("sample", key)``."""
 
-    @property
-    def pipeline(self) -> GoTPipeline:
-        """What draws."""
-        return self.sessions.pipeline
-
     def session(self, name: str) -> dict[str, Any]:
-        """A session as a page shows it."""
-        return views.session(name, self.sessions.get(name), self.sessions.folder(name), self.arguments)
+        """A session as a page shows it: every image, how it came about, and how to draw it again."""
+        talk, folder = self.sessions.get(name), self.sessions.folder(name)
+        entries = [
+            one.record()
+            | {
+                "seed": None if one.seed is None else str(one.seed),  # JavaScript has no such numbers
+                "plan": views.plan(one.plan),
+                "command": reproduce.command(one, talk.entries, folder, self.arguments),
+                "python": reproduce.python(one, talk.entries, folder, self.arguments),
+            }
+            for one in talk.entries
+        ]
+        current = None if talk.entry is None else talk.entry.number
+        told = {"name": name, "folder": str(folder), "current": current, "entries": entries}
+        return told | {"undo": talk.can_undo, "redo": talk.can_redo}
 
-    def work(self, job: Job, name: str, asked: dict[str, Any]) -> None:
-        """Does what a page asks for.
+    def work(self, job: Job) -> None:
+        """Does what a page asks for; raises `ValueError` or `UserError` if it cannot be done."""
+        kinds = dict.fromkeys(("draw", "edit", "revise"), self._change)
+        kinds |= {"plan": self._plan, "explain": self._explain, "observe": self._observe}
+        kind, asked = job.asked.get("kind"), {"entry": None, **job.asked}
+        if kind not in kinds:
+            raise UserError(f"expected one of {', '.join(kinds)} but got {kind!r:.100}")
+        with self.sessions.pipeline.mllm.register_forward_pre_hook(
+            lambda *_: job.check()
+        ):  # also between words of a plan
+            kinds[kind](job, asked)
 
-        Raises:
-            ValueError: If the request cannot be done.
-            UserError: Likewise.
-        """
-        looks = {"plan": self._plan, "explain": self._explain, "observe": self._observe}
-        kind, asked = asked.get("kind"), {"entry": None, **asked}
-        if kind not in ("draw", "edit", "revise", *looks):
-            raise UserError(f"expected one of draw, edit, revise, {', '.join(looks)} but got {kind!r:.100}")
-        stop = self.pipeline.mllm.register_forward_pre_hook(lambda *_: job.check())  # also between words of a plan
-        try:
-            if kind in looks:
-                looks[kind](job, self.sessions.get(name), asked)
-            else:
-                self._change(job, name, asked)
-        finally:
-            stop.remove()
-
-    def _change(self, job: Job, name: str, asked: dict[str, Any]) -> None:
-        with self.sessions.drawing(name) as talk, talk.telling(**self._callbacks(job)):
-            seeds = _seeds(asked, talk.seed)
-            for i, seed in enumerate(seeds):
-                job.say("image", number=i, of=len(seeds))
+    def _change(self, job: Job, asked: dict[str, Any]) -> None:
+        seeds = _seeds(asked, self.sessions.get(job.session).seed)
+        for i, seed in enumerate(seeds):
+            job.say("image", number=i, of=len(seeds))
+            with self.sessions.changing(job.session) as talk, talk.telling(**self._callbacks(job)):
                 before = len(talk.entries)
                 self._make(talk, asked, seed)
-                self.sessions.save(name, talk)
-                made = talk.entries[before:]
-                job.say("session", session=self.session(name), made=[entry.number for entry in made])
-                for entry in made:
-                    self._observe(job, talk, {"entry": entry.number})
+                made = [entry.number for entry in talk.entries[before:]]
+            job.say("session", session=self.session(job.session), made=made)
+            for number in made:
+                self._observe(job, {"entry": number})
 
     def _make(self, talk: Conversation, asked: dict[str, Any], seed: int) -> None:
         chain = None if asked.get("chain") is None else read_plan(asked["chain"])
@@ -107,25 +107,24 @@ class Studio:
             words = chain.caption() if chain and chain.regions and not asked.get("prompt") else _words(asked)
             talk.draw(words, chain=chain, seed=seed, **_options(asked))
 
-    def _plan(self, job: Job, talk: Conversation, asked: dict[str, Any]) -> None:
-        image = None if asked["entry"] is None else talk.at(asked["entry"]).image
-        chain: Any = self.pipeline.think(_words(asked), image)
+    def _plan(self, job: Job, asked: dict[str, Any]) -> None:
+        image = None if asked["entry"] is None else self.sessions.get(job.session).at(asked["entry"]).image
+        chain: Any = self.sessions.pipeline.think(_words(asked), image)
         job.say("chain", plan=views.plan(chain))
 
-    def _observe(self, job: Job, talk: Conversation, asked: dict[str, Any]) -> None:
-        entry = talk.at(asked["entry"])
+    def _observe(self, job: Job, asked: dict[str, Any]) -> None:
+        entry = self.sessions.get(job.session).at(asked["entry"])
         if self.observer is not None and entry.kind != "opened":
             said = self.observer.observe(entry.image, entry.instruction, entry.chain, entry.seed or 0)
             job.say("seen", entry=entry.number, **said)
 
-    def _explain(self, job: Job, talk: Conversation, asked: dict[str, Any]) -> None:
+    def _explain(self, job: Job, asked: dict[str, Any]) -> None:
         """Draws an entry again with guidances off, and shows what the UNet is given. Nothing of it is kept."""
+        talk = self.sessions.get(job.session)
         entry = talk.at(asked["entry"])
-        if entry.kind == "opened":
-            raise UserError("this image was opened, not drawn: there is no guidance to look at")
         width, height = (entry.options.get(name) for name in ("width", "height"))
         source = None if entry.source is None else talk.at(entry.source).image
-        spatial, reference = self.pipeline.show_conditions(entry.plan, source, width, height)
+        spatial, reference = self.sessions.pipeline.show_conditions(entry.plan, source, width, height)
         layout = draw_overview(entry.plan, *spatial.size)
         shown = {"layout": layout, "layout, as seen": spatial, "reference, as seen": reference}
         for title, image in shown.items():
@@ -168,11 +167,7 @@ def _seeds(asked: dict[str, Any], usual: int) -> list[int]:
 
 
 def read_plan(plan: Any) -> Chain:
-    """A chain as the page holds it: ``{"text": ..., "names": [...]}``; its boxes may be plain.
-
-    Raises:
-        UserError: If it is none.
-    """
+    """A chain as the page holds it: ``{"text": ..., "names": [...]}``, its boxes perhaps plain; else `UserError`."""
     names = plan.get("names", []) if isinstance(plan, dict) else None
     if names is None or not isinstance(plan.get("text"), str) or not all(isinstance(name, str) for name in names):
         raise UserError("expected a plan with its text and the names of its regions")
@@ -181,7 +176,7 @@ def read_plan(plan: Any) -> Chain:
 
 def _options(asked: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the pipeline, as far as the page gives them."""
-    given = {name: value for name, value in (asked.get("options") or {}).items() if value not in (None, "")}
+    given: dict[str, Any] = asked.get("options") or {}
     for name, value in given.items():
         if name not in _SETTINGS or (name in _GUIDANCES and not isinstance(value, bool)):
             raise UserError(f"there is no setting {name[:40]} of {value!r:.100}")

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -45,17 +44,17 @@ EXAMPLES = (
     "a photo of two clocks",
 )
 _MOST_JSON = 1_000_000
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",
-}
+_HEADERS = [
+    ("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+     "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-cache"),
+]  # fmt: skip
 
 
 class Guard:
-    """Lets in whoever has the token, if there is one; refuses pages of other sites; sets headers.
+    """Lets in whoever has the token, if there is one; refuses pages of other sites.
 
     Args:
         app: What is guarded.
@@ -67,14 +66,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A request."""
-
-        async def send_with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
-            await send(message)
-
-        refusal = self._refusal(Request(scope)) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, send_with_headers)
+        await (self._refusal(Request(scope)) or self._app)(scope, receive, send)
 
     def _refusal(self, request: Request) -> Response | None:
         origin = request.headers.get("origin")
@@ -110,7 +102,7 @@ class Server:
             hosts: What the server may be called in an address: a page of another name that leads here is refused.
             token: As of `Guard`.
         """
-        run, one, image = self._studio.run, "/api/sessions/{name}", "/api/sessions/{name}/{number:int}"
+        one, image, job = "/api/sessions/{name}", "/api/sessions/{name}/{number:int}", "/api/jobs/{job}"
         upload = self._studio.arguments.max_upload * 1_000_000
         routes = [
             Route("/api/about", self._about),
@@ -124,8 +116,9 @@ class Server:
             Route(f"{image}.png", self._image),
             Route(f"{image}.txt", lambda request: PlainTextResponse(self._entry(request)[1].chain + "\n")),
             Route(f"{image}/changed.png", self._changed),
-            Route("/api/jobs/{job}/stop", self._stop, methods=["POST"]),
-            Route("/api/samples", lambda _: JSONResponse([] if run is None else run.samples())),
+            Route(job, self._follow),
+            Route(f"{job}/stop", self._stop, methods=["POST"]),
+            Route("/api/samples", lambda _: JSONResponse(self._studio.run.samples() if self._studio.run else [])),
             Route("/api/samples/{key:path}", self._sample, methods=["POST"]),
             Mount("/", StaticFiles(directory=Path(__file__).parent / "web", html=True)),
         ]
@@ -134,7 +127,7 @@ class Server:
         return Starlette(routes=routes, middleware=guards, exception_handlers=mistakes)
 
     def _about(self, request: Request) -> Response:
-        studio, pipeline, arguments = self._studio, self._studio.pipeline, self._studio.arguments
+        studio, pipeline, arguments = self._studio, self._sessions.pipeline, self._studio.arguments
         config, usual = pipeline.got_config, type(pipeline.scheduler).__name__.removesuffix("Scheduler")
         scales = {"draw": dataclasses.asdict(config.text_to_image), "edit": dataclasses.asdict(config.edit)}
         return JSONResponse({
@@ -162,18 +155,24 @@ class Server:
         return JSONResponse(views.plan(chain))
 
     async def _begin(self, request: Request) -> Response:
-        name, body = request.path_params["name"], await _body(request, _MOST_JSON)
-        asked = json_object(body, "the request", UserError)
-        await run_in_threadpool(self._sessions.get, name)
-        job = Job(lambda job: self._studio.work(job, name, asked))
-        job.say("accepted", job=job.id)
+        asked = json_object(await _body(request, _MOST_JSON), "the request", UserError)
+        job = Job(request.path_params["name"], asked, self._studio.work)
         self._worker.submit(job)
-        lines = (json.dumps(event) + "\n" async for event in job.events())
-        return StreamingResponse(lines, media_type="application/x-ndjson")
+        return _told(job)
+
+    async def _follow(self, request: Request) -> Response:
+        """All of a job once more, for a page that was loaded again; of one that is over, that it is."""
+        job = self._job(request)
+        return Response('{"kind": "done"}\n') if job is None else _told(job)
 
     async def _stop(self, request: Request) -> Response:
-        self._worker.stop(request.path_params["job"])
+        job = self._job(request)
+        if job is not None:
+            job.stop()
         return Response(status_code=204)
+
+    def _job(self, request: Request) -> Job | None:
+        return next((job for job in self._worker.jobs if job.id == request.path_params["job"]), None)
 
     def _go(self, request: Request, body: bytes) -> Response:
         to: Any = json_object(body, "the request", UserError).get("to")
@@ -191,7 +190,7 @@ class Server:
         return self._session(request.path_params["name"])
 
     def _image(self, request: Request) -> Response:
-        file = self._sessions.folder(request.path_params["name"]) / self._entry(request)[1].file_name
+        file = self._sessions.folder(request.path_params["name"]) / "{number:04d}.png".format(**request.path_params)
         return Response(file.read_bytes(), media_type="image/png")
 
     def _changed(self, request: Request) -> Response:
@@ -220,21 +219,29 @@ class Server:
         return talk, talk.at(request.path_params["number"])
 
     def _session(self, name: str) -> Response:
-        return JSONResponse(self._studio.session(name))
+        """A session, and the job that goes on in it, which a page that was loaded again has lost from sight."""
+        jobs = [job.id for job in self._worker.jobs if job.session == name and job.asked.get("kind") != "observe"]
+        return JSONResponse(self._studio.session(name) | {"job": jobs[0] if jobs else None})
 
 
 class Serving(uvicorn.Server):
     """Serves without a word per request; ends all jobs before it waits for the pages that listen to them."""
 
-    def __init__(self, app: Starlette, worker: Worker, **settings: Any) -> None:
+    def __init__(self, app: Starlette, worker: Worker, port: int = 0) -> None:
         quiet: dict[str, Any] = {"log_level": "error", "access_log": False, "lifespan": "off", "ws": "none"}
-        super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=1, **quiet, **settings))
+        super().__init__(uvicorn.Config(app, port=port, headers=_HEADERS, timeout_graceful_shutdown=1, **quiet))
         self._worker = worker
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by `run` once it was asked to end."""
         self._worker.end()
         await super().shutdown(sockets)
+
+
+def _told(job: Job) -> Response:
+    """What a job tells, a line of JSON each, as long as it goes on."""
+    lines = (json.dumps(event) + "\n" async for event in job.events())
+    return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
 def _in_words(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""What the page is told of chains, entries and sessions: plain JSON. Seeds are text: JavaScript has no such numbers."""
+"""What the page is told of chains and images: plain JSON."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops, ImageColor
 
-from got.cli import reproduce
 from got.util.images import png_bytes
 
 if TYPE_CHECKING:
-    import argparse
-    from pathlib import Path
-
-    from got.conversation import Conversation
     from got.plan.chain import Chain
 
 _PREVIEW_PX = 512
@@ -42,23 +37,6 @@ def plan(chain: Chain) -> dict[str, Any]:
         for region, span in zip(chain.regions, chain.spans, strict=True)
     ]
     return {"text": chain.text, "regions": regions, "faults": [list(fault) for fault in chain.faults]}
-
-
-def session(name: str, talk: Conversation, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A whole conversation: every image, how it came about, and how to draw it again."""
-    entries = [
-        one.record()
-        | {
-            "seed": None if one.seed is None else str(one.seed),
-            "plan": plan(one.plan),
-            "command": reproduce.command(one, talk.entries, folder, arguments),
-            "python": reproduce.python(one, talk.entries, folder, arguments),
-        }
-        for one in talk.entries
-    ]
-    current = None if talk.entry is None else talk.entry.number
-    told = {"name": name, "folder": str(folder), "current": current, "entries": entries}
-    return told | {"undo": talk.can_undo, "redo": talk.can_redo}
 
 
 def data_url(image: Image.Image) -> str:

@@ -1,6 +1,6 @@
-"""One thread that draws, job by job, and tells each job's page how far it is.
+"""One thread that draws, job by job, and tells the pages how far each job is.
 
-The queue belongs to the server's event loop: nothing but a job's own work happens in the thread.
+Jobs and their queue belong to the server's event loop: nothing but a job's own work happens in the thread.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ ENDS = ("done", "stopped", "error")
 """Kinds of the last event of a job."""
 MISTAKES = (UserError, ValueError, IndexError, OSError)
 """What a person may cause: the message says it all."""
+PATIENCE_SECONDS = 10
+"""A job goes on so long with no page that listens; a page that is loaded again is back by then."""
 
 
 class Stopped(Exception):
@@ -34,15 +36,24 @@ class Busy(UserError):
 
 
 class Job:
-    """Work for the thread, and its events for the page: JSON objects with a ``kind``."""
+    """Work for the thread, and what it tells pages on its way: JSON objects with a ``kind``.
 
-    def __init__(self, work: Callable[[Job], None]) -> None:
+    Args:
+        session: Whose job it is.
+        asked: What a page asked for.
+        work: Does it.
+    """
+
+    def __init__(self, session: str, asked: dict[str, Any], work: Callable[[Job], object]) -> None:
         self.id = secrets.token_urlsafe(12)
+        self.session, self.asked = session, asked
         self.turn: concurrent.futures.Future[None] | None = None
         self._work = work
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._told: list[dict[str, Any]] = []
+        self._pages: list[asyncio.Queue[dict[str, Any]]] = []
         self._stop = threading.Event()
+        self.say("accepted", job=self.id, asked=asked)
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Has the event loop do something soon; from any thread."""
@@ -50,8 +61,13 @@ class Job:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def say(self, kind: str, **fields: Any) -> None:
-        """Sends an event, from any thread."""
-        self.call(self._events.put_nowait, {"kind": kind, **fields})
+        """Tells all pages that listen, and those that will; from any thread."""
+        self.call(self._tell, {"kind": kind, **fields})
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        self._told.append(event)
+        for page in self._pages:
+            page.put_nowait(event)
 
     def stop(self) -> None:
         """Ends it: at once if it waits, else at its next step."""
@@ -65,14 +81,23 @@ class Job:
             raise Stopped
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """All events; whoever no longer listens stops the work."""
+        """All events from the first one on. Once no page listens any more, the work is stopped after a while."""
+        page: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        for event in self._told:
+            page.put_nowait(event)
+        self._pages.append(page)
         try:
             while True:
-                event = await self._events.get()
+                event = await page.get()
                 yield event
                 if event["kind"] in ENDS:
                     return
         finally:
+            self._pages.remove(page)
+            self._loop.call_later(PATIENCE_SECONDS, self._stop_if_left)
+
+    def _stop_if_left(self) -> None:
+        if not self._pages:
             self.stop()
 
     def run(self) -> None:
@@ -100,8 +125,8 @@ class Worker:
     """
 
     def __init__(self, limit: int) -> None:
+        self.jobs: list[Job] = []
         self._limit = limit
-        self._jobs: list[Job] = []
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "studio")
 
     def submit(self, job: Job) -> None:
@@ -110,34 +135,28 @@ class Worker:
         Raises:
             Busy: If too many wait, or the studio ends.
         """
-        if len(self._jobs) > self._limit:
+        if len(self.jobs) > self._limit:
             raise Busy(f"so many requests are waiting already as may ({self._limit}); try again later")
         try:
             job.turn = self._thread.submit(job.run)
         except RuntimeError as error:
             raise Busy("the studio is ending") from error
-        self._jobs.append(job)
+        self.jobs.append(job)
         job.turn.add_done_callback(lambda _: job.call(self._over, job))
         self._tell_places()
 
-    def stop(self, job_id: str) -> None:
-        """Stops a job; one that is over is none to stop."""
-        for job in self._jobs:
-            if job.id == job_id:
-                job.stop()
-
     def end(self, *, wait: bool = False) -> None:
-        """Takes no more, and ends all jobs: for those who listen at once, in the thread after the step it is at."""
-        for job in self._jobs:
+        """Takes no more, and ends all jobs: for the pages at once, in the thread after the step it is at."""
+        for job in self.jobs:
             job.stop()
             job.say("stopped")
         self._thread.shutdown(wait=wait, cancel_futures=True)
 
     def _over(self, job: Job) -> None:
-        self._jobs.remove(job)
+        self.jobs.remove(job)
         self._tell_places()
 
     def _tell_places(self) -> None:
-        for ahead, job in enumerate(self._jobs):
+        for ahead, job in enumerate(self.jobs):
             if ahead:
                 job.say("waiting", ahead=ahead)

@@ -11,6 +11,7 @@ import dis
 import json
 import math
 import os
+import re
 import select
 import signal
 import sys
@@ -34,6 +35,8 @@ _NARROW_COLUMNS = 120
 _LONGEST = 2_000
 """Characters of an error that are shown: a value may be as long as a file."""
 _OWN = ("got", "evals", "reports")
+_NO_WORD = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
+"""What a word of a command line never holds; the surrogates between stand for the bytes of names that are no UTF-8."""
 
 
 # --------------------------------------------------------------------------------------------------------------- flags
@@ -43,6 +46,13 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse has it; what no shell passes on is refused, which grids, logs and programs may hold."""
+        words = sys.argv[1:] if args is None else args
+        if wrong := next((word for word in words if _NO_WORD.search(word)), None):
+            self.error(f"no argument can hold a NUL character or a lone surrogate, as {wrong[:100]!a} does")
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raises the mistake as an error of the person."""
@@ -82,11 +92,12 @@ def whole(least: int = 1, most: int | None = None, *, multiple_of: int = 1) -> C
     argparse.ArgumentTypeError: expected a whole number from 1 up that 64 divides but got 100
     """
     allowed = f"from {least} {'up' if most is None else f'to {most}'}"
+    most = sys.maxsize if most is None else most  # no more can be counted
     allowed += f" that {multiple_of} divides" if multiple_of > 1 else ""
 
     def parse(text: str) -> int:
         value = int(text) if text.isdecimal() else -1
-        if value < least or (most is not None and value > most) or value % multiple_of:
+        if not least <= value <= most or value % multiple_of:
             raise argparse.ArgumentTypeError(f"expected a whole number {allowed} but got {text}")
         return value
 
@@ -193,8 +204,8 @@ def run_command(
         for stream in lost:  # what is left in its buffer goes nowhere, and Python does not complain at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return CUT_OFF
-    except mistakes as error:
-        if not _is_mistake(error):
+    except Exception as error:
+        if not (_is_loop(error) or (isinstance(error, mistakes) and _is_mistake(error))):
             raise
         _let_go(sys.stdout)
         print(f"{prefix}error: {_said(error)}", file=sys.stderr)
@@ -211,6 +222,11 @@ def _let_go(stream: TextIO) -> None:
         stream.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _is_loop(error: Exception) -> bool:
+    """Whether a link leads to itself: what `Path.resolve` raises there is an OSError from Python 3.13 on only."""
+    return type(error) is RuntimeError and str(error).startswith("Symlink loop from ")
 
 
 def _is_mistake(error: Exception) -> bool:
@@ -237,10 +253,12 @@ def _has_no_reader(stream: TextIO) -> bool:
 
 
 def _said(error: Exception) -> str:
+    text = str(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return visible(f"{error.filename}: {error.strerror}")
-    words = visible(str(error)) or type(error).__name__
-    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
+        text = f"{error.filename}: {error.strerror}"
+    words = visible(text) or type(error).__name__
+    half = _LONGEST // 2
+    return words if len(words) <= _LONGEST else f"{words[:half]} ... {words[-half:]}"
 
 
 def console() -> Console:

@@ -65,6 +65,8 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Raises:
         UserError: The disk is full, or must not be written to.
     """
+    if not path.name:  # of the root
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.part")
     with clear_disk_errors(path):
         try:
@@ -179,6 +181,8 @@ def read_text(path: Path, error: type[Exception]) -> str:
         raise error(f"Cannot read {path}: {problem.strerror}") from problem
     except UnicodeDecodeError as problem:
         raise error(f"{path}: expected UTF-8 text but byte {problem.start} is none") from problem
+    except ValueError as problem:  # a name with a NUL
+        raise error(f"Cannot read {path}: {problem}") from problem
 
 
 def sha256(path: Path) -> str:
@@ -362,6 +366,8 @@ def numbered_lines(path: Path, error: type[Exception]) -> Iterator[tuple[int, st
         raise error(f"Cannot read {path}: {problem.strerror}") from problem
     except UnicodeDecodeError as problem:
         raise error(f"{path}: expected UTF-8 text ({problem})") from problem
+    except ValueError as problem:  # a name with a NUL
+        raise error(f"Cannot read {path}: {problem}") from problem
 
 
 # ----------------------------------------------------------------------------------------------------------- ownership

@@ -157,10 +157,10 @@ def test_a_report_shows_a_judge_s_metrics_beside_their_floor(run, tmp_path):
     (loaded,), _ = load([tmp_path / "run"])
     assert loaded.is_scored
     table = table_of([loaded])
-    assert [column.title for column in table.columns][:5] == ["judge", *published.HEADLINES]
+    assert [column.title for column in table.columns][:4] == [*published.HEADLINES]  # nobody else's judge beside it
     measured, floor = table.rows
-    assert measured.cells[1].value == pytest.approx(100 * headline["overall"])
-    assert floor.cells[1].value == pytest.approx(100 * headline["floor"]["value"])
+    assert measured.cells[0].value == pytest.approx(100 * headline["overall"])
+    assert floor.cells[0].value == pytest.approx(100 * headline["floor"]["value"])
     assert "judge-1" in table.caption
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     skills = published.PublishedEdition().tables(scores)[1]

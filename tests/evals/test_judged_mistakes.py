@@ -6,11 +6,14 @@ import shutil
 import judged_kit as kit
 import pytest
 
+from evals import kris, wise
+from evals.core.records import UserError
 from evals.harness import cli
 from evals.harness.run_spec import find_suite
 from evals.judged import __main__ as exported
 from evals.judged import suite
 from evals.judged.files import load_json
+from got.util.files import sha256
 from reports import __main__ as reports
 
 WHERE = {
@@ -231,6 +234,30 @@ def test_rewritten_prompts_of_wise_are_taken_as_they_come_and_read_once(run, tmp
     lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
     assert (code, [line["prompt"] for line in lines]) == (0, [f"better words {i}" for i in range(1, 13)])
     assert len(read) <= 2 * 2  # two files, by as many looks at the cases
+
+
+@pytest.mark.parametrize("name", ["", "natural_science_rewrite.json"])
+def test_rewritten_prompts_of_the_other_edition_of_wise_are_refused(run, tmp_path, name):
+    for part in wise.PARTS:
+        rows = [{"prompt_id": i, "Prompt": f"better words {i}"} for i in range(1, 13)]
+        kit.write(tmp_path / "legacy" / f"{part}_rewrite.json", rows)
+    code, _, _, err, requests = run("wise", "--rewritten-from", tmp_path / "legacy" / name)
+    assert (code, err.count("\n"), requests) == (2, 1, [])
+    assert "has the legacy edition's prompts, of other ids; --edition legacy" in err
+
+
+def test_the_merged_file_of_kris_is_known_by_its_hash_and_not_by_its_numbers(tmp_path, monkeypatch):
+    root, suite = kit.kris(tmp_path / "data"), find_suite("kris")
+    rows = [
+        {"id": "1", "type": path.parent.name, **json.loads(path.read_text())["1"]}
+        for path in sorted(root.rglob("annotation.json"))
+    ]
+    merged = kit.write(root / "KRIS_Bench" / kris.MERGED, rows)
+    monkeypatch.setattr(kris, "DIMENSIONS", {"any": {row["type"]: 1 for row in rows}})  # as many as are published
+    with pytest.raises(UserError, match=r"final_data.json: sha256 .* --allow-other-data"):
+        suite.load(root, suite.options(data=root))
+    monkeypatch.setattr(kris, "SHA256", {kris.MERGED: sha256(merged)})
+    assert suite.load(root, suite.options(data=root)).edition == "kris-1267"
 
 
 def test_an_export_without_any_image_says_so(run, tmp_path, capsys):

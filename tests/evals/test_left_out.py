@@ -110,6 +110,9 @@ def test_the_root_of_a_hubs_cache_is_called_so(tmp_path):
     said = f"it is the root of a hub's cache, whose files are in .*{newest}"
     with pytest.raises(UserError, match=said):
         list_folder(root)
+    (tmp_path / "x.png").rename(root / "blobs/x")
+    with pytest.raises(UserError, match=f"it is a hub's cache, and files are in folder:{newest}"):
+        list_folder(tmp_path)
     with pytest.raises(hub.CheckpointError, match=said):
         hub.read_index(root)
     assert str(newest) in weight_files.why(root, OSError("no model_index.json"))

@@ -1,5 +1,7 @@
 """What the studio is told of an image, and of a run's samples."""
 
+import json
+
 import pytest
 from PIL import Image
 from report_kit import BOTH, CHAIN, NO_DOG, write_run
@@ -60,3 +62,13 @@ def test_samples_of_a_run_come_with_all_that_draws_them_again(tmp_path):
     for key in ("nothing", "00000/77", "../x/0"):
         with pytest.raises(UserError, match="has no sample"):
             opened.sample(key)
+
+
+def test_samples_of_a_run_are_drawn_with_its_settings(tmp_path):
+    run = write_run(tmp_path / "run", [(CHAIN, BOTH, None)])
+    record = json.loads((run / "run.json").read_text())
+    settings = {"steps": 8, "semantic": "on", "spatial": "off", "reference_scale": 0.0, "own_size": True}
+    record["arguments"] = {"resolved": {**settings, "scheduler": None}}
+    (run / "run.json").write_text(json.dumps(record))
+    wanted = {"num_inference_steps": 8, "spatial": False, "reference_scale": 0.0, "own_size": True}
+    assert StudioRun(run).sample("00000/0")["options"] == wanted

@@ -195,7 +195,7 @@ def test_a_worker_with_other_weights_is_refused_whatever_flag_names_them(cluster
     for folder, size in ((here, 10), (there, 20)):
         (folder / "vl").mkdir(parents=True)
         for name in ("vl/model.safetensors", "net.safetensors"):
-            (folder / name).write_bytes(struct.pack("<Q", 2) + b"{}" + bytes(size))
+            (folder / name).write_bytes(struct.pack("<Q", 2 + size) + b"{}" + b" " * size)
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(HOLDER.format(folder=str(there)))
@@ -209,7 +209,7 @@ def test_a_worker_with_other_weights_is_refused_whatever_flag_names_them(cluster
             assert cli.main(find_suite("emu_edit"), given) == 2
     finally:
         os.close(99)
-    who = {"--detector": "detector"}.get(flag, flag)
+    who = {"--detector": "detector", "--judge": "judge"}.get(flag, flag)
     said = last_line(capsys)
     assert f"differs from this process: {who}'s weights 1 files, 20 bytes here and 1 files, 30 bytes there" in said
     assert not (tmp_path / "run").exists()

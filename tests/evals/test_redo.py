@@ -10,6 +10,7 @@ from runner_kit import accept, contents, lines, make_plan, refusing
 
 from evals import emu_edit
 from evals.core.records import UserError
+from evals.core.run_directory import RunDirectory
 from evals.geneval import suite as geneval
 from evals.harness import cli
 from evals.harness.plan import Plan
@@ -234,3 +235,29 @@ def test_what_is_to_be_drawn_needs_the_weights_it_was_begun_with(tmp_path):
             run(make_plan(tmp_path / "run", *words, *again))
     run(make_plan(tmp_path / "run", *words, "--from", "generate"))
     assert len(lines(tmp_path / "run" / "results.jsonl")) == 12
+
+
+# ------------------------------------------------------------------------------------ what the generator does by itself
+def test_a_run_by_a_version_with_other_defaults_is_not_mixed_with_this_ones(tmp_path, capsys):
+    folder, command = tmp_path / "run", ["--limit", "1", "--images-per-prompt", "1", "--device", "cpu"]
+    place = ["--output", str(folder)]
+    assert cli.main(geneval.SUITE, [*command, "--model", "got", "--steps", "2", *place]) == 0
+    directory = RunDirectory(folder)
+    spec = directory.read_spec()
+    spec["identity"]["generate"]["steps"] = None  # as a version whose default was two steps wrote it
+    spec["arguments"]["given"] = [*command, "--model", "got"]
+    directory.write(directory.spec, spec)
+    (folder / "scores.json").unlink()
+    assert cli.main(geneval.SUITE, [*command, "--model", "got", *place]) == 2
+    assert "(steps: 2 -> 6)" in capsys.readouterr().err
+    assert cli.main(geneval.SUITE, ["--from", "verdict", *place]) == 0
+    spec = directory.read_spec()
+    assert spec["identity"]["generate"]["steps"] == spec["arguments"]["resolved"]["steps"] == 2
+    assert cli.main(geneval.SUITE, ["--from", "generate", *place]) == 2  # not in silence
+    assert cli.main(geneval.SUITE, [*command, "--model", "got", "--steps", "2", *place]) == 0
+
+
+def test_a_default_said_aloud_is_the_same_run(tmp_path):
+    place = ["--model", "got", "--output", str(tmp_path / "run")]
+    plans = [cli.make_plan(geneval.SUITE, [*place, *words]) for words in ([], ["--steps", "6"])]
+    assert plans[0].identity == plans[1].identity

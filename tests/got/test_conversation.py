@@ -346,15 +346,14 @@ def test_any_entry_can_be_looked_at_and_left_again(long_talk):
         long_talk.go_to(4)
 
 
-def test_released_images_are_read_from_their_files(long_talk, tmp_path):
-    before = described(long_talk)
-    long_talk.save(tmp_path / "talk")
-    long_talk.release(tmp_path / "talk")
-    assert all(isinstance(entry.pixels, Path) for entry in long_talk.entries)
-    assert described(long_talk) == before
-    long_talk.say("dogs", chain=got_kit.APPLE)
-    long_talk.save(tmp_path / "talk")
-    assert described(Conversation.load(tmp_path / "talk")) == described(long_talk)
-    (tmp_path / "talk" / "0000.png").unlink()
+def test_images_of_a_lazy_conversation_are_read_from_their_files(long_talk, tmp_path):
+    folder = long_talk.save(tmp_path / "talk")
+    lazy = Conversation.load(folder, long_talk.pipeline, lazy=True)
+    assert all(isinstance(entry.pixels, Path) for entry in lazy.entries)
+    assert described(lazy) == described(long_talk)
+    lazy.say("dogs", chain=got_kit.APPLE)
+    lazy.save(folder)
+    assert described(Conversation.load(folder)) == described(lazy)
+    (folder / "0000.png").unlink()
     with pytest.raises(ImageError, match="Cannot read"):
-        _ = long_talk.entries[0].image
+        _ = lazy.entries[0].image

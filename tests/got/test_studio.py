@@ -22,6 +22,7 @@ pytest.importorskip("uvicorn", reason="the studio needs uvicorn")
 
 import studio_kit
 
+from got.studio import worker
 from got.studio.worker import Busy, Job, Worker
 
 QUICK = {"num_inference_steps": 2}
@@ -49,6 +50,7 @@ def test_a_drawing_is_told_step_by_step_and_kept(visitor, root):
     plan = next(event["plan"] for event in events if event["kind"] == "chain")
     assert [region["text"] for region in plan["regions"]] == ["a red apple", "a blue dog"]
     state = visitor.json(f"/api/sessions/{name}")
+    del state["job"]  # of one that has just ended it may be there still
     assert state == next(event["session"] for event in events if event["kind"] == "session")
     talk = Conversation.load(root / name)
     assert (talk.entry.chain, talk.entry.given, talk.entry.options) == (got_kit.BOTH, True, QUICK)
@@ -240,7 +242,8 @@ def test_another_address_wants_its_token(tmp_path):
         assert visitor.ask("/", Cookie=cookie.split(";")[0])[0] == 200
 
 
-def test_the_queue_tells_places_has_a_bound_and_can_be_stopped(visitor):
+def test_the_queue_tells_places_has_a_bound_and_can_be_stopped(visitor, monkeypatch):
+    monkeypatch.setattr(worker, "PATIENCE_SECONDS", 0)
     long = DRAW | {"options": {"num_inference_steps": 900}}
     names, firsts, ends = [visitor.new() for _ in range(3)], [], []
 
@@ -293,31 +296,64 @@ def test_a_session_can_be_changed_while_it_is_only_looked_at(tmp_path):
         assert [event["kind"] for event in told][-2:] == ["seen", "done"]
 
 
-def test_a_page_that_is_closed_while_it_waits_makes_room():
+async def until(told, kind):
+    """The first event of a kind."""
+    async for event in told:
+        if event["kind"] == kind:
+            return event
+    raise AssertionError(f"no event {kind}")
+
+
+def test_a_page_that_is_closed_while_it_waits_makes_room(monkeypatch):
+    monkeypatch.setattr(worker, "PATIENCE_SECONDS", 0)
+
     async def wait():
-        worker, begun, end = Worker(limit=1), threading.Event(), threading.Event()
+        thread, begun, end = Worker(limit=1), threading.Event(), threading.Event()
         try:
-            worker.submit(Job(lambda job: (begun.set(), end.wait(60))))
+            thread.submit(Job("talk", {}, lambda job: (begun.set(), end.wait(60))))
             assert begun.wait(60)
-            closed = Job(lambda job: None)
-            worker.submit(closed)
+            closed = Job("talk", {}, lambda job: None)
+            thread.submit(closed)
             told = closed.events()
-            assert (await anext(told))["ahead"] == 1
+            assert (await until(told, "waiting"))["ahead"] == 1
             await told.aclose()  # as the server does
-            await asyncio.sleep(0)
-            last = Job(lambda job: None)
-            worker.submit(last)
+            while closed in thread.jobs:
+                await asyncio.sleep(0)
+            last = Job("talk", {}, lambda job: None)
+            thread.submit(last)
             told = last.events()
-            assert (await anext(told))["ahead"] == 1
+            assert (await until(told, "waiting"))["ahead"] == 1
             with pytest.raises(Busy):
-                worker.submit(Job(lambda job: None))
+                thread.submit(Job("talk", {}, lambda job: None))
             end.set()
             assert [event["kind"] async for event in told][-1] == "done"
         finally:
             end.set()
-            worker.end()
+            thread.end()
 
     asyncio.run(wait())
+
+
+def test_a_page_that_is_loaded_again_hears_all_of_its_job_and_stops_it_for_all(visitor, root):
+    name = visitor.new()
+    assert visitor.json(f"/api/sessions/{name}")["job"] is None
+    long = DRAW | {"options": {"num_inference_steps": 900}}
+    first = visitor.events(name, long)
+    heard = [next(first) for _ in range(8)]
+    assert heard[0]["asked"] == long
+    first.close()
+    job = visitor.json(f"/api/sessions/{name}")["job"]
+    assert job == heard[0]["job"]
+    again = visitor.told(f"/api/jobs/{job}")
+    assert [next(again) for _ in heard] == heard
+    assert next(again)["kind"] == "step", "it goes on"
+    assert visitor.ask(f"/api/jobs/{job}/stop", {})[0] == 204
+    assert [event["kind"] for event in again][-1] == "stopped"
+    visitor.work(visitor.new(), **DRAW)  # which is drawn when that one is over
+    assert visitor.json(f"/api/sessions/{name}")["job"] is None
+    assert [event["kind"] for event in visitor.told(f"/api/jobs/{job}")] == ["done"]
+    visitor.work(name, **DRAW)
+    assert len(Conversation.load(root / name).entries) == 1, "the stopped one has left nothing that is in the way"
 
 
 def test_a_session_goes_on_in_the_terminal_and_back(visitor, root):

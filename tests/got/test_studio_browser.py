@@ -2,6 +2,7 @@
 
 import base64
 import re
+from urllib.parse import urlsplit
 
 import pytest
 from browser_kit import CONTRAST, NAMELESS
@@ -65,10 +66,10 @@ def opened(chromium, address):
         page.wait_for_selector("body[data-ready]")
         return page
 
-    yield open_page
     # What the browser itself says of an answer that refuses something.
-    refused = "Failed to load resource: the server responded with a status of 400 (Bad Request)"
-    assert [words for words in complaints if words != refused] == []
+    open_page.expected = ["Failed to load resource: the server responded with a status of 400 (Bad Request)"]
+    yield open_page
+    assert [words for words in complaints if words not in open_page.expected] == []
     assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:http://127.0.0.1:"))] == []
     for context in contexts:
         context.close()
@@ -267,6 +268,62 @@ def test_two_tabs_do_not_disturb_each_other_and_one_is_stopped(opened):
     expect(one.locator(".branch")).to_have_count(1)
     expect(two.locator("#caption")).to_have_text(re.compile("two clocks"))
     expect(two.locator("#verdict")).to_have_text(re.compile(r"GenEval \d+ \(counting\): (right|wrong)"))
+
+
+def begin_a_long_drawing(page, steps=400):
+    page.click("#settings summary")
+    page.fill("#num_inference_steps", str(steps))
+    page.fill("#prompt", "a photo of two clocks")
+    page.press("#prompt", "Enter")
+    expect(page.locator("#progress")).to_be_visible(timeout=PATIENCE_MS)
+
+
+def test_a_page_that_is_loaded_again_goes_on_with_its_drawing(opened, root):
+    page = opened()
+    begin_a_long_drawing(page, steps=100)
+    page.reload()
+    expect(page.locator("#progress")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_have_text(re.compile("Drawing, step .* of 100"))
+    expect(page.locator(".box")).to_have_count(2)
+    expect(page.locator("#prompt")).to_have_value("a photo of two clocks")
+    expect(page.locator("#draw")).to_be_disabled()
+    wait_for(page, 0)
+    expect(page.locator("#regions .said")).to_have_text([re.compile("✓|✗")] * 2)
+    (entry,) = Conversation.load(root / session_of(page)).entries
+    assert entry.options["num_inference_steps"] == 100
+    begin_a_long_drawing(page)
+    page.reload()
+    page.click("#stop")
+    expect(page.locator("#status")).to_have_text(re.compile("Stopped"), timeout=PATIENCE_MS)
+    draw(page, number=1)
+
+
+def test_a_studio_that_was_killed_and_begun_again_has_the_session_of_the_page(opened, tmp_path):
+    opened.expected.append("Failed to load resource: net::ERR_INCOMPLETE_CHUNKED_ENCODING")
+    running = studio_kit.Running(tmp_path / "one", tmp_path / "talks")
+    page = opened(running.visitor.address)
+    draw(page)
+    plan = page.input_value("#chain")
+    for number, folder in enumerate(["two", "three"]):
+        begin_a_long_drawing(page)
+        running.process.kill()
+        expect(page.locator("#problem")).to_have_text(re.compile("ended while it was drawing"), timeout=PATIENCE_MS)
+        running.process.wait()
+        port = urlsplit(running.visitor.address).port
+        running = studio_kit.Running(tmp_path / folder, tmp_path / "talks", f"--port={port}")
+        page.reload()
+        wait_for(page, number)
+        expect(page.locator("#chain")).to_have_value(plan)
+        draw(page, number=number + 1)
+    fresh = opened(running.visitor.address)
+    begin_a_long_drawing(fresh)
+    running.process.kill()
+    running.process.wait()
+    running = studio_kit.Running(tmp_path / "four", tmp_path / "talks", f"--port={port}")
+    fresh.fill("#num_inference_steps", "")
+    draw(fresh)  # on a page that was not loaded again, whose session had no image yet
+    running.process.kill()
+    running.process.wait()
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,11 @@
 
 import json
 import os
-import re
 import shlex
 import signal
-import time
 
 import pytest
 from PIL import Image
-from process_kit import Process
 
 from got import checkpoint
 from got.__main__ import main
@@ -26,23 +23,8 @@ PROMPT = "a photo of a red apple and a blue dog"
 FEW = {"num_inference_steps": 3}
 
 
-class Running:
-    """A studio in a process of its own."""
-
-    def __init__(self, folder, output, *flags):
-        words = ["studio", "--port=0", f"--output={output}", "--detector=none", *flags]
-        self.process = Process(main, words, folder=folder)
-        end = time.monotonic() + 120
-        said = folder / "err"  # which the process itself makes
-        while not (found := re.search(r"open (http\S+)/", said.read_text() if said.exists() else "")):
-            assert self.process.poll() is None, said.read_text()
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        self.visitor = studio_kit.Visitor(found[1])
-
-
 def test_a_killed_studio_has_all_that_was_shown(tmp_path):
-    running = Running(tmp_path / "one", tmp_path / "talks")
+    running = studio_kit.Running(tmp_path / "one", tmp_path / "talks")
     name = running.visitor.new()
     running.visitor.work(name, kind="draw", prompt=PROMPT, options=FEW)
     before = running.visitor.json(f"/api/sessions/{name}")
@@ -51,7 +33,7 @@ def test_a_killed_studio_has_all_that_was_shown(tmp_path):
         pass
     running.process.kill()
     running.process.wait()
-    again = Running(tmp_path / "two", tmp_path / "talks" / name)
+    again = studio_kit.Running(tmp_path / "two", tmp_path / "talks" / name)
     assert again.visitor.json("/api/about")["first"] == ["session", name]
     assert again.visitor.json(f"/api/sessions/{name}")["entries"] == before["entries"]
 
@@ -104,7 +86,7 @@ def test_the_command_and_the_python_draw_the_same_file(tmp_path, pipeline, monke
 
 def test_memory_does_not_grow(tmp_path):
     psutil = pytest.importorskip("psutil")
-    running = Running(tmp_path / "one", tmp_path / "talks")
+    running = studio_kit.Running(tmp_path / "one", tmp_path / "talks")
     name, process = running.visitor.new(), psutil.Process(running.process.pid)
     request = {"kind": "draw", "prompt": "a photo of two clocks", "options": {"num_inference_steps": 1}}
     for i in range(5):

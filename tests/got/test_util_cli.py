@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from evals import ablation
+from evals.harness import cli as suites
+from got import __main__ as got
+from got.data import __main__ as data
 from got.util.cli import number, run_command, seed, whole
 from got.util.errors import UserError
+from got.util.files import write_atomic
+from reports import __main__ as reports
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +50,46 @@ def test_a_command_ends_in_one_line_and_its_own_status(work, code, out, err, cap
     assert run_command(work, "kit", interrupted="stopped") == code
     assert capsys.readouterr() == (out, err)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("hostile", ["a\0b", "a\ud800b", "\udfff"])
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (lambda words: suites.main("multi_turn", words), ["--model", "oracle", "--output"]),
+        (lambda words: suites.main("geneval", words), ["--model=oracle", "--prompts"]),
+        (ablation.main, ["--grid", "components", "--output"]),
+        (got.main, ["generate"]),
+        (data.main, ["check"]),
+        (reports.main, ["table"]),
+        (reports.main, ["--output", "c"]),
+    ],
+)
+def test_a_word_that_no_shell_passes_on_is_one_line(main, words, hostile, capsys):
+    assert main([*words, hostile]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"no argument can hold a NUL character or a lone surrogate, as {hostile!a} does" in said
+
+
+@pytest.mark.parametrize("command", ["table", "compare", "check"])
+def test_a_link_to_itself_is_one_line(command, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    main = data.main if command == "check" else reports.main
+    assert main([command, *[str(tmp_path / "loop")] * (2 if command == "compare" else 1)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert str(tmp_path / "loop") in said
+
+
+def test_a_name_of_thousands_of_letters_is_cut_in_the_middle(capsys):
+    assert data.main(["check", "n" * 5_000]) == 2
+    assert capsys.readouterr().err == f"error: {'n' * 1_000} ... {'n' * 980}: File name too long\n"
+
+
+def test_the_root_is_no_file_to_write(capsys):
+    assert run_command(lambda: write_atomic(Path("/"), "x")) == 2
+    assert capsys.readouterr().err == "error: /: Is a directory\n"
 
 
 def test_what_is_no_mistake_of_the_person_keeps_its_traceback():
@@ -80,7 +126,7 @@ def test_a_reader_that_leaves_is_no_error():
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        *((whole(), text) for text in ("0", "-1", "1.5", "many", "", "1_0")),
+        *((whole(), text) for text in ("0", "-1", "1.5", "many", "", "1_0", "9" * 20)),
         (whole(0, 9), "10"),
         (seed, str(2**63)),
         (whole(multiple_of=64), "65"),

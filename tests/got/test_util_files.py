@@ -17,6 +17,7 @@ from got.util.files import (
     append_lines,
     numbered_lines,
     read_lines,
+    read_text,
     recorded,
     replacing,
     replacing_folder,
@@ -132,6 +133,12 @@ def test_only_a_line_feed_ends_a_line(tmp_path):
     assert read_lines(path) == ([{"text": text}], 0)
     path.write_bytes(b"\xef\xbb\xbf" + f"{text}\r\n\n  \nlast".encode())
     assert list(numbered_lines(path, ValueError)) == [(1, text), (4, "last")]
+
+
+@pytest.mark.parametrize("read", [read_text, lambda path, error: list(numbered_lines(path, error))])
+def test_a_name_with_a_nul_cannot_be_read(read):
+    with pytest.raises(UserError, match=r"^Cannot read a\0b: embedded null byte$"):
+        read(Path("a\0b"), UserError)
 
 
 def test_a_folder_is_free_again_after_kill_9(tmp_path):

@@ -3,10 +3,14 @@
 import contextlib
 import http.client
 import json
+import re
 import threading
 import time
 from urllib.parse import urlsplit
 
+from process_kit import Process
+
+from got.__main__ import main
 from got.cli.parser import build_parser
 from got.studio.command import LOOPBACK
 from got.studio.jobs import Studio
@@ -70,9 +74,14 @@ class Visitor:
 
     def events(self, session, request):
         """The events of a job, as they come."""
+        return self.told(f"/api/sessions/{session}/jobs", request)
+
+    def told(self, path, body=None):
+        """An answer of many lines, as they come; a body makes it a POST."""
         place = urlsplit(self.address)
         connection = http.client.HTTPConnection(place.hostname, place.port, timeout=120)
-        connection.request("POST", f"/api/sessions/{session}/jobs", json.dumps(request).encode(), self.headers)
+        data = None if body is None else json.dumps(body).encode()
+        connection.request("GET" if body is None else "POST", path, data, self.headers)
         answer = connection.getresponse()
         assert answer.status == 200, answer.read()
         with contextlib.closing(connection):
@@ -81,3 +90,18 @@ class Visitor:
     def work(self, session, **request):
         """All events of a job, by their kind: the last one of each."""
         return {event["kind"]: event for event in self.events(session, request)}
+
+
+class Running:
+    """A studio in a process of its own."""
+
+    def __init__(self, folder, output, *flags):
+        words = ["studio", "--port=0", f"--output={output}", "--detector=none", *flags]
+        self.process = Process(main, words, folder=folder)
+        end = time.monotonic() + 120
+        said = folder / "err"  # which the process itself makes
+        while not (found := re.search(r"open (http\S+)/", said.read_text() if said.exists() else "")):
+            assert self.process.poll() is None, said.read_text()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        self.visitor = Visitor(found[1])

@@ -138,7 +138,7 @@ def test_fewer_prompts_do_where_less_varies():
     assert 6 <= few < many
     assert power.prompts_needed(0.5, 0.0, 1) >= 6, "of fewer a permutation test can reject nothing"
     assert power.within(outcomes([[True, False], [True, True]])) == pytest.approx(0.25)
-    with pytest.raises(UserError, match="no prompt with two images"):
+    with pytest.raises(UserError, match=r"no prompt with two images: .*; make one with --images-per-prompt of 2"):
         power.within(outcomes([[True], [False]]))
 
 

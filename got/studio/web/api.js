@@ -23,9 +23,13 @@ export const post = async (path, body = {}) =>
   (await ask(path, { method: "POST", body: body instanceof Blob ? body : JSON.stringify(body) })).json();
 export const stop = (job) => ask(`/api/jobs/${job}/stop`, { method: "POST" });
 
-// Runs a job; calls `on` with each event. Returns the kind of the last one; throws what went wrong.
-export async function run(session, request, on) {
-  const answer = await ask(`/api/sessions/${session}/jobs`, { method: "POST", body: JSON.stringify(request) });
+// Runs a job, or listens to one that goes on already; calls `on` with each event from the first. Returns the kind of the
+// last one; throws what went wrong.
+export const run = async (session, request, on) =>
+  listen(await ask(`/api/sessions/${session}/jobs`, { method: "POST", body: JSON.stringify(request) }), on);
+export const join = async (job, on) => listen(await ask(`/api/jobs/${job}`), on);
+
+async function listen(answer, on) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let rest = "", last = ""; ;) {
     const { value, done } = await reader.read().catch(() => ({ done: true }));

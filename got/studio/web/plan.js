@@ -130,9 +130,7 @@ export class Plan {
     const parts = [];
     for (let start = 0, end; start < text.length; start = end) {
       for (end = start + 1; end < text.length && kinds[end] === kinds[start];) end += 1;
-      const part = document.createElement("span"), [kind, index] = kinds[start].split(" ");
-      part.textContent = text.slice(start, end).join("");
-      part.className = kind;
+      const [kind, index] = kinds[start].split(" "), part = item("span", text.slice(start, end).join(""), kind);
       if (index) part.style.setProperty("--c", this.view.regions[index].css);
       parts.push(part);
     }
@@ -159,7 +157,8 @@ export class Plan {
       if (!box) {
         box = item("div", "", "box");
         box.tabIndex = 0;
-        box.setAttribute("role", "group");
+        box.setAttribute("role", "application"); // so that a screen reader leaves the arrows to it
+        box.setAttribute("aria-roledescription", "box of the plan");
         box.append(item("span", "", "tag"), item("span", "", "corner first"), item("span", "", "corner"));
         root.append(box);
       }
@@ -251,10 +250,8 @@ export class Plan {
   }
 
   row(index) {
-    const row = document.createElement("li"), field = document.createElement("input");
-    const remove = item("button", "Remove");
-    field.setAttribute("aria-label", `Name of box ${index}`);
-    field.maxLength = 200;
+    const row = item("li"), field = make("input", { ariaLabel: `Name of box ${index}`, maxLength: 200 });
+    const remove = make("button", { type: "button", textContent: "Remove", ariaLabel: `Remove box ${index}` });
     const rename = () => {
       if (field.value === field.dataset.was) return;
       field.dataset.was = field.value;
@@ -266,8 +263,6 @@ export class Plan {
       if (event.key === "Escape") { field.value = field.dataset.was; }
     });
     field.addEventListener("focus", () => this.pick(index));
-    remove.type = "button";
-    remove.setAttribute("aria-label", `Remove box ${index}`);
     remove.addEventListener("click", () => this.change("remove", index));
     row.append(item("span", "", "swatch"), field, item("span", "", "said"), remove);
     return row;
@@ -300,9 +295,5 @@ export class Plan {
   }
 }
 
-export function item(tag, text = "", kind = "") {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  element.className = kind;
-  return element;
-}
+export const make = (tag, fields) => Object.assign(document.createElement(tag), fields);
+export const item = (tag, text = "", kind = "") => make(tag, { textContent: text, className: kind });

@@ -1,6 +1,6 @@
 // The page: what is asked for, what is shown, and where one can go from there.
-import { get, post, run, stop } from "./api.js";
-import { Plan, item } from "./plan.js";
+import { get, join, post, run, stop } from "./api.js";
+import { Plan, item, make } from "./plan.js";
 
 const $ = (id) => document.getElementById(id);
 const GUIDANCES = { semantic: "the plan's meaning", spatial: "the plan's boxes", reference: "the source image" };
@@ -19,7 +19,7 @@ const say = (words) => { $("status").textContent = words; };
 
 // ---------------------------------------------------------------------------------------------------------- requests
 async function guarded(place, work) {
-  $(place).textContent = "";
+  for (const said of document.querySelectorAll("[role=alert]")) said.textContent = "";
   try {
     return await work();
   } catch (error) {
@@ -36,21 +36,25 @@ async function ensureSession() {
   return name;
 }
 
-async function work(place, request, on) {
+// Asks for something; or, with a job, goes on listening to what was asked for before the page was loaded again.
+async function work(place, request, job) {
   if (S.busy) return;
   const focused = document.activeElement;
   S.busy = true;
   S.request = request;
   refresh();
   await guarded(place, async () => {
-    const ended = await run(await ensureSession(), request, (event) => { (EVENTS[event.kind] ?? (() => {}))(event); on?.(event); });
+    const on = (event) => EVENTS[event.kind]?.(event);
+    const ended = await (job ? join(job, on) : run(await ensureSession(), request, on));
     say(ended === "stopped" ? "Stopped. What was finished before is kept." : "");
+    if (job) S.session = await get(`/api/sessions/${S.session.name}`); // it may have ended before one listened
   });
   if ($(place).textContent) say("");
   S.busy = false;
   S.job = null;
   S.image = null;
   $("progress").hidden = true;
+  $("status").ariaBusy = "false";
   if (S.session) show();
   // What was pressed was disabled meanwhile, or is gone as Stop is.
   if (document.activeElement === document.body) (focused.disabled || focused.hidden ? $("prompt") : focused).focus({ preventScroll: true });
@@ -58,10 +62,19 @@ async function work(place, request, on) {
 
 const part = () => (S.image?.of > 1 ? `Image ${S.image.number + 1} of ${S.image.of}: ` : "");
 const EVENTS = {
-  accepted: ({ job }) => { S.job = job; refresh(); },
+  accepted: ({ job, asked }) => {
+    S.job = job;
+    S.request = asked;
+    $("prompt").value ||= asked.prompt ?? "";
+    if (asked.kind === "explain") {
+      S.explained = asked.entry;
+      for (const id of ["strip", "conditions"]) $(id).replaceChildren();
+    }
+    refresh();
+  },
   waiting: ({ ahead }) => say(`Waiting: ${ahead} ${ahead === 1 ? "request is" : "requests are"} before yours.`),
   running: () => say("Thinking …"),
-  image: (event) => { S.image = event; },
+  image: (event) => { S.image = event; if (event.number === 0) showMade([]); },
   chain: (event) => {
     const { kind, prompt, entry } = S.request;
     S.planned = { view: event.plan, request: { kind: kind === "plan" ? (entry == null ? "draw" : "edit") : kind, prompt, entry } };
@@ -81,12 +94,15 @@ const EVENTS = {
     show();
     say("");
   },
+  condition: (event) => explained("conditions", event),
+  variant: (event) => explained("strip", event),
   seen: (event) => { S.seen.set(event.entry, event); if (event.entry === S.session.current) showSeen(); },
 };
 
 function progress({ step, of }) {
   $("progress").hidden = false;
   $("progress").value = step / of;
+  $("status").ariaBusy = "true"; // a screen reader need not say every step
   say(`${part()}Drawing, step ${step} of ${of}.`);
 }
 
@@ -109,7 +125,7 @@ function seeds(count) {
 function draw() {
   const count = Math.max(1, Math.min(S.about.most_images, Number($("images").value) || 1));
   const edit = mode() === "edit" ? { kind: "edit", entry: S.session.current } : { kind: "draw" };
-  return drawing({ ...edit, prompt: $("prompt").value, seeds: seeds(count), options: options() });
+  return work("problem", { ...edit, prompt: $("prompt").value, seeds: seeds(count), options: options() });
 }
 
 // What the plan in hand is drawn as: an image that it belongs to again, or a first one.
@@ -122,12 +138,7 @@ function asked() {
 
 function revise() {
   const again = asked(), fresh = again.kind === "revise" ? {} : { seeds: seeds(1), options: options() };
-  return drawing({ ...again, ...fresh, chain: plan.asked });
-}
-
-function drawing(request) {
-  showMade([]);
-  return work("problem", request);
+  return work("problem", { ...again, ...fresh, chain: plan.asked });
 }
 
 // -------------------------------------------------------------------------------------------------------------- views
@@ -199,22 +210,24 @@ function showSeen() {
   const words = `GenEval ${verdict.case} (${verdict.task.replace("_", " ")}): ${verdict.correct ? "right" : "wrong"}. `;
   $("verdict").replaceChildren(item("strong", words), verdict.correct ? "" : FAULTS[verdict.fault] ?? "");
   if (verdict.reason) {
-    const list = document.createElement("ul");
+    const list = item("ul");
     list.append(...verdict.reason.split("\n").map((line) => item("li", line)));
     $("verdict").append(list);
   }
 }
 
+function explained(place, { title, url: source }) {
+  const figure = item("figure");
+  figure.append(make("img", { src: source, alt: title }), item("figcaption", title));
+  $(place).append(figure);
+  say(`Drawn: ${title}.`);
+}
+
 function thumb(number) {
-  const button = document.createElement("button"), image = document.createElement("img"), one = entries()[number];
-  button.type = "button";
-  image.src = url(number);
-  image.alt = `#${number} ${describe(one)}`;
-  image.loading = "lazy";
-  button.title = image.alt;
-  button.setAttribute("aria-current", String(number === S.session.current));
+  const words = `#${number} ${describe(entries()[number])}`;
+  const button = make("button", { type: "button", title: words, ariaLabel: words, ariaCurrent: String(number === S.session.current) });
+  button.append(make("img", { loading: "lazy", src: url(number), alt: "" }));
   button.addEventListener("click", () => go(number));
-  button.append(image);
   return button;
 }
 
@@ -301,7 +314,7 @@ async function go(to) {
 function look() {
   const one = current();
   if (one && one.kind !== "opened" && S.about.observer && !S.seen.has(one.number) && !S.busy) {
-    run(S.session.name, { kind: "observe", entry: one.number }, (event) => EVENTS.seen && event.kind === "seen" && EVENTS.seen(event)).catch(() => {});
+    run(S.session.name, { kind: "observe", entry: one.number }, (event) => event.kind === "seen" && EVENTS.seen(event)).catch(() => {});
   }
 }
 
@@ -328,7 +341,6 @@ async function openFile(file) {
 
 function begin() {
   S.planned = null;
-  S.before = null;
   showMade([]);
   S.before = current()?.source ?? null;
   show();
@@ -347,17 +359,22 @@ async function openSample(key) {
 }
 
 // --------------------------------------------------------------------------------------------------------------- start
+function choice(words, choose) {
+  const row = item("li"), button = make("button", { type: "button", textContent: words });
+  button.addEventListener("click", choose);
+  row.append(button);
+  return row;
+}
+
 function listSamples() {
   const outcome = $("by-outcome").value, words = $("by-words").value.toLowerCase().split(/\s+/).filter(Boolean);
   const fit = S.samples.filter((one) => (!outcome || one.outcome === outcome)
     && words.every((word) => `${one.key} ${one.task} ${one.prompt} ${one.reason}`.toLowerCase().includes(word)));
   $("run-count").textContent = `${fit.length} of ${S.samples.length}${fit.length > 60 ? ", the first 60 shown" : ""}`;
   $("samples").replaceChildren(...fit.slice(0, 60).map((one) => {
-    const row = item("li", "", one.outcome), button = item("button", one.prompt);
-    button.type = "button";
-    button.append(item("small", `${one.key} ${one.task}: ${one.outcome}${one.reason ? `, ${one.reason}` : ""}`));
-    button.addEventListener("click", () => openSample(one.key));
-    row.append(button);
+    const row = choice(one.prompt, () => openSample(one.key));
+    row.className = one.outcome;
+    row.firstChild.append(item("small", `${one.key} ${one.task}: ${one.outcome}${one.reason ? `, ${one.reason}` : ""}`));
     return row;
   }));
 }
@@ -401,20 +418,14 @@ function build() {
   $("width").min = $("height").min = about.factor;
   $("images").max = about.most_images;
   for (const [name, words] of Object.entries(GUIDANCES)) {
-    const row = document.createElement("tr"), head = item("th", `${name}: ${words}`);
+    const row = item("tr"), head = item("th", `${name}: ${words}`);
     head.scope = "row";
-    const on = Object.assign(document.createElement("input"), { type: "checkbox", id: name, ariaLabel: `Guidance by ${words}` });
-    const scale = Object.assign(document.createElement("input"), { type: "number", step: "0.1", id: `${name}_scale`, ariaLabel: `Scale of the guidance by ${words}` });
+    const on = make("input", { type: "checkbox", id: name, ariaLabel: `Guidance by ${words}` });
+    const scale = make("input", { type: "number", step: "0.1", id: `${name}_scale`, ariaLabel: `Scale of the guidance by ${words}` });
     row.append(head, ...[on, scale].map((field) => { const cell = item("td"); cell.append(field); return cell; }));
     $("guidances").append(row);
   }
-  $("examples").querySelector("ul").append(...about.examples.map((words) => {
-    const row = item("li"), button = item("button", words);
-    button.type = "button";
-    button.addEventListener("click", () => { $("prompt").value = words; draw(); });
-    row.append(button);
-    return row;
-  }));
+  $("examples").querySelector("ul").append(...about.examples.map((words) => choice(words, () => { $("prompt").value = words; draw(); })));
   defaults();
   $("run").hidden = !about.run;
   $("run-title").textContent = `Samples of ${about.run}`;
@@ -428,7 +439,7 @@ function listen() {
   $("stop").addEventListener("click", () => { if (S.job) stop(S.job).catch(() => {}); say("Stopping …"); });
   $("think").addEventListener("click", () => work("problem", { kind: "plan", prompt: $("prompt").value, entry: mode() === "edit" ? S.session.current : null }));
   $("revise").addEventListener("click", revise);
-  $("explain").addEventListener("click", explain);
+  $("explain").addEventListener("click", () => work("understand-problem", { kind: "explain", entry: S.session.current }));
   $("undo").addEventListener("click", undo);
   $("redo").addEventListener("click", redo);
   addEventListener("keydown", (event) => {
@@ -466,19 +477,6 @@ function listen() {
   $("by-words").addEventListener("input", listSamples);
 }
 
-async function explain() {
-  const roots = { condition: $("conditions"), variant: $("strip") };
-  Object.values(roots).forEach((root) => root.replaceChildren());
-  S.explained = S.session.current;
-  await work("understand-problem", { kind: "explain", entry: S.explained }, ({ kind, title, url: source }) => {
-    if (!roots[kind]) return;
-    const figure = document.createElement("figure"), image = Object.assign(document.createElement("img"), { src: source, alt: title });
-    figure.append(image, item("figcaption", title));
-    roots[kind].append(figure);
-    say(`Drawn: ${title}.`);
-  });
-}
-
 async function start() {
   S.about = await get("/api/about");
   build();
@@ -491,6 +489,7 @@ async function start() {
     S.session = await get(`/api/sessions/${encodeURIComponent(name)}`);
     history.replaceState(null, "", `/?session=${encodeURIComponent(name)}`);
     begin();
+    if (S.session.job) work("problem", {}, S.session.job);
   }
   if (S.about.run) { S.samples = await get("/api/samples"); listSamples(); }
   refresh();
