@@ -1,4 +1,7 @@
-"""A local judge's questions about one image, as GenEval 2 asks them: the image read once, against once a question."""
+"""A local judge's questions about one image, as GenEval 2 asks them: the image read once, and all as one batch.
+
+Held against each question by itself, with the image before it.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,14 @@ from vlm_kit import build
 from got.util.images import png_bytes
 from got.vlm.clients import AskParams, Reply
 from got.vlm.local import TransformersBackend
-from got.vlm.messages import USER, ImageFile, Message, Messages
+from got.vlm.messages import USER, ImageFile, Message
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_benchmark.fixture import BenchmarkFixture
+
+    from got.vlm.clients import Together
 
 IMAGES, QUESTIONS = 3, 8
 """GenEval 2 has 7.5 questions a prompt, and one about the prompt as a whole."""
@@ -35,18 +40,22 @@ def bench_questions_about_one_image(measure: BenchmarkFixture, tmp_path: Path, k
     place = str(build(tmp_path / "m", kind=kind, side_px=SIDE_PX, text={**text, "head_dim": 64}))
     shared, alone = TransformersBackend(place), TransformersBackend(place, kept=0)
     rng = np.random.default_rng(0)
-    asked: list[Messages] = []
+    asked: list[Together] = []
     for _ in range(IMAGES):
         pixels = rng.integers(0, 255, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
         image = ImageFile(data=png_bytes(Image.fromarray(pixels)))
         words = (f"Are there any things of kind {number}? Answer in one word." for number in range(QUESTIONS))
-        asked += [(Message(role=USER, parts=(image, one)),) for one in words]
-    params = AskParams(max_tokens=1, spellings=YES)
+        asked.append(tuple(((Message(role=USER, parts=(image, one)),), YES) for one in words))
+    params = AskParams(max_tokens=1)
 
     def once() -> list[Reply]:
         shared._prefixes._kept.clear()
-        return [shared.answer(messages, params) for messages in asked]
+        shared._answered.clear()
+        return [reply for questions in asked for reply in shared.answers(questions, params)]
 
-    found, expected = compare(measure, once, lambda: [alone.answer(messages, params) for messages in asked])
+    def plain() -> list[Reply]:
+        return [alone.answers((one,), params)[0] for questions in asked for one in questions]
+
+    found, expected = compare(measure, once, plain)
     for one, other in zip(found, expected, strict=True):
         assert one.spelled == pytest.approx(other.spelled, rel=1e-4)

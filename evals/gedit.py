@@ -13,12 +13,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from evals.core.records import EncodedImage, UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Encoding, Sending, Shown
@@ -85,13 +85,6 @@ class GEdit(JudgedSuite):
         Metric(name="G_SC", of=("SC",), over="tasks", scale=(0, 10), digits=2),
         Metric(name="G_PQ", of=("PQ",), over="tasks", scale=(0, 10), digits=2),
         Metric(name="O by case", of=("O",), scale=(0, 10), digits=2),
-    )
-    origin: ClassVar = Origin(
-        name="GEdit-Bench",
-        page="the hub, data set stepfun-ai/GEdit-Bench; scripts at https://github.com/stepfun-ai/Step1X-Edit",
-        size="606 edits in two languages, about 1 GB",
-        licence="MIT by its card",
-        judge="gpt-4.1 or Qwen2.5-VL-72B-Instruct-AWQ",
     )
 
     def way(self, options: Options) -> Sending:

@@ -8,12 +8,12 @@ judge; one flag per image. The checklist's words are ours, also beside the publi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Encoding, Sending, Shown
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from evals.suite import Case
 
 FILE = "Geneval++.jsonl"
-SHA256 = {FILE: "9c1216a3f6fe2d99e4ffd63f3a6dba71f3dd7ab30a7c09cb41f03629b35d3e8f"}
 TAGS = (
     "color_attr",
     "spatial_count_attr",
@@ -50,18 +49,11 @@ class GenEvalPlusPlus(JudgedSuite):
         Metric(name="cases", of=("correct",), share=True),
     )
     sending = Sending(max_tokens=200, encoding=Encoding(format="JPEG"))
-    origin: ClassVar = Origin(
-        name="GenEval++",
-        page="https://github.com/yejy53/Echo-4o, folder test_scripts",
-        size="280 prompts, 0.1 MB",
-        licence="Apache-2.0",
-        judge="gpt-4.1",
-    )
 
     def load(self, root: Path, options: JudgedOptions) -> JudgedSet:
         """One file; an image's number is that of its prompt's line."""
         path = files.find(root, (f"test_scripts/{FILE}", FILE), self.origin)
-        edition = files.edition("geneval++", [path], SHA256, allowed=options.allow_other_data)
+        edition = files.edition("geneval++", [path], self.origin, allowed=options.allow_other_data)
         items = [_item(number, row, path) for number, row in enumerate(files.load_json(path), 1)]
         return JudgedSet(edition=edition, items=unique(items, str(path)))
 

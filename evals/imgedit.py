@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
     from evals.judged.wording import Published
     from evals.suite import Case
 
-SHA256 = {
-    "basic_edit.json": "5ee9b7d61e918692416f79896300f738598c83adff8de737b25be4aaff72dc69",
-    "UGE_edit.json": "807817d8765f8fc45397be9afbf638b00fad91e37c1d44fabd5103df73074d16",
-}
-WORDING_SHA256 = "f9468dc848776ee0a6c2e2c31e678c7224e9cb61b013747c8c52d4a05627b5a0"
 KINDS = {
     "replace": ("Prompt Compliance", "Visual Naturalness", "Physical & Detail Integrity"),
     "remove": ("Prompt Compliance", "Visual Naturalness", "Physical & Detail Integrity"),
@@ -79,19 +74,12 @@ class ImgEdit(JudgedSuite):
         Metric(name="exceeds", of=("exceeds",), digits=2),
     )
     sending = Sending(temperature=None)
-    origin: ClassVar = Origin(
-        name="ImgEdit-Bench",
-        page="https://github.com/PKU-YuanGroup/ImgEdit and its Benchmark.tar on the hub, sysuyy/ImgEdit",
-        size="737 + 47 edits of 171 images, about 1 GB",
-        licence="no licence file: all rights reserved",
-        judge="gpt-4.1 (leaderboard), gpt-4o (paper)",
-    )
 
     def load(self, root: Path, options: Options) -> JudgedSet:
         """A file of edits by key, and a folder of images."""
         name, folder = _EDITIONS["uge" if options.edition == "uge" else "basic"]
         path = files.find(root, (name, f"Benchmark/{name}", name.rpartition("/")[2]), self.origin)
-        edition = files.edition(f"imgedit-{options.edition}", [path], SHA256, allowed=options.allow_other_data)
+        edition = files.edition(f"imgedit-{options.edition}", [path], self.origin, allowed=options.allow_other_data)
         images = files.folder(root, (folder, f"Benchmark/{folder}"), self.origin)
         uge = options.edition == "uge"
         items = [_item(key, row, path.name, images, uge=uge) for key, row in files.rows_by_key(path).items()]
@@ -103,7 +91,9 @@ class ImgEdit(JudgedSuite):
             return wording.Published(
                 file="UGE/UGE_bench.py", read=lambda path: wording.variables(path, {"uge": "prompt"})
             )
-        return wording.Published(file="Basic/prompts.json", read=wording.json_texts, files=(WORDING_SHA256,))
+        return wording.Published(
+            file="Basic/prompts.json", read=wording.json_texts, files=(self.origin.sha256["prompts.json"],)
+        )
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """One question about source and result."""

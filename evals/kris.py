@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -97,13 +97,6 @@ class Kris(JudgedSuite):
     )
     levels = LEVELS
     sending = Sending(temperature=None, max_tokens=1000)
-    origin: ClassVar = Origin(
-        name="KRIS-Bench",
-        page="https://github.com/mercurystraw/Kris_Bench, data on the hub, Liang0223/KRIS_Bench",
-        size="1,267 cases, about 1 GB",
-        licence="no licence stated: all rights reserved",
-        judge="gpt-4o",
-    )
 
     def load(self, root: Path, options: Options) -> JudgedSet:
         """A folder a category, or BAGEL's merged file."""

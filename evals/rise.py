@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Encoding, Sending, Shown
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 CATEGORIES = {"temporal_reasoning": 85, "causal_reasoning": 90, "spatial_reasoning": 100, "logical_reasoning": 85}
 """Cases of each in the full set."""
-SHA256 = {"data_total.json": "8c60e730429e9f18df98e200fcefb9c246a4edeec17772eb1613076af2cb90c7"}
 WORDS = (
     "consist", "reasoning", "reasoning_w_input", "generation", "spatial_cons", "spatial_ref_img", "spatial_ref_w_input",
     "spatial_ref", "spatial_qual", "logical_cons", "logical_cons_ans", "logical_txt", "logical_img", "logical_img_wo_q",
@@ -85,13 +84,6 @@ class Rise(JudgedSuite):
         Metric(name="plausibility", of=("plausibility",), scale=(0, 100), digits=1),
     )
     sending = Sending(max_tokens=4096, encoding=Encoding(format="JPEG", longest_px=768, detail="high"))
-    origin: ClassVar = Origin(
-        name="RISEBench",
-        page="https://github.com/PhoenixZ810/RISEBench, data on the hub, PhoenixZ/RISEBench",
-        size="360 cases, 284 MB",
-        licence="no licence stated: all rights reserved",
-        judge="gpt-4.1-2025-04-14",
-    )
 
     def load(self, root: Path, options: Options) -> JudgedSet:
         """The full file, known by its numbers, or that of 64 cases, by its hash."""
@@ -102,7 +94,7 @@ class Rise(JudgedSuite):
         items = [_item(row, path.name, images, without) for row in rows]
         edition = "risebench-360"
         if collections.Counter(item.facts["category"] for item in items) != CATEGORIES:
-            edition = files.edition("risebench-64", [path], SHA256, allowed=options.allow_other_data)
+            edition = files.edition("risebench-64", [path], self.origin, allowed=options.allow_other_data)
         return JudgedSet(edition=edition, items=unique(items, str(path)))
 
     def edition(self, options: Options) -> str:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -43,16 +43,6 @@ _QUESTIONS = {"textual": "evaluation_textual_image.json"}
 SCRIPTS = tuple(f"evaluation/Qwen2.5-VL/eval_{name}.py" for name in ("idiom", "textual_image", "entity", "scientific"))
 WORDING = "2287610e"
 """Digest of the published wording, the same in all four scripts of the repository at 83a91df."""
-SHA256 = {
-    "idiom_interpretation.json": "d0f21ef6111972f22dba1176f091f1b1a4390207fbaa806ab0ee0dbebd72956e",
-    "textual_image_design.json": "e07a668f69b9fc057343de1cb7709d3bda68d972be9d84c12458096839f4c255",
-    "entity_reasoning.json": "8a0af91d579e9c22f0877b6443e7a86176e8f78b445dcbee1b9b4ccc99698045",
-    "scientific_reasoning.json": "7b4a67711d33461d0ebd0962e6b7877485fb82d8d6c7b93e649be6f4683b1f32",
-    "evaluation_idiom.json": "9670e20f9694da1420402c97422fd0f09b8883fa21a254d186b84e01b7924090",
-    "evaluation_textual_image.json": "435d7f2b1d5886c7ddd99423b4bd315491b020ef1804aed9629e9037c2ac1de7",
-    "evaluation_entity.json": "84c91ae28c3ad53103475c182930fb071741dbc70cdc5f53618d859440f846da",
-    "evaluation_scientific.json": "08c0f6a2be03952dc4d10d9a5dd5b877334875fc3cdb131a9ba707ff4c08ca30",
-}
 
 
 class T2IReasonBench(JudgedSuite):
@@ -66,13 +56,6 @@ class T2IReasonBench(JudgedSuite):
         Metric(name="quality", of=("quality",), over="tasks", times=100, digits=1),
     )
     sending = Sending(temperature=None, max_tokens=1000, images_first=True)
-    origin: ClassVar = Origin(
-        name="T2I-ReasonBench",
-        page="https://github.com/KaiyueSun98/T2I-ReasonBench",
-        size="800 prompts, 6,226 questions, 5 MB",
-        licence="no licence file: all rights reserved",
-        judge="Qwen2.5-VL-72B-Instruct",
-    )
 
     def load(self, root: Path, options: JudgedOptions) -> JudgedSet:
         """Four files of prompts and four of questions."""
@@ -83,7 +66,7 @@ class T2IReasonBench(JudgedSuite):
             questions = files.find(root, (f"deepseek_evaluation_qs/{asked}", asked), self.origin)
             read.append((part, prompts, questions))
         paths = [path for _, *both in read for path in both]
-        edition = files.edition("t2i-reasonbench", paths, SHA256, allowed=options.allow_other_data)
+        edition = files.edition("t2i-reasonbench", paths, self.origin, allowed=options.allow_other_data)
         items = []
         for part, prompts, questions in read:
             groups = _by_id(files.load_json(questions), questions)

@@ -11,12 +11,12 @@ scores, 0 to 2). 487 prompts and the ranges of ids differ between the two, and s
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -32,14 +32,6 @@ if TYPE_CHECKING:
     from evals.suite import Case, Context
 
 PARTS = ("cultural_common_sense", "spatio-temporal_reasoning", "natural_science")
-SHA256 = {
-    "cultural_common_sense_verified.json": "23482925266e2784b2ba24b75239fdc6691bf85ae253d2c4aa38b71b45fefa89",
-    "spatio-temporal_reasoning_verified.json": "42c0b9d829365e392c2d4af283850dc76b1f922ab0c79198366de4f306eaf2b6",
-    "natural_science_verified.json": "6f346c336f16f611e5c73e0fcacdccb336c200d534cf111526b22d50ea912555",
-    "cultural_common_sense.json": "7a59216c768698280cea37caa574b52f3faf054d73b398b9bb6b3161baf8e3aa",
-    "spatio-temporal_reasoning.json": "e27d797885ad86e64d857d0cc93d33e04be572a8dcae95692a2c7e7876233f9a",
-    "natural_science.json": "b262fae58e413c7a4bd3c3d5a089f8c6529feac227e4b6606be261a949035544",
-}
 TASKS = {
     "Cultural knowledge": "culture",
     "time": "time",
@@ -66,13 +58,6 @@ class Wise(JudgedSuite):
     name = "wise"
     title = "WISE"
     options = Options
-    origin: ClassVar = Origin(
-        name="WISE",
-        page="https://github.com/PKU-YuanGroup/WISE",
-        size="1,000 prompts an edition, 2 MB",
-        licence="no licence file: all rights reserved",
-        judge="Qwen3.5-35B-A3B (verified), gpt-4o-2024-05-13 (legacy)",
-    )
 
     def way(self, options: Options) -> Sending:
         """Of the verified edition without thinking."""
@@ -87,7 +72,7 @@ class Wise(JudgedSuite):
             f"data_verified/{part}_verified.json" if verified else f"WISE_legacy/data/{part}.json" for part in PARTS
         ]
         paths = [files.find(root, (name, name.rpartition("/")[2]), self.origin) for name in names]
-        edition = files.edition(f"wise-{options.edition}", paths, SHA256, allowed=options.allow_other_data)
+        edition = files.edition(f"wise-{options.edition}", paths, self.origin, allowed=options.allow_other_data)
         items = [_item(row, path) for path in paths for row in files.rows_in(path)]
         return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.core.vocabulary import NUMBERS
 from evals.geneval2 import atoms
 from evals.geneval2.icon_cases import tag_of
 from evals.judged import files, summaries, wording
-from evals.judged.records import Item, JudgedSet, Metric, Origin, unique
+from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from evals.suite import Case
 
 FILE = "geneval2_data.jsonl"
-SHA256 = {FILE: "09233adbc9f877fba205f1a20efa4a8640e7e62a91dfd55893562bed8a928e43"}
 TOP_TOKENS = 20
 """So many likely tokens an endpoint tells."""
 _MOST_OF_A_SKILL = 5
@@ -64,18 +63,11 @@ class PublishedEdition(JudgedSuite):
     )
     """Headlines are means of prompts; skills pool all questions."""
     sending = Sending(max_tokens=1, images_first=True)
-    origin: ClassVar = Origin(
-        name="GenEval 2",
-        page="https://github.com/facebookresearch/GenEval2",
-        size=f"{FILE}, 800 prompts, 0.4 MB",
-        licence="CC BY-NC 4.0",
-        judge="Qwen3-VL-8B-Instruct",
-    )
 
     def load(self, root: Path, options: Any) -> JudgedSet:
         """One file; prompts are numbered by its lines."""
         path = files.find(root, (FILE,), self.origin)
-        edition = files.edition("geneval2", [path], SHA256, allowed=options.allow_other_data)
+        edition = files.edition("geneval2", [path], self.origin, allowed=options.allow_other_data)
         items = tuple(_item(number, row, path) for number, row in enumerate(files.load_json(path)))
         prompts = [item.prompt for item in items]
         if again := next((text for text in prompts if prompts.count(text) > 1), None):
@@ -204,17 +196,18 @@ def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:
     names = {name: how for name, how in metrics["names"].items() if name in HEADLINES}
     shown = {**scores, "metrics": {**metrics, "names": names}}
     main, *others = summaries.tables(shown, rows)
-    return [main, _skill_table(metrics["all"]), *others]
+    return [main, _skill_table(metrics["all"], metrics["floor"]), *others]
 
 
-def _skill_table(metrics: Mapping[str, Any]) -> Table:
-    columns = ["probability ↑", "95 %\ninterval", "questions", "missing"]
-    caption = "mean probability of the right answer x 100, pooled over all questions of a skill"
+def _skill_table(metrics: Mapping[str, Any], floor: Mapping[str, Any]) -> Table:
+    columns = ["probability ↑", "95 %\ninterval", "floor", "questions", "missing"]
+    caption = "mean probability of the right answer x 100, pooled over all questions of a skill; floor: of blank images"
     table = shared.table("Soft-TIFA by skill", columns, caption, first="skill")
     for name in SKILL_NAMES:
         one = metrics[name]
         value, low, high = (None if one[key] is None else 100 * one[key] for key in ("value", "low", "high"))
-        cells = [number(value), span(low, high), str(one["n"]), str(one["missing"] or "")]
+        lowest = None if floor[name]["value"] is None else 100 * floor[name]["value"]
+        cells = [number(value), span(low, high), number(lowest), str(one["n"]), str(one["missing"] or "")]
         if one["n"] or one["missing"]:
             table.add_row(name.replace("_", ", "), *cells, style="dim" if name in _PARTS else None)
     return table

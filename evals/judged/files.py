@@ -105,18 +105,19 @@ def rows_by_key(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def edition(name: str, paths: Sequence[Path], known: Mapping[str, str], *, allowed: bool) -> str:
+def edition(name: str, paths: Sequence[Path], origin: Origin, *, allowed: bool) -> str:
     """The name of an edition, if its files are the published ones; else with a part of their hash.
 
     Args:
         name: Of the published edition.
         paths: Its files.
-        known: File name -> sha256.
+        origin: Has their hashes.
         allowed: Whether other data will do.
 
     Raises:
         UserError: They are others, and that is not allowed.
     """
+    known = origin.sha256
     digests = {path.name: files.sha256(path) for path in paths}
     for path in paths:
         if digests[path.name] != known.get(path.name) and not allowed:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+import tomllib
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Case, EditCase, UserError
@@ -28,6 +31,15 @@ class Origin:
     """As the publisher states it, or that there is none."""
     judge: str
     """The official judge."""
+    sha256: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Of published files by name, as far as they are known."""
+
+
+@functools.cache
+def origin_of(suite: str) -> Origin:
+    """What ``published.toml`` says of a suite's data; `KeyError` where it says nothing."""
+    text = resources.files("evals.judged").joinpath("published.toml").read_text(encoding="utf-8")
+    return Origin(**tomllib.loads(text)[suite])
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -20,6 +20,7 @@ from evals.core.records import UserError
 from evals.judged import summaries, wording
 from evals.judged.files import load_json, needed
 from evals.judged.options import JudgedOptions
+from evals.judged.records import origin_of
 from evals.judges import registry as judges
 from evals.judges.calls import Interview, Sending, prompt_hash
 from evals.suite import Score, Suite, plain
@@ -45,7 +46,6 @@ class JudgedSuite(Suite[JudgedOptions]):
     options = JudgedOptions
     images_per_prompt = 1
     examples: ClassVar = {"photographs": " --data CLONE --judge openai", "stage": "verdict"}
-    origin: ClassVar[Origin]
     metrics: ClassVar[tuple[Metric, ...]]
     """The headline first."""
     levels: ClassVar[Mapping[str, Sequence[str]]] = {}
@@ -54,6 +54,11 @@ class JudgedSuite(Suite[JudgedOptions]):
     """Whether it asks for edits of images that come with it."""
     sending: ClassVar[Sending] = Sending()
     """What the official script lays down of requests."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where its data come from, see ``published.toml``."""
+        return origin_of(self.name)
 
     # ---------------------------------------------------------------------------------------------- what it must bring
     @abc.abstractmethod

@@ -138,12 +138,17 @@ class Interviewer:
             if earlier.cause:
                 raise BadReply(earlier.cause, f"nothing was said of {call.after}")
             messages = as_messages(call, encode, self.sending, earlier.messages)
+            # Where one failure ends all, those behind it may never be asked.
+            together = [] if interview.stops else [one for one in interview.calls if one.after == call.after]
             question = Question(
                 subject=(interview.id, interview.repeat),
                 detail={"call": call.name},
                 messages=messages,
                 spellings=call.spellings,
                 repeat=interview.repeat,
+                among=tuple(
+                    (as_messages(one, encode, self.sending, earlier.messages), one.spellings) for one in together
+                ),
             )
             text, scores = await self._asker.ask(question, functools.partial(_read, call), tally)
         except (AskFailed, BadReply) as error:

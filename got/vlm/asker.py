@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from got.util.errors import note
 from got.util.hashes import SealedLog
-from got.vlm.clients import CUT_OFF, REFUSED, UNREADABLE, AskFailed, AskParams, Reply, SetupError
+from got.vlm.clients import CUT_OFF, REFUSED, UNREADABLE, AskFailed, AskParams, Batching, Reply, SetupError
 from got.vlm.json_replies import BadReply, shortened, without_thoughts
 from got.vlm.messages import fingerprint
 from got.vlm.rate_limit import RateLimiter
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from got.vlm.clients import Backend
+    from got.vlm.clients import Backend, Together
     from got.vlm.messages import Messages
 
 _HOPELESS = 8
@@ -95,6 +95,8 @@ class Question:
     """Its own parameters, in place of those of all."""
     may_be_cut: bool = False
     """Whether an answer that is cut off at the limit of tokens will do."""
+    among: Together = ()
+    """Questions, this one too, that a back-end may answer as a batch; empty for this one alone."""
 
 
 class Asker:
@@ -303,7 +305,7 @@ class Asker:
             tally.calls += 1
             usd: float | None = 0.0
             try:
-                reply = await self.backend.ask(question.messages, params, seed)
+                reply = await self._reply(question, params, seed)
                 usd = self.ledger.cost(reply.tokens_in, reply.tokens_out)
             except AskFailed as error:
                 usd = None if error.may_be_billed else 0.0
@@ -320,6 +322,12 @@ class Asker:
         tally.tokens_in += reply.tokens_in or 0
         tally.tokens_out += reply.tokens_out or 0
         return reply, paid if self.ledger.priced else None
+
+    async def _reply(self, question: Question, params: AskParams, seed: int | None) -> Reply:
+        if question.among and isinstance(self.backend, Batching):
+            number = question.among.index((question.messages, question.spellings))
+            return await self.backend.ask_among(number, question.among, params)
+        return await self.backend.ask(question.messages, params, seed)
 
     def _key(self, question: Question, params: AskParams, which: int | None) -> str:
         """Everything that can change a reply, but its greatest length: one that ended before that is the same."""

@@ -7,7 +7,7 @@ Annotation asks for chains, `evals` for judgements: of an endpoint (`got.vlm.end
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,3 +103,19 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Closes connections; the next question opens new ones."""
+
+
+Together = tuple[tuple["Messages", tuple[str, ...]], ...]
+"""Questions that may be answered as a batch: conversations, each with its `AskParams.spellings`."""
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """A back-end that answers some questions in one go."""
+
+    async def ask_among(self, number: int, questions: Together, params: AskParams) -> Reply:
+        """The reply to one of some questions that are all answered together, however many of them are asked for.
+
+        Raises:
+            SetupError: Nothing can be asked at all.
+        """

@@ -20,6 +20,7 @@ from evals.harness import cli
 from evals.judged.summaries import Judged, point
 from evals.judges.interviewer import first_token_probability
 from evals.suite import Case, Context
+from got.util import tables
 from got.util.images import png_bytes
 from got.vlm.clients import AskParams
 from got.vlm.local import TransformersBackend
@@ -161,6 +162,11 @@ def test_a_report_shows_a_judge_s_metrics_beside_their_floor(run, tmp_path):
     assert measured.cells[0].value == pytest.approx(100 * headline["overall"])
     assert floor.cells[0].value == pytest.approx(100 * headline["floor"]["value"])
     assert "judge-1" in table.caption
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    skills = published.PublishedEdition().tables(scores)[1]
+    lowest = [scores["metrics"]["floor"][name]["value"] for name in ("object", "count")]
+    found = dict(zip(skills.columns[0].cells, skills.columns[3].cells, strict=True))
+    assert [found[name] for name in ("object", "count")] == [tables.number(100 * value) for value in lowest]
 
 
 def test_the_two_editions_stand_in_one_report_in_tables_of_their_own(run, tmp_path, capsys):
@@ -176,6 +182,13 @@ def test_the_two_editions_stand_in_one_report_in_tables_of_their_own(run, tmp_pa
     capsys.readouterr()
     assert reports.main(["table", *runs]) == 2
     assert "share no table" in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_the_questions_and_the_money(run):
+    code, printed, _, _, requests = run("--dry-run", "--floor", "0", "--judge-price", "2", "8")
+    assert (code, printed["questions"], requests) == (0, sum(len(row["vqa_list"]) + 1 for row in ROWS), [])
+    usd = (printed["tokens_in_about"] * 2 + printed["tokens_out_about"] * 8) / 1e6
+    assert printed["usd_about"] == pytest.approx(usd, abs=0.01)
 
 
 def test_a_judge_without_probabilities_scores_nothing(run):

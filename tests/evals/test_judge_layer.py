@@ -132,6 +132,33 @@ def test_a_local_model_gives_probabilities_from_its_whole_vocabulary(tmp_path):
     assert answers.scores["No"]["No"] == pytest.approx(float(chances[backend._processor.tokenizer.encode("No")[0]]))
 
 
+def test_a_local_model_answers_all_questions_about_an_image_at_once_and_a_run_goes_on_with_the_same_bits(tmp_path):
+    folder, log = str(build(tmp_path / "m")), tmp_path / "log"
+    asked = {"red": "Is it red?", "many": "How many are there? Say a number.", "left": "Left of it?", "why": "Why?"}
+    calls = tuple(Call(name=name, text=text, images=(Shown(role="a"),), spellings=YES) for name, text in asked.items())
+    interviews = [Interview(id=str(i), calls=calls, images={"a": image}) for i, image in enumerate((RED, BLUE))]
+
+    def hold(kept=4):
+        backend, rows = TransformersBackend(folder, kept=kept), []
+        backend._model.lm_head.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
+        sending = Sending(max_tokens=1, images_first=True)
+        judge = Interviewer("p#1", backend, AskSettings(), log if kept else None, sending=sending)
+        return [answers.scores for answers in judge.hold(interviews)], rows
+
+    whole, rows = hold()
+    assert sorted(rows) == [1, 1, 4, 4]  # each image, then its four questions
+    lines = log.read_text().splitlines(keepends=True)
+    assert len(lines) == 8
+    log.write_text("".join(lines[:3]))  # killed there
+    assert hold()[0] == whole
+    alone, rows = hold(kept=0)
+    assert rows == [1] * 8
+    for one, other in zip(whole, alone, strict=True):
+        assert {name: one[name][name] for name in asked} == pytest.approx(
+            {name: other[name][name] for name in asked}, rel=1e-4
+        )
+
+
 @pytest.mark.parametrize(
     ("read", "text", "cause"),
     [

@@ -1,5 +1,6 @@
 """The judged benchmarks from end to end: small sets of their schema, a server that answers as their judges do."""
 
+import dataclasses
 import json
 import re
 
@@ -373,7 +374,8 @@ def test_edits_of_one_image_are_drawn_together_where_two_judges_are_compared(run
 def published(tmp_path, monkeypatch):
     """The small set of WISE stands for the published one."""
     root = kit.wise(tmp_path / "data")
-    monkeypatch.setattr(wise, "SHA256", {path.name: sha256(path) for path in (root / "data_verified").iterdir()})
+    hashes = {path.name: sha256(path) for path in (root / "data_verified").iterdir()}
+    monkeypatch.setattr(wise.Wise, "origin", dataclasses.replace(wise.Wise().origin, sha256=hashes))
 
 
 def test_reported_rows_stand_beside_the_published_data_and_say_in_what_a_run_differs(run, published, tmp_path, capsys):

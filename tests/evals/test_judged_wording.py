@@ -49,8 +49,9 @@ def test_the_wording_of_t2i_reasonbench_is_what_its_four_scripts_say_alike(run, 
     assert (code, headline["wording"], headline["overall"]) == (0, "published", pytest.approx(0.75)), err
     asked = [request["messages"][-1]["content"][-1]["text"] for request in requests]
     assert asked[0] == "What is it?"
-    assert asked[1].startswith("Say of {'q1': 'Is entity_evaluation 1 there?', 'c1': ")
-    assert asked[1].endswith('}\n{"score": []}')
+    groups = [text for text in asked[1:] if "entity_evaluation" in text]  # they are asked side by side, in any order
+    assert [text.startswith("Say of {'q1': 'Is entity_evaluation 1 there?', 'c1': ") for text in groups] == [True]
+    assert groups[0].endswith('}\n{"score": []}')
     script.write_text(script.read_text().replace("Say of", "Tell of"))
     with pytest.raises(UserError, match="expected one q1 and one text of q2 to q4 in all of 4 scripts"):
         t2i_reasonbench._published(script)

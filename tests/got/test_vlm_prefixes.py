@@ -10,7 +10,7 @@ from vlm_kit import build
 
 from got.util.images import open_image, png_bytes
 from got.vlm.clients import AskParams
-from got.vlm.local import TransformersBackend
+from got.vlm.local import MOST, TransformersBackend
 from got.vlm.messages import ASSISTANT, SYSTEM, USER, ImageFile, Message, user
 from got.vlm.prefixes import KEPT, KINDS
 
@@ -89,6 +89,57 @@ def test_answers_and_probabilities_are_those_of_whole_conversations(tmp_path, ki
         assert (reply.text, reply.tokens_in) == (text, tokens)
         assert reply.spelled == pytest.approx(chances, rel=RELATIVE)
     assert len({reply.text for reply in replies}) > len(replies) / 2
+
+
+@contextlib.contextmanager
+def batches(backend):
+    """Notes how many conversations the model goes on with at a time, for each token."""
+    seen = []
+    hook = backend._model.lm_head.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    yield seen
+    hook.remove()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_questions_about_an_image_are_one_batch_and_answered_as_one_by_one(tmp_path, kind, name):
+    backend = TransformersBackend(str(build(tmp_path / "m", kind=kind)))
+    params = AskParams(max_tokens=12, spellings=CHOICES)
+    asked = CONVERSATIONS[name]
+    with looked_at(backend) as seen, batches(backend) as rows:
+        replies = backend.answers(tuple((messages, CHOICES) for messages in asked), params)
+    assert len(seen) == (2 if name == "by turns" else 1)
+    assert rows.count(len(WORDS)) >= len(rows) - 2  # but for the first token behind each image
+    alone = TransformersBackend(str(tmp_path / "m"))
+    for messages, reply in zip(asked, replies, strict=True):
+        text, chances, tokens = whole(backend, messages, params)
+        assert (reply.text, reply.tokens_in) == (text, tokens)
+        assert reply.spelled == pytest.approx(chances, rel=RELATIVE)
+        one = alone.answer(messages, params)
+        assert (reply.text, reply.tokens_in, reply.tokens_out, reply.finish) == (
+            one.text, one.tokens_in, one.tokens_out, one.finish)  # fmt: skip
+        assert reply.spelled == pytest.approx(one.spelled, rel=RELATIVE)
+
+
+def test_an_answer_that_ends_before_others_of_its_batch_is_cut_there(tmp_path):
+    backend, params = TransformersBackend(str(build(tmp_path / "m"))), AskParams(max_tokens=12)
+    asked, model = CONVERSATIONS["one image"], backend._model
+    written = model.generate(**backend._prefixes.inputs(asked[:1]), do_sample=False, max_new_tokens=12)
+    model.generation_config.eos_token_id = [model.generation_config.eos_token_id, int(written[0, -9])]
+    replies = backend.answers(tuple((messages, ()) for messages in asked), params)
+    alone = [backend.answer(messages, params) for messages in asked]
+    assert list(map(dataclasses.asdict, replies)) == list(map(dataclasses.asdict, alone))
+    assert (replies[0].finish, replies[0].tokens_out <= 4) == ("stop", True)
+    assert len({reply.tokens_out for reply in replies}) > 1
+
+
+def test_many_questions_are_several_batches(tmp_path):
+    backend = TransformersBackend(str(build(tmp_path / "m")))
+    asked = tuple((about(RED, f"Is it number {number}?"), CHOICES) for number in range(MOST + 3))
+    with batches(backend) as rows:
+        replies = backend.answers(asked, AskParams(max_tokens=1))
+    assert rows == [1, MOST, 3]  # the image, then its questions
+    assert len(replies) == len(asked)
 
 
 def test_an_answer_is_the_same_to_the_last_bit_whatever_was_asked_before(tmp_path):
