@@ -45,7 +45,6 @@ DIMENSIONS = {
 """Categories with the cases of the published set, by dimension."""
 MERGED = "final_data.json"
 """All categories in one file, as BAGEL has them."""
-SHA256 = {MERGED: "ce608b8af49cccc79ddb83ff847c178c079427fc92109e4046828e5dcb2d6134"}
 LEVELS = {
     "factual": ("attribute_perception", "spatial_perception", "temporal_prediction"),
     "conceptual": ("social_science", "natural_science"),
@@ -107,7 +106,7 @@ class Kris(JudgedSuite):
         whole = {category: cases for some in DIMENSIONS.values() for category, cases in some.items()}
         merged, allowed = folder / MERGED, options.allow_other_data
         if merged.is_file():
-            edition = files.edition("kris-1267", [merged], SHA256, allowed=allowed)
+            edition = files.edition("kris-1267", [merged], self.origin, allowed=allowed)
         else:
             edition = files.counted("kris-1267", items, lambda item: item.subtask, whole, allowed=allowed)
         return JudgedSet(edition=edition, items=unique(items, str(folder)))
