@@ -38,6 +38,7 @@ def _say(line: str) -> None:
 def overheard() -> list[str]:
     r"""The last lines of `note` and `warn` since this was last called, for a person at another machine.
 
+    >>> _ = overheard()
     >>> note("a"), overheard(), overheard()
     (None, ['note: a\n'], [])
     """
