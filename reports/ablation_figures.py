@@ -37,15 +37,9 @@ def ladder(ablation: Ablation) -> Drawn | None:
         change = cell.row["difference"]
         sure = change["verdict"] in {"better", "worse"}
         difference_mark(axes, place, (change["value"], change["low"], change["high"]), sure=sure)
-    axes.axvline(0, color=style.INK, linewidth=0.8)
-    axes.set_yticks(range(len(cells)), [style.words(short[cell.name], 26, 2) for cell in cells])
-    axes.set_ylim(len(cells) - 0.5, -0.5)
-    low, high = axes.get_xlim()
-    axes.set_xlim(min(low, -0.05), max(high, 0.05))
     first = ablation.cells[0]
-    axes.set_xlabel(f"difference to “{style.words(short[first.name], 24, 1)}” ({first.row['overall']['value']:.3f})")
-    axes.grid(axis="x")
-    axes.tick_params(axis="y", length=0)
+    what = f"difference to “{style.words(short[first.name], 24, 1)}” ({first.row['overall']['value']:.3f})"
+    difference_axes(axes, [style.words(short[cell.name], 26, 2) for cell in cells], what)
     return Drawn(
         name="ladder",
         title=f"{ablation.name}: differences to the first variant{settings}",
@@ -68,6 +62,19 @@ def difference_mark(axes: Axes, place: int, change: tuple[float, float, float], 
     axes.plot([low, high], [place, place], color=color, linewidth=1.6)
     axes.plot(value, place, marker="D" if sure else "o", color=color, linestyle="none",
               markerfacecolor=color if sure else style.PAPER)  # fmt: skip
+
+
+def difference_axes(axes: Axes, names: Sequence[str], what: str) -> None:
+    """Lines with these names, around a difference of 0; `what` stands below."""
+    axes.axvline(0, color=style.INK, linewidth=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -0.05), max(high, 0.05))
+    axes.xaxis.set_major_locator(style.few_ticks())
+    axes.set_xlabel(what)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
 
 
 # ------------------------------------------------------------------------------------------------------------ images

@@ -117,15 +117,9 @@ def _differences(rows: Sequence[compare.Row]) -> Drawn:
         change = row.difference
         sure = row.words in {"better", "worse"}
         ablation_figures.difference_mark(axes, place, (change.value, change.low, change.high), sure=sure)
-    axes.axvline(0, color=style.INK, linewidth=0.8)
     axes.axhline(0.5, color=style.GREY, linewidth=0.7)
-    axes.set_yticks(range(len(rows)), [style.words(task_title(row.task), 20) for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    low, high = axes.get_xlim()
-    axes.set_xlim(min(low, -0.05), max(high, 0.05))
-    axes.set_xlabel("difference, after minus before")
-    axes.grid(axis="x")
-    axes.tick_params(axis="y", length=0)
+    words = [style.words(task_title(row.task), 20) for row in rows]
+    ablation_figures.difference_axes(axes, words, "difference, after minus before")
     return Drawn(
         name="differences",
         title="Differences by task",

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
     from numpy.typing import NDArray
 
     from reports.frames import Run
@@ -195,7 +194,7 @@ def failure_split(groups: Mapping[str, Sequence[SampleRecord]], name: str, title
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(0, reach * 1.3)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if reach > 0.08 else f"{value:.1%}")
-    axes.set_xticks([tick for tick in _few_ticks().tick_values(0, reach) if tick <= 1])
+    axes.set_xticks([tick for tick in style.few_ticks().tick_values(0, reach) if tick <= 1])
     axes.set_xlabel("share of images that are wrong")
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
@@ -209,12 +208,6 @@ def failure_split(groups: Mapping[str, Sequence[SampleRecord]], name: str, title
         header=("group", *stages, "images"),
         rows=tuple((label, *(counts[label][stage] for stage in stages), totals[label]) for label in groups),
     )
-
-
-def _few_ticks(*, integer: bool = False) -> MaxNLocator:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(4, integer=integer)
 
 
 # ------------------------------------------------------------------------------------------------------------- layout
@@ -339,7 +332,7 @@ def class_confusion(samples: Sequence[SampleRecord], name: str, title: str) -> D
     axes.set_yticks(range(len(shown)), [style.words(f"{wanted} → {instead}", 32) for (wanted, instead), _ in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, max(values) * 1.3)
-    axes.xaxis.set_major_locator(_few_ticks(integer=True))
+    axes.xaxis.set_major_locator(style.few_ticks(integer=True))
     axes.set_xlabel("objects not found")
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
     from numpy.typing import NDArray
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0
@@ -134,6 +135,13 @@ def inline(svg: str, name: str) -> str:
     body = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", body)
     body = re.sub(r"image-rendering:[^;\"]*;?", "", body)
     return body.replace(INK, "var(--ink)").replace(PAPER, "var(--paper)").strip()
+
+
+def few_ticks(*, integer: bool = False) -> MaxNLocator:
+    """At most five ticks, whose numbers have room beside each other in a column."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(4, integer=integer)
 
 
 def words(text: str, width: int, lines: int = 2) -> str:
