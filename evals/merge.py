@@ -77,7 +77,7 @@ def _parts_of(places: Sequence[Path]) -> list[Path]:
     """The parts that the command names, singly or by the run directory that holds them; each once."""
     found: dict[Path, Path] = {}
     for place in places:
-        inside = place / PARTS
+        inside = place if place.name == PARTS else place / PARTS
         here = sorted(path for path in inside.iterdir() if path.is_dir()) if inside.is_dir() else [place]
         if not here:
             raise UserError(f"{inside} holds no part of a run yet; --shard makes each")
@@ -229,7 +229,7 @@ def _take(sample: Sample, digest: str, part: RunDirectory, whole: RunDirectory) 
 def _output(places: Sequence[Path], parts: Sequence[Path]) -> Path:
     """The run directory that holds all parts."""
     runs = {part.resolve().parent.parent for part in parts if part.resolve().parent.name == PARTS}
-    if len(runs) != 1 or len(places) != 1:
+    if len(runs) != 1 or any(part.resolve().parent.name != PARTS for part in parts):
         raise UserError("--output is needed for parts that do not lie in one run directory")
     return places[0] if (places[0] / PARTS).is_dir() else runs.pop()
 

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -122,6 +123,19 @@ def test_what_workers_have_to_say_is_passed_on_once(cluster, reference, tmp_path
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert sorted(said) == ["warning: the paint is thin", "warning: the paint is wet"]
     same_run(tmp_path / "run", reference)
+
+
+def test_a_ray_of_ones_own_leaves_no_token_behind(tmp_path):
+    """Ray's would make every later `ray start` of this person ask for it."""
+    code = (
+        "from got.util.workers import cluster; cluster.set_environment('local'); cluster.connect('local'); import ray; "
+        "assert ray.get(ray.remote(lambda: 6 * 7).remote()) == 42"
+    )
+    own = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    there = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")} | own
+    done = subprocess.run([sys.executable, "-c", code], env=there, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / ".ray" / "auth_token").exists()
 
 
 # ----------------------------------------------------------------------------------------------------------- mistakes

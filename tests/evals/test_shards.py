@@ -122,6 +122,15 @@ def test_a_part_that_is_named_twice_is_one(two_parts, reference, tmp_path, capsy
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("named", ["one by one", "by their folder"])
+def test_parts_of_one_run_join_where_they_lie(two_parts, reference, tmp_path, named, capsys):
+    shutil.copytree(two_parts, tmp_path / "run")
+    folder = tmp_path / "run" / "parts"
+    places = [folder] if named == "by their folder" else sorted(folder.iterdir())
+    assert merge.main([*map(str, places)]) == 0, said(capsys)
+    assert files_of(tmp_path / "run") == files_of(reference)
+
+
 def test_a_merge_that_broke_off_is_done_again(two_parts, reference, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(two_parts, tmp_path / "run")
     real = HashedFolder.write_lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -26,6 +27,8 @@ def set_environment(address: str) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do, and warns of until then
     if address == "local" and "ray" not in sys.modules:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does by itself, with a warning
+        # A token of Ray's own would stay in the home directory, and a later `ray start` would want it of everybody.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def connect(address: str) -> Callable[[], None]:
@@ -51,8 +54,11 @@ def connect(address: str) -> Callable[[], None]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray ends a process by it in a way of its own
     except Exception as error:  # of many kinds
-        what = "Ray cannot be started here" if own else f"--ray-address {address}"
-        raise UserError(f"{what}: {one_line(error)}") from error
+        if own:
+            raise UserError(f"Ray cannot be started here: {one_line(error)}") from error
+        found = "no running Ray was found here" if address == "auto" and isinstance(error, ConnectionError) else ""
+        advice = "where that Ray wants a token, set RAY_AUTH_MODE=token"
+        raise UserError(f"--ray-address {address}: {found or f'{one_line(error)}; {advice}'}") from error
     # Killed with this process, Ray's server leaves its agents behind, which try for a minute to tell it of that.
     return kill_with_this_process(descendants() - others if own else set())
 
