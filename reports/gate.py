@@ -140,8 +140,8 @@ def summary(
         form: ``text`` for a terminal, or ``markdown``.
     """
     clean = compare.CLEAN[form]
-    said = clean(f"{decision.answer}: {decision.why}")
-    parts = [said if form == "text" else said.replace(decision.answer, f"**{decision.answer}**", 1)]
+    answer = clean(f"{decision.answer}: {decision.why}")
+    parts = [answer if form == "text" else answer.replace(decision.answer, f"**{decision.answer}**", 1)]
     parts.append(compare.changed_settings(baseline, outcomes, form))
     gone = lost(baseline, outcomes, load_samples(run))
     if decision.rows:
