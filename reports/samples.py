@@ -153,8 +153,8 @@ def _images(run: Run) -> list[SampleRecord]:
 
 def _public(run: Run, key: Key, line: dict[str, Any]) -> SampleRecord:
     """An image of which only the public scorer's verdict is known."""
-    seen = {"width": 0, "height": 0}
-    sample = _judged(run.path, key, {**line, "metadata": json.dumps(line["metadata"])}, seen, {}, run.scores["faults"], {})
+    seen, result = {"width": 0, "height": 0}, {**line, "metadata": json.dumps(line["metadata"])}
+    sample = _judged(run.path, key, result, seen, {}, run.scores["faults"], {})
     there = sample.file is not None and sample.file.is_file()
     return sample if there else dataclasses.replace(sample, file=None)
 
