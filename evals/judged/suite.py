@@ -92,7 +92,7 @@ class JudgedSuite(Suite[JudgedOptions]):
 
     def edition(self, options: Any) -> str:
         """What its numbers are of."""
-        return self._set(options).edition
+        return f"{self._set(options).edition}{options.mark}"
 
     def ours(self, options: Any) -> str:
         """The folder of our wording, see `evals.judged.wording.PROMPTS`."""
