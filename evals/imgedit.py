@@ -15,12 +15,13 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from evals.judged import files, wording
-from evals.judged.options import JudgedOptions
+from evals.judged.options import ReadingOptions
 from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
-from evals.judges.readers import any_numbers, labelled, named_lines
+from evals.judges.readers import labelled, named_lines
+from evals.judges.scripted import any_numbers
 from evals.suite import CASES, option
 
 if TYPE_CHECKING:
@@ -48,16 +49,10 @@ _EDITIONS = {"basic": ("Basic/basic_edit.json", "singleturn"), "uge": ("UGE/UGE_
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(JudgedOptions):
-    """Which part, and how its replies are read."""
+class Options(ReadingOptions):
+    """Which part."""
 
-    edition: str = option(
-        "basic",
-        "basic; scripted: basic as the official script reads it, any lines of a name and a whole number; "
-        "uge (default: %(default)s)",
-        stage=CASES,
-        choices=("basic", "scripted", "uge"),
-    )
+    edition: str = option("basic", "(default: %(default)s)", stage=CASES, choices=("basic", "uge"))
 
 
 class ImgEdit(JudgedSuite):
@@ -77,7 +72,7 @@ class ImgEdit(JudgedSuite):
 
     def load(self, root: Path, options: Options) -> JudgedSet:
         """A file of edits by key, and a folder of images."""
-        name, folder = _EDITIONS["uge" if options.edition == "uge" else "basic"]
+        name, folder = _EDITIONS[options.edition]
         path = files.find(root, (name, f"Benchmark/{name}", name.rpartition("/")[2]), self.origin)
         edition = files.edition(f"imgedit-{options.edition}", [path], self.origin, allowed=options.allow_other_data)
         images = files.folder(root, (folder, f"Benchmark/{folder}"), self.origin)
@@ -99,10 +94,11 @@ class ImgEdit(JudgedSuite):
         """One question about source and result."""
         places, names = case.metadata["texts"], KINDS.get(case.tag, ())
         if options.edition == "uge":
-            text, read = words["uge"], labelled("Score", ["score"], (1, 5))
+            text, strict = words["uge"], labelled("Score", ["score"], (1, 5))
         else:
             text = words[case.tag] if case.tag in words else ours_of(words, case.tag)
-            read = any_numbers if options.edition == "scripted" else named_lines(names, (1, 5))
+            strict = named_lines(names, (1, 5))
+        read = any_numbers if options.scripted else strict
         shown = (Shown(role="source"), Shown(role="result"))
         return (Call(name="edit", text=wording.fill(text, places), images=shown, read=read),)
 

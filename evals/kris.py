@@ -15,20 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
-from evals.judged.options import JudgedOptions
+from evals.judged.options import ReadingOptions
 from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
 from evals.judges.readers import json_scores
+from evals.judges.scripted import any_grade, either_grade
 from evals.suite import OBSERVE, option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from evals.judged.records import Reported
     from evals.judged.wording import Published
+    from evals.judges.readers import Reader
     from evals.suite import Case
 
 DIMENSIONS = {
@@ -74,12 +76,17 @@ WORDS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(JudgedOptions):
+class Options(ReadingOptions):
     """Variants of the questions."""
 
     anomaly_question: bool = option(
         False, "ask of anomalies by their own question, which the official scripts have and never use", stage=OBSERVE
     )
+
+    @property
+    def mark(self) -> str:
+        """Whether anomalies have their own question, and how replies are read."""
+        return f"{ANOMALY if self.anomaly_question else ''}{super().mark}"
 
 
 class Kris(JudgedSuite):
@@ -115,10 +122,6 @@ class Kris(JudgedSuite):
         """Ten variables."""
         return wording.Published(file="utils/prompts.py", read=_published)
 
-    def edition(self, options: Options) -> str:
-        """That of the data; with the question about anomalies, where that is asked."""
-        return f"{super().edition(options)}{ANOMALY if options.anomaly_question else ''}"
-
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """Three questions, by the category."""
         facts, texts = case.metadata["facts"], case.metadata["texts"]
@@ -142,7 +145,7 @@ class Kris(JudgedSuite):
                  ("quality", "quality", result, ("VQ",)))  # fmt: skip
         return tuple(
             Call(name=name, text=wording.fill(words[word], texts), images=images,
-                 read=json_scores({GRADES[grade]: (1, 5) for grade in wanted}))
+                 read=reader([GRADES[grade] for grade in wanted], category, scripted=options.scripted))
             for name, word, images, wanted in asked
         )  # fmt: skip
 
@@ -159,10 +162,20 @@ class Kris(JudgedSuite):
 
     def reported(self, edition: str) -> list[Reported]:
         """By the mean over cases; of other means, or other questions, one would compare two things."""
-        if edition.endswith(ANOMALY):
+        if ANOMALY in edition:
             return []
         weights = {dimension: float(sum(some.values())) for dimension, some in DIMENSIONS.items()}
         return reported("KRIS-Bench", "1267 cases; overall = item mean", weights=weights)
+
+
+def reader(keys: Sequence[str], category: str, *, scripted: bool) -> Reader:
+    """How a reply with some grades is read: the scripts of two categories look for no labels."""
+    if not scripted:
+        return json_scores(dict.fromkeys(keys, (1, 5)))
+    if len(keys) > 1:
+        return either_grade(keys)
+    unlabelled = category in ("multi-element_composition", "temporal_prediction")
+    return any_grade(keys[0], None if unlabelled else ":" if category in KNOWLEDGE else ":?")
 
 
 def _pair() -> tuple[Shown, ...]:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
-from evals.judged.options import JudgedOptions
+from evals.judged.options import ReadingOptions
 from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Encoding, Sending, Shown
 from evals.judges.readers import labelled
+from evals.judges.scripted import first_score
 from evals.suite import CASES, VERDICT, option
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ FLAGS = ("consistency_free", "reference_img", "reference_txt", "reasoning_img", 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(JudgedOptions):
+class Options(ReadingOptions):
     """Whose rules."""
 
     script: str = option(
@@ -66,6 +67,11 @@ class Options(JudgedOptions):
         "if any row does",
         stage=CASES,
     )
+
+    @property
+    def mark(self) -> str:
+        """Whether rows choose their wording, how replies are read, and the script whose accuracy is taken."""
+        return f"{BY_ROW if self.wording_by_row else ''}{super().mark}-{self.script}"
 
 
 class Rise(JudgedSuite):
@@ -97,10 +103,6 @@ class Rise(JudgedSuite):
             edition = files.edition("risebench-64", [path], self.origin, allowed=options.allow_other_data)
         return JudgedSet(edition=edition, items=unique(items, str(path)))
 
-    def edition(self, options: Options) -> str:
-        """With the script whose accuracy is taken, and whether rows choose their wording."""
-        return f"{super().edition(options)}{BY_ROW if options.wording_by_row else ''}-{options.script}"
-
     def published(self, options: Options) -> Published:
         """Fourteen variables of its utils."""
         return wording.Published(file="utils.py", read=_published)
@@ -111,7 +113,8 @@ class Rise(JudgedSuite):
         calls = []
         for name, word, roles in questions(case.tag, case.metadata["facts"]):
             text = wording.fill(words[word], case.metadata["texts"])
-            read = labelled("Final Score", [name], (0, 1) if logical else (1, 5))
+            strict = labelled("Final Score", [name], (0, 1) if logical else (1, 5))
+            read = first_score(name) if options.scripted else strict
             calls.append(Call(name=name, text=text, images=tuple(Shown(role=role) for role in roles), read=read))
         return tuple(calls)
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
-from evals.judged.options import JudgedOptions
+from evals.judged.options import ReadingOptions
 from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
 from evals.judges.readers import any_text, json_list
+from evals.judges.scripted import any_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +51,7 @@ class T2IReasonBench(JudgedSuite):
 
     name = "t2i_reasonbench"
     title = "T2I-ReasonBench"
+    options = ReadingOptions
     version = 2
     metrics = (
         Metric(name="accuracy", of=("accuracy",), over="tasks", times=100, digits=1),
@@ -57,7 +59,7 @@ class T2IReasonBench(JudgedSuite):
     )
     sending = Sending(temperature=None, max_tokens=1000, images_first=True)
 
-    def load(self, root: Path, options: JudgedOptions) -> JudgedSet:
+    def load(self, root: Path, options: ReadingOptions) -> JudgedSet:
         """Four files of prompts and four of questions."""
         read = []
         for part, (name, _) in PARTS.items():
@@ -73,11 +75,11 @@ class T2IReasonBench(JudgedSuite):
             items += [_item(part, row, groups, prompts) for row in files.rows_in(prompts)]
         return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
 
-    def published(self, options: JudgedOptions) -> Published:
+    def published(self, options: ReadingOptions) -> Published:
         """Inside the four scripts that ask, one a part."""
         return wording.Published(file=SCRIPTS[0], read=_published, known=(WORDING,))
 
-    def ask(self, case: Case, words: Mapping[str, str], options: JudgedOptions) -> tuple[Call, ...]:
+    def ask(self, case: Case, words: Mapping[str, str], options: ReadingOptions) -> tuple[Call, ...]:
         """A description, then each group of questions."""
         calls = [Call(name="description", text=words["describe"], images=(Shown(role="result"),), read=any_text)]
         for group, questions in case.metadata["facts"]["groups"].items():
@@ -88,7 +90,7 @@ class T2IReasonBench(JudgedSuite):
                 "{count}": str(len(names)),
             }
             text = wording.fill(words["questions"], places)
-            read = json_list("score", names, (0, 1))
+            read = any_list("score") if options.scripted else json_list("score", names, (0, 1))
             calls.append(Call(name=group, text=text, images=(), read=read, after="description"))
         return tuple(calls)
 

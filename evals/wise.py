@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
-from evals.judged.options import JudgedOptions
+from evals.judged.options import ReadingOptions
 from evals.judged.records import Item, JudgedSet, Metric, unique
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
 from evals.judges.readers import labelled, named_lines
+from evals.judges.scripted import last_digits
 from evals.suite import CASES, option
 
 if TYPE_CHECKING:
@@ -46,10 +47,17 @@ WEIGHTS = (0.7, 0.2, 0.1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(JudgedOptions):
+class Options(ReadingOptions):
     """Which edition."""
 
     edition: str = option("verified", "(default: %(default)s)", stage=CASES, choices=("verified", "legacy"))
+
+    def __post_init__(self) -> None:
+        """Refuses what there is not."""
+        if self.scripted and self.edition != "legacy":
+            raise UserError(
+                "--reading scripted is for --edition legacy; the script of the verified one reads as strictly"
+            )
 
 
 class Wise(JudgedSuite):
@@ -96,8 +104,10 @@ class Wise(JudgedSuite):
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """One question."""
-        verified = options.edition == "verified"
-        read = labelled("Score", ["score"], (0, 1), bare=True) if verified else named_lines(GRADES, (0, 2))
+        if options.edition == "verified":
+            read = labelled("Score", ["score"], (0, 1), bare=True)
+        else:
+            read = last_digits(GRADES) if options.scripted else named_lines(GRADES, (0, 2))
         text = wording.fill(words["question"], case.metadata["texts"])
         shown = (Shown(role="result"),)
         return (Call(name="image", text=text, images=shown, system=words["system"], read=read),)

@@ -35,7 +35,7 @@ def shown(request):
         ("wise", (), 1.0, 12),
         ("genevalpp", (), 1.0, 8),
         ("imgedit", (), 4.0, 12),
-        ("imgedit", ("--edition", "scripted"), 4.0, 12),
+        ("imgedit", ("--reading", "scripted"), 4.0, 12),
         ("gedit", (), 4.0, 12),
         ("gedit", ("--language", "cn", "--subset", "intersection", "--backbone", "qwen"), 4.0, 6),
         ("rise", (), 1.0, 12),
@@ -344,11 +344,12 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     assert samples[0].reason == "overall 4.00, capped 4.00, exceeds 0.00"
     with Image.open(samples[0].source) as source:  # beside the result, without the data
         assert source.size == (64, 48)
-    run("imgedit", "--edition", "scripted", "--output", tmp_path / "scripted")
+    run("imgedit", "--reading", "scripted", "--output", tmp_path / "scripted")
     runs = [str(tmp_path / "run"), str(tmp_path / "scripted")]
     assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
     text = (tmp_path / "report" / "report.md").read_text()
-    for words in ("imgedit-basic-other", "imgedit-scripted-other", headline["judge"].partition("#")[2], ", floor |"):
+    editions = (headline["edition"], f"{headline['edition']}-scripted")
+    for words in (*editions, headline["judge"].partition("#")[2], ", floor |"):
         assert words in text
     assert "n = 12 images" in text
     own = headline["judge"].partition("#")[2]

@@ -13,7 +13,8 @@ from evals.geneval2.published import PublishedEdition
 from evals.imgedit import KINDS, ImgEdit
 from evals.judged.reported import mismatch, reported
 from evals.judged.summaries import Judged, estimate, levels_of, point
-from evals.judges.readers import any_numbers, labelled, named_lines
+from evals.judges.readers import labelled, named_lines
+from evals.judges.scripted import any_numbers
 from evals.kris import DIMENSIONS, GRADES, KNOWLEDGE, LEVELS, Kris
 from evals.rise import CATEGORIES, Rise, score
 from evals.suite import Context
