@@ -200,7 +200,8 @@ def _judged(
         ),
         metadata=json.loads(result.get("metadata", "{}")),
         has_plan=plan is not None,
-        **copies,
+        source=copies.get("source"),
+        target=copies.get("target"),
         group=seen.get("group"),
         judge_score=score,
     )  # fmt: skip
@@ -261,7 +262,8 @@ def _failed(
         seen=(),
         metadata=metadata,
         has_plan=bool(chain.get("chain")),
-        **copies,
+        source=copies.get("source"),
+        target=copies.get("target"),
     )
 
 
