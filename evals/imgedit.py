@@ -86,9 +86,7 @@ class ImgEdit(JudgedSuite):
             return wording.Published(
                 file="UGE/UGE_bench.py", read=lambda path: wording.variables(path, {"uge": "prompt"})
             )
-        return wording.Published(
-            file="Basic/prompts.json", read=wording.json_texts, files=(self.origin.sha256["prompts.json"],)
-        )
+        return wording.Published(file="Basic/prompts.json", read=wording.json_texts)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """One question about source and result."""

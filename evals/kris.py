@@ -249,7 +249,9 @@ def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
 
 
 def _published(path: Path) -> dict[str, str]:
-    return wording.variables(path, WORDS, ("instruct", "explanation", "N"))
+    """All but one are filled by `str.format`; the question about quality goes out as it is, with its doubled braces."""
+    filled = wording.variables(path, WORDS, ("instruct", "explanation", "N"))
+    return {**filled, **wording.variables(path, {"quality": WORDS["quality"]})}
 
 
 if __name__ == "__main__":

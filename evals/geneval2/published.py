@@ -7,7 +7,6 @@ likeliest token is one of them; VQAScore the probability of yes to one question 
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
@@ -182,12 +181,10 @@ def _item(number: int, row: Any, path: Path) -> Item:
 
 
 def _published(path: Path) -> dict[str, str]:
-    """The question with the demand behind it; that about the whole prompt is ours."""
-    texts = [text for text in wording.texts_in(path, "soft_tifa") if text.count("{") == 1 == text.count("}")]
-    if len(texts) != 1:
-        raise UserError(f"{path}: expected one text with a placeholder in soft_tifa but found {len(texts)}")
-    question = re.sub(r"\{[^}]*\}", lambda _: "{question}", texts[0])
-    return {**wording.our_own("geneval2").texts, "question": question}
+    """What Soft-TIFA asks, and what VQAScore does."""
+    asked = (("question", "soft_tifa"), ("whole", "vqa_score"))
+    place = {"question": "{question}", "whole": "{prompt}"}
+    return {name: wording.text_with(path, function, {"{}": place[name]}) for name, function in asked}
 
 
 def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:

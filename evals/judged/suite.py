@@ -121,7 +121,8 @@ class JudgedSuite(Suite[JudgedOptions]):
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _wording(self, options: JudgedOptions) -> Wording:
-        return wording.choose(options.wording, self.ours(options), self.published(options), options.data)
+        published = self.published(options)
+        return wording.choose(options.wording, self.ours(options), published, options.data, self.origin)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _floor(self, options: JudgedOptions) -> frozenset[str]:

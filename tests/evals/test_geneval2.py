@@ -343,7 +343,7 @@ def test_the_icon_edition_s_questions_are_data_of_the_same_schema(tmp_path):
 
 def test_published_wording_is_read_from_a_clone_by_its_digest(tmp_path):
     script = 'def soft_tifa(model):\n    ask("{} Say it in a word".format(question))\n'
-    (tmp_path / "evaluation.py").write_text("import does_not_exist\n" + script)
+    whole = 'def vqa_score(model):\n    ask("Is it {}?".format(prompt), ["Yes"])\n'
+    (tmp_path / "evaluation.py").write_text("import does_not_exist\n" + script + whole)
     texts = published._published(tmp_path / "evaluation.py")
-    assert texts["question"] == "{question} Say it in a word"
-    assert "{prompt}" in texts["whole"]
+    assert texts == {"question": "{question} Say it in a word", "whole": "Is it {prompt}?"}
