@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Detection, UserError
 from evals.core.run_directory import key_of
-from evals.geneval import near_misses
+from evals.geneval import scores
 from evals.metrics import layout
 from got.util.files import inside, read_object
 from reports import public_scores
@@ -133,7 +133,7 @@ def _images(run: Run) -> list[SampleRecord]:
         options = run.scores.get("options")
         if options and run.scores.get("suite") == "geneval":
             detections = seen.get("detections", ())
-            said = near_misses.explained(str(result["reason"]), str(result["tag"]), detections, options)
+            said = scores.explained(str(result["reason"]), str(result["tag"]), detections, options)
             result = {**result, "reason": said}
         sample = _judged(run.path, key, result, seen, chains.get(key, {}), faults)
         samples.append(_graded(sample, result["values"], run) if run.judged_as and "values" in result else sample)

@@ -9,7 +9,7 @@ from evals.core.records import Generated, UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.core.protocols import Generator
+    from evals.core.backends import Generator
     from evals.core.records import Sample
     from evals.generators.options import GeneratorOptions
 

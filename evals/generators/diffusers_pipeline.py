@@ -14,7 +14,7 @@ from got.util.weight_files import why
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.core.protocols import Generator
+    from evals.core.backends import Generator
     from evals.core.records import Sample
 
 

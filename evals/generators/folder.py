@@ -12,7 +12,7 @@ from got.util.images import ImageError, open_image
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.core.protocols import Generator
+    from evals.core.backends import Generator
     from evals.core.records import Sample
     from evals.generators.folder_images import Assignment
 

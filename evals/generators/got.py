@@ -12,7 +12,7 @@ from got.util.errors import one_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.core.protocols import Generator
+    from evals.core.backends import Generator
     from evals.core.records import Sample
 
 

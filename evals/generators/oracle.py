@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from evals.core.protocols import Generator
+    from evals.core.backends import Generator
     from evals.core.records import EditCase, Sample
     from evals.generators.options import GeneratorOptions
 

@@ -20,7 +20,7 @@ from got.util.hub import CheckpointError, local_folder
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from evals.core.protocols import Generator
+    from evals.core.backends import Generator
     from got.model.config import GoTConfig
 
 

@@ -14,7 +14,7 @@ import json
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from evals.core import copies
+from evals.core import contact_sheets
 from evals.core.backends import PHOTOGRAPHS
 from evals.core.records import UserError
 from evals.judged import summaries, wording
@@ -284,7 +284,7 @@ class JudgedSuite(Suite[JudgedOptions]):
         for one in scored:
             case = one.sample.case
             if case.edit is not None and one.sample.index == 0:
-                copies.keep(run / "images" / case.id, case.edit)
+                contact_sheets.keep_copies(run / "images" / case.id, case.edit)
         return super().sheets(run, results, scored, options)
 
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from evals.core.protocols import Detector, Embedder, Tools
+    from evals.core.backends import Detector, Embedder, Tools
     from evals.core.records import EditCase, JudgeQuestion
 
 _MIN_SCORE = 0.3

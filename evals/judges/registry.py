@@ -24,7 +24,7 @@ from got.vlm.encoding import MAX_PIXELS, Encoding
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evals.core.protocols import Judge, Tools
+    from evals.core.backends import Judge, Tools
     from evals.judges.calls import Sending
     from evals.judges.interviewer import Interviewer
     from evals.judges.vlm_judge import VlmJudge

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from evals.core.protocols import Tools
+    from evals.core.backends import Tools
     from evals.core.records import Case, Drawn, Score, Scored
 
 

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from got.util.files import write_atomic
-from got.util.images import png_bytes
-from got.util.sheets import PAPER, laid_out, written
+from got.util.images import PAPER, laid_out, png_bytes, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

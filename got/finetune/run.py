@@ -34,8 +34,8 @@ from got.finetune.joint import Joint, Noiser, means, token_rows
 from got.finetune.processes import accelerator_of, agree, seeded
 from got.util.cli import on_signals
 from got.util.files import append_lines, read_lines, replacing_folder, write_json
+from got.util.hub import quiet
 from got.util.precision import warn_if_emulated
-from got.util.quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,7 @@ from got.model.networks import SemanticProjector, seeded
 from got.pipeline import GoTPipeline
 from got.released.convert import blueprint, write_sums
 from got.util.files import replacing_folder
-from got.util.hub import CheckpointError, locate
-from got.util.quiet import quiet
+from got.util.hub import CheckpointError, locate, quiet
 
 _SCALE = "got-6b"
 

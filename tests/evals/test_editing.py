@@ -15,7 +15,7 @@ from judge_kit import KEY, fails, says, serve
 from PIL import Image
 from rich.console import Console
 
-from evals.core.protocols import Tools
+from evals.core.backends import Tools
 from evals.core.records import Case, Sample
 from evals.editing.options import PublishedOptions
 from evals.editing.published import load_emu_edit, load_imagenhub

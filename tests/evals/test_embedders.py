@@ -11,8 +11,8 @@ from evals.assets.training import clip_report, command, train_clip
 from evals.core.records import UserError
 from evals.core.vocabulary import CLASSES, COLORS
 from evals.embedders.clip import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip, load_icon_clip
-from evals.embedders.colors import TEMPLATES, classify_colors
 from evals.embedders.registry import make_embedder
+from evals.suite.objects import TEMPLATES, classify_colors
 from got.util.files import sha256
 
 

@@ -9,11 +9,11 @@ from PIL import Image
 
 from evals.assets.training import icon_scenes
 from evals.core.vocabulary import COLORS
-from evals.embedders.colors import classify_colors
 from evals.generators.oracle import icon_world
+from evals.suite.objects import classify_colors
 
 if TYPE_CHECKING:
-    from evals.core.protocols import Embedder
+    from evals.core.backends import Embedder
 
 CHOICES = 50
 
