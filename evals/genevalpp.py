@@ -46,7 +46,7 @@ class GenEvalPlusPlus(JudgedSuite):
     title = "GenEval++"
     metrics = (
         Metric(name="overall", of=("correct",), over="tasks", share=True),
-        Metric(name="cases", of=("correct",), share=True),
+        Metric(name="over prompts", of=("correct",), share=True),
     )
     sending = Sending(max_tokens=200, encoding=Encoding(format="JPEG"))
 

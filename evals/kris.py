@@ -161,7 +161,7 @@ class Kris(JudgedSuite):
         return {**grades, "case": statistics.fmean(grades.values())} if grades else {}
 
     def reported(self, edition: str) -> list[Reported]:
-        """By the mean over cases; of other means, or other questions, one would compare two things."""
+        """By the mean over edits; of other means, or other questions, one would compare two things."""
         if ANOMALY in edition:
             return []
         weights = {dimension: float(sum(some.values())) for dimension, some in DIMENSIONS.items()}

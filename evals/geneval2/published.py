@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from evals.suite import Case
 
 FILE = "geneval2_data.jsonl"
+IMAGES = "geneval2_images.json"
+"""Images by prompt, as the official script is given them."""
 TOP_TOKENS = 20
 """So many likely tokens an endpoint tells."""
 _MOST_OF_A_SKILL = 5
@@ -61,6 +63,7 @@ class PublishedEdition(JudgedSuite):
         *(Metric(name=name, of=_pooled(name), times=100.0, digits=2) for name in SKILL_NAMES),
     )
     """Headlines are means of prompts; skills pool all questions."""
+    listing = IMAGES
     sending = Sending(max_tokens=1, images_first=True)
 
     def load(self, root: Path, options: Any) -> JudgedSet:
@@ -177,7 +180,9 @@ def _item(number: int, row: Any, path: Path) -> Item:
     if len(asked) - ones != count:
         raise UserError(f"{where}: expected {count} questions beside those about one but got {len(asked) - ones}")
     facts = {"vqa_list": asked, "skills": skills, "atom_count": count}
-    return Item(id=f"{number:05d}", prompt=prompt, task=tag_of(count), texts={"{prompt}": prompt}, facts=facts)
+    id = f"{number:05d}"
+    texts, place = {"{prompt}": prompt}, (f"images/{id}.png",)
+    return Item(id=id, prompt=prompt, task=tag_of(count), texts=texts, facts=facts, layout=place)
 
 
 def _published(path: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ from evals.core.records import Sample, Scored, UserError
 from evals.geneval2 import icon_cases, official, published
 from evals.geneval2.suite import GenEval2, Options
 from evals.harness import cli
+from evals.judged import __main__ as exported
 from evals.judged.summaries import Judged, point
 from evals.judges.interviewer import first_token_probability
 from evals.suite import Case, Context
@@ -141,6 +142,25 @@ def test_files_of_the_official_scripts_are_read_and_written(run, tmp_path):
     code, again, *_ = run("--floor", "0", "--model", f"folder:{tmp_path / 'run' / official.IMAGES}", output="again")
     assert code == 0
     assert again["metrics"]["soft_tifa_am"] > 0.6
+
+
+def test_images_go_out_with_the_file_that_names_them_and_come_back(run, tmp_path, capsys):
+    _, before, *_ = run("--floor", "0")
+    assert exported.main([str(tmp_path / "run"), str(tmp_path / "given")]) == 0
+    assert json.loads(capsys.readouterr().out) == {"written": len(ROWS), "missing": 0}
+    named = json.loads((tmp_path / "given" / published.IMAGES).read_text())
+    assert list(named) == [row["prompt"] for row in ROWS]
+    for place in (tmp_path / "given", tmp_path / "given" / published.IMAGES):
+        code, after, _, err, _ = run("--floor", "0", "--model", f"folder:{place}", output=f"again-{place.name}")
+        assert (code, after["missing"], after["overall"]) == (0, 0, before["overall"]), err
+
+
+def test_of_icons_nothing_goes_out_in_a_judged_layout(tmp_path, capsys):
+    words = ["--model", "oracle", "--limit", "1", "--output", str(tmp_path / "run")]
+    assert cli.main(GenEval2, words) == 0
+    capsys.readouterr()
+    assert exported.main([str(tmp_path / "run"), str(tmp_path / "given")]) == 2
+    assert "expected a run of a judged benchmark but it is one of GenEval 2, without a judge" in capsys.readouterr().err
 
 
 def test_files_of_the_official_scripts_go_by_the_original_prompts(run, tmp_path):
