@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Generated, UserError
-from evals.generators.options import GeneratorOptions
+from evals.generators.registry import GeneratorOptions
 from got.model.schedulers import make_scheduler
 from got.util.errors import one_line
 

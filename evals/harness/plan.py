@@ -19,8 +19,8 @@ from evals.embedders import registry as embedders
 from evals.generators import folder_images
 from evals.generators import registry as generators
 from evals.generators.folder_images import Assignment
-from evals.generators.options import GeneratorOptions
 from evals.generators.oracle import oracle_render
+from evals.generators.registry import GeneratorOptions
 from evals.harness import weight_places
 from evals.harness.run_spec import RunSpec, find_suite, in_share, of_tasks, spread, world_of
 from evals.judges.handing import HandingJudge, HearingJudge

@@ -20,7 +20,7 @@ from evals.core.records import Case, Sample
 from evals.editing.options import PublishedOptions
 from evals.editing.published import load_emu_edit, load_imagenhub
 from evals.editing.suite import EditingSuite, as_case
-from evals.generators.dataset_images import DatasetImages
+from evals.generators.folder import DatasetImages
 from evals.harness import cli
 from evals.harness.runner import run
 
