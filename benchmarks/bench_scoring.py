@@ -15,10 +15,10 @@ from scipy import stats
 
 from evals.core.vocabulary import COLORS
 from evals.detectors.registry import make_detector
-from evals.embedders.colors import classify_colors
 from evals.embedders.registry import make_embedder
 from evals.metrics import statistics
 from evals.suite import objects
+from evals.suite.objects import classify_colors
 from got import iconworld
 from got.util.files import append_lines, read_lines
 

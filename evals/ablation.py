@@ -46,7 +46,7 @@ from evals.core.run_directory import RunDirectory
 from evals.core.vocabulary import task_title
 from evals.harness import cli
 from evals.harness.engines import ENGINES
-from evals.harness.guard import Guard
+from evals.harness.outcomes import Guard
 from evals.harness.run_spec import find_suite, suite_names
 from evals.harness.runner import run
 from evals.harness.worker import Job

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from evals.core.protocols import Detector
+    from evals.core.backends import Detector
 
 
 class TransformersDetector:

@@ -13,8 +13,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from evals.core.backends import ICON_WORLD
-from evals.core.protocols import Tools
+from evals.core.backends import ICON_WORLD, Tools
 from evals.core.records import Case, Drawn, Sample, UserError
 from evals.detectors import registry as detectors
 from evals.embedders import registry as embedders

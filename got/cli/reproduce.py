@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from got.cli.parser import MOST_TURNS, build_parser
-from got.util.device import resolve_device
+from got.util.cli import resolve_device
 
 if TYPE_CHECKING:
     import argparse

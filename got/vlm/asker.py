@@ -20,9 +20,8 @@ from got.util.errors import note
 from got.util.hashes import SealedLog
 from got.vlm.clients import CUT_OFF, REFUSED, UNREADABLE, AskFailed, AskParams, Batching, Reply, SetupError
 from got.vlm.json_replies import BadReply, shortened, without_thoughts
+from got.vlm.limits import Ledger, RateLimiter, Tally
 from got.vlm.messages import fingerprint
-from got.vlm.rate_limit import RateLimiter
-from got.vlm.spending import Ledger, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence

@@ -277,7 +277,7 @@ def test_calibration_keeps_every_ranking():
 def test_held_out_scenes_differ_from_training_and_repeat():
     first, again = (icon_scenes.held_out(50, 128, seed=3)[0] for _ in range(2))
     assert torch.equal(first.images, again.images)
-    assert {scene.background for scene in first.scenes}.isdisjoint(icon_scenes.icon_world().BACKGROUNDS)
+    assert {scene.background for scene in first.scenes}.isdisjoint(icon_scenes.iconworld.BACKGROUNDS)
 
 
 # --------------------------------------------------------------------------------------------------------- photographs

@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from got.data.records import DataError, Example
-from got.data.rows import Entry, bytes_of, encode, suffix_of
+from got.data.records import DataError, Entry, Example, bytes_of, encode, suffix_of
 from got.util.errors import one_line
 from got.util.files import finish
 

@@ -31,7 +31,7 @@ from got.util.parquet import ParquetTable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from got.data.importers.request import Request
+    from got.data.importers.files import Request
 
 SOURCE_NAMES = (
     "source_image",
