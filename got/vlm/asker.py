@@ -16,10 +16,10 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from got.util.errors import note
+from got.util.errors import note, shortened
 from got.util.hashes import SealedLog
 from got.vlm.clients import CUT_OFF, REFUSED, UNREADABLE, AskFailed, AskParams, Batching, Reply, SetupError
-from got.vlm.json_replies import BadReply, shortened, without_thoughts
+from got.vlm.json_replies import BadReply, without_thoughts
 from got.vlm.limits import Ledger, RateLimiter, Tally
 from got.vlm.messages import fingerprint
 

@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from got.util.errors import shortened
+
 _REFUSALS = re.compile(
     r"\b(?:i(?:'|’)?m (?:sorry|unable|not able)|i am (?:sorry|unable|not able)|i (?:can(?:'|’)?t|cannot|won(?:'|’)?t)"
     r"|unable to (?:assist|help|comply)|against (?:my|our|the) (?:policy|policies|guidelines))\b",
@@ -148,9 +150,3 @@ def read_json(text: str) -> Any:
     if not found and is_refusal(body):
         raise BadReply("refusal", shortened(body))
     raise BadReply("unparsable", f"{len(found) or 'no'} JSON objects in {shortened(body)}")
-
-
-def shortened(text: str) -> str:
-    """A text as one line of at most 120 characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= 120 else line[:117] + "..."

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import ijson
 
 from got.data.records import DataError
+from got.util.errors import shortened
 from got.util.files import inside, json_object, numbered_lines
 from got.util.hub import download, on_hub
 from got.util.parquet import ParquetTable
@@ -124,8 +125,7 @@ class Row:
 
 
 def _excerpt(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _EXCERPT else text[:_EXCERPT] + "..."
+    return shortened(repr(value), _EXCERPT)
 
 
 def safe_id(text: str) -> str:
@@ -286,7 +286,7 @@ def json_items(path: Path, key: str = "") -> Iterator[tuple[int, Any]]:
             for number, value in enumerate(ijson.items(stream, where, use_float=True, multiple_values=not where), 1):
                 yield number - 1, value
         except ijson.JSONError as error:
-            why = " ".join(str(error.args[0] if error.args else error).split())[:_EXCERPT]
+            why = shortened(str(error.args[0] if error.args else error), _EXCERPT)
             raise DataError(f"{path}: breaks off or is not JSON at {key}[{number}]: {why}") from error
 
 
