@@ -298,18 +298,13 @@ def row_of(path: Path, place: str, value: Any) -> Row:
 
 
 # -------------------------------------------------------------------------------------------------------------- Parquet
-def parquet_rows(path: Path, columns: Sequence[str] | None = None, batch_size: int = 16) -> Iterator[Row]:
+def parquet_rows(path: Path) -> Iterator[Row]:
     """The rows of a Parquet file, a few at a time.
 
-    Args:
-        path: The file.
-        columns: Columns to read; all if None.
-        batch_size: Rows held at once; rows with images are megabytes.
-
     Raises:
-        DataError: The file is damaged, or lacks a column.
+        DataError: The file is damaged.
     """
-    for number, values in enumerate(ParquetTable(path, DataError).rows(columns, batch_size)):
+    for number, values in enumerate(ParquetTable(path, DataError).rows(batch_size=16)):
         yield Row(values=values, file=path, place=f"row {number}")
 
 
