@@ -84,7 +84,7 @@ class GEdit(JudgedSuite):
         Metric(name="G_O", of=("O",), over="tasks", scale=(0, 10), digits=2),
         Metric(name="G_SC", of=("SC",), over="tasks", scale=(0, 10), digits=2),
         Metric(name="G_PQ", of=("PQ",), over="tasks", scale=(0, 10), digits=2),
-        Metric(name="O by case", of=("O",), scale=(0, 10), digits=2),
+        Metric(name="O over edits", of=("O",), scale=(0, 10), digits=2),
     )
 
     def way(self, options: Options) -> Sending:

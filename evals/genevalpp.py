@@ -46,7 +46,7 @@ class GenEvalPlusPlus(JudgedSuite):
     title = "GenEval++"
     metrics = (
         Metric(name="overall", of=("correct",), over="tasks", share=True),
-        Metric(name="cases", of=("correct",), share=True),
+        Metric(name="over prompts", of=("correct",), share=True),
     )
     sending = Sending(max_tokens=200, encoding=Encoding(format="JPEG"))
 
@@ -58,7 +58,7 @@ class GenEvalPlusPlus(JudgedSuite):
         return JudgedSet(edition=edition, items=unique(items, str(path)))
 
     def published(self, options: JudgedOptions) -> Published:
-        """The system message; the question around the checklist is ours."""
+        """System message and question; the checklist in it is ours."""
         return wording.Published(file="test_scripts/Eval-gpt-4.1-geneval++.py", read=_published)
 
     def ask(self, case: Case, words: Mapping[str, str], options: JudgedOptions) -> tuple[Call, ...]:
@@ -111,7 +111,9 @@ def _item(number: int, row: Any, path: Path) -> Item:
 
 
 def _published(path: Path) -> dict[str, str]:
-    return {**wording.our_own("genevalpp").texts, **wording.variables(path, {"system": "SYSTEM_PROMPT"})}
+    places = {"{instruction}": "{prompt}", "{explanation}": "{checklist}"}
+    question = wording.text_with(path, "process_sample", places)
+    return {**wording.variables(path, {"system": "SYSTEM_PROMPT"}), "question": question}
 
 
 if __name__ == "__main__":

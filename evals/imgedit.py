@@ -1,7 +1,7 @@
 """ImgEdit-Bench: 737 edits of nine kinds (basic), and 47 hard ones (UGE), with grades from 1 to 5.
 
 Source: Ye et al., *ImgEdit*, arXiv 2505.20275, and its repository. Its code defines no overall: the headline is the
-plain mean of the nine kinds, as 9 of the 12 rows of its leaderboard have it, with the mean over cases beside it.
+plain mean of the nine kinds, as 9 of the 12 rows of its leaderboard have it, with the mean over edits beside it.
 All nine wordings say that no grade may exceed the first, and nothing enforces it: `capped` does, `exceeds` counts.
 
     python -m evals.imgedit --data ImgEdit/Benchmark --model folder:my_edits --judge openai
@@ -64,7 +64,7 @@ class ImgEdit(JudgedSuite):
     options = Options
     metrics = (
         Metric(name="overall", of=("score",), over="tasks", scale=(1, 5), digits=2),
-        Metric(name="cases", of=("score",), scale=(1, 5), digits=2),
+        Metric(name="over edits", of=("score",), scale=(1, 5), digits=2),
         Metric(name="capped", of=("capped",), over="tasks", scale=(1, 5), digits=2),
         Metric(name="exceeds", of=("exceeds",), digits=2),
     )
@@ -86,9 +86,7 @@ class ImgEdit(JudgedSuite):
             return wording.Published(
                 file="UGE/UGE_bench.py", read=lambda path: wording.variables(path, {"uge": "prompt"})
             )
-        return wording.Published(
-            file="Basic/prompts.json", read=wording.json_texts, files=(self.origin.sha256["prompts.json"],)
-        )
+        return wording.Published(file="Basic/prompts.json", read=wording.json_texts)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """One question about source and result."""

@@ -161,7 +161,7 @@ class Kris(JudgedSuite):
         return {**grades, "case": statistics.fmean(grades.values())} if grades else {}
 
     def reported(self, edition: str) -> list[Reported]:
-        """By the mean over cases; of other means, or other questions, one would compare two things."""
+        """By the mean over edits; of other means, or other questions, one would compare two things."""
         if ANOMALY in edition:
             return []
         weights = {dimension: float(sum(some.values())) for dimension, some in DIMENSIONS.items()}
@@ -249,7 +249,9 @@ def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
 
 
 def _published(path: Path) -> dict[str, str]:
-    return wording.variables(path, WORDS, ("instruct", "explanation", "N"))
+    """All but one are filled by `str.format`; the question about quality goes out as it is, with its doubled braces."""
+    filled = wording.variables(path, WORDS, ("instruct", "explanation", "N"))
+    return {**filled, **wording.variables(path, {"quality": WORDS["quality"]})}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
 from evals.judges.readers import labelled, named_lines
-from evals.judges.scripted import last_digits
+from evals.judges.scripted import first_flag, last_digits
 from evals.suite import CASES, option
 
 if TYPE_CHECKING:
@@ -51,13 +51,6 @@ class Options(ReadingOptions):
     """Which edition."""
 
     edition: str = option("verified", "(default: %(default)s)", stage=CASES, choices=("verified", "legacy"))
-
-    def __post_init__(self) -> None:
-        """Refuses what there is not."""
-        if self.scripted and self.edition != "legacy":
-            raise UserError(
-                "--reading scripted is for --edition legacy; the script of the verified one reads as strictly"
-            )
 
 
 class Wise(JudgedSuite):
@@ -105,7 +98,7 @@ class Wise(JudgedSuite):
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """One question."""
         if options.edition == "verified":
-            read = labelled("Score", ["score"], (0, 1), bare=True)
+            read = first_flag if options.scripted else labelled("Score", ["score"], (0, 1), bare=True)
         else:
             read = last_digits(GRADES) if options.scripted else named_lines(GRADES, (0, 2))
         text = wording.fill(words["question"], case.metadata["texts"])
@@ -162,12 +155,9 @@ def _item(row: Any, path: Path) -> Item:
 
 def _published(path: Path) -> dict[str, str]:
     places = {"{prompt_data['Prompt']}": "{prompt}", "{prompt_data['Explanation']}": "{explanation}"}
-    texts = wording.texts_in(path, "build_evaluation_messages")
-    questions = [text for text in texts if all(place in text for place in places)]
-    if len(questions) != 1:
-        raise UserError(f"{path}: expected one question with prompt and explanation but found {len(questions)}")
-    others = [text for text in texts if text not in questions]
-    return {"system": max(others, key=len, default=""), "question": wording.fill(questions[0], places)}
+    asks = "build_evaluation_messages"
+    others = [text for text in wording.texts_in(path, asks) if "{" not in text]
+    return {"system": max(others, key=len, default=""), "question": wording.text_with(path, asks, places)}
 
 
 if __name__ == "__main__":

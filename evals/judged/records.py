@@ -33,6 +33,8 @@ class Origin:
     """The official judge."""
     sha256: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Of published files by name, as far as they are known."""
+    wording: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Digests of published wordings -> where each was read."""
 
 
 @functools.cache

@@ -52,6 +52,8 @@ class JudgedSuite(Suite[JudgedOptions]):
     """Tasks that are summed up together, by what they are called."""
     edits: ClassVar[bool] = False
     """Whether it asks for edits of images that come with it."""
+    listing: ClassVar[str] = ""
+    """The JSON file that tells the official script each prompt's image; empty where their names do."""
     sending: ClassVar[Sending] = Sending()
     """What the official script lays down of requests."""
 
@@ -121,7 +123,8 @@ class JudgedSuite(Suite[JudgedOptions]):
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _wording(self, options: JudgedOptions) -> Wording:
-        return wording.choose(options.wording, self.ours(options), self.published(options), options.data)
+        published = self.published(options)
+        return wording.choose(options.wording, self.ours(options), published, options.data, self.origin)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _floor(self, options: JudgedOptions) -> frozenset[str]:
@@ -261,6 +264,7 @@ class JudgedSuite(Suite[JudgedOptions]):
         about = {
             "edition": self.edition(options),
             "cases": {"run": len(cases), "of": len(self._set(options).items)},
+            "unit": "edits" if self.edits else "prompts",
             "wording": self._wording(options).kind,
             "licence": self.origin.licence,
             "official_judge": self.origin.judge,

@@ -317,7 +317,8 @@ def _caption(scores: Mapping[str, Any]) -> str:
     lines = [
         f"judge: {judge['name']}; official: {scores['official_judge']}",
         f"data: {scores['licence']}; interval, images, missing and bounds are of {next(iter(names))}",
-        f"{means} of the cases; intervals of shares: {statistics.method_of(scores)}, else bootstrap",
+        f"{means} of the {reported.unit_of(scores)}",
+        f"intervals of shares: {statistics.method_of(scores)}, else bootstrap",
         *scores["notes"],
     ]
     if scores["rewritten_from"]:

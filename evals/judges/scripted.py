@@ -32,6 +32,19 @@ def any_numbers(text: str) -> dict[str, float]:
     return found
 
 
+def first_flag(text: str) -> dict[str, float]:
+    r"""WISE, Verified: 0 or 1 behind the first label that has one, else the one line that is nothing else.
+
+    >>> first_flag("Score: 1? It may be Score: 0"), first_flag("Hm.\n0")
+    ({'score': 1.0}, {'score': 0.0})
+    """
+    found = re.findall(r"Score\*{0,2}\s*[:：]?\s*([01])\b", text, re.IGNORECASE)
+    lines = re.findall(r"^\s*([01])\s*$", text, re.MULTILINE)
+    if not found and len(lines) != 1:
+        raise unreadable(text, "neither 0 nor 1 behind a label, nor one line of it")
+    return {"score": float((found or lines)[0])}
+
+
 def last_digits(names: Sequence[str]) -> Reader:
     r"""WISE, legacy: the digit behind each label, of a repeated label the last; without labels three lone digits.
 

@@ -214,6 +214,10 @@ class Suite(abc.ABC, Generic[Own]):
 
         return plain.headline(scores)
 
+    def part(self, options: Own) -> Suite[Any]:
+        """The benchmark that the options choose, of one that is several."""
+        return self
+
     def layout(self, case: Case, options: Own) -> tuple[str, ...]:
         """Where the benchmark's own scripts look for a case's image in a model's folder; the first found counts.
 

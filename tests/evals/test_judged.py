@@ -382,7 +382,7 @@ def published(tmp_path, monkeypatch):
 def test_reported_rows_stand_beside_the_published_data_and_say_in_what_a_run_differs(run, published, tmp_path, capsys):
     _, _, out, *_ = run("wise", "--limit", "6")
     said = " ".join(out.split())
-    for words in ("Reported by others, not measured here", "this run does not compare with them: 6 of 12 cases; "
+    for words in ("Reported by others, not measured here", "this run does not compare with them: 6 of 12 prompts; "
                   "asked in our wording; judged by judge-1, they by Qwen3.5-35B-A3B", "DeepGen 1.0"):  # fmt: skip
         assert words in said
     assert any(line.strip().startswith("12 of 23") for line in out.splitlines())
@@ -393,7 +393,7 @@ def test_reported_rows_stand_beside_the_published_data_and_say_in_what_a_run_dif
                   "| judge-1, our wording |", "encoder none",
                   "- † as reported by others of Verified 2026-04, not measured here, 12 of 23",
                   "- DeepGen 1.0 †: its parts give 0.56720, not its 0.5700.",
-                  " and † do not compare: 6 of 12 cases; asked in our wording; judged by judge-1, they"):  # fmt: skip
+                  " and † do not compare: 6 of 12 prompts; asked in our wording; judged by judge-1, they"):  # fmt: skip
         assert words in text
     assert reports.main([*runs, "--output", str(tmp_path / "report"), "--published", "none"]) == 0
     assert "†" not in (tmp_path / "report" / "report.md").read_text().partition("## ")[2]

@@ -3,7 +3,7 @@
 import judged_kit as kit
 import pytest
 
-from evals.core.records import Case, UserError
+from evals.core.records import Case
 from evals.harness.run_spec import find_suite
 from evals.judged.wording import our_own
 from got.vlm.json_replies import BadReply
@@ -32,6 +32,7 @@ def kris(call, category="count_change"):
 
 SUITES = {
     "wise": lambda: readers("wise", "image", edition="legacy"),
+    "wise, verified": lambda: readers("wise", "image"),
     "imgedit": lambda: readers("imgedit", "edit", task="add"),
     "imgedit, uge": lambda: readers("imgedit", "edit", task="uge", edition="uge"),
     "rise": lambda: readers("rise", "reasoning", task="temporal", facts=RISE_FACTS),
@@ -61,6 +62,12 @@ def lines(*grades):
         ("wise", "2\n1\n0", None, [2, 1, 0]),
         ("wise", "**Consistency:** 2\n**Realism:** 1\n**Aesthetic Quality:** 0", [2, 1, 0], [2, 1, 0]),
         ("wise", "Consistency: 2\nRealism: 1", None, None),
+        ("wise, verified", "Score: 1", [1], [1]),
+        ("wise, verified", "Score: 1 would be for a dog. Score: 0", [0], [1]),
+        ("wise, verified", "**Score:** 1", [1], None),
+        ("wise, verified", "1", [1], [1]),
+        ("wise, verified", "Score: 5\n1", None, [1]),
+        ("wise, verified", "0\n1", None, None),
         # ImgEdit, see also test_judged_golden.py.
         ("imgedit", "Prompt Compliance: 4\nVisual Naturalness: 3", None, [4, 3]),
         ("imgedit, uge", "Score: 4", [4], [4]),
@@ -160,14 +167,10 @@ def test_both_ways_of_reading_are_editions_that_share_no_table(run, tmp_path, ca
     assert "share no table" in capsys.readouterr().err
 
 
-def test_the_verified_edition_of_wise_has_one_way_of_reading():
-    with pytest.raises(UserError, match="--reading scripted is for --edition legacy"):
-        find_suite("wise").options(reading="scripted")
-
-
 @pytest.mark.parametrize(
     ("name", "usual", "scripted"),
     [
+        ("wise", "wise-verified", "wise-verified-scripted"),
         ("wise", "wise-legacy", "wise-legacy-scripted"),
         ("imgedit", "imgedit-basic", "imgedit-basic-scripted"),
         ("rise", "risebench-360-2026.04", "risebench-360-scripted-2026.04"),
