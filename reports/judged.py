@@ -73,8 +73,11 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
         rows = [dataclasses.replace(row, cells=row.cells[1:]) for row in rows]
     edition = re.sub(r"-[0-9a-f]{8}$", "", str(runs[0].scores.get("edition", "")))
     by_tasks = [name for name, how in names.items() if how["over"] == "tasks"]
+    unit = others.unit_of(runs[0].scores)
     means = (
-        f"{', '.join(by_tasks)}: plain mean of the tasks; all others: of the cases." if by_tasks else "Means of cases."
+        f"{', '.join(by_tasks)}: plain mean of the tasks; all others: of the {unit}."
+        if by_tasks
+        else f"Means of {unit}."
     )
     return Table(
         name=file_name(f"{runs[0].scores['suite']} {edition} {judge}", set()),
@@ -84,7 +87,7 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
         rows=tuple(rows),
         notes=(
             f"{means} 95 % intervals of shares: {runs[0].scores['intervals']}; else bootstrap.",
-            "Floor: the untouched source, or a blank image, of some cases of each task.",
+            f"Floor: the untouched source, or a blank image, of some {unit} of each task.",
             *_about(beside, runs),
             *_rewritten(runs),
             *(f"{run.label}: {number} × {cause}." for run in runs for cause, number in _failed(run)),

@@ -33,7 +33,7 @@ from reports.samples import GRADED, NOT_JUDGED, load_samples
 from reports.thumbnails import Album
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from reports.frames import Ablation, Run
@@ -320,7 +320,8 @@ def write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
 
 
 def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
-    _clear(output)
+    inline = thumbnails == "inline" or (thumbnails == "auto" and report.album.size <= INLINE_BYTES)
+    _clear(output, kept=() if inline else report.album.files)
     page = report.page
     for name, content in report.figures:
         write_atomic(output / "figures" / name, content)
@@ -331,7 +332,6 @@ def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
     write_atomic(output / "report.md", markdown(page))
     write_atomic(output / "report.tex", _latex(every))
     write_atomic(output / "samples.csv", _samples_csv(report.samples))
-    inline = thumbnails == "inline" or (thumbnails == "auto" and report.album.size <= INLINE_BYTES)
     if not inline:
         report.album.write(output / "pictures")
     html = render(page, report.album.inline() if inline else None)
@@ -343,7 +343,7 @@ def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
             "pictures_in_page": inline}  # fmt: skip
 
 
-_OURS = {"figures": {".svg", ".pdf", ".png", ".csv"}, "tables": {".csv", ".tex", ".md"}, "pictures": {".webp"}}
+_OURS = {"figures": {".svg", ".pdf", ".png", ".csv"}, "tables": {".csv", ".tex", ".md"}, "pictures": {".jpg"}}
 
 
 _UNFINISHED = ".report-unfinished"
@@ -365,8 +365,12 @@ def check(output: Path) -> None:
         raise UserError(f"{output} has files but no report.html; choose another --output")
 
 
-def _clear(output: Path) -> None:
+def _clear(output: Path, kept: Collection[str]) -> None:
     """Clears away an earlier report, its page first, and nothing else.
+
+    Args:
+        output: Its folder.
+        kept: Names of thumbnails that the new report has, too: a name stands for a content.
 
     Raises:
         UserError: The folder cannot be written.
@@ -377,7 +381,7 @@ def _clear(output: Path) -> None:
         (output / "report.html").unlink(missing_ok=True)
         for folder, suffixes in _OURS.items():
             for path in (output / folder).glob("*"):
-                if path.suffix in suffixes:
+                if path.suffix in suffixes and path.name not in kept:
                     path.unlink()
     except OSError as error:
         raise UserError(f"cannot write --output {output}: {error.strerror}") from error

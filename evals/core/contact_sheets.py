@@ -1,7 +1,8 @@
-"""Images of a run: GenEval's grid per prompt, and a contact sheet per task with planned and detected boxes."""
+"""Images that a run keeps for people: grids, contact sheets with planned and detected boxes, copies of sources."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import math
@@ -10,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.vocabulary import task_title
 from got.util.files import write_atomic
-from got.util.images import open_if_any, png_bytes
-from got.util.sheets import GREY, INK, fitted, font, laid_out, written
+from got.util.images import GREY, INK, fitted, font, laid_out, open_if_any, png_bytes, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from PIL import Image, ImageDraw
 
-    from evals.core.records import Case
+    from evals.core.records import Case, EditCase, EncodedImage
 
     Point = tuple[float, float]
     Box = tuple[float, float, float, float]
@@ -239,3 +239,33 @@ def _dashes(start: Point, end: Point, dash_px: float = 6, gap_px: float = 5) -> 
     for i in range(math.ceil(length / step) if length else 0):
         a, b = i * step / length, min((i * step + dash_px) / length, 1.0)
         yield [(start[0] + (end[0] - start[0]) * t, start[1] + (end[1] - start[1]) * t) for t in (a, b)]
+
+
+# --------------------------------------------------------------------------------------------------------------- copies
+COPY_PX = 256
+"""Longer side of the copies; smaller images keep their size."""
+
+
+def keep_copies(folder: Path, edit: EditCase) -> None:
+    """Writes small ``source.webp`` and ``target.webp`` of an edit, so that reports show them without the data set.
+
+    What the data lack is passed over; what is there is not drawn again.
+    """
+    from PIL import Image
+
+    for name, given in (("source", edit.source), ("target", edit.target)):
+        path = folder / f"{name}.webp"
+        image = None if path.is_file() else loaded(given)
+        if image is not None:
+            small, buffer = image.copy(), io.BytesIO()
+            small.thumbnail((COPY_PX, COPY_PX), Image.Resampling.LANCZOS)
+            small.save(buffer, "WEBP", quality=90)
+            write_atomic(path, buffer.getvalue())
+
+
+def loaded(image: EncodedImage | None) -> Image.Image | None:
+    """An image of the data, for people to look at; None where there is none that can be read."""
+    try:
+        return None if image is None else image.load()
+    except ValueError:
+        return None

@@ -7,7 +7,6 @@ likeliest token is one of them; VQAScore the probability of yes to one question 
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
@@ -15,7 +14,7 @@ from evals.core.vocabulary import NUMBERS
 from evals.geneval2 import atoms
 from evals.geneval2.icon_cases import tag_of
 from evals.judged import files, summaries, wording
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     from evals.suite import Case
 
 FILE = "geneval2_data.jsonl"
+IMAGES = "geneval2_images.json"
+"""Images by prompt, as the official script is given them."""
 TOP_TOKENS = 20
 """So many likely tokens an endpoint tells."""
 _MOST_OF_A_SKILL = 5
@@ -62,6 +63,7 @@ class PublishedEdition(JudgedSuite):
         *(Metric(name=name, of=_pooled(name), times=100.0, digits=2) for name in SKILL_NAMES),
     )
     """Headlines are means of prompts; skills pool all questions."""
+    listing = IMAGES
     sending = Sending(max_tokens=1, images_first=True)
 
     def load(self, root: Path, options: Any) -> JudgedSet:
@@ -72,7 +74,7 @@ class PublishedEdition(JudgedSuite):
         prompts = [item.prompt for item in items]
         if again := next((text for text in prompts if prompts.count(text) > 1), None):
             raise UserError(f"{path}: the prompt {again!r} occurs twice; official results are named by prompts")
-        return JudgedSet(edition=edition, items=unique(items, str(path)))
+        return JudgedSet(edition=edition, items=items)
 
     def edition(self, options: Options) -> str:
         """That of the data; with the floor, where an endpoint tells the likeliest tokens alone."""
@@ -178,16 +180,16 @@ def _item(number: int, row: Any, path: Path) -> Item:
     if len(asked) - ones != count:
         raise UserError(f"{where}: expected {count} questions beside those about one but got {len(asked) - ones}")
     facts = {"vqa_list": asked, "skills": skills, "atom_count": count}
-    return Item(id=f"{number:05d}", prompt=prompt, task=tag_of(count), texts={"{prompt}": prompt}, facts=facts)
+    id = f"{number:05d}"
+    texts, place = {"{prompt}": prompt}, (f"images/{id}.png",)
+    return Item(id=id, prompt=prompt, task=tag_of(count), texts=texts, facts=facts, layout=place)
 
 
 def _published(path: Path) -> dict[str, str]:
-    """The question with the demand behind it; that about the whole prompt is ours."""
-    texts = [text for text in wording.texts_in(path, "soft_tifa") if text.count("{") == 1 == text.count("}")]
-    if len(texts) != 1:
-        raise UserError(f"{path}: expected one text with a placeholder in soft_tifa but found {len(texts)}")
-    question = re.sub(r"\{[^}]*\}", lambda _: "{question}", texts[0])
-    return {**wording.our_own("geneval2").texts, "question": question}
+    """What Soft-TIFA asks, and what VQAScore does."""
+    asked = (("question", "soft_tifa"), ("whole", "vqa_score"))
+    place = {"question": "{question}", "whole": "{prompt}"}
+    return {name: wording.text_with(path, function, {"{}": place[name]}) for name, function in asked}
 
 
 def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:

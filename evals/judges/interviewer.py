@@ -18,10 +18,9 @@ from evals.judges.calls import Answers, Sending
 from evals.judges.handing import Overheard
 from got.vlm.asker import Asker, AskSettings, Question
 from got.vlm.clients import AskFailed, Reply, SetupError
-from got.vlm.encoding import encoded
 from got.vlm.json_replies import BadReply
-from got.vlm.messages import ASSISTANT, SYSTEM, USER, Message, Messages
-from got.vlm.spending import Tally
+from got.vlm.limits import Tally
+from got.vlm.messages import ASSISTANT, SYSTEM, USER, Message, Messages, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

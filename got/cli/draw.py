@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from got.cli.inputs import Request, numbered_files, read_requests, side_file
 from got.cli.parser import MOST_TURNS
 from got.plan.chain import Chain
-from got.util.device import resolve_device
+from got.util.cli import resolve_device
 from got.util.errors import UserError, visible, warn
 from got.util.files import replacing, write_atomic
 from got.util.garbage import loading

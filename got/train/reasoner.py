@@ -13,9 +13,8 @@ from PIL import Image
 
 from got.checkpoint import load
 from got.iconworld.edits import KINDS, chained, listed, pointed, sample_edit
-from got.iconworld.interventions import INTERVENTIONS, sample_intervention
-from got.iconworld.operations import is_right
 from got.iconworld.placing import relation
+from got.iconworld.plans import INTERVENTIONS, is_right, sample_intervention
 from got.iconworld.referring import sample_reasoning_edit, told_apart
 from got.iconworld.render import render
 from got.iconworld.scenes import Scene, caption, chain_text, loosened, sample_scene, stable_rng

@@ -6,6 +6,8 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+from got.util.errors import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -42,8 +44,7 @@ class ParquetTable:
         try:
             yield
         except (OSError, ValueError, pyarrow.ArrowException) as error:
-            why = " ".join(str(error).split())[:120]
-            raise self._error(f"{self.path}: not a readable Parquet file, {where} ({why})") from error
+            raise self._error(f"{self.path}: not a readable Parquet file, {where} ({one_line(error, 120)})") from error
 
     def check(self, columns: Sequence[str]) -> None:
         """Raises the table's `error` if a column is missing."""

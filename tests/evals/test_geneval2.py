@@ -17,6 +17,7 @@ from evals.core.records import Sample, Scored, UserError
 from evals.geneval2 import icon_cases, official, published
 from evals.geneval2.suite import GenEval2, Options
 from evals.harness import cli
+from evals.judged import __main__ as exported
 from evals.judged.summaries import Judged, point
 from evals.judges.interviewer import first_token_probability
 from evals.suite import Case, Context
@@ -141,6 +142,25 @@ def test_files_of_the_official_scripts_are_read_and_written(run, tmp_path):
     code, again, *_ = run("--floor", "0", "--model", f"folder:{tmp_path / 'run' / official.IMAGES}", output="again")
     assert code == 0
     assert again["metrics"]["soft_tifa_am"] > 0.6
+
+
+def test_images_go_out_with_the_file_that_names_them_and_come_back(run, tmp_path, capsys):
+    _, before, *_ = run("--floor", "0")
+    assert exported.main([str(tmp_path / "run"), str(tmp_path / "given")]) == 0
+    assert json.loads(capsys.readouterr().out) == {"written": len(ROWS), "missing": 0}
+    named = json.loads((tmp_path / "given" / published.IMAGES).read_text())
+    assert list(named) == [row["prompt"] for row in ROWS]
+    for place in (tmp_path / "given", tmp_path / "given" / published.IMAGES):
+        code, after, _, err, _ = run("--floor", "0", "--model", f"folder:{place}", output=f"again-{place.name}")
+        assert (code, after["missing"], after["overall"]) == (0, 0, before["overall"]), err
+
+
+def test_of_icons_nothing_goes_out_in_a_judged_layout(tmp_path, capsys):
+    words = ["--model", "oracle", "--limit", "1", "--output", str(tmp_path / "run")]
+    assert cli.main(GenEval2, words) == 0
+    capsys.readouterr()
+    assert exported.main([str(tmp_path / "run"), str(tmp_path / "given")]) == 2
+    assert "expected a run of a judged benchmark but it is one of GenEval 2, without a judge" in capsys.readouterr().err
 
 
 def test_files_of_the_official_scripts_go_by_the_original_prompts(run, tmp_path):
@@ -343,7 +363,7 @@ def test_the_icon_edition_s_questions_are_data_of_the_same_schema(tmp_path):
 
 def test_published_wording_is_read_from_a_clone_by_its_digest(tmp_path):
     script = 'def soft_tifa(model):\n    ask("{} Say it in a word".format(question))\n'
-    (tmp_path / "evaluation.py").write_text("import does_not_exist\n" + script)
+    whole = 'def vqa_score(model):\n    ask("Is it {}?".format(prompt), ["Yes"])\n'
+    (tmp_path / "evaluation.py").write_text("import does_not_exist\n" + script + whole)
     texts = published._published(tmp_path / "evaluation.py")
-    assert texts["question"] == "{question} Say it in a word"
-    assert "{prompt}" in texts["whole"]
+    assert texts == {"question": "{question} Say it in a word", "whole": "Is it {prompt}?"}

@@ -1,13 +1,10 @@
 """Nobody looks for garbage among libraries while a command loads them, nor when it ends; elsewhere Python collects."""
 
-import gc
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from got.util.garbage import loading
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADS = """
