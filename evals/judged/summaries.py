@@ -312,12 +312,10 @@ def _span(ends: Sequence[float | None], how: Mapping[str, Any]) -> str:
 
 def _caption(scores: Mapping[str, Any]) -> str:
     judge, names = scores["judge"], scores["metrics"]["names"]
-    by_tasks = [name for name, one in names.items() if one["over"] == "tasks"]
-    means = f"plain means of the tasks: {', '.join(by_tasks)}; all others" if by_tasks else "means"
     lines = [
         f"judge: {judge['name']}; official: {scores['official_judge']}",
         f"data: {scores['licence']}; interval, images, missing and bounds are of {next(iter(names))}",
-        f"{means} of the {reported.unit_of(scores)}",
+        reported.means(scores),
         f"intervals of shares: {statistics.method_of(scores)}, else bootstrap",
         *scores["notes"],
     ]
