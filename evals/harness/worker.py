@@ -16,6 +16,7 @@ from evals.core.run_directory import RunDirectory, key_of
 from evals.harness.outcomes import Failed, Outcome
 from evals.harness.plan import missing_classes
 from got.util.errors import described
+from got.util.garbage import loading
 from got.util.images import as_rgb, open_image, png_bytes
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class _Stages:
 class Worker(_Stages):
     """Draws and observes a batch."""
 
+    @loading()
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         plan = job.plan

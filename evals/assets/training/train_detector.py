@@ -23,8 +23,7 @@ import torch.nn.functional as F
 from torchvision.ops import generalized_box_iou_loss
 
 from evals.assets.training import cards, command, detector_report, icon_scenes
-from evals.detectors.icon import WEIGHTS, IconDetector, build, config_sha256, points, predict, read_config
-from evals.detectors.icon_network import IconNetwork
+from evals.detectors.icon import WEIGHTS, IconDetector, IconNetwork, build, config_sha256, points, predict, read_config
 from got.util.precision import bf16
 
 # ----------------------------------------------------------------------------------------------------------------- loss
