@@ -1,8 +1,8 @@
 """A pool of Ray workers, on one machine or several, that survives the death of workers.
 
 A worker loads what a job needs and computes one batch after the other, with the next one queued. When a worker dies,
-its batches go to others and a new worker is started. A batch that three workers died at is computed item by item; an item
-that two more died at is given up, and the job decides on its result. Ray is imported when a pool starts.
+its batches go to others and a new worker is started. A batch that three workers died at is computed item by item; an
+item that two more died at is given up, and the job decides on its result. Ray is imported when a pool starts.
 """
 
 from __future__ import annotations
