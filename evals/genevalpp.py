@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Encoding, Sending, Shown
@@ -28,15 +28,8 @@ if TYPE_CHECKING:
     from evals.suite import Case
 
 FILE = "Geneval++.jsonl"
-TAGS = (
-    "color_attr",
-    "spatial_count_attr",
-    "color_spatial_attr",
-    "color_count_attr",
-    "multi_object_count_attr",
-    "size_spatial_attr",
-    "counting",
-)
+TAGS = ("color_attr", "spatial_count_attr", "color_spatial_attr", "color_count_attr", "multi_object_count_attr",
+        "size_spatial_attr", "counting")  # fmt: skip
 
 
 class GenEvalPlusPlus(JudgedSuite):
@@ -55,7 +48,7 @@ class GenEvalPlusPlus(JudgedSuite):
         path = files.find(root, (f"test_scripts/{FILE}", FILE), self.origin)
         edition = files.edition("geneval++", [path], self.origin, allowed=options.allow_other_data)
         items = [_item(number, row, path) for number, row in enumerate(files.load_json(path), 1)]
-        return JudgedSet(edition=edition, items=unique(items, str(path)))
+        return JudgedSet(edition=edition, items=items)
 
     def published(self, options: JudgedOptions) -> Published:
         """System message and question; the checklist in it is ours."""

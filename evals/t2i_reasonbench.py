@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import ReadingOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -71,7 +71,7 @@ class T2IReasonBench(JudgedSuite):
         for part, prompts, questions in read:
             groups = _by_id(files.load_json(questions), questions)
             items += [_item(part, row, groups, prompts) for row in files.rows_in(prompts)]
-        return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
+        return JudgedSet(edition=edition, items=items)
 
     def published(self, options: ReadingOptions) -> Published:
         """Inside the four scripts that ask, one a part."""

@@ -14,7 +14,7 @@ from evals.core.vocabulary import NUMBERS
 from evals.geneval2 import atoms
 from evals.geneval2.icon_cases import tag_of
 from evals.judged import files, summaries, wording
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -74,7 +74,7 @@ class PublishedEdition(JudgedSuite):
         prompts = [item.prompt for item in items]
         if again := next((text for text in prompts if prompts.count(text) > 1), None):
             raise UserError(f"{path}: the prompt {again!r} occurs twice; official results are named by prompts")
-        return JudgedSet(edition=edition, items=unique(items, str(path)))
+        return JudgedSet(edition=edition, items=items)
 
     def edition(self, options: Options) -> str:
         """That of the data; with the floor, where an endpoint tells the likeliest tokens alone."""

@@ -20,7 +20,7 @@ from evals.core.records import UserError
 from evals.judged import summaries, wording
 from evals.judged.files import load_json, needed
 from evals.judged.options import JudgedOptions
-from evals.judged.records import origin_of
+from evals.judged.records import check_unique, origin_of
 from evals.judges import registry as judges
 from evals.judges.calls import Interview, Sending, prompt_hash
 from evals.suite import Score, Suite, plain
@@ -115,7 +115,10 @@ class JudgedSuite(Suite[JudgedOptions]):
     # ------------------------------------------------------------------------------------------------------- the rest
     @functools.lru_cache(maxsize=2)  # noqa: B019  # suites are few, and what is read is asked for again at the end
     def _set(self, options: JudgedOptions) -> JudgedSet:
-        return self.load(needed(options.data, self.origin), options)
+        root = needed(options.data, self.origin)
+        found = self.load(root, options)
+        check_unique(found.items, f"--data {root}")
+        return found
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _items(self, options: JudgedOptions) -> dict[str, Item]:
