@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from evals.editing.datasets import Row
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.suite import Case
 
 TASKS = {
@@ -66,11 +65,21 @@ class Options(JudgedOptions):
     )
 
 
+def _published(path: Path) -> dict[str, str]:
+    edit = ("_context_no_delimit", "_prompts_0shot_two_image_edit_rule", "_prompts_0shot_tie_rule_SC")
+    look = ("_context_no_delimit", "_prompts_0shot_rule_PQ")
+    return {
+        name: "\n".join(wording.variables(path, dict(zip(parts, parts, strict=True))).values())
+        for name, parts in (("consistency", edit), ("quality", look))
+    }
+
+
 class GEdit(JudgedSuite):
     """The benchmark."""
 
     name = "gedit"
     title = "GEdit-Bench"
+    script = wording.Published(file="GEdit-Bench/viescore/vie_prompts.py", read=_published)
     edits = True
     options = Options
     metrics = (
@@ -100,10 +109,6 @@ class GEdit(JudgedSuite):
         edition = files.counted(name, items, lambda item: item.task, TASKS, allowed=options.allow_other_data)
         chosen = [item for item in items if options.subset == "full" or item.facts["intersection"]]
         return JudgedSet(edition=edition, items=chosen)
-
-    def published(self, options: Options) -> Published:
-        """VIEScore's parts, joined as the script joins them."""
-        return wording.Published(file="GEdit-Bench/viescore/vie_prompts.py", read=_published)
 
     def shown(self, images: Mapping[str, Image.Image]) -> Mapping[str, Image.Image]:
         """The result in the size of the source, whatever its aspect, as the official script has it."""
@@ -160,15 +165,6 @@ def _item(row: Row) -> Item:
         beside={f"fullset/{place}_SRCIMG.png": "source"},
         layout=(f"fullset/{place}.png", f"{place}.png"),
     )
-
-
-def _published(path: Path) -> dict[str, str]:
-    edit = ("_context_no_delimit", "_prompts_0shot_two_image_edit_rule", "_prompts_0shot_tie_rule_SC")
-    look = ("_context_no_delimit", "_prompts_0shot_rule_PQ")
-    return {
-        name: "\n".join(wording.variables(path, dict(zip(parts, parts, strict=True))).values())
-        for name, parts in (("consistency", edit), ("quality", look))
-    }
 
 
 if __name__ == "__main__":

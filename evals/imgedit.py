@@ -84,9 +84,9 @@ class ImgEdit(JudgedSuite):
         """A JSON file of nine texts; of UGE a variable of its script."""
         if options.edition == "uge":
             return wording.Published(
-                file="UGE/UGE_bench.py", read=lambda path: wording.variables(path, {"uge": "prompt"})
+                file="Benchmark/UGE/UGE_bench.py", read=lambda path: wording.variables(path, {"uge": "prompt"})
             )
-        return wording.Published(file="Basic/prompts.json", read=wording.json_texts)
+        return wording.Published(file="Benchmark/Basic/prompts.json", read=wording.json_texts)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """One question about source and result."""

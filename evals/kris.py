@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.judges.readers import Reader
     from evals.suite import Case
 
@@ -96,11 +95,18 @@ class Options(ReadingOptions):
         return f"{ANOMALY if self.anomaly_question else ''}{super().mark}"
 
 
+def _published(path: Path) -> dict[str, str]:
+    """All but one are filled by `str.format`; the question about quality goes out as it is, with its doubled braces."""
+    filled = wording.variables(path, WORDS, ("instruct", "explanation", "N"))
+    return {**filled, **wording.variables(path, {"quality": WORDS["quality"]})}
+
+
 class Kris(JudgedSuite):
     """The benchmark."""
 
     name = "kris"
     title = "KRIS-Bench"
+    script = wording.Published(file="utils/prompts.py", read=_published)
     edits = True
     options = Options
     metrics = (
@@ -124,10 +130,6 @@ class Kris(JudgedSuite):
         else:
             edition = files.counted("kris-1267", items, lambda item: item.subtask, whole, allowed=allowed)
         return JudgedSet(edition=edition, items=items)
-
-    def published(self, options: Options) -> Published:
-        """Ten variables."""
-        return wording.Published(file="utils/prompts.py", read=_published)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """Three questions, by the category."""
@@ -238,12 +240,6 @@ def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
         images=images,
         layout=tuple(f"{category}/{id}.{suffix}" for suffix in ("jpg", "png")),
     )
-
-
-def _published(path: Path) -> dict[str, str]:
-    """All but one are filled by `str.format`; the question about quality goes out as it is, with its doubled braces."""
-    filled = wording.variables(path, WORDS, ("instruct", "explanation", "N"))
-    return {**filled, **wording.variables(path, {"quality": WORDS["quality"]})}
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.suite import Case
 
 CATEGORIES = {"temporal_reasoning": 85, "causal_reasoning": 90, "spatial_reasoning": 100, "logical_reasoning": 85}
@@ -73,11 +72,16 @@ class Options(ReadingOptions):
         return f"{BY_ROW if self.wording_by_row else ''}{super().mark}-{self.script}"
 
 
+def _published(path: Path) -> dict[str, str]:
+    return wording.variables(path, {name: f"prompt_{name}" for name in WORDS}, ("instruct", "reference"))
+
+
 class Rise(JudgedSuite):
     """The benchmark."""
 
     name = "rise"
     title = "RISEBench"
+    script = wording.Published(file="utils.py", read=_published)
     edits = True
     options = Options
     metrics = (
@@ -101,10 +105,6 @@ class Rise(JudgedSuite):
         if collections.Counter(item.facts["category"] for item in items) != CATEGORIES:
             edition = files.edition("risebench-64", [path], self.origin, allowed=options.allow_other_data)
         return JudgedSet(edition=edition, items=items)
-
-    def published(self, options: Options) -> Published:
-        """Fourteen variables of its utils."""
-        return wording.Published(file="utils.py", read=_published)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """Two or three questions, by what the case has."""
@@ -216,10 +216,6 @@ def _item(row: Mapping[str, Any], name: str, images: Path, without: bool | None)
         images=found,
         layout=tuple(f"images/{category}/{index}.{suffix}" for suffix in ("png", "jpg", "jpeg")),
     )
-
-
-def _published(path: Path) -> dict[str, str]:
-    return wording.variables(path, {name: f"prompt_{name}" for name in WORDS}, ("instruct", "reference"))
 
 
 if __name__ == "__main__":

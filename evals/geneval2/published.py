@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from evals.geneval2.options import Options
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.suite import Case
 
 FILE = "geneval2_data.jsonl"
@@ -53,11 +52,19 @@ HEADLINES = ("soft_tifa_gm", "soft_tifa_am", "tifa", "vqascore")
 SKILL_NAMES = (*atoms.SKILLS, *_PARTS)
 
 
+def _published(path: Path) -> dict[str, str]:
+    """What Soft-TIFA asks, and what VQAScore does."""
+    asked = (("question", "soft_tifa"), ("whole", "vqa_score"))
+    place = {"question": "{question}", "whole": "{prompt}"}
+    return {name: wording.text_with(path, function, {"{}": place[name]}) for name, function in asked}
+
+
 class PublishedEdition(JudgedSuite):
     """The published set."""
 
     name = "geneval2"
     title = "GenEval 2"
+    script = wording.Published(file="evaluation.py", read=_published)
     metrics = (
         *(Metric(name=name, of=(name,), times=100.0, digits=2) for name in HEADLINES),
         *(Metric(name=name, of=_pooled(name), times=100.0, digits=2) for name in SKILL_NAMES),
@@ -80,10 +87,6 @@ class PublishedEdition(JudgedSuite):
         """That of the data; with the floor, where an endpoint tells the likeliest tokens alone."""
         name = super().edition(options)
         return f"{name}-top{TOP_TOKENS}-floor{options.topk_floor:g}" if _is_endpoint(options) else name
-
-    def published(self, options: Any) -> Published:
-        """Inside the script that asks."""
-        return wording.Published(file="evaluation.py", read=_published)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Any) -> tuple[Call, ...]:
         """Every question of the prompt, then the one about it as a whole."""
@@ -183,13 +186,6 @@ def _item(number: int, row: Any, path: Path) -> Item:
     id = f"{number:05d}"
     texts, place = {"{prompt}": prompt}, (f"images/{id}.png",)
     return Item(id=id, prompt=prompt, task=tag_of(count), texts=texts, facts=facts, layout=place)
-
-
-def _published(path: Path) -> dict[str, str]:
-    """What Soft-TIFA asks, and what VQAScore does."""
-    asked = (("question", "soft_tifa"), ("whole", "vqa_score"))
-    place = {"question": "{question}", "whole": "{prompt}"}
-    return {name: wording.text_with(path, function, {"{}": place[name]}) for name, function in asked}
 
 
 def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:

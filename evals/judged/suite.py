@@ -54,6 +54,8 @@ class JudgedSuite(Suite[JudgedOptions]):
     """Whether it asks for edits of images that come with it."""
     listing: ClassVar[str] = ""
     """The JSON file that tells the official script each prompt's image; empty where their names do."""
+    script: ClassVar[Published | None] = None
+    """Where its own wording lies in a clone."""
     sending: ClassVar[Sending] = Sending()
     """What the official script lays down of requests."""
 
@@ -85,8 +87,8 @@ class JudgedSuite(Suite[JudgedOptions]):
         """
 
     def published(self, options: Any) -> Published | None:
-        """Where its own wording lies in a clone."""
-        return None
+        """Its own wording, where that differs by edition."""
+        return self.script
 
     def way(self, options: Any) -> Sending:
         """What the official script lays down of requests, where that differs by edition."""
