@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.judged import files, wording
 from evals.judged.options import ReadingOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -78,15 +78,15 @@ class ImgEdit(JudgedSuite):
         images = files.folder(root, (folder, f"Benchmark/{folder}"), self.origin)
         uge = options.edition == "uge"
         items = [_item(key, row, path.name, images, uge=uge) for key, row in files.rows_by_key(path).items()]
-        return JudgedSet(edition=edition, items=unique(items, str(path)))
+        return JudgedSet(edition=edition, items=items)
 
     def published(self, options: Options) -> Published:
         """A JSON file of nine texts; of UGE a variable of its script."""
         if options.edition == "uge":
             return wording.Published(
-                file="UGE/UGE_bench.py", read=lambda path: wording.variables(path, {"uge": "prompt"})
+                file="Benchmark/UGE/UGE_bench.py", read=lambda path: wording.variables(path, {"uge": "prompt"})
             )
-        return wording.Published(file="Basic/prompts.json", read=wording.json_texts)
+        return wording.Published(file="Benchmark/Basic/prompts.json", read=wording.json_texts)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """One question about source and result."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import ReadingOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.judges.readers import Reader
     from evals.suite import Case
 
@@ -57,6 +56,13 @@ DIMENSION_OF = {category: dimension for dimension, some in DIMENSIONS.items() fo
 KNOWLEDGE = {
     category for name in ("social_science", "natural_science", "logical_reasoning") for category in DIMENSIONS[name]
 }
+QUESTIONS = {
+    **dict.fromkeys(KNOWLEDGE, ("consist", "dual")),
+    "viewpoint_change": ("consist", "view"),
+    "multi-element_composition": ("consist_multi", "instruction_multi"),
+    "temporal_prediction": ("consist_temporal", "instruction_temporal"),
+}
+"""Wordings about consistency and instruction, of categories that are not asked as all others are."""
 GRADES = {"VC": "consistency_score", "IF": "instruction_score", "KP": "knowledge_score", "VQ": "quality_score"}
 """Our names of the grades, and their keys in a reply."""
 ANOMALY = "-anomaly"
@@ -89,11 +95,18 @@ class Options(ReadingOptions):
         return f"{ANOMALY if self.anomaly_question else ''}{super().mark}"
 
 
+def _published(path: Path) -> dict[str, str]:
+    """All but one are filled by `str.format`; the question about quality goes out as it is, with its doubled braces."""
+    filled = wording.variables(path, WORDS, ("instruct", "explanation", "N"))
+    return {**filled, **wording.variables(path, {"quality": WORDS["quality"]})}
+
+
 class Kris(JudgedSuite):
     """The benchmark."""
 
     name = "kris"
     title = "KRIS-Bench"
+    script = wording.Published(file="utils/prompts.py", read=_published)
     edits = True
     options = Options
     metrics = (
@@ -116,32 +129,19 @@ class Kris(JudgedSuite):
             edition = files.edition("kris-1267", [merged], self.origin, allowed=allowed)
         else:
             edition = files.counted("kris-1267", items, lambda item: item.subtask, whole, allowed=allowed)
-        return JudgedSet(edition=edition, items=unique(items, str(folder)))
-
-    def published(self, options: Options) -> Published:
-        """Ten variables."""
-        return wording.Published(file="utils/prompts.py", read=_published)
+        return JudgedSet(edition=edition, items=items)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """Three questions, by the category."""
         facts, texts = case.metadata["facts"], case.metadata["texts"]
         category, result = case.metadata["subtask"], (Shown(role="result", label="Image to evaluate:"),)
-        shown, consist, instruct = _pair(), "consist", "instruction"
-        grades: tuple[str, ...] = ("IF",)
-        seen = shown
-        if category in KNOWLEDGE:
-            instruct, grades = "dual", ("IF", "KP")
-        elif category == "viewpoint_change":
-            instruct, seen = "view", (*shown, Shown(role="truth", label="Ground truth:"))
-        elif category == "multi-element_composition":
-            consist, instruct, shown = "consist_multi", "instruction_multi", _references(facts["images"])
-            seen = shown
-        elif category == "temporal_prediction":
-            consist, instruct, shown = "consist_temporal", "instruction_temporal", _frames(facts["frame"])
-            seen = shown
-        elif category == "anomaly_correction" and options.anomaly_question:
+        consist, instruct = QUESTIONS.get(category, ("consist", "instruction"))
+        if category == "anomaly_correction" and options.anomaly_question:
             instruct = "anomaly"
-        asked = (("consistency", consist, shown, ("VC",)), ("instruction", instruct, seen, grades),
+        shown = tuple(Shown(role=role, label=label) for role, label in _labelled(category, facts))
+        truth = (Shown(role="truth", label="Ground truth:"),) if category == "viewpoint_change" else ()
+        grades = ("IF", "KP") if category in KNOWLEDGE else ("IF",)
+        asked = (("consistency", consist, shown, ("VC",)), ("instruction", instruct, (*shown, *truth), grades),
                  ("quality", "quality", result, ("VQ",)))  # fmt: skip
         return tuple(
             Call(name=name, text=wording.fill(words[word], texts), images=images,
@@ -178,22 +178,16 @@ def reader(keys: Sequence[str], category: str, *, scripted: bool) -> Reader:
     return any_grade(keys[0], None if unlabelled else ":" if category in KNOWLEDGE else ":?")
 
 
-def _pair() -> tuple[Shown, ...]:
-    return Shown(role="source", label="Original image:"), Shown(role="result", label="Edited image:")
-
-
-def _references(count: int) -> tuple[Shown, ...]:
-    shown = (Shown(role=f"image {i}", label=f"Reference Image {i}:") for i in range(1, count + 1))
-    return (*shown, Shown(role="result", label="Predicted Image:"))
-
-
-def _frames(predicted: int) -> tuple[Shown, ...]:
-    return tuple(
-        Shown(role="result", label=f"Frame {i} (predicted):")
-        if i == predicted
-        else Shown(role=f"frame {i}", label=f"Frame {i} (given):")
-        for i in range(1, 5)
-    )
+def _labelled(category: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The images of a question by role, each with the label before it."""
+    if category == "multi-element_composition":
+        references = [(f"image {i}", f"Reference Image {i}:") for i in range(1, facts["images"] + 1)]
+        return [*references, ("result", "Predicted Image:")]
+    if category == "temporal_prediction":
+        frames = [(f"frame {i}", f"Frame {i} (given):") for i in range(1, 5)]
+        frames[facts["frame"] - 1] = ("result", f"Frame {facts['frame']} (predicted):")
+        return frames
+    return [("source", "Original image:"), ("result", "Edited image:")]
 
 
 def _rows(folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -246,12 +240,6 @@ def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
         images=images,
         layout=tuple(f"{category}/{id}.{suffix}" for suffix in ("jpg", "png")),
     )
-
-
-def _published(path: Path) -> dict[str, str]:
-    """All but one are filled by `str.format`; the question about quality goes out as it is, with its doubled braces."""
-    filled = wording.variables(path, WORDS, ("instruct", "explanation", "N"))
-    return {**filled, **wording.variables(path, {"quality": WORDS["quality"]})}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import ReadingOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Encoding, Sending, Shown
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.suite import Case
 
 CATEGORIES = {"temporal_reasoning": 85, "causal_reasoning": 90, "spatial_reasoning": 100, "logical_reasoning": 85}
@@ -41,12 +40,11 @@ WORDS = (
 )  # fmt: skip
 """Names of the published variables, without ``prompt_``."""
 REPORTED = {
-    "accuracy_overall": "accuracy",
-    "instruction_reasoning": "reasoning",
-    "appearance_consistency": "consistency",
+    "accuracy_overall": "accuracy", "instruction_reasoning": "reasoning", "appearance_consistency": "consistency",
     "visual_plausibility": "plausibility",
-}
-"""What leaderboards call our metrics."""
+    **{f"accuracy_{task}": task for task in ("temporal", "causal", "spatial", "logical")},
+}  # fmt: skip
+"""What leaderboards call our metrics and tasks."""
 BY_ROW = "-by-row"
 """In the name of an edition whose logical cases are asked as each row says."""
 FLAGS = ("consistency_free", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins")
@@ -74,11 +72,16 @@ class Options(ReadingOptions):
         return f"{BY_ROW if self.wording_by_row else ''}{super().mark}-{self.script}"
 
 
+def _published(path: Path) -> dict[str, str]:
+    return wording.variables(path, {name: f"prompt_{name}" for name in WORDS}, ("instruct", "reference"))
+
+
 class Rise(JudgedSuite):
     """The benchmark."""
 
     name = "rise"
     title = "RISEBench"
+    script = wording.Published(file="utils.py", read=_published)
     edits = True
     options = Options
     metrics = (
@@ -101,11 +104,7 @@ class Rise(JudgedSuite):
         edition = "risebench-360"
         if collections.Counter(item.facts["category"] for item in items) != CATEGORIES:
             edition = files.edition("risebench-64", [path], self.origin, allowed=options.allow_other_data)
-        return JudgedSet(edition=edition, items=unique(items, str(path)))
-
-    def published(self, options: Options) -> Published:
-        """Fourteen variables of its utils."""
-        return wording.Published(file="utils.py", read=_published)
+        return JudgedSet(edition=edition, items=items)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """Two or three questions, by what the case has."""
@@ -144,11 +143,9 @@ class Rise(JudgedSuite):
         """Of all 360 cases by the same script, which asks all logical ones alike."""
         if not edition.startswith("risebench-360-") or BY_ROW in edition:
             return []
-        tasks = {f"accuracy_{name.partition('_')[0]}": name for name in CATEGORIES}
-        weights = {theirs: float(CATEGORIES[name]) for theirs, name in tasks.items()}
-        columns = {**{theirs: name.partition("_")[0] for theirs, name in tasks.items()}, **REPORTED}
+        weights = {f"accuracy_{name.partition('_')[0]}": float(cases) for name, cases in CATEGORIES.items()}
         which = "360 cases; script before" if edition.endswith("2025") else "360 cases; script fixed"
-        return reported("RISEBench", which, "accuracy_overall", columns, weights)
+        return reported("RISEBench", which, "accuracy_overall", REPORTED, weights)
 
 
 def questions(task: str, facts: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -219,10 +216,6 @@ def _item(row: Mapping[str, Any], name: str, images: Path, without: bool | None)
         images=found,
         layout=tuple(f"images/{category}/{index}.{suffix}" for suffix in ("png", "jpg", "jpeg")),
     )
-
-
-def _published(path: Path) -> dict[str, str]:
-    return wording.variables(path, {name: f"prompt_{name}" for name in WORDS}, ("instruct", "reference"))
 
 
 if __name__ == "__main__":

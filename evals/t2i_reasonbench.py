@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import ReadingOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.suite import Case
 
 PARTS = {
@@ -44,11 +43,26 @@ _QUESTIONS = {"textual": "evaluation_textual_image.json"}
 SCRIPTS = tuple(f"evaluation/Qwen2.5-VL/eval_{name}.py" for name in ("idiom", "textual_image", "entity", "scientific"))
 
 
+def _published(path: Path) -> dict[str, str]:
+    """What all four scripts ask, with a group's questions as Python writes a dictionary."""
+    scripts = [path.with_name(script.rpartition("/")[2]) for script in SCRIPTS]
+    described: set[str | None] = set()
+    asked: set[str] = set()
+    for script in scripts:
+        texts = wording.constants(script)
+        described |= {texts.get("q1")}
+        asked |= {re.sub(r"\{qs_\w+\}", "{dict}", text) for name, text in texts.items() if name in ("q2", "q3", "q4")}
+    if None in described or len(described) != 1 or len(asked) != 1 or "{dict}" not in next(iter(asked)):
+        raise UserError(f"{path.parent}: expected one q1 and one text of q2 to q4 in all of {len(scripts)} scripts")
+    return {"describe": str(*described), "questions": str(*asked)}
+
+
 class T2IReasonBench(JudgedSuite):
     """The benchmark."""
 
     name = "t2i_reasonbench"
     title = "T2I-ReasonBench"
+    script = wording.Published(file=SCRIPTS[0], read=_published)
     options = ReadingOptions
     version = 2
     metrics = (
@@ -71,11 +85,7 @@ class T2IReasonBench(JudgedSuite):
         for part, prompts, questions in read:
             groups = _by_id(files.load_json(questions), questions)
             items += [_item(part, row, groups, prompts) for row in files.rows_in(prompts)]
-        return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
-
-    def published(self, options: ReadingOptions) -> Published:
-        """Inside the four scripts that ask, one a part."""
-        return wording.Published(file=SCRIPTS[0], read=_published)
+        return JudgedSet(edition=edition, items=items)
 
     def ask(self, case: Case, words: Mapping[str, str], options: ReadingOptions) -> tuple[Call, ...]:
         """A description, then each group of questions."""
@@ -135,20 +145,6 @@ def _item(part: str, row: Any, asked: Mapping[str, Any], path: Path) -> Item:
         facts={"groups": groups},
         layout=tuple(f"{place}/{file}.{suffix}" for place in (folder, part) for suffix in ("png", "jpg")),
     )
-
-
-def _published(path: Path) -> dict[str, str]:
-    """What all four scripts ask, with a group's questions as Python writes a dictionary."""
-    scripts = [path.with_name(script.rpartition("/")[2]) for script in SCRIPTS]
-    described: set[str | None] = set()
-    asked: set[str] = set()
-    for script in scripts:
-        texts = wording.constants(script)
-        described |= {texts.get("q1")}
-        asked |= {re.sub(r"\{qs_\w+\}", "{dict}", text) for name, text in texts.items() if name in ("q2", "q3", "q4")}
-    if None in described or len(described) != 1 or len(asked) != 1 or "{dict}" not in next(iter(asked)):
-        raise UserError(f"{path.parent}: expected one q1 and one text of q2 to q4 in all of {len(scripts)} scripts")
-    return {"describe": str(*described), "questions": str(*asked)}
 
 
 if __name__ == "__main__":

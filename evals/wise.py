@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import ReadingOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -75,7 +75,7 @@ class Wise(JudgedSuite):
         paths = [files.find(root, (name, name.rpartition("/")[2]), self.origin) for name in names]
         edition = files.edition(f"wise-{options.edition}", paths, self.origin, allowed=options.allow_other_data)
         items = [_item(row, path) for path in paths for row in files.rows_in(path)]
-        return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
+        return JudgedSet(edition=edition, items=items)
 
     def cases(self, options: Any, context: Context) -> list[Case]:
         """Its prompts; the rewritten ones that come with WISE are of the legacy edition, whose ids are others."""

@@ -96,7 +96,7 @@ def of_runs(
             title=title,
             lead=_lead(runs, ablations)
             + _REPORTED * any(r.reported for s in sections for t in s.tables for r in t.rows),
-            facts=tuple(_facts([run for run in runs if run.scores.get("suite") == "geneval"], ablations)),
+            facts=tuple(_facts(runs, ablations)),
             sections=tuple(sections),
             browser=_browser(images, shown, {run.name: run.studio for run in every_run}, album, every=every),
             origins=tuple(map(origin, every_run)),
@@ -175,10 +175,16 @@ def _lead(runs: Sequence[Run], ablations: Sequence[Ablation]) -> str:
 def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
     facts = []
     for run in runs:
-        score = run.scores["overall"]["score"]
+        if run.scores.get("suite") == "geneval":
+            what, score = "GenEval overall", run.scores["overall"]["score"]
+        elif run.scores.get("suite") in (*EDITING_SUITES, *OWN_SUITES) and editing.is_measured(run):
+            what = f"{run.scores['title']}, edits done and rests untouched"
+            score = run.scores["overall"]["measured"]["shares"]["both"]
+        else:
+            continue
         if score["value"] is not None:
             ends = "" if score["low"] is None else f"{span(score['low'], score['high'])}, "
-            note = f"GenEval overall, {run.images}, {ends}{score['n']:,} images"
+            note = f"{what}, {run.images}, {ends}{score['n']:,} images"
             facts.append(Fact(title=run.label, value=f"{score['value']:.3f}", note=note))
     for ablation in ablations:
         verdicts = [(cell.row["difference"] or {}).get("verdict") for cell in ablation.cells[1:]]

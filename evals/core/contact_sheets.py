@@ -89,15 +89,20 @@ def draw(run: Path, results: list[dict[str, Any]], observations: list[dict[str, 
         sheet = contact_sheet(run, f"{task_title(tag)}: {right}", which, pairs[:MAX_TILES])
         write_atomic(path, png_bytes(sheet))
         written.append(path)
-    path, wrong = run / "sheets" / WRONG, [pair for pair in every if pair[0]["correct"] is False]
-    if wrong:
-        heading = f"wrong: {len(wrong):,} of {len(every):,} images"
-        which = f"the first {MAX_TILES}" if len(wrong) > MAX_TILES else ""
-        write_atomic(path, png_bytes(contact_sheet(run, heading, which, wrong[:MAX_TILES])))
-        written.append(path)
-    else:
-        path.unlink(missing_ok=True)  # of an earlier verdict
-    return written
+    wrong = [pair for pair in every if pair[0]["correct"] is False]
+    heading = f"wrong: {len(wrong):,} of {len(every):,} images"
+    which = f"the first {MAX_TILES}" if len(wrong) > MAX_TILES else ""
+    return written + save_wrong(run, contact_sheet(run, heading, which, wrong[:MAX_TILES]) if wrong else None)
+
+
+def save_wrong(run: Path, sheet: Image.Image | None) -> list[Path]:
+    """Writes the sheet of all that is wrong and names it; None takes away that of an earlier verdict."""
+    path = run / "sheets" / WRONG
+    if sheet is None:
+        path.unlink(missing_ok=True)
+        return []
+    write_atomic(path, png_bytes(sheet))
+    return [path]
 
 
 def safe(tag: str, taken: set[str]) -> str:

@@ -14,7 +14,7 @@ from evals.core.vocabulary import NUMBERS
 from evals.geneval2 import atoms
 from evals.geneval2.icon_cases import tag_of
 from evals.judged import files, summaries, wording
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from evals.geneval2.options import Options
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.suite import Case
 
 FILE = "geneval2_data.jsonl"
@@ -53,11 +52,19 @@ HEADLINES = ("soft_tifa_gm", "soft_tifa_am", "tifa", "vqascore")
 SKILL_NAMES = (*atoms.SKILLS, *_PARTS)
 
 
+def _published(path: Path) -> dict[str, str]:
+    """What Soft-TIFA asks, and what VQAScore does."""
+    asked = (("question", "soft_tifa"), ("whole", "vqa_score"))
+    place = {"question": "{question}", "whole": "{prompt}"}
+    return {name: wording.text_with(path, function, {"{}": place[name]}) for name, function in asked}
+
+
 class PublishedEdition(JudgedSuite):
     """The published set."""
 
     name = "geneval2"
     title = "GenEval 2"
+    script = wording.Published(file="evaluation.py", read=_published)
     metrics = (
         *(Metric(name=name, of=(name,), times=100.0, digits=2) for name in HEADLINES),
         *(Metric(name=name, of=_pooled(name), times=100.0, digits=2) for name in SKILL_NAMES),
@@ -74,16 +81,12 @@ class PublishedEdition(JudgedSuite):
         prompts = [item.prompt for item in items]
         if again := next((text for text in prompts if prompts.count(text) > 1), None):
             raise UserError(f"{path}: the prompt {again!r} occurs twice; official results are named by prompts")
-        return JudgedSet(edition=edition, items=unique(items, str(path)))
+        return JudgedSet(edition=edition, items=items)
 
     def edition(self, options: Options) -> str:
         """That of the data; with the floor, where an endpoint tells the likeliest tokens alone."""
         name = super().edition(options)
         return f"{name}-top{TOP_TOKENS}-floor{options.topk_floor:g}" if _is_endpoint(options) else name
-
-    def published(self, options: Any) -> Published:
-        """Inside the script that asks."""
-        return wording.Published(file="evaluation.py", read=_published)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Any) -> tuple[Call, ...]:
         """Every question of the prompt, then the one about it as a whole."""
@@ -183,13 +186,6 @@ def _item(number: int, row: Any, path: Path) -> Item:
     id = f"{number:05d}"
     texts, place = {"{prompt}": prompt}, (f"images/{id}.png",)
     return Item(id=id, prompt=prompt, task=tag_of(count), texts=texts, facts=facts, layout=place)
-
-
-def _published(path: Path) -> dict[str, str]:
-    """What Soft-TIFA asks, and what VQAScore does."""
-    asked = (("question", "soft_tifa"), ("whole", "vqa_score"))
-    place = {"question": "{question}", "whole": "{prompt}"}
-    return {name: wording.text_with(path, function, {"{}": place[name]}) for name, function in asked}
 
 
 def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:

@@ -29,6 +29,7 @@ from got.util import provenance
 from got.util.cli import resolve_device, set_threads
 from got.util.errors import warn
 from got.util.files import inside
+from got.util.garbage import loading
 from got.util.workers.options import FLAGS
 
 if TYPE_CHECKING:
@@ -264,6 +265,7 @@ class Plan:
 
     # --------------------------------------------------------------------------------------------------------- who
     @functools.cached_property
+    @loading()
     def device(self) -> str:
         """Where models run. The number of torch's threads is decided with it, before the first model is built."""
         set_threads()

@@ -127,6 +127,24 @@ def unit_of(scores: Mapping[str, Any]) -> str:
     return str(scores.get("unit", "prompts"))
 
 
+def means(scores: Mapping[str, Any]) -> str:
+    """How a benchmark's metrics are averaged.
+
+    >>> two = {"overall": {"over": "tasks"}, "over edits": {"over": "cases"}}
+    >>> means({"unit": "edits", "metrics": {"names": two}})
+    'plain means of the tasks: overall; all others: means of the edits'
+    >>> means({"metrics": {"names": {"accuracy": {"over": "tasks"}}}})
+    'plain means of the tasks'
+    """
+    names = scores["metrics"]["names"]
+    by_tasks = [name for name, how in names.items() if how["over"] == "tasks"]
+    of_all = f"means of the {unit_of(scores)}"
+    if not by_tasks:
+        return of_all
+    others = f": {', '.join(by_tasks)}; all others: {of_all}" if len(by_tasks) < len(names) else ""
+    return f"plain means of the tasks{others}"
+
+
 def judge_of(scores: Mapping[str, Any]) -> str:
     """Who judged a run: a model's own name, without the folder or the hub's account, and without its weights' hash.
 

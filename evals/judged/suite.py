@@ -20,7 +20,7 @@ from evals.core.records import UserError
 from evals.judged import summaries, wording
 from evals.judged.files import load_json, needed
 from evals.judged.options import JudgedOptions
-from evals.judged.records import origin_of
+from evals.judged.records import check_unique, origin_of
 from evals.judges import registry as judges
 from evals.judges.calls import Interview, Sending, prompt_hash
 from evals.suite import Score, Suite, plain
@@ -54,6 +54,8 @@ class JudgedSuite(Suite[JudgedOptions]):
     """Whether it asks for edits of images that come with it."""
     listing: ClassVar[str] = ""
     """The JSON file that tells the official script each prompt's image; empty where their names do."""
+    script: ClassVar[Published | None] = None
+    """Where its own wording lies in a clone."""
     sending: ClassVar[Sending] = Sending()
     """What the official script lays down of requests."""
 
@@ -85,8 +87,8 @@ class JudgedSuite(Suite[JudgedOptions]):
         """
 
     def published(self, options: Any) -> Published | None:
-        """Where its own wording lies in a clone."""
-        return None
+        """Its own wording, where that differs by edition."""
+        return self.script
 
     def way(self, options: Any) -> Sending:
         """What the official script lays down of requests, where that differs by edition."""
@@ -115,7 +117,10 @@ class JudgedSuite(Suite[JudgedOptions]):
     # ------------------------------------------------------------------------------------------------------- the rest
     @functools.lru_cache(maxsize=2)  # noqa: B019  # suites are few, and what is read is asked for again at the end
     def _set(self, options: JudgedOptions) -> JudgedSet:
-        return self.load(needed(options.data, self.origin), options)
+        root = needed(options.data, self.origin)
+        found = self.load(root, options)
+        check_unique(found.items, f"--data {root}")
+        return found
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _items(self, options: JudgedOptions) -> dict[str, Item]:

@@ -45,7 +45,7 @@ class Published:
     """Where a benchmark's own wording lies in a clone."""
 
     file: str
-    """Relative to the clone."""
+    """Relative to the clone; a folder inside the clone may be given in its place."""
     read: Callable[[Path], Mapping[str, str]]
     """The file -> texts by the names that the suite uses, with its placeholders."""
 
@@ -66,13 +66,15 @@ def choose(asked: str, ours: str, published: Published | None, root: Path | None
     kind, _, digest = asked.partition(":")
     if kind not in ("auto", "ours", "published") or (digest and kind != "published"):
         raise UserError(f"--wording: expected auto, ours, published or published:DIGEST but got {asked!r}")
-    path = None if published is None or root is None else root / published.file
-    if kind == "ours" or (kind == "auto" and (path is None or not path.is_file())):
+    path = None if published is None or root is None else _found(root, published.file)
+    if kind == "ours" or (kind == "auto" and path is None):
         return our_own(ours)
-    if published is None or path is None:
+    if published is None or root is None:
         raise UserError("--wording published: no published wording can be read for this benchmark")
-    if not path.is_file():
-        raise UserError(f"--wording published: {path} is missing; --data must be a clone with its scripts")
+    if path is None:
+        raise UserError(
+            f"--wording published: {root / published.file} is missing; --data must be a clone with its scripts"
+        )
     try:
         found = Wording(kind="published", texts=published.read(path))
     except UserError:
@@ -88,6 +90,13 @@ def choose(asked: str, ours: str, published: Published | None, root: Path | None
         f"{path}: its wording has the digest {found.digest}, which nobody has checked here; "
         f"--wording published:{found.digest} takes it as it is"
     )
+
+
+def _found(root: Path, file: str) -> Path | None:
+    """A file of a clone, from the clone or from any folder on the way to it."""
+    parts = file.split("/")
+    places = (root.joinpath(*parts[start:]) for start in range(len(parts)))
+    return next((place for place in places if place.is_file()), None)
 
 
 def our_own(name: str) -> Wording:

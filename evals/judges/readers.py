@@ -11,7 +11,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from got.vlm.json_replies import BadReply, decoded, is_refusal, objects_in, shortened, unfenced
+from got.util.errors import shortened
+from got.vlm.json_replies import BadReply, decoded, is_refusal, objects_in, unfenced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -128,7 +128,7 @@ class AskOptions:
     )
     judge_max_failed: float = option(
         MAX_FAILED,
-        "share of failed judgements above which there is no headline; 1: always one (default: %(default)s)",
+        "share of images without a judgement above which there is no headline; 1: always one (default: %(default)s)",
         stage=VERDICT,
         metavar="X",
         parse=number(0, 1),

@@ -19,7 +19,7 @@ import sysconfig
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from got.util import interrupts
-from got.util.errors import UserError, harmless, visible
+from got.util.errors import UserError, harmless, one_line, visible
 from got.util.files import json_object
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ def resolve_device(name: str) -> str:
         torch.empty(0, device=name)
     # A missing CUDA is an AssertionError or a RuntimeError, by how torch was built.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name} cannot be used: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"--device {name} cannot be used: {one_line(error)}") from error
     return name
 
 

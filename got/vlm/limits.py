@@ -17,19 +17,19 @@ _GROWTH = 0.1
 
 
 class RateLimiter:
-    """Lets requests through, each inside ``async with``; belongs to one event loop at a time.
+    """Limits the requests to an endpoint, each of which runs inside ``async with``; serves one event loop at a time.
 
-    A server that says "too many" is not asked by anybody until its pause is over, and then by half as many at a time;
-    every reply gives back a little. So many workers find the rate that a server allows, instead of failing in turn.
+    After "too many requests", none is sent until the pause is over, and then half as many at the same time; each reply
+    raises the number a little. Many workers thus find the rate that a server allows instead of failing in turn.
     """
 
     def __init__(self, most: int, per_minute: float | None, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Open.
+        """A limiter that lets requests through at once.
 
         Args:
-            most: Requests at a time.
-            per_minute: Requests in a minute; None: as many as the server takes.
-            sleep: Waits some seconds.
+            most: Most requests at the same time.
+            per_minute: Most requests per minute; None: no limit.
+            sleep: Waits for a number of seconds.
         """
         self._most, self._sleep = most, sleep
         self._interval = 60 / per_minute if per_minute else 0.0
@@ -37,7 +37,7 @@ class RateLimiter:
         self.renew()
 
     def renew(self) -> None:
-        """Goes over to another event loop, with the pace that was found."""
+        """Moves to another event loop and keeps the rate that was found."""
         self._pauses, self._inside = 0, 0
         self._changed = asyncio.Condition()
 
@@ -63,7 +63,7 @@ class RateLimiter:
             self._changed.notify_all()
 
     async def pause(self, seconds: float) -> None:
-        """Closes the gate for some seconds, and lets half as many through afterwards."""
+        """Holds all requests back for some seconds, and then allows half as many at the same time."""
         if not self._pauses:  # those that ran beside one another were refused together, not one after the other
             self._width = max(1.0, self._width / 2)
         self._pauses += 1
@@ -78,7 +78,7 @@ class RateLimiter:
 # ---------------------------------------------------------------------------------------------------------------- money
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Tally:
-    """What some questions have cost. Replies from the log cost nothing."""
+    """Cost of some questions. Replies from the log cost nothing."""
 
     replies: list[str] = dataclasses.field(default_factory=list)
     calls: int = 0
@@ -89,35 +89,35 @@ class Tally:
 
 
 class Ledger:
-    """Money spent, and money that requests under way may yet spend."""
+    """The money that is spent, and the money that is reserved for requests under way."""
 
     def __init__(
         self, usd_per_million: tuple[float, float] | None, max_usd: float | None, max_tokens: int | None
     ) -> None:
-        """Nothing is spent above a limit.
+        """A ledger with nothing spent.
 
         Args:
-            usd_per_million: Price of a million tokens in and out; None if it is not known, and then there is no limit.
+            usd_per_million: Price of a million input and output tokens; None: unknown, and there is no limit.
             max_usd: The limit.
-            max_tokens: Longest answer, for a first guess of what a request costs.
+            max_tokens: Longest answer, for the first estimate of what a request costs.
         """
         self._price, self._limit = usd_per_million, max_usd
         self._guess = self.cost(3000, max_tokens or 4096) or 0.0
         self.spent_usd, self._reserved = 0.0, 0.0
 
     def cost(self, tokens_in: int | None, tokens_out: int | None) -> float | None:
-        """Price of a request; None where no price is known, or nobody counted."""
+        """Cost of a request in USD; None where the price or the number of tokens is unknown."""
         if self._price is None or tokens_in is None or tokens_out is None:
             return None
         return (tokens_in * self._price[0] + tokens_out * self._price[1]) / 1e6
 
     def recall(self, record: Mapping[str, Any]) -> None:
-        """Counts a logged reply; one whose tokens nobody counted has cost what is set aside for it."""
+        """Adds the cost of a logged reply: the estimate if its tokens were not counted."""
         usd = record.get("usd") or self.cost(record.get("tokens_in"), record.get("tokens_out"))
         self.spent_usd += self._guess if usd is None else usd
 
     def reserve(self) -> float:
-        """Sets the price of one more request aside; raises `AskFailed` if there is not enough left."""
+        """Reserves the estimated cost of a request; raises `AskFailed` if it would exceed the limit."""
         if self._limit is not None and self.spent_usd + self._reserved + self._guess > self._limit:
             raise AskFailed("budget", f"{self.spent_usd:.4f} USD are spent", retry=False)
         self._reserved += self._guess
@@ -129,7 +129,7 @@ class Ledger:
         return self._price is not None
 
     def settle(self, reserved: float, usd: float | None) -> float:
-        """A request is over. Returns what it cost: as much as was set aside, if that is not known."""
+        """Replaces a reservation by the cost of the request, which is returned; unknown costs count as reserved."""
         paid = reserved if usd is None else usd
         self._reserved -= reserved
         self.spent_usd += paid

@@ -1,4 +1,4 @@
-"""A vision-language model of transformers on this machine, greedy: one question has one answer.
+"""A vision-language model of transformers on this machine. Decoding is greedy: a question has one answer.
 
 What questions about the same images have in common is computed once: where words follow the last image of a
 conversation, all that stands before them is read once, and its keys and values go before each question's own words.
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 # ------------------------------------------------------------------------------------------------------------- prefixes
 KEPT = 4
-"""So many beginnings are remembered: as many as there are images about which questions are asked at a time."""
+"""Number of prefixes that are cached: as many as there are images about which questions are asked at a time."""
 KINDS = ("qwen2_5_vl", "qwen3_vl")
-"""Models of which a test says that both ways give the same answers. Others, such as those with a recurrent state, may
-go on from a cache in a way of their own: each question is read as a whole."""
+"""Models for which a test shows that a cached prefix gives the same answers. Others, such as those with a recurrent
+state, may continue from a cache differently: their questions are read as a whole."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Prefix:
-    """A beginning that the model has read."""
+    """A prefix that the model has read."""
 
     ids: torch.Tensor
     """``(1, tokens)``."""
@@ -50,21 +50,21 @@ class _Prefix:
 
 
 class Prefixes:
-    """A model, and the beginnings that it has read last."""
+    """A model with a cache of the prefixes that it has read last."""
 
     def __init__(self, model: Any, processor: Any, kept: int = KEPT) -> None:
-        """Nothing is read yet.
+        """An empty cache.
 
         Args:
             model: Of transformers.
             processor: Its own.
-            kept: So many beginnings are remembered; 0 reads each question as a whole.
+            kept: Number of prefixes in the cache; 0 reads each question as a whole.
         """
         self._model, self._processor, self._most = model, processor, kept
         self._kept: collections.OrderedDict[tuple[str, ...], _Prefix] = collections.OrderedDict()
 
     def inputs(self, conversations: Sequence[Messages]) -> Mapping[str, Any]:
-        """What `generate` is to go on with. Changes the model's state: one batch at a time.
+        """The inputs of `generate`. Changes the model's state: one batch at a time.
 
         Args:
             conversations: One, or several of which `beginning` says the same; each ends with the user's turn.
@@ -81,7 +81,7 @@ class Prefixes:
         return self._continued(prefix, [self._text(one)[len(key[0]) :] for one in conversations])
 
     def beginning(self, messages: Messages) -> tuple[str, ...] | None:
-        """All up to the last image, as a text and the hash of each image; None where nothing can go on from there."""
+        """Everything up to the last image: the text and the hash of each image; None where it cannot be a prefix."""
         text, images, mark = self._text(messages), list(images_of(messages)), self._processor.image_token
         if not self._most or self._model.config.model_type not in KINDS or not images:
             return None
@@ -154,7 +154,7 @@ class TransformersBackend:
     secret_free_place = "local"
 
     def __init__(self, place: str, device: str = "cpu", dtype: str = "float32", *, kept: int = KEPT) -> None:
-        """Loads it.
+        """Loads the model.
 
         Args:
             place: A folder, or a hub id.
@@ -182,14 +182,14 @@ class TransformersBackend:
         self.id = model_name(place)
 
     async def ask(self, messages: Messages, params: AskParams, seed: int | None) -> Reply:
-        """In a thread of its own, one question at a time; greedy, so temperature and seed change nothing."""
+        """Answers in a thread, one question at a time. Decoding is greedy: temperature and seed have no effect."""
         del seed
         return await asyncio.to_thread(self.answer, messages, params)
 
     async def ask_among(self, number: int, questions: Together, params: AskParams) -> Reply:
-        """The same of one of some questions, all of which are answered at the first one's turn.
+        """Answers one question of a batch; the first one that is asked for has all of them answered.
 
-        What a question is answered with is therefore the same to the last bit in a run that was killed and goes on.
+        A resumed run therefore gets the same answers, to the last bit.
         """
         return (await asyncio.to_thread(self.answers, questions, params))[number]
 
@@ -248,7 +248,7 @@ class TransformersBackend:
         ]
 
     def _written(self, tokens: list[int], max_tokens: int | None) -> dict[str, Any]:
-        """Text, number of tokens and end of an answer; behind its end, others of its batch went on."""
+        """Text, number of tokens and finish of an answer; its row is padded where others of the batch are longer."""
         ends = self._model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         whole = next((number for number, token in enumerate(tokens, 1) if token in ends), None)

@@ -1,6 +1,6 @@
-"""What a vision-language model is shown and asked: messages of texts and images, in the order in which they go out.
+"""Messages for vision-language models: texts and images, in the order in which they are sent.
 
-What a model answers also depends on the form in which images are sent, so that is part of a judge's name.
+The answer also depends on the encoding of images, which is therefore part of a judge's name.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class ImageFile:
     """A PNG or JPEG file."""
     mime: str = "image/png"
     detail: str | None = None
-    """How closely an endpoint is asked to look, ``"high"`` or ``"low"``; None leaves it to the endpoint."""
+    """The endpoint's `detail` parameter, ``"high"`` or ``"low"``; None: its default."""
 
     @property
     def url(self) -> str:
-        """The file inside a data URL."""
+        """The file as a data URL."""
         return f"data:{self.mime};base64,{base64.b64encode(self.data).decode()}"
 
 
@@ -50,7 +50,7 @@ Messages = tuple[Message, ...]
 
 
 def user(words: str, images: Sequence[bytes] = ()) -> Messages:
-    """A text with PNG files behind it, as one turn.
+    """One user turn: a text followed by PNG files.
 
     >>> [part if isinstance(part, str) else part.mime for part in user("What is this?", [b"..."])[0].parts]
     ['What is this?', 'image/png']
@@ -64,7 +64,7 @@ def images_of(messages: Messages) -> Iterator[ImageFile]:
 
 
 def fingerprint(messages: Messages) -> list[Any]:
-    """All that a reply can depend on, as JSON: of a single turn its text and its images' hashes.
+    """Everything in the messages that a reply can depend on, as JSON: of a single turn, its text and image hashes.
 
     >>> fingerprint(user("hi", [b""]))[0], len(fingerprint(user("hi", [b""]))[1][0])
     ('hi', 64)
@@ -89,27 +89,27 @@ def _mark(part: str | ImageFile) -> str | list[str | None]:
 # ------------------------------------------------------------------------------------------------------------- encoding
 FORMATS = ("PNG", "JPEG")
 MAX_PIXELS = 1024 * 1024
-"""Of an image that is sent, where nobody asks for another limit: as much as most vision models look at, or more."""
+"""Default limit of the pixels of an image that is sent: at least as many as most vision models use."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """How images go out."""
+    """How images are encoded."""
 
     format: str = "PNG"
     """One of `FORMATS`."""
     quality: int = 75
     """Of JPEG, 1 to 95."""
     longest_px: int | None = None
-    """Images with a longer side are scaled down to it; None: never."""
+    """Images with a longer side are scaled down to this; None: no limit."""
     max_pixels: int | None = None
-    """Images with more pixels are scaled down to so many; None: never."""
+    """Images with more pixels are scaled down to this many; None: no limit."""
     detail: str | None = None
-    """What an endpoint is told, ``"high"`` or ``"low"``; None leaves it to the endpoint."""
+    """The endpoint's `detail` parameter, ``"high"`` or ``"low"``; None: its default."""
 
     @property
     def name(self) -> str:
-        """All of it in a word; empty for PNG files of the images as they are.
+        """The encoding in one word; empty for unscaled PNG files.
 
         >>> Encoding(format="JPEG", longest_px=768).name, Encoding(max_pixels=1024 * 1024).name, Encoding().name
         ('jpeg75-768', '1048576px', '')
@@ -124,7 +124,7 @@ class Encoding:
 
 
 def encoded(image: Image.Image, how: Encoding) -> ImageFile:
-    """An RGB image as it is sent."""
+    """Encodes an RGB image."""
     from PIL import Image
 
     if how.longest_px is not None and max(image.size) > how.longest_px:

@@ -211,11 +211,21 @@ def test_a_dry_run_counts_the_questions_and_the_money(run):
     assert printed["usd_about"] == pytest.approx(usd, abs=0.01)
 
 
-def test_a_judge_without_probabilities_scores_nothing(run):
-    code, headline, _, err, _ = run("--floor", "0", script=says("Yes"))
-    assert code == 1
-    assert headline["overall"] is None
-    assert "no probabilities" in err
+def test_a_judge_without_probabilities_ends_the_run_before_it_is_paid_for_nothing(run, tmp_path):
+    code, headline, _, err, requests = run("--floor", "0", "--judge-concurrency", "1", script=says("Yes"))
+    assert (code, headline) == (2, {})
+    assert "the endpoint gives no log-probabilities of the first token: not one of 8 replies in a row has any" in err
+    assert len(requests) < 8 + len(ROWS[1]["vqa_list"]) + 1  # questions about one image go out together
+    code, headline, *_ = run("--floor", "0")
+    assert (code, headline["missing"], headline["failed"]) == (0, 0, {})  # the same command goes on with one that does
+
+
+def test_a_reply_without_probabilities_now_and_then_is_missing(run):
+    def now_and_then(request):
+        return says("Yes") if "number 2" in str(request) or "How many cats" in str(request) else likely(request)
+
+    code, headline, _, err, _ = run("--floor", "0", script=now_and_then)
+    assert (code, headline["overall"], headline["failed"]) == (0, None, {"no probabilities": 5}), err
 
 
 def test_a_local_model_answers_from_its_whole_vocabulary(tmp_path, capsys):

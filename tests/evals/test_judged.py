@@ -138,7 +138,7 @@ def test_above_five_percent_of_failures_there_is_no_headline(run):
     code, headline, out, *_ = run("wise", rule=rule)
     assert (code, headline["overall"], headline["metrics"]["overall"]) == (0, None, 1.0)
     assert headline["failed"] == {"refusal": 1}
-    assert "too many judgements failed" in out
+    assert "too many images without a judgement" in out
 
 
 def test_a_question_that_always_fails_hides_the_overall_of_kris(run):
@@ -149,7 +149,7 @@ def test_a_question_that_always_fails_hides_the_overall_of_kris(run):
     assert (code, headline["overall"], headline["missing"]) == (0, None, 12)
     low, high = headline["bounds"]
     assert 0 < low < headline["metrics"]["overall"] < high < 100
-    assert "too many judgements failed" in out
+    assert "too many images without a judgement" in out
 
 
 def test_the_floor_counts_the_images_that_have_a_value(run):

@@ -33,6 +33,8 @@ def test_published_wording_of_each_script_fills_every_question(name, tmp_path):
     assert wording.choose("auto", ours, published, root, suite.origin).kind == "ours"  # nobody knows this one
     known = dataclasses.replace(suite.origin, wording={found.digest: "here"})
     assert wording.choose("auto", ours, published, root, known).texts == found.texts
+    inner = root / file.partition("/")[0]
+    assert wording.choose("auto", ours, published, inner if "/" in file else root, known).texts == found.texts
     (root / file).write_text("of another version")
     assert wording.choose("auto", ours, published, root, known).kind == "ours"
     with pytest.raises(UserError, match=re.escape(str(root / file))):

@@ -1,7 +1,10 @@
 """Replies that official scripts read and the strict readers do not, or read as another grade; and editions for both."""
 
+import re
+
 import judged_kit as kit
 import pytest
+from judge_kit import serve
 
 from evals.core.records import Case
 from evals.harness.run_spec import find_suite
@@ -165,6 +168,22 @@ def test_both_ways_of_reading_are_editions_that_share_no_table(run, tmp_path, ca
     assert first["metric"].partition("@")[0] != second["metric"].partition("@")[0]
     assert reports.main(["table", str(tmp_path / "strict"), str(tmp_path / "scripted")]) == 2
     assert "share no table" in capsys.readouterr().err
+
+
+def test_a_run_is_read_anew_from_its_log_and_only_what_was_not_read_is_asked_again(run):
+    def rule(words):
+        return "Note: 1" if re.search(r"do edit 1\b", words) else noted(words)
+
+    with serve(kit.answers(rule)) as endpoint:
+        strict = run("imgedit", "--floor", "0", "--judge-max-failed", "1", endpoint=endpoint)[1]
+        asked = len(endpoint.requests)
+        again = ("--from", "observe", "--reading", "scripted", "--floor", "0", "--judge-max-failed", "1")
+        scripted = run("imgedit", *again, endpoint=endpoint)[1]
+    assert (strict["overall"], strict["failed"]) == (4.0, {"unparsable": 1})
+    assert scripted["failed"] == {}
+    assert scripted["tasks"]["replace"] == 1.0
+    assert scripted["tasks"]["remove"] == 3.25
+    assert len(endpoint.requests) == asked + 1
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ def process_sample(metadata):
     return f"Of {instruction}: {explanation}?"
 """,
     ),
-    "imgedit": ("Basic/prompts.json", json.dumps({"add": "Ask about <edit_prompt>."})),
+    "imgedit": ("Benchmark/Basic/prompts.json", json.dumps({"add": "Ask about <edit_prompt>."})),
 }
 """Where each published wording lies, in a form like the original's."""
 WISE_SCRIPT = '''

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import ijson
 
 from got.data.records import DataError
+from got.util.errors import shortened
 from got.util.files import inside, json_object, numbered_lines
 from got.util.hub import download, on_hub
 from got.util.parquet import ParquetTable
@@ -124,8 +125,7 @@ class Row:
 
 
 def _excerpt(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _EXCERPT else text[:_EXCERPT] + "..."
+    return shortened(repr(value), _EXCERPT)
 
 
 def safe_id(text: str) -> str:
@@ -286,7 +286,7 @@ def json_items(path: Path, key: str = "") -> Iterator[tuple[int, Any]]:
             for number, value in enumerate(ijson.items(stream, where, use_float=True, multiple_values=not where), 1):
                 yield number - 1, value
         except ijson.JSONError as error:
-            why = " ".join(str(error.args[0] if error.args else error).split())[:_EXCERPT]
+            why = shortened(str(error.args[0] if error.args else error), _EXCERPT)
             raise DataError(f"{path}: breaks off or is not JSON at {key}[{number}]: {why}") from error
 
 
@@ -298,18 +298,13 @@ def row_of(path: Path, place: str, value: Any) -> Row:
 
 
 # -------------------------------------------------------------------------------------------------------------- Parquet
-def parquet_rows(path: Path, columns: Sequence[str] | None = None, batch_size: int = 16) -> Iterator[Row]:
+def parquet_rows(path: Path) -> Iterator[Row]:
     """The rows of a Parquet file, a few at a time.
 
-    Args:
-        path: The file.
-        columns: Columns to read; all if None.
-        batch_size: Rows held at once; rows with images are megabytes.
-
     Raises:
-        DataError: The file is damaged, or lacks a column.
+        DataError: The file is damaged.
     """
-    for number, values in enumerate(ParquetTable(path, DataError).rows(columns, batch_size)):
+    for number, values in enumerate(ParquetTable(path, DataError).rows(batch_size=16)):
         yield Row(values=values, file=path, place=f"row {number}")
 
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _OBJECT_STORE_BYTES = 256 * 2**20
-"""Of a Ray that is started here: results on their way. What is more goes to the disk."""
+"""Object store of a Ray that is started here, for results on their way; more than that goes to the disk."""
 
 
 def set_environment(address: str) -> None:
-    """What Ray reads when it is imported; whatever a person has set stays."""
+    """Sets the variables that Ray reads on import; those that are set already stay."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do, and warns of until then
     if address == "local" and "ray" not in sys.modules:
@@ -38,7 +38,7 @@ def connect(address: str) -> Callable[[], None]:
     """Joins a running Ray, or starts one (``local``) that ends with this process.
 
     Returns:
-        What is to be called before Ray is left.
+        A function to call before leaving Ray.
 
     Raises:
         UserError: Nobody answers at the address.
@@ -67,7 +67,7 @@ def connect(address: str) -> Callable[[], None]:
 
 
 def _knock(address: str) -> None:
-    """Whether anybody is there: Ray itself waits for minutes, and then ends the process."""
+    """Refuses an address where nothing answers: Ray itself waits for minutes, and then ends the process."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if address == "auto":
         return
@@ -92,16 +92,16 @@ for handle in sys.argv[1:]:
 
 
 def descendants() -> set[int]:
-    """All processes that this one has started, and those that they have; once Ray is imported, which brings psutil."""
+    """All descendants of this process. Needs psutil, which Ray brings."""
     import psutil
 
     return {process.pid for process in psutil.Process().children(recursive=True)}
 
 
 def kill_with_this_process(pids: Iterable[int]) -> Callable[[], None]:
-    """Has processes killed when this one ends; returns what calls that off.
+    """Has processes killed when this one ends; returns a function that cancels that.
 
-    Where the system has no handles of processes (Linux has), nothing is done: a number may soon be another process's.
+    Without process handles, which Linux has, nothing is done: the number of a process may be reused.
     """
     handles = []
     for pid in pids:
