@@ -33,6 +33,7 @@ import json
 import re
 import shlex
 import sys
+import textwrap
 import time
 import tomllib
 from pathlib import Path
@@ -45,7 +46,7 @@ from evals.core.run_directory import RunDirectory
 from evals.core.vocabulary import task_title
 from evals.harness import cli
 from evals.harness.engines import ENGINES
-from evals.harness.guard import Guard
+from evals.harness.outcomes import Guard
 from evals.harness.run_spec import find_suite, suite_names
 from evals.harness.runner import run
 from evals.harness.worker import Job
@@ -271,11 +272,15 @@ def estimates(scores: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return both.pop("", statistics.NOTHING.as_dict()), both
 
 
+def unit_of(scores: dict[str, Any]) -> str:
+    """What the cases of a suite are: edits, prompts, or what either may be."""
+    return "edits" if "categories" in scores else "cases" if plain.weighs_cases(scores) else "prompts"
+
+
 def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str, Any]]:
     """A row per cell: score with interval, and the paired difference to the first cell, corrected for their number."""
     base = case_scores(cells[0][1])
-    first = cells[0][2]
-    unit = "edits" if "categories" in first else "cases" if plain.weighs_cases(first) else "prompts"
+    unit = unit_of(cells[0][2])
     rows, differences = [], []
     for cell, folder, scores in cells:
         own = case_scores(folder)
@@ -314,13 +319,21 @@ def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
 
 
 def terminal(rows: Sequence[dict[str, Any]], name: str, note: str) -> Table:
-    """The same table for a terminal, without the columns of the tasks, for which a terminal has no room."""
+    """The same table for a terminal of 80 columns: intervals and verdicts in second lines, and no columns of tasks."""
     header, cells = _cells(rows)
-    shown = header.index("s/image") + 1
-    made = shared.table(f"Ablation {name}", header[1:shown], note, first=header[0])
+    made = shared.table(f"Ablation {name}", ["overall", "difference", "p\n(Holm)", "s/\nimage"], note, first=header[0])
     for row in cells:
-        made.add_row(*map(visible, row[:shown]))
+        cell, overall, ends, difference, span, p_value, verdict, seconds = map(
+            visible, row[: header.index("s/image") + 1]
+        )
+        said = textwrap.wrap(statements.brief(verdict), _CELL_LETTERS, initial_indent="  ", subsequent_indent="  ")
+        lines = [*textwrap.wrap(cell, _CELL_LETTERS), *said]
+        made.add_row("\n".join(lines), f"{overall}\n{ends}", f"{difference}\n{span}".rstrip(), p_value, seconds)
     return made
+
+
+_CELL_LETTERS = 39
+"""Of a cell's name on one line of a terminal."""
 
 
 def _cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -432,11 +445,12 @@ def _main(words: Sequence[str]) -> int:
             return 0
         finished = _run_all(cells, plans, engine)
     rows = compare(finished)
+    unit = unit_of(finished[0][2])
     note = (
-        f"{options.suite}, {finished[0][2]['world']}, {len(plans[0].cases)} cases, "
+        f"{options.suite}, {finished[0][2]['world']}, {statements.counted(len(plans[0].cases), unit)}, "
         f"{len(plans[0].samples)} images a cell. "
         f"{tables.code(f'python -m evals.ablation {shlex.join(words)}')}. "
-        f"Differences are paired by case, to the first cell. "
+        f"Differences are paired by {unit.removesuffix('s')}, to the first cell. "
         f"Intervals: {statistics.INTERVALS}; of differences, of the two runs' own by MOVER."
     )
     content = {"command": list(words), "suite": options.suite, "intervals": statistics.INTERVALS, "cells": rows}

@@ -11,14 +11,14 @@ then takes a random number. O is the mean of each image's own O, not the root of
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from typing import TYPE_CHECKING, Any
 
-from evals.core.records import EncodedImage, UserError
+from evals.core.records import UserError
+from evals.editing.datasets import rows_of
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Encoding, Sending, Shown
@@ -32,23 +32,15 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from evals.editing.datasets import Row
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.suite import Case
 
 TASKS = {
-    "background_change": 40,
-    "color_alter": 40,
-    "material_alter": 40,
-    "motion_change": 40,
-    "ps_human": 70,
-    "style_change": 60,
-    "subject-add": 60,
-    "subject-remove": 57,
-    "subject-replace": 60,
-    "text_change": 99,
+    "background_change": 40, "color_alter": 40, "material_alter": 40, "motion_change": 40, "ps_human": 70,
+    "style_change": 60, "subject-add": 60, "subject-remove": 57, "subject-replace": 60, "text_change": 99,
     "tone_transfer": 40,
-}
+}  # fmt: skip
 """Edits of each task in the published set, per language."""
 WORDS = ("task_type", "key", "instruction", "instruction_language", "Intersection_exist")
 SUCCESS, RESTRAINT = "success", "restraint"
@@ -73,18 +65,28 @@ class Options(JudgedOptions):
     )
 
 
+def _published(path: Path) -> dict[str, str]:
+    edit = ("_context_no_delimit", "_prompts_0shot_two_image_edit_rule", "_prompts_0shot_tie_rule_SC")
+    look = ("_context_no_delimit", "_prompts_0shot_rule_PQ")
+    return {
+        name: "\n".join(wording.variables(path, dict(zip(parts, parts, strict=True))).values())
+        for name, parts in (("consistency", edit), ("quality", look))
+    }
+
+
 class GEdit(JudgedSuite):
     """The benchmark."""
 
     name = "gedit"
     title = "GEdit-Bench"
+    script = wording.Published(file="GEdit-Bench/viescore/vie_prompts.py", read=_published)
     edits = True
     options = Options
     metrics = (
         Metric(name="G_O", of=("O",), over="tasks", scale=(0, 10), digits=2),
         Metric(name="G_SC", of=("SC",), over="tasks", scale=(0, 10), digits=2),
         Metric(name="G_PQ", of=("PQ",), over="tasks", scale=(0, 10), digits=2),
-        Metric(name="O by case", of=("O",), scale=(0, 10), digits=2),
+        Metric(name="O over edits", of=("O",), scale=(0, 10), digits=2),
     )
 
     def way(self, options: Options) -> Sending:
@@ -97,13 +99,8 @@ class GEdit(JudgedSuite):
         """Parquet files, whose rows of a language are known by their numbers."""
         items = []
         for path in sorted(root.glob("**/*.parquet")):
-            table = ParquetTable(path, UserError)
-            table.check([*WORDS, "input_image"])
-            items += [
-                _item(table, number, row)
-                for number, row in enumerate(table.rows(WORDS))
-                if row["instruction_language"] == options.language
-            ]
+            rows = rows_of(ParquetTable(path, UserError), WORDS, ["input_image"])
+            items += [_item(row) for row in rows if row.values["instruction_language"] == options.language]
         if not items:
             raise UserError(
                 f"--data {root}: no Parquet files with instructions in {options.language!r}; get {self.origin.page}"
@@ -111,11 +108,7 @@ class GEdit(JudgedSuite):
         name = f"gedit-{options.language}-{options.subset}"
         edition = files.counted(name, items, lambda item: item.task, TASKS, allowed=options.allow_other_data)
         chosen = [item for item in items if options.subset == "full" or item.facts["intersection"]]
-        return JudgedSet(edition=edition, items=unique(chosen, f"--data {root}"))
-
-    def published(self, options: Options) -> Published:
-        """VIEScore's parts, joined as the script joins them."""
-        return wording.Published(file="GEdit-Bench/viescore/vie_prompts.py", read=_published)
+        return JudgedSet(edition=edition, items=chosen)
 
     def shown(self, images: Mapping[str, Image.Image]) -> Mapping[str, Image.Image]:
         """The result in the size of the source, whatever its aspect, as the official script has it."""
@@ -150,17 +143,13 @@ class GEdit(JudgedSuite):
         return reported("GEdit-Bench", "CN" if edition.startswith("gedit-cn") else "EN", "G_O")
 
 
-def _item(table: ParquetTable, number: int, row: Mapping[str, Any]) -> Item:
-    where = f"{table.path.name} row {number}"
-    key, text = (files.text_of(row, name, where) for name in ("key", "instruction"))
-    task = files.one_of(row, "task_type", TASKS, where)
+def _item(row: Row) -> Item:
+    where = f"{row.table.path.name} row {row.number}"
+    key, text = (files.text_of(row.values, name, where) for name in ("key", "instruction"))
+    task = files.one_of(row.values, "task_type", TASKS, where)
     columns = {"source": "input_image", "draw_from": "input_image_raw"}
-    images = {
-        role: EncodedImage(name=f"{where} {column}", read=functools.partial(_bytes, table, number, column))
-        for role, column in columns.items()
-        if column in table.columns
-    }
-    place = f"{task}/{row['instruction_language']}/{key}"
+    images = {role: row.image(column) for role, column in columns.items() if column in row.table.columns}
+    place = f"{task}/{row.values['instruction_language']}/{key}"
     try:
         group = images["source"].sha256()[:16]
     except ValueError as error:
@@ -170,29 +159,12 @@ def _item(table: ParquetTable, number: int, row: Mapping[str, Any]) -> Item:
         prompt=text,
         task=task,
         texts={"<instruction>": text},
-        facts={"intersection": bool(row["Intersection_exist"])},
+        facts={"intersection": bool(row.values["Intersection_exist"])},
         images=images,
         group=group,
         beside={f"fullset/{place}_SRCIMG.png": "source"},
         layout=(f"fullset/{place}.png", f"{place}.png"),
     )
-
-
-def _bytes(table: ParquetTable, row: int, column: str) -> bytes:
-    cell = table.row(row, [column])[column]
-    content = cell.get("bytes") if isinstance(cell, dict) else cell
-    if not isinstance(content, bytes) or not content:
-        raise ValueError(f"{table.path.name} row {row}: no image in column {column}")
-    return content
-
-
-def _published(path: Path) -> dict[str, str]:
-    edit = ("_context_no_delimit", "_prompts_0shot_two_image_edit_rule", "_prompts_0shot_tie_rule_SC")
-    look = ("_context_no_delimit", "_prompts_0shot_rule_PQ")
-    return {
-        name: "\n".join(wording.variables(path, dict(zip(parts, parts, strict=True))).values())
-        for name, parts in (("consistency", edit), ("quality", look))
-    }
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from PIL import Image
 from evals.core.records import sample_seed
 from evals.harness import cli
 from evals.harness.run_spec import find_suite
-from evals.suite.reference import REFERENCE, key
+from evals.suite.tables import REFERENCE, reference_key
 from got.util.cli import Parser
 from got.util.files import write_atomic, write_json
 from got.util.images import png_bytes
@@ -103,7 +103,7 @@ def _measure(args: argparse.Namespace) -> int:
         return code
     runs = {path: json.loads((path / "scores.json").read_bytes()) for path in (floor, ceiling)}
     known = json.loads(REFERENCE.read_bytes()) if REFERENCE.is_file() else {}
-    known[key(suite.name, detector)] = {
+    known[reference_key(suite.name, detector)] = {
         "options": runs[ceiling]["options"],
         "floor": flat(runs[floor], "images that show nothing"),
         "ceiling": flat(runs[ceiling], "exact drawings of the prompts (oracle)"),

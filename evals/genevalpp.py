@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Encoding, Sending, Shown
@@ -24,19 +24,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.suite import Case
 
 FILE = "Geneval++.jsonl"
-TAGS = (
-    "color_attr",
-    "spatial_count_attr",
-    "color_spatial_attr",
-    "color_count_attr",
-    "multi_object_count_attr",
-    "size_spatial_attr",
-    "counting",
-)
+TAGS = ("color_attr", "spatial_count_attr", "color_spatial_attr", "color_count_attr", "multi_object_count_attr",
+        "size_spatial_attr", "counting")  # fmt: skip
+
+
+def _published(path: Path) -> dict[str, str]:
+    places = {"{instruction}": "{prompt}", "{explanation}": "{checklist}"}
+    question = wording.text_with(path, "process_sample", places)
+    return {**wording.variables(path, {"system": "SYSTEM_PROMPT"}), "question": question}
 
 
 class GenEvalPlusPlus(JudgedSuite):
@@ -44,9 +42,10 @@ class GenEvalPlusPlus(JudgedSuite):
 
     name = "genevalpp"
     title = "GenEval++"
+    script = wording.Published(file="test_scripts/Eval-gpt-4.1-geneval++.py", read=_published)
     metrics = (
         Metric(name="overall", of=("correct",), over="tasks", share=True),
-        Metric(name="cases", of=("correct",), share=True),
+        Metric(name="over prompts", of=("correct",), share=True),
     )
     sending = Sending(max_tokens=200, encoding=Encoding(format="JPEG"))
 
@@ -55,11 +54,7 @@ class GenEvalPlusPlus(JudgedSuite):
         path = files.find(root, (f"test_scripts/{FILE}", FILE), self.origin)
         edition = files.edition("geneval++", [path], self.origin, allowed=options.allow_other_data)
         items = [_item(number, row, path) for number, row in enumerate(files.load_json(path), 1)]
-        return JudgedSet(edition=edition, items=unique(items, str(path)))
-
-    def published(self, options: JudgedOptions) -> Published:
-        """The system message; the question around the checklist is ours."""
-        return wording.Published(file="test_scripts/Eval-gpt-4.1-geneval++.py", read=_published)
+        return JudgedSet(edition=edition, items=items)
 
     def ask(self, case: Case, words: Mapping[str, str], options: JudgedOptions) -> tuple[Call, ...]:
         """One question."""
@@ -108,10 +103,6 @@ def _item(number: int, row: Any, path: Path) -> Item:
     names = tuple(f"{folder}{number}.{suffix}" for folder in ("image/", "") for suffix in ("jpg", "png"))
     texts = {"{prompt}": prompt, "{checklist}": listed}
     return Item(id=str(number), prompt=prompt, task=tag, texts=texts, layout=names)
-
-
-def _published(path: Path) -> dict[str, str]:
-    return {**wording.our_own("genevalpp").texts, **wording.variables(path, {"system": "SYSTEM_PROMPT"})}
 
 
 if __name__ == "__main__":

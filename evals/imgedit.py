@@ -1,7 +1,7 @@
 """ImgEdit-Bench: 737 edits of nine kinds (basic), and 47 hard ones (UGE), with grades from 1 to 5.
 
 Source: Ye et al., *ImgEdit*, arXiv 2505.20275, and its repository. Its code defines no overall: the headline is the
-plain mean of the nine kinds, as 9 of the 12 rows of its leaderboard have it, with the mean over cases beside it.
+plain mean of the nine kinds, as 9 of the 12 rows of its leaderboard have it, with the mean over edits beside it.
 All nine wordings say that no grade may exceed the first, and nothing enforces it: `capped` does, `exceeds` counts.
 
     python -m evals.imgedit --data ImgEdit/Benchmark --model folder:my_edits --judge openai
@@ -15,12 +15,13 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from evals.judged import files, wording
-from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.options import ReadingOptions
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
-from evals.judges.readers import any_numbers, labelled, named_lines
+from evals.judges.readers import labelled, named_lines
+from evals.judges.scripted import any_numbers
 from evals.suite import CASES, option
 
 if TYPE_CHECKING:
@@ -48,16 +49,10 @@ _EDITIONS = {"basic": ("Basic/basic_edit.json", "singleturn"), "uge": ("UGE/UGE_
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(JudgedOptions):
-    """Which part, and how its replies are read."""
+class Options(ReadingOptions):
+    """Which part."""
 
-    edition: str = option(
-        "basic",
-        "basic; scripted: basic as the official script reads it, any lines of a name and a whole number; "
-        "uge (default: %(default)s)",
-        stage=CASES,
-        choices=("basic", "scripted", "uge"),
-    )
+    edition: str = option("basic", "(default: %(default)s)", stage=CASES, choices=("basic", "uge"))
 
 
 class ImgEdit(JudgedSuite):
@@ -69,7 +64,7 @@ class ImgEdit(JudgedSuite):
     options = Options
     metrics = (
         Metric(name="overall", of=("score",), over="tasks", scale=(1, 5), digits=2),
-        Metric(name="cases", of=("score",), scale=(1, 5), digits=2),
+        Metric(name="over edits", of=("score",), scale=(1, 5), digits=2),
         Metric(name="capped", of=("capped",), over="tasks", scale=(1, 5), digits=2),
         Metric(name="exceeds", of=("exceeds",), digits=2),
     )
@@ -77,32 +72,31 @@ class ImgEdit(JudgedSuite):
 
     def load(self, root: Path, options: Options) -> JudgedSet:
         """A file of edits by key, and a folder of images."""
-        name, folder = _EDITIONS["uge" if options.edition == "uge" else "basic"]
+        name, folder = _EDITIONS[options.edition]
         path = files.find(root, (name, f"Benchmark/{name}", name.rpartition("/")[2]), self.origin)
         edition = files.edition(f"imgedit-{options.edition}", [path], self.origin, allowed=options.allow_other_data)
         images = files.folder(root, (folder, f"Benchmark/{folder}"), self.origin)
         uge = options.edition == "uge"
         items = [_item(key, row, path.name, images, uge=uge) for key, row in files.rows_by_key(path).items()]
-        return JudgedSet(edition=edition, items=unique(items, str(path)))
+        return JudgedSet(edition=edition, items=items)
 
     def published(self, options: Options) -> Published:
         """A JSON file of nine texts; of UGE a variable of its script."""
         if options.edition == "uge":
             return wording.Published(
-                file="UGE/UGE_bench.py", read=lambda path: wording.variables(path, {"uge": "prompt"})
+                file="Benchmark/UGE/UGE_bench.py", read=lambda path: wording.variables(path, {"uge": "prompt"})
             )
-        return wording.Published(
-            file="Basic/prompts.json", read=wording.json_texts, files=(self.origin.sha256["prompts.json"],)
-        )
+        return wording.Published(file="Benchmark/Basic/prompts.json", read=wording.json_texts)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """One question about source and result."""
         places, names = case.metadata["texts"], KINDS.get(case.tag, ())
         if options.edition == "uge":
-            text, read = words["uge"], labelled("Score", ["score"], (1, 5))
+            text, strict = words["uge"], labelled("Score", ["score"], (1, 5))
         else:
             text = words[case.tag] if case.tag in words else ours_of(words, case.tag)
-            read = any_numbers if options.edition == "scripted" else named_lines(names, (1, 5))
+            strict = named_lines(names, (1, 5))
+        read = any_numbers if options.scripted else strict
         shown = (Shown(role="source"), Shown(role="result"))
         return (Call(name="edit", text=wording.fill(text, places), images=shown, read=read),)
 

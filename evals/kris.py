@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
-from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.options import ReadingOptions
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
 from evals.judges.readers import json_scores
+from evals.judges.scripted import any_grade, either_grade
 from evals.suite import OBSERVE, option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
+    from evals.judges.readers import Reader
     from evals.suite import Case
 
 DIMENSIONS = {
@@ -55,6 +56,13 @@ DIMENSION_OF = {category: dimension for dimension, some in DIMENSIONS.items() fo
 KNOWLEDGE = {
     category for name in ("social_science", "natural_science", "logical_reasoning") for category in DIMENSIONS[name]
 }
+QUESTIONS = {
+    **dict.fromkeys(KNOWLEDGE, ("consist", "dual")),
+    "viewpoint_change": ("consist", "view"),
+    "multi-element_composition": ("consist_multi", "instruction_multi"),
+    "temporal_prediction": ("consist_temporal", "instruction_temporal"),
+}
+"""Wordings about consistency and instruction, of categories that are not asked as all others are."""
 GRADES = {"VC": "consistency_score", "IF": "instruction_score", "KP": "knowledge_score", "VQ": "quality_score"}
 """Our names of the grades, and their keys in a reply."""
 ANOMALY = "-anomaly"
@@ -74,12 +82,23 @@ WORDS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(JudgedOptions):
+class Options(ReadingOptions):
     """Variants of the questions."""
 
     anomaly_question: bool = option(
         False, "ask of anomalies by their own question, which the official scripts have and never use", stage=OBSERVE
     )
+
+    @property
+    def mark(self) -> str:
+        """Whether anomalies have their own question, and how replies are read."""
+        return f"{ANOMALY if self.anomaly_question else ''}{super().mark}"
+
+
+def _published(path: Path) -> dict[str, str]:
+    """All but one are filled by `str.format`; the question about quality goes out as it is, with its doubled braces."""
+    filled = wording.variables(path, WORDS, ("instruct", "explanation", "N"))
+    return {**filled, **wording.variables(path, {"quality": WORDS["quality"]})}
 
 
 class Kris(JudgedSuite):
@@ -87,6 +106,7 @@ class Kris(JudgedSuite):
 
     name = "kris"
     title = "KRIS-Bench"
+    script = wording.Published(file="utils/prompts.py", read=_published)
     edits = True
     options = Options
     metrics = (
@@ -109,40 +129,23 @@ class Kris(JudgedSuite):
             edition = files.edition("kris-1267", [merged], self.origin, allowed=allowed)
         else:
             edition = files.counted("kris-1267", items, lambda item: item.subtask, whole, allowed=allowed)
-        return JudgedSet(edition=edition, items=unique(items, str(folder)))
-
-    def published(self, options: Options) -> Published:
-        """Ten variables."""
-        return wording.Published(file="utils/prompts.py", read=_published)
-
-    def edition(self, options: Options) -> str:
-        """That of the data; with the question about anomalies, where that is asked."""
-        return f"{super().edition(options)}{ANOMALY if options.anomaly_question else ''}"
+        return JudgedSet(edition=edition, items=items)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """Three questions, by the category."""
         facts, texts = case.metadata["facts"], case.metadata["texts"]
         category, result = case.metadata["subtask"], (Shown(role="result", label="Image to evaluate:"),)
-        shown, consist, instruct = _pair(), "consist", "instruction"
-        grades: tuple[str, ...] = ("IF",)
-        seen = shown
-        if category in KNOWLEDGE:
-            instruct, grades = "dual", ("IF", "KP")
-        elif category == "viewpoint_change":
-            instruct, seen = "view", (*shown, Shown(role="truth", label="Ground truth:"))
-        elif category == "multi-element_composition":
-            consist, instruct, shown = "consist_multi", "instruction_multi", _references(facts["images"])
-            seen = shown
-        elif category == "temporal_prediction":
-            consist, instruct, shown = "consist_temporal", "instruction_temporal", _frames(facts["frame"])
-            seen = shown
-        elif category == "anomaly_correction" and options.anomaly_question:
+        consist, instruct = QUESTIONS.get(category, ("consist", "instruction"))
+        if category == "anomaly_correction" and options.anomaly_question:
             instruct = "anomaly"
-        asked = (("consistency", consist, shown, ("VC",)), ("instruction", instruct, seen, grades),
+        shown = tuple(Shown(role=role, label=label) for role, label in _labelled(category, facts))
+        truth = (Shown(role="truth", label="Ground truth:"),) if category == "viewpoint_change" else ()
+        grades = ("IF", "KP") if category in KNOWLEDGE else ("IF",)
+        asked = (("consistency", consist, shown, ("VC",)), ("instruction", instruct, (*shown, *truth), grades),
                  ("quality", "quality", result, ("VQ",)))  # fmt: skip
         return tuple(
             Call(name=name, text=wording.fill(words[word], texts), images=images,
-                 read=json_scores({GRADES[grade]: (1, 5) for grade in wanted}))
+                 read=reader([GRADES[grade] for grade in wanted], category, scripted=options.scripted))
             for name, word, images, wanted in asked
         )  # fmt: skip
 
@@ -158,29 +161,33 @@ class Kris(JudgedSuite):
         return {**grades, "case": statistics.fmean(grades.values())} if grades else {}
 
     def reported(self, edition: str) -> list[Reported]:
-        """By the mean over cases; of other means, or other questions, one would compare two things."""
-        if edition.endswith(ANOMALY):
+        """By the mean over edits; of other means, or other questions, one would compare two things."""
+        if ANOMALY in edition:
             return []
         weights = {dimension: float(sum(some.values())) for dimension, some in DIMENSIONS.items()}
         return reported("KRIS-Bench", "1267 cases; overall = item mean", weights=weights)
 
 
-def _pair() -> tuple[Shown, ...]:
-    return Shown(role="source", label="Original image:"), Shown(role="result", label="Edited image:")
+def reader(keys: Sequence[str], category: str, *, scripted: bool) -> Reader:
+    """How a reply with some grades is read: the scripts of two categories look for no labels."""
+    if not scripted:
+        return json_scores(dict.fromkeys(keys, (1, 5)))
+    if len(keys) > 1:
+        return either_grade(keys)
+    unlabelled = category in ("multi-element_composition", "temporal_prediction")
+    return any_grade(keys[0], None if unlabelled else ":" if category in KNOWLEDGE else ":?")
 
 
-def _references(count: int) -> tuple[Shown, ...]:
-    shown = (Shown(role=f"image {i}", label=f"Reference Image {i}:") for i in range(1, count + 1))
-    return (*shown, Shown(role="result", label="Predicted Image:"))
-
-
-def _frames(predicted: int) -> tuple[Shown, ...]:
-    return tuple(
-        Shown(role="result", label=f"Frame {i} (predicted):")
-        if i == predicted
-        else Shown(role=f"frame {i}", label=f"Frame {i} (given):")
-        for i in range(1, 5)
-    )
+def _labelled(category: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The images of a question by role, each with the label before it."""
+    if category == "multi-element_composition":
+        references = [(f"image {i}", f"Reference Image {i}:") for i in range(1, facts["images"] + 1)]
+        return [*references, ("result", "Predicted Image:")]
+    if category == "temporal_prediction":
+        frames = [(f"frame {i}", f"Frame {i} (given):") for i in range(1, 5)]
+        frames[facts["frame"] - 1] = ("result", f"Frame {facts['frame']} (predicted):")
+        return frames
+    return [("source", "Original image:"), ("result", "Edited image:")]
 
 
 def _rows(folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -233,10 +240,6 @@ def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
         images=images,
         layout=tuple(f"{category}/{id}.{suffix}" for suffix in ("jpg", "png")),
     )
-
-
-def _published(path: Path) -> dict[str, str]:
-    return wording.variables(path, WORDS, ("instruct", "explanation", "N"))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,8 @@ from evals.core.options import GENERATE, OBSERVE, VERDICT, flags_of, from_json
 from evals.core.records import UserError
 from evals.core.run_directory import PARTS, RunDirectory, differences, key_of
 from evals.harness import cli, identity
-from evals.harness.choice import in_share
 from evals.harness.plan import SHARE, Plan
-from evals.harness.run_spec import RunSpec, find_suite, reference_of
+from evals.harness.run_spec import RunSpec, find_suite, in_share, reference_of
 from evals.harness.runner import finish
 from evals.harness.settings import Settings
 from got.util.cli import Parser

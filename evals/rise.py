@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
-from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.options import ReadingOptions
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Encoding, Sending, Shown
 from evals.judges.readers import labelled
+from evals.judges.scripted import first_score
 from evals.suite import CASES, VERDICT, option
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.suite import Case
 
 CATEGORIES = {"temporal_reasoning": 85, "causal_reasoning": 90, "spatial_reasoning": 100, "logical_reasoning": 85}
@@ -40,12 +40,11 @@ WORDS = (
 )  # fmt: skip
 """Names of the published variables, without ``prompt_``."""
 REPORTED = {
-    "accuracy_overall": "accuracy",
-    "instruction_reasoning": "reasoning",
-    "appearance_consistency": "consistency",
+    "accuracy_overall": "accuracy", "instruction_reasoning": "reasoning", "appearance_consistency": "consistency",
     "visual_plausibility": "plausibility",
-}
-"""What leaderboards call our metrics."""
+    **{f"accuracy_{task}": task for task in ("temporal", "causal", "spatial", "logical")},
+}  # fmt: skip
+"""What leaderboards call our metrics and tasks."""
 BY_ROW = "-by-row"
 """In the name of an edition whose logical cases are asked as each row says."""
 FLAGS = ("consistency_free", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins")
@@ -53,7 +52,7 @@ FLAGS = ("consistency_free", "reference_img", "reference_txt", "reasoning_img", 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(JudgedOptions):
+class Options(ReadingOptions):
     """Whose rules."""
 
     script: str = option(
@@ -67,12 +66,22 @@ class Options(JudgedOptions):
         stage=CASES,
     )
 
+    @property
+    def mark(self) -> str:
+        """Whether rows choose their wording, how replies are read, and the script whose accuracy is taken."""
+        return f"{BY_ROW if self.wording_by_row else ''}{super().mark}-{self.script}"
+
+
+def _published(path: Path) -> dict[str, str]:
+    return wording.variables(path, {name: f"prompt_{name}" for name in WORDS}, ("instruct", "reference"))
+
 
 class Rise(JudgedSuite):
     """The benchmark."""
 
     name = "rise"
     title = "RISEBench"
+    script = wording.Published(file="utils.py", read=_published)
     edits = True
     options = Options
     metrics = (
@@ -95,15 +104,7 @@ class Rise(JudgedSuite):
         edition = "risebench-360"
         if collections.Counter(item.facts["category"] for item in items) != CATEGORIES:
             edition = files.edition("risebench-64", [path], self.origin, allowed=options.allow_other_data)
-        return JudgedSet(edition=edition, items=unique(items, str(path)))
-
-    def edition(self, options: Options) -> str:
-        """With the script whose accuracy is taken, and whether rows choose their wording."""
-        return f"{super().edition(options)}{BY_ROW if options.wording_by_row else ''}-{options.script}"
-
-    def published(self, options: Options) -> Published:
-        """Fourteen variables of its utils."""
-        return wording.Published(file="utils.py", read=_published)
+        return JudgedSet(edition=edition, items=items)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """Two or three questions, by what the case has."""
@@ -111,7 +112,8 @@ class Rise(JudgedSuite):
         calls = []
         for name, word, roles in questions(case.tag, case.metadata["facts"]):
             text = wording.fill(words[word], case.metadata["texts"])
-            read = labelled("Final Score", [name], (0, 1) if logical else (1, 5))
+            strict = labelled("Final Score", [name], (0, 1) if logical else (1, 5))
+            read = first_score(name) if options.scripted else strict
             calls.append(Call(name=name, text=text, images=tuple(Shown(role=role) for role in roles), read=read))
         return tuple(calls)
 
@@ -141,11 +143,9 @@ class Rise(JudgedSuite):
         """Of all 360 cases by the same script, which asks all logical ones alike."""
         if not edition.startswith("risebench-360-") or BY_ROW in edition:
             return []
-        tasks = {f"accuracy_{name.partition('_')[0]}": name for name in CATEGORIES}
-        weights = {theirs: float(CATEGORIES[name]) for theirs, name in tasks.items()}
-        columns = {**{theirs: name.partition("_")[0] for theirs, name in tasks.items()}, **REPORTED}
+        weights = {f"accuracy_{name.partition('_')[0]}": float(cases) for name, cases in CATEGORIES.items()}
         which = "360 cases; script before" if edition.endswith("2025") else "360 cases; script fixed"
-        return reported("RISEBench", which, "accuracy_overall", columns, weights)
+        return reported("RISEBench", which, "accuracy_overall", REPORTED, weights)
 
 
 def questions(task: str, facts: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -216,10 +216,6 @@ def _item(row: Mapping[str, Any], name: str, images: Path, without: bool | None)
         images=found,
         layout=tuple(f"images/{category}/{index}.{suffix}" for suffix in ("png", "jpg", "jpeg")),
     )
-
-
-def _published(path: Path) -> dict[str, str]:
-    return wording.variables(path, {name: f"prompt_{name}" for name in WORDS}, ("instruct", "reference"))
 
 
 if __name__ == "__main__":

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
-from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.options import ReadingOptions
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
 from evals.judges.readers import any_text, json_list
+from evals.judges.scripted import any_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.suite import Case
 
 PARTS = {
@@ -41,8 +41,20 @@ PARTS = {
 QUALITY = "quality_evaluation"
 _QUESTIONS = {"textual": "evaluation_textual_image.json"}
 SCRIPTS = tuple(f"evaluation/Qwen2.5-VL/eval_{name}.py" for name in ("idiom", "textual_image", "entity", "scientific"))
-WORDING = "2287610e"
-"""Digest of the published wording, the same in all four scripts of the repository at 83a91df."""
+
+
+def _published(path: Path) -> dict[str, str]:
+    """What all four scripts ask, with a group's questions as Python writes a dictionary."""
+    scripts = [path.with_name(script.rpartition("/")[2]) for script in SCRIPTS]
+    described: set[str | None] = set()
+    asked: set[str] = set()
+    for script in scripts:
+        texts = wording.constants(script)
+        described |= {texts.get("q1")}
+        asked |= {re.sub(r"\{qs_\w+\}", "{dict}", text) for name, text in texts.items() if name in ("q2", "q3", "q4")}
+    if None in described or len(described) != 1 or len(asked) != 1 or "{dict}" not in next(iter(asked)):
+        raise UserError(f"{path.parent}: expected one q1 and one text of q2 to q4 in all of {len(scripts)} scripts")
+    return {"describe": str(*described), "questions": str(*asked)}
 
 
 class T2IReasonBench(JudgedSuite):
@@ -50,6 +62,8 @@ class T2IReasonBench(JudgedSuite):
 
     name = "t2i_reasonbench"
     title = "T2I-ReasonBench"
+    script = wording.Published(file=SCRIPTS[0], read=_published)
+    options = ReadingOptions
     version = 2
     metrics = (
         Metric(name="accuracy", of=("accuracy",), over="tasks", times=100, digits=1),
@@ -57,7 +71,7 @@ class T2IReasonBench(JudgedSuite):
     )
     sending = Sending(temperature=None, max_tokens=1000, images_first=True)
 
-    def load(self, root: Path, options: JudgedOptions) -> JudgedSet:
+    def load(self, root: Path, options: ReadingOptions) -> JudgedSet:
         """Four files of prompts and four of questions."""
         read = []
         for part, (name, _) in PARTS.items():
@@ -71,13 +85,9 @@ class T2IReasonBench(JudgedSuite):
         for part, prompts, questions in read:
             groups = _by_id(files.load_json(questions), questions)
             items += [_item(part, row, groups, prompts) for row in files.rows_in(prompts)]
-        return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
+        return JudgedSet(edition=edition, items=items)
 
-    def published(self, options: JudgedOptions) -> Published:
-        """Inside the four scripts that ask, one a part."""
-        return wording.Published(file=SCRIPTS[0], read=_published, known=(WORDING,))
-
-    def ask(self, case: Case, words: Mapping[str, str], options: JudgedOptions) -> tuple[Call, ...]:
+    def ask(self, case: Case, words: Mapping[str, str], options: ReadingOptions) -> tuple[Call, ...]:
         """A description, then each group of questions."""
         calls = [Call(name="description", text=words["describe"], images=(Shown(role="result"),), read=any_text)]
         for group, questions in case.metadata["facts"]["groups"].items():
@@ -88,7 +98,7 @@ class T2IReasonBench(JudgedSuite):
                 "{count}": str(len(names)),
             }
             text = wording.fill(words["questions"], places)
-            read = json_list("score", names, (0, 1))
+            read = any_list("score") if options.scripted else json_list("score", names, (0, 1))
             calls.append(Call(name=group, text=text, images=(), read=read, after="description"))
         return tuple(calls)
 
@@ -135,20 +145,6 @@ def _item(part: str, row: Any, asked: Mapping[str, Any], path: Path) -> Item:
         facts={"groups": groups},
         layout=tuple(f"{place}/{file}.{suffix}" for place in (folder, part) for suffix in ("png", "jpg")),
     )
-
-
-def _published(path: Path) -> dict[str, str]:
-    """What all four scripts ask, with a group's questions as Python writes a dictionary."""
-    scripts = [path.with_name(script.rpartition("/")[2]) for script in SCRIPTS]
-    described: set[str | None] = set()
-    asked: set[str] = set()
-    for script in scripts:
-        texts = wording.constants(script)
-        described |= {texts.get("q1")}
-        asked |= {re.sub(r"\{qs_\w+\}", "{dict}", text) for name, text in texts.items() if name in ("q2", "q3", "q4")}
-    if None in described or len(described) != 1 or len(asked) != 1 or "{dict}" not in next(iter(asked)):
-        raise UserError(f"{path.parent}: expected one q1 and one text of q2 to q4 in all of {len(scripts)} scripts")
-    return {"describe": str(*described), "questions": str(*asked)}
 
 
 if __name__ == "__main__":

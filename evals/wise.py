@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
-from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.options import ReadingOptions
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
 from evals.judges.readers import labelled, named_lines
+from evals.judges.scripted import first_flag, last_digits
 from evals.suite import CASES, option
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ WEIGHTS = (0.7, 0.2, 0.1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(JudgedOptions):
+class Options(ReadingOptions):
     """Which edition."""
 
     edition: str = option("verified", "(default: %(default)s)", stage=CASES, choices=("verified", "legacy"))
@@ -74,7 +75,7 @@ class Wise(JudgedSuite):
         paths = [files.find(root, (name, name.rpartition("/")[2]), self.origin) for name in names]
         edition = files.edition(f"wise-{options.edition}", paths, self.origin, allowed=options.allow_other_data)
         items = [_item(row, path) for path in paths for row in files.rows_in(path)]
-        return JudgedSet(edition=edition, items=unique(items, f"--data {root}"))
+        return JudgedSet(edition=edition, items=items)
 
     def cases(self, options: Any, context: Context) -> list[Case]:
         """Its prompts; the rewritten ones that come with WISE are of the legacy edition, whose ids are others."""
@@ -96,8 +97,10 @@ class Wise(JudgedSuite):
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """One question."""
-        verified = options.edition == "verified"
-        read = labelled("Score", ["score"], (0, 1), bare=True) if verified else named_lines(GRADES, (0, 2))
+        if options.edition == "verified":
+            read = first_flag if options.scripted else labelled("Score", ["score"], (0, 1), bare=True)
+        else:
+            read = last_digits(GRADES) if options.scripted else named_lines(GRADES, (0, 2))
         text = wording.fill(words["question"], case.metadata["texts"])
         shown = (Shown(role="result"),)
         return (Call(name="image", text=text, images=shown, system=words["system"], read=read),)
@@ -152,12 +155,9 @@ def _item(row: Any, path: Path) -> Item:
 
 def _published(path: Path) -> dict[str, str]:
     places = {"{prompt_data['Prompt']}": "{prompt}", "{prompt_data['Explanation']}": "{explanation}"}
-    texts = wording.texts_in(path, "build_evaluation_messages")
-    questions = [text for text in texts if all(place in text for place in places)]
-    if len(questions) != 1:
-        raise UserError(f"{path}: expected one question with prompt and explanation but found {len(questions)}")
-    others = [text for text in texts if text not in questions]
-    return {"system": max(others, key=len, default=""), "question": wording.fill(questions[0], places)}
+    asks = "build_evaluation_messages"
+    others = [text for text in wording.texts_in(path, asks) if "{" not in text]
+    return {"system": max(others, key=len, default=""), "question": wording.text_with(path, asks, places)}
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ from got.model.networks import SemanticProjector
 from got.pipeline import GoTPipeline
 from got.released.reference import ReferencePipeline
 from got.util.errors import first_line
-from got.util.hub import CheckpointError, locate, read_index
+from got.util.hub import CheckpointError, locate, quiet, read_index
 from got.util.precision import lay_out_for_cpu, missing_to_compile, warn_if_emulated
-from got.util.quiet import quiet
 from got.util.weight_files import fault_in
 
 if TYPE_CHECKING:

@@ -18,10 +18,9 @@ from got.model.adapter import merge_adapter
 from got.model.config import CONFIGS, GoTConfig, GuidanceConfig
 from got.model.drawing import DrawingPipeline
 from got.model.networks import SemanticProjector
-from got.model.outputs import GoTOutput, Sampling, Turn, finish, fresh_generators, stack_images, to_pil
+from got.model.outputs import GoTOutput, Sampling, Turn, finish, fresh_generators, source_images, stack_images, to_pil
 from got.model.reasoner import Reasoner, ReasonerOutput
 from got.model.sampling import Steps
-from got.model.sources import source_images
 from got.model.ssgm import Switches
 from got.model.validation import (
     at_least_one,

@@ -278,8 +278,8 @@ def _gate(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _power(args: argparse.Namespace) -> dict[str, object]:
-    text, numbers = power.table(compare.of_baseline(args.baseline), args.drop, args.alpha, args.certainty)
-    sys.stdout.write(text)
+    table, numbers = power.table(compare.of_baseline(args.baseline), args.drop, args.alpha, args.certainty)
+    sys.stdout.write(formats.to_text(table))
     return numbers
 
 

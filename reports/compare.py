@@ -11,7 +11,6 @@ from evals.core.records import UserError, alike, describes, note
 from evals.core.vocabulary import task_title
 from evals.metrics import statements, statistics
 from evals.suite.plain import weighs_cases
-from got.util.errors import visible
 from got.util.files import read_object
 from got.util.hashes import is_sealed, sealed
 from got.util.tables import escaped, span
@@ -132,7 +131,7 @@ def changed_settings(a: Outcomes, b: Outcomes, form: str = "text") -> str:
     found = names.changed(a.settings, b.settings)
     if not a.settings or not b.settings:
         return ""
-    return f"Changed settings: {'; '.join(map(CLEAN[form], found))}." if found else "Changed settings: none."
+    return CLEAN[form](f"Changed settings: {'; '.join(found) or 'none'}.")
 
 
 def _made_by(run: Run) -> tuple[dict[str, Any], int]:
@@ -470,5 +469,5 @@ def shown(
     return "\n\n".join([table.strip(), *map(clean, paragraphs)]) + "\n"
 
 
-CLEAN = {"text": visible, "markdown": escaped}
-"""How words from outside are made harmless in each form."""
+CLEAN = {"text": formats.paragraph, "markdown": escaped}
+"""How paragraphs with words from outside are made harmless in each form; a terminal has 80 columns."""

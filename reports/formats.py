@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from got.util.errors import visible
 from got.util.tables import escaped, markdown, span
@@ -48,14 +48,66 @@ def interval(cell: Cell, column: Column) -> str:
 
 
 def to_text(table: Table) -> str:
-    """For a terminal: aligned columns, rows that compare under what they show, and the footnotes."""
-    titles = [textwrap.wrap(visible(column.title), _TITLE_LETTERS) for column in table.columns if not column.aside]
+    """For a terminal of 80 columns: rows that compare under what they show, and the footnotes.
+
+    Intervals stand beside their scores if that fits, else below them, else as two numbers; columns that no row has
+    room for go into a second block of the same rows.
+    """
+    shown = [i for i, column in enumerate(table.columns) if not column.aside]
+    for layout in _LAYOUTS:
+        body = _grid(table, shown, layout)
+        if max(map(len, body)) <= _TERMINAL:
+            break
+    else:
+        body = _blocks(table, shown)
+    notes = (paragraph(note) for note in (*table.footnotes, *table.notes))
+    return "\n".join([paragraph(table.caption), "", *body, "", *notes]) + "\n"
+
+
+def paragraph(text: str) -> str:
+    """A sentence or more for a terminal of 80 columns, with words from outside made harmless."""
+    return textwrap.fill(visible(text), _TERMINAL, break_long_words=False, break_on_hyphens=False)
+
+
+class _Layout(NamedTuple):
+    """How close the columns of a terminal's table stand."""
+
+    gap: int
+    title: int
+    """Letters of a column's title on one line."""
+    ends: str
+    """Where an interval stands: ``beside`` its score, ``below`` it, or as two numbers, ``from`` and ``to``."""
+    label: int
+    """Letters of a row's label that stand beside its cells; a longer one has a line of its own."""
+
+
+_TERMINAL = 80
+"""Columns of a terminal."""
+_LAYOUTS = (_Layout(2, 12, "beside", 80), _Layout(2, 12, "below", 80), _Layout(1, 8, "from", 16))
+
+
+def _blocks(table: Table, shown: Sequence[int]) -> list[str]:
+    """The closest layout, in as few blocks as hold all columns."""
+    lines: list[str] = []
+    while shown:
+        grids = (_grid(table, shown[:size], _LAYOUTS[-1]) for size in range(len(shown), 0, -1))
+        size, body = next((len(shown) - i, grid) for i, grid in enumerate(grids) if max(map(len, grid)) <= _TERMINAL
+                          or i == len(shown) - 1)  # fmt: skip
+        lines += ["", *body] if lines else body
+        shown = shown[size:]
+    return lines
+
+
+def _grid(table: Table, shown: Sequence[int], layout: _Layout) -> list[str]:
+    """Titles and rows of some columns, as lines."""
+    titles = [_title(table.columns[i].title, layout.title) for i in shown]
     height = max(map(len, titles))
     header = [["", *column] for column in zip(*([""] * (height - len(words)) + words for words in titles), strict=True)]
-    blocks = [(visible(source), [line for row in rows for line in _text_row(table, row)])
+    blocks = [(visible(source), [line for row in rows for line in _text_row(table, row, shown, layout)])
               for source, rows in table.groups()]  # fmt: skip
     every = [*header, *(cells for _, block in blocks for cells in block if not isinstance(cells, str))]
     widths = [max(len(cells[i]) for cells in every) for i in range(len(titles) + 1)]
+    between = " " * layout.gap
 
     def line(cells: Sequence[str] | str) -> str:
         if isinstance(cells, str):
@@ -64,30 +116,42 @@ def to_text(table: Table) -> str:
             cell.rjust(width) if i else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
-        return "  ".join([label, *others]).rstrip()
+        return between.join([label, *others]).rstrip()
 
-    lines = [visible(table.caption), "", *map(line, header)]
+    lines = [*map(line, header)]
     for source, block in blocks:
-        lines += ["  ".join("-" * width for width in widths), *([f"{source}:"] * bool(source)), *map(line, block)]
-    lines += ["", *(visible(note) for note in (*table.footnotes, *table.notes))]
-    return "\n".join(lines) + "\n"
+        lines += [between.join("-" * width for width in widths), *([f"{source}:"] * bool(source)), *map(line, block)]
+    return lines
 
 
-def _text_row(table: Table, row: Row) -> list[list[str] | str]:
-    """The lines of a row; intervals stand beside their scores, or below where there are many columns."""
-    values, below = [f"{visible(row.label)}{' †' * row.reported}"], [""]
-    aside = [visible(cell.text) for cell, column in zip(row.cells, table.columns, strict=True) if column.aside]
-    for cell, column in zip(row.cells, table.columns, strict=True):
-        if column.aside:
-            continue
-        text, ends = number(cell, column, reported=row.reported), interval(cell, column)
-        beside = ends and len(table.columns) <= _FEW_COLUMNS
-        values.append(f"{text} ({ends})" if beside else text)
-        below.append("" if beside else ends)
-    if any(aside):
-        words = "; ".join(words for words in (*below, *aside) if words)
-        return [values, *textwrap.wrap(words, _TERMINAL, initial_indent="  ", subsequent_indent="    ")]
-    return [values, below] if any(below) else [values]
+def _title(text: str, letters: int) -> list[str]:
+    """A column's title on lines of so many letters; a longer word is parted."""
+    words = (re.sub(rf"\w{{{letters - 1}}}(?=\w{{2}})", r"\g<0>- ", word) for word in visible(text).split())
+    return textwrap.wrap(" ".join(words), letters, break_long_words=False, break_on_hyphens=False)
+
+
+def _text_row(table: Table, row: Row, shown: Sequence[int], layout: _Layout) -> list[list[str] | str]:
+    """A row's lines in a terminal. What stands aside is in words below it, with the intervals."""
+    label = f"{visible(row.label)}{' †' * row.reported}"
+    lines: list[list[str] | str] = [label] if len(label) > layout.label else []
+    aside = any(column.aside for column in table.columns)
+    values, ends = ["" if lines else label], [""]
+    for cell, column in ((row.cells[i], table.columns[i]) for i in shown):
+        text, span = number(cell, column, reported=row.reported), interval(cell, column)
+        beside = span and layout.ends == "beside" and not aside
+        values.append(f"{text} ({span})" if beside else text)
+        ends.append("" if beside else span)
+    lines.append(values)
+    if aside:
+        said = [visible(cell.text) for cell, column in zip(row.cells, table.columns, strict=True) if column.aside]
+        words = "; ".join(filter(None, (*ends, *said)))
+        return [*lines, *textwrap.wrap(words, _TERMINAL, initial_indent="  ", subsequent_indent="    ")]
+    if not any(ends):
+        return lines
+    if layout.ends == "below":
+        return [*lines, ends]
+    low, high = zip(*(span.replace(" to ", "–").partition("–")[::2] for span in ends[1:]), strict=True)
+    return [*lines, ["  95 % from", *low], ["       to", *high]]
 
 
 def to_markdown(table: Table) -> str:
@@ -106,10 +170,6 @@ def to_markdown(table: Table) -> str:
     return f"{text}\n{notes}\n" if notes else f"{text}\n"
 
 
-_TITLE_LETTERS = 12
-"""Of a column's title on one line of a terminal."""
-_TERMINAL = 80
-"""Columns of a terminal."""
 _PACKAGES = r"\usepackage[T1]{fontenc}, \usepackage{textcomp}, \usepackage{booktabs}"
 _FEW_COLUMNS = 5
 """With so many there is room for intervals beside the scores; with more they stand below."""

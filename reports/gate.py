@@ -139,8 +139,10 @@ def summary(
         before: The earlier run, where its images are at hand.
         form: ``text`` for a terminal, or ``markdown``.
     """
-    answer = decision.answer if form == "text" else f"**{decision.answer}**"
-    parts = [f"{answer}: {compare.CLEAN[form](decision.why)}", compare.changed_settings(baseline, outcomes, form)]
+    clean = compare.CLEAN[form]
+    answer = clean(f"{decision.answer}: {decision.why}")
+    parts = [answer if form == "text" else answer.replace(decision.answer, f"**{decision.answer}**", 1)]
+    parts.append(compare.changed_settings(baseline, outcomes, form))
     gone = lost(baseline, outcomes, load_samples(run))
     if decision.rows:
         # Here images that are missing count as wrong, so none of their cases is left out.
@@ -151,7 +153,7 @@ def summary(
         files = None if before is None else {sample.key: sample.file for sample in load_samples(before)}
         parts.append(_lost_list(gone, run, files) if form == "text" else _lost_table(gone, run, files))
     if before is not None:
-        parts.append(pixels(before, run))
+        parts.append(clean(pixels(before, run)))
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
@@ -207,7 +209,7 @@ def pixels(before: Run, after: Run) -> str:
     middle, (most, key) = float(np.median([distance for distance, _ in apart])), max(apart)
     return (
         f"Images: {equal:,} of {total:,} are equal, pixel by pixel. The others differ by {middle:.4f} in the median, "
-        f"{most:.4f} at most ({escaped(key)}): mean absolute difference of pixels, 0 to 1."
+        f"{most:.4f} at most ({key}): mean absolute difference of pixels, 0 to 1."
     )
 
 

@@ -71,11 +71,8 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
         columns.insert(0, Column(key="judge", title="judge", best=None))
     else:
         rows = [dataclasses.replace(row, cells=row.cells[1:]) for row in rows]
-    edition = re.sub(r"-[0-9a-f]{8}$", "", str(runs[0].scores.get("edition", "")))
-    by_tasks = [name for name, how in names.items() if how["over"] == "tasks"]
-    means = (
-        f"{', '.join(by_tasks)}: plain mean of the tasks; all others: of the cases." if by_tasks else "Means of cases."
-    )
+    edition = re.sub(r"(?<=-other)-[0-9a-f]{8}", "", str(runs[0].scores.get("edition", "")))
+    unit, means = others.unit_of(runs[0].scores), others.means(runs[0].scores)
     return Table(
         name=file_name(f"{runs[0].scores['suite']} {edition} {judge}", set()),
         caption=f"{runs[0].scores['title']}, edition {edition}, judged by {judge} in {whose} wording; columns of tasks "
@@ -83,8 +80,8 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
         columns=tuple(columns),
         rows=tuple(rows),
         notes=(
-            f"{means} 95 % intervals of shares: {runs[0].scores['intervals']}; else bootstrap.",
-            "Floor: the untouched source, or a blank image, of some cases of each task.",
+            f"{means[0].upper()}{means[1:]}. 95 % intervals of shares: {runs[0].scores['intervals']}; else bootstrap.",
+            f"Floor: the untouched source, or a blank image, of some {unit} of each task.",
             *_about(beside, runs),
             *_rewritten(runs),
             *(f"{run.label}: {number} × {cause}." for run in runs for cause, number in _failed(run)),

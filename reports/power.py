@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evals.core.records import UserError
-from got.util.tables import markdown
+from evals.metrics import statements
+from reports.tables import Cell, Column, Row, Table
 
 if TYPE_CHECKING:
     from reports.compare import Outcomes
@@ -64,8 +65,8 @@ def prompts_needed(drop: float, noise: float, images: int, alpha: float = 0.05, 
     return max(math.ceil((taken + noise / images) * (reach / drop) ** 2), least)
 
 
-def table(baseline: Outcomes, drop: float, alpha: float, certainty: float) -> tuple[str, dict[str, object]]:
-    """What a gate for a drop of that size needs, as Markdown and in numbers.
+def table(baseline: Outcomes, drop: float, alpha: float, certainty: float) -> tuple[Table, dict[str, object]]:
+    """What a gate for a drop of that size needs, for people and in numbers.
 
     Args:
         baseline: Of which kind of images.
@@ -77,21 +78,26 @@ def table(baseline: Outcomes, drop: float, alpha: float, certainty: float) -> tu
     rows, numbers = [], {}
     for images in IMAGES:
         found = [prompts_needed(drop, noise, images, alpha, certainty) for noise in (0.0, 2 * varies)]
-        rows.append([str(images), *(f"{prompts:,} ({prompts * images:,})" for prompts in found)])
+        cells = tuple(Cell(text=f"{prompts:,} ({prompts * images:,})") for prompts in found)
+        rows.append(Row(label=f"{statements.counted(images, 'images')} per prompt", images="", cells=cells))
         numbers[str(images)] = found
-    header = ["images per prompt", "same images but those lost", "all images drawn anew"]
     own = len(baseline.right), max(map(len, baseline.right.values()))
-    text = f"""\
-Prompts (and images) with which a gate that allows a drop of {drop / 2:g} finds one of {drop:g} in {certainty:.0%} of \
-all cases, at level {alpha:g}:
-
-{markdown(header, rows, words=1)}
-
-Same images: the change redraws bit by bit what it does not spoil, as a refactoring does. Drawn anew: every image may
-change either way, as with another sampler or precision; in the baseline the verdicts of images of one prompt have
-variance {varies:.4f}. Images of a prompt are lost together, with correlation {_LIKENESS:g}. The baseline has \
-{own[0]:,} prompts with {own[1]} images each.
-The gate: `python -m reports gate --max-drop {drop / 2:g}`.
-"""
-    return text, {"drop": drop, "max_drop": drop / 2, "certainty": certainty, "prompts_by_images": numbers,
+    noise = f"in the baseline the verdicts of images of one prompt have variance {varies:.4f}"
+    if not varies:
+        noise = "in the baseline no two images of a prompt differ in their verdict, so that both columns are equal"
+    made = Table(
+        name="power",
+        caption=f"Prompts (and images) with which a gate that allows a drop of {drop / 2:g} finds one of {drop:g} in "
+        f"{certainty:.0%} of all cases, at level {alpha:g}.",
+        columns=(Column(key="same", title="same images"), Column(key="anew", title="drawn anew")),
+        rows=tuple(rows),
+        notes=(
+            "Same images: the change redraws bit by bit what it does not spoil, as a refactoring does.",
+            f"Drawn anew: every image may change either way, as with another sampler or precision; {noise}.",
+            f"Images of a prompt are lost together, with correlation {_LIKENESS:g}. The baseline has "
+            f"{statements.counted(own[0], 'prompts')} with {statements.counted(own[1], 'images')} each.",
+            f"The gate: `python -m reports gate --max-drop {drop / 2:g}`.",
+        ),
+    )
+    return made, {"drop": drop, "max_drop": drop / 2, "certainty": certainty, "prompts_by_images": numbers,
                   "baseline_prompts": own[0], "baseline_images_per_prompt": own[1]}  # fmt: skip

@@ -33,7 +33,7 @@ from reports.samples import GRADED, NOT_JUDGED, load_samples
 from reports.thumbnails import Album
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from reports.frames import Ablation, Run
@@ -96,7 +96,7 @@ def of_runs(
             title=title,
             lead=_lead(runs, ablations)
             + _REPORTED * any(r.reported for s in sections for t in s.tables for r in t.rows),
-            facts=tuple(_facts([run for run in runs if run.scores.get("suite") == "geneval"], ablations)),
+            facts=tuple(_facts(runs, ablations)),
             sections=tuple(sections),
             browser=_browser(images, shown, {run.name: run.studio for run in every_run}, album, every=every),
             origins=tuple(map(origin, every_run)),
@@ -175,10 +175,16 @@ def _lead(runs: Sequence[Run], ablations: Sequence[Ablation]) -> str:
 def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
     facts = []
     for run in runs:
-        score = run.scores["overall"]["score"]
+        if run.scores.get("suite") == "geneval":
+            what, score = "GenEval overall", run.scores["overall"]["score"]
+        elif run.scores.get("suite") in (*EDITING_SUITES, *OWN_SUITES) and editing.is_measured(run):
+            what = f"{run.scores['title']}, edits done and rests untouched"
+            score = run.scores["overall"]["measured"]["shares"]["both"]
+        else:
+            continue
         if score["value"] is not None:
             ends = "" if score["low"] is None else f"{span(score['low'], score['high'])}, "
-            note = f"GenEval overall, {run.images}, {ends}{score['n']:,} images"
+            note = f"{what}, {run.images}, {ends}{score['n']:,} images"
             facts.append(Fact(title=run.label, value=f"{score['value']:.3f}", note=note))
     for ablation in ablations:
         verdicts = [(cell.row["difference"] or {}).get("verdict") for cell in ablation.cells[1:]]
@@ -320,7 +326,8 @@ def write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
 
 
 def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
-    _clear(output)
+    inline = thumbnails == "inline" or (thumbnails == "auto" and report.album.size <= INLINE_BYTES)
+    _clear(output, kept=() if inline else report.album.files)
     page = report.page
     for name, content in report.figures:
         write_atomic(output / "figures" / name, content)
@@ -331,7 +338,6 @@ def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
     write_atomic(output / "report.md", markdown(page))
     write_atomic(output / "report.tex", _latex(every))
     write_atomic(output / "samples.csv", _samples_csv(report.samples))
-    inline = thumbnails == "inline" or (thumbnails == "auto" and report.album.size <= INLINE_BYTES)
     if not inline:
         report.album.write(output / "pictures")
     html = render(page, report.album.inline() if inline else None)
@@ -343,7 +349,7 @@ def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
             "pictures_in_page": inline}  # fmt: skip
 
 
-_OURS = {"figures": {".svg", ".pdf", ".png", ".csv"}, "tables": {".csv", ".tex", ".md"}, "pictures": {".webp"}}
+_OURS = {"figures": {".svg", ".pdf", ".png", ".csv"}, "tables": {".csv", ".tex", ".md"}, "pictures": {".jpg"}}
 
 
 _UNFINISHED = ".report-unfinished"
@@ -365,8 +371,12 @@ def check(output: Path) -> None:
         raise UserError(f"{output} has files but no report.html; choose another --output")
 
 
-def _clear(output: Path) -> None:
+def _clear(output: Path, kept: Collection[str]) -> None:
     """Clears away an earlier report, its page first, and nothing else.
+
+    Args:
+        output: Its folder.
+        kept: Names of thumbnails that the new report has, too: a name stands for a content.
 
     Raises:
         UserError: The folder cannot be written.
@@ -377,7 +387,7 @@ def _clear(output: Path) -> None:
         (output / "report.html").unlink(missing_ok=True)
         for folder, suffixes in _OURS.items():
             for path in (output / folder).glob("*"):
-                if path.suffix in suffixes:
+                if path.suffix in suffixes and path.name not in kept:
                     path.unlink()
     except OSError as error:
         raise UserError(f"cannot write --output {output}: {error.strerror}") from error

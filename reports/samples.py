@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Detection, UserError
 from evals.core.run_directory import key_of
-from evals.geneval import near_misses
+from evals.geneval import scores
 from evals.metrics import layout
 from got.util.files import inside, read_object
 from reports import public_scores
@@ -125,6 +126,7 @@ def _images(run: Run) -> list[SampleRecord]:
         raise UserError(f"{run.path} has {len(results)} results but {len(observations)} observations; score it again")
     chains = {key_of(line): line for line in _lines_if_any(run.path / "chains.jsonl")}
     faults = run.scores.get("faults") or {}
+    copies = functools.cache(functools.partial(_copies, run.path))
     samples = []
     for result, seen in zip(results, observations, strict=True):
         key = key_of(seen)
@@ -133,16 +135,17 @@ def _images(run: Run) -> list[SampleRecord]:
         options = run.scores.get("options")
         if options and run.scores.get("suite") == "geneval":
             detections = seen.get("detections", ())
-            said = near_misses.explained(str(result["reason"]), str(result["tag"]), detections, options)
+            said = scores.explained(str(result["reason"]), str(result["tag"]), detections, options)
             result = {**result, "reason": said}
-        sample = _judged(run.path, key, result, seen, chains.get(key, {}), faults)
+        sample = _judged(run.path, key, result, seen, chains.get(key, {}), faults, copies(key[0]))
         samples.append(_graded(sample, result["values"], run) if run.judged_as and "values" in result else sample)
     judged = {key_of(line) for line in observations}
     metadata = {seen["case"]: result for result, seen in zip(results, observations, strict=True)}
     failures = {key_of(line): line for line in _lines_if_any(run.path / "failures.jsonl")}
     for key, line in failures.items():
         if key not in judged:
-            samples.append(_failed(run.path, key, line, chains.get(key, {}), metadata.get(key[0])))
+            sibling = metadata.get(key[0])
+            samples.append(_failed(run.path, key, line, chains.get(key, {}), sibling, copies(key[0])))
     if not any(sample.has_plan for sample in samples):  # of a model that writes none, its lack is no failure
         return [dataclasses.replace(p, stage=None) if p.stage == "no_plan" else p for p in samples]
     return samples
@@ -150,8 +153,8 @@ def _images(run: Run) -> list[SampleRecord]:
 
 def _public(run: Run, key: Key, line: dict[str, Any]) -> SampleRecord:
     """An image of which only the public scorer's verdict is known."""
-    seen = {"width": 0, "height": 0}
-    sample = _judged(run.path, key, {**line, "metadata": json.dumps(line["metadata"])}, seen, {}, run.scores["faults"])
+    seen, result = {"width": 0, "height": 0}, {**line, "metadata": json.dumps(line["metadata"])}
+    sample = _judged(run.path, key, result, seen, {}, run.scores["faults"], {})
     there = sample.file is not None and sample.file.is_file()
     return sample if there else dataclasses.replace(sample, file=None)
 
@@ -161,7 +164,13 @@ def _lines_if_any(path: Path) -> list[dict[str, Any]]:
 
 
 def _judged(
-    run: Path, key: Key, result: dict[str, Any], seen: dict[str, Any], chain: dict[str, Any], faults: dict[str, str]
+    run: Path,
+    key: Key,
+    result: dict[str, Any],
+    seen: dict[str, Any],
+    chain: dict[str, Any],
+    faults: dict[str, str],
+    copies: dict[str, Path],
 ) -> SampleRecord:
     plan = seen.get("plan")
     outcome = {True: "right", False: "wrong", None: NOT_JUDGED}[result["correct"]]
@@ -191,8 +200,8 @@ def _judged(
         ),
         metadata=json.loads(result.get("metadata", "{}")),
         has_plan=plan is not None,
-        source=_copy(run, key[0], "source"),
-        target=_copy(run, key[0], "target"),
+        source=copies.get("source"),
+        target=copies.get("target"),
         group=seen.get("group"),
         judge_score=score,
     )  # fmt: skip
@@ -226,7 +235,12 @@ def _first(record: dict[str, Any], names: tuple[str, str], unknown: str | None =
 
 
 def _failed(
-    run: Path, key: Key, line: dict[str, Any], chain: dict[str, Any], sibling: dict[str, Any] | None
+    run: Path,
+    key: Key,
+    line: dict[str, Any],
+    chain: dict[str, Any],
+    sibling: dict[str, Any] | None,
+    copies: dict[str, Path],
 ) -> SampleRecord:
     """A sample without a verdict; its prompt is known from another image of the case, or from the case's own file."""
     file = inside(run, f"images/{key[0]}/samples/{key[1]:04d}.png")
@@ -248,14 +262,15 @@ def _failed(
         seen=(),
         metadata=metadata,
         has_plan=bool(chain.get("chain")),
-        source=_copy(run, key[0], "source"),
-        target=_copy(run, key[0], "target"),
+        source=copies.get("source"),
+        target=copies.get("target"),
     )
 
 
-def _copy(run: Path, case: str, name: str) -> Path | None:
-    path = inside(run, f"images/{case}/{name}.webp")
-    return path if path is not None and path.is_file() else None
+def _copies(run: Path, case: str) -> dict[str, Path]:
+    """The copies of a case's source and target, as far as the run keeps them."""
+    found = {name: inside(run, f"images/{case}/{name}.webp") for name in ("source", "target")}
+    return {name: path for name, path in found.items() if path is not None and path.is_file()}
 
 
 def _metadata(path: Path | None) -> dict[str, Any]:

@@ -37,18 +37,9 @@ class StudioRun:
 
     def samples(self) -> list[dict[str, Any]]:
         """Those that have an image, the wrong ones first."""
-        there = [one for one in self._samples.values() if one.file is not None]
-        there.sort(key=lambda one: one.outcome != "wrong")
-        return [
-            {
-                "key": one.key,
-                "task": task_title(one.task),
-                "prompt": one.prompt,
-                "outcome": one.outcome,
-                "reason": one.reason,
-            }
-            for one in there
-        ]
+        there = sorted((one for one in self._samples.values() if one.file), key=lambda one: one.outcome != "wrong")
+        said = ("key", "prompt", "outcome", "reason")
+        return [{"task": task_title(one.task)} | {name: getattr(one, name) for name in said} for one in there]
 
     def sample(self, key: str) -> dict[str, Any]:
         """One sample; `UserError` where there is none, or it has no image."""

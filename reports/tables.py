@@ -330,6 +330,7 @@ def ablation_table(ablation: Ablation, name: str = "ablation", reported: Rows = 
     title = next((str(run.scores["title"]) for run in runs if run.scores.get("title")), ablation.suite)
     title = {"geneval": "GenEval"}.get(title, title)
     unit, cluster = ("edits", "source image") if ablation.is_of_edits else ("prompts", "prompt")
+    each = unit.removesuffix("s")
     what = f"{title}, share of edits done and rest untouched," if ablation.is_of_edits else f"{title} scores"
     rows = _trained_rows(ablation, len(tasks), reported)
     for cell in ablation.cells:
@@ -349,7 +350,7 @@ def ablation_table(ablation: Ablation, name: str = "ablation", reported: Rows = 
     ]
     return Table(
         name=name,
-        caption=f"Ablation {ablation.name}: {what} of variants, compared case by case with the first one.",
+        caption=f"Ablation {ablation.name}: {what} of variants, compared {each} by {each} with the first one.",
         origins=(f"Command: {ablation.command}.", *_shared_facts(runs)),
         columns=(
             Column(key="overall", title="overall"),

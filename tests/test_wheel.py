@@ -5,30 +5,19 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
+from wheel_kit import unpacked
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("got", "evals", "reports")
-BUILD = "import hatchling.build, sys; print(hatchling.build.build_wheel(sys.argv[1]))"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A folder with what the wheel installs, and nothing else of this project."""
-    pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, is not installed")
-    built = tmp_path_factory.mktemp("built")
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD, str(built)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    (wheel,) = built.glob("*-py3-none-any.whl")
-    folder = tmp_path_factory.mktemp("site")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return folder
+    return unpacked(ROOT, tmp_path_factory.mktemp("wheel") / "site")
 
 
 def run_python(site, cwd, *words):

@@ -340,15 +340,15 @@ def unread(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     return {kind: list(cases.values()) for kind, cases in found.items()}
 
 
-def counted_causes(by_cause: Mapping[str, int], shown: int = 3) -> str:
+def counted_causes(by_cause: Mapping[str, int]) -> str:
     """The most frequent causes with their counts, in one line.
 
     >>> counted_causes({"generate: no such image": 40, "observe: out of memory": 8})
     '40 × generate: no such image; 8 × observe: out of memory'
     """
     causes = [f"{count} × {cause}" for cause, count in by_cause.items()]
-    more = [f"and {len(causes) - shown} more causes"] if len(causes) > shown else []
-    return "; ".join([*causes[:shown], *more])
+    more = [f"and {len(causes) - 3} more causes"] if len(causes) > 3 else []
+    return "; ".join([*causes[:3], *more])
 
 
 def unlabelled(failures: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

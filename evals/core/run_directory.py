@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError, note
+from got.util.errors import shortened
 from got.util.files import FolderLock, clear_disk_errors, encode, write_atomic
 from got.util.hashes import HASHES, HashedFolder
 
@@ -43,13 +44,8 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
         if isinstance(before, dict) and isinstance(after, dict):
             found += differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            found.append(f"{prefix}{key}: {_short(before)} -> {_short(after)}")
+            found.append(f"{prefix}{key}: {shortened(json.dumps(before), 40)} -> {shortened(json.dumps(after), 40)}")
     return found
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 class RunDirectory:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import Detection, UserError
 from evals.detectors import open_vocabulary
 from evals.detectors.photo import MIN_SCORE, best_first, map_labels, mask_box
+from got.util.errors import described
 from got.util.hub import unreachable
 from got.util.weight_files import why
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from evals.core.protocols import Detector
+    from evals.core.backends import Detector
 
 
 class TransformersDetector:
@@ -158,8 +159,4 @@ def _try_out(model: str, network: Any, made: Detector) -> None:
         made.detect([Image.new("RGB", (64, 64), "grey")])
     except Exception as error:
         kind = network.config.model_type
-        raise UserError(f"hf:{model}: a {kind} model cannot look at an image here: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(f"hf:{model}: a {kind} model cannot look at an image here: {described(error, 300)}") from error

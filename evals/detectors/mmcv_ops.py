@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
+from got.util.errors import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +109,7 @@ def import_mmdet() -> str:
         sys.path[:] = path
         raise MMDetectionError(
             "MMDetection (wanted by --detector mask2former alone) cannot be imported: "
-            f"{' '.join(str(error).split())[:200] or type(error).__name__}; this mends it: {_remedy(error)}"
+            f"{one_line(error)}; this mends it: {_remedy(error)}"
         ) from error
     return "torch" if isinstance(sys.modules.get(EXTENSION), TorchOps) else "mmcv"
 

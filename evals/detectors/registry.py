@@ -14,7 +14,7 @@ from got.util.weight_files import fault as fault_of_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from evals.core.protocols import Detector
+    from evals.core.backends import Detector
 
 
 def _file_fault(argument: str) -> str | None:

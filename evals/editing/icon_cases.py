@@ -15,7 +15,7 @@ import numpy as np
 
 from evals.core.records import EditCase, EncodedImage
 from evals.editing.datasets import EditSet, Origin
-from evals.generators.oracle import draw, icon_world
+from evals.generators.oracle import draw
 from evals.metrics.boxes import to_pixels
 
 ICON_EDITS = Origin(
@@ -39,13 +39,14 @@ def icon_set(suite: str) -> EditSet:
 
     Kinds take turns, so that any beginning of the list has all of them.
     """
-    world = icon_world()
-    kinds = world.REASONING_CATEGORIES if suite == "reason_edit" else world.EDIT_KINDS
-    sample = world.sample_reasoning_edit if suite == "reason_edit" else world.sample_edit
+    from got import iconworld
+
+    kinds = iconworld.REASONING_CATEGORIES if suite == "reason_edit" else iconworld.EDIT_KINDS
+    sample = iconworld.sample_reasoning_edit if suite == "reason_edit" else iconworld.sample_edit
     cases = []
     for i in range(COUNTS[suite]):
         kind = kinds[i % len(kinds)]
-        edit = sample(world.stable_rng("edit suite", suite, i), kind)
+        edit = sample(iconworld.stable_rng("edit suite", suite, i), kind)
         category = kind if suite == "reason_edit" else _TASKS[kind]
         cases.append(_case(f"{category}-{i:04d}", category, edit))
     notes = ("embedded edition: icons, with true targets; no numbers of photographs beside these",)
@@ -59,11 +60,12 @@ def intervention_set(count: int) -> EditSet:
     The plan is a flawless one, the same for every model. Source and target are the icon world's renders of the plan as
     it was and as it is: what an image that ignores the change, and one that follows it, would show.
     """
-    world = icon_world()
+    from got import iconworld
+
     cases = []
     for i in range(count):
-        kind = world.INTERVENTIONS[i % len(world.INTERVENTIONS)]
-        edit = world.sample_intervention(world.stable_rng("interventions", i), kind)
+        kind = iconworld.INTERVENTIONS[i % len(iconworld.INTERVENTIONS)]
+        edit = iconworld.sample_intervention(iconworld.stable_rng("interventions", i), kind)
         case = _case(f"{kind}-{i:04d}", kind, edit)
         cases.append(dataclasses.replace(case, extra={**case.extra, "given_chain": edit.chain}))
     return EditSet(origin=ICON_EDITS, variant="interventions", cases=tuple(cases))
@@ -75,10 +77,11 @@ def multi_turn_set(count: int, most_turns: int) -> EditSet:
 
     Two categories: steps that change objects only, and those of which one changes the background.
     """
-    world = icon_world()
+    from got import iconworld
+
     cases = []
     for i in range(count):
-        edit = world.sample_steps(world.stable_rng("steps", i))
+        edit = iconworld.sample_steps(iconworld.stable_rng("steps", i))
         case = _case(f"steps-{i:04d}", "ground too" if edit.wanted else "objects", edit)
         cases.append(dataclasses.replace(case, extra={**case.extra, "turns": most_turns}))
     return EditSet(origin=ICON_EDITS, variant="two steps", cases=tuple(cases))
@@ -107,7 +110,9 @@ def _object(edit: Any) -> dict[str, str]:
 
 
 def _caption(scene: Any) -> str:
-    words = icon_world().described(scene)
+    from got import iconworld
+
+    words = iconworld.described(scene)
     ground = f" on a {scene.ground_color} background" if scene.ground_color else ""
     return f"a photo of {words}{ground}"
 

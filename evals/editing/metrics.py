@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from evals.core.protocols import Embedder, ImageEmbedder, Tools
+    from evals.core.backends import Embedder, ImageEmbedder, Tools
     from evals.core.records import EditCase
     from evals.editing.options import EditOptions
 

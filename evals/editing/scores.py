@@ -284,7 +284,7 @@ def _measured_table(scores: Mapping[str, Any]) -> Table:
 def _judge_caption(judge: dict[str, Any]) -> str:
     lines = ["score: mean of each case's own score; it is not the score of the mean parts"]
     if judge["headline"] is None:
-        lines.append("too many judgements failed for a score; --judge-max-failed 1 shows it all the same")
+        lines.append("too many images without a judgement for a score; --judge-max-failed 1 shows it all the same")
     lines += statements.no_intervals([("the score", judge["score"])])
     lines += [f"failed: {times} × {cause} ({judging.CAUSES[cause]})" for cause, times in judge["failed"].items()]
     if any(cause in judge["failed"] for cause in judging.UNASKED):

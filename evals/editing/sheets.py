@@ -1,17 +1,16 @@
 """Contact sheets of edits: source with the planned boxes, result, target, the mask's frame and what is wrong.
 
-Small copies of sources and targets are kept beside them, see `evals.core.copies`.
+Small copies of sources and targets are kept beside them, see `evals.core.contact_sheets`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evals.core import contact_sheets, copies
+from evals.core import contact_sheets
 from evals.metrics.images import mask_box
 from got.util.files import write_atomic
-from got.util.images import open_if_any, png_bytes
-from got.util.sheets import GREY, INK, fitted, laid_out, written
+from got.util.images import GREY, INK, fitted, laid_out, open_if_any, png_bytes, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,19 +49,13 @@ def draw(run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored])
     written, taken = [], set[str]()
     for category, pairs in categories.items():
         for result, _ in pairs:
-            copies.keep(run / "images" / result["case"], edits[result["case"]])
+            contact_sheets.keep_copies(run / "images" / result["case"], edits[result["case"]])
         path = run / "sheets" / f"{contact_sheets.safe(category, taken)}.png"
         write_atomic(path, png_bytes(sheet(run, category, edits, pairs)))
         written.append(path)
     every = zip(results, scored, strict=True)
     wrong = [(result, one.observation) for result, one in every if result["correct"] is False]
-    path = run / "sheets" / contact_sheets.WRONG
-    if wrong:
-        write_atomic(path, png_bytes(sheet(run, "wrong images", edits, wrong)))
-        written.append(path)
-    else:
-        path.unlink(missing_ok=True)
-    return written
+    return written + contact_sheets.save_wrong(run, sheet(run, "wrong images", edits, wrong) if wrong else None)
 
 
 def sheet(
@@ -107,7 +100,11 @@ def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: Mappin
     tile = written(_TILE_PX, lines)
     pen = ImageDraw.Draw(tile)
     frame = _frame(edit)
-    images = (copies.loaded(edit.source), open_if_any(run / result["filename"]), copies.loaded(edit.target))
+    images = (
+        contact_sheets.loaded(edit.source),
+        open_if_any(run / result["filename"]),
+        contact_sheets.loaded(edit.target),
+    )
     for i, image in enumerate(images):
         _place(tile, pen, image, _PAD_PX + i * (_SIDE_PX + _PAD_PX), frame)
     if images[0] is not None:

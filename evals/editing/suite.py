@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from evals.core.protocols import Judge
+    from evals.core.backends import Judge
     from evals.core.records import Drawn, EditCase, Sample, Scored
     from evals.editing.datasets import EditSet
     from evals.editing.metrics import Instruments

@@ -1,1 +1,1 @@
-"""Images and texts come in, unit vectors and the colours of crops go out. Knows no suite."""
+"""Images and texts come in, unit vectors go out. Knows no suite."""

@@ -24,17 +24,9 @@ if TYPE_CHECKING:
 
 
 ASSETS = Path(__file__).parents[1] / "assets"
-
-
 CONFIG = ASSETS / "icon_clip.json"
-
-
 WEIGHTS = ASSETS / "icon_clip.safetensors"
-
-
 PHOTO_MODEL = "ViT-L-14/openai"
-
-
 BATCH = 64
 """Images or texts in one forward pass."""
 

@@ -13,7 +13,7 @@ from evals.core.records import UserError
 from got.util import weight_files
 
 if TYPE_CHECKING:
-    from evals.core.protocols import Embedder, ImageEmbedder
+    from evals.core.backends import Embedder, ImageEmbedder
 
 SQUASH = "+squash"
 """Behind an encoder's name: images are squeezed to its square instead of cut to it."""

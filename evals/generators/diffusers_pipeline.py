@@ -7,14 +7,14 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Generated, UserError
-from evals.generators.options import GeneratorOptions, checkpoint_folder
+from evals.generators.registry import GeneratorOptions, checkpoint_folder
 from got.util.hub import MINI_PATH, missing_model, unreachable
 from got.util.weight_files import why
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.core.protocols import Generator
+    from evals.core.backends import Generator
     from evals.core.records import Sample
 
 

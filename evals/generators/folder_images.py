@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core.folder_listing import METADATA, SAMPLES, Place, by_number, files_of, indices, is_image, number_of, some
 from evals.core.records import UserError, describes
+from got.util.errors import shortened
 from got.util.files import inside, left_out, read_object, sha256
 
 if TYPE_CHECKING:
@@ -271,17 +272,7 @@ def assign_official(root: Path, layouts: Mapping[str, Sequence[str]], chosen: Se
             f"--model folder:{root}: {numbered[0].relative_to(root)} is of no case and case {lost} has no image: the "
             "numbers seem to be shifted"
         )
-    missing = [case.id for case in chosen if case.id not in found]
-    notes = []
-    if missing:
-        notes.append(f"{len(missing):,} of {len(chosen):,} images are missing ({some(missing)})")
-    return Assignment(
-        root=root,
-        files={case.id: {0: found[case.id]} for case in chosen if case.id in found},
-        faults={},
-        notes=tuple(notes),
-        counts={"images": len(taken) + len(others), "used": len(chosen) - len(missing), "missing": len(missing)},
-    )
+    return _one_each(root, found, chosen, images=len(taken) + len(others))
 
 
 def assign_by_prompt(path: Path, chosen: Sequence[Case]) -> Assignment:
@@ -303,17 +294,22 @@ def assign_by_prompt(path: Path, chosen: Sequence[Case]) -> Assignment:
             raise UserError(f"{where}: expected the path of an image in {root} for {prompt!r} but got {name!r}")
         places[prompt] = place
     original = {case.id: case.metadata.get("prompt", case.prompt) for case in chosen}  # whatever was drawn from
-    files = {id: {0: places[prompt]} for id, prompt in original.items() if prompt in places}
-    if not files:
+    found = {id: places[prompt] for id, prompt in original.items() if prompt in places}
+    if not found:
         raise UserError(f"{where}: none of its {len(places):,} prompts is one of this run")
-    missing = [case.id for case in chosen if case.id not in files]
-    notes = [f"{len(missing):,} of {len(chosen):,} images are missing ({some(missing)})"] if missing else []
+    return _one_each(root, found, chosen, images=len(places))
+
+
+def _one_each(root: Path, found: Mapping[str, Path], chosen: Sequence[Case], images: int) -> Assignment:
+    """One image for each chosen case that has one, of so many in all."""
+    missing = [case.id for case in chosen if case.id not in found]
+    note = f"{len(missing):,} of {len(chosen):,} images are missing ({some(missing)})"
     return Assignment(
         root=root,
-        files=files,
+        files={case.id: {0: found[case.id]} for case in chosen if case.id in found},
         faults={},
-        notes=tuple(notes),
-        counts={"images": len(places), "used": len(files), "missing": len(missing)},
+        notes=(note,) if missing else (),
+        counts={"images": images, "used": len(chosen) - len(missing), "missing": len(missing)},
     )
 
 
@@ -332,8 +328,7 @@ def _fault(place: Place, case: Case) -> str:
 
 def _reworded(root: Path, places: Sequence[Place], chosen: int) -> str:
     first = places[0]
-    prompt = str((first.metadata or {}).get("prompt"))
-    shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
+    shown = shortened(str((first.metadata or {}).get("prompt")), 60)
     return (
         f"--model folder:{root}: {len(places):,} of {chosen:,} prompts ask for the same objects in other words "
         f"({first.name}/{METADATA}: {shown!r}); --prompts folder scores each by its own {METADATA}"

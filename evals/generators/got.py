@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import Generated, UserError
-from evals.generators.options import GeneratorOptions
+from evals.generators.registry import GeneratorOptions
 from got.model.schedulers import make_scheduler
 from got.util.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.core.protocols import Generator
+    from evals.core.backends import Generator
     from evals.core.records import Sample
 
 

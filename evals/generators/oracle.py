@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from evals.core.protocols import Generator
+    from evals.core.backends import Generator
     from evals.core.records import EditCase, Sample
-    from evals.generators.options import GeneratorOptions
+    from evals.generators.registry import GeneratorOptions
 
 
 class OracleGenerator:
@@ -59,13 +59,6 @@ def draw(scene: Any) -> Image.Image:
     from got.model.config import CONFIGS
 
     return Image.fromarray(iconworld.render(scene, CONFIGS["mini"].image_size_px).image)
-
-
-def icon_world() -> Any:
-    """The icon world's module, for what trains and checks the embedded detector and CLIP on its scenes."""
-    from got import iconworld
-
-    return iconworld
 
 
 def make_oracle(_: GeneratorOptions) -> Generator:

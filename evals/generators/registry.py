@@ -6,27 +6,76 @@ is called with `GeneratorOptions`.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.core.backends import ICON_WORLD, Backend, Registry, local_place
 from evals.core.records import UserError
-from evals.generators.options import GUIDANCE, PLACE, checkpoint_folder
 from got.model.config import CONFIGS
 from got.model.schedulers import SCHEDULERS
 from got.util.hub import CheckpointError, local_folder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from evals.core.protocols import Generator
+    from evals.core.backends import Generator
+    from evals.generators.folder_images import Assignment
     from got.model.config import GoTConfig
 
+GUIDANCE = (
+    "semantic", "spatial", "reference", "semantic_scale", "spatial_scale", "reference_scale", "guidance_interval",
+    "chain",
+)  # fmt: skip
+PLACE = ("offload", "compile")
+"""Flags that only some generators heed: `GUIDANCE` is about what is drawn, `PLACE` about where it is computed."""
 
-_DATASET_IMAGES: Backend[Generator] = Backend(
-    factory="evals.generators.dataset_images:make_dataset_images", world=ICON_WORLD
-)
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorOptions:
+    """What a person may decide about a generator. None leaves a number to the model's own config."""
+
+    model: str
+    """The generator's name, for a factory that makes several."""
+    argument: str
+    """What stands behind the colon of ``--model folder:PATH``; empty elsewhere."""
+    checkpoint: str
+    steps: int | None
+    semantic: bool
+    spatial: bool
+    reference: bool
+    semantic_scale: float | None
+    spatial_scale: float | None
+    reference_scale: float | None
+    chain: str
+    """Whose plan is drawn: ``own``, ``none``, ``oracle``, or the oracle's made wrong, as in ``jitter:0.1``."""
+    device: str
+    dtype: str
+    guidance_interval: tuple[float, ...] | None = None
+    """In which part of the steps there is guidance; None keeps the checkpoint's."""
+    scheduler: str | None = None
+    """GoT's sampler, one of `got.model.schedulers.SCHEDULERS`; None keeps the checkpoint's."""
+    reference_compat: bool = False
+    """Whether GoT does as its released code does, see `got.released.reference`."""
+    own_size: bool = False
+    """Whether edits keep the model's own size."""
+    offload: str | None = None
+    """Where weights wait, see `got.checkpoint.place`."""
+    compiled: bool = False
+    """Whether the denoising network is compiled."""
+    folder: Assignment | None = None
+    """Which file is which image, for ``--model folder:PATH``."""
+
+
+def checkpoint_folder(checkpoint: str) -> Path | None:
+    """Where a checkpoint lies on this machine; None if it is a hub id, or gone."""
+    try:
+        return local_folder(checkpoint)
+    except CheckpointError:  # gone since the run was made: `make_got` says so, where it is needed
+        return None
+
+
+_DATASET_IMAGES: Backend[Generator] = Backend(factory="evals.generators.folder:make_dataset_images", world=ICON_WORLD)
 
 GENERATORS = Registry["Generator"](
     "a model",

@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from evals.core.protocols import Tools
+from evals.core.backends import Tools
 from evals.core.records import Drawn, Sample, UserError
 from evals.core.vocabulary import task_title
 from evals.detectors.registry import find_detector, make_detector
 from evals.embedders.registry import make_embedder
-from evals.geneval import near_misses, prompts
+from evals.geneval import prompts, scores
 from evals.geneval.suite import GenEval, Options
 from evals.metrics import layout
 from evals.suite.objects import with_colors
@@ -83,7 +83,7 @@ class Observer:
             score = self._suite.score(case, observation, self._options)
         except UserError:
             return None
-        said = near_misses.explained(score.reason, case.tag, observation["detections"], self._options.rules())
+        said = scores.explained(score.reason, case.tag, observation["detections"], self._options.rules())
         return {
             "case": case.id,
             "task": task_title(case.tag),

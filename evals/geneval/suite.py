@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from evals.core.run_directory import RunDirectory
 from evals.core.vocabulary import COLORS
-from evals.geneval import near_misses, prompts, scores
+from evals.geneval import prompts, scores
 from evals.metrics import boxes, layout
 from evals.suite import (
     CASES,
@@ -50,7 +50,7 @@ from evals.suite import (
 )
 from evals.suite.objects import from_log
 from evals.suite.plans import LOGGED_SCORE, Outcome
-from evals.suite.reference import load_reference, reference_of
+from evals.suite.tables import load_reference, reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -307,7 +307,7 @@ class GenEval(Suite[Options]):
         """Contact sheets; behind a count that is too low stand the detections that nearly counted."""
         rules = options.rules()
         said = [
-            near_misses.explained(one.score.reason, one.sample.case.tag, one.observation["detections"], rules)
+            scores.explained(one.score.reason, one.sample.case.tag, one.observation["detections"], rules)
             for one in scored
         ]
         told = [{**result, "reason": reason} for result, reason in zip(results, said, strict=True)]

@@ -15,7 +15,7 @@ from evals.geneval2.scores import Outcome
 from evals.metrics import layout
 from evals.suite import Case, Context, Detection, Drawn, Scored, Suite, Tools, UserError, plans
 from evals.suite.objects import by_class, from_log
-from evals.suite.reference import load_reference, reference_of
+from evals.suite.tables import load_reference, reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evals.geneval2 import icon_cases
-from evals.geneval2.published import value_names
+from evals.geneval2.published import IMAGES, value_names
 from got.util.files import write_json, write_lines
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from evals.core.records import Scored
 
-IMAGES, SOFT_TIFA, DATA = "geneval2_images.json", "geneval2_soft_tifa.json", "geneval2_data.jsonl"
+SOFT_TIFA, DATA = "geneval2_soft_tifa.json", "geneval2_data.jsonl"
 KEYS = ("prompt", "atom_count", "vqa_list", "skills")
 """Keys of a line of the data, in their order."""
 

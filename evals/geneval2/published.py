@@ -7,7 +7,6 @@ likeliest token is one of them; VQAScore the probability of yes to one question 
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
@@ -15,7 +14,7 @@ from evals.core.vocabulary import NUMBERS
 from evals.geneval2 import atoms
 from evals.geneval2.icon_cases import tag_of
 from evals.judged import files, summaries, wording
-from evals.judged.records import Item, JudgedSet, Metric, unique
+from evals.judged.records import Item, JudgedSet, Metric
 from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
@@ -30,10 +29,11 @@ if TYPE_CHECKING:
 
     from evals.geneval2.options import Options
     from evals.judged.records import Reported
-    from evals.judged.wording import Published
     from evals.suite import Case
 
 FILE = "geneval2_data.jsonl"
+IMAGES = "geneval2_images.json"
+"""Images by prompt, as the official script is given them."""
 TOP_TOKENS = 20
 """So many likely tokens an endpoint tells."""
 _MOST_OF_A_SKILL = 5
@@ -52,16 +52,25 @@ HEADLINES = ("soft_tifa_gm", "soft_tifa_am", "tifa", "vqascore")
 SKILL_NAMES = (*atoms.SKILLS, *_PARTS)
 
 
+def _published(path: Path) -> dict[str, str]:
+    """What Soft-TIFA asks, and what VQAScore does."""
+    asked = (("question", "soft_tifa"), ("whole", "vqa_score"))
+    place = {"question": "{question}", "whole": "{prompt}"}
+    return {name: wording.text_with(path, function, {"{}": place[name]}) for name, function in asked}
+
+
 class PublishedEdition(JudgedSuite):
     """The published set."""
 
     name = "geneval2"
     title = "GenEval 2"
+    script = wording.Published(file="evaluation.py", read=_published)
     metrics = (
         *(Metric(name=name, of=(name,), times=100.0, digits=2) for name in HEADLINES),
         *(Metric(name=name, of=_pooled(name), times=100.0, digits=2) for name in SKILL_NAMES),
     )
     """Headlines are means of prompts; skills pool all questions."""
+    listing = IMAGES
     sending = Sending(max_tokens=1, images_first=True)
 
     def load(self, root: Path, options: Any) -> JudgedSet:
@@ -72,16 +81,12 @@ class PublishedEdition(JudgedSuite):
         prompts = [item.prompt for item in items]
         if again := next((text for text in prompts if prompts.count(text) > 1), None):
             raise UserError(f"{path}: the prompt {again!r} occurs twice; official results are named by prompts")
-        return JudgedSet(edition=edition, items=unique(items, str(path)))
+        return JudgedSet(edition=edition, items=items)
 
     def edition(self, options: Options) -> str:
         """That of the data; with the floor, where an endpoint tells the likeliest tokens alone."""
         name = super().edition(options)
         return f"{name}-top{TOP_TOKENS}-floor{options.topk_floor:g}" if _is_endpoint(options) else name
-
-    def published(self, options: Any) -> Published:
-        """Inside the script that asks."""
-        return wording.Published(file="evaluation.py", read=_published)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Any) -> tuple[Call, ...]:
         """Every question of the prompt, then the one about it as a whole."""
@@ -178,16 +183,9 @@ def _item(number: int, row: Any, path: Path) -> Item:
     if len(asked) - ones != count:
         raise UserError(f"{where}: expected {count} questions beside those about one but got {len(asked) - ones}")
     facts = {"vqa_list": asked, "skills": skills, "atom_count": count}
-    return Item(id=f"{number:05d}", prompt=prompt, task=tag_of(count), texts={"{prompt}": prompt}, facts=facts)
-
-
-def _published(path: Path) -> dict[str, str]:
-    """The question with the demand behind it; that about the whole prompt is ours."""
-    texts = [text for text in wording.texts_in(path, "soft_tifa") if text.count("{") == 1 == text.count("}")]
-    if len(texts) != 1:
-        raise UserError(f"{path}: expected one text with a placeholder in soft_tifa but found {len(texts)}")
-    question = re.sub(r"\{[^}]*\}", lambda _: "{question}", texts[0])
-    return {**wording.our_own("geneval2").texts, "question": question}
+    id = f"{number:05d}"
+    texts, place = {"{prompt}": prompt}, (f"images/{id}.png",)
+    return Item(id=id, prompt=prompt, task=tag_of(count), texts=texts, facts=facts, layout=place)
 
 
 def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:

@@ -44,7 +44,8 @@ class GenEval2(Suite[Options]):
     images_per_prompt = 1
     detector = "icon-fine"
 
-    def _edition(self, options: Options) -> Suite[Any]:
+    def part(self, options: Options) -> Suite[Any]:
+        """That of icons or the published one."""
         return _ICONS if options.data is None else _PUBLISHED
 
     def resolve(self, options: Options, world: str) -> Options:
@@ -53,20 +54,20 @@ class GenEval2(Suite[Options]):
             raise UserError("--judge answers the questions of --data; those of the icon edition need none")
         if options.data is None and options.rewritten_from is not None:
             raise UserError("--rewritten-from goes with --data; prompts of the icon edition are drawn as they are")
-        resolved: Options = self._edition(options).resolve(options, world)
+        resolved: Options = self.part(options).resolve(options, world)
         return resolved
 
     def cases(self, options: Options, context: Context) -> list[Case]:
         """The prompts of the edition."""
-        return self._edition(options).cases(options, context)
+        return self.part(options).cases(options, context)
 
     def layout(self, case: Case, options: Options) -> tuple[str, ...]:
         """Where the official script looks for a case's image."""
-        return self._edition(options).layout(case, options)
+        return self.part(options).layout(case, options)
 
     def detects(self, options: Options) -> bool:
         """Whether a detector looks: in the icon edition only."""
-        return self._edition(options).detects(options)
+        return self.part(options).detects(options)
 
     def classes(self, case: Case) -> frozenset[str]:
         """The classes of a prompt of the icon edition."""
@@ -78,25 +79,25 @@ class GenEval2(Suite[Options]):
 
     def prepare(self, tools: Tools, options: Options) -> Any:
         """Detector and CLIP."""
-        return self._edition(options).prepare(tools, options)
+        return self.part(options).prepare(tools, options)
 
     def observe(self, batch: Sequence[Drawn], tools: Any, options: Options) -> list[dict[str, Any]]:
         """Detections, or what a judge's answers go into."""
-        return self._edition(options).observe(batch, tools, options)
+        return self.part(options).observe(batch, tools, options)
 
     def concurrent_requests(self, options: Options) -> int:
         """Of a judge by endpoint."""
-        return self._edition(options).concurrent_requests(options)
+        return self.part(options).concurrent_requests(options)
 
     def make_judge(self, tools: Tools, options: Options) -> Any:
         """Who is asked; nobody about the icon edition."""
-        return self._edition(options).make_judge(tools, options)
+        return self.part(options).make_judge(tools, options)
 
     def judge(
         self, batch: Sequence[Drawn], seen: Sequence[dict[str, Any]], judge: Any, options: Options
     ) -> Sequence[dict[str, Any]]:
         """With the judge's answers."""
-        return self._edition(options).judge(batch, seen, judge, options)
+        return self.part(options).judge(batch, seen, judge, options)
 
     def incomplete(self, observation: Mapping[str, Any]) -> bool:
         """Whether an image lacks answers because the judge could not be reached or the budget was used up."""
@@ -108,7 +109,7 @@ class GenEval2(Suite[Options]):
 
     def score(self, case: Case, observation: Mapping[str, Any], options: Options) -> Score:
         """The means of the answers, and the answers."""
-        return self._edition(options).score(case, observation, options)
+        return self.part(options).score(case, observation, options)
 
     def result(self, scored: Scored, filename: str) -> dict[str, Any]:
         """The line of results.jsonl; of the icon edition with the answers in the order of the questions."""
@@ -123,7 +124,7 @@ class GenEval2(Suite[Options]):
         context: Context,
     ) -> dict[str, Any]:
         """``scores.json`` of the edition."""
-        return self._edition(options).summarize(cases, scored, failures, options, context)
+        return self.part(options).summarize(cases, scored, failures, options, context)
 
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:
         """By number of atoms and by skill."""
@@ -145,7 +146,7 @@ class GenEval2(Suite[Options]):
 
     def costs(self, cases: Sequence[Case], options: Options, images_per_prompt: int) -> dict[str, Any]:
         """Questions that a judge would be asked; none of the icon edition."""
-        return self._edition(options).costs(cases, options, images_per_prompt)
+        return self.part(options).costs(cases, options, images_per_prompt)
 
 
 _ICONS, _PUBLISHED = IconEdition(), PublishedEdition()

@@ -13,8 +13,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from evals.core.backends import ICON_WORLD
-from evals.core.protocols import Tools
+from evals.core.backends import ICON_WORLD, Tools
 from evals.core.records import Case, Drawn, Sample, UserError
 from evals.detectors import registry as detectors
 from evals.embedders import registry as embedders
@@ -24,7 +23,7 @@ from evals.harness.run_spec import suite_names
 from evals.judges.registry import JUDGES
 from got.util import provenance
 from got.util.cli import console
-from got.util.errors import visible
+from got.util.errors import described, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -222,9 +221,7 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
     except UserError as error:
         return Check(name=name, found="failed", problem=str(error))
     except Exception as error:
-        return Check(
-            name=name, found="failed", problem=f"{name}: {type(error).__name__}: {' '.join(str(error).split())}"
-        )
+        return Check(name=name, found="failed", problem=f"{name}: {described(error)}")
 
 
 def _libraries() -> Iterator[Check]:
@@ -237,7 +234,7 @@ def _libraries() -> Iterator[Check]:
                 warnings.simplefilter("ignore")
                 importlib.import_module(name)
         except Exception as error:  # a broken pair of torch and torchvision raises anything
-            broken.append(f"{name} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())[:150]})")
+            broken.append(f"{name} cannot be imported ({described(error, 150)})")
     problem = f"{'; '.join(broken)}: install the project again in a fresh environment" if broken else None
     yield Check(name="imports", found=f"{len(LIBRARIES) - len(broken)} of {len(LIBRARIES)} libraries", problem=problem)
 

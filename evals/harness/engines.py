@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from evals.core.records import Sample
-    from evals.harness.guard import Guard
+    from evals.harness.outcomes import Guard
     from evals.harness.plan import Plan
     from evals.harness.settings import Settings
     from evals.harness.worker import RecordedImage, Worker

@@ -12,31 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 from evals.core import folder_listing
 from evals.core import options as flags
-from evals.core.backends import ICON_WORLD
-from evals.core.protocols import Tools
+from evals.core.backends import ICON_WORLD, Tools
 from evals.core.records import Sample, UserError, note, sample_seed, unfit
 from evals.detectors import registry as detectors
 from evals.embedders import registry as embedders
 from evals.generators import folder_images
 from evals.generators import registry as generators
 from evals.generators.folder_images import Assignment
-from evals.generators.options import GeneratorOptions
 from evals.generators.oracle import oracle_render
+from evals.generators.registry import GeneratorOptions
 from evals.harness import weight_places
-from evals.harness.choice import in_share, of_tasks, spread
-from evals.harness.run_spec import RunSpec, find_suite, world_of
+from evals.harness.run_spec import RunSpec, find_suite, in_share, of_tasks, spread, world_of
 from evals.judges.handing import HandingJudge, HearingJudge
 from evals.suite import GENERATE, OBSERVE, VERDICT, Context
 from got.util import provenance
-from got.util.device import resolve_device, set_threads
+from got.util.cli import resolve_device, set_threads
 from got.util.errors import warn
 from got.util.files import inside
+from got.util.garbage import loading
 from got.util.workers.options import FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from evals.core.protocols import Detector, Embedder, Generator
+    from evals.core.backends import Detector, Embedder, Generator
     from evals.core.records import Case
     from evals.suite import Suite
 
@@ -266,6 +265,7 @@ class Plan:
 
     # --------------------------------------------------------------------------------------------------------- who
     @functools.cached_property
+    @loading()
     def device(self) -> str:
         """Where models run. The number of torch's threads is decided with it, before the first model is built."""
         set_threads()

@@ -23,8 +23,7 @@ from evals.core.run_directory import RunDirectory, differences, key_of
 from evals.generators.folder_images import counted_changes
 from evals.harness import identity as identities
 from evals.harness.engines import ENGINES, LocalEngine
-from evals.harness.guard import Guard
-from evals.harness.outcomes import Failed
+from evals.harness.outcomes import Failed, Guard
 from evals.harness.worker import Job
 from got.util.errors import first_line, warn
 from got.util.files import write_atomic

@@ -15,6 +15,8 @@ from evals.core.records import Drawn, Generated, UserError
 from evals.core.run_directory import RunDirectory, key_of
 from evals.harness.outcomes import Failed, Outcome
 from evals.harness.plan import missing_classes
+from got.util.errors import described
+from got.util.garbage import loading
 from got.util.images import as_rgb, open_image, png_bytes
 
 if TYPE_CHECKING:
@@ -22,22 +24,12 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from evals.core.protocols import Generator
+    from evals.core.backends import Generator
     from evals.core.records import Sample
     from evals.harness.plan import Plan
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def describe_error(error: Exception) -> str:
-    r"""An exception in one line.
-
-    >>> describe_error(ValueError("two\nlines"))
-    'ValueError: two lines'
-    """
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +136,14 @@ class _Stages:
             if len(items) > 1:
                 return [one for item in items for one in self._each(stage, [item], compute)]
             damaged = _has_damaged_image(items[0][0])
-            return [Failed(stage=stage, error=describe_error(error), raised=not damaged, damaged=damaged)]
+            return [Failed(stage=stage, error=described(error), raised=not damaged, damaged=damaged)]
         return list(results)
 
 
 class Worker(_Stages):
     """Draws and observes a batch."""
 
+    @loading()
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         plan = job.plan

@@ -1,6 +1,9 @@
 """Writes a run's images as a benchmark's own scripts expect them, so that these can score the same images.
 
-python -m evals.judged runs/mine results/MY_MODEL
+    python -m evals.judged runs/mine results/MY_MODEL
+
+Where a script is given a JSON file of images by prompt, as GenEval 2's is, it lies beside them, with paths relative to
+the folder.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from evals.harness.plan import Plan
 from evals.harness.run_spec import find_suite
 from evals.judged.suite import JudgedSuite
 from got.util.cli import Parser
-from got.util.files import replacing
+from got.util.files import replacing, write_json
 from got.util.images import open_image
 
 if TYPE_CHECKING:
@@ -38,23 +41,26 @@ def export(run: Path, folder: Path) -> tuple[int, int]:
     """
     directory = RunDirectory(run)
     spec = directory.read_spec()
-    suite = find_suite(spec["identity"]["generate"]["suite"]) if spec else None
+    found = find_suite(spec["identity"]["generate"]["suite"]) if spec else None
+    if found is None:
+        raise UserError(f"{run}: expected a run of a judged benchmark but found no run")
+    plan = Plan(cli.parse(found, ["--output", str(run), "--from", "verdict"]), found)
+    suite = found.part(plan.options)
     if not isinstance(suite, JudgedSuite):
-        raise UserError(f"{run}: expected a run of a judged benchmark")
-    plan, written = Plan(cli.parse(suite, ["--output", str(run), "--from", "verdict"]), suite), 0
+        raise UserError(f"{run}: expected a run of a judged benchmark but it is one of {suite.title}, without a judge")
     firsts = [sample for sample in plan.samples if sample.index == 0]
-    for sample in firsts:
-        place = run / directory.image_name(sample)
-        if not place.is_file():
-            continue
-        name = suite.layout(sample.case, plan.options)[0]
+    there = [(one.case, place) for one in firsts if (place := run / directory.image_name(one)).is_file()]
+    names = [suite.layout(case, plan.options)[0] for case, _ in there]
+    for (case, place), name in zip(there, names, strict=True):
         _write(place, folder / name)
-        written += 1
-        for other, image in suite.beside(sample.case, plan.options).items():
+        for other, image in suite.beside(case, plan.options).items():
             (folder / other).parent.mkdir(parents=True, exist_ok=True)
             with replacing(folder / other) as part:
                 image.load().save(part, "PNG")
-    return written, len(firsts) - written
+    if suite.listing and there:
+        by_prompt = {case.metadata["prompt"]: name for (case, _), name in zip(there, names, strict=True)}
+        write_json(folder / suite.listing, by_prompt)
+    return len(there), len(firsts) - len(there)
 
 
 def _write(source: Path, target: Path) -> None:

@@ -131,7 +131,7 @@ def edition(name: str, paths: Sequence[Path], origin: Origin, *, allowed: bool) 
 def counted(
     name: str, items: Sequence[Item], key: Callable[[Item], str], known: Mapping[str, int], *, allowed: bool
 ) -> str:
-    """The name of an edition whose files have no published hash, if it has the published numbers of items.
+    """The name of an edition of edits whose files have no published hash, if it has the published numbers of them.
 
     Args:
         name: Of the published edition.
@@ -146,7 +146,9 @@ def counted(
     if collections.Counter(map(key, items)) == known:
         return name
     if not allowed:
-        raise UserError(f"{name}: {len(items)} cases, expected {sum(known.values()):,} in {len(known)} parts; {OTHER}")
+        raise UserError(
+            f"{name}: {len(items):,} edits, expected {sum(known.values()):,} in {len(known)} parts; {OTHER}"
+        )
     return f"{name}-other-{digest(items)}"
 
 

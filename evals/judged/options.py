@@ -43,3 +43,31 @@ class JudgedOptions(AskOptions):
         metavar="PATH",
         parse=Path,
     )
+
+    @property
+    def mark(self) -> str:
+        """What they add to the name of an edition: how it asks, reads or counts."""
+        return ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadingOptions(JudgedOptions):
+    """Those of benchmarks whose own script reads replies that are read strictly here, or in another way."""
+
+    reading: str = option(
+        "strict",
+        "of replies: strict, or scripted, as the official script reads them, an edition of its own "
+        "(default: %(default)s)",
+        stage=OBSERVE,
+        choices=("strict", "scripted"),
+    )
+
+    @property
+    def scripted(self) -> bool:
+        """Whether replies are read as the official script reads them."""
+        return self.reading == "scripted"
+
+    @property
+    def mark(self) -> str:
+        """That replies are read as the official script reads them."""
+        return "-scripted" if self.scripted else ""

@@ -33,6 +33,8 @@ class Origin:
     """The official judge."""
     sha256: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Of published files by name, as far as they are known."""
+    wording: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Digests of published wordings -> where each was read."""
 
 
 @functools.cache
@@ -87,7 +89,7 @@ class JudgedSet:
 
     edition: str
     """As in a metric's name: ``"wise-verified"``; of other data than the published with a part of their hash."""
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     notes: tuple[str, ...] = ()
     """What a reader should know of the data, a sentence each."""
 
@@ -137,15 +139,10 @@ def digest(items: Iterable[Item]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
 
 
-def unique(items: Sequence[Item], what: str) -> tuple[Item, ...]:
-    """The items, if no two have one id.
-
-    Raises:
-        UserError: Some have.
-    """
+def check_unique(items: Sequence[Item], what: str) -> None:
+    """Raises `UserError` where two items have one id."""
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
             raise UserError(f"{what}: {item.id} occurs twice")
         seen.add(item.id)
-    return tuple(items)

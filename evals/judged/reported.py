@@ -97,14 +97,14 @@ def differs(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[str]:
     """In what a run's numbers are not those of reported rows, a few words each: nothing where they compare.
 
     Args:
-        scores: The run's ``scores.json``; an older one does not say how many cases there are.
+        scores: The run's ``scores.json``; an older one does not say how many prompts or edits there are.
         rows: Of the same edition.
 
     >>> scores = {"wording": "ours", "judge": {"name": "w@gpt-4.1#0"}, "cases": {"run": 12, "of": 1000}}
     >>> differs({**scores, "rewritten_from": None}, reported("GenEval++"))
-    ['12 of 1,000 cases', 'asked in our wording']
+    ['12 of 1,000 prompts', 'asked in our wording']
     >>> differs({**scores, "wording": "published", "rewritten_from": "a.json"}, reported("WISE", "Verified"))
-    ['12 of 1,000 cases', 'judged by gpt-4.1, they by Qwen3.5-35B-A3B', 'prompts rewritten']
+    ['12 of 1,000 prompts', 'judged by gpt-4.1, they by Qwen3.5-35B-A3B', 'prompts rewritten']
     """
     return list(_differences(scores, rows))
 
@@ -112,7 +112,7 @@ def differs(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[str]:
 def _differences(scores: Mapping[str, Any], rows: Sequence[Reported]) -> Iterator[str]:
     cases = scores.get("cases")
     if cases and cases["run"] != cases["of"]:
-        yield f"{cases['run']:,} of {cases['of']:,} cases"
+        yield f"{cases['run']:,} of {cases['of']:,} {unit_of(scores)}"
     if scores["wording"] != "published":
         yield "asked in our wording"
     own, theirs = judge_of(scores), list(dict.fromkeys(row.judge for row in rows))
@@ -120,6 +120,29 @@ def _differences(scores: Mapping[str, Any], rows: Sequence[Reported]) -> Iterato
         yield f"judged by {own}, they by {', '.join(theirs)}"
     if scores["rewritten_from"]:
         yield "prompts rewritten"
+
+
+def unit_of(scores: Mapping[str, Any]) -> str:
+    """What a benchmark is made of, prompts or edits; a run of an older version does not say."""
+    return str(scores.get("unit", "prompts"))
+
+
+def means(scores: Mapping[str, Any]) -> str:
+    """How a benchmark's metrics are averaged.
+
+    >>> two = {"overall": {"over": "tasks"}, "over edits": {"over": "cases"}}
+    >>> means({"unit": "edits", "metrics": {"names": two}})
+    'plain means of the tasks: overall; all others: means of the edits'
+    >>> means({"metrics": {"names": {"accuracy": {"over": "tasks"}}}})
+    'plain means of the tasks'
+    """
+    names = scores["metrics"]["names"]
+    by_tasks = [name for name, how in names.items() if how["over"] == "tasks"]
+    of_all = f"means of the {unit_of(scores)}"
+    if not by_tasks:
+        return of_all
+    others = f": {', '.join(by_tasks)}; all others: {of_all}" if len(by_tasks) < len(names) else ""
+    return f"plain means of the tasks{others}"
 
 
 def judge_of(scores: Mapping[str, Any]) -> str:

@@ -14,13 +14,13 @@ import json
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from evals.core import copies
+from evals.core import contact_sheets
 from evals.core.backends import PHOTOGRAPHS
 from evals.core.records import UserError
 from evals.judged import summaries, wording
 from evals.judged.files import load_json, needed
 from evals.judged.options import JudgedOptions
-from evals.judged.records import origin_of
+from evals.judged.records import check_unique, origin_of
 from evals.judges import registry as judges
 from evals.judges.calls import Interview, Sending, prompt_hash
 from evals.suite import Score, Suite, plain
@@ -52,6 +52,10 @@ class JudgedSuite(Suite[JudgedOptions]):
     """Tasks that are summed up together, by what they are called."""
     edits: ClassVar[bool] = False
     """Whether it asks for edits of images that come with it."""
+    listing: ClassVar[str] = ""
+    """The JSON file that tells the official script each prompt's image; empty where their names do."""
+    script: ClassVar[Published | None] = None
+    """Where its own wording lies in a clone."""
     sending: ClassVar[Sending] = Sending()
     """What the official script lays down of requests."""
 
@@ -83,8 +87,8 @@ class JudgedSuite(Suite[JudgedOptions]):
         """
 
     def published(self, options: Any) -> Published | None:
-        """Where its own wording lies in a clone."""
-        return None
+        """Its own wording, where that differs by edition."""
+        return self.script
 
     def way(self, options: Any) -> Sending:
         """What the official script lays down of requests, where that differs by edition."""
@@ -92,7 +96,7 @@ class JudgedSuite(Suite[JudgedOptions]):
 
     def edition(self, options: Any) -> str:
         """What its numbers are of."""
-        return self._set(options).edition
+        return f"{self._set(options).edition}{options.mark}"
 
     def ours(self, options: Any) -> str:
         """The folder of our wording, see `evals.judged.wording.PROMPTS`."""
@@ -113,7 +117,10 @@ class JudgedSuite(Suite[JudgedOptions]):
     # ------------------------------------------------------------------------------------------------------- the rest
     @functools.lru_cache(maxsize=2)  # noqa: B019  # suites are few, and what is read is asked for again at the end
     def _set(self, options: JudgedOptions) -> JudgedSet:
-        return self.load(needed(options.data, self.origin), options)
+        root = needed(options.data, self.origin)
+        found = self.load(root, options)
+        check_unique(found.items, f"--data {root}")
+        return found
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _items(self, options: JudgedOptions) -> dict[str, Item]:
@@ -121,7 +128,8 @@ class JudgedSuite(Suite[JudgedOptions]):
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _wording(self, options: JudgedOptions) -> Wording:
-        return wording.choose(options.wording, self.ours(options), self.published(options), options.data)
+        published = self.published(options)
+        return wording.choose(options.wording, self.ours(options), published, options.data, self.origin)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _floor(self, options: JudgedOptions) -> frozenset[str]:
@@ -261,6 +269,7 @@ class JudgedSuite(Suite[JudgedOptions]):
         about = {
             "edition": self.edition(options),
             "cases": {"run": len(cases), "of": len(self._set(options).items)},
+            "unit": "edits" if self.edits else "prompts",
             "wording": self._wording(options).kind,
             "licence": self.origin.licence,
             "official_judge": self.origin.judge,
@@ -283,7 +292,7 @@ class JudgedSuite(Suite[JudgedOptions]):
         for one in scored:
             case = one.sample.case
             if case.edit is not None and one.sample.index == 0:
-                copies.keep(run / "images" / case.id, case.edit)
+                contact_sheets.keep_copies(run / "images" / case.id, case.edit)
         return super().sheets(run, results, scored, options)
 
     def tables(self, scores: Mapping[str, Any]) -> list[Table]:

@@ -203,7 +203,7 @@ def _account(
         cause for one in scored for each in one.observation["answers"] for cause in each["failures"].values()
     )
     judged = sum(bool(row.found(headline)) and not row.lost(headline) for row in rows)
-    share = 1 - judged / len(scored) if scored else 1.0
+    share = 1 - judged / len(rows) if rows else 1.0  # an image that is not there has no judgement, too
     prices = [each["usd"] for each in answers if each["usd"] is not None]
     return {
         "name": names[0] if names else None,
@@ -312,18 +312,17 @@ def _span(ends: Sequence[float | None], how: Mapping[str, Any]) -> str:
 
 def _caption(scores: Mapping[str, Any]) -> str:
     judge, names = scores["judge"], scores["metrics"]["names"]
-    by_tasks = [name for name, one in names.items() if one["over"] == "tasks"]
-    means = f"plain means of the tasks: {', '.join(by_tasks)}; all others" if by_tasks else "means"
     lines = [
         f"judge: {judge['name']}; official: {scores['official_judge']}",
         f"data: {scores['licence']}; interval, images, missing and bounds are of {next(iter(names))}",
-        f"{means} of the cases; intervals of shares: {statistics.method_of(scores)}, else bootstrap",
+        reported.means(scores),
+        f"intervals of shares: {statistics.method_of(scores)}, else bootstrap",
         *scores["notes"],
     ]
     if scores["rewritten_from"]:
         lines.append(f"prompts rewritten: {scores['rewritten_from']}; judged by the original ones")
     if not judge["headline"]:
-        lines.append("too many judgements failed for a headline; --judge-max-failed 1 shows it all the same")
+        lines.append("too many images without a judgement for a headline; --judge-max-failed 1 shows it all the same")
     lines += [f"failed: {number} × {cause}" for cause, number in judge["failed"].items()]
     lines += [f"missing: {number} × {visible(cause)}" for cause, number in _causes(scores)[:6]]
     if judge["judge_sd"] is not None:

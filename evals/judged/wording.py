@@ -21,6 +21,8 @@ from got.util import files
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    from evals.judged.records import Origin
+
 PROMPTS = Path(__file__).parent / "prompts"
 
 
@@ -43,16 +45,12 @@ class Published:
     """Where a benchmark's own wording lies in a clone."""
 
     file: str
-    """Relative to the clone."""
+    """Relative to the clone; a folder inside the clone may be given in its place."""
     read: Callable[[Path], Mapping[str, str]]
     """The file -> texts by the names that the suite uses, with its placeholders."""
-    known: Collection[str] = ()
-    """Digests that have been checked against the benchmark's repository."""
-    files: Collection[str] = ()
-    """... or the sha256 of the whole file."""
 
 
-def choose(asked: str, ours: str, published: Published | None, root: Path | None) -> Wording:
+def choose(asked: str, ours: str, published: Published | None, root: Path | None, origin: Origin) -> Wording:
     """The wording that a command asks for.
 
     Args:
@@ -60,6 +58,7 @@ def choose(asked: str, ours: str, published: Published | None, root: Path | None
         ours: Folder of our own texts, below `PROMPTS`.
         published: Where the published wording would be; None if none can be read.
         root: The user's clone.
+        origin: Has the digests of wordings, or of whole files, that have been checked.
 
     Raises:
         UserError: The published wording is asked for and is not there, or nobody has checked it.
@@ -67,15 +66,22 @@ def choose(asked: str, ours: str, published: Published | None, root: Path | None
     kind, _, digest = asked.partition(":")
     if kind not in ("auto", "ours", "published") or (digest and kind != "published"):
         raise UserError(f"--wording: expected auto, ours, published or published:DIGEST but got {asked!r}")
-    path = None if published is None or root is None else root / published.file
-    if kind == "ours" or (kind == "auto" and (path is None or not path.is_file())):
+    path = None if published is None or root is None else _found(root, published.file)
+    if kind == "ours" or (kind == "auto" and path is None):
         return our_own(ours)
-    if published is None or path is None:
+    if published is None or root is None:
         raise UserError("--wording published: no published wording can be read for this benchmark")
-    if not path.is_file():
-        raise UserError(f"--wording published: {path} is missing; --data must be a clone with its scripts")
-    found = Wording(kind="published", texts=published.read(path))
-    known = found.digest in published.known or files.sha256(path) in published.files
+    if path is None:
+        raise UserError(
+            f"--wording published: {root / published.file} is missing; --data must be a clone with its scripts"
+        )
+    try:
+        found = Wording(kind="published", texts=published.read(path))
+    except UserError:
+        if kind == "auto":
+            return our_own(ours)
+        raise
+    known = found.digest in origin.wording or files.sha256(path) in origin.sha256.values()
     if known or found.digest == digest:
         return found
     if kind == "auto":
@@ -84,6 +90,13 @@ def choose(asked: str, ours: str, published: Published | None, root: Path | None
         f"{path}: its wording has the digest {found.digest}, which nobody has checked here; "
         f"--wording published:{found.digest} takes it as it is"
     )
+
+
+def _found(root: Path, file: str) -> Path | None:
+    """A file of a clone, from the clone or from any folder on the way to it."""
+    parts = file.split("/")
+    places = (root.joinpath(*parts[start:]) for start in range(len(parts)))
+    return next((place for place in places if place.is_file()), None)
 
 
 def our_own(name: str) -> Wording:
@@ -154,6 +167,23 @@ def texts_in(path: Path, function: str) -> list[str]:
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
             return [text for statement in body for text in _texts(statement)]
     raise UserError(f"{path}: expected a function {function} there")
+
+
+def text_with(path: Path, function: str, places: Mapping[str, str]) -> str:
+    """The one text inside a function of a script that has all of some placeholders, with ours in their place.
+
+    Args:
+        path: The script.
+        function: In it.
+        places: The script's placeholder -> ours.
+
+    Raises:
+        UserError: There is no such function, or not one such text.
+    """
+    found = [text for text in texts_in(path, function) if all(place in text for place in places)]
+    if len(found) != 1:
+        raise UserError(f"{path}: expected one text with {', '.join(places)} in {function} but found {len(found)}")
+    return fill(found[0], places)
 
 
 def _texts(node: ast.AST) -> list[str]:

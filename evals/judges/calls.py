@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from got.vlm.encoding import Encoding as Encoding
+from got.vlm.messages import Encoding as Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.core.records import Judgement, Score, UserError
-from evals.generators.oracle import icon_world
 from evals.metrics import statistics
 from evals.metrics.boxes import iou_matrix, to_pixels
 from evals.metrics.edits import SAME_PLACE_IOU, EditChecks, EditTruth, Thing, check_edit, ground_color
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from evals.core.protocols import Detector, Embedder, Tools
+    from evals.core.backends import Detector, Embedder, Tools
     from evals.core.records import EditCase, JudgeQuestion
 
 _MIN_SCORE = 0.3
@@ -102,7 +101,9 @@ def checks(truth: EditTruth, observed: dict[str, Any]) -> EditChecks:
 
 def planned(truth: EditTruth, chain: str, side_px: int) -> dict[str, Any] | None:
     """What a result that follows a chain to the letter would show, as `look` has it; None if it plans no edit."""
-    operation = icon_world().read_operation(chain)
+    from got import iconworld
+
+    operation = iconworld.read_operation(chain)
     if operation is None:
         return None
     before = [*truth.kept, *truth.erased]

@@ -18,10 +18,9 @@ from evals.judges.calls import Answers, Sending
 from evals.judges.handing import Overheard
 from got.vlm.asker import Asker, AskSettings, Question
 from got.vlm.clients import AskFailed, Reply, SetupError
-from got.vlm.encoding import encoded
 from got.vlm.json_replies import BadReply
-from got.vlm.messages import ASSISTANT, SYSTEM, USER, Message, Messages
-from got.vlm.spending import Tally
+from got.vlm.limits import Tally
+from got.vlm.messages import ASSISTANT, SYSTEM, USER, Message, Messages, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -67,6 +66,7 @@ class Interviewer:
             )
             settings = dataclasses.replace(settings, params=params)
         self._priced = settings.usd_per_million is not None
+        self._unlikely = 0  # replies without probabilities since one had them
         self._asker = Asker(
             backend,
             settings,
@@ -152,8 +152,22 @@ class Interviewer:
             )
             text, scores = await self._asker.ask(question, functools.partial(_read, call), tally)
         except (AskFailed, BadReply) as error:
+            self._give_up(error)
             return _Said(tally=tally, cause=error.cause, detail=str(error))
+        self._unlikely = 0 if call.spellings else self._unlikely
         return _Said(tally=tally, scores=scores, messages=(*messages, Message(role=ASSISTANT, parts=(text,))))
+
+    def _give_up(self, error: AskFailed | BadReply) -> None:
+        """Raises `SetupError` if no reply has probabilities: one or two may lack them, where a filter has answered."""
+        self._unlikely += error.cause == NO_PROBABILITIES
+        if self._unlikely >= _NEVER:
+            raise SetupError(f"{error}: not one of {_NEVER} replies in a row has any") from error
+
+
+NO_PROBABILITIES = "no probabilities"
+"""Why there is no score where one is the probability of a word."""
+_NEVER = 8
+"""So many replies in a row without probabilities are an endpoint that gives none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +211,7 @@ def first_token_probability(reply: Reply, spellings: Sequence[str]) -> float:
     if reply.spelled is not None and reply.spelled.keys() >= set(spellings):
         return float(sum(reply.spelled[word] for word in spellings))
     if reply.first_token is None:
-        raise BadReply("no probabilities", "the endpoint gives no log-probabilities of the first token")
+        raise BadReply(NO_PROBABILITIES, "the endpoint gives no log-probabilities of the first token", retry=False)
     return float(sum(reply.first_token.get(word, 0.0) for word in dict.fromkeys(spellings)))
 
 

@@ -11,7 +11,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from got.vlm.json_replies import BadReply, decoded, is_refusal, objects_in, shortened, unfenced
+from got.util.errors import shortened
+from got.vlm.json_replies import BadReply, decoded, is_refusal, objects_in, unfenced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +35,7 @@ def json_scores(scales: Mapping[str, Scale]) -> Reader:
         found = [whole] if isinstance(whole, dict) else objects_in(text)
         fitting = [one for one in found if scales.keys() <= one.keys()]
         if len(fitting) != 1:
-            raise _unreadable(text, f"{len(fitting) or 'no'} JSON objects with {', '.join(scales)}")
+            raise unreadable(text, f"{len(fitting) or 'no'} JSON objects with {', '.join(scales)}")
         return {name: in_scale(fitting[0][name], scale) for name, scale in scales.items()}
 
     return read
@@ -52,7 +53,7 @@ def json_list(key: str, names: Sequence[str], scale: Scale) -> Reader:
         found = [whole] if isinstance(whole, dict) else objects_in(text)
         fitting = [one[key] for one in found if isinstance(one.get(key), list)]
         if len(fitting) != 1:
-            raise _unreadable(text, f"{len(fitting) or 'no'} lists under {key}")
+            raise unreadable(text, f"{len(fitting) or 'no'} lists under {key}")
         if len(fitting[0]) != len(names):
             raise BadReply("unparsable", f"expected {len(names)} scores but got {len(fitting[0])}")
         return {name: in_scale(one, scale) for name, one in zip(names, fitting[0], strict=True)}
@@ -78,24 +79,11 @@ def named_lines(names: Sequence[str], scale: Scale) -> Reader:
                 re.IGNORECASE | re.MULTILINE,
             )
             if len(set(found)) != 1:
-                raise _unreadable(text, f"{'several values' if found else 'no line'} for {name}")
+                raise unreadable(text, f"{'several values' if found else 'no line'} for {name}")
             scores[name] = in_scale(float(found[0]), scale)
         return scores
 
     return read
-
-
-def any_numbers(text: str) -> dict[str, float]:
-    r"""As ImgEdit's script reads: lines that split at ": " into two parts, the second all digits.
-
-    >>> any_numbers("Fit: 4\n**Look:** 5\nDetail: 3/5\nOdd: 12")
-    {'Fit': 4.0, 'Odd': 12.0}
-    """
-    pairs = [line.strip().split(": ") for line in text.splitlines()]
-    found = {f"{one[0]}": float(one[1]) for one in pairs if len(one) == 2 and one[1].isdecimal()}
-    if not found:
-        raise _unreadable(text, "no line of a name and a whole number")
-    return found
 
 
 def labelled(label: str, names: Sequence[str], scale: Scale, *, bare: bool = False) -> Reader:
@@ -121,7 +109,7 @@ def labelled(label: str, names: Sequence[str], scale: Scale, *, bare: bool = Fal
             found = [[line.strip()] for line in text.splitlines() if re.fullmatch(r"\s*\d+(?:\.\d+)?\s*", line)]
             found = found if len(found) == 1 else []
         if not found:
-            raise _unreadable(text, f"no number behind {label}")
+            raise unreadable(text, f"no number behind {label}")
         if len(found[-1]) != len(names):
             raise BadReply("unparsable", f"expected {len(names)} numbers behind {label} but got {len(found[-1])}")
         return {name: in_scale(float(one), scale) for name, one in zip(names, found[-1], strict=True)}
@@ -158,7 +146,8 @@ def in_scale(value: Any, scale: Scale) -> float:
     return float(value)
 
 
-def _unreadable(text: str, why: str) -> BadReply:
+def unreadable(text: str, why: str) -> BadReply:
+    """Why a reply has no scores: it refuses, or is of another form."""
     if is_refusal(text):
         return BadReply("refusal", shortened(text))
     return BadReply("unparsable", f"{why} in {shortened(text)!r}" if text.strip() else "the reply is empty")

@@ -19,13 +19,12 @@ from evals.judges.calls import Sending
 from evals.judges.protocols import make_protocol
 from evals.metrics.judging import MAX_FAILED
 from got.util.cli import json_fields, number, whole
-from got.vlm.encoding import MAX_PIXELS, Encoding
+from got.vlm.messages import MAX_PIXELS, Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evals.core.protocols import Judge, Tools
-    from evals.judges.calls import Sending
+    from evals.core.backends import Judge, Tools
     from evals.judges.interviewer import Interviewer
     from evals.judges.vlm_judge import VlmJudge
     from got.vlm.asker import AskSettings
@@ -129,7 +128,7 @@ class AskOptions:
     )
     judge_max_failed: float = option(
         MAX_FAILED,
-        "share of failed judgements above which there is no headline; 1: always one (default: %(default)s)",
+        "share of images without a judgement above which there is no headline; 1: always one (default: %(default)s)",
         stage=VERDICT,
         metavar="X",
         parse=number(0, 1),

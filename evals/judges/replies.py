@@ -19,7 +19,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from got.vlm.json_replies import BadReply, declines, decoded, is_refusal, objects_in, shortened, unfenced
+from got.util.errors import shortened
+from got.vlm.json_replies import BadReply, declines, decoded, is_refusal, objects_in, unfenced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

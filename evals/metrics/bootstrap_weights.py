@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 TAIL = 0.025
 """Probability left out on each side of a 95 % interval."""
 
+LEVELS = (TAIL, 2 * TAIL, 1 - 2 * TAIL, 1 - TAIL)
+"""Where distributions are cut: with 2.5 % on either side, and with 5 % on one."""
+
 _FEW = 6
 """Fewer clusters than these cannot tell how alike their images are."""
 
@@ -28,27 +31,30 @@ _SEED = 2026
 """Of the weights, which are the same in all runs: that orders the intervals as the runs."""
 
 
-def jeffreys(right: float, images: float) -> tuple[float, float]:
-    """Jeffreys' interval: what a task of single images would have if infinitely many weights were drawn.
+def jeffreys(right: float, images: float) -> NDArray[np.float64]:
+    """Where Jeffreys' distribution is cut: a task of single images if infinitely many weights were drawn, ``(4,)``.
 
-    >>> [round(end, 3) for end in jeffreys(7, 10)]
+    >>> jeffreys(7, 10)[[0, -1]].round(3).tolist()
     [0.394, 0.907]
     """
     from scipy.special import betaincinv
 
-    low, high = (float(betaincinv(right + 0.5, images - right + 0.5, tail)) for tail in (TAIL, 1 - TAIL))
-    return low, high
+    found: NDArray[np.float64] = betaincinv(right + 0.5, images - right + 0.5, LEVELS)
+    return found
 
 
-def ends_of_mean(drawn: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The middle 95 % of the mean of independent tasks, by convolution. The order of the tasks decides nothing.
+def cuts_of_mean(drawn: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Where the distribution of the mean of independent tasks is cut, ``(4,)``: of several tasks by convolution.
 
-    A number between two cells of the grid is shared by both in proportion, so lesser numbers give lesser ends.
+    The order of the tasks decides nothing. A number between two cells of the grid is shared by both in proportion, so
+    lesser numbers give lesser cuts.
 
     >>> even = np.linspace(0, 1, 1000)
-    >>> [round(float(end), 2) for end in ends_of_mean([even, even])]
-    [0.11, 0.89]
+    >>> cuts_of_mean([even, even]).round(2).tolist()
+    [0.11, 0.16, 0.84, 0.89]
     """
+    if len(drawn) == 1:
+        return np.asarray(np.quantile(drawn[0], LEVELS), dtype=np.float64)
     cells = max(_GRID // len(drawn), 64)
     length = 1 << (len(drawn) * (cells + 1)).bit_length()
     spectrum = np.ones(length // 2 + 1, dtype=np.complex128)
@@ -58,9 +64,24 @@ def ends_of_mean(drawn: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         counts = np.bincount(cell, 1 - upper, cells + 1) + np.bincount(cell + 1, upper, cells + 1)
         spectrum *= np.fft.rfft(counts / len(shares), length)
     below = np.maximum.accumulate(np.cumsum(np.fft.irfft(spectrum, length)[: len(drawn) * cells + 1]))
-    ends = np.interp((TAIL, 1 - TAIL), np.append(0, below), np.arange(-0.5, len(below))) / (len(below) - 1)
-    found: NDArray[np.float64] = np.clip(ends, 0, 1)
+    cuts = np.interp(LEVELS, np.append(0, below), np.arange(-0.5, len(below))) / (len(below) - 1)
+    found: NDArray[np.float64] = np.clip(cuts, 0, 1)
     return found
+
+
+@functools.lru_cache(maxsize=64)
+def highest_low(effective: tuple[float, ...], unseen: float) -> float:
+    """Lower end of the mean of tasks that are all right, which no run of the same prompts exceeds.
+
+    Args:
+        effective: So many independent images say as much as all of each task.
+        unseen: As of `weighed`.
+
+    >>> round(highest_low((100.0, 100.0), 0.25), 3)
+    0.988
+    """
+    right = np.ones(_FEW)
+    return float(cuts_of_mean([weighed(right, right, number, unseen) for number in effective])[0])
 
 
 def weighed(

@@ -42,8 +42,9 @@ def iou_matrix(boxes_a: ArrayLike, boxes_b: ArrayLike, *, pixel_inclusive: bool 
     b = np.asarray(boxes_b, dtype=np.float64).reshape(-1, 4)[None]
     extra = 1.0 if pixel_inclusive else 0.0
     low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
-    inter = np.prod(np.maximum(high - low + extra, 0.0), axis=-1)
-    area_a, area_b = (np.prod(np.maximum(x[..., 2:] - x[..., :2] + extra, 0.0), axis=-1) for x in (a, b))
+    spans = (high - low, a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2])
+    sides = (np.maximum(span + extra, 0.0) for span in spans)
+    inter, area_a, area_b = (side[..., 0] * side[..., 1] for side in sides)  # `np.prod` takes several times as long
     union = area_a + area_b - inter
     iou: NDArray[np.float64] = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
     return iou

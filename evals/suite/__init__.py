@@ -3,8 +3,8 @@
 A suite of another package imports from here alone.
 """
 
+from evals.core.backends import Tools
 from evals.core.options import CASES, GENERATE, OBSERVE, RUN, VERDICT, option
-from evals.core.protocols import Tools
 from evals.core.records import Case, Detection, Drawn, Sample, Score, Scored, UserError
 from evals.suite.base import Context, NoOptions, Suite
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from evals.core.protocols import Tools
+    from evals.core.backends import Tools
     from evals.core.records import Case, Drawn, Score, Scored
 
 
@@ -213,6 +213,10 @@ class Suite(abc.ABC, Generic[Own]):
         from evals.suite import plain
 
         return plain.headline(scores)
+
+    def part(self, options: Own) -> Suite[Any]:
+        """The benchmark that the options choose, of one that is several."""
+        return self
 
     def layout(self, case: Case, options: Own) -> tuple[str, ...]:
         """Where the benchmark's own scripts look for a case's image in a model's folder; the first found counts.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from evals.core.records import Detection
 from evals.core.vocabulary import COLORS
@@ -11,9 +14,11 @@ from evals.core.vocabulary import COLORS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from numpy.typing import NDArray
     from PIL import Image
 
-    from evals.core.protocols import Embedder
+    from evals.core.backends import Embedder
+
 
 BACKGROUND = "#999"
 """Paint for what lies outside an object's mask when its colour is asked for."""
@@ -46,8 +51,6 @@ def with_colors(
     pairs = [(image, one) for image, some in zip(images, wanted, strict=True) for one in some]
     colors: dict[int, str] = {}
     if pairs:
-        from evals.embedders.colors import classify_colors
-
         named = classify_colors(embedder, [crop(*pair) for pair in pairs], [one.name for _, one in pairs], COLORS)
         colors = {id(one): color for (_, one), color in zip(pairs, named, strict=True)}
     return [[dataclasses.replace(one, color=colors.get(id(one))) for one in some] for some in found]
@@ -86,3 +89,40 @@ def from_log(logged: Iterable[Mapping[str, Any]]) -> list[Detection]:
         Detection(name=one["name"], score=one["score"], box_xyxy_px=tuple(one["box_xyxy_px"]), color=one["color"])
         for one in logged
     ]
+
+
+# -------------------------------------------------------------------------------------------------------------- colours
+TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
+"""GenEval's templates."""
+_CLASSIFIERS: weakref.WeakKeyDictionary[Any, dict[tuple[str, tuple[str, ...]], NDArray[np.float32]]]
+_CLASSIFIERS = weakref.WeakKeyDictionary()
+
+
+def classify_colors(
+    embedder: Embedder, crops: Sequence[Image.Image], names: Sequence[str], colors: Sequence[str]
+) -> list[str]:
+    """GenEval's zero-shot colour of each crop: the colour whose averaged templates are nearest.
+
+    Args:
+        embedder: The CLIP.
+        crops: RGB images of one object each.
+        names: Class of each crop, part of the templates.
+        colors: The colours to choose from.
+    """
+    if not crops:
+        return []
+    texts = _classifiers(embedder, sorted(set(names)), tuple(colors))
+    images = embedder.embed_images(crops)
+    return [colors[int((texts[name] @ image).argmax())] for name, image in zip(names, images, strict=True)]
+
+
+def _classifiers(embedder: Embedder, names: Sequence[str], colors: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+    """Class name -> unit vectors of the colours (colours, d); new names are embedded together and remembered."""
+    known = _CLASSIFIERS.setdefault(embedder, {})
+    new = [name for name in names if (name, colors) not in known]
+    if new:
+        texts = [t.format(color=c, name=name) for name in new for c in colors for t in TEMPLATES]
+        vectors = embedder.embed_texts(texts).reshape(len(new), len(colors), len(TEMPLATES), -1).mean(2)
+        vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+        known.update({(name, colors): vector for name, vector in zip(new, vectors, strict=True)})
+    return {name: known[name, colors] for name in names}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
 
-    from evals.core.protocols import Tools
+    from evals.core.backends import Tools
     from evals.core.records import Case, Detection, Drawn
     from evals.metrics.layout import LayoutFit
     from evals.suite.plain import Group

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evals.core.records import Sample
-    from evals.generators.options import GeneratorOptions
+    from evals.generators.registry import GeneratorOptions
 
 SIDE_PX = 128
 

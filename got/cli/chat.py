@@ -113,6 +113,8 @@ class Chat:
         """
         line = line.strip()
         if not line.startswith("/"):
+            if (command := f"/{line.lower()}") in {*self._commands, "/quit"}:
+                raise UserError(f"a command begins with a slash: {command}")
             if line:
                 self._request(lambda: self.talk.say(line, **self._usual))
             return False

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from got.cli.inputs import Request, numbered_files, read_requests, side_file
 from got.cli.parser import MOST_TURNS
 from got.plan.chain import Chain
-from got.util.device import resolve_device
+from got.util.cli import resolve_device
 from got.util.errors import UserError, visible, warn
 from got.util.files import replacing, write_atomic
+from got.util.garbage import loading
 from got.util.images import open_image
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return images[0] | result if len(images) == 1 else result
 
 
+@loading()
 def load_pipeline(arguments: argparse.Namespace) -> GoTPipeline:
     """The checkpoint on its device, with the sampler that was asked for.
 

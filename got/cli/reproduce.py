@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from got.cli.parser import MOST_TURNS, build_parser
-from got.util.device import resolve_device
+from got.util.cli import resolve_device
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +41,6 @@ def command(entry: Entry, entries: Sequence[Entry], folder: Path, arguments: arg
         verb, about = "edit", [str(folder / f"{first.source:04d}.png"), entry.instruction]
     dashed = entry.instruction.startswith("-")  # which the shell's reader would take for a flag
     words = [verb] if dashed else [verb, *about]
-    usual = _usual()
     given = {"scheduler": arguments.scheduler} | entry.options
     words += _flags({name: given.get(name) for name in _OPTIONS})
     words += [f"--chain={first.chain}"] if first.given else []
@@ -51,9 +50,19 @@ def command(entry: Entry, entries: Sequence[Entry], folder: Path, arguments: arg
     )
     words += [f"--max-turns={entry.turn + 1}"] if entry.turn + 1 != usual_turns else []
     words += [f"--seed={entry.seed}"]
-    words += _flags({name: getattr(arguments, name) for name in _MODEL if getattr(arguments, name) != usual[name]})
+    words += _model_flags(arguments)
     words += ["--output=again.png", *(["--", *about] if dashed else [])]
     return "python -m got " + shlex.join(words)
+
+
+def resume(folder: Path, arguments: argparse.Namespace) -> str:
+    """The line that goes on with a conversation in a terminal; arguments as of `command`."""
+    return "python -m got " + shlex.join(["chat", f"--output={folder}", "--resume", *_model_flags(arguments)])
+
+
+def _model_flags(arguments: argparse.Namespace) -> Iterator[str]:
+    given = {name: getattr(arguments, name) for name in _MODEL}
+    return _flags({name: value for name, value in given.items() if value != _usual()[name]})
 
 
 @functools.cache

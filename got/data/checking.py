@@ -7,16 +7,14 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from got.data.records import DataError
-from got.data.rows import decode, problems
+from got.data.records import DataError, decode, problems
 from got.data.storage import entries_of, files_of
 from got.util.images import ImageError, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from got.data.records import Example
-    from got.data.rows import Entry
+    from got.data.records import Entry, Example
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,7 @@ from PIL import Image, ImageColor, ImageDraw
 from got.data.records import DataError
 from got.plan.chain import Chain
 from got.plan.layout import draw_overview
-from got.util.images import ImageError, open_image
-from got.util.sheets import INK, fitted, font, laid_out, written
+from got.util.images import INK, ImageError, fitted, font, laid_out, open_image, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from got.data.rows import Entry
+    from got.data.records import Entry
 
 FORMATS = ("folder", "parquet", "webdataset")
 PER_FILE = 1000

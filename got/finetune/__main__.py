@@ -81,7 +81,7 @@ def _memory(recipe: Recipe) -> dict[str, object]:
 def _join(options: argparse.Namespace) -> dict[str, object]:
     if options.output is None:
         raise ValueError("Expected --output")
-    from got.finetune.start import start
+    from got.finetune.joint import start
 
     qwen, sdxl = options.join
     return {"model": str(start(qwen, sdxl, options.output))}

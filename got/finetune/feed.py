@@ -21,7 +21,7 @@ from got.finetune.recipes import Source
 from got.iconworld.scenes import stable_rng
 from got.model.reasoner import check_chain
 from got.model.teacher_forcing import Conversation, TrainingBatch, encode_conversations, sequence
-from got.model.transcript import ImageInput
+from got.model.tokenizer import ImageInput
 from got.plan.chain import Chain
 from got.util.images import open_image
 

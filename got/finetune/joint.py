@@ -1,10 +1,14 @@
-"""What is trained: language model, projector and UNet as one network, whose two losses meet in the image tokens."""
+"""What is trained: language model, projector and UNet as one network, whose two losses meet in the image tokens.
+
+It starts from Qwen2.5-VL and SDXL, put together as an untrained GoT.
+"""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +18,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.nn import functional
 
+from got.checkpoint import load_network
 from got.data.records import TASKS
 from got.iconworld.scenes import stable_rng
 from got.model.adapter import LORA_TARGETS, SAVED_IN_FULL
@@ -21,7 +26,11 @@ from got.model.networks import SemanticProjector, seeded
 from got.model.outputs import scale_latents
 from got.model.ssgm import Switches, image_conditions, semantic_conditions, time_ids, vae_means
 from got.model.teacher_forcing import IGNORED_LABEL, TrainingBatch, teacher_forced
+from got.pipeline import GoTPipeline
+from got.released.convert import blueprint, write_sums
 from got.train import losses
+from got.util.files import replacing_folder
+from got.util.hub import CheckpointError, locate, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +40,6 @@ if TYPE_CHECKING:
 
     from got.finetune.feed import Batch
     from got.finetune.recipes import Recipe
-    from got.pipeline import GoTPipeline
 
 _SLICED_FROM_PX = 512  # from this size on the autoencoder takes one image at a time: masks are many
 
@@ -292,3 +300,51 @@ def means(sums: torch.Tensor) -> dict[str, float]:
             if count:
                 found[name + suffix] = float(total / count)
     return found
+
+
+# ------------------------------------------------------------------------------------------------------------ the start
+_SCALE = "got-6b"
+
+
+def start(qwen: str | Path, sdxl: str | Path, output: str | Path) -> Path:
+    """Write a pipeline to start a training from.
+
+    The language model is Qwen's, with GoT's tokens in the tokenizer and an output layer apart from the embedding; the
+    UNet is SDXL's, with eight more input channels that are zero; the projector is new.
+
+    Args:
+        qwen: Folder (or hub id) of Qwen2.5-VL.
+        sdxl: Folder (or hub id) of SDXL.
+        output: The folder to write; it must not exist, or be empty.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: If a file is missing or weights do not fit. Nothing has been written then.
+    """
+    output = Path(output)
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise CheckpointError(f"Expected a new or empty folder but {output} exists")
+    qwen = locate(qwen, allow_patterns=["*.json", "*.txt", "*.jinja", "*.safetensors"])
+    weights = ["unet/*.safetensors*", "vae/*.safetensors*"]
+    sdxl = locate(sdxl, allow_patterns=["scheduler/*", "unet/config.json", "vae/config.json", *weights])
+    with quiet():
+        empty, others = blueprint(qwen, sdxl)
+        mllm = untied(load_network(qwen, torch.float32, "mllm"))
+        mllm.generation_config = others.pop("generation")
+        with seeded(0):
+            sizes = empty["projector"].config
+            projector = SemanticProjector(sizes.hidden_dim, sizes.cross_attention_dim, sizes.pooled_dim)
+        pipeline = GoTPipeline(
+            vae=load_network(sdxl / "vae", torch.float32, "vae"),
+            unet=widened(load_network(sdxl / "unet", torch.float32, "unet")),
+            mllm=mllm,
+            projector=projector,
+            scale=_SCALE,
+            **others,
+        )
+        with replacing_folder(output) as folder:
+            pipeline.save_pretrained(folder)
+            write_sums(folder)
+    return output

@@ -12,6 +12,7 @@ import math
 import shutil
 import signal
 import sys
+import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils.memory import clear_device_cache
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from PIL import Image
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
@@ -29,16 +31,16 @@ from got.data.records import TASKS
 from got.data.storage import read
 from got.finetune import folder as files
 from got.finetune.feed import Collator, Feed, Mixture, Prepared, Unusable
-from got.finetune.grid import draw_grid
 from got.finetune.joint import Joint, Noiser, means, token_rows
 from got.finetune.processes import accelerator_of, agree, seeded
 from got.util.cli import on_signals
-from got.util.files import append_lines, read_lines, replacing_folder, write_json
+from got.util.files import append_lines, read_lines, replacing_folder, write_atomic, write_json
+from got.util.hub import quiet
+from got.util.images import PAPER, laid_out, png_bytes, written
 from got.util.precision import warn_if_emulated
-from got.util.quiet import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from got.finetune.feed import Batch
@@ -400,3 +402,42 @@ def _as_trained(pipeline: GoTPipeline, recipe: Recipe) -> GoTPipeline:
     """A pipeline that draws as the recipe trains it: without chains or layouts where that has none."""
     pipeline.register_to_config(chains=recipe.chains, layout=recipe.layout)
     return pipeline
+
+
+# ------------------------------------------------------------------------------------------------------------ the sheet
+_CELL_PX, _TEXT_PX, _GAP_PX = 192, 32, 6
+_TITLES = ("source", "target", "from the true chain", "from its own chain")
+
+
+def draw_grid(pipeline: GoTPipeline, examples: Sequence[Prepared], seed: int, path: Path) -> None:
+    """Draw the first step of each example with the pipeline's defaults, and save a sheet: a row per example."""
+    pipeline.set_progress_bar_config(disable=True)
+    rows = []
+    for one in examples:
+        edit = one.example.source is not None
+        source = one.images[0] if edit else None
+        drawn = [
+            pipeline(
+                one.example.prompt,
+                image=source,
+                chain=chain,
+                generator=torch.Generator().manual_seed(seed + one.sample),
+                max_turns=1,
+            ).images[0]
+            for chain in (one.example.chains[0], None)
+        ]
+        rows.append((one.example.prompt, [source, one.images[int(edit)], *drawn]))
+    write_atomic(path, png_bytes(sheet(rows)))
+
+
+def sheet(rows: Sequence[tuple[str, Sequence[Image.Image | None]]]) -> Image.Image:
+    """Images in columns under their titles, each row with its words above it; None leaves a gap."""
+    width = len(_TITLES) * (_CELL_PX + _GAP_PX) + _GAP_PX
+    titles = [(_GAP_PX + n * (_CELL_PX + _GAP_PX), 4, title, "gray", 10) for n, title in enumerate(_TITLES)]
+    strips = []
+    for words, images in rows:
+        lines = textwrap.wrap(words, width // 7, max_lines=2, placeholder=" ...")
+        head = written((width, _TEXT_PX), [(_GAP_PX, 6, "\n".join(lines), "black", 10)])
+        cells = [p and p.resize((_CELL_PX, _CELL_PX), Image.Resampling.NEAREST) for p in images]
+        strips.append(laid_out(cells, len(_TITLES), gap_px=_GAP_PX, head=head, missing=PAPER))
+    return laid_out(strips, 1, head=written((width, 20), titles))

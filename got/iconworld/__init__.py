@@ -1,12 +1,9 @@
 """The icon world: the 80 COCO classes as tinted icons, with scenes, captions, chains, boxes and masks by seed."""
 
-from got.iconworld.corrupt import CORRUPTIONS, corrupted
 from got.iconworld.edits import KINDS as EDIT_KINDS
-from got.iconworld.edits import Edit, described, sample_edit
+from got.iconworld.edits import Edit, described, sample_edit, sample_steps
 from got.iconworld.glyphs import DRAWINGS, aspect, glyph
-from got.iconworld.interventions import INTERVENTIONS, sample_intervention
-from got.iconworld.multi_turn import sample_steps
-from got.iconworld.operations import Operation, read_operation
+from got.iconworld.plans import CORRUPTIONS, INTERVENTIONS, Operation, corrupted, read_operation, sample_intervention
 from got.iconworld.referring import CATEGORIES as REASONING_CATEGORIES
 from got.iconworld.referring import sample_reasoning_edit
 from got.iconworld.render import PALETTE, Rendered, render

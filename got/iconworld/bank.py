@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from got.iconworld.edits import Edit, sample_edit
-from got.iconworld.mirrors import sample_mirror_edit
+from got.iconworld.referring import sample_mirror_edit
 from got.iconworld.render import edges_px, render
 from got.iconworld.scenes import Scene, sample_scene, stable_rng
 from got.util import processes

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from got.plan.chain import Box1000
 
-
 KINDS = ("add", "remove", "replace", "recolor", "move", "background", "count", "global")
 """What an instruction can ask for; a global one recolours everything."""
 _MOST_OBJECTS = 4
@@ -377,3 +376,33 @@ _MAKERS: dict[str, Callable[[Scene, np.random.Generator], Edit | None]] = {
     "add": _add, "remove": _remove, "replace": _replace, "recolor": _recolor,
     "move": _move, "background": _background, "count": _count, "global": _global,
 }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------ two steps
+JOINT = " , then "
+"""What stands between the steps of an instruction."""
+_FIRST = ("remove", "replace", "recolor", "background")
+
+
+def sample_steps(rng: np.random.Generator) -> Edit:
+    """Two edits as one: from the first one's source to the second one's target.
+
+    The second undoes nothing of the first, so each of them shows in the target. Its chain is the first step's. Where an
+    object is drawn, its own step names its colour.
+    """
+    while True:
+        first = sample_edit(rng, str(rng.choice(_FIRST)))
+        second = chained(first, rng)
+        if second is None or set(second.erased) & set(first.drawn) or first.kind == second.kind == "background":
+            continue
+        if not all(item.color in step.instruction.split() for step in (first, second) for item in step.drawn):
+            continue
+        grounds = [step.wanted for step in (first, second) if step.kind == "background"]
+        return Edit(
+            kind="steps",
+            source=first.source,
+            target=second.target,
+            instruction=JOINT.join((first.instruction, second.instruction)),
+            chain=first.chain,
+            wanted=grounds[0] if grounds else "",
+        )

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from got.iconworld.glyphs import DRAWINGS, aspect
-from got.iconworld.groups import place_groups
-from got.iconworld.placing import RELATIONS, place, place_related, relation, sample_look
+from got.iconworld.placing import RELATIONS, place, place_groups, place_related, relation, sample_look
 from got.iconworld.vocabulary import CLASSES, COLORS, NUMBERS, parse_phrase, plural, with_article
 from got.plan.chain import MASK_COLORS, Chain
 

@@ -29,16 +29,10 @@ CLASSES = (
     "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 """COCO's classes in COCO's order and GenEval's spelling."""
-
-
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 """GenEval's ten colours, in its order."""
-
-
 BACKGROUND_COLORS = ("yellow", "green", "blue", "purple", "pink")
 """Tints of a background that an edit may ask for."""
-
-
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 
 
@@ -93,16 +87,12 @@ PLACES = {
     "top left": (-1, -1), "top right": (1, -1), "bottom left": (-1, 1), "bottom right": (1, 1),
 }  # fmt: skip
 """Where an object can be moved: the sign of its centre's offset from the middle of the image, y pointing down."""
-
-
 EDIT_WORDS = (
     "the image shows nothing now there is are add put remove delete take away erase from picture replace swap turn"
     " with for into make change color of paint move to side background ground becomes number three be should have in"
     " only it on then first next at a an and left right top bottom everything all objects mirror"
 )
 """Words of instructions and chains beyond those of captions."""
-
-
 DESCRIPTIONS: dict[str, tuple[str, str]] = {
     "person": ("the one who can talk", "the one who wears clothes"),
     "bicycle": ("what is moved by pedals", "what has two wheels and no engine"),

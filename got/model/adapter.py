@@ -12,24 +12,13 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-
 LORA_RANK = 32
-
-
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Matched by the end of the name, so the vision tower's MLPs carry LoRA as well."""
-
-
 ADAPTER_FOLDER = "mllm_lora"
-
-
 ADAPTER_FILE = "adapter_model.safetensors"
-
-
 ADAPTER_KEY = "base_model.model.{module}.lora_{letter}.weight"
 """PEFT's name of a LoRA factor in a saved adapter."""
-
-
 SAVED_IN_FULL = ("embed_tokens", "lm_head", "input_layernorm", "post_attention_layernorm")
 
 

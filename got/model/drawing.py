@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils.torch_utils import randn_tensor
 
-from got.model.lora import UNetLoraMixin
 from got.model.outputs import scale_latents, to_pil, unscale_latents
 from got.model.sampling import check_scheduler, noise_options
 from got.model.shortcuts import Shortcuts
@@ -28,14 +28,59 @@ from got.util.cores import can_split, on_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from diffusers import AutoencoderKL, SchedulerMixin
+    from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
     from PIL import Image
 
     from got.model.networks import SemanticProjector
     from got.model.outputs import Sampling
     from got.model.sampling import Steps
     from got.plan.chain import Chain
+
+
+# ----------------------------------------------------------------------------------------------------- LoRA of the UNet
+class UNetLoraMixin(StableDiffusionLoraLoaderMixin):
+    """`load_lora_weights`, `save_lora_weights`, `set_adapters`, `fuse_lora` and the rest, for the UNet alone.
+
+    The reasoner's LoRA is merged when a pipeline is loaded, see `got.model.adapter`.
+    """
+
+    unet: UNet2DConditionModel
+    _lora_loadable_modules: ClassVar[list[str]] = ["unet"]
+
+    def load_lora_weights(
+        self, weights: str | Path | dict[str, torch.Tensor], adapter_name: str | None = None, **options: Any
+    ) -> None:
+        """Add a LoRA to the UNet; several can be there, weighed by `set_adapters`.
+
+        Args:
+            weights: A folder or file of safetensors, a hub id, or tensors; in diffusers' or kohya's names.
+            adapter_name: What it is called from then on.
+            options: As of diffusers, e.g. ``weight_name`` or ``hotswap``. Pickles are never read.
+
+        Raises:
+            ValueError: If there are no weights of a UNet's LoRA.
+        """
+        hotswap = options.pop("hotswap", False)
+        options |= {"use_safetensors": True, "return_lora_metadata": True, "unet_config": self.unet.config}
+        state, alphas, metadata = self.lora_state_dict(
+            dict(weights) if isinstance(weights, dict) else weights, **options
+        )
+        if not any(name.startswith(f"{self.unet_name}.") and "lora" in name for name in state):
+            some = next(iter(state), "nothing")
+            raise ValueError(f"Expected LoRA weights of a UNet, unet.*.lora_*, but got {some}")
+        self.load_lora_into_unet(
+            state, alphas, self.unet, adapter_name, _pipeline=self, hotswap=hotswap, metadata=metadata
+        )
+
+    def fuse_lora(self, components: list[str] | None = None, **options: Any) -> None:
+        """Add the LoRA to the UNet's own weights, where it costs nothing; `unfuse_lora` takes it out again."""
+        super().fuse_lora(components=components or ["unet"], **options)
+
+    def unfuse_lora(self, components: list[str] | None = None, **options: Any) -> None:
+        """Take a fused LoRA out of the UNet's weights."""
+        super().unfuse_lora(components=components or ["unet"], **options)
 
 
 class DrawingPipeline(DiffusionPipeline, UNetLoraMixin):

@@ -19,11 +19,16 @@ from got.model.tokenizer import (
     IMAGE_PAD,
     IMAGE_START,
     VISION_START,
+    ImageInput,
+    Inputs,
+    Transcript,
+    batch,
+    image_prompt,
     image_token,
     image_token_ids,
+    require_image_processor,
     token_id,
 )
-from got.model.transcript import ImageInput, Inputs, Transcript, batch, image_prompt, require_image_processor
 from got.model.validation import at_least_one, unknown_words
 from got.plan.chain import BOX_END, BOX_START, Chain, no_boxes
 from got.util.errors import one_line

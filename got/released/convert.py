@@ -28,8 +28,7 @@ from got.pipeline import GoTPipeline
 from got.released import names
 from got.util.errors import first_line
 from got.util.files import read_object, replacing_folder, sha256, write_json
-from got.util.hub import CheckpointError, locate
-from got.util.quiet import quiet
+from got.util.hub import CheckpointError, locate, quiet
 from got.util.weight_files import fault
 
 if TYPE_CHECKING:

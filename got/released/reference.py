@@ -44,10 +44,10 @@ from got.model.tokenizer import (
     IMAGE_START,
     VISION_END,
     VISION_START,
+    Transcript,
     image_token_ids,
     token_id,
 )
-from got.model.transcript import Transcript
 from got.pipeline import GoTPipeline
 from got.plan.chain import Chain
 

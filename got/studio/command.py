@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import secrets
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from got.studio.observers import announced
 from got.util.errors import UserError, note
@@ -28,28 +30,24 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ValueError: If something about the command or the checkpoint is wrong.
         OSError: If the port cannot be had.
     """
-    try:
-        from got.studio.server import Server, Serving
-    except ModuleNotFoundError as error:
-        if error.name not in ("uvicorn", "starlette"):
-            raise
-        raise UserError("the studio needs starlette and uvicorn: pip install 'got-bench[studio]'") from error
-
+    if not all(map(importlib.util.find_spec, ("starlette", "uvicorn"))):
+        raise UserError("the studio needs starlette and uvicorn: pip install 'got-bench[studio]'")
     import torch
 
     from got.cli.draw import load_pipeline
     from got.studio.jobs import Studio
+    from got.studio.server import Server, Serving
     from got.studio.sessions import Sessions
     from got.studio.worker import Worker
 
     if arguments.sample is not None and arguments.run is None:
         raise UserError("--sample names a sample of --run, which is missing")
     with _listen(arguments.host, arguments.port) as listening:
-        root, first = _places(arguments)
+        root, query = _places(arguments.output)
         recorded: Run | None = None if arguments.run is None else announced("run")(arguments.run)
         if recorded is not None and arguments.sample is not None:
             recorded.sample(arguments.sample)  # a slip is better known now
-            first = ("sample", arguments.sample)
+            query = {"sample": arguments.sample}
         pipeline = load_pipeline(arguments)
         pipeline.set_progress_bar_config(disable=True)
         observer = _observer(arguments, pipeline)
@@ -57,10 +55,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             pipeline("a photo of a dog", num_inference_steps=1, generator=torch.Generator())
         token = None if arguments.host in LOOPBACK else secrets.token_urlsafe(24)
         sessions, worker = Sessions(root, pipeline), Worker(arguments.queue)
-        studio = Studio(sessions=sessions, arguments=arguments, observer=observer, run=recorded, first=first)
+        studio = Studio(sessions=sessions, arguments=arguments, observer=observer, run=recorded)
         app = Server(studio, worker).app([*LOOPBACK, "[::1]"] if token is None else ["*"], token)
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-        address = f"http://{host}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
+        query |= {} if token is None else {"token": token}
+        address = f"http://{host}:{listening.getsockname()[1]}/{'?' if query else ''}{urlencode(query)}"
         sys.stderr.write(f"sessions are kept in {root}\nopen {address}\n(Ctrl-C ends)\n")
         sys.stderr.flush()
         with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
@@ -82,18 +81,16 @@ def _observer(arguments: argparse.Namespace, pipeline: GoTPipeline) -> Observer 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise UserError(f"cannot listen on {host}, port {port}: {error.strerror}; --port takes another one") from error
 
 
-def _places(arguments: argparse.Namespace) -> tuple[Path, tuple[str, str] | None]:
-    """The folder of sessions, and the session to begin with: --output may also be one session, say a chat's."""
+def _places(output: Path) -> tuple[Path, dict[str, str]]:
+    """The folder of sessions, and what the address asks for: --output may also be one session, say a chat's."""
     from got.conversation import STATE_FILE
 
-    output = arguments.output.resolve()
     if output.exists() and not output.is_dir():
-        raise UserError(f"--output {arguments.output}: expected a folder, but it is a file")
-    is_one = (output / STATE_FILE).is_file()
-    return (output.parent, ("session", output.name)) if is_one else (arguments.output, None)
+        raise UserError(f"--output {output}: expected a folder, but it is a file")
+    one = output.resolve()
+    return (one.parent, {"session": one.name}) if (one / STATE_FILE).is_file() else (output, {})

@@ -12,7 +12,7 @@ from got.model.validation import check_words
 from got.plan.chain import Chain
 from got.plan.layout import draw_overview
 from got.studio import views
-from got.util.errors import UserError
+from got.util.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -31,11 +31,8 @@ _MOST = {"num_inference_steps": 1000, "width": 4096, "height": 4096, "max_new_to
 _GUIDANCES = ("semantic", "spatial", "reference")
 _SETTINGS = (*_MOST, *_GUIDANCES, *(f"{name}_scale" for name in _GUIDANCES), "scheduler")
 _PREVIEWS = 5
-_STRIP: dict[str, dict[str, bool]] = {
-    "all three": {},
-    **{f"without {name}": {name: False} for name in _GUIDANCES},
-    "none": dict.fromkeys(_GUIDANCES, False),
-}
+_STRIP = {"all three": (), **{f"without {name}": (name,) for name in _GUIDANCES}, "none": _GUIDANCES}
+"""Images that show what each guidance does, and what is off in them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,25 +45,20 @@ class Studio:
     observer: Observer | None = None
     run: Run | None = None
     """Whose samples can be opened."""
-    first: tuple[str, str] | None = None
-    """What a page begins with: ``("session", name)`` or ``("sample", key)``."""
 
     def session(self, name: str) -> dict[str, Any]:
         """A session as a page shows it: every image, how it came about, and how to draw it again."""
         talk, folder = self.sessions.get(name), self.sessions.folder(name)
+        drawn_by = (talk.entries, folder, self.arguments)
         entries = [
-            one.record()
-            | {
-                "seed": None if one.seed is None else str(one.seed),  # JavaScript has no such numbers
-                "plan": views.plan(one.plan),
-                "command": reproduce.command(one, talk.entries, folder, self.arguments),
-                "python": reproduce.python(one, talk.entries, folder, self.arguments),
-            }
-            for one in talk.entries
+            entry.record()
+            | {"seed": None if entry.seed is None else str(entry.seed)}  # JavaScript has no such numbers
+            | {"plan": views.plan(entry.plan)}
+            | {"command": reproduce.command(entry, *drawn_by), "python": reproduce.python(entry, *drawn_by)}
+            for entry in talk.entries
         ]
-        current = None if talk.entry is None else talk.entry.number
-        told = {"name": name, "folder": str(folder), "current": current, "entries": entries}
-        return told | {"undo": talk.can_undo, "redo": talk.can_redo}
+        told = {"name": name, "entries": entries, "current": None if talk.entry is None else talk.entry.number}
+        return told | {"undo": talk.can_undo, "redo": talk.can_redo, "chat": reproduce.resume(folder, self.arguments)}
 
     def work(self, job: Job) -> None:
         """Does what a page asks for; raises `ValueError` or `UserError` if it cannot be done."""
@@ -75,9 +67,8 @@ class Studio:
         kind, asked = job.asked.get("kind"), {"entry": None, **job.asked}
         if kind not in kinds:
             raise UserError(f"expected one of {', '.join(kinds)} but got {kind!r:.100}")
-        with self.sessions.pipeline.mllm.register_forward_pre_hook(
-            lambda *_: job.check()
-        ):  # also between words of a plan
+        hook = self.sessions.pipeline.mllm.register_forward_pre_hook(lambda *_: job.check())
+        with hook:  # which stops it between the words of a plan, too
             kinds[kind](job, asked)
 
     def _change(self, job: Job, asked: dict[str, Any]) -> None:
@@ -131,25 +122,23 @@ class Studio:
             job.say("condition", title=title, url=views.data_url(image))
         with talk.telling(callback_on_step_end=lambda *_: job.check()):
             for title, off in _STRIP.items():
-                job.say("variant", title=title, url=views.data_url(talk.redraw(entry.number, **off)))
+                image = talk.redraw(entry.number, **dict.fromkeys(off, False))
+                job.say("variant", title=title, url=views.data_url(image))
 
     def _callbacks(self, job: Job) -> dict[str, Any]:
         """The pipeline's, through which a page sees the plan and the denoising, and stops it."""
 
-        def on_chains(chains: list[Chain]) -> None:
-            job.say("chain", plan=views.plan(chains[0]))
-
         def on_step(pipeline: GoTPipeline, step: int, _: int, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
             job.check()
-            count = pipeline.num_timesteps
-            shown = {}
+            done, count, preview = step + 1, pipeline.num_timesteps, None
             # The autoencoder's place in an offloaded model is not beside the UNet.
-            if self.arguments.offload is None and (step + 1) % max(1, count // _PREVIEWS) == 0 and step + 1 < count:
-                shown = {"url": views.data_url(to_pil(pipeline.decode(tensors["latents"][:1]))[0])}
-            job.say("step", step=step + 1, of=count, **shown)
+            if self.arguments.offload is None and done % max(1, count // _PREVIEWS) == 0 and done < count:
+                preview = views.data_url(to_pil(pipeline.decode(tensors["latents"][:1]))[0])
+            job.say("step", step=done, of=count, url=preview)
             return {}
 
-        return {"callback_on_chains": on_chains, "callback_on_step_end": on_step}
+        said = {"callback_on_chains": lambda chains: job.say("chain", plan=views.plan(chains[0]))}
+        return said | {"callback_on_step_end": on_step}
 
 
 def _words(asked: dict[str, Any]) -> str:
@@ -157,21 +146,13 @@ def _words(asked: dict[str, Any]) -> str:
     return str(asked["prompt"]).strip()
 
 
-def _seeds(asked: dict[str, Any], usual: int) -> list[int]:
-    """As texts, because JavaScript has no such numbers."""
-    seeds = asked.get("seeds") or [str(usual)]
-    known = isinstance(seeds, list) and all(isinstance(seed, str) and seed.isdecimal() for seed in seeds)
-    if not known or len(seeds) > MOST_IMAGES or any(int(seed) >= 2**63 for seed in seeds):
-        raise UserError(f"expected at most {MOST_IMAGES} seeds from 0 to 2^63 - 1 but got {seeds!r:.100}")
-    return list(map(int, seeds))
-
-
-def read_plan(plan: Any) -> Chain:
-    """A chain as the page holds it: ``{"text": ..., "names": [...]}``, its boxes perhaps plain; else `UserError`."""
-    names = plan.get("names", []) if isinstance(plan, dict) else None
-    if names is None or not isinstance(plan.get("text"), str) or not all(isinstance(name, str) for name in names):
-        raise UserError("expected a plan with its text and the names of its regions")
-    return Chain.read(plan["text"]).named(names)
+def _seeds(asked: dict[str, Any], usual: int) -> range:
+    """Counted up from one that is a text, because JavaScript has no such numbers."""
+    seed, count = asked.get("seed") or str(usual), asked.get("images", 1)
+    known = isinstance(seed, str) and seed.isdecimal() and int(seed) < 2**63
+    if not known or count not in range(1, MOST_IMAGES + 1):
+        raise UserError(f"expected 1 to {MOST_IMAGES} images and a seed below 2^63 but got {count!r:.99}, {seed!r:.99}")
+    return range(int(seed), int(seed) + count)
 
 
 def _options(asked: dict[str, Any]) -> dict[str, Any]:
@@ -183,3 +164,26 @@ def _options(asked: dict[str, Any]) -> dict[str, Any]:
         if name in _MOST and isinstance(value, int) and value > _MOST[name]:
             raise UserError(f"expected {name} to be at most {_MOST[name]} but got {value!r}")
     return given
+
+
+def read_plan(plan: Any) -> Chain:
+    """A chain as the page holds it: ``{"text": ..., "names": [...]}``, its boxes perhaps plain; else `UserError`."""
+    match plan:
+        case {"text": str(text), "names": [*names]} if all(isinstance(name, str) for name in names):
+            return Chain.read(text).named(names)
+    raise UserError("expected a plan with its text and the names of its regions")
+
+
+def changed_plan(plan: Any, change: Any) -> Chain:
+    """A plan read, and changed if a change is asked for: ``[how, ...]``, by the methods of `Chain`."""
+    chain = read_plan(plan)
+    match change:
+        case None:
+            return chain
+        case ["replace" | "move" | "add" | "remove" as how, *what]:
+            try:
+                changed: Chain = getattr(chain, how)(*what)
+            except (TypeError, AttributeError) as error:
+                raise UserError(f"this change cannot be read: {one_line(error)}") from error
+            return changed
+    raise UserError(f"expected replace, move, add or remove, and what, but got {change!r:.100}")

@@ -6,10 +6,9 @@ import contextlib
 import datetime
 import re
 import secrets
-import threading
 from typing import TYPE_CHECKING, Any
 
-from got.conversation import ENTRIES_FILE, STATE_FILE, Conversation, ConversationError, only_writer
+from got.conversation import ENTRIES_FILE, STATE_FILE, Conversation, only_writer
 from got.util.errors import UserError
 from got.util.files import read_lines
 
@@ -34,8 +33,7 @@ class Sessions:
 
     def __init__(self, root: Path, pipeline: GoTPipeline) -> None:
         self.root, self.pipeline = root, pipeline
-        self._drawing: set[str] = set()
-        self._lock = threading.Lock()
+        self._changing: set[str] = set()
 
     def folder(self, name: str) -> Path:
         """Where a session is kept.
@@ -49,8 +47,7 @@ class Sessions:
 
     def new(self) -> str:
         """Begins a session, which is there from now on, whatever happens to the program; returns its name."""
-        now = datetime.datetime.now(datetime.UTC)
-        name = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        name = f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         Conversation(self.pipeline).save(self.folder(name))
         return name
 
@@ -58,13 +55,10 @@ class Sessions:
         """A session's conversation as it is on disk, where other programs may have gone on with it.
 
         Raises:
-            UserError: If there is none.
-            ConversationError: If it is damaged.
+            UserError: If no session can be called that.
+            ConversationError: If there is none, or it is damaged.
         """
-        folder = self.folder(name)
-        if not (folder / STATE_FILE).is_file():
-            raise UserError(f"there is no session {name} in {self.root}")
-        return Conversation.load(folder, self.pipeline, lazy=True)
+        return Conversation.load(self.folder(name), self.pipeline, lazy=True)
 
     @contextlib.contextmanager
     def changing(self, name: str) -> Iterator[Conversation]:
@@ -74,27 +68,23 @@ class Sessions:
             UserError: If something is being drawn in it.
             ConversationError: If another program is going on with it, say a chat.
         """
-        with self._lock:
-            if name in self._drawing:
-                raise UserError("an image is being drawn in this session; wait for it, or stop it")
-            self._drawing.add(name)
-        try:
-            with only_writer(self.folder(name)) or contextlib.nullcontext():
+        if name in self._changing:
+            raise UserError("an image is being drawn in this session; wait for it, or stop it")
+        with only_writer(self.folder(name)) or contextlib.nullcontext():
+            self._changing.add(name)
+            try:
                 talk = self.get(name)
                 yield talk
                 talk.save(self.folder(name))
-        finally:
-            self._drawing.discard(name)
+            finally:
+                self._changing.discard(name)
 
     def listed(self) -> list[dict[str, Any]]:
-        """The last sessions, newest first, in a few words each."""
-        found = [path.parent for path in self.root.glob(f"*/{STATE_FILE}")] if self.root.is_dir() else []
-        with contextlib.suppress(OSError):  # one may vanish just now
-            found.sort(key=lambda path: (path / STATE_FILE).stat().st_mtime, reverse=True)
+        """The last sessions that have an image, newest first, in a few words each."""
+        states = sorted(self.root.glob(f"*/{STATE_FILE}"), key=lambda file: file.stat().st_mtime, reverse=True)
         sessions = []
-        for folder in found[:_LISTED]:
-            with contextlib.suppress(OSError, ConversationError, UserError):
-                entries, _ = read_lines(folder / ENTRIES_FILE)
-                said = next((one["instruction"] for one in entries if one.get("instruction")), "")
-                sessions.append({"name": folder.name, "entries": len(entries), "title": said})
+        for file in states[:_LISTED]:
+            entries, _ = read_lines(file.with_name(ENTRIES_FILE))
+            said = next((one["instruction"] for one in entries if one.get("instruction")), "")
+            sessions.append({"name": file.parent.name, "entries": len(entries), "title": said})
         return [one for one in sessions if one["entries"]]

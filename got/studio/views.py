@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageChops, ImageColor
+from PIL import Image, ImageChops
 
 from got.util.images import png_bytes
 
@@ -23,20 +24,11 @@ def plan(chain: Chain) -> dict[str, Any]:
 
     >>> from got.plan.chain import Chain
     >>> view = plan(Chain.parse("a dog <|box_start|>(0,0),(500,500)<|box_end|> (red) and <|box_end|>"))
-    >>> view["regions"][0]["css"], view["faults"]
-    ('#ff0000', [[56, 67, 'malformed box left out at character 56: <|box_end|>']])
+    >>> view["regions"][0]["span"], view["faults"]
+    ((0, 5, 6, 51), ((56, 67, 'malformed box left out at character 56: <|box_end|>'),))
     """
-    regions = [
-        {
-            "text": region.text,
-            "box": region.box_1000,
-            "color": region.color,
-            "css": "#{:02x}{:02x}{:02x}".format(*ImageColor.getrgb(region.color)[:3]),
-            "span": span,
-        }
-        for region, span in zip(chain.regions, chain.spans, strict=True)
-    ]
-    return {"text": chain.text, "regions": regions, "faults": [list(fault) for fault in chain.faults]}
+    regions = [dataclasses.asdict(one) | {"span": span} for one, span in zip(chain.regions, chain.spans, strict=True)]
+    return {"text": chain.text, "regions": regions, "faults": chain.faults}
 
 
 def data_url(image: Image.Image) -> str:

@@ -6,11 +6,12 @@ Jobs and their queue belong to the server's event loop: nothing but a job's own 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
+import itertools
 import secrets
 import threading
 import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from got.cli.draw import memory_errors
@@ -47,32 +48,31 @@ class Job:
     def __init__(self, session: str, asked: dict[str, Any], work: Callable[[Job], object]) -> None:
         self.id = secrets.token_urlsafe(12)
         self.session, self.asked = session, asked
-        self.turn: concurrent.futures.Future[None] | None = None
+        self.turn: Future[None] = Future()
+        self.over: Callable[[Job], object] = lambda _: None
         self._work = work
         self._loop = asyncio.get_running_loop()
-        self._told: list[dict[str, Any]] = []
-        self._pages: list[asyncio.Queue[dict[str, Any]]] = []
+        self._told: list[dict[str, Any]] = [{"kind": "accepted", "job": self.id, "asked": asked}]
+        self._news = asyncio.Event()
+        self._pages = 0
         self._stop = threading.Event()
-        self.say("accepted", job=self.id, asked=asked)
-
-    def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Has the event loop do something soon; from any thread."""
-        with contextlib.suppress(RuntimeError):  # the server has ended
-            self._loop.call_soon_threadsafe(function, *arguments)
 
     def say(self, kind: str, **fields: Any) -> None:
         """Tells all pages that listen, and those that will; from any thread."""
-        self.call(self._tell, {"kind": kind, **fields})
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(self._tell, {"kind": kind, **fields})
 
     def _tell(self, event: dict[str, Any]) -> None:
         self._told.append(event)
-        for page in self._pages:
-            page.put_nowait(event)
+        self._news.set()
+        self._news = asyncio.Event()
+        if event["kind"] in ENDS:
+            self.over(self)
 
     def stop(self) -> None:
         """Ends it: at once if it waits, else at its next step."""
         self._stop.set()
-        if self.turn is not None and self.turn.cancel():
+        if self.turn.cancel():
             self.say("stopped")
 
     def check(self) -> None:
@@ -82,19 +82,18 @@ class Job:
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """All events from the first one on. Once no page listens any more, the work is stopped after a while."""
-        page: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        for event in self._told:
-            page.put_nowait(event)
-        self._pages.append(page)
+        self._pages += 1
         try:
-            while True:
-                event = await page.get()
-                yield event
-                if event["kind"] in ENDS:
+            for place in itertools.count():
+                while place == len(self._told):
+                    await self._news.wait()
+                yield self._told[place]
+                if self._told[place]["kind"] in ENDS:
                     return
         finally:
-            self._pages.remove(page)
-            self._loop.call_later(PATIENCE_SECONDS, self._stop_if_left)
+            self._pages -= 1
+            if self._told[-1]["kind"] not in ENDS:  # else a timer would hold all that was told
+                self._loop.call_later(PATIENCE_SECONDS, self._stop_if_left)
 
     def _stop_if_left(self) -> None:
         if not self._pages:
@@ -103,7 +102,6 @@ class Job:
     def run(self) -> None:
         """Does the work, and says how it ended."""
         try:
-            self.check()
             self.say("running")
             with memory_errors():
                 self._work(self)
@@ -125,9 +123,9 @@ class Worker:
     """
 
     def __init__(self, limit: int) -> None:
-        self.jobs: list[Job] = []
+        self.jobs: dict[str, Job] = {}
         self._limit = limit
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "studio")
+        self._thread = ThreadPoolExecutor(1, "studio")
 
     def submit(self, job: Job) -> None:
         """Takes a job.
@@ -136,27 +134,24 @@ class Worker:
             Busy: If too many wait, or the studio ends.
         """
         if len(self.jobs) > self._limit:
-            raise Busy(f"so many requests are waiting already as may ({self._limit}); try again later")
-        try:
-            job.turn = self._thread.submit(job.run)
-        except RuntimeError as error:
-            raise Busy("the studio is ending") from error
-        self.jobs.append(job)
-        job.turn.add_done_callback(lambda _: job.call(self._over, job))
+            raise Busy("so many requests are waiting already as may; try again later")
+        job.turn, job.over = self._thread.submit(job.run), self._over
+        self.jobs[job.id] = job
         self._tell_places()
 
     def end(self, *, wait: bool = False) -> None:
         """Takes no more, and ends all jobs: for the pages at once, in the thread after the step it is at."""
-        for job in self.jobs:
+        self._limit = -1
+        for job in self.jobs.values():
             job.stop()
             job.say("stopped")
         self._thread.shutdown(wait=wait, cancel_futures=True)
 
     def _over(self, job: Job) -> None:
-        self.jobs.remove(job)
+        self.jobs.pop(job.id, None)  # all are told of the end by `end`, too
         self._tell_places()
 
     def _tell_places(self) -> None:
-        for ahead, job in enumerate(self.jobs):
+        for ahead, job in enumerate(self.jobs.values()):
             if ahead:
                 job.say("waiting", ahead=ahead)

@@ -22,8 +22,8 @@ from got.plan.layout import draw_mask
 from got.train import losses
 from got.train.trainer import Fit, Plan, averaged
 from got.util.files import replacing
+from got.util.images import laid_out
 from got.util.precision import bf16
-from got.util.sheets import laid_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What all command lines share: flags and their numbers, and how a command ends.
+"""What all command lines share: flags and their numbers, the device, and how a command ends.
 
 A command's last line on standard output is one JSON object; a person's own mistake is one line on standard error.
 """
@@ -19,13 +19,14 @@ import sysconfig
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from got.util import interrupts
-from got.util.errors import UserError, harmless, visible
+from got.util.errors import UserError, harmless, one_line, visible
 from got.util.files import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.console import Console
+
 
 DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = "cpu, cuda, cuda:1, mps (default: a GPU if there is one)"
@@ -278,3 +279,36 @@ def console() -> Console:
 
     # Without a terminal rich assumes 80 columns and would break the tables of a log file.
     return Output(width=None if sys.stdout.isatty() else _NARROW_COLUMNS, markup=False)
+
+
+# -------------------------------------------------------------------------------------------------------------- devices
+def resolve_device(name: str) -> str:
+    """The device of a name; ``auto`` is a GPU if there is one.
+
+    Raises:
+        UserError: It cannot be used here.
+    """
+    if name == "cpu":
+        return name
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    # A missing CUDA is an AssertionError or a RuntimeError, by how torch was built.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name} cannot be used: {one_line(error)}") from error
+    return name
+
+
+def set_threads() -> None:
+    """Decides the number of torch's threads, here and nowhere else: OMP_NUM_THREADS, or the cores we may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if "torch" not in sys.modules and wanted.isdecimal() and int(wanted):
+        return  # torch reads it when it is imported, and whoever needs no model has not to wait for that
+    import torch
+
+    # Only Linux tells which cores this process may use; a container often has fewer than the machine.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(int(wanted) if wanted.isdecimal() and int(wanted) else cores)

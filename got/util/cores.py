@@ -27,7 +27,7 @@ _ROWS_EACH = 8
 
 
 def row_parts(network: nn.Module, items: int, rows_each: int = 1) -> list[slice]:
-    """How a batch passes a network: by parts, one for each thread, or as a whole.
+    """How a batch is split for a network: into one part per thread, or not at all.
 
     Args:
         network: If it is compiled, has hooks, lies elsewhere than on a CPU or is being trained, it gets whole batches.
@@ -42,7 +42,7 @@ def row_parts(network: nn.Module, items: int, rows_each: int = 1) -> list[slice]
 
 
 def can_split(network: nn.Module) -> bool:
-    """Whether several threads may ask a network at a time, and would be done sooner."""
+    """Whether several threads can use a network at the same time, and are faster together."""
     on_cpu = next(network.parameters()).device.type == "cpu"
     return on_cpu and torch.get_num_threads() > 1 and is_plain(network) and not _has_hooks(network)
 
@@ -73,7 +73,7 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def on_cores(work: Callable[[Part], Result], parts: Sequence[Part], *, split: bool = True) -> list[Result]:
-    """What work without gradients makes of each part, in order; each on one thread, as many at a time as torch has.
+    """Calls a function without gradients for each part, each on one thread, and returns the results in order.
 
     Args:
         work: Calls networks; it must change nothing that another part sees.
@@ -93,7 +93,7 @@ def on_cores(work: Callable[[Part], Result], parts: Sequence[Part], *, split: bo
 
 @functools.lru_cache(maxsize=1)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads that torch computes on alone; of this process, since those of its parent are not in a fork."""
+    """A pool of threads with one torch thread each; per process, since a fork has no threads of its parent."""
     begun = threading.Barrier(threads + 1)
 
     def begin() -> None:

@@ -74,6 +74,26 @@ def one_line(error: BaseException, most: int = 200) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def described(error: BaseException, most: int | None = None) -> str:
+    r"""An error's class and its message, of at most `most` characters, in one line.
+
+    >>> described(ValueError("two\nlines")), described(KeyError())
+    ('ValueError: two lines', 'KeyError')
+    """
+    words = " ".join(str(error).split())[:most]
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def shortened(text: str, most: int = 120) -> str:
+    r"""A text as one line of at most `most` characters.
+
+    >>> shortened("a\nb"), shortened("a long text", 8)
+    ('a b', 'a lon...')
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
 def first_line(error: BaseException) -> str:
     """An error's class and the first line of its message."""
     lines = str(error).strip().splitlines()

@@ -175,12 +175,18 @@ def read_text(path: Path, error: type[Exception]) -> str:
     Raises:
         Exception: The given kind of it, if the file cannot be read or is no such text.
     """
-    try:
+    with _reading(path, error):
         return path.read_text(encoding="utf-8-sig")
+
+
+@contextlib.contextmanager
+def _reading(path: Path, error: type[Exception]) -> Iterator[None]:
+    try:
+        yield
     except OSError as problem:
         raise error(f"Cannot read {path}: {problem.strerror}") from problem
     except UnicodeDecodeError as problem:
-        raise error(f"{path}: expected UTF-8 text but byte {problem.start} is none") from problem
+        raise error(f"{path}: expected UTF-8 text ({problem})") from problem
     except ValueError as problem:  # a name with a NUL
         raise error(f"Cannot read {path}: {problem}") from problem
 
@@ -357,17 +363,10 @@ def numbered_lines(path: Path, error: type[Exception]) -> Iterator[tuple[int, st
     Raises:
         Exception: The given kind of it, if the file cannot be read or is no UTF-8 text.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield number, line.strip()
-    except OSError as problem:
-        raise error(f"Cannot read {path}: {problem.strerror}") from problem
-    except UnicodeDecodeError as problem:
-        raise error(f"{path}: expected UTF-8 text ({problem})") from problem
-    except ValueError as problem:  # a name with a NUL
-        raise error(f"Cannot read {path}: {problem}") from problem
+    with _reading(path, error), path.open(encoding="utf-8-sig", newline="\n") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield number, line.strip()
 
 
 # ----------------------------------------------------------------------------------------------------------- ownership

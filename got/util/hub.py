@@ -13,6 +13,7 @@ from got.util.files import read_object
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
+
 MINI_PATH = Path(__file__).parents[1] / "mini"
 """The embedded weights."""
 _EMBEDDED = ("mini", "got/mini")
@@ -189,3 +190,19 @@ def read_index(folder: Path, saved_as: Container[str] = ("GoTPipeline",)) -> dic
     if str(content.get("_class_name")).rpartition(".")[2] not in saved_as:
         raise CheckpointError(f"Expected a GoTPipeline in {folder} but found {content.get('_class_name')}")
     return content
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Run without the libraries' own progress bars, which show one line per component; puts back what was set."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = [library for library in (transformers_logging, diffusers_logging) if library.is_progress_bar_enabled()]
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in libraries:
+            library.enable_progress_bar()

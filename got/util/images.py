@@ -1,26 +1,35 @@
-"""Images from outside: opened safely and brought to the one form that the model knows, upright 8-bit RGB.
+"""Images: those from outside opened safely and brought to the one form that the model knows, upright 8-bit RGB.
 
 What is done to each kind: EXIF orientation is applied, and nothing else of EXIF is looked at; palettes, greys, CMYK and
 other colour spaces are converted (without colour profiles); transparent parts are laid on white, as a page shows them;
 greys of more than 8 bits are scaled by the range that their file states, not clipped; of an animation the first frame
 counts. HEIC takes an extra library. Floating-point images and those with more pixels than Pillow's
 `Image.MAX_IMAGE_PIXELS` are refused, and so are files that break off. Any size from 1 x 1 on will do, as long as one
-side is at most `MAX_ASPECT` times the other.
+side is at most `MAX_ASPECT` times the other. Below: images in rows, and lines of text as an image.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import math
+import struct
 import warnings
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageDraw, ImageFont, UnidentifiedImageError
 
 from got.util.errors import one_line
 from got.util.weight_files import LFS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    Line = tuple[float, float, str, str, int]
+    """Left and top in pixels, the words, their colour and the size of their font."""
 
 MAX_ASPECT = 20
 """Longest side over shortest: what is drawn has the source's aspect, and must stay an image."""
@@ -40,6 +49,8 @@ _SAYS_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"
 """The places from which Pillow reads the orientation."""
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 """Brands of HEIC files, behind ``ftyp``."""
+_PNG, _PNG_UP, _PNG_RGB = b"\x89PNG\r\n\x1a\n", 2, 2
+"""How a PNG file begins, and its numbers for rows that differ from the one above, and for RGB."""
 _HEAD = 64
 """So many bytes tell what a file is."""
 
@@ -166,10 +177,25 @@ def _on_background(image: Image.Image, name: str) -> Image.Image:
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """A losslessly compressed file of an image; the fast setting, our files are small anyway."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    """A losslessly compressed file of an image, made fast: our files are small anyway.
+
+    Each row is written as what differs from the one above. Pillow tries five ways for every row, which takes twice as
+    long for a file that is a twentieth smaller; it is left what is more than RGB.
+    """
+    if image.mode != "RGB" or image.info:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+    pixels = np.asarray(image).reshape(image.height, -1)
+    rows = np.empty((image.height, 1 + pixels.shape[1]), np.uint8)
+    rows[:, 0], rows[0, 1:] = _PNG_UP, pixels[0]
+    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])  # modulo 256, as PNG has it
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    header = struct.pack(">IIBBBBB", *image.size, 8, _PNG_RGB, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", deflate.compress(rows.data) + deflate.flush()), (b"IEND", b""))
+    return _PNG + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
 
 
 def _check_size(image: Image.Image, name: str) -> None:
@@ -264,3 +290,66 @@ def _to_eight_bits(image: Image.Image, name: str) -> Image.Image:
     if isinstance(clear := image.info.get("transparency"), int):
         greys[values == clear] = _BACKGROUND[0]
     return Image.fromarray(greys)
+
+
+# --------------------------------------------------------------------------------------------------------------- sheets
+PAPER, INK, GREY = "#ffffff", "#202020", "#cccccc"
+
+
+@functools.cache
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font."""
+    return ImageFont.load_default(size)
+
+
+def written(size_px: tuple[int, int], lines: Iterable[Line]) -> Image.Image:
+    """Lines of text on paper."""
+    strip = Image.new("RGB", size_px, PAPER)
+    pen = ImageDraw.Draw(strip)
+    for left, top, words, color, size in lines:
+        pen.text((left, top), words, color, font(size))
+    return strip
+
+
+def fitted(image: Image.Image, side_px: int, resample: int | None = None) -> Image.Image:
+    """An image whose longer side has so many pixels."""
+    scale = side_px / max(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resample)
+
+
+def laid_out(
+    images: Sequence[Image.Image | None],
+    columns: int,
+    *,
+    gap_px: int = 0,
+    head: Image.Image | None = None,
+    paper: str = PAPER,
+    missing: str = GREY,
+) -> Image.Image:
+    """Images row by row, each column as wide as the widest image and each row as high as its highest.
+
+    Args:
+        images: None leaves a cell as large as any in the colour `missing`.
+        columns: Images in a row.
+        gap_px: Between the cells, and around them.
+        head: Stands above them.
+        paper: Colour of the gaps, and of what an image does not fill.
+        missing: Colour of a cell without image.
+
+    >>> laid_out([Image.new("RGB", size) for size in ((8, 4), (6, 2), (8, 4))], 2, gap_px=1).size
+    (19, 11)
+    """
+    there = [image.size for image in images if image is not None]
+    largest = max(width for width, _ in there), max(height for _, height in there)
+    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
+    heights = [max(largest[1] if image is None else image.height for image in row) for row in rows]
+    top = gap_px + (head.height if head else 0)
+    sheet = Image.new("RGB", (columns * (largest[0] + gap_px) + gap_px, top + sum(heights) + gap_px * len(rows)), paper)
+    if head:
+        sheet.paste(head, (0, 0))
+    for row, height in zip(rows, heights, strict=True):
+        for column, image in enumerate(row):
+            cell = Image.new("RGB", largest, missing) if image is None else image
+            sheet.paste(cell, (gap_px + column * (largest[0] + gap_px), top))
+        top += height + gap_px
+    return sheet

@@ -18,5 +18,8 @@ def end(number: int, frame: object) -> None:
 
 
 # Python has not yet replaced "-m" by the module's file while it looks for the module inside its packages.
-if getattr(sys, "argv", [""])[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+IS_COMMAND = getattr(sys, "argv", [""])[:1] == ["-m"]
+"""Whether Python was started for as ``-m`` one of the packages, and not by a program that imports them."""
+
+if IS_COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, end)

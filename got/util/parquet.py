@@ -1,4 +1,4 @@
-"""Parquet files larger than memory: rows a few at a time, or by number. Needs pyarrow once a file is opened."""
+"""Reads Parquet files larger than memory, in batches of rows or by row number. pyarrow is imported on opening."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+from got.util.errors import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
 class ParquetTable:
-    """One Parquet file; of columns that are asked for by row, the last row group is kept."""
+    """A Parquet file. The last row group of columns that are read by row is kept in memory."""
 
     def __init__(self, path: Path, error: type[Exception]) -> None:
         """Reads the file's index.
@@ -32,7 +34,7 @@ class ParquetTable:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[ParquetTable], tuple[Path, type[Exception]]]:
-        """Pickles as its path, and is opened again in the other process."""
+        """Pickled as its path, and reopened in the other process."""
         return ParquetTable, (self.path, self._error)
 
     @contextlib.contextmanager
@@ -42,8 +44,7 @@ class ParquetTable:
         try:
             yield
         except (OSError, ValueError, pyarrow.ArrowException) as error:
-            why = " ".join(str(error).split())[:120]
-            raise self._error(f"{self.path}: not a readable Parquet file, {where} ({why})") from error
+            raise self._error(f"{self.path}: not a readable Parquet file, {where} ({one_line(error, 120)})") from error
 
     def check(self, columns: Sequence[str]) -> None:
         """Raises the table's `error` if a column is missing."""
@@ -71,7 +72,7 @@ class ParquetTable:
             number += len(records)
 
     def row(self, number: int, columns: Sequence[str]) -> dict[str, Any]:
-        """Some columns of a row; threads take turns."""
+        """Some columns of a row. Thread-safe."""
         with self._lock:
             return self._row(number, columns)
 

@@ -1,4 +1,4 @@
-"""What makes networks fast, above all on a CPU."""
+"""Precision, memory layout and worker processes that make networks fast, above all on a CPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _M_MMAP_MAX = -4
 
 
 def has_native_dtype(dtype: torch.dtype, device: str | torch.device) -> bool:
-    """Whether a device multiplies floats of a type. What cannot emulates it, which is much slower than float32.
+    """Whether a device computes in a dtype natively. Emulation is much slower than float32.
 
     For bfloat16, processors need AVX512 or better (AMX, Arm's BF16). With AVX2 alone a pass of mini's UNet takes 26
     times as long as in float32.
@@ -52,7 +52,7 @@ def has_native_dtype(dtype: torch.dtype, device: str | torch.device) -> bool:
 
 
 def warn_if_emulated(dtype: torch.dtype, device: str | torch.device) -> None:
-    """Say in the log that a device only emulates floats of a type."""
+    """Log a warning if a device only emulates a dtype."""
     if not has_native_dtype(dtype, device):
         name = str(dtype).partition(".")[2]
         _LOG.warning("This %s only emulates %s: float32 is many times as fast", torch.device(device).type, name)
@@ -114,7 +114,7 @@ def _runs(command: str) -> bool:
 
 @contextlib.contextmanager
 def bf16(device: str | torch.device) -> Iterator[None]:
-    """Half precision for matrix products, where the device multiplies them.
+    """Autocast to bfloat16 where the device computes in it natively.
 
     Weights and losses stay in float32, and so does attention on a CPU.
     """
@@ -155,7 +155,7 @@ def reuse_memory() -> None:
 
 
 def stream(make: Callable[[int], list[Any]], start: int, size: int, workers: int) -> Iterator[Any]:
-    """What `make(0)`, `make(1)`, ... give, `size` items each, from item `start` on; made ahead by worker processes."""
+    """The items of `make(0)`, `make(1)`, ..., `size` each, from item `start` on; worker processes make them ahead."""
     loader = DataLoader(
         _Made(make),
         batch_size=None,

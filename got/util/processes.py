@@ -1,4 +1,4 @@
-"""Processes of this program's own, for work that threads of Python would wait for each other at."""
+"""Pools of local processes, for work in Python that threads cannot do in parallel."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from concurrent.futures import ProcessPoolExecutor
 
 
 def pool(workers: int | None = None) -> ProcessPoolExecutor:
-    """Processes that wait for work; each takes the better part of a second to start.
+    """A pool of processes, each of which takes the better part of a second to start.
 
     Args:
-        workers: How many; by default one for each core.
+        workers: Number of processes; by default one per core.
     """
     spawn = multiprocessing.get_context("spawn")  # a forked child may inherit a lock held by another thread
     return ProcessPoolExecutor(workers or os.cpu_count(), mp_context=spawn, initializer=_end_with_parent)
 
 
 def _end_with_parent() -> None:
-    """A worker leaves Ctrl-C to its parent, and does not outlive it whatever ends it."""
+    """Lets a worker ignore Ctrl-C and end with its parent, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has a parent"

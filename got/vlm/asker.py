@@ -1,6 +1,6 @@
-"""How a model is asked, by annotation and by judges: replies on record, each paid once, failures with a cause.
+"""Asks a vision-language model, for annotation and for judges: replies are logged and paid once, failures have a cause.
 
-Every reply goes to a log, legal or not, under a key that holds everything it depends on. What the log holds is not
+Every reply is logged, valid or not, under a key of everything that it depends on. What the log holds is not
 asked again, so a run that was killed resumes where it was. Several processes may share a log: each learns what the
 others have paid before it asks.
 """
@@ -16,13 +16,12 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from got.util.errors import note
+from got.util.errors import note, shortened
 from got.util.hashes import SealedLog
 from got.vlm.clients import CUT_OFF, REFUSED, UNREADABLE, AskFailed, AskParams, Batching, Reply, SetupError
-from got.vlm.json_replies import BadReply, shortened, without_thoughts
+from got.vlm.json_replies import BadReply, without_thoughts
+from got.vlm.limits import Ledger, RateLimiter, Tally
 from got.vlm.messages import fingerprint
-from got.vlm.rate_limit import RateLimiter
-from got.vlm.spending import Ledger, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -48,59 +47,59 @@ Subject = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AskSettings:
-    """How a model is asked."""
+    """Settings of an `Asker`."""
 
     params: AskParams = dataclasses.field(default_factory=AskParams)
     attempts: int = 4
-    """Requests for one answer at most."""
+    """Most requests for one answer."""
     retries: int | None = None
-    """Of a request that had no reply; such requests are then no attempts. None: they are."""
+    """Most repetitions of a request that got no reply, which do not count as attempts; None: they count as attempts."""
     retry_temperature: float | None = None
-    """Of all attempts but the first: a greedy model would only repeat itself. Each attempt is then a question of its
-    own, whose reply the log keeps, good or bad. None: all attempts are the same question, a refusal of it is final, and
-    the log answers with legal replies alone."""
+    """Temperature of all attempts but the first, because a greedy model would repeat itself. Each attempt is then a
+    question of its own, and the log keeps its reply, valid or not. None: all attempts are the same question, a refusal
+    is final, and only valid replies are taken from the log."""
     first_wait_seconds: float = 1.0
-    """Before a request is sent again; doubled with each attempt. The server's own wish goes first."""
+    """Wait before a request is repeated, doubled each time; a wait that the server asks for takes precedence."""
     longest_wait_seconds: float = 60.0
-    """A server that wants a longer pause is not waited for."""
+    """Longest wait that a server may ask for; beyond it, the request fails."""
     concurrency: int = 4
-    """Questions at a time."""
+    """Questions that are asked at the same time."""
     per_minute: float | None = None
-    """Requests that are sent in a minute at most."""
+    """Most requests per minute; None: no limit."""
     lost_after: int = 8
-    """So many questions in a row without an answer are an endpoint that has gone."""
+    """The endpoint counts as gone after this many questions in a row without an answer."""
     usd_per_million: tuple[float, float] | None = None
-    """Price of a million tokens in and out."""
+    """Price in USD of a million input and output tokens."""
     max_usd: float | None = None
-    """No request is sent that could lead above this, with what the log has cost."""
+    """No request is sent that could exceed this budget, which includes the cost of the logged replies."""
     length_flag: str = "--max-tokens"
-    """What a user says for longer answers."""
+    """The flag that allows longer answers, for error messages."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked."""
+    """A question for a model."""
 
     subject: Subject
-    """What it is about."""
+    """What the question is about."""
     detail: dict[str, Any]
-    """What else the log says of it."""
+    """More fields of its line in the log."""
     messages: Messages
-    """The conversation that the answer is to go on with."""
+    """The conversation, which the answer continues."""
     spellings: tuple[str, ...] = ()
-    """Words of which each one's probability to begin the reply is wanted."""
+    """Words whose probability of beginning the reply is asked for."""
     repeat: int = 0
-    """Number of a question that is asked several times."""
+    """Counts repetitions of the same question."""
     params: AskParams | None = None
-    """Its own parameters, in place of those of all."""
+    """Parameters of this question; None: those of the settings."""
     may_be_cut: bool = False
-    """Whether an answer that is cut off at the limit of tokens will do."""
+    """Whether an answer that was cut off at the token limit is accepted."""
     among: Together = ()
-    """Questions, this one too, that a back-end may answer as a batch; empty for this one alone."""
+    """Questions, including this one, that a back-end may answer as a batch; empty: this one alone."""
 
 
 class Asker:
-    """Puts questions to a back-end, some at a time, and keeps what comes back."""
+    """Sends questions to a back-end, several at a time, and logs the replies."""
 
     def __init__(
         self,
@@ -120,20 +119,19 @@ class Asker:
         """Reads the log of earlier runs.
 
         Args:
-            backend: Who answers.
-            settings: How often, how many at a time, how much money.
-            log: File of all replies, one a line; None keeps none.
+            backend: What answers.
+            settings: Attempts, concurrency and budget.
+            log: File of all replies, one per line; None: replies are not logged.
             subject: The log's names for the parts of a subject.
-            identity: What makes the back-end the same one, for the key of a reply.
-            stamp: Stands in every line; lines that say otherwise are not this asker's.
-            finished: Subjects about which nothing will be asked, whose replies need no memory.
-            log_silence: Whether the log also names questions that had no answer while others had: in a later run, which
-                may ask for nothing else, they do not stand for an endpoint that has gone.
-            who: The model, in the sentence that says that it does not answer.
-            hand_on: Is told each question with its reply, of the log or new, for somebody who asks the same again and
-                keeps the log: here it is only read, and neither are reasons said nor is it judged whether the model has
-                gone.
-            sleep: Waits some seconds.
+            identity: Identifies the back-end in the keys of replies.
+            stamp: Fields of every line; lines with other values are ignored.
+            finished: Subjects about which nothing more is asked: their replies are not held in memory.
+            log_silence: Whether the log also names questions that got no answer while others did: a later run, which
+                may ask for nothing else, then does not take the endpoint for gone.
+            who: Name of the model in error messages.
+            hand_on: Called with each question and its reply, logged or new, where another process keeps the log. This
+                one then only reads the log, reports no reasons, and does not decide whether the model is gone.
+            sleep: Waits for a number of seconds.
 
         Raises:
             UserError: A line of the log is damaged.
@@ -161,7 +159,7 @@ class Asker:
             note(f"{log}: {self._log.unsealed:,} lines of an older version have no hash; they are taken as they are")
 
     def _catch_up(self, finished: Collection[Subject] = ()) -> None:
-        """Learns what the log holds, also of other processes meanwhile: nobody pays for it again."""
+        """Reads new lines of the log, including those of other processes, so that no reply is paid twice."""
         if self._log is None:
             return
         for where, record in self._log.news():
@@ -199,12 +197,12 @@ class Asker:
         return self._settings.retry_temperature is not None
 
     def forget(self, subject: Subject) -> None:
-        """A subject is done: its replies stay in the log and leave the memory."""
+        """Drops the replies of a finished subject from memory; they stay in the log."""
         for key in self._keys.pop(subject, ()):
             self._known.pop(key, None)
 
     async def each(self, items: Iterable[_T], work: Callable[[_T], Awaitable[None]]) -> None:
-        """Works on all items, some at a time; the first error ends everything. Closes the back-end's connections."""
+        """Works on all items, several at a time; the first error ends all. Closes the back-end's connections."""
         queue = iter(items)
 
         async def worker() -> None:
@@ -222,16 +220,16 @@ class Asker:
             await self.backend.close()
 
     async def ask(self, question: Question, read: Callable[[Reply], _T], tally: Tally | None = None) -> _T:
-        """What a reply says, once it can be read. Never asked twice: not what the log holds, nor what is under way.
+        """Returns what the reply says. Nothing is asked twice that is logged or under way.
 
         Args:
-            question: What is asked.
-            read: Makes the result of a reply, or raises `BadReply`. The reply's text comes without a model's thoughts.
-            tally: What the answer costs is added here.
+            question: The question.
+            read: Turns a reply into a result or raises `BadReply`; it gets the text without the model's thoughts.
+            tally: The cost of the answer is added to it.
 
         Raises:
             AskFailed: No reply came.
-            BadReply: No reply was legal.
+            BadReply: No reply was valid.
             SetupError: The model cannot be asked at all.
         """
         attempt = lost = 0  # replies that were of no use, and requests since the last one that had none
@@ -299,7 +297,7 @@ class Asker:
     async def _request(
         self, question: Question, params: AskParams, seed: int | None, tally: Tally
     ) -> tuple[Reply, float | None]:
-        """A new reply, and what it cost in USD, if a price is known."""
+        """A new reply and its cost in USD, None where no price is known."""
         async with self._gate:
             reserved = self.ledger.reserve()
             tally.calls += 1
@@ -330,7 +328,7 @@ class Asker:
         return await self.backend.ask(question.messages, params, seed)
 
     def _key(self, question: Question, params: AskParams, which: int | None) -> str:
-        """Everything that can change a reply, but its greatest length: one that ended before that is the same."""
+        """Everything that can change a reply except the token limit: one that ended before the limit is the same."""
         given = {name: value for name, value in dataclasses.asdict(params).items() if name != "max_tokens"}
         parts = [*self._identity, *fingerprint(question.messages), given, which]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -348,7 +346,7 @@ class Asker:
         return read(answer)
 
     def _wait(self, error: AskFailed | BadReply, attempt: int, lost: int) -> float | None:
-        """Seconds until the next request; None if there is none."""
+        """Seconds until the next request; None: no further request."""
         settings = self._settings
         if not error.retry:
             return None
@@ -364,7 +362,7 @@ class Asker:
 
     # ------------------------------------------------------------------------------------------------- silent endpoints
     def _note(self, subject: Subject, error: AskFailed | BadReply) -> None:
-        """An endpoint that does not answer ends the run: the user hears of it now, and a later run asks again.
+        """Ends the run if the endpoint does not answer: the user is told at once, and a later run asks again.
 
         A reply from the log says nothing about the endpoint. A request that is not accepted, or an answer that cannot
         be used whatever it says, does so only if there was no other: else it may be this one's own fault. So it is with
@@ -387,14 +385,14 @@ class Asker:
             raise SetupError(self._lost()) from error
 
     def silence(self) -> str | None:
-        """At the end: that all was asked in vain, if there was never an answer; the guard waits for many questions."""
+        """An error message for the end of a run in which no question was answered, however few; None otherwise."""
         return self._lost() if self._silent and not self._answered else None
 
     def _lost(self) -> str:
         return f"{self._who} does not answer (the same command resumes when it does): {self._last}"
 
     def _tell(self, error: AskFailed | BadReply) -> None:
-        """The first reasons why there is no answer, each once: a log is read too late."""
+        """Reports the first reasons for missing answers, each once, since the log is read only later."""
         kind = re.sub(r"\d+", "#", f"{error.cause}: {error}")
         if kind not in self._told and len(self._told) < _NOTED:
             self._told.add(kind)
@@ -416,7 +414,7 @@ class Asker:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """A reply of the log."""
+    """A logged reply."""
 
     reply: Reply
     cause: str | None
@@ -425,13 +423,13 @@ class _Known:
     """The limit under which it was given; None if there was none."""
 
     def holds(self, params: AskParams) -> bool:
-        """Whether the same would come again: of an answer that was cut off, a longer part would."""
+        """Whether asking again would give the same reply; one that was cut off would be longer under a higher limit."""
         longer = self.max_tokens is not None and (params.max_tokens is None or params.max_tokens > self.max_tokens)
         return not (self.reply.finish == CUT_OFF and longer)
 
 
 def _is_whole(record: Mapping[str, Any], subject: Sequence[str]) -> bool:
-    """Whether a line says what it should; one of an older version has no hash, and may be damaged."""
+    """Whether the fields of a line have the right form: older versions wrote no hash, and a line may be damaged."""
     named = all(isinstance(record.get(name), str | int) for name in subject)
     reply = isinstance(record.get("key"), str) and all(fits(record.get(name)) for name, fits in _FORMS.items())
     return named and (reply or "text" not in record)
@@ -457,7 +455,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("first_token", "spelled"), _are_shares),
     "usd": lambda value: value is None or (isinstance(value, int | float) and 0 <= value < math.inf),
 }
-"""What the parts of a reply look like."""
+"""Checks of the optional fields of a logged reply."""
 
 
 def _recalled(record: Mapping[str, Any]) -> _Known:

@@ -1,4 +1,4 @@
-"""What it takes to ask a vision-language model: parameters, replies, and the ways in which there is none.
+"""The interface of vision-language models: parameters, replies, and the errors in place of a reply.
 
 Annotation asks for chains, `evals` for judgements: of an endpoint (`got.vlm.endpoint`), or of a model on this machine
 (`got.vlm.local`). A key is never written anywhere; of an address only a hash.
@@ -15,57 +15,57 @@ if TYPE_CHECKING:
     from got.vlm.messages import Messages
 
 TOP_TOKENS = 20
-"""So many alternatives of a first token an endpoint gives at most."""
+"""Most alternatives of the first token that an endpoint reports."""
 REFUSED = "refusal"
-"""Why a reply ends in which the model, or a filter before it, would not answer; it is paid like any other."""
+"""`Reply.finish` where the model, or a filter before it, declined to answer; it is paid like any other reply."""
 CUT_OFF = "length"
-"""Why a reply ends that was cut off at the limit of tokens."""
+"""`Reply.finish` of a reply that was cut off at the token limit."""
 UNREADABLE = "unknown form"
-"""Of an answer whose content is neither a text nor a list with text parts; it is paid, and no reply."""
+"""`Reply.finish` where the content is neither a text nor a list with text parts; it is paid, but unusable."""
 
 
 class SetupError(ValueError):
-    """A model cannot be had or asked at all, in words for a person: a library, a key or a name is wrong."""
+    """A model cannot be loaded or asked: a library, a key or a name is wrong. The message is for users."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AskParams:
-    """What a request says beside its messages. None leaves a thing to the endpoint."""
+    """Parameters of a request. None leaves a parameter to the endpoint."""
 
     temperature: float | None = 0.0
-    """0 does not make an endpoint deterministic, but less random."""
+    """0 makes an endpoint less random, but not deterministic."""
     max_tokens: int | None = 1400
-    """Longest answer, with the thoughts of a model that reasons."""
+    """Longest answer, including the thoughts of a reasoning model."""
     seed: int | None = 0
-    """First seed; repeats count up from it."""
+    """Seed of the first request; repetitions add to it."""
     json_mode: bool = False
-    """Ask for JSON by the protocol's own means, where the endpoint has them."""
+    """Whether to request JSON by the endpoint's JSON mode."""
     spellings: tuple[str, ...] = ()
-    """Words of which each one's probability to begin the reply is wanted, see `Reply.first_token`."""
+    """Words whose probability of beginning the reply is asked for, see `Reply.first_token`."""
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """More fields of an endpoint's request, as JSON, e.g. ``{"reasoning_effort": "low"}``."""
+    """Further fields of the request, JSON-able, e.g. ``{"reasoning_effort": "low"}``."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What came back."""
+    """A model's reply."""
 
     text: str
-    """In the log as the model wrote it; whoever reads it gets it without a model's thoughts."""
+    """As the model wrote it, in the log; readers get it without the model's thoughts."""
     tokens_in: int | None
-    """None where the endpoint does not count."""
+    """None where the endpoint does not report it."""
     tokens_out: int | None
     served_by: str = ""
-    """Model and fingerprint as the endpoint names them: a silent change of the model shows here."""
+    """Model and fingerprint as reported by the endpoint, which reveal a silent change of the model."""
     finish: str = ""
-    """Why it ends: ``"stop"``, `CUT_OFF`, `REFUSED`, `UNREADABLE`, or the endpoint's own word."""
+    """Reason why it ends: ``"stop"``, `CUT_OFF`, `REFUSED`, `UNREADABLE`, or the endpoint's own word."""
     dropped: tuple[str, ...] = ()
-    """Parameters that were not sent, because the endpoint does not take them."""
+    """Parameters that were left out because the endpoint rejects them."""
     first_token: dict[str, float] | None = None
-    """Probabilities of what the reply could have begun with, by the token's text: the `TOP_TOKENS` likeliest ones.
-    None where none were asked for, or the endpoint gives none."""
+    """Probabilities of the `TOP_TOKENS` likeliest first tokens, by text; None where they were not asked for, or the
+    endpoint does not report them."""
     spelled: dict[str, float] | None = None
-    """Of a local model: the probability of each of the wanted spellings' first token, from the whole vocabulary."""
+    """Of a local model: probability of each requested spelling's first token, over the whole vocabulary."""
 
 
 class AskFailed(Exception):
@@ -86,12 +86,12 @@ class AskFailed(Exception):
 
 
 class Backend(Protocol):
-    """Answers questions; several tasks of one event loop may ask."""
+    """What answers questions; tasks of one event loop may ask concurrently."""
 
     id: str
-    """Names the model in everything that it wrote."""
+    """Name of the model in all records."""
     secret_free_place: str
-    """Part of the cache key: tells two endpoints with one model name apart, and gives nothing away."""
+    """Part of the keys of replies: tells apart endpoints with the same model name and reveals no secret."""
 
     async def ask(self, messages: Messages, params: AskParams, seed: int | None) -> Reply:
         """The reply to a conversation that ends with the user's turn.
@@ -106,15 +106,15 @@ class Backend(Protocol):
 
 
 Together = tuple[tuple["Messages", tuple[str, ...]], ...]
-"""Questions that may be answered as a batch: conversations, each with its `AskParams.spellings`."""
+"""A batch of questions: conversations, each with its `AskParams.spellings`."""
 
 
 @runtime_checkable
 class Batching(Protocol):
-    """A back-end that answers some questions in one go."""
+    """A back-end that answers several questions as a batch."""
 
     async def ask_among(self, number: int, questions: Together, params: AskParams) -> Reply:
-        """The reply to one of some questions that are all answered together, however many of them are asked for.
+        """The reply to one question of a batch. All of the batch are answered together, however many are asked for.
 
         Raises:
             SetupError: Nothing can be asked at all.

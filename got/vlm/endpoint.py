@@ -1,8 +1,8 @@
-"""An OpenAI-compatible chat endpoint: requests that it takes, and replies in whatever form it gives them.
+"""OpenAI-compatible chat endpoints: requests that the server accepts, and replies in the forms that servers use.
 
-Servers take different parameters. One that is refused by name (``seed``, ``temperature``, the length, JSON mode) is
-left out from then on, which is said once and stands in the log; what a protocol cannot do without is not left out. A
-reply's text is the text parts of its content; a form that is not known is a failure, and never taken for a reply.
+Servers accept different parameters. One that is refused by name (``seed``, ``temperature``, the length, JSON mode) is
+left out from then on, which is reported once and logged; parameters that a protocol needs are never left out. The text
+of a reply consists of the text parts of its content; an unknown form is a failure and never taken for a reply.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class OpenAIBackend:
         return cls(model, url, key or "none", **options)
 
     async def ask(self, messages: Messages, params: AskParams, seed: int | None) -> Reply:
-        """One request, and more only while the server names parameters that it does not take.
+        """Sends a request, and repeats it while the server names parameters that it rejects.
 
         Raises:
             AskFailed: No reply came.
@@ -115,7 +115,7 @@ class OpenAIBackend:
             self._client = None
 
     def _left_out(self, error: Any, request: Mapping[str, Any]) -> bool:
-        """Whether the next request will lack what the server has refused in this one."""
+        """Whether the parameters that the server refused will be left out of the next request."""
         _, words = failures.reason_in(error.body)
         sent = [name for name in _OPTIONAL if name in request]
         refused = failures.refused_parameters(error.status_code, error.param, words or str(error), sent)
@@ -127,7 +127,7 @@ class OpenAIBackend:
         return bool(refused)
 
     def _failure(self, error: Any) -> AskFailed:
-        """What an answer with an error means; a wrong key or model name, or an account used up, ends everything."""
+        """The exception for an error; a wrong key or model name, or an exhausted account, ends the run."""
         code, words = failures.reason_in(error.body)
         detail = f"HTTP {error.status_code}: {self._clean(words or str(error))}"
         cause = failures.cause_of(error.status_code, f"{error.code or ''} {code}", words)
@@ -143,7 +143,7 @@ class OpenAIBackend:
 
 
 def endpoint_hash(base_url: str | None) -> str:
-    """Tells two addresses apart and gives neither away; None is OpenAI's, unless `OPENAI_BASE_URL` names another."""
+    """Hash of an address, which reveals nothing of it; None: that of `OPENAI_BASE_URL`, or else OpenAI's."""
     address = base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
     return hashlib.sha256((address if address.endswith("/") else f"{address}/").encode()).hexdigest()[:12]
 
@@ -243,7 +243,7 @@ def reply_in(
 
 
 def _failure_in(error: Any, clean: Callable[[str], str]) -> AskFailed:
-    """What an answer without a message means: some gateways send their provider's error with status 200."""
+    """The error in an answer without a message: some gateways send their provider's error with status 200."""
     if not error:
         return AskFailed("transport", "the answer holds no message", retry=True, may_be_billed=True)
     code, words = failures.reason_in({"error": error})
@@ -276,7 +276,7 @@ def _text_of(content: Any) -> str | None:
 
 
 def _first_token(choice: Mapping[str, Any]) -> dict[str, float] | None:
-    """How likely the reply was to begin with each text, of equal texts of two tokens the sum; None if it is not said.
+    """Probability of each text to begin the reply, summed over tokens of the same text; None if not reported.
 
     >>> said = [{"token": "Yes", "logprob": 0.0}, {"token": "No", "logprob": float("-inf")}]
     >>> _first_token({"logprobs": {"content": [{"top_logprobs": said}]}})
@@ -294,7 +294,7 @@ def _first_token(choice: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def _seconds_to_wait(headers: Any) -> float | None:
-    """The server's wish, from ``retry-after-ms``, or ``retry-after`` in seconds or as a date."""
+    """The wait that a server asks for by ``retry-after-ms``, or by ``retry-after`` in seconds or as a date."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = headers.get(name)
         if not text:

@@ -1,7 +1,7 @@
-"""What an endpoint means by an error: from the status and the words of the answer, whosever server it is. Pure.
+"""Classifies the errors of endpoints by status and message, whatever the server. Pure.
 
-Servers agree on little but the status: the reason is in ``error.message``, in ``message``, in a list ``detail``, or in
-plain text. What is asked (and may be quoted in an error) is never looked at where the body has a message of its own.
+Servers agree on the status alone: the message is in ``error.message``, in ``message``, in a list ``detail``, or in
+plain text. The question, which an error may quote, is ignored where the body has a message.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _TOO_MUCH = re.compile(
 )
 _SERVER_STATUS = (408, 409, 425)
 _ALIASES = {"max_tokens": "max_(?:completion_)?tokens"}
-"""How else a parameter may be spoken of."""
+"""Other names of a parameter in messages."""
 
 
 def reason_in(body: Any) -> tuple[str, str]:
-    """Code and message of an error's body, each empty where there is none.
+    """Code and message in the body of an error, each empty where it is missing.
 
     >>> reason_in({"error": {"message": "no seed", "code": 400, "type": "invalid_request_error"}})
     ('400 invalid_request_error', 'no seed')
@@ -100,9 +100,9 @@ def cause_of(status: int, code: str, words: str) -> str:
 
 
 def refused_parameters(status: int, param: str | None, words: str, sent: Collection[str]) -> list[str]:
-    r"""The parameters of a request that a server does not know or take, of those that were sent.
+    r"""The sent parameters that a server does not know or accept.
 
-    A value that is too large is the user's to mend, and is not among them.
+    Parameters whose value is too large are not among them: the user has to change them.
 
     >>> refused_parameters(400, None, "Unknown name 'seed': Cannot find field.", ["seed", "temperature"])
     ['seed']

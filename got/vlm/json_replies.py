@@ -1,10 +1,12 @@
-"""What a language model wrote -> the JSON in it, or why not. Pure and strict: nothing is repaired, nothing guessed."""
+"""Reads the JSON in the reply of a language model. Pure and strict: nothing is repaired or guessed."""
 
 from __future__ import annotations
 
 import json
 import re
 from typing import Any
+
+from got.util.errors import shortened
 
 _REFUSALS = re.compile(
     r"\b(?:i(?:'|’)?m (?:sorry|unable|not able)|i am (?:sorry|unable|not able)|i (?:can(?:'|’)?t|cannot|won(?:'|’)?t)"
@@ -38,7 +40,7 @@ class BadReply(ValueError):
 
 
 class _Twice(ValueError):
-    """A key stands twice in one object: which of the two is meant?"""
+    """A key occurs twice in an object."""
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -53,7 +55,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, strict=False)
 
 
 def decoded(text: str) -> Any:
-    """The JSON that a text is; None if it is none, or an object has a key twice.
+    """The JSON value of a text; None if it is not JSON, or an object has a key twice.
 
     >>> decoded('{"a": 1}'), decoded('{"a": 1, "a": 2}'), decoded("a")
     ({'a': 1}, None, None)
@@ -65,7 +67,7 @@ def decoded(text: str) -> Any:
 
 
 def objects_in(text: str) -> list[dict[str, Any]]:
-    """The outermost JSON objects that stand in a text.
+    """The outermost JSON objects in a text.
 
     >>> objects_in('First {"a": {"b": 1}}, then {"c": 2}, then {')
     [{'a': {'b': 1}}, {'c': 2}]
@@ -84,9 +86,9 @@ def objects_in(text: str) -> list[dict[str, Any]]:
 
 
 def without_thoughts(text: str) -> str:
-    """What a model answers, without what it thinks before that; nothing if it never ends to think.
+    """A reply without the thoughts before the answer; empty if the thoughts never end.
 
-    A tag inside JSON, quoted from an image perhaps, ends no thought.
+    A closing tag inside JSON, which may quote an image, does not end the thoughts.
 
     >>> without_thoughts('<think>{"score": [1, 1]}</think> [8, 6]'), without_thoughts("so: [1, 1]</think>[8, 6]")
     (' [8, 6]', '[8, 6]')
@@ -108,7 +110,7 @@ def unfenced(text: str) -> str:
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a text sounds like one that declines; to be asked of texts without the wanted content alone.
+    """Whether a text declines to answer; only for texts without the wanted content.
 
     >>> is_refusal("I'm sorry, I can't help with that."), is_refusal("a sorry sight")
     (True, False)
@@ -117,7 +119,7 @@ def is_refusal(text: str) -> bool:
 
 
 def declines(text: str) -> bool:
-    """Whether the words beside a lowest score say that it is none: that its author cannot, or will not, judge.
+    """Whether the words beside the lowest score say that the model cannot, or will not, judge.
 
     >>> [declines(words) for words in ("Cannot evaluate these.", "No image was provided.", "I can't assist.")]
     [True, True, True]
@@ -128,7 +130,7 @@ def declines(text: str) -> bool:
 
 
 def read_json(text: str) -> Any:
-    """The JSON object or list of a reply: alone, inside a Markdown fence, or the only object in some prose.
+    """The JSON object or list of a reply: on its own, in a Markdown fence, or the only object in prose.
 
     Raises:
         BadReply: If there is none (``"refusal"`` or ``"unparsable"``), or more than one.
@@ -148,9 +150,3 @@ def read_json(text: str) -> Any:
     if not found and is_refusal(body):
         raise BadReply("refusal", shortened(body))
     raise BadReply("unparsable", f"{len(found) or 'no'} JSON objects in {shortened(body)}")
-
-
-def shortened(text: str) -> str:
-    """A text as one line of at most 120 characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= 120 else line[:117] + "..."

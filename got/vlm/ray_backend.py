@@ -1,4 +1,4 @@
-"""A vision-language model of transformers in many processes: each question goes to a worker of Ray that is free."""
+"""A vision-language model of transformers in several processes: each question goes to a free Ray worker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LAST_ANSWER_SECONDS = 30.0
 
 
 class _Closed(Exception):
-    """Nothing more will be asked."""
+    """Ends the queue of questions."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class _Job:
         return {**provenance.installed(), "model": model_name(self.model)}
 
     def place(self) -> dict[str, Any]:
-        """Nothing that anybody asks for."""
+        """Empty: nobody asks where a worker runs."""
         return {}
 
     def worker(self, before: Any = None) -> Callable[[list[Question]], list[Reply | str]]:
@@ -71,12 +71,12 @@ class _Job:
         return dataclasses.replace(self, model=str(next(iter(places.values()))))
 
     def lost(self, item: Any, why: str) -> str:
-        """A question under which workers died."""
+        """The failure of a question under which workers died."""
         return why
 
 
 class RayBackend:
-    """`TransformersBackend`, in workers."""
+    """A `TransformersBackend` in each Ray worker."""
 
     secret_free_place = "local"
 
@@ -99,7 +99,7 @@ class RayBackend:
             raise SetupError(str(error)) from error
 
     async def ask(self, messages: Messages, params: AskParams, seed: int | None) -> Reply:
-        """By the next free worker; greedy, so temperature and seed change nothing."""
+        """Asks the next free worker. Decoding is greedy: temperature and seed have no effect."""
         del seed
         future: concurrent.futures.Future[Reply | str] = concurrent.futures.Future()
         self._asked.put(((messages, params), future))
@@ -112,7 +112,7 @@ class RayBackend:
         return reply
 
     def _serve(self) -> None:
-        """Feeds the pool, in a thread of its own, until `close`."""
+        """Feeds the pool until `close`; runs in a thread."""
         try:
             for (reply,) in self._pool.run(self._job, self._questions()):
                 with contextlib.suppress(concurrent.futures.InvalidStateError):  # nobody waits for it any more
@@ -143,7 +143,7 @@ class RayBackend:
             yield [asked[0]]
 
     async def close(self) -> None:
-        """Ends the workers; the next question starts others."""
+        """Ends the workers; the next question starts new ones."""
         if self._thread is not None:
             self._asked.put(None)
             await asyncio.to_thread(self._thread.join, _LAST_ANSWER_SECONDS)

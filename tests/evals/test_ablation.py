@@ -108,6 +108,7 @@ def test_cells_are_runs_and_differences_are_paired(capsys, tmp_path):
     assert [line.split()[0] for line in out if line.lstrip().startswith(("usual", "again", "blind"))] == [
         "usual", "again", "blind"
     ]  # fmt: skip
+    assert max(map(len, out[:-1])) <= 80
     assert json.loads(out[-1])["best"][:2] == ["usual", "again"], "all that are best"
     assert f"python -m reports {tmp_path / 'out'} --output {tmp_path / 'out'}-report" in err
     assert table.count("\n| ") == 4

@@ -6,7 +6,7 @@ import pytest
 from runner_kit import ArithmeticDetector, contents, lines, make_plan, plan_like_reference, refusing, worker_of
 
 from evals.core.records import Case, EditCase, EncodedImage, Sample, UserError
-from evals.generators.dataset_images import DatasetImages
+from evals.generators.folder import DatasetImages
 from evals.generators.oracle import OracleGenerator
 from evals.harness.runner import run
 

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from evals.assets.training import command, detector_loss, detector_report, icon_scenes
+from evals.assets.training import command, detector_report, icon_scenes, train_detector
 from evals.core import weights
 from evals.core.records import UserError
 from evals.core.vocabulary import CLASSES
@@ -214,26 +214,26 @@ def test_the_embedded_detector_is_silent_on_empty_images():
 def test_every_icon_has_a_grid_point_that_answers_for_it():
     centres, strides = icon.points([8, 16, 32], 128, "cpu")
     for batch in icon_scenes.held_out(100, 128, seed=0):
-        chosen, positive = detector_loss.assign(batch.boxes, batch.labels, centres, strides)
+        chosen, positive = train_detector.assign(batch.boxes, batch.labels, centres, strides)
         for labels, icons, answers in zip(batch.labels, chosen, positive, strict=True):
             assert set(icons[answers].tolist()) == set(range(int((labels >= 0).sum())))
 
 
 def test_points_of_an_empty_image_answer_for_nothing():
     centres, strides = icon.points([8, 16, 32], 128, "cpu")
-    _, positive = detector_loss.assign(torch.zeros(1, 1, 4), torch.full((1, 1), -1), centres, strides)
+    _, positive = train_detector.assign(torch.zeros(1, 1, 4), torch.full((1, 1), -1), centres, strides)
     assert not positive.any()
 
 
 def test_a_perfect_prediction_has_almost_no_loss_and_a_wrong_class_much():
     centres, strides = icon.points([8, 16, 32], 128, "cpu")
     boxes, labels = torch.tensor([[[16.0, 16, 48, 48]]]), torch.tensor([[3]])
-    _, positive = detector_loss.assign(boxes, labels, centres, strides)
+    _, positive = train_detector.assign(boxes, labels, centres, strides)
     logits = torch.full((1, len(centres), 80), -12.0)
     logits[0, positive[0], 3] = 12.0
     predicted = boxes.expand(1, len(centres), 4)
-    right = detector_loss.loss(logits, predicted, boxes, labels, centres, strides)
-    wrong = detector_loss.loss(logits, predicted, boxes, labels + 1, centres, strides)
+    right = train_detector.loss(logits, predicted, boxes, labels, centres, strides)
+    wrong = train_detector.loss(logits, predicted, boxes, labels + 1, centres, strides)
     assert sum(right.values()) < 1e-3
     assert wrong["class"] > 10
 
@@ -243,7 +243,7 @@ def test_every_weight_learns_from_the_loss(network):
     centres, strides = icon.points([8, 16, 32], 128, "cpu")
     batch = icon_scenes.training_batch(16, 128, np.random.default_rng(0))
     logits, predicted = icon.predict(network, batch.images, centres)
-    losses = detector_loss.loss(logits, predicted, batch.boxes, batch.labels, centres, strides)
+    losses = train_detector.loss(logits, predicted, batch.boxes, batch.labels, centres, strides)
     sum(losses.values()).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
@@ -277,7 +277,7 @@ def test_calibration_keeps_every_ranking():
 def test_held_out_scenes_differ_from_training_and_repeat():
     first, again = (icon_scenes.held_out(50, 128, seed=3)[0] for _ in range(2))
     assert torch.equal(first.images, again.images)
-    assert {scene.background for scene in first.scenes}.isdisjoint(icon_scenes.icon_world().BACKGROUNDS)
+    assert {scene.background for scene in first.scenes}.isdisjoint(icon_scenes.iconworld.BACKGROUNDS)
 
 
 # --------------------------------------------------------------------------------------------------------- photographs

@@ -11,8 +11,7 @@ from evals.core.records import Sample, UserError
 from evals.editing import icon_cases
 from evals.editing.suite import as_case
 from evals.emu_edit import EmuEdit
-from evals.generators.options import GeneratorOptions
-from evals.generators.registry import GENERATORS
+from evals.generators.registry import GENERATORS, GeneratorOptions
 from evals.harness import cli
 
 OPTIONS = GeneratorOptions(

@@ -15,12 +15,12 @@ from judge_kit import KEY, fails, says, serve
 from PIL import Image
 from rich.console import Console
 
-from evals.core.protocols import Tools
+from evals.core.backends import Tools
 from evals.core.records import Case, Sample
 from evals.editing.options import PublishedOptions
 from evals.editing.published import load_emu_edit, load_imagenhub
 from evals.editing.suite import EditingSuite, as_case
-from evals.generators.dataset_images import DatasetImages
+from evals.generators.folder import DatasetImages
 from evals.harness import cli
 from evals.harness.runner import run
 

@@ -7,12 +7,12 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from evals.assets.training import clip_report, command, train_clip
+from evals.assets.training import command, train_clip
 from evals.core.records import UserError
 from evals.core.vocabulary import CLASSES, COLORS
 from evals.embedders.clip import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip, load_icon_clip
-from evals.embedders.colors import TEMPLATES, classify_colors
 from evals.embedders.registry import make_embedder
+from evals.suite.objects import TEMPLATES, classify_colors
 from got.util.files import sha256
 
 
@@ -92,7 +92,7 @@ def test_the_tokenizer_knows_every_word_of_the_templates():
 
 def test_the_tokenizer_knows_every_word_of_the_icon_world():
     words = set(json.loads(CONFIG.read_text())["vocabulary"])
-    assert set(clip_report.icon_world().vocabulary()) <= words
+    assert set(train_clip.iconworld.vocabulary()) <= words
 
 
 def test_tokens_end_with_the_highest_number_and_fit():
@@ -177,7 +177,7 @@ def test_a_folder_saved_by_open_clip_loads_without_network(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ training
 def test_a_caption_is_true_of_every_crop_it_describes():
     rng = np.random.default_rng(0)
-    world = clip_report.icon_world()
+    world = train_clip.iconworld
     scenes = [world.sample_scene(rng) for _ in range(40)]
     batch = train_clip.icon_scenes.draw(scenes, 64, 64)
     crops, texts, true, things = train_clip.crop_batch(batch, 32, rng)
@@ -207,10 +207,10 @@ def test_every_weight_learns_from_the_losses():
 
 # ------------------------------------------------------------------------------------------------------------ embedded
 def test_the_embedded_clip_names_colors_of_flawless_crops():
-    assert clip_report.color_accuracy(make_embedder("icon"), 150, degraded=False)["overall"] >= 0.96
+    assert train_clip.color_accuracy(make_embedder("icon"), 150, degraded=False)["overall"] >= 0.96
 
 
 def test_the_embedded_clip_finds_captions_and_images():
     recorded = json.loads(command.numbers_path(WEIGHTS).read_text())["retrieval"]
-    found = clip_report.retrieval(make_embedder("icon"), 200)
+    found = train_clip.retrieval(make_embedder("icon"), 200)
     assert min(found.values()) >= min(recorded.values()) - 0.08

@@ -13,7 +13,7 @@ from evals.core.records import Case, Sample, UserError
 from evals.generators import folder_images
 from evals.generators import registry as generators
 from evals.generators.folder import FolderGenerator
-from evals.harness.choice import spread
+from evals.harness.run_spec import spread
 from evals.harness.runner import run
 from got.util.files import IMAGE_SUFFIXES
 

@@ -19,9 +19,8 @@ from evals.core.records import Case, Sample, UserError, sample_seed
 from evals.generators import registry as generators
 from evals.generators.diffusers_pipeline import DiffusersGenerator
 from evals.generators.got import GoTGenerator
-from evals.generators.options import GeneratorOptions
 from evals.generators.oracle import oracle_render
-from evals.generators.registry import GENERATORS
+from evals.generators.registry import GENERATORS, GeneratorOptions
 from evals.harness.runner import run
 from evals.harness.settings import Settings
 from got.plan.chain import Chain

@@ -17,6 +17,7 @@ from evals.core.records import Sample, Scored, UserError
 from evals.geneval2 import icon_cases, official, published
 from evals.geneval2.suite import GenEval2, Options
 from evals.harness import cli
+from evals.judged import __main__ as exported
 from evals.judged.summaries import Judged, point
 from evals.judges.interviewer import first_token_probability
 from evals.suite import Case, Context
@@ -143,6 +144,25 @@ def test_files_of_the_official_scripts_are_read_and_written(run, tmp_path):
     assert again["metrics"]["soft_tifa_am"] > 0.6
 
 
+def test_images_go_out_with_the_file_that_names_them_and_come_back(run, tmp_path, capsys):
+    _, before, *_ = run("--floor", "0")
+    assert exported.main([str(tmp_path / "run"), str(tmp_path / "given")]) == 0
+    assert json.loads(capsys.readouterr().out) == {"written": len(ROWS), "missing": 0}
+    named = json.loads((tmp_path / "given" / published.IMAGES).read_text())
+    assert list(named) == [row["prompt"] for row in ROWS]
+    for place in (tmp_path / "given", tmp_path / "given" / published.IMAGES):
+        code, after, _, err, _ = run("--floor", "0", "--model", f"folder:{place}", output=f"again-{place.name}")
+        assert (code, after["missing"], after["overall"]) == (0, 0, before["overall"]), err
+
+
+def test_of_icons_nothing_goes_out_in_a_judged_layout(tmp_path, capsys):
+    words = ["--model", "oracle", "--limit", "1", "--output", str(tmp_path / "run")]
+    assert cli.main(GenEval2, words) == 0
+    capsys.readouterr()
+    assert exported.main([str(tmp_path / "run"), str(tmp_path / "given")]) == 2
+    assert "expected a run of a judged benchmark but it is one of GenEval 2, without a judge" in capsys.readouterr().err
+
+
 def test_files_of_the_official_scripts_go_by_the_original_prompts(run, tmp_path):
     better = tmp_path / "better.json"
     better.write_text(json.dumps({f"{number:05d}": f"better words {number}" for number in range(len(ROWS))}))
@@ -191,11 +211,21 @@ def test_a_dry_run_counts_the_questions_and_the_money(run):
     assert printed["usd_about"] == pytest.approx(usd, abs=0.01)
 
 
-def test_a_judge_without_probabilities_scores_nothing(run):
-    code, headline, _, err, _ = run("--floor", "0", script=says("Yes"))
-    assert code == 1
-    assert headline["overall"] is None
-    assert "no probabilities" in err
+def test_a_judge_without_probabilities_ends_the_run_before_it_is_paid_for_nothing(run, tmp_path):
+    code, headline, _, err, requests = run("--floor", "0", "--judge-concurrency", "1", script=says("Yes"))
+    assert (code, headline) == (2, {})
+    assert "the endpoint gives no log-probabilities of the first token: not one of 8 replies in a row has any" in err
+    assert len(requests) < 8 + len(ROWS[1]["vqa_list"]) + 1  # questions about one image go out together
+    code, headline, *_ = run("--floor", "0")
+    assert (code, headline["missing"], headline["failed"]) == (0, 0, {})  # the same command goes on with one that does
+
+
+def test_a_reply_without_probabilities_now_and_then_is_missing(run):
+    def now_and_then(request):
+        return says("Yes") if "number 2" in str(request) or "How many cats" in str(request) else likely(request)
+
+    code, headline, _, err, _ = run("--floor", "0", script=now_and_then)
+    assert (code, headline["overall"], headline["failed"]) == (0, None, {"no probabilities": 5}), err
 
 
 def test_a_local_model_answers_from_its_whole_vocabulary(tmp_path, capsys):
@@ -343,7 +373,7 @@ def test_the_icon_edition_s_questions_are_data_of_the_same_schema(tmp_path):
 
 def test_published_wording_is_read_from_a_clone_by_its_digest(tmp_path):
     script = 'def soft_tifa(model):\n    ask("{} Say it in a word".format(question))\n'
-    (tmp_path / "evaluation.py").write_text("import does_not_exist\n" + script)
+    whole = 'def vqa_score(model):\n    ask("Is it {}?".format(prompt), ["Yes"])\n'
+    (tmp_path / "evaluation.py").write_text("import does_not_exist\n" + script + whole)
     texts = published._published(tmp_path / "evaluation.py")
-    assert texts["question"] == "{question} Say it in a word"
-    assert "{prompt}" in texts["whole"]
+    assert texts == {"question": "{question} Say it in a word", "whole": "Is it {prompt}?"}

@@ -18,7 +18,7 @@ from evals.geneval2 import atoms, icon_cases, scores
 from evals.geneval2.suite import GenEval2, Options
 from evals.harness import cli
 from got import iconworld
-from got.iconworld.groups import place_groups, stands
+from got.iconworld.placing import place_groups, stands
 from got.util.files import write_atomic
 from got.util.images import png_bytes
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from evals.core.protocols import Tools
+from evals.core.backends import Tools
 from evals.core.records import Case, Detection, Drawn, Sample, UserError
 from evals.core.vocabulary import CLASSES, COLORS
 from evals.geneval import prompts, suite

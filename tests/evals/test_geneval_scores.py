@@ -19,7 +19,7 @@ from evals.geneval.suite import SUITE
 from evals.harness import cli
 from evals.metrics.layout import LayoutFit
 from evals.suite.plans import Outcome
-from evals.suite.reference import load_reference
+from evals.suite.tables import load_reference
 
 
 def case(tag, include, exclude=(), number=0):

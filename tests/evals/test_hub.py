@@ -11,7 +11,7 @@ from evals.detectors.registry import make_detector
 from evals.embedders.registry import make_image_embedder
 from evals.generators import registry as generators
 from evals.generators.diffusers_pipeline import make_diffusers
-from evals.generators.options import GeneratorOptions
+from evals.generators.registry import GeneratorOptions
 from got import __main__ as got_command
 from got import checkpoint
 from got.finetune import __main__ as finetune_command

@@ -12,10 +12,11 @@ from scipy import stats
 from evals.metrics import statistics
 
 LEAST, MOST = 0.93, 0.975
-"""Between these, coverage is of 95 %: of runs from a fixed seed, so nothing is left to chance."""
+"""Between these, coverage is of 95 %: of runs from a fixed seed, so nothing is left to chance. In 800 runs 95 % have a
+standard error of 0.8 %."""
 TABLE = {
     (553, 0.64, "paper"): 0.0496, (553, 0.984, "mini"): 0.0157, (553, 0.995, "equal"): 0.0086,
-    (60, 0.64, "equal"): 0.1797, (60, 0.95, "equal"): 0.0807, (60, 0.95, "mini"): 0.0790, (60, 0.984, "mini"): 0.0457,
+    (60, 0.64, "equal"): 0.1797, (60, 0.95, "equal"): 0.0807, (60, 0.95, "mini"): 0.0790, (60, 0.984, "mini"): 0.0445,
     (60, 0.995, "mini"): 0.0288,
 }  # fmt: skip
 """Prompts, overall score and profile -> mean width of the interval, measured in 800 runs."""
@@ -29,9 +30,9 @@ DIFFERENCES = {
 @pytest.mark.parametrize(("prompts", "overall", "kind"), TABLE)
 def test_the_interval_of_a_score_holds_the_truth_as_often_as_it_says(prompts, overall, kind):
     found, _ = interval_kit.of_shares(prompts, interval_kit.profile(overall, kind), 800, tasks=False)
+    assert LEAST <= found.holds <= MOST
     # At 0.984 and above with 60 prompts a run that is all right always holds it: only its other end can miss.
-    assert LEAST <= found.holds <= (0.99 if prompts == 60 and overall > 0.98 else MOST)
-    assert max(found.above, found.below) <= 0.045
+    assert max(found.above, found.below) <= (0.055 if prompts == 60 and overall > 0.98 else 0.045)
     assert found.width == pytest.approx(TABLE[prompts, overall, kind], rel=0.02)
 
 
@@ -158,9 +159,20 @@ def test_the_value_lies_inside_an_interval_with_a_width(prompts):
 
 
 def test_one_task_of_single_images_has_jeffreys_interval():
-    found = statistics.share([1] * 7 + [0] * 3, [1] * 10)
-    assert (found.low, found.high) == pytest.approx(stats.beta(7.5, 3.5).interval(0.95))
+    found = statistics.share([1] * 14 + [0] * 16, [1] * 30)
+    assert (found.low, found.high) == pytest.approx(stats.beta(14.5, 16.5).interval(0.95))
     assert statistics.share([1] * 30, [1] * 30).low == pytest.approx(stats.beta(30.5, 0.5).ppf(0.025))
+
+
+def test_where_only_one_end_can_miss_it_has_the_whole_of_5_percent():
+    """No run of 10 images has its lower end above 0.78, none of 15 above 0.85: an end above that may miss in 5 %."""
+    found = statistics.share([1] * 7 + [0] * 3, [1] * 10)
+    assert (found.low, found.high) == pytest.approx(stats.beta(7.5, 3.5).ppf((0.025, 0.95)))
+    assert statistics.share([1] * 3 + [0] * 7, [1] * 10).low == pytest.approx(1 - found.high)
+    most = stats.beta(15.5, 0.5).ppf(0.025)
+    between = statistics.share([1] * 10 + [0] * 5, [1] * 15)
+    assert between.high == pytest.approx(most)
+    assert stats.beta(10.5, 5.5).ppf(0.95) < most < stats.beta(10.5, 5.5).ppf(0.975)
 
 
 def test_images_that_are_alike_say_less():

@@ -16,10 +16,10 @@ from evals.judges.calls import Call, Interview, Sending, Shown
 from evals.judges.interviewer import Interviewer
 from evals.judges.readers import any_text, json_list, json_scores, labelled, named_lines
 from got.vlm.asker import AskSettings
-from got.vlm.encoding import Encoding
 from got.vlm.endpoint import OpenAIBackend
 from got.vlm.json_replies import BadReply
 from got.vlm.local import TransformersBackend
+from got.vlm.messages import Encoding
 
 RED, BLUE = (Image.new("RGB", size, color) for size, color in (((1000, 500), "red"), ((56, 56), "blue")))
 YES = ("Yes", "yes", " yes", " Yes")

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import Qwen2_5_VLForConditionalGeneration
 from vlm_kit import build
 
-from evals.core.protocols import Tools
+from evals.core.backends import Tools
 from evals.core.records import UserError
 from evals.judges.protocols import make_protocol
 from evals.judges.registry import JudgeOptions, make_judge

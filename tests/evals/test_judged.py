@@ -35,7 +35,7 @@ def shown(request):
         ("wise", (), 1.0, 12),
         ("genevalpp", (), 1.0, 8),
         ("imgedit", (), 4.0, 12),
-        ("imgedit", ("--edition", "scripted"), 4.0, 12),
+        ("imgedit", ("--reading", "scripted"), 4.0, 12),
         ("gedit", (), 4.0, 12),
         ("gedit", ("--language", "cn", "--subset", "intersection", "--backbone", "qwen"), 4.0, 6),
         ("rise", (), 1.0, 12),
@@ -138,7 +138,7 @@ def test_above_five_percent_of_failures_there_is_no_headline(run):
     code, headline, out, *_ = run("wise", rule=rule)
     assert (code, headline["overall"], headline["metrics"]["overall"]) == (0, None, 1.0)
     assert headline["failed"] == {"refusal": 1}
-    assert "too many judgements failed" in out
+    assert "too many images without a judgement" in out
 
 
 def test_a_question_that_always_fails_hides_the_overall_of_kris(run):
@@ -149,7 +149,7 @@ def test_a_question_that_always_fails_hides_the_overall_of_kris(run):
     assert (code, headline["overall"], headline["missing"]) == (0, None, 12)
     low, high = headline["bounds"]
     assert 0 < low < headline["metrics"]["overall"] < high < 100
-    assert "too many judgements failed" in out
+    assert "too many images without a judgement" in out
 
 
 def test_the_floor_counts_the_images_that_have_a_value(run):
@@ -344,11 +344,16 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     assert samples[0].reason == "overall 4.00, capped 4.00, exceeds 0.00"
     with Image.open(samples[0].source) as source:  # beside the result, without the data
         assert source.size == (64, 48)
-    run("imgedit", "--edition", "scripted", "--output", tmp_path / "scripted")
+    run("imgedit", "--reading", "scripted", "--output", tmp_path / "scripted")
     runs = [str(tmp_path / "run"), str(tmp_path / "scripted")]
     assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
     text = (tmp_path / "report" / "report.md").read_text()
-    for words in ("imgedit-basic-other", "imgedit-scripted-other", headline["judge"].partition("#")[2], ", floor |"):
+    for words in (
+        "edition imgedit-basic-other,",
+        "edition imgedit-basic-other-scripted,",
+        headline["judge"].partition("#")[2],
+        ", floor |",
+    ):
         assert words in text
     assert "n = 12 images" in text
     own = headline["judge"].partition("#")[2]
@@ -381,7 +386,7 @@ def published(tmp_path, monkeypatch):
 def test_reported_rows_stand_beside_the_published_data_and_say_in_what_a_run_differs(run, published, tmp_path, capsys):
     _, _, out, *_ = run("wise", "--limit", "6")
     said = " ".join(out.split())
-    for words in ("Reported by others, not measured here", "this run does not compare with them: 6 of 12 cases; "
+    for words in ("Reported by others, not measured here", "this run does not compare with them: 6 of 12 prompts; "
                   "asked in our wording; judged by judge-1, they by Qwen3.5-35B-A3B", "DeepGen 1.0"):  # fmt: skip
         assert words in said
     assert any(line.strip().startswith("12 of 23") for line in out.splitlines())
@@ -392,7 +397,7 @@ def test_reported_rows_stand_beside_the_published_data_and_say_in_what_a_run_dif
                   "| judge-1, our wording |", "encoder none",
                   "- † as reported by others of Verified 2026-04, not measured here, 12 of 23",
                   "- DeepGen 1.0 †: its parts give 0.56720, not its 0.5700.",
-                  " and † do not compare: 6 of 12 cases; asked in our wording; judged by judge-1, they"):  # fmt: skip
+                  " and † do not compare: 6 of 12 prompts; asked in our wording; judged by judge-1, they"):  # fmt: skip
         assert words in text
     assert reports.main([*runs, "--output", str(tmp_path / "report"), "--published", "none"]) == 0
     assert "†" not in (tmp_path / "report" / "report.md").read_text().partition("## ")[2]

@@ -13,7 +13,8 @@ from evals.geneval2.published import PublishedEdition
 from evals.imgedit import KINDS, ImgEdit
 from evals.judged.reported import mismatch, reported
 from evals.judged.summaries import Judged, estimate, levels_of, point
-from evals.judges.readers import any_numbers, labelled, named_lines
+from evals.judges.readers import labelled, named_lines
+from evals.judges.scripted import any_numbers
 from evals.kris import DIMENSIONS, GRADES, KNOWLEDGE, LEVELS, Kris
 from evals.rise import CATEGORIES, Rise, score
 from evals.suite import Context
@@ -252,7 +253,7 @@ def test_the_other_three_rows_of_imgedit_are_no_mean_over_cases_either():
     for (model, judge, _), parts in found.items():
         if judge == "gpt-4.1":
             rows = [row(kind, {"score": float(parts[kind])}, i) for kind, n in IMGEDIT_SIZES.items() for i in range(n)]
-            made[model] = [point(metric(ImgEdit(), name), rows) for name in ("overall", "cases")]
+            made[model] = [point(metric(ImgEdit(), name), rows) for name in ("overall", "over edits")]
     assert sum(IMGEDIT_SIZES.values()) == 737
     assert len(made) == 12
     odd = {"Kontext-dev": (3.73, 3.68), "Ovis-U1": (3.99, 3.96), "GPT-4o-Image": (4.24, 4.19)}
@@ -302,7 +303,7 @@ def test_gedit_is_macro_over_tasks_and_takes_the_lower_scores():
         row("tone_transfer", {"O": 8.0}, i) for i in range(40)
     ]
     assert point(metric(GEdit(), "G_O"), rows) == 5.0
-    assert point(metric(GEdit(), "O by case"), rows) == pytest.approx((99 * 2 + 40 * 8) / 139)
+    assert point(metric(GEdit(), "O over edits"), rows) == pytest.approx((99 * 2 + 40 * 8) / 139)
 
 
 def test_an_image_that_recurs_across_tasks_is_drawn_with_all_its_edits():

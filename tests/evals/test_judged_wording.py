@@ -1,5 +1,8 @@
 """The wording of judged benchmarks: filled in once, and read from scripts without running them."""
 
+import dataclasses
+import re
+
 import judged_kit as kit
 import pytest
 
@@ -7,6 +10,7 @@ from evals import t2i_reasonbench
 from evals.core.records import UserError
 from evals.harness.run_spec import find_suite
 from evals.judged import wording
+from evals.judged.records import origin_of
 
 
 def test_what_is_filled_in_is_never_filled_itself():
@@ -22,9 +26,34 @@ def test_published_wording_of_each_script_fills_every_question(name, tmp_path):
     (root / file).write_text(content)
     published = suite.published(suite.options())
     found = wording.Wording(kind="published", texts=published.read(root / file))
-    chosen = wording.choose(f"published:{found.digest}", suite.ours(suite.options()), published, root)
+    ours = suite.ours(suite.options())
+    chosen = wording.choose(f"published:{found.digest}", ours, published, root, suite.origin)
     assert chosen.texts == found.texts
     assert all(text for text in chosen.texts.values())
+    assert wording.choose("auto", ours, published, root, suite.origin).kind == "ours"  # nobody knows this one
+    known = dataclasses.replace(suite.origin, wording={found.digest: "here"})
+    assert wording.choose("auto", ours, published, root, known).texts == found.texts
+    inner = root / file.partition("/")[0]
+    assert wording.choose("auto", ours, published, inner if "/" in file else root, known).texts == found.texts
+    (root / file).write_text("of another version")
+    assert wording.choose("auto", ours, published, root, known).kind == "ours"
+    with pytest.raises(UserError, match=re.escape(str(root / file))):
+        wording.choose("published", ours, published, root, known)
+
+
+def test_a_question_that_a_script_sends_as_it_is_keeps_its_doubled_braces(tmp_path):
+    """KRIS fills nine questions by `str.format`, and sends the one about quality unfilled."""
+    (tmp_path / "prompts.py").write_text(kit.SCRIPTS["kris"][1])
+    texts = find_suite("kris").published(None).read(tmp_path / "prompts.py")
+    assert [name for name, text in texts.items() if "{{" in text] == ["quality"]
+    assert '{"n": 1}' in texts["consist"]
+
+
+@pytest.mark.parametrize("name", [*sorted(kit.SCRIPTS), "wise", "geneval2", "t2i_reasonbench"])
+def test_every_benchmark_has_a_published_wording_that_is_known(name):
+    origin = origin_of(name)
+    assert origin.wording
+    assert all(re.fullmatch("[0-9a-f]{8}", digest) and place for digest, place in origin.wording.items())
 
 
 def reason_scripts(root):

@@ -10,8 +10,7 @@ from judge_kit import KEY, Waits, fails, judge_at, question, says, serve
 from PIL import Image
 
 from evals.core import options as flags
-from evals.core.backends import ICON_WORLD, PHOTOGRAPHS
-from evals.core.protocols import Tools
+from evals.core.backends import ICON_WORLD, PHOTOGRAPHS, Tools
 from evals.core.records import UserError
 from evals.judges import registry
 from evals.judges.protocols import make_protocol

@@ -15,8 +15,7 @@ from evals.core.folder_listing import list_folder
 from evals.core.records import UserError, unread
 from evals.detectors.registry import make_detector
 from evals.generators.folder_images import assign
-from evals.generators.options import GeneratorOptions
-from evals.generators.registry import GENERATORS
+from evals.generators.registry import GENERATORS, GeneratorOptions
 from evals.geneval import suite
 from evals.harness import cli
 from got.__main__ import main as got_main

@@ -15,7 +15,7 @@ from evals.judges import detection_scores
 from evals.metrics.edits import EditTruth, Thing, check_edit
 from got import checkpoint
 from got.iconworld import sample_steps, stable_rng
-from got.iconworld.multi_turn import JOINT
+from got.iconworld.edits import JOINT
 
 DOG = Thing(name="dog", color="red", box_1000=(0, 0, 400, 400))
 CAT = Thing(name="cat", color="blue", box_1000=(500, 500, 1000, 1000))

@@ -10,8 +10,8 @@ from runner_kit import LOGS, ArithmeticDetector, contents, lines, make_plan, pla
 from evals.core.records import Case, Generated, Sample, UserError
 from evals.generators.oracle import OracleGenerator
 from evals.geneval import prompts, suite
-from evals.harness.choice import spread
 from evals.harness.outcomes import Failed
+from evals.harness.run_spec import spread
 from evals.harness.runner import run
 from got.util import progress
 from got.util.images import as_rgb, png_bytes

@@ -82,7 +82,7 @@ def test_an_encoders_weights_are_found_where_it_finds_them(tmp_path, squash):
 # -------------------------------------------------------------------------------------------------------------- devices
 def test_torch_is_loaded_by_whoever_needs_it_with_the_threads_that_were_decided():
     code = (
-        "import sys; from got.util.device import resolve_device, set_threads; set_threads()\n"
+        "import sys; from got.util.cli import resolve_device, set_threads; set_threads()\n"
         "assert (resolve_device('cpu'), 'torch' in sys.modules) == ('cpu', False)\n"
         "import torch; assert torch.get_num_threads() == 1"
     )

@@ -14,7 +14,7 @@ from evals.generators.folder_images import Assignment
 from got.conversation import Conversation
 from got.data import sheet
 from got.data.records import Example, Provenance, Step
-from got.model.sources import upright
+from got.model.outputs import upright
 from got.util.images import open_if_any, open_image
 from reports.thumbnails import Album
 

@@ -28,7 +28,7 @@ from evals.geneval import prompts, suite
 from evals.harness import cli
 from evals.harness.runner import run
 from got.data.importers.catalog import open_source
-from got.data.importers.request import Options
+from got.data.importers.files import Options
 from got.plan.chain import Chain
 from got.util.images import ImageError, open_image
 from got.util.parquet import ParquetTable

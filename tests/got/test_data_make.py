@@ -21,7 +21,7 @@ from got.data.icon_set import TASKS, Recipe, make, sample
 from got.data.records import DataError
 from got.data.storage import read
 from got.iconworld.edits import sample_edit
-from got.iconworld.operations import read_operation
+from got.iconworld.plans import read_operation
 from got.iconworld.render import render
 from got.iconworld.scenes import sample_scene, stable_rng
 from got.iconworld.vocabulary import parse_phrase

@@ -11,8 +11,7 @@ from edit_kit import encoded, turn_row, write
 
 from got.data.importers import catalog
 from got.data.importers.catalog import SOURCES, open_source
-from got.data.importers.files import json_items
-from got.data.importers.request import Options
+from got.data.importers.files import Options, json_items
 from got.data.records import DataError
 from got.data.storage import read
 from got.util.cli import Parser

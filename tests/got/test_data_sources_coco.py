@@ -10,8 +10,8 @@ from PIL import Image
 
 from got.data.importers.catalog import open_source
 from got.data.importers.coco import Thing, box_to_1000, write_chain
+from got.data.importers.files import Options
 from got.data.importers.nouns import _CATEGORY_OF, CATEGORIES, object_nouns
-from got.data.importers.request import Options
 from got.data.records import DataError
 from got.iconworld.vocabulary import CLASSES
 from got.plan.chain import MASK_COLORS, Chain

@@ -7,8 +7,8 @@ from edit_kit import encoded, write
 from test_data_sources import omniedit_row, seed_folder, write_lines
 
 from got.data.importers.catalog import open_source
+from got.data.importers.files import Options
 from got.data.importers.got_sets import normal_chain, with_boxes
-from got.data.importers.request import Options
 from got.data.records import DataError
 from got.plan.chain import Chain
 

@@ -18,7 +18,7 @@ import got
 from got import checkpoint
 from got.pipeline import GoTPipeline
 from got.plan.chain import Chain
-from got.util.quiet import quiet
+from got.util.hub import quiet
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),  # diffusers, with numpy 2

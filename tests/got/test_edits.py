@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from got.iconworld.bank import make_edit_bank
 from got.iconworld.edits import KINDS, chained, sample_edit, side_of
-from got.iconworld.operations import is_right, read_operation
+from got.iconworld.plans import is_right, read_operation
 from got.iconworld.referring import CATEGORIES, sample_reasoning_edit, told_apart
 from got.iconworld.render import render
 from got.iconworld.scenes import stable_rng

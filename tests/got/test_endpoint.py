@@ -12,10 +12,9 @@ from PIL import Image
 
 from got.vlm.asker import Question
 from got.vlm.clients import AskFailed, AskParams, SetupError
-from got.vlm.encoding import Encoding, encoded
 from got.vlm.endpoint import OpenAIBackend, reply_in
 from got.vlm.failures import cause_of, reason_in, refused_parameters
-from got.vlm.messages import ASSISTANT, SYSTEM, USER, ImageFile, Message, user
+from got.vlm.messages import ASSISTANT, SYSTEM, USER, Encoding, ImageFile, Message, encoded, user
 
 
 def content(parts, finish="stop"):

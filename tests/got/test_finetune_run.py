@@ -23,10 +23,9 @@ from got.checkpoint import load
 from got.data.storage import Writer
 from got.finetune import budget, folder
 from got.finetune.__main__ import main
-from got.finetune.joint import Joint, Noiser, untied
+from got.finetune.joint import Joint, Noiser, start, untied
 from got.finetune.recipes import RECIPES, Run, Source, changed
 from got.finetune.run import Trainer, TrainingError
-from got.finetune.start import start
 from got.model.networks import seeded
 from got.released import names as released
 from got.util.files import read_lines

@@ -17,8 +17,7 @@ from got.model.config import GuidanceConfig
 from got.model.outputs import Sampling, to_pil, unscale_latents, with_aspect_of
 from got.model.sampling import Steps
 from got.model.ssgm import Switches, branch_weights, image_conditions, pixels_of, time_ids, vae_means
-from got.model.tokenizer import IMAGE_START, token_id
-from got.model.transcript import Transcript
+from got.model.tokenizer import IMAGE_START, Transcript, token_id
 from got.pipeline import GoTPipeline
 from got.plan.chain import Chain
 from got.plan.layout import black_image, draw_layout

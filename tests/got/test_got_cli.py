@@ -429,6 +429,7 @@ def test_a_conversation_can_begin_with_a_image(got):
     ("line", "message"),
     [
         ("/dance", "/dance is no command"),
+        ("Undo", "a command begins with a slash: /undo"),
         ("/undo", "something to undo"),
         ("/draw", "there is no plan yet"),
         ("/open nowhere.png", "No such file"),

@@ -13,9 +13,8 @@ from got import checkpoint
 from got.model.outputs import scale_latents, to_pil, unscale_latents
 from got.pipeline import GoTPipeline
 from got.plan.chain import Chain
-from got.util.hub import CheckpointError
+from got.util.hub import CheckpointError, quiet
 from got.util.precision import lay_out_for_cpu
-from got.util.quiet import quiet
 
 CHAINS = [got_kit.BOTH, got_kit.APPLE, "no boxes here"]
 PROMPTS = ["a red apple and a blue dog", "a red apple", "dogs"]

@@ -1,10 +1,11 @@
 """The studio's requests, with a tiny model: what is drawn is a conversation on disk, and nobody can do harm."""
 
 import asyncio
+import gc
 import importlib.metadata
-import json
 import threading
 import tomllib
+import weakref
 from pathlib import Path
 
 import got_kit
@@ -46,36 +47,36 @@ def test_a_drawing_is_told_step_by_step_and_kept(visitor, root):
     events = list(visitor.events(name, DRAW))
     kinds = [event["kind"] for event in events]
     assert [*dict.fromkeys(kinds)] == ["accepted", "running", "image", "chain", "step", "session", "done"]
-    assert [("url" in event) for event in events if event["kind"] == "step"] == [True, False], "a preview on the way"
+    assert [bool(event["url"]) for event in events if event["kind"] == "step"] == [True, False], "a preview on the way"
     plan = next(event["plan"] for event in events if event["kind"] == "chain")
     assert [region["text"] for region in plan["regions"]] == ["a red apple", "a blue dog"]
     state = visitor.json(f"/api/sessions/{name}")
-    del state["job"]  # of one that has just ended it may be there still
+    assert state.pop("job") is None
     assert state == next(event["session"] for event in events if event["kind"] == "session")
     talk = Conversation.load(root / name)
     assert (talk.entry.chain, talk.entry.given, talk.entry.options) == (got_kit.BOTH, True, QUICK)
     status, headers, file = visitor.ask(f"/api/sessions/{name}/0.png")
     assert (status, headers["content-type"], file) == (200, "image/png", (root / name / "0000.png").read_bytes())
-    assert visitor.ask(f"/api/sessions/{name}/0.txt")[2].decode() == got_kit.BOTH + "\n"
+    assert state["chat"] == f"python -m got chat --output={root / name} --resume"
     assert name in [one["name"] for one in visitor.json("/api/sessions")]
 
 
 def test_the_page_knows_its_model(visitor):
     about = visitor.json("/api/about")
-    assert (about["size"], about["factor"], about["most_images"]) == ([32, 32], 4, 8)
+    assert (about["factor"], about["most_images"], about["run"]) == (4, 8, None)
+    assert about["usual"].items() >= {"width": 32, "height": 32}.items()
     assert about["scales"]["edit"] == {"semantic": 2.5, "spatial": 2.5, "reference": 1.5, "interval": [0, 1]}
-    assert len(about["examples"]) == 5
 
 
 def test_several_seeds_beyond_what_javascript_counts(visitor):
     name, seeds = visitor.new(), [str(2**62 + 1), str(2**62 + 2)]
-    visitor.work(name, **DRAW, seeds=seeds)
+    visitor.work(name, **DRAW, seed=seeds[0], images=2)
     assert [entry["seed"] for entry in visitor.json(f"/api/sessions/{name}")["entries"]] == seeds
 
 
 def test_a_changed_plan_is_drawn_with_the_same_noise_and_undone(visitor):
     name = visitor.new()
-    visitor.work(name, **DRAW, seeds=["7"])
+    visitor.work(name, **DRAW, seed="7")
     plan = visitor.json(f"/api/sessions/{name}")["entries"][0]["plan"]
     held = {"text": plan["text"], "names": [region["text"] for region in plan["regions"]]}
     for change in (
@@ -90,20 +91,22 @@ def test_a_changed_plan_is_drawn_with_the_same_noise_and_undone(visitor):
     made = visitor.work(name, kind="revise", entry=0, chain=held)["session"]["session"]
     assert (made["current"], made["entries"][1]["seed"]) == (1, "7")
     assert made["entries"][1]["instruction"] == "a photo of a computer mouse and dogs"
-    assert visitor.json(f"/api/sessions/{name}/go", {"to": "undo"})["current"] == 0
-    assert visitor.json(f"/api/sessions/{name}/go", {"to": "redo"})["current"] == 1
-    assert visitor.json(f"/api/sessions/{name}/go", {"to": 0})["undo"]
-    assert "redo" in visitor.refused(f"/api/sessions/{name}/go", {"to": "redo"})
+    assert visitor.json(f"/api/sessions/{name}/go/undo", {})["current"] == 0
+    assert visitor.json(f"/api/sessions/{name}/go/redo", {})["current"] == 1
+    assert visitor.json(f"/api/sessions/{name}/go/0", {})["undo"]
+    assert "redo" in visitor.refused(f"/api/sessions/{name}/go/redo", {})
+    for nowhere in ("2", "-1", "back"):
+        assert "Expected an entry from 0 to 1" in visitor.refused(f"/api/sessions/{name}/go/{nowhere}", {})
 
 
 def test_a_plan_made_by_hand_is_drawn_and_needs_no_prompt(visitor):
     name = visitor.new()
     plan = visitor.json("/api/plan", {"plan": {"text": "dogs (0,0),(500,500)", "names": []}})
-    assert plan["regions"][0]["box"] == [0, 0, 500, 500], "boxes may be written without the model's tokens"
+    assert plan["regions"][0]["box_1000"] == [0, 0, 500, 500], "boxes may be written without the model's tokens"
     held = {"text": plan["text"], "names": ["dogs"]}
     made = visitor.work(name, kind="draw", prompt="", chain=held, options=QUICK)["session"]["session"]["entries"][0]
     assert (made["instruction"], made["plan"]["text"]) == ("a photo of dogs", plan["text"])
-    edit = {"kind": "edit", "prompt": "dogs", "entry": 0, "chain": held, "options": QUICK, "seeds": ["1", "2"]}
+    edit = {"kind": "edit", "prompt": "dogs", "entry": 0, "chain": held, "options": QUICK, "seed": "1", "images": 2}
     entries = visitor.work(name, **edit)["session"]["session"]["entries"]
     assert [(one["kind"], one["source"], one["seed"]) for one in entries[1:]] == [
         ("edited", 0, "1"),
@@ -128,7 +131,7 @@ def test_a_plan_alone_changes_nothing_and_can_be_stopped(tmp_path):
         told = visitor.events(name, {"kind": "plan", "prompt": "a red apple"})
         job = next(told)["job"]
         assert begun.wait(60)
-        assert visitor.json(f"/api/sessions/{name}/go", {"to": "undo"})["current"] is None, "it is not being drawn in"
+        assert visitor.json(f"/api/sessions/{name}/go/undo", {})["current"] is None, "it is not being drawn in"
         visitor.ask(f"/api/jobs/{job}/stop", {})
         go_on.set()
         assert [event["kind"] for event in told][-1] == "stopped"
@@ -173,7 +176,7 @@ def test_what_each_guidance_does_is_shown_and_not_kept(visitor):
 def test_bad_uploads_are_refused_in_plain_words(visitor, content):
     name = visitor.new()
     words = visitor.refused(f"/api/sessions/{name}/open", content)
-    assert words.startswith("Expected") or words.startswith("expected a file of at most 1 MB")
+    assert words.startswith("Expected a") or words == "Content Too Large"
     assert visitor.json(f"/api/sessions/{name}")["entries"] == []
 
 
@@ -181,8 +184,8 @@ def test_bad_uploads_are_refused_in_plain_words(visitor, content):
     ("asked", "words"),
     [
         ({"kind": "draw", "prompt": " "}, "Expected a prompt with words"),
-        ({"kind": "draw", "prompt": "a red apple", "seeds": ["-1"]}, "seeds from 0 to"),
-        ({"kind": "draw", "prompt": "a red apple", "seeds": ["1"] * 9}, "at most 8 seeds"),
+        ({"kind": "draw", "prompt": "a red apple", "seed": "-1"}, "a seed below 2^63"),
+        ({"kind": "draw", "prompt": "a red apple", "images": 9}, "1 to 8 images"),
         ({"kind": "draw", "prompt": "a red apple", "options": {"width": 33}}, "multiples of"),
         ({"kind": "draw", "prompt": "a red apple", "options": {"width": 10**9}}, "at most 4096"),
         ({"kind": "draw", "prompt": "a red apple", "options": {"callback_on_step_end": 1}}, "no setting"),
@@ -199,16 +202,13 @@ def test_a_request_that_cannot_be_done_says_why(visitor, asked, words):
 @given(
     body=st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
-        lambda inner: (
-            st.lists(inner) | st.dictionaries(st.sampled_from(["plan", "text", "names", "change", "to"]), inner)
-        ),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["plan", "text", "names", "change"]), inner),
     )
 )
 def test_whatever_is_sent_the_answer_is_a_sentence(visitor, body):
-    for path in ("/api/plan", "/api/sessions/none/go"):
-        status, _, content = visitor.ask(path, body if body is not None else b"{")
-        assert status in (200, 400)
-        assert status == 200 or json.loads(content)["error"]
+    status, _, content = visitor.ask("/api/plan", body if body is not None else b"{")
+    assert status in (200, 400)
+    assert content
 
 
 def test_no_name_leads_out_of_the_folder(visitor, root):
@@ -256,8 +256,8 @@ def test_the_queue_tells_places_has_a_bound_and_can_be_stopped(visitor, monkeypa
     waiting = [visitor.events(name, long) for name in names[1:]]
     firsts = [[next(events), next(events)] for events in waiting]
     assert [told[1]["ahead"] for told in firsts] == [1, 2]
-    assert "are waiting already as may (2)" in visitor.refused(f"/api/sessions/{visitor.new()}/jobs", DRAW)
-    assert "being drawn" in visitor.refused(f"/api/sessions/{names[0]}/go", {"to": "undo"})
+    assert "are waiting already as may" in visitor.refused(f"/api/sessions/{visitor.new()}/jobs", DRAW)
+    assert "being drawn" in visitor.refused(f"/api/sessions/{names[0]}/go/undo", {})
     for told in reversed(firsts):
         assert visitor.ask(f"/api/jobs/{told[0]['job']}/stop", {})[0] == 204
     running.close()  # as a page that is closed
@@ -290,7 +290,7 @@ def test_a_session_can_be_changed_while_it_is_only_looked_at(tmp_path):
         next(told)
         assert looks.wait(60)
         try:
-            visitor.json(f"/api/sessions/{name}/go", {"to": "undo"})
+            visitor.json(f"/api/sessions/{name}/go/undo", {})
         finally:
             seen.set()
         assert [event["kind"] for event in told][-2:] == ["seen", "done"]
@@ -317,7 +317,7 @@ def test_a_page_that_is_closed_while_it_waits_makes_room(monkeypatch):
             told = closed.events()
             assert (await until(told, "waiting"))["ahead"] == 1
             await told.aclose()  # as the server does
-            while closed in thread.jobs:
+            while closed.id in thread.jobs:
                 await asyncio.sleep(0)
             last = Job("talk", {}, lambda job: None)
             thread.submit(last)
@@ -332,6 +332,25 @@ def test_a_page_that_is_closed_while_it_waits_makes_room(monkeypatch):
             thread.end()
 
     asyncio.run(wait())
+
+
+def test_what_a_job_told_is_dropped_with_its_end():
+    async def wait():
+        thread = Worker(limit=1)
+        job = Job("talk", {}, lambda job: job.say("step"))
+        thread.submit(job)
+        assert [event["kind"] async for event in job.events()] == ["accepted", "running", "step", "done"]
+        thread.end(wait=True)
+        held = weakref.ref(job)
+        del job
+        gc.disable()  # nor may it wait for that
+        await asyncio.sleep(0.01)
+        assert held() is None
+
+    try:
+        asyncio.run(wait())
+    finally:
+        gc.enable()
 
 
 def test_a_page_that_is_loaded_again_hears_all_of_its_job_and_stops_it_for_all(visitor, root):
@@ -385,11 +404,12 @@ class Lines:
 
 
 def test_one_program_at_a_time_goes_on_with_a_session(visitor, root, monkeypatch, capsys):
-    name, go = visitor.new(), {"to": "undo"}
+    name = visitor.new()
+    undo = f"/api/sessions/{name}/go/undo"
     visitor.work(name, **DRAW)
     with only_writer(root / name):
         assert "in use by another process" in visitor.work(name, **DRAW)["error"]["words"]
-        assert "in use by another process" in visitor.refused(f"/api/sessions/{name}/go", go)
+        assert "in use by another process" in visitor.refused(undo, {})
         assert len(visitor.json(f"/api/sessions/{name}")["entries"]) == 1, "looking at it is no harm"
         assert main(["chat", "--resume", f"--output={root / name}"]) == 2
         assert "in use by another process" in capsys.readouterr().err
@@ -397,7 +417,7 @@ def test_one_program_at_a_time_goes_on_with_a_session(visitor, root, monkeypatch
 
     def lines():
         yield "/undo"
-        inside.append(visitor.refused(f"/api/sessions/{name}/go", go))
+        inside.append(visitor.refused(undo, {}))
 
     monkeypatch.setattr("sys.stdin", Lines(lines()))
     assert main(["chat", "--resume", f"--output={root / name}"]) == 0

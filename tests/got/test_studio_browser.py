@@ -178,6 +178,9 @@ def test_an_upload_is_edited_in_steps_undone_and_there_after_a_reload(opened, ro
     draw(page, "replace the apple with a cat , then turn the background pink", 2)
     expect(page.locator("#made img")).to_have_count(2)
     expect(page.locator(".branch button")).to_have_count(3)
+    with page.expect_download() as kept:
+        page.click("#get-chain")
+    assert kept.value.path().read_text() == Conversation.load(root / session_of(page)).entry.chain + "\n"
     page.check("#show-changed")
     expect(page.locator("#changed")).to_be_visible()
     page.check("#beside")
@@ -365,7 +368,7 @@ def test_the_page_can_be_read_and_fits(opened, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(CONTRAST) == []
     assert page.evaluate(NAMELESS) == []
-    page.click("#theme")
+    page.select_option("#theme", "dark" if scheme == "light" else "light")
     assert page.evaluate(CONTRAST) == []
     page.click("#sessions-open")
     expect(page.locator("#sessions a").first).to_be_visible()
@@ -373,8 +376,8 @@ def test_the_page_can_be_read_and_fits(opened, width, scheme):
 
 def test_a_sample_of_a_run_is_opened_and_changed(opened, mini, observer, tmp_path):
     run = StudioRun(write_run(tmp_path / "run", [(CHAIN, NO_DOG, None), (CHAIN, BOTH, None)]))
-    with studio_kit.served(tmp_path / "talks", mini, observer=observer, run=run, first=("sample", "00000/0")) as place:
-        page = opened(place)
+    with studio_kit.served(tmp_path / "talks", mini, observer=observer, run=run) as place:
+        page = opened(f"{place}/?sample=00000/0")
         said = [re.compile("00000/0 .*: wrong, expected dog"), re.compile("right")]
         expect(page.locator("#samples small")).to_have_text(said)
         expect(page.locator("#regions .said")).to_have_text(["✗ not found"] * 2, timeout=PATIENCE_MS)

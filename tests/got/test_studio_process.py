@@ -34,7 +34,7 @@ def test_a_killed_studio_has_all_that_was_shown(tmp_path):
     running.process.kill()
     running.process.wait()
     again = studio_kit.Running(tmp_path / "two", tmp_path / "talks" / name)
-    assert again.visitor.json("/api/about")["first"] == ["session", name]
+    assert f"/?session={name}\n" in again.process.err, "the printed address leads to it"
     assert again.visitor.json(f"/api/sessions/{name}")["entries"] == before["entries"]
 
     events = again.visitor.events(name, {"kind": "draw", "prompt": PROMPT, "options": {"num_inference_steps": 500}})
@@ -60,7 +60,7 @@ def test_the_command_and_the_python_draw_the_same_file(tmp_path, pipeline, monke
     with studio_kit.served(tmp_path / "talks", pipeline) as address:
         visitor = studio_kit.Visitor(address)
         name = visitor.new()
-        visitor.work(name, kind="draw", prompt=PROMPT, seeds=["5"], options=FEW | {"scheduler": "ddpm"})
+        visitor.work(name, kind="draw", prompt=PROMPT, seed="5", options=FEW | {"scheduler": "ddpm"})
         plan = visitor.json(f"/api/sessions/{name}")["entries"][0]["plan"]
         changed = plan["text"].replace("red apple", "cat with a hat")
         visitor.work(name, kind="revise", entry=0, chain={"text": changed, "names": ["a cat with a hat", "a blue dog"]})
@@ -69,7 +69,9 @@ def test_the_command_and_the_python_draw_the_same_file(tmp_path, pipeline, monke
         visitor.work(name, kind="revise", entry=2, chain={"text": plan["text"], "names": []})
         visitor.json(f"/api/sessions/{name}/open", png_bytes(Image.new("RGB", (70, 40), "green")))
         visitor.work(name, kind="edit", prompt="-make it blue", entry=5, options=FEW | {"width": 64, "height": 96})
-        visitor.work(name, kind="edit", prompt="make it blue", entry=5, options=FEW, chain={"text": plan["text"]})
+        visitor.work(
+            name, kind="edit", prompt="make it blue", entry=5, options=FEW, chain={"text": plan["text"], "names": []}
+        )
         entries = visitor.json(f"/api/sessions/{name}")["entries"]
     kinds = ["drawn", "drawn", "edited", "edited", "edited", "opened", "edited", "edited"]
     assert [entry["kind"] for entry in entries] == kinds
@@ -90,10 +92,10 @@ def test_memory_does_not_grow(tmp_path):
     name, process = running.visitor.new(), psutil.Process(running.process.pid)
     request = {"kind": "draw", "prompt": "a photo of two clocks", "options": {"num_inference_steps": 1}}
     for i in range(5):
-        running.visitor.work(name, **request, seeds=[str(i)], chain={"text": "two clocks", "names": []})
+        running.visitor.work(name, **request, seed=str(i), chain={"text": "two clocks", "names": []})
     before = process.memory_info().rss
     for i in range(30):
-        running.visitor.work(name, **request, seeds=[str(i)], chain={"text": "two clocks", "names": []})
+        running.visitor.work(name, **request, seed=str(i), chain={"text": "two clocks", "names": []})
     growth = process.memory_info().rss - before
     running.process.kill()
     running.process.wait()

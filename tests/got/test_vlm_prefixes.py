@@ -10,9 +10,8 @@ from vlm_kit import build
 
 from got.util.images import open_image, png_bytes
 from got.vlm.clients import AskParams
-from got.vlm.local import MOST, TransformersBackend
+from got.vlm.local import KEPT, KINDS, MOST, TransformersBackend
 from got.vlm.messages import ASSISTANT, SYSTEM, USER, ImageFile, Message, user
-from got.vlm.prefixes import KEPT, KINDS
 
 RELATIVE = 1e-4
 """By so much a probability may differ between the two ways, in float32."""

@@ -251,8 +251,16 @@ SCRIPTS = {
     "rise": ("utils.py", _variables(f"prompt_{name}" for name in RISE_WORDS)),
     "kris": ("utils/prompts.py", _variables(f"prompt_{name}" for name in KRIS_WORDS)),
     "gedit": ("GEdit-Bench/viescore/vie_prompts.py", _variables(VIE_WORDS)),
-    "genevalpp": ("test_scripts/Eval-gpt-4.1-geneval++.py", _variables(["SYSTEM_PROMPT"])),
-    "imgedit": ("Basic/prompts.json", json.dumps({"add": "Ask about <edit_prompt>."})),
+    "genevalpp": (
+        "test_scripts/Eval-gpt-4.1-geneval++.py",
+        _variables(["SYSTEM_PROMPT"])
+        + """
+
+def process_sample(metadata):
+    return f"Of {instruction}: {explanation}?"
+""",
+    ),
+    "imgedit": ("Benchmark/Basic/prompts.json", json.dumps({"add": "Ask about <edit_prompt>."})),
 }
 """Where each published wording lies, in a form like the original's."""
 WISE_SCRIPT = '''

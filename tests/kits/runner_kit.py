@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.core.protocols import Tools
+from evals.core.backends import Tools
 from evals.core.records import Detection
 from evals.core.vocabulary import CLASSES
 from evals.generators.oracle import OracleGenerator

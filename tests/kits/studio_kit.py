@@ -20,11 +20,11 @@ from got.studio.worker import Worker
 
 
 @contextlib.contextmanager
-def served(root, pipeline, *flags, observer=None, run=None, first=None, token=None):
+def served(root, pipeline, *flags, observer=None, run=None, token=None):
     """The address of a studio that draws with a pipeline, in threads of this process."""
     arguments = build_parser().parse_args(["studio", "--output", str(root), *flags])
     sessions, worker = Sessions(root, pipeline), Worker(arguments.queue)
-    studio = Studio(sessions=sessions, arguments=arguments, observer=observer, run=run, first=first)
+    studio = Studio(sessions=sessions, arguments=arguments, observer=observer, run=run)
     server = Serving(Server(studio, worker).app(list(LOOPBACK), token), worker, port=0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -66,8 +66,8 @@ class Visitor:
     def refused(self, path, body=None):
         """The words of an answer that must not be."""
         status, _, content = self.ask(path, body)
-        assert status in (400, 503), (status, content)
-        return json.loads(content)["error"]
+        assert status in (400, 413, 503), (status, content)
+        return content.decode()
 
     def new(self):
         return self.json("/api/sessions", {})["name"]

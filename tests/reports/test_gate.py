@@ -60,7 +60,7 @@ def test_a_summary_shows_what_changed_and_each_lost_image(pair, tmp_path, capsys
     code, out = call(capsys, "gate", "--baseline", baseline, "--run", after, "--junit", tmp_path / "j.xml")
     assert code == 2, "one prompt is too few to be sure"
     text = summary.read_text()
-    assert out.splitlines()[2] == "Changed settings: steps 10 → 4; torch 2.9.0 → 2.10.0."
+    assert "\n\nChanged settings: steps 10 → 4; torch 2.9.0 → 2.10.0.\n\n" in out
     (row,) = [line for line in text.splitlines() if line.startswith("| 00000/1 |")]
     assert "images lost" not in text, "the table says it"
     assert "0 images won" in text
@@ -147,8 +147,10 @@ def test_power_is_told_in_a_table(tmp_path, capsys):
     call(capsys, "baseline", run, "--output", tmp_path / "b.json")
     code, out = call(capsys, "power", "--baseline", tmp_path / "b.json", "--drop", "0.01")
     assert code == 0
-    assert "a drop of 0.005 finds one of 0.01 in 80%" in out
-    numbers = json.loads(out.splitlines()[-1])
+    lines = out.splitlines()
+    assert "a drop of 0.005 finds one of 0.01 in 80%" in " ".join(lines)
+    assert max(map(len, lines[:-1])) <= 80
+    numbers = json.loads(lines[-1])
     assert numbers["prompts_by_images"]["4"][0] == power.prompts_needed(0.01, 0.0, 4)
 
 

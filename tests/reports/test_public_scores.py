@@ -41,7 +41,7 @@ def test_a_public_scores_file_has_scores_with_intervals(capsys, tmp_path):
         code, out, _ = call(capsys, "table", place, "--format", "markdown")
         assert code == 0
         (row,) = [line for line in out.splitlines() if line.startswith("| unknown")]
-        assert "| 0.917 (0.507–0.997) |" in row
+        assert "| 0.917 (0.507–0.994) |" in row
         assert row.endswith("| 12 |")
         assert "detector unknown" in out
         assert "weights unknown" in out
@@ -225,7 +225,7 @@ def test_own_prompts_have_their_own_columns_and_no_published_rows(capsys, tmp_pa
     code, out, _ = call(capsys, "table", folder)
     assert code == 0
     assert "GoT-6B" not in out
-    header = out.splitlines()[2]
+    header = out.split("\n\n")[1]
     assert "in a row" in header
     assert "counting" not in header
     assert "\nunknown images, own prompts:\n" in out

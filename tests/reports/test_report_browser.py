@@ -235,6 +235,11 @@ def test_paper_is_light_and_has_no_controls(opened):
     for part in ("#filters", "#theme", "nav"):
         assert not page.locator(part).is_visible()
     assert page.pdf(format="A4").startswith(b"%PDF")
+    heads = page.locator("thead button")
+    assert heads.first.evaluate("(head) => getComputedStyle(head).display") == "contents", "drawn on each page"
+    for rows, breaks in ((16, "avoid"), (17, "auto")):
+        page.evaluate("(rows) => { document.body.innerHTML = `<table>${'<tr><td>a'.repeat(rows)}</table>` }", rows)
+        assert page.locator("table").evaluate("(table) => getComputedStyle(table).breakInside") == breaks
 
 
 _DRIVERS = {

@@ -72,6 +72,7 @@ def test_editing_runs_make_a_report_with_their_failures(edited, tmp_path, capsys
     assert reports_main.main([str(edited / "imagenhub"), "--output", str(tmp_path / "r")]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["samples"] == 4, "no edit was made"
     assert "| IP2P † |" in (tmp_path / "r" / "report.md").read_text()
+    assert "edits done and rests untouched, icon world" in (tmp_path / "r" / "report.html").read_text()
 
 
 def test_edits_of_the_icon_world_have_a_table_of_their_own(edited):

@@ -115,7 +115,7 @@ def test_the_page_is_one_file_that_asks_nothing_of_a_network(folder):
     linked = [a["href"] for a in page.all("a") if not a["href"].startswith("#")]
     assert linked
     assert [name for name in linked if not (folder / name).is_file()] == []
-    assert all(source.startswith("data:image/webp;base64,") for source in page_data(folder)["pictures"].values())
+    assert all(source.startswith("data:image/jpeg;base64,") for source in page_data(folder)["pictures"].values())
 
 
 def test_the_page_can_be_read_without_eyes(folder):
@@ -147,7 +147,7 @@ def test_every_wrong_sample_is_in_the_page_with_its_stage(folder):
     assert view["planned"][0][2:] == [100, 300, 450, 700]
     assert view["seen"][1] == ["cat", "", 547, 297, 891, 703, 0.97]
     image = base64.b64decode(data["pictures"][view["file"]].partition(",")[2])
-    assert image[8:12] == b"WEBP"
+    assert image.startswith(b"\xff\xd8\xff")
 
 
 def test_all_samples_are_shown_on_request_and_images_can_stay_beside_the_page(sources, tmp_path, capsys):
@@ -195,6 +195,18 @@ def test_a_new_report_replaces_an_old_one_and_nothing_else(sources, tmp_path, ca
     assert call(capsys, sources[0], "--output", tmp_path)[0] == 0
     assert mine.read_text() == "keep"
     assert not (tmp_path / "figures" / "old.svg").exists()
+
+
+def test_thumbnails_of_an_old_report_stay_where_the_new_one_has_them(sources, tmp_path, capsys):
+    words = (sources[0], "--output", tmp_path, "--pictures", "beside", "--samples")
+    assert call(capsys, *words, "all")[0] == 0
+    first, *others = [tmp_path / "pictures" / sample["views"][0]["file"] for sample in page_data(tmp_path)["samples"]]
+    whole, kept = others[0].read_bytes(), others[1].stat().st_mtime_ns
+    others[0].write_bytes(whole[:-9])  # as a kill leaves it
+    assert call(capsys, *words, "wrong")[0] == 0
+    assert not first.exists(), "the sample that is right is shown no more"
+    assert others[0].read_bytes() == whole
+    assert others[1].stat().st_mtime_ns == kept
 
 
 def test_a_mistake_leaves_the_old_report_whole(sources, tmp_path, capsys):

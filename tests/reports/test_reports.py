@@ -81,8 +81,8 @@ def test_an_overall_score_of_fewer_tasks_or_with_missing_images_is_marked_in_eve
     fewer = "overall is the mean of 1 of 6 tasks, without single object, two objects, counting, colors, position."
     said = "2 images have no score; with them the score lies between 0.250 and 0.750."
     text = formats.to_text(table)
-    assert text.splitlines()[-5:-3] == [f"‡ got: {said}", f"§ got: {fewer}"]
-    assert "0.500‡§  " in text
+    assert f"‡ got: {said} § got: {fewer} † as reported" in " ".join(text.split())
+    assert "0.500‡§ " in text
     markdown = formats.to_markdown(table)
     assert "| 0.500‡§ (" in markdown
     assert f"- ‡ got: {said}" in markdown
@@ -102,6 +102,38 @@ def test_a_whole_run_has_no_footnote(tmp_path):
     assert table.footnotes == ()
     assert "‡" not in formats.to_text(table) + formats.to_latex(table)
     assert "missing" not in formats.to_csv(table).splitlines()[0]
+
+
+def scored(columns, row, label="got"):
+    """A table of scores between 0.25 and 0.75."""
+    cell = tables.Cell(value=row, low=0.25, high=0.75)
+    row = tables.Row(label=label, images="icon world", cells=(cell,) * len(columns))
+    columns = tuple(tables.Column(key=title, title=title) for title in columns)
+    return formats.to_text(tables.Table(name="t", caption="Of a test.", columns=columns, rows=(row,)))
+
+
+def test_a_text_table_of_all_tasks_fits_a_terminal_of_80_columns(run):
+    lines = formats.to_text(tables.geneval_table([load_run(run)])).splitlines()
+    assert max(map(len, lines)) <= 80
+    (place,) = (number for number, line in enumerate(lines) if line.startswith("got "))
+    low, high = (line.split() for line in lines[place + 1 : place + 3])
+    assert low[:3] == ["95", "%", "from"]
+    assert high[0] == "to"
+    assert len(low[3:]) == len(high[1:]) == 2, "overall and color attribution"
+
+
+def test_an_interval_stands_where_there_is_room_for_it():
+    assert "got  0.500 (0.250–0.750)" in scored(["overall"], 0.5)
+    assert "\n     0.250–0.750  0.250–0.750" in scored(["overall", "a", "b", "c", "d"], 0.5)
+    assert "\n  95 % from   0.250 0.250" in scored(["overall", *"abcdefg"], 0.5)
+
+
+def test_columns_that_fit_nowhere_stand_in_a_second_block_and_a_long_label_on_its_own_line():
+    label = "scheduler dpmsolver++, steps 20, seed 7"
+    text = scored([f"measure{i}" for i in range(20)], 0.5, label)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("0.500") == 20
+    assert text.count(f"{label}\n") == 3
 
 
 def test_markdown_and_latex_have_a_cell_for_every_column(run):

@@ -11,10 +11,10 @@ from evals.assets.training import icon_scenes
 from evals.core.records import Detection, sample_seed
 from evals.core.vocabulary import CLASSES, TASKS
 from evals.detectors.icon import Calibration, IconDetector
-from evals.generators.oracle import icon_world
 from evals.geneval import prompts as geneval_prompts
 from evals.geneval import suite
 from evals.metrics.boxes import iou_matrix
+from got import iconworld
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -107,27 +107,23 @@ def calibrate(matches: Matches) -> Calibration:
     return Calibration(slope=max(float(weights[0]), 0.05), bias=float(weights[1]))
 
 
-def oracle_geneval(detector: IconDetector, repeats: int = 1, every: int = 1) -> dict[str, float]:
+def oracle_geneval(detector: IconDetector, every: int = 1) -> dict[str, float]:
     """GenEval on the icon world's flawless images of its prompts; colours are the scene's own.
 
     Args:
         detector: calibrated.
-        repeats: images per prompt.
         every: take each prompt of this many.
 
     Returns:
         score of each task, and their mean as `overall`; in [0, 1], higher is better.
     """
-    world = icon_world()
-    prompts = geneval_prompts.cases(geneval_prompts.generate())[::every]
-    cases = [case for case in prompts for _ in range(repeats)]
+    cases = geneval_prompts.cases(geneval_prompts.generate())[::every]
     scenes = [
-        world.scene_from_include(case.metadata["include"], sample_seed("detector", case.id, i % repeats, 0))
-        for i, case in enumerate(cases)
+        iconworld.scene_from_include(case.metadata["include"], sample_seed("detector", case.id, 0, 0)) for case in cases
     ]
     correct: dict[str, list[bool]] = {task: [] for task in TASKS}
     for start in range(0, len(cases), 50):
-        drawn = [world.render(scene, 64) for scene in scenes[start : start + 50]]
+        drawn = [iconworld.render(scene, 64) for scene in scenes[start : start + 50]]
         found = detector.detect([_image(image.image) for image in drawn])
         for case, scene, image, seen in zip(
             cases[start : start + 50], scenes[start : start + 50], drawn, found, strict=True

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from evals.assets.training import augment
 from evals.core.vocabulary import CLASSES
-from evals.generators.oracle import icon_world
+from got import iconworld
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,8 +46,7 @@ def draw(scenes: Sequence[Any], drawn_px: int, size_px: int) -> Batch:
         drawn_px: side they are drawn at.
         size_px: side of the result.
     """
-    world = icon_world()
-    drawn = [world.render(scene, drawn_px) for scene in scenes]
+    drawn = [iconworld.render(scene, drawn_px) for scene in scenes]
     images = augment.to_tensor(np.stack([image.image for image in drawn]))
     if drawn_px != size_px:
         images = F.interpolate(images, (size_px, size_px), mode="bilinear", antialias=drawn_px > size_px)
@@ -62,8 +61,7 @@ def draw(scenes: Sequence[Any], drawn_px: int, size_px: int) -> Batch:
 
 def training_batch(count: int, size_px: int, rng: np.random.Generator) -> Batch:
     """Fresh scenes, degraded and recoloured; of sixteen images, one has no object and one is only noise."""
-    world = icon_world()
-    scenes = [world.sample_scene(rng) for _ in range(count)]
+    scenes = [iconworld.sample_scene(rng) for _ in range(count)]
     for i in range(0, count, 16):
         scenes[i] = dataclasses.replace(scenes[i], objects=())
     batch = draw(scenes, int(rng.choice(TRAIN_SIZES_PX)), size_px)
@@ -92,11 +90,10 @@ def held_out(count: int, size_px: int, seed: int, *, degraded: bool = False) -> 
         seed: other scenes for another seed.
         degraded: with all degradations of training; else with jitter of light and colour only.
     """
-    world = icon_world()
     rng = np.random.default_rng([20_311, seed])
     batches = []
     for start in range(0, count, 50):
-        scenes = [world.sample_scene(rng, world.HELD_OUT_BACKGROUNDS) for _ in range(min(50, count - start))]
+        scenes = [iconworld.sample_scene(rng, iconworld.HELD_OUT_BACKGROUNDS) for _ in range(min(50, count - start))]
         batch = draw(scenes, int(rng.choice(HELD_OUT_SIZES_PX)), size_px)
         images = augment.degrade(batch.images, rng) if degraded else augment.light(batch.images, rng, strength=1.5)
         batches.append(dataclasses.replace(batch, images=images))
@@ -105,13 +102,12 @@ def held_out(count: int, size_px: int, seed: int, *, degraded: bool = False) -> 
 
 def empty_pictures(count: int, size_px: int, seed: int) -> NDArray[Any]:
     """Images without an object: flat colours, empty backgrounds, white and blotchy noise; uint8 (n, size, size, 3)."""
-    world = icon_world()
     rng = np.random.default_rng([20_312, seed])
     flat = np.broadcast_to(rng.uniform(0, 255, (count // 4, 1, 1, 3)), (count // 4, size_px, size_px, 3))
     white = rng.uniform(0, 255, (count // 4, size_px, size_px, 3))
     rough = augment.to_tensor(rng.integers(0, 256, (count // 4, size_px // 8, size_px // 8, 3), np.uint8))
     blotchy = F.interpolate(rough, (size_px, size_px), mode="bicubic").clamp(0, 255).permute(0, 2, 3, 1).numpy()
-    scenes = [world.sample_scene(rng, world.HELD_OUT_BACKGROUNDS) for _ in range(count - 3 * (count // 4))]
-    grounds = [world.render(dataclasses.replace(scene, objects=()), size_px).image for scene in scenes]
+    scenes = [iconworld.sample_scene(rng, iconworld.HELD_OUT_BACKGROUNDS) for _ in range(count - 3 * (count // 4))]
+    grounds = [iconworld.render(dataclasses.replace(scene, objects=()), size_px).image for scene in scenes]
     images: NDArray[Any] = np.concatenate([flat, white, blotchy, np.stack(grounds)])
     return images.astype(np.uint8)

@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from evals.assets.training import augment, cards, clip_report, command, icon_scenes
+from evals.assets.training import augment, cards, command, icon_scenes
 from evals.core.vocabulary import CLASSES, COLORS
 from evals.embedders.clip import CONFIG, WEIGHTS, OpenClipEmbedder, WordTokenizer, build_icon_clip, load_icon_clip
-from evals.generators.oracle import icon_world
+from evals.suite.objects import classify_colors
+from got import iconworld
 from got.util.files import sha256
 from got.util.precision import bf16
 
@@ -29,6 +30,51 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from evals.core.backends import Embedder
+
+CHOICES = 50
+
+
+def _images(batch: icon_scenes.Batch) -> list[Image.Image]:
+    return [Image.fromarray(p) for p in batch.images.round().byte().permute(0, 2, 3, 1).numpy()]
+
+
+def color_accuracy(embedder: Embedder, scenes: int, *, degraded: bool) -> dict[str, Any]:
+    """Share of icons whose colour is named right, in all and by colour, in [0, 1]. Crops are the true boxes."""
+    crops, names, truth = [], [], []
+    for batch in icon_scenes.held_out(scenes, 64, seed=5, degraded=degraded):
+        for scene, image, boxes in zip(batch.scenes, _images(batch), batch.boxes.tolist(), strict=True):
+            for item, box in zip(scene.objects, boxes, strict=False):
+                crops.append(image.crop(tuple(round(v) for v in box)))
+                names.append(item.name)
+                truth.append(item.color)
+    right = np.array(classify_colors(embedder, crops, names, COLORS)) == np.array(truth)
+    per_color = {color: float(right[np.array(truth) == color].mean()) for color in COLORS if color in truth}
+    return {"overall": float(right.mean()), "per_color": per_color}
+
+
+def retrieval(embedder: Embedder, scenes: int) -> dict[str, float]:
+    """R@1 among 50 in both directions, in [0, 1]: is the own caption the nearest, and the own image?"""
+    rng = np.random.default_rng(20_313)
+    hits: dict[str, list[float]] = {"image_to_text": [], "text_to_image": []}
+    for batch in icon_scenes.held_out(max(CHOICES, scenes // CHOICES * CHOICES), 64, seed=6):
+        captions = [iconworld.caption(scene, rng) for scene in batch.scenes]
+        similar = embedder.embed_images(_images(batch)) @ embedder.embed_texts(captions).T
+        own = np.arange(len(captions))
+        hits["image_to_text"].append(float((similar.argmax(1) == own).mean()))
+        hits["text_to_image"].append(float((similar.argmax(0) == own).mean()))
+    return {direction: float(np.mean(shares)) for direction, shares in hits.items()}
+
+
+def report(embedder: Embedder, scenes: int = 1500) -> dict[str, Any]:
+    """All numbers of the model card."""
+    return {
+        "color_accuracy": color_accuracy(embedder, scenes, degraded=False),
+        "color_accuracy_degraded": color_accuracy(embedder, scenes, degraded=True)["overall"],
+        "retrieval": retrieval(embedder, scenes),
+    }
+
 
 CROP_SHARE = 4
 """One image in so many of a batch is a crop of one icon, the others are whole scenes."""
@@ -134,11 +180,10 @@ def training_batch(count: int, tokenizer: WordTokenizer, rng: np.random.Generato
         pixels (n, 3, size, size) in [0, 255], tokens (n, length), which crop caption is true of which crop, and the
         shares of (class, colour) in each image; scenes first, then crops.
     """
-    world = icon_world()
     crops_wanted = count // CROP_SHARE
-    scenes = [world.sample_scene(rng) for _ in range(count - crops_wanted)]
+    scenes = [iconworld.sample_scene(rng) for _ in range(count - crops_wanted)]
     batch = icon_scenes.draw(scenes, int(rng.choice(icon_scenes.TRAIN_SIZES_PX)), SIZE_PX)
-    captions = [world.caption(scene, rng) for scene in scenes]
+    captions = [iconworld.caption(scene, rng) for scene in scenes]
     crops, crop_texts, true, things = crop_batch(batch, crops_wanted, rng)
     pixels = augment.degrade(torch.cat([batch.images, crops]), rng, amount=0.7)
     shares = pair_shares([*(scene.objects for scene in scenes), *([thing] for thing in things)])
@@ -176,10 +221,10 @@ def measure(weights: Path | dict[str, torch.Tensor], scenes: int, device: str) -
     """The numbers of the card, on the CPU."""
     del device
     if isinstance(weights, Path):
-        return clip_report.report(load_icon_clip(weights), scenes)
+        return report(load_icon_clip(weights), scenes)
     network, transform, tokenizer = build_icon_clip()
     network.load_state_dict(weights)
-    return clip_report.report(OpenClipEmbedder("icon", network, transform, tokenizer, "cpu"), scenes)
+    return report(OpenClipEmbedder("icon", network, transform, tokenizer, "cpu"), scenes)
 
 
 ASSET = command.Asset(

@@ -24,7 +24,7 @@ from got.data.annotate.prompts import StageFailed, ask, prompt, prompts_hash
 from got.data.annotate.replies import boxes_of, chain_of, parsed, phrase_of, places_of, words_of
 from got.plan.chain import MASK_COLORS
 from got.util.images import ImageError, open_image
-from got.vlm.encoding import Encoding
+from got.vlm.messages import Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,8 +16,8 @@ from PIL import Image
 
 from got.plan.chain import MASK_COLORS, format_box
 from got.util.images import MAX_ASPECT
-from got.vlm.encoding import Encoding, encoded
 from got.vlm.json_replies import BadReply
+from got.vlm.messages import Encoding, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -39,9 +39,9 @@ from got.util.progress import Progress
 from got.util.workers.options import FLAGS, add_flags, options_of
 from got.vlm.asker import Asker, AskSettings
 from got.vlm.clients import AskParams
-from got.vlm.encoding import Encoding
 from got.vlm.endpoint import OpenAIBackend
 from got.vlm.local import TransformersBackend, model_name
+from got.vlm.messages import Encoding
 from got.vlm.ray_backend import RayBackend
 
 if TYPE_CHECKING:

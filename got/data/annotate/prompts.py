@@ -8,9 +8,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from got.util.errors import shortened
 from got.vlm.asker import Question
 from got.vlm.clients import AskFailed, Reply
-from got.vlm.json_replies import BadReply, read_json, shortened
+from got.vlm.json_replies import BadReply, read_json
 from got.vlm.messages import USER, Message
 
 if TYPE_CHECKING:

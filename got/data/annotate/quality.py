@@ -18,6 +18,7 @@ from got.data.annotate.boxes import frame_in_words, shown
 from got.data.annotate.prompts import ask, prompt
 from got.data.annotate.replies import candidates_of
 from got.plan.chain import iou
+from got.util.errors import one_line
 from got.vlm.clients import SetupError
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Detector:
             task: Any = "zero-shot-object-detection" if self._open else "object-detection"
             self._pipeline: Any = pipeline(task, model=place, device=device)
         except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:  # the last two: no such device
-            raise SetupError(f"{place}: no detector can be loaded: {' '.join(str(error).split())[:200]}") from error
+            raise SetupError(f"{place}: no detector can be loaded: {one_line(error)}") from error
         self._threshold = threshold
         self._labels = {str(label).lower() for label in (config.id2label or {}).values()}
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from got.data.annotate.boxes import to_box_1000
 from got.plan.chain import MASK_COLORS, Chain, format_box
-from got.vlm.json_replies import BadReply, is_refusal, shortened
+from got.util.errors import shortened
+from got.vlm.json_replies import BadReply, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from got.data.records import DataError, Example
-from got.data.rows import Entry, bytes_of, encode, suffix_of
+from got.data.records import DataError, Entry, Example, bytes_of, encode, suffix_of
 from got.util.files import append_lines, inside, recorded
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from got.data.records import DataError, Example
-from got.data.rows import Entry, bytes_of, encode, suffix_of
+from got.data.records import DataError, Entry, Example, bytes_of, encode, suffix_of
 from got.util.errors import one_line
 from got.util.files import finish
 
@@ -83,7 +82,7 @@ class ParquetReader:
                     table = file.read_row_group(group, columns=SCHEMA.names)
                     rows = table.filter(pa.array(wanted)).to_pylist()
                 except (pa.ArrowException, OSError, ValueError) as error:
-                    why = f"row: its group cannot be read: {' '.join(str(error).split())[:120]}"
+                    why = f"row: its group cannot be read: {one_line(error, 120)}"
                     rows = [None] * len(numbers)
             for number, row in zip(numbers, rows, strict=True):
                 where = f"{path}: row {first + number}"

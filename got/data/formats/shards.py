@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from got.data.records import DataError, Example
-from got.data.rows import Entry, bytes_of, encode, suffix_of
+from got.data.records import DataError, Entry, Example, bytes_of, encode, suffix_of
 from got.util.files import finish, write_json
 
 if TYPE_CHECKING:

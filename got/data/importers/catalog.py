@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from got.data.importers.coco import read_coco
 from got.data.importers.edits import read_magicbrush, read_omniedit, read_seed
-from got.data.importers.files import fetch
+from got.data.importers.files import FIELDS, Options, Request, fetch
 from got.data.importers.got_sets import read_captions, read_edits, read_sessions
-from got.data.importers.request import FIELDS, Options, Request
 from got.data.records import DataError, Example
 from got.util.cli import add_command, number, whole
 from got.util.errors import harmless

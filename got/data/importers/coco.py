@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from got.data.importers.request import Request
+    from got.data.importers.files import Request
 
 MADE_BY = "got.data.importers.coco 2"
 """Goes up when the same files would give other chains."""

@@ -31,7 +31,7 @@ from got.util.parquet import ParquetTable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from got.data.importers.request import Request
+    from got.data.importers.files import Request
 
 SOURCE_NAMES = (
     "source_image",
@@ -147,7 +147,6 @@ def session_examples(
     *,
     origin: str,
     chains: Sequence[str] = (),
-    extra: dict[str, Any] | None = None,
 ) -> Iterator[Example]:
     """A session as one multi-turn example, or turn by turn if the request says so.
 
@@ -158,7 +157,6 @@ def session_examples(
         turns: The turns, in order; at least one.
         origin: Where the session stands in its set.
         chains: A chain for each turn; none yet if empty.
-        extra: What else the set says of the session.
     """
     steps = [
         Step(chain=chain, target=turn.target, instruction=turn.instruction)
@@ -170,7 +168,6 @@ def session_examples(
         source=source,
         steps=tuple(steps),
         provenance=Provenance(dataset=request.dataset, license=request.license, origin=origin),
-        extra=extra or {},
     )
     if not request.options.single_turn or len(turns) == 1:
         yield whole

@@ -36,8 +36,7 @@ from got.plan.chain import BOX_END, BOX_START, MASK_COLORS, Chain, format_box, i
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from got.data.importers.files import Row
-    from got.data.importers.request import Request
+    from got.data.importers.files import Request, Row
 
 _NAMES = {
     "id": ("id", "image_id", "omni_edit_id", "key", "uuid"),

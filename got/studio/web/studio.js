@@ -1,96 +1,102 @@
 // The page: what is asked for, what is shown, and where one can go from there.
-import { get, join, post, run, stop } from "./api.js";
-import { Plan, item, make } from "./plan.js";
+import { get, listen, post, stop } from "./api.js";
+import { $, copy, item, repeat } from "./dom.js";
+import { Plan } from "./plan.js";
 
-const $ = (id) => document.getElementById(id);
-const GUIDANCES = { semantic: "the plan's meaning", spatial: "the plan's boxes", reference: "the source image" };
-const SETTINGS = ["num_inference_steps", "width", "height"];
 const FAULTS = { plan_wrong: "The plan itself is wrong.", drawing_wrong: "The plan is right, the image is not.",
-  unchecked: "The plan is right, the image is not.", no_plan: "" };
-const S = { about: null, session: null, job: null, busy: false, before: null, seen: new Map(), planned: null, samples: [] };
+  unchecked: "The plan is right, the image is not." };
+const BUSY = "An image is being drawn here. Open another one when it is done, or stop it.";
+const MOST_LISTED = 60;
+
+const S = {
+  about: null, // the program and its checkpoint
+  session: { entries: [], current: null, undo: false, redo: false },
+  busy: false,
+  job: null, // which goes on, once the program has taken it
+  request: null, // what it does
+  part: "", // which of several images it is at
+  planned: null, // a plan that is drawn next, and what as
+  made: [], // images of the last request
+  before: null, // the image that is compared with
+  seen: new Map(), // by image, what the detector found
+  explained: null, // the image whose guidances are shown
+};
 const plan = new Plan(() => refresh());
 
-const entries = () => S.session?.entries ?? [];
-const current = () => (S.session?.current == null ? null : entries()[S.session.current]);
-const settled = () => (S.planned ? null : current()); // no plan waits to be drawn
-const mode = () => document.querySelector("[name=mode]:checked").value;
+const current = () => S.session.entries[S.session.current];
+const settled = () => (S.planned ? undefined : current()); // no plan waits to be drawn
+const mode = () => $("form").elements.mode.value;
 const url = (number, rest = ".png") => `/api/sessions/${S.session.name}/${number}${rest}`;
 const say = (words) => { $("status").textContent = words; };
+const describe = ({ kind, instruction }) =>
+  (kind === "opened" ? "Opened image" : `${kind === "edited" ? "Edit" : "Image"}: ${instruction}`);
 
 // ---------------------------------------------------------------------------------------------------------- requests
 async function guarded(place, work) {
   for (const said of document.querySelectorAll("[role=alert]")) said.textContent = "";
-  try {
-    return await work();
-  } catch (error) {
-    $(place).textContent = error.message;
-    return null;
-  }
+  await work().catch((error) => { $(place).textContent = error.message; });
 }
 
-async function ensureSession() {
-  if (S.session) return S.session.name;
-  const { name } = await post("/api/sessions");
-  S.session = { name, entries: [], current: null, undo: false, redo: false };
-  history.replaceState(null, "", `/?session=${encodeURIComponent(name)}`);
-  return name;
+async function sessionName() {
+  if (!S.session.name) {
+    S.session = await post("/api/sessions");
+    history.replaceState(null, "", `/?session=${S.session.name}`);
+  }
+  return S.session.name;
 }
 
 // Asks for something; or, with a job, goes on listening to what was asked for before the page was loaded again.
 async function work(place, request, job) {
   if (S.busy) return;
   const focused = document.activeElement;
-  S.busy = true;
-  S.request = request;
+  Object.assign(S, { busy: true, request, part: "" });
   refresh();
   await guarded(place, async () => {
-    const on = (event) => EVENTS[event.kind]?.(event);
-    const ended = await (job ? join(job, on) : run(await ensureSession(), request, on));
+    const path = job ? `/api/jobs/${job}` : `/api/sessions/${await sessionName()}/jobs`;
+    const ended = await listen(path, request, (event) => EVENTS[event.kind]?.(event));
     say(ended === "stopped" ? "Stopped. What was finished before is kept." : "");
     if (job) S.session = await get(`/api/sessions/${S.session.name}`); // it may have ended before one listened
   });
   if ($(place).textContent) say("");
-  S.busy = false;
-  S.job = null;
-  S.image = null;
+  Object.assign(S, { busy: false, job: null });
   $("progress").hidden = true;
   $("status").ariaBusy = "false";
-  if (S.session) show();
+  show();
   // What was pressed was disabled meanwhile, or is gone as Stop is.
-  if (document.activeElement === document.body) (focused.disabled || focused.hidden ? $("prompt") : focused).focus({ preventScroll: true });
+  const next = focused.disabled || focused.hidden ? $("prompt") : focused;
+  if (document.activeElement === document.body) next.focus({ preventScroll: true });
 }
 
-const part = () => (S.image?.of > 1 ? `Image ${S.image.number + 1} of ${S.image.of}: ` : "");
 const EVENTS = {
   accepted: ({ job, asked }) => {
-    S.job = job;
-    S.request = asked;
+    Object.assign(S, { job, request: asked });
     $("prompt").value ||= asked.prompt ?? "";
-    if (asked.kind === "explain") {
-      S.explained = asked.entry;
-      for (const id of ["strip", "conditions"]) $(id).replaceChildren();
-    }
+    if (asked.kind === "explain") explain(asked.entry);
     refresh();
   },
   waiting: ({ ahead }) => say(`Waiting: ${ahead} ${ahead === 1 ? "request is" : "requests are"} before yours.`),
   running: () => say("Thinking …"),
-  image: (event) => { S.image = event; if (event.number === 0) showMade([]); },
-  chain: (event) => {
-    const { kind, prompt, entry } = S.request;
-    S.planned = { view: event.plan, request: { kind: kind === "plan" ? (entry == null ? "draw" : "edit") : kind, prompt, entry } };
-    plan.show(event.plan);
-    if (kind === "plan") return;
-    blank();
-    say(`${part()}The plan is written. Drawing …`);
+  image: ({ number, of }) => {
+    if (number === 0) S.made = [];
+    S.part = of > 1 ? `Image ${number + 1} of ${of}: ` : "";
   },
-  step: (event) => { progress(event); if (event.url) display(event.url, "Preview: the image while it is denoised"); },
+  chain: ({ plan: view }) => {
+    const { kind, prompt, entry } = S.request, drawn = entry == null ? "draw" : "edit";
+    S.planned = { view, request: { kind: kind === "plan" ? drawn : kind, prompt, entry } };
+    show();
+    if (kind !== "plan") say(`${S.part}The plan is written. Drawing …`);
+  },
+  step: ({ step, of, url: preview }) => {
+    $("progress").hidden = false;
+    $("progress").value = step / of;
+    $("status").ariaBusy = "true"; // a screen reader need not say every step
+    say(`${S.part}Drawing, step ${step} of ${of}.`);
+    if (preview) display(preview, "Preview: the image while it is denoised");
+  },
   session: ({ session, made }) => {
     const before = S.session.current;
-    S.session = session;
-    S.planned = null;
-    const one = current();
-    S.before = one.source ?? (S.request.kind === "revise" ? before : null);
-    showMade(made.length > 1 || S.image?.of > 1 ? [...(S.made ?? []), ...made] : []);
+    Object.assign(S, { session, planned: null, made: [...S.made, ...made] });
+    S.before = current().source ?? (S.request.kind === "revise" ? before : null);
     show();
     say("");
   },
@@ -99,33 +105,22 @@ const EVENTS = {
   seen: (event) => { S.seen.set(event.entry, event); if (event.entry === S.session.current) showSeen(); },
 };
 
-function progress({ step, of }) {
-  $("progress").hidden = false;
-  $("progress").value = step / of;
-  $("status").ariaBusy = "true"; // a screen reader need not say every step
-  say(`${part()}Drawing, step ${step} of ${of}.`);
-}
-
+// What is set, as arguments of the pipeline; what is left empty is the checkpoint's own.
 function options() {
   const given = {};
-  for (const name of SETTINGS) if ($(name).value !== "") given[name] = Number($(name).value);
-  if ($("scheduler").value) given.scheduler = $("scheduler").value;
-  for (const name of Object.keys(GUIDANCES)) {
-    if (!$(name).checked) given[name] = false;
-    if ($(`${name}_scale`).value !== "") given[`${name}_scale`] = Number($(`${name}_scale`).value);
+  for (const { name, type, value, checked } of $("settings-form").elements) {
+    if (type === "checkbox" && !checked) given[name] = false;
+    if (type !== "checkbox" && name && value) given[name] = type === "number" ? Number(value) : value;
   }
   return given;
 }
 
-function seeds(count) {
-  const text = $("seed").value.trim() || String(S.about.seed);
-  return /^\d+$/.test(text) ? Array.from({ length: count }, (_, i) => String(BigInt(text) + BigInt(i))) : [text];
-}
+const source = () => (mode() === "edit" ? S.session.current : null);
+const fresh = (images) => ({ seed: $("seed").value.trim(), images, options: options() });
 
 function draw() {
-  const count = Math.max(1, Math.min(S.about.most_images, Number($("images").value) || 1));
-  const edit = mode() === "edit" ? { kind: "edit", entry: S.session.current } : { kind: "draw" };
-  return work("problem", { ...edit, prompt: $("prompt").value, seeds: seeds(count), options: options() });
+  const prompt = $("prompt").value, images = $("images").valueAsNumber || 1;
+  return work("problem", { kind: mode(), entry: source(), prompt, ...fresh(images) });
 }
 
 // What the plan in hand is drawn as: an image that it belongs to again, or a first one.
@@ -137,124 +132,112 @@ function asked() {
 }
 
 function revise() {
-  const again = asked(), fresh = again.kind === "revise" ? {} : { seeds: seeds(1), options: options() };
-  return work("problem", { ...again, ...fresh, chain: plan.asked });
+  const again = asked();
+  return work("problem", { ...again, ...(again.kind === "revise" ? {} : fresh(1)), chain: plan.asked });
 }
 
 // -------------------------------------------------------------------------------------------------------------- views
-function display(source, words) {
+function display(source, words = "") {
   $("shown").hidden = !source;
   if (source) $("shown").src = source;
   $("shown").alt = words;
 }
 
-function blank() {
-  display(null, "");
-  $("verdict").hidden = true;
-  $("caption").textContent = "";
-  $("seen").replaceChildren();
-  compare(null);
+// What is on the canvas below the plan: nothing while it is drawn, the source of an edit that is planned only.
+function onCanvas() {
+  if (!S.planned) return current();
+  if (S.busy && S.request.kind !== "plan") return undefined;
+  return S.planned.request.kind === "revise" ? current() : S.session.entries[S.planned.request.entry];
 }
 
 function show() {
-  const unmade = S.planned && S.planned.request.kind !== "revise" ? S.planned.request : null;
-  const one = unmade ? entries()[unmade.entry] : current(); // under a plan that nothing was drawn from yet, its source or nothing
+  const one = onCanvas(), { entries } = S.session, request = S.busy ? null : S.planned?.request;
   plan.show(S.planned?.view ?? one?.plan);
-  if (one) {
-    display(url(one.number), describe(one));
-    const shown = $("shown");
-    shown.onload = () => { if (shown.src.endsWith(url(one.number))) $("canvas").style.aspectRatio = `${shown.naturalWidth} / ${shown.naturalHeight}`; };
+  display(one && url(one.number), one && describe(one));
+  if (request && request.kind !== "revise") {
+    $("caption").textContent = `Planned, not drawn yet: ${request.prompt}`;
   } else {
-    display(null, "");
+    $("caption").textContent = one ? `#${one.number} ${describe(one)}${one.seed ? `, seed ${one.seed}` : ""}` : "";
+    $("caption").append(...(one?.warnings ?? []).map((words) => item("p", `Note: ${words}.`)));
   }
-  $("caption").textContent = unmade ? `Planned, not drawn yet: ${unmade.prompt}`
-    : one ? `#${one.number} ${describe(one)}${one.seed ? `, seed ${one.seed}` : ""}` : "";
-  for (const words of (unmade ? [] : one?.warnings) ?? []) $("caption").append(item("p", `Note: ${words}.`));
-  const others = entries().filter((other) => other.number !== one?.number);
-  $("before").replaceChildren(new Option("nothing", ""), ...others.map((other) => new Option(`#${other.number} ${other.instruction || "opened"}`, other.number)));
-  compare(others.some((other) => other.number === S.before) ? S.before : null);
+  const others = entries.filter((other) => other !== one);
+  const named = others.map(({ number, instruction }) => new Option(`#${number} ${instruction || "opened"}`, number));
+  $("before").replaceChildren(new Option("nothing", ""), ...named);
+  compare(others.includes(entries[S.before]) ? S.before : null);
+  if (S.explained !== one?.number) explain(null);
   showSeen();
-  showTree();
+  showHistory();
   showKeep();
-  if (S.explained !== one?.number) for (const id of ["strip", "conditions"]) $(id).replaceChildren();
   refresh();
 }
 
-const describe = (one) => (one.kind === "opened" ? "Opened image" : `${one.kind === "edited" ? "Edit" : "Image"}: ${one.instruction}`);
-
+// Beside or below the image, another one; what of it is visible the style sheet knows.
 function compare(number) {
+  const one = settled(), other = one && S.session.entries[number];
   S.before = number;
-  const one = settled(), on = number != null && one, beside = on && $("beside").checked;
   $("before").value = number ?? "";
-  $("left").hidden = !beside;
-  $("under").hidden = $("slide-label").hidden = !on || beside;
-  if (on) {
+  $("stage").classList.toggle("compared", Boolean(other));
+  $("stage").classList.toggle("edited", one?.source != null);
+  if (other) {
     $("under").src = $("left").firstElementChild.src = url(number);
-    $("left").firstElementChild.alt = `Before: ${describe(entries()[number])}`;
+    $("left").firstElementChild.alt = `Before: ${describe(other)}`;
   }
-  const changed = one?.source != null && $("show-changed").checked;
-  $("show-changed-label").hidden = one?.source == null;
-  $("changed").hidden = !changed;
-  if (changed) $("changed").style.maskImage = `url("${url(one.number, "/changed.png")}")`;
+  if (one?.source != null) $("changed").style.maskImage = `url("${url(one.number, "/changed.png")}")`;
 }
 
 function showSeen() {
-  const one = settled(), seen = one && S.seen.get(one.number);
-  plan.showSeen(seen ?? null);
+  const seen = S.seen.get(settled()?.number), verdict = seen?.verdict;
+  plan.showSeen(seen);
   $("show-seen-label").hidden = !seen;
   $("show-seen-label").lastChild.textContent = ` Detections (${seen?.objects.length ?? 0})`;
-  const verdict = seen?.verdict;
   $("verdict").hidden = !verdict;
   if (!verdict) return;
-  $("verdict").className = verdict.correct ? "right" : "wrong";
-  const words = `GenEval ${verdict.case} (${verdict.task.replace("_", " ")}): ${verdict.correct ? "right" : "wrong"}. `;
-  $("verdict").replaceChildren(item("strong", words), verdict.correct ? "" : FAULTS[verdict.fault] ?? "");
-  if (verdict.reason) {
-    const list = item("ul");
-    list.append(...verdict.reason.split("\n").map((line) => item("li", line)));
-    $("verdict").append(list);
-  }
+  const { correct, task, reason, fault } = verdict, ruling = correct ? "right" : "wrong";
+  const title = item("strong", `GenEval ${verdict.case} (${task.replace("_", " ")}): ${ruling}. `), list = item("ul");
+  list.append(...reason.split("\n").map((line) => item("li", line)));
+  $("verdict").className = ruling;
+  $("verdict").replaceChildren(title, correct ? "" : FAULTS[fault] ?? "", reason ? list : "");
+}
+
+// Shows what guidances do to another image; nothing of the one before.
+function explain(number) {
+  S.explained = number;
+  for (const id of ["strip", "conditions"]) $(id).replaceChildren();
 }
 
 function explained(place, { title, url: source }) {
-  const figure = item("figure");
-  figure.append(make("img", { src: source, alt: title }), item("figcaption", title));
-  $(place).append(figure);
+  const figure = $(place).appendChild(copy("new-figure")), [image, words] = figure.children;
+  Object.assign(image, { src: source, alt: title });
+  words.textContent = title;
   say(`Drawn: ${title}.`);
 }
 
-function thumb(number) {
-  const words = `#${number} ${describe(entries()[number])}`;
-  const button = make("button", { type: "button", title: words, ariaLabel: words, ariaCurrent: String(number === S.session.current) });
-  button.append(make("img", { loading: "lazy", src: url(number), alt: "" }));
-  button.addEventListener("click", () => go(number));
-  return button;
-}
-
-function showMade(numbers) {
-  S.made = numbers;
-  $("made").replaceChildren(...(numbers.length > 1 ? numbers.map(thumb) : []));
+function fillThumb(button, { number, instruction, kind }) {
+  const [image, words] = button.children;
+  image.src = url(number);
+  words.textContent = `#${number} ${(instruction || "opened").replace(/^a photo of (an? )?/, "")}`;
+  button.title = button.ariaLabel = `#${number} ${describe({ instruction, kind })}`;
+  button.ariaCurrent = String(number === S.session.current);
+  button.onclick = () => go(number);
 }
 
 // Edits stand right of what they edit; a second edit of the same image begins a row below.
-function showTree() {
-  const children = new Map(entries().map((one) => [one.number, []]));
-  for (const one of entries()) if (one.source != null) children.get(one.source).push(one.number);
-  const roots = entries().filter((one) => one.source == null);
-  $("tree").replaceChildren(...roots.map((root) => {
+function showHistory() {
+  const { entries } = S.session;
+  repeat($("made"), "new-thumb", S.made.length > 1 ? S.made.map((number) => entries[number]) : [], fillThumb);
+  $("tree").replaceChildren(...entries.filter((one) => one.source == null).map((root) => {
     const branch = item("div", "", "branch");
     let rows = 1;
-    const grow = (number, column, row) => {
-      const button = thumb(number);
+    const grow = (one, column, row) => {
+      const button = branch.appendChild(copy("new-thumb"));
       button.style.gridArea = `${row} / ${column}`;
-      button.append(item("span", `#${number} ${(entries()[number].instruction || "opened").replace(/^a photo of (an? )?/, "")}`));
-      branch.append(button);
-      children.get(number).forEach((child, i) => grow(child, column + 1, i ? (rows += 1) : row));
+      fillThumb(button, one);
+      const edits = entries.filter((edit) => edit.source === one.number);
+      edits.forEach((edit, i) => grow(edit, column + 1, i ? (rows += 1) : row));
     };
-    grow(root.number, 1, 1);
+    grow(root, 1, 1);
     return branch;
   }));
-  for (const button of $("made").children) button.setAttribute("aria-current", String(button.firstElementChild.src.endsWith(url(S.session.current))));
 }
 
 function showKeep() {
@@ -262,238 +245,217 @@ function showKeep() {
   $("keep").hidden = !one;
   if (!one) return;
   $("get-image").href = url(one.number);
-  $("get-chain").href = url(one.number, ".txt");
+  $("get-chain").href = `data:text/plain;charset=utf-8,${encodeURIComponent(`${one.plan.text}\n`)}`;
   $("get-image").download = `${S.session.name}-${one.number}.png`;
   $("get-chain").download = `${S.session.name}-${one.number}.txt`;
   $("get-chain").hidden = !one.plan.text;
-  for (const name of ["command", "python"]) {
-    $(name).textContent = one[name];
-    $(name).closest(".code").hidden = !one[name];
+  for (const [name, words] of Object.entries({ command: one.command, python: one.python, chat: S.session.chat })) {
+    $(name).textContent = words;
+    $(name).parentElement.hidden = !words;
   }
-  $("chat").textContent = `python -m got chat --output ${/^[\w./-]+$/.test(S.session.folder) ? S.session.folder : `'${S.session.folder.replaceAll("'", "'\\''")}'`} --resume`;
 }
 
+// What can be pressed, and what is said where nothing is typed.
 function refresh() {
   if (!S.about) return;
-  const one = current(), edit = document.querySelector("[name=mode][value=edit]");
-  edit.disabled = !one;
-  if (!one && edit.checked) document.querySelector("[name=mode][value=draw]").checked = true;
-  $("draw").textContent = mode() === "edit" ? "Edit" : "Draw";
-  for (const id of ["draw", "think", "explain", "revise", "undo", "redo"]) $(id).disabled = S.busy;
+  const one = current(), drawn = one && one.kind !== "opened";
+  const impossible = {
+    draw: false,
+    think: false,
+    explain: !drawn || S.planned,
+    revise: !(S.planned || drawn || plan.view.regions.length),
+    undo: !(plan.past.length || S.planned || S.session.undo),
+    redo: !(plan.future.length || S.session.redo),
+  };
+  for (const [id, is] of Object.entries(impossible)) $(id).disabled = S.busy || Boolean(is);
+  $("form").elements.mode[1].disabled = !one;
+  if (!one) $("form").elements.mode.value = "draw";
   $("stop").hidden = !S.job;
-  const drawn = one && one.kind !== "opened";
-  $("explain").disabled ||= !drawn || S.planned;
-  $("revise").disabled ||= !(S.planned || drawn || plan.view.regions.length);
-  $("revise").textContent = asked().kind === "revise" ? "Redraw this plan" : "Draw this plan";
+  $("draw").textContent = mode() === "edit" ? "Edit" : "Draw";
   $("prompt").placeholder = mode() === "edit" ? "make the dog green …" : "a photo of …";
-  $("undo").disabled ||= !(plan.past.length || S.planned || S.session?.undo);
-  $("redo").disabled ||= !(plan.future.length || S.session?.redo);
-  $("examples").hidden = entries().length > 0;
-  $("before-label").hidden = !one || S.planned || entries().length < 2;
-  $("beside-label").hidden = S.before == null || S.planned;
-  $("empty").hidden = !$("shown").hidden || S.busy || plan.view.regions.length > 0;
-  $("boxes").hidden = !$("show-boxes").checked;
-  $("seen").hidden = !$("show-seen").checked;
-  const scales = S.about.scales[mode()];
-  for (const name of Object.keys(GUIDANCES)) $(`${name}_scale`).placeholder = scales[name];
+  $("revise").textContent = asked().kind === "revise" ? "Redraw this plan" : "Draw this plan";
+  $("before-label").hidden = !settled() || S.session.entries.length < 2;
+  $("stage").classList.toggle("drawing", S.busy);
+  for (const name of ["semantic", "spatial", "reference"]) $(`${name}_scale`).placeholder = S.about.scales[mode()][name];
 }
 
 // ------------------------------------------------------------------------------------------------------------- moving
-async function go(to) {
-  if (S.busy || !S.session) return;
-  await guarded("problem", async () => {
-    S.session = await post(`/api/sessions/${S.session.name}/go`, { to });
-    S.planned = null;
-    S.before = current()?.source ?? null;
-    show();
-    look();
-  });
+// Shows the image where a session is now, and asks what the detector says of one that was drawn before.
+function arrive(session) {
+  const one = session.entries[session.current];
+  if (session.name !== S.session.name) S.seen.clear();
+  Object.assign(S, { session, planned: null, before: one?.source ?? null });
+  show();
+  if (!one || one.kind === "opened" || !S.about.observer || S.seen.has(one.number)) return;
+  const seen = (event) => event.kind === "seen" && EVENTS.seen(event);
+  listen(`/api/sessions/${session.name}/jobs`, { kind: "observe", entry: one.number }, seen).catch(() => {});
 }
 
-// What the detector says of an image that was drawn before this page was opened.
-function look() {
-  const one = current();
-  if (one && one.kind !== "opened" && S.about.observer && !S.seen.has(one.number) && !S.busy) {
-    run(S.session.name, { kind: "observe", entry: one.number }, (event) => event.kind === "seen" && EVENTS.seen(event)).catch(() => {});
-  }
+async function go(to) {
+  if (S.busy) return;
+  await guarded("problem", async () => arrive(await post(`/api/sessions/${S.session.name}/go/${to}`)));
 }
 
 function undo() {
   if (plan.undo()) return;
-  if (S.planned) { S.planned = null; show(); } else if (S.session?.undo) go("undo");
+  if (S.planned) { S.planned = null; show(); } else if (S.session.undo) go("undo");
 }
-const redo = () => (plan.redo() ? null : S.session?.redo && go("redo"));
+
+function redo() {
+  if (!plan.redo() && S.session.redo) go("redo");
+}
 
 async function openFile(file) {
   if (!file) return;
   await guarded("upload-problem", async () => {
-    if (S.busy) throw new Error("An image is being drawn here. Open this one when it is done, or stop it.");
-    if (file.size > S.about.upload_mb * 1e6) throw new Error(`Expected a file of at most ${S.about.upload_mb} MB but ${file.name} has ${(file.size / 1e6).toFixed(0)} MB.`);
-    S.session = await post(`/api/sessions/${await ensureSession()}/open`, file);
-    begin();
-    document.querySelector("[name=mode][value=edit]").checked = true;
+    if (S.busy) throw new Error(BUSY);
+    const most = S.about.upload_mb, size = file.size / 1e6;
+    if (size > most) throw new Error(`Expected a file of at most ${most} MB but ${file.name} has ${size.toFixed(0)} MB.`);
+    S.made = [];
+    arrive(await post(`/api/sessions/${await sessionName()}/open`, file));
+    $("form").elements.mode.value = "edit";
     refresh();
-    $("prompt").focus();
     $("prompt").select();
   });
   $("upload").value = "";
 }
 
-function begin() {
-  S.planned = null;
-  showMade([]);
-  S.before = current()?.source ?? null;
-  show();
-  look();
-}
-
 async function openSample(key) {
   await guarded("problem", async () => {
-    S.session = await post(`/api/samples/${key}`);
-    S.seen.clear();
-    history.pushState(null, "", `/?session=${S.session.name}`);
+    if (S.busy) throw new Error(BUSY);
+    S.made = [];
+    arrive(await post(`/api/samples/${key}`));
+    history.replaceState(null, "", `/?session=${S.session.name}`);
     $("prompt").value = current().instruction;
-    begin();
     $("stage").scrollIntoView();
   });
 }
 
-// --------------------------------------------------------------------------------------------------------------- start
-function choice(words, choose) {
-  const row = item("li"), button = make("button", { type: "button", textContent: words });
-  button.addEventListener("click", choose);
-  row.append(button);
-  return row;
-}
-
+// --------------------------------------------------------------------------------------------------------------- lists
 function listSamples() {
-  const outcome = $("by-outcome").value, words = $("by-words").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const fit = S.samples.filter((one) => (!outcome || one.outcome === outcome)
-    && words.every((word) => `${one.key} ${one.task} ${one.prompt} ${one.reason}`.toLowerCase().includes(word)));
-  $("run-count").textContent = `${fit.length} of ${S.samples.length}${fit.length > 60 ? ", the first 60 shown" : ""}`;
-  $("samples").replaceChildren(...fit.slice(0, 60).map((one) => {
-    const row = choice(one.prompt, () => openSample(one.key));
+  const outcome = $("by-outcome").value, words = $("by-words").value.toLowerCase().split(/\s+/);
+  const { samples } = S.about, fit = samples.filter((one) => {
+    const text = `${one.key} ${one.task} ${one.prompt} ${one.reason}`.toLowerCase();
+    return (!outcome || one.outcome === outcome) && words.every((word) => text.includes(word));
+  });
+  const more = fit.length > MOST_LISTED ? `, the first ${MOST_LISTED} shown` : "";
+  $("run-count").textContent = `${fit.length} of ${samples.length}${more}`;
+  repeat($("samples"), "new-sample", fit.slice(0, MOST_LISTED), (row, one) => {
+    const button = row.firstElementChild, [prompt, said] = button.children;
     row.className = one.outcome;
-    row.firstChild.append(item("small", `${one.key} ${one.task}: ${one.outcome}${one.reason ? `, ${one.reason}` : ""}`));
-    return row;
-  }));
+    prompt.textContent = one.prompt;
+    said.textContent = `${one.key} ${one.task}: ${one.outcome}${one.reason ? `, ${one.reason}` : ""}`;
+    button.onclick = () => openSample(one.key);
+  });
 }
 
 async function listSessions() {
-  const found = (await guarded("problem", () => get("/api/sessions"))) ?? [];
-  $("sessions-root").textContent = `Folders in ${S.about.root}`;
-  $("sessions").querySelector("ul").replaceChildren(...found.map((one) => {
-    const row = item("li"), link = item("a", one.title || "(no request yet)");
-    link.href = `/?session=${encodeURIComponent(one.name)}`;
-    link.append(item("small", `${one.name}, ${one.entries} ${one.entries === 1 ? "image" : "images"}`));
-    row.append(link);
-    return row;
-  }));
-  $("sessions").showModal();
+  await guarded("problem", async () => {
+    repeat($("sessions-list"), "new-session", await get("/api/sessions"), (row, { name, title, entries }) => {
+      const link = row.firstElementChild, [words, said] = link.children;
+      link.href = `/?session=${name}`;
+      words.textContent = title || "(no request yet)";
+      said.textContent = `${name}, ${entries} ${entries === 1 ? "image" : "images"}`;
+    });
+    $("sessions").showModal();
+  });
 }
 
-function theme(to) {
-  const dark = to ? to === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  if (to) document.documentElement.dataset.theme = to;
-  $("theme").textContent = dark ? "Light" : "Dark";
-  $("theme").title = `Change to ${dark ? "light" : "dark"} colours`;
-  return dark ? "dark" : "light";
-}
-
-function defaults() {
-  for (const name of SETTINGS) $(name).value = "";
-  for (const name of Object.keys(GUIDANCES)) { $(name).checked = true; $(`${name}_scale`).value = ""; }
-  $("scheduler").value = "";
-  $("seed").value = S.about.seed;
-  $("images").value = 1;
-}
-
+// --------------------------------------------------------------------------------------------------------------- start
 function build() {
-  const { about } = S;
-  $("about").textContent = `${about.checkpoint}${about.icons ? ", the icon world: 80 kinds of objects in 10 colours, not photographs" : ""}`;
-  $("scheduler").append(new Option(`${about.sampler} (default)`, ""), ...about.samplers.map((name) => new Option(name, name)));
-  $("num_inference_steps").placeholder = about.steps;
-  [$("width").placeholder, $("height").placeholder] = about.size;
-  $("width").step = $("height").step = about.factor;
-  $("width").min = $("height").min = about.factor;
+  const { about } = S, world = ", the icon world: 80 kinds of objects in 10 colours, not photographs";
+  $("about").textContent = `${about.checkpoint}${about.icons ? world : ""}`;
+  const samplers = about.samplers.map((name) => new Option(name));
+  $("scheduler").append(new Option(`${about.sampler} (default)`, ""), ...samplers);
+  for (const [name, usual] of Object.entries(about.usual)) $(name).placeholder = usual;
+  for (const side of [$("width"), $("height")]) side.step = side.min = about.factor;
+  $("seed").defaultValue = about.seed;
   $("images").max = about.most_images;
-  for (const [name, words] of Object.entries(GUIDANCES)) {
-    const row = item("tr"), head = item("th", `${name}: ${words}`);
-    head.scope = "row";
-    const on = make("input", { type: "checkbox", id: name, ariaLabel: `Guidance by ${words}` });
-    const scale = make("input", { type: "number", step: "0.1", id: `${name}_scale`, ariaLabel: `Scale of the guidance by ${words}` });
-    row.append(head, ...[on, scale].map((field) => { const cell = item("td"); cell.append(field); return cell; }));
-    $("guidances").append(row);
-  }
-  $("examples").querySelector("ul").append(...about.examples.map((words) => choice(words, () => { $("prompt").value = words; draw(); })));
-  defaults();
+  $("sessions-root").textContent = `Folders in ${about.root}`;
   $("run").hidden = !about.run;
   $("run-title").textContent = `Samples of ${about.run}`;
+  listSamples();
 }
 
-function listen() {
-  $("form").addEventListener("submit", (event) => { event.preventDefault(); if (!S.busy) draw(); });
-  $("prompt").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); if (!S.busy) draw(); }
-  });
-  $("stop").addEventListener("click", () => { if (S.job) stop(S.job).catch(() => {}); say("Stopping …"); });
-  $("think").addEventListener("click", () => work("problem", { kind: "plan", prompt: $("prompt").value, entry: mode() === "edit" ? S.session.current : null }));
-  $("revise").addEventListener("click", revise);
-  $("explain").addEventListener("click", () => work("understand-problem", { kind: "explain", entry: S.session.current }));
-  $("undo").addEventListener("click", undo);
-  $("redo").addEventListener("click", redo);
-  addEventListener("keydown", (event) => {
-    if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
-    const typing = event.target.matches("input:not([type=checkbox]):not([type=range]), textarea:not(#chain)")
-      && event.target.value !== event.target.dataset.was; // a name that is as it was has nothing to undo
-    const key = event.key.toLowerCase();
-    if (key === "enter" && !$("revise").disabled) { event.preventDefault(); revise(); }
-    if (typing || S.busy) return;
-    if (key === "z") { event.preventDefault(); (event.shiftKey ? redo : undo)(); }
-    if (key === "y") { event.preventDefault(); redo(); }
-  });
-  for (const id of ["show-boxes", "show-seen"]) $(id).addEventListener("change", refresh);
-  for (const id of ["show-changed", "beside"]) $(id).addEventListener("change", () => compare(S.before));
-  $("before").addEventListener("change", () => { compare($("before").value === "" ? null : Number($("before").value)); refresh(); });
-  $("slide").addEventListener("input", () => $("canvas").style.setProperty("--slide", `${$("slide").value}%`));
-  for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventListener("change", refresh);
+const PRESSED = {
+  draw, revise, undo, redo,
+  think: () => work("problem", { kind: "plan", prompt: $("prompt").value, entry: source() }),
+  stop: () => { say("Stopping …"); stop(S.job).catch(() => {}); },
+  explain: () => work("understand-problem", { kind: "explain", entry: S.session.current }),
+  "sessions-open": listSessions,
+};
+
+function keys(event) {
+  const { target } = event, key = event.key.toLowerCase();
+  const enter = key === "enter" && !event.shiftKey && !event.isComposing;
+  if (!event.ctrlKey && !event.metaKey) {
+    if (!enter || !target.matches("form :is(#prompt, input)")) return;
+    event.preventDefault();
+    draw();
+  } else if (enter && !$("revise").disabled) {
+    event.preventDefault();
+    revise();
+  }
+  // In a field that somebody types in, undo is the browser's; a name that is as it was has nothing to undo.
+  const untouched = target.closest("#regions") && target.value === target.defaultValue;
+  const typing = target.matches("input:not([type=checkbox], [type=range]), #prompt") && !untouched;
+  if (typing || S.busy || event.altKey || !["z", "y"].includes(key)) return;
+  event.preventDefault();
+  (key === "y" || event.shiftKey ? redo : undo)();
+}
+
+function listenToFiles() {
+  const dropping = (is) => document.body.classList.toggle("dropping", is);
   $("upload").addEventListener("change", () => openFile($("upload").files[0]));
-  addEventListener("paste", (event) => openFile([...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"))));
-  const files = (event) => event.dataTransfer.types.includes("Files");
-  addEventListener("dragover", (event) => { if (!files(event)) return; event.preventDefault(); document.body.classList.add("dropping"); });
-  addEventListener("dragleave", () => document.body.classList.remove("dropping"));
-  addEventListener("drop", (event) => { if (!files(event)) return; event.preventDefault(); document.body.classList.remove("dropping"); openFile(event.dataTransfer.files[0]); });
-  $("defaults").addEventListener("click", defaults);
-  $("theme").addEventListener("click", () => { theme(theme(document.documentElement.dataset.theme) === "dark" ? "light" : "dark"); });
-  $("sessions-open").addEventListener("click", listSessions);
+  addEventListener("paste", ({ clipboardData }) => {
+    openFile([...(clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/")));
+  });
+  for (const kind of ["dragover", "drop"]) {
+    addEventListener(kind, (event) => {
+      if (!event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      dropping(kind === "dragover");
+      if (kind === "drop") openFile(event.dataTransfer.files[0]);
+    });
+  }
+  addEventListener("dragleave", () => dropping(false));
+}
+
+function listenToPage() {
+  for (const [id, press] of Object.entries(PRESSED)) $(id).addEventListener("click", press);
+  addEventListener("keydown", keys);
+  $("form").addEventListener("change", refresh);
+  $("before").addEventListener("change", ({ target }) => compare(target.value === "" ? null : Number(target.value)));
+  $("slide").addEventListener("input", ({ target }) => $("canvas").style.setProperty("--slide", `${target.value}%`));
+  $("by-outcome").addEventListener("change", listSamples);
+  $("by-words").addEventListener("input", listSamples);
+  $("examples").addEventListener("click", ({ target }) => {
+    if (target.type !== "button") return;
+    $("prompt").value = target.textContent;
+    draw();
+  });
   for (const button of document.querySelectorAll("[data-copy]")) {
-    button.addEventListener("click", async () => {
-      await navigator.clipboard?.writeText($(button.dataset.copy).textContent);
+    button.addEventListener("click", () => {
+      getSelection().selectAllChildren($(button.dataset.copy));
+      document.execCommand("copy"); // navigator.clipboard is not there beyond this machine, without encryption
       button.textContent = "Copied";
       setTimeout(() => { button.textContent = "Copy"; }, 1500);
     });
   }
-  $("by-outcome").addEventListener("change", listSamples);
-  $("by-words").addEventListener("input", listSamples);
 }
 
 async function start() {
   S.about = await get("/api/about");
   build();
-  listen();
-  theme();
-  const asked = new URLSearchParams(location.search).get("session");
-  const [kind, name] = asked ? ["session", asked] : S.about.first ?? [];
-  if (kind === "sample") await openSample(name);
-  if (kind === "session") {
-    S.session = await get(`/api/sessions/${encodeURIComponent(name)}`);
-    history.replaceState(null, "", `/?session=${encodeURIComponent(name)}`);
-    begin();
-    if (S.session.job) work("problem", {}, S.session.job);
-  }
-  if (S.about.run) { S.samples = await get("/api/samples"); listSamples(); }
+  listenToPage();
+  listenToFiles();
   refresh();
-  document.body.dataset.ready = "yes";
+  const wanted = new URLSearchParams(location.search), name = wanted.get("session");
+  if (wanted.has("sample")) await openSample(wanted.get("sample"));
+  if (!name) return;
+  arrive(await get(`/api/sessions/${encodeURIComponent(name)}`));
+  if (S.session.job) work("problem", undefined, S.session.job);
 }
 
-start().catch((error) => { $("problem").textContent = error.message; refresh(); document.body.dataset.ready = "yes"; });
+await guarded("problem", start);
+document.body.dataset.ready = "yes";

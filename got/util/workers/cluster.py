@@ -1,4 +1,7 @@
-"""Joins a running Ray, or starts one that ends with this process."""
+"""Joins a running Ray, or starts one that ends with this process.
+
+Processes that are not to outlive this one, even if it is killed, have a watcher that waits for its end and kills them.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,22 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 from got.util.errors import UserError, one_line
-from got.util.workers.orphans import descendants, kill_with_this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _OBJECT_STORE_BYTES = 256 * 2**20
-"""Of a Ray that is started here: results on their way. What is more goes to the disk."""
+"""Object store of a Ray that is started here, for results on their way; more than that goes to the disk."""
 
 
 def set_environment(address: str) -> None:
-    """What Ray reads when it is imported; whatever a person has set stays."""
+    """Sets the variables that Ray reads on import; those that are set already stay."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do, and warns of until then
     if address == "local" and "ray" not in sys.modules:
@@ -35,7 +38,7 @@ def connect(address: str) -> Callable[[], None]:
     """Joins a running Ray, or starts one (``local``) that ends with this process.
 
     Returns:
-        What is to be called before Ray is left.
+        A function to call before leaving Ray.
 
     Raises:
         UserError: Nobody answers at the address.
@@ -64,7 +67,7 @@ def connect(address: str) -> Callable[[], None]:
 
 
 def _knock(address: str) -> None:
-    """Whether anybody is there: Ray itself waits for minutes, and then ends the process."""
+    """Refuses an address where nothing answers: Ray itself waits for minutes, and then ends the process."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if address == "auto":
         return
@@ -74,3 +77,55 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
         raise UserError(f"--ray-address {address}: nobody answers ({one_line(error)})") from error
+
+
+# -------------------------------------------------------------------------------------------------------------- orphans
+_WATCH = """
+import signal, sys
+sys.stdin.read()  # until the other end of the pipe is gone
+for handle in sys.argv[1:]:
+    try:
+        signal.pidfd_send_signal(int(handle), signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
+
+
+def descendants() -> set[int]:
+    """All descendants of this process. Needs psutil, which Ray brings."""
+    import psutil
+
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def kill_with_this_process(pids: Iterable[int]) -> Callable[[], None]:
+    """Has processes killed when this one ends; returns a function that cancels that.
+
+    Without process handles, which Linux has, nothing is done: the number of a process may be reused.
+    """
+    handles = []
+    for pid in pids:
+        try:
+            handles.append(os.pidfd_open(pid))
+        except ProcessLookupError:  # it has ended meanwhile
+            continue
+        except (AttributeError, OSError):
+            break
+    if not handles:
+        return lambda: None
+    watcher = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _WATCH, *map(str, handles)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=handles,
+        start_new_session=True,  # Ctrl-C is for this process alone
+    )
+    for handle in handles:
+        os.close(handle)
+
+    def stop() -> None:
+        watcher.kill()
+        watcher.communicate()
+
+    return stop

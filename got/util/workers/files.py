@@ -44,7 +44,7 @@ for _ in range(50):  # the lock may go a moment later
         break
 """
 _held: dict[Path, tuple[IO[bytes], Any]] = {}
-"""Folders that this process uses, with their locks and the pipes to who waits for its end."""
+"""Folders that this process uses: their locks, and the pipes to the processes that remove them."""
 
 
 def pack(place: Path) -> Packed:
@@ -95,13 +95,13 @@ def unpack(packed: Packed) -> Path:
 
 
 def _hold(place: Path) -> None:
-    """Uses a folder for as long as this process lives: it stays so long, and with the last one that uses it it goes."""
+    """Keeps a folder until this process ends; it is removed with the last process that uses it."""
     if place not in _held:
         _held[place] = _lock(place), _swept_at_the_end(place)
 
 
 def _lock(place: Path) -> IO[bytes]:
-    """Holds a folder, beside others that hold it, for as long as the file is open."""
+    """A shared lock of a folder, held while the file is open."""
     lock = place.with_name(f"{place.name}.lock")
     while True:
         with contextlib.suppress(FileNotFoundError):  # it was removed between two of these lines
@@ -114,7 +114,7 @@ def _lock(place: Path) -> IO[bytes]:
 
 
 def _swept_at_the_end(place: Path) -> Any:
-    """Has a folder removed once this process has ended, if nobody else holds it then; returns what must stay open."""
+    """Starts a process that removes a folder after the end of this one, unless others use it; returns its pipe."""
     words = [sys.executable, "-I", "-S", "-c", _SWEEP, str(place)]
     quiet = subprocess.DEVNULL
     sweeper = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
@@ -123,7 +123,7 @@ def _swept_at_the_end(place: Path) -> Any:
 
 
 def _own_folder() -> Path:
-    """Where files are written, which this user alone can write to: anybody may make a folder of that name before."""
+    """A temporary folder that this user alone can write to; others could have made one of the same name."""
     folder = Path(tempfile.gettempdir()) / f"got-bench-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)

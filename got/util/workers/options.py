@@ -1,4 +1,4 @@
-"""What a person may decide about workers: flags that several commands share."""
+"""The flags of worker pools, which several commands share."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def _auto(text: str) -> int | None:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
-    """What a person may decide about a pool."""
+    """Options of a pool."""
 
     workers: int | None = None
-    """None: one per GPU of the cluster; without GPUs, as many as there are CPUs for."""
+    """Number of workers; None: one per GPU of the cluster, or without GPUs, as many as the CPUs allow."""
     cpus_per_worker: int = 1
-    """CPUs and threads of each."""
+    """CPUs, and threads, per worker."""
     gpus_per_worker: float | None = None
-    """None: 1 where the cluster has GPUs, else 0."""
+    """GPUs per worker; None: 1 where the cluster has GPUs, else 0."""
     address: str | None = None
-    """Of a running Ray; None: that of ``RAY_ADDRESS``, or one that is started here and stopped at the end."""
+    """Address of a running Ray; None: ``RAY_ADDRESS``, or a Ray that is started here and stopped at the end."""
     wait_minutes: float = 10.0
-    """How long there may be no worker at all."""
+    """Longest time without any worker."""
 
 
 FLAGS: dict[str, dict[str, Any]] = {
@@ -61,7 +61,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "end if there is no worker for so long; the same command resumes (default: %(default)g)",
     },
 }
-"""Of a command that may use a pool, by field; as `argparse` has them."""
+"""Field -> arguments of `argparse` of its flag."""
 
 
 def add_flags(group: argparse._ActionsContainer) -> None:
@@ -71,7 +71,7 @@ def add_flags(group: argparse._ActionsContainer) -> None:
 
 
 def options_of(given: object, *, gpus: bool) -> PoolOptions:
-    """The options in an object with the fields of `FLAGS`; without `gpus`, workers ask for none."""
+    """The options of an object with the fields of `FLAGS`; without `gpus`, workers request none."""
     return PoolOptions(
         workers=given.workers,  # type: ignore[attr-defined]
         cpus_per_worker=given.cpus_per_worker,  # type: ignore[attr-defined]
@@ -82,7 +82,7 @@ def options_of(given: object, *, gpus: bool) -> PoolOptions:
 
 
 def count(options: PoolOptions, gpus: float, found: dict[str, float]) -> int:
-    """How many workers there will be.
+    """The number of workers.
 
     Raises:
         UserError: There are fewer CPUs or GPUs than they need.

@@ -1,8 +1,8 @@
-"""A pool of workers in processes of Ray, on one machine or many, that outlives their deaths.
+"""A pool of Ray workers, on one machine or several, that survives the death of workers.
 
-A worker builds what a job needs and computes one batch after the other, with the next one at hand. When one dies, its
-batches go to others and another takes its place. A batch under which three workers died is computed item by item; an
-item under which two more died is given up, and the job says what that means. Ray is imported when a pool starts.
+A worker loads what a job needs and computes one batch after the other, with the next one queued. When a worker dies,
+its batches go to others and a new worker is started. A batch that three workers died at is computed item by item; an
+item that two more died at is given up, and the job decides on its result. Ray is imported when a pool starts.
 """
 
 from __future__ import annotations
@@ -34,47 +34,47 @@ if TYPE_CHECKING:
     from got.util.workers.queue import Task
 
 _IN_FLIGHT = 2
-"""Batches that a worker has at a time: one that it computes, and the next."""
+"""Batches at a worker: the one that it computes, and the next."""
 _AHEAD = 4
-"""Batches per worker between the first that is not done and the last that is handed out: what waits for its turn."""
+"""Batches per worker from the oldest unfinished one to the newest handed out; results in between are held back."""
 _STARTS = 3
-"""A pool none of whose workers has begun, and whose workers died so often on average, will not come up."""
+"""The pool gives up after this many deaths per worker if none of its workers has started."""
 _DEATHS = 6
-"""So do workers that died so often on average with nothing computed or given up in between: one batch takes five."""
+"""The pool gives up after this many deaths per worker without a result in between; one batch may take five."""
 _SILENT_SECONDS = 20.0
-"""After so long without any worker that has loaded a person hears what is waited for; each time after twice as long."""
+"""Without a loaded worker, the user is told after this long what the pool waits for, then at doubled intervals."""
 _POLL_SECONDS = 0.1
 
 
 class Job(Protocol):
-    """What is to be done. Picklable: a worker in any process is made of it."""
+    """The work of a pool. Picklable: each worker is built from it."""
 
     def about(self) -> dict[str, Any]:
-        """What must be the same here and at a worker: code, packages, data."""
+        """What has to be equal here and at a worker: code, packages, data."""
 
     def place(self) -> dict[str, Any]:
-        """What a worker says of where it is, such as its device; for whoever started the job."""
+        """What a worker reports of its place, such as the device."""
 
     def worker(self, before: Any = None) -> Callable[[Any], list[Any]]:
-        """Loads what is needed, once; what it returns is called with one batch after the other.
+        """Loads what is needed, once, and returns the function that computes a batch.
 
         Args:
-            before: The worker of the job before this one, some of whose loaded things may serve again.
+            before: The worker of the previous job, parts of which may be reused.
         """
 
     def files(self) -> list[Path]:
-        """Files and folders here that a worker reads; those that its machine lacks are sent to it."""
+        """Files and folders that a worker reads; those that its machine lacks are sent to it."""
 
     def at(self, places: dict[str, Path]) -> Job:
-        """The same job, with some of these files elsewhere."""
+        """The same job with some of these files at other paths."""
 
     def lost(self, item: Any, why: str) -> Any:
-        """The result of an item under which workers died."""
+        """The result of an item that workers died at."""
 
 
 # ------------------------------------------------------------------------------------------------------- in a worker
 class _Actor:
-    """A worker's process. Answers ``(kind, content, notes)``: an exception of Ray would carry a traceback along."""
+    """The process of a worker. Methods return ``(kind, content, notes)``, since exceptions of Ray carry a traceback."""
 
     def __init__(self, folder: str, threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
@@ -87,13 +87,13 @@ class _Actor:
         return socket.gethostname()
 
     def load(self, job: Job, build: bool, needed: list[str], sent: dict[str, Packed]) -> tuple[str, Any, list[str]]:
-        """Where it is; with `build`, after it has loaded all that the job needs.
+        """Reports the place of the worker; with `build`, after loading what the job needs.
 
         Args:
-            job: What is to be done.
+            job: The job.
             build: Whether to load.
-            needed: The paths that the job reads.
-            sent: Those of them that came along.
+            needed: Paths that the job reads.
+            sent: Those of them that were sent along.
         """
         missing = [path for path in needed if path not in sent and not Path(path).exists()]
         if missing:
@@ -116,7 +116,7 @@ class _Actor:
 
 
 def _answer(kind: str, work: Callable[[], Any]) -> tuple[str, Any, list[str]]:
-    """What work comes to, or whose mistake ends it, and what it has to say to the person at the keyboard."""
+    """The result of a call or the user's mistake that ended it, with the notes for the user."""
     try:
         content = work()
     except UserError as error:
@@ -126,35 +126,35 @@ def _answer(kind: str, work: Callable[[], Any]) -> tuple[str, Any, list[str]]:
 
 # ----------------------------------------------------------------------------------------------------- in this process
 class _Worker:
-    """This process's side of a worker."""
+    """A worker as the pool sees it."""
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
         self.host = ""
-        """Its machine; empty until it has one."""
+        """Name of its machine; empty until it runs."""
         self.beginning: Any = handle.host.remote()
-        """What it will say once it has a process; None if it has."""
+        """Pending answer of a worker without a process; None once it has one."""
         self.loading: Any = None
-        """What it will say once it has loaded; None if it has."""
+        """Pending answer of a worker that loads; None once it has loaded."""
         self.flight: collections.deque[tuple[Any, Task]] = collections.deque()
 
     @property
     def next(self) -> Any:
-        """What it will finish next; None if it has nothing to do."""
+        """The answer that is due next; None if the worker is idle."""
         if self.beginning is not None:
             return self.beginning
         return self.loading if self.loading is not None else self.flight[0][0] if self.flight else None
 
 
 class _Wait:
-    """A time in which nothing comes, of which a person hears now and then."""
+    """Reports to the user, now and then, that the pool is waiting."""
 
     def __init__(self) -> None:
-        """Begins now."""
+        """Starts to wait now."""
         self._since, self._next = time.monotonic(), _SILENT_SECONDS
 
     def say(self, what: str) -> None:
-        """Says it, if it is time."""
+        """Reports what is waited for, if a report is due."""
         seconds = time.monotonic() - self._since
         if seconds >= self._next:
             self._next = 2 * seconds
@@ -162,7 +162,7 @@ class _Wait:
 
 
 class Pool:
-    """Workers, for one job after the other. A context manager: workers end with it."""
+    """Workers for one job after the other. A context manager, which ends the workers."""
 
     def __init__(self, options: PoolOptions) -> None:
         """Starts nothing yet."""
@@ -172,14 +172,14 @@ class Pool:
         self._make: Callable[[], Any] | None = None
         """Starts a worker; None until Ray runs."""
         self._load: tuple[Any, bool, list[str]] = (None, False, [])
-        """The job in Ray's store, whether it is to be built, and what it reads."""
+        """The job in Ray's store, whether it is built, and the paths that it reads."""
         self._packed: dict[str, Packed] = {}
         self._about: dict[str, Any] = {}
         self._deaths_at_start = self._deaths = 0
-        """Since a worker has loaded, and since one has computed something or an item was given up."""
+        """Deaths since a worker has loaded, and since a result was computed or given up."""
         self._seen, self._absent = 0.0, _Wait()
         self._said: set[str] = set()
-        """Notes of workers that were passed on."""
+        """Notes of workers that the user has seen."""
 
     def __enter__(self) -> Pool:
         return self
@@ -189,16 +189,16 @@ class Pool:
 
     @property
     def note(self) -> str:
-        """How many workers there are now, for a line of progress."""
+        """Number of workers that have loaded, for progress."""
         return f"{sum(worker.loading is None for worker in self._workers)} of {len(self._workers)} workers"
 
     @property
     def width(self) -> int:
-        """How many workers there are to be."""
+        """Number of workers, loaded or not."""
         return len(self._workers)
 
     def close(self) -> None:
-        """Ends the workers, and the Ray that was started here."""
+        """Ends the workers, and Ray if it was started here."""
         while self._workers:
             _end(self._workers.pop())
         self._make = None
@@ -259,10 +259,10 @@ class Pool:
         worker.loading = worker.handle.load.remote(*self._load, {})
 
     def place(self, job: Job) -> dict[str, Any]:
-        """What `Job.place` says at a worker, without loading what the job needs.
+        """`Job.place` of a worker, without loading what the job needs.
 
         Raises:
-            UserError: There is no worker, or none that can do this job.
+            UserError: There is no worker, or none for this job.
         """
         place: dict[str, Any] = self._first(job, build=False)["place"]
         return place
@@ -271,7 +271,7 @@ class Pool:
         """Waits until a worker has loaded what a job needs.
 
         Raises:
-            UserError: None can.
+            UserError: No worker can load it.
         """
         self._first(job, build=True)
 
@@ -287,11 +287,11 @@ class Pool:
         """The results of each batch, one per item, in order.
 
         Args:
-            job: What is to be done.
-            batches: Its items; None where there is nothing yet, but will be.
+            job: The job.
+            batches: Its items; None: nothing is available yet.
 
         Raises:
-            UserError: A worker met a mistake of the person, none can load what the job needs, or all stay away.
+            UserError: A worker reports a mistake of the user, no worker can load the job, or no worker appears.
         """
         self._begin(job, build=True)
         queue = Queue(batches, _AHEAD * len(self._workers), job.lost)
@@ -314,10 +314,10 @@ class Pool:
                     worker.flight.append((worker.handle.compute.remote(task.items), task))
 
     def _wait(self, queue: Queue) -> list[dict[str, Any]]:
-        """Waits a moment for whatever comes first, and takes it in; returns what new workers say.
+        """Waits a moment for the next answer and handles it; returns the reports of new workers.
 
         Raises:
-            UserError: There has been no worker for too long, or one has met a mistake of the person.
+            UserError: There has been no worker for too long, or one reports a mistake of the user.
         """
         import ray
 
@@ -331,7 +331,7 @@ class Pool:
         return [said for ref in some for said in self._take_in(refs[ref], queue)]
 
     def _watch(self, *, anything: bool) -> None:
-        """Says what is waited for, if nobody has loaded; gives up where nobody has even begun for too long."""
+        """Reports what is waited for while no worker has loaded; gives up if none has started for too long."""
         if any(worker.loading is None for worker in self._workers):
             self._seen, self._absent = time.monotonic(), _Wait()
             return
@@ -347,7 +347,7 @@ class Pool:
         self._absent.say(f"no worker has begun: Ray has no {self._each} free for one (--worker-wait {minutes:g})")
 
     def _take_in(self, i: int, queue: Queue) -> list[dict[str, Any]]:
-        """What a worker has said, or its death."""
+        """Handles the answer of a worker, or its death."""
         import ray
 
         worker = self._workers[i]
@@ -385,7 +385,7 @@ class Pool:
         return [content]
 
     def _bury(self, i: int, error: Exception, queue: Queue) -> None:
-        """A worker has died: another takes its place, and others its batches."""
+        """Replaces a worker that has died and hands its batches to others."""
         worker, why = self._workers[i], _why(error)
         self._deaths += 1
         self._deaths_at_start += worker.loading is not None
@@ -402,7 +402,7 @@ class Pool:
         self._replace(i)
 
     def _refuse_hopeless(self, dead: int, why: str) -> None:
-        """Ends a pool whose workers die and die, while nobody is at work."""
+        """Gives up if workers keep dying while no other worker computes."""
         others = [worker for i, worker in enumerate(self._workers) if i != dead]
         if any(worker.loading is None and worker.flight for worker in others):
             return
@@ -424,7 +424,7 @@ def _end(worker: _Worker) -> None:
 
 
 def _why(error: Exception) -> str:
-    """A worker's end in one line, the same for each end of a kind."""
+    """The cause of a worker's death in one line, equal for deaths of the same kind."""
     text = str(error)
     if "ModuleNotFoundError" in text or "ImportError" in text:
         return "it cannot import this program: " + next(line for line in text.splitlines() if "Error" in line).strip()
@@ -439,7 +439,7 @@ def _why(error: Exception) -> str:
 
 
 def _compare(here: dict[str, Any], said: dict[str, Any]) -> None:
-    """Refuses a worker that would compute something else.
+    """Refuses a worker whose code, packages or data differ.
 
     >>> _compare({"torch": "2", "commit": "a"}, {"about": {"torch": "2", "commit": "b"}, "host": "x"})
     >>> _compare({"torch": "2", "commit": "a"}, {"about": {"torch": "3", "commit": "b"}, "host": "x"})

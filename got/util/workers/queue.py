@@ -1,4 +1,4 @@
-"""What workers are to compute next, and what is done, in order."""
+"""The queue of a pool: tasks go out in order, and so do results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Task:
 
 
 class Queue:
-    """What is to be handed out next, and what is done, in order. Knows no Ray.
+    """Hands out batches as tasks and returns their results in order. Knows no Ray.
 
     >>> queue = Queue(["ab", "c"], ahead=9, lost=lambda item, why: item.upper())
     >>> first, second = queue.take(), queue.take()
@@ -43,29 +43,29 @@ class Queue:
     """
 
     def __init__(self, batches: Iterable[Sequence[Any] | None], ahead: int, lost: Callable[[Any, str], Any]) -> None:
-        """Takes batches when they are asked for.
+        """Batches are taken lazily.
 
         Args:
-            batches: What is to be computed; None where there is nothing yet, but will be.
-            ahead: So many batches may be handed out, or wait for an older one.
-            lost: The result of an item, and why, under which workers died.
+            batches: The batches; None: nothing is available yet.
+            ahead: Most batches that are handed out or wait for an older one.
+            lost: Makes the result of an item that workers died at, from the item and the reason.
         """
         self._batches, self._ahead, self._lost = iter(batches), ahead, lost
         self._count = 0
         self._again: list[Task] = []
         self._parts: dict[int, dict[int, list[Any] | None]] = {}
-        """Of each batch that is handed out, the results of its parts, as far as they are there."""
+        """Results of the parts of each batch under way; None: not there yet."""
         self._turn, self._all_taken = 0, False
         self.given_up = 0
-        """Items under which workers died so often that they have no result."""
+        """Number of items that were given up."""
 
     @property
     def is_over(self) -> bool:
-        """Whether all results have gone out."""
+        """Whether all results were returned."""
         return self._all_taken and not self._parts
 
     def take(self) -> Task | None:
-        """The next task; None if there is none, or results wait for an older one."""
+        """The next task; None if there is none, or too many results wait for an older one."""
         if self._again:
             return heapq.heappop(self._again)
         if len(self._parts) >= self._ahead:
@@ -82,15 +82,15 @@ class Queue:
         return Task(self._count - 1, 0, items)
 
     def done(self, task: Task, results: list[Any]) -> None:
-        """A task has its results."""
+        """Takes the results of a task."""
         self._parts[task.number][task.part] = results
 
     def again(self, task: Task) -> None:
-        """A task that had not begun goes to another worker."""
+        """Puts back a task that was not started."""
         heapq.heappush(self._again, task)
 
     def died(self, task: Task, why: str) -> None:
-        """A worker died at a task."""
+        """Puts back a task that a worker died at, item by item or not at all if it happened too often."""
         task.deaths += 1
         if task.alone and task.deaths >= _DEATHS_OF_AN_ITEM:
             self.given_up += 1
@@ -103,7 +103,7 @@ class Queue:
                 self.again(Task(task.number, part, [item], alone=True))
 
     def finished(self) -> Iterator[list[Any]]:
-        """The results of the batches whose turn it is."""
+        """The results of finished batches, up to the first unfinished one."""
         while None not in (parts := self._parts.get(self._turn, {0: None})).values():
             del self._parts[self._turn]
             self._turn += 1

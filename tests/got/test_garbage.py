@@ -1,0 +1,58 @@
+"""Nobody looks for garbage among libraries while a command loads them, nor when it ends; elsewhere Python collects."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LOADS = """
+import gc, os, sys
+
+sys.argv = sys.argv[1:]  # a command's are ["-m"] while its package is imported
+from got.util.garbage import loading
+
+class Cycle:
+    def __init__(self, made):
+        self.made, self.itself, self.write = made, self, os.write
+
+    def __del__(self):
+        self.write(1, f"found what was made {self.made}\\n".encode())
+
+with loading():
+    kept = [[number] for number in range(100_000)]
+    Cycle("while loading")
+Cycle("later")
+more = [[number] for number in range(100_000)]
+gc.disable()
+Cycle("last")
+"""
+
+
+def found(*argv):
+    done = subprocess.run([sys.executable, "-c", LOADS, *argv], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [line.removeprefix("found what was made ") for line in done.stdout.splitlines()]
+
+
+def test_a_command_collects_neither_what_is_made_while_it_loads_nor_at_its_end():
+    assert found("-m") == ["later"]
+
+
+def test_a_program_that_imports_the_packages_is_collected_as_ever():
+    assert found("theirs.py") == ["while loading", "later", "last"]
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_load_that_fails_leaves_collection_as_it_was(is_on):
+    code = (
+        "import gc, sys; sys.argv = ['-m']\n"
+        "from got.util.garbage import loading\n"
+        f"if not {is_on}: gc.disable()\n"
+        "try:\n"
+        "    with loading(): raise ValueError\n"
+        "except ValueError: print(gc.isenabled())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(is_on)]
