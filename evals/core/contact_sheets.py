@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from evals.core.vocabulary import task_title
@@ -15,6 +16,7 @@ from got.util.images import GREY, INK, fitted, font, laid_out, open_if_any, png_
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from PIL import Image, ImageDraw
@@ -43,12 +45,22 @@ _BOX_COLORS = ("#ffe119", "#42d4f4", "#f58231", "#f032e6", "#bfef45", "#fabed4",
 # --------------------------------------------------------------------------------------------------------------- grids
 def write_grids(run: Path, cases: Sequence[Case], images_per_prompt: int) -> None:
     """`grid.png` beside each prompt's samples. An image that is missing or damaged leaves a grey cell."""
-    for case in cases:
-        folder = run / "images" / case.id
-        images = [open_if_any(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
-        if any(image is not None for image in images):
-            grid = laid_out(images, math.ceil(math.sqrt(len(images))), gap_px=2, paper="black")
-            write_atomic(folder / "grid.png", png_bytes(grid))
+    with ThreadPoolExecutor(1) as writer:  # writes a grid while the images of the next one are read
+        writing: Future[None] | None = None
+        for case in cases:
+            folder = run / "images" / case.id
+            images = [open_if_any(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(_write_grid, folder / "grid.png", images)
+        if writing is not None:
+            writing.result()
+
+
+def _write_grid(path: Path, images: Sequence[Image.Image | None]) -> None:
+    if any(image is not None for image in images):
+        grid = laid_out(images, math.ceil(math.sqrt(len(images))), gap_px=2, paper="black")
+        write_atomic(path, png_bytes(grid))
 
 
 # ------------------------------------------------------------------------------------------------------ contact sheets
