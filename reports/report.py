@@ -349,7 +349,7 @@ def _write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
             "pictures_in_page": inline}  # fmt: skip
 
 
-_OURS = {"figures": {".svg", ".pdf", ".png", ".csv"}, "tables": {".csv", ".tex", ".md"}, "pictures": {".jpg"}}
+_OURS = {"figures": {".svg", ".pdf", ".png", ".csv"}, "tables": {".csv", ".tex", ".md"}, "pictures": {".jpg", ".webp"}}
 
 
 _UNFINISHED = ".report-unfinished"

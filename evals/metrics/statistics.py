@@ -169,8 +169,10 @@ def _share(total: NDArray[np.float64], size: NDArray[np.float64], labels: NDArra
         highest_low = bootstrap_weights.highest_low(tuple(effective), 0.5 / tasks)
     low, low_alone, high_alone, high = cuts.tolist()
     # Above the highest of all lower ends only the upper end can miss; below the lowest upper end only the lower one.
-    low = 0.0 if not total.any() else min(max(low, 1 - highest_low), low_alone, value)
-    high = 1.0 if (total == size).all() else max(min(high, highest_low), high_alone, value)
+    if highest_low > 0.5:  # else, of up to three images, scores between these two would have 5 % on either side
+        low, high = min(max(low, 1 - highest_low), low_alone), max(min(high, highest_low), high_alone)
+    low = 0.0 if not total.any() else min(low, value)
+    high = 1.0 if (total == size).all() else max(high, value)
     return _Share(value=value, low=low, high=high, image=image)
 
 

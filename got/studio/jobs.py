@@ -149,9 +149,9 @@ def _words(asked: dict[str, Any]) -> str:
 def _seeds(asked: dict[str, Any], usual: int) -> range:
     """Counted up from one that is a text, because JavaScript has no such numbers."""
     seed, count = asked.get("seed") or str(usual), asked.get("images", 1)
-    known = isinstance(seed, str) and seed.isdecimal() and int(seed) < 2**63
-    if not known or count not in range(1, MOST_IMAGES + 1):
-        raise UserError(f"expected 1 to {MOST_IMAGES} images and a seed below 2^63 but got {count!r:.99}, {seed!r:.99}")
+    known = count in range(1, MOST_IMAGES + 1) and isinstance(seed, str) and seed.isdecimal()
+    if not known or int(seed) + count > 2**63:
+        raise UserError(f"expected 1 to {MOST_IMAGES} images and seeds below 2^63 but got {count!r:.99}, {seed!r:.99}")
     return range(int(seed), int(seed) + count)
 
 

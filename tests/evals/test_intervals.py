@@ -164,6 +164,14 @@ def test_one_task_of_single_images_has_jeffreys_interval():
     assert statistics.share([1] * 30, [1] * 30).low == pytest.approx(stats.beta(30.5, 0.5).ppf(0.025))
 
 
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_of_so_few_images_that_either_end_can_miss_none_has_more_than_its_half(images):
+    for right in range(1, images):
+        found = statistics.share([1] * right + [0] * (images - right), [1] * images)
+        assert (found.low, found.high) == pytest.approx(stats.beta(right + 0.5, images - right + 0.5).interval(0.95))
+    assert statistics.share([1] * images, [1] * images).low == pytest.approx(stats.beta(images + 0.5, 0.5).ppf(0.025))
+
+
 def test_where_only_one_end_can_miss_it_has_the_whole_of_5_percent():
     """No run of 10 images has its lower end above 0.78, none of 15 above 0.85: an end above that may miss in 5 %."""
     found = statistics.share([1] * 7 + [0] * 3, [1] * 10)

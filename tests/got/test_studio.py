@@ -184,7 +184,8 @@ def test_bad_uploads_are_refused_in_plain_words(visitor, content):
     ("asked", "words"),
     [
         ({"kind": "draw", "prompt": " "}, "Expected a prompt with words"),
-        ({"kind": "draw", "prompt": "a red apple", "seed": "-1"}, "a seed below 2^63"),
+        ({"kind": "draw", "prompt": "a red apple", "seed": "-1"}, "seeds below 2^63"),
+        ({"kind": "draw", "prompt": "a red apple", "seed": str(2**63 - 1), "images": 2}, "seeds below 2^63"),
         ({"kind": "draw", "prompt": "a red apple", "images": 9}, "1 to 8 images"),
         ({"kind": "draw", "prompt": "a red apple", "options": {"width": 33}}, "multiples of"),
         ({"kind": "draw", "prompt": "a red apple", "options": {"width": 10**9}}, "at most 4096"),

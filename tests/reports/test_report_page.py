@@ -203,8 +203,10 @@ def test_thumbnails_of_an_old_report_stay_where_the_new_one_has_them(sources, tm
     first, *others = [tmp_path / "pictures" / sample["views"][0]["file"] for sample in page_data(tmp_path)["samples"]]
     whole, kept = others[0].read_bytes(), others[1].stat().st_mtime_ns
     others[0].write_bytes(whole[:-9])  # as a kill leaves it
+    (older := first.with_suffix(".webp")).touch()  # thumbnails were WebP once
     assert call(capsys, *words, "wrong")[0] == 0
     assert not first.exists(), "the sample that is right is shown no more"
+    assert not older.exists()
     assert others[0].read_bytes() == whole
     assert others[1].stat().st_mtime_ns == kept
 

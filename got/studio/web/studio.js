@@ -324,7 +324,7 @@ async function openSample(key) {
   await guarded("problem", async () => {
     if (S.busy) throw new Error(BUSY);
     S.made = [];
-    arrive(await post(`/api/samples/${key}`));
+    arrive(await post(`/api/samples/${encodeURIComponent(key)}`)); // which an address of anybody's may name
     history.replaceState(null, "", `/?session=${S.session.name}`);
     $("prompt").value = current().instruction;
     $("stage").scrollIntoView();
