@@ -83,7 +83,9 @@ class _Layout(NamedTuple):
 
 _TERMINAL = 80
 """Columns of a terminal."""
-_LAYOUTS = (_Layout(2, 12, "beside", 80), _Layout(2, 12, "below", 80), _Layout(1, 8, "from", 16))
+_LAYOUTS = (_Layout(2, 12, "beside", 80), _Layout(2, 12, "below", 80), _Layout(1, 8, "from", 13))
+_LONG_WORD = re.compile(r"\w{10}(?=\w{2})")
+"""The beginning of a word that is parted in a title."""
 
 
 def _blocks(table: Table, shown: Sequence[int]) -> list[str]:
@@ -125,9 +127,9 @@ def _grid(table: Table, shown: Sequence[int], layout: _Layout) -> list[str]:
 
 
 def _title(text: str, letters: int) -> list[str]:
-    """A column's title on lines of so many letters; a longer word is parted."""
-    words = (re.sub(rf"\w{{{letters - 1}}}(?=\w{{2}})", r"\g<0>- ", word) for word in visible(text).split())
-    return textwrap.wrap(" ".join(words), letters, break_long_words=False, break_on_hyphens=False)
+    """A column's title on lines of so many letters, or of one longer word."""
+    words = _LONG_WORD.sub(r"\g<0>- ", visible(text))
+    return textwrap.wrap(words, letters, break_long_words=False, break_on_hyphens=False)
 
 
 def _text_row(table: Table, row: Row, shown: Sequence[int], layout: _Layout) -> list[list[str] | str]:

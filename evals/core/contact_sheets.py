@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from evals.core.vocabulary import task_title
@@ -15,6 +16,7 @@ from got.util.images import GREY, INK, fitted, font, laid_out, open_if_any, png_
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from PIL import Image, ImageDraw
@@ -43,12 +45,22 @@ _BOX_COLORS = ("#ffe119", "#42d4f4", "#f58231", "#f032e6", "#bfef45", "#fabed4",
 # --------------------------------------------------------------------------------------------------------------- grids
 def write_grids(run: Path, cases: Sequence[Case], images_per_prompt: int) -> None:
     """`grid.png` beside each prompt's samples. An image that is missing or damaged leaves a grey cell."""
-    for case in cases:
-        folder = run / "images" / case.id
-        images = [open_if_any(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
-        if any(image is not None for image in images):
-            grid = laid_out(images, math.ceil(math.sqrt(len(images))), gap_px=2, paper="black")
-            write_atomic(folder / "grid.png", png_bytes(grid))
+    with ThreadPoolExecutor(1) as writer:  # writes a grid while the images of the next one are read
+        writing: Future[None] | None = None
+        for case in cases:
+            folder = run / "images" / case.id
+            images = [open_if_any(folder / "samples" / f"{index:04d}.png") for index in range(images_per_prompt)]
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(_write_grid, folder / "grid.png", images)
+        if writing is not None:
+            writing.result()
+
+
+def _write_grid(path: Path, images: Sequence[Image.Image | None]) -> None:
+    if any(image is not None for image in images):
+        grid = laid_out(images, math.ceil(math.sqrt(len(images))), gap_px=2, paper="black")
+        write_atomic(path, png_bytes(grid))
 
 
 # ------------------------------------------------------------------------------------------------------ contact sheets
@@ -77,15 +89,20 @@ def draw(run: Path, results: list[dict[str, Any]], observations: list[dict[str, 
         sheet = contact_sheet(run, f"{task_title(tag)}: {right}", which, pairs[:MAX_TILES])
         write_atomic(path, png_bytes(sheet))
         written.append(path)
-    path, wrong = run / "sheets" / WRONG, [pair for pair in every if pair[0]["correct"] is False]
-    if wrong:
-        heading = f"wrong: {len(wrong):,} of {len(every):,} images"
-        which = f"the first {MAX_TILES}" if len(wrong) > MAX_TILES else ""
-        write_atomic(path, png_bytes(contact_sheet(run, heading, which, wrong[:MAX_TILES])))
-        written.append(path)
-    else:
-        path.unlink(missing_ok=True)  # of an earlier verdict
-    return written
+    wrong = [pair for pair in every if pair[0]["correct"] is False]
+    heading = f"wrong: {len(wrong):,} of {len(every):,} images"
+    which = f"the first {MAX_TILES}" if len(wrong) > MAX_TILES else ""
+    return written + save_wrong(run, contact_sheet(run, heading, which, wrong[:MAX_TILES]) if wrong else None)
+
+
+def save_wrong(run: Path, sheet: Image.Image | None) -> list[Path]:
+    """Writes the sheet of all that is wrong and names it; None takes away that of an earlier verdict."""
+    path = run / "sheets" / WRONG
+    if sheet is None:
+        path.unlink(missing_ok=True)
+        return []
+    write_atomic(path, png_bytes(sheet))
+    return [path]
 
 
 def safe(tag: str, taken: set[str]) -> str:

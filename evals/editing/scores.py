@@ -173,13 +173,13 @@ def _metric_table(scores: Mapping[str, Any]) -> Table:
     checkpoint = f" ({scores['checkpoint']})" if scores["checkpoint"] else ""
     table = shared.table(
         f"{scores['title']}, {scores['world']}: {scores['model']}{checkpoint}",
-        ["mean", "95 %\ninterval", "images", "sources", "undefined", "untouched\nsource", "true\ntarget"],
+        ["mean", "95 %\ninterval", "images", "sources", "untouched\nsource", "true\ntarget"],
         _caption(scores, data, overall),
         first="metric",
     )
     for name, block in overall["metrics"].items():
         cells = [number(block["value"]), shared.interval(block), str(block["n"]), str(block["clusters"])]
-        cells += [str(sum(block["undefined"].values()) or "·"), number(block["identity"]), number(block["target"])]
+        cells += [number(block["identity"]), number(block["target"])]
         table.add_row(f"{name} {images.arrow(name)}", *cells)
     return table
 
@@ -216,7 +216,8 @@ def _rows(scores: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _category_table(scores: Mapping[str, Any]) -> Table:
     names = [name for name in scores["overall"]["metrics"] if _is_short(name)]
-    columns = ["images", *(f"{name.replace('@', chr(10))} {images.arrow(name)}" for name in names)]
+    lines = (name.replace("@", "\n").replace("/", "/\n").replace("_", "\n", 1) for name in names)
+    columns = ["images", *(f"{title} {images.arrow(name)}" for name, title in zip(names, lines, strict=True))]
     table = shared.table("By category", columns, "", first="category")
     for tag, block in _rows(scores):
         values = [number(block["metrics"].get(name, {}).get("value")) for name in names]
@@ -258,7 +259,7 @@ def _judge_table(scores: Mapping[str, Any]) -> Table:
 def _measured_table(scores: Mapping[str, Any]) -> Table:
     """Edits done and rests untouched, from detections; the last table, because it is what the icon world is for."""
     names = list(scores["overall"]["measured"]["shares"])
-    columns = ["images", *(f"{name} ↑{chr(10)}95 % interval" for name in names)]
+    columns = ["images", *(f"{name} ↑\n95 %".replace(" ", "\n", 1) for name in names)]
     columns += ["plans\nright ↑", "wrong:\nplan", "wrong:\ndrawing"]
     floor, ceiling = (
         ", ".join(f"{name} {block[side]:.3f}" for name, block in scores["overall"]["measured"]["shares"].items())
@@ -274,7 +275,7 @@ def _measured_table(scores: Mapping[str, Any]) -> Table:
         if found is None:
             continue
         parts = [found["shares"][name] for name in names]
-        shares = [f"{number(part['value'])} ({shared.interval(part)})" for part in parts]
+        shares = [f"{number(part['value'])}\n{shared.interval(part)}" for part in parts]
         wrong = [str(found["wrong_plan"]), str(found["wrong_drawing"])] if found["plans"] else ["–", "–"]
         cells = [str(block["images"]), *shares, number(found["plans_right"]), *wrong]
         table.add_row(tag, *cells, style="bold" if tag == "all" else None)

@@ -55,13 +55,7 @@ def draw(run: Path, results: Sequence[dict[str, Any]], scored: Sequence[Scored])
         written.append(path)
     every = zip(results, scored, strict=True)
     wrong = [(result, one.observation) for result, one in every if result["correct"] is False]
-    path = run / "sheets" / contact_sheets.WRONG
-    if wrong:
-        write_atomic(path, png_bytes(sheet(run, "wrong images", edits, wrong)))
-        written.append(path)
-    else:
-        path.unlink(missing_ok=True)
-    return written
+    return written + contact_sheets.save_wrong(run, sheet(run, "wrong images", edits, wrong) if wrong else None)
 
 
 def sheet(

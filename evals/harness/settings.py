@@ -180,8 +180,8 @@ class Settings:
     device: str = _run("auto", DEVICES, metavar="NAME")
     dtype: str = option(
         "float32",
-        "of the model; bfloat16 is faster on GPUs and on processors that multiply it (AMX, AVX512-BF16), and many "
-        "times slower on others (default: %(default)s)",
+        "of the model; bfloat16 is faster on GPUs and with AMX, and many times slower on processors that only emulate "
+        "it (default: %(default)s)",
         stage=GENERATE,
         group=RUNS,
         choices=DTYPES,

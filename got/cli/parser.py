@@ -233,7 +233,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=DTYPES,
         default="float32",
-        help="bfloat16 draws faster where the processor multiplies it, much slower elsewhere (default: %(default)s)",
+        help="bfloat16 is faster on GPUs and with AMX, many times slower where it is emulated (default: %(default)s)",
     )
     add(
         "--offload",

@@ -5,6 +5,8 @@
   get is computed once, too.
 - Doubling a grid (nearest neighbour) before a convolution of 3 x 3 is a transposed convolution of 4 x 4, which
   multiplies 16 times for each value instead of 36.
+- Values and gates of a GEGLU that are computed together lie row by row beside each other, where a CPU's passes over one
+  of them are slow: they are computed apart.
 
 Only networks that nobody else has changed pass so: others (compiled, offloaded, watched by hooks, in training) pass as
 they are, and so do single layers that another library's have replaced, as LoRA's do.
@@ -18,6 +20,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
@@ -26,7 +29,7 @@ from torch.nn import functional
 from got.util.cores import is_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _TAPS = torch.tensor([[0.0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]])
 """Which taps of a convolution on the doubled grid, (3,), fall on which of the transposed one, (4,), along one side."""
@@ -38,7 +41,7 @@ class Shortcuts:
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._attending = _Attending()
-        self._layers: tuple[list[Attention], dict[Upsample2D, torch.Tensor]] | None = None
+        self._layers: tuple[list[Attention], dict[nn.Module, Callable[..., torch.Tensor]]] | None = None
 
     def know(self, context: torch.Tensor, different: int) -> None:
         """Announce a context that several passes will get, as this very tensor.
@@ -63,16 +66,16 @@ class Shortcuts:
         if self._layers is None:
             modules = list(self._network.modules()) if is_plain(self._network) else []
             attentions = [module for module in modules if _attends_plainly(module)]
-            self._layers = attentions, {one: _kernel(one.conv) for one in modules if _doubles_plainly(one)}
-        attentions, doublings = self._layers
+            self._layers = attentions, {one: forward for one in modules if (forward := _shorter_forward(one))}
+        attentions, forwards = self._layers
         try:
-            for module, kernel in doublings.items():
-                module.forward = functools.partial(_double, module, kernel)
+            for module, forward in forwards.items():
+                module.forward = forward
             for attention in attentions:
                 attention.processor = self._attending
             yield
         finally:
-            for module in doublings:
+            for module in forwards:
                 module.__dict__.pop("forward", None)
             for attention in attentions:
                 attention.processor = AttnProcessor2_0()
@@ -146,6 +149,27 @@ def _attends_plainly(module: nn.Module) -> bool:
         and module.rescale_output_factor == 1
         and all(part is None for part in (module.spatial_norm, module.group_norm, module.norm_q, module.norm_k))
     )
+
+
+def _shorter_forward(module: nn.Module) -> Callable[..., torch.Tensor] | None:
+    if _doubles_plainly(module):
+        return functools.partial(_double, module, _kernel(module.conv))
+    return functools.partial(_gate, module) if _gates_plainly(module) else None
+
+
+def _gates_plainly(module: nn.Module) -> bool:
+    if not isinstance(module, GEGLU):
+        return False
+    inner = module.proj
+    return type(inner) is nn.Linear and inner.bias is not None and inner.weight.device.type == "cpu"
+
+
+def _gate(module: GEGLU, hidden_states: torch.Tensor) -> torch.Tensor:
+    values, gates = (
+        functional.linear(hidden_states, weight, bias)
+        for weight, bias in zip(module.proj.weight.chunk(2), module.proj.bias.chunk(2), strict=True)
+    )
+    return values.mul_(functional.gelu(gates))
 
 
 def _doubles_plainly(module: nn.Module) -> bool:

@@ -81,8 +81,7 @@ def _observer(arguments: argparse.Namespace, pipeline: GoTPipeline) -> Observer 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise UserError(f"cannot listen on {host}, port {port}: {error.strerror}; --port takes another one") from error
 

@@ -31,11 +31,8 @@ _MOST = {"num_inference_steps": 1000, "width": 4096, "height": 4096, "max_new_to
 _GUIDANCES = ("semantic", "spatial", "reference")
 _SETTINGS = (*_MOST, *_GUIDANCES, *(f"{name}_scale" for name in _GUIDANCES), "scheduler")
 _PREVIEWS = 5
-_STRIP: dict[str, dict[str, bool]] = {
-    "all three": {},
-    **{f"without {name}": {name: False} for name in _GUIDANCES},
-    "none": dict.fromkeys(_GUIDANCES, False),
-}
+_STRIP = {"all three": (), **{f"without {name}": (name,) for name in _GUIDANCES}, "none": _GUIDANCES}
+"""Images that show what each guidance does, and what is off in them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,8 +58,7 @@ class Studio:
             for entry in talk.entries
         ]
         told = {"name": name, "entries": entries, "current": None if talk.entry is None else talk.entry.number}
-        chat = reproduce.resume(folder, self.arguments)
-        return told | {"undo": talk.can_undo, "redo": talk.can_redo, "chat": chat}
+        return told | {"undo": talk.can_undo, "redo": talk.can_redo, "chat": reproduce.resume(folder, self.arguments)}
 
     def work(self, job: Job) -> None:
         """Does what a page asks for; raises `ValueError` or `UserError` if it cannot be done."""
@@ -126,19 +122,19 @@ class Studio:
             job.say("condition", title=title, url=views.data_url(image))
         with talk.telling(callback_on_step_end=lambda *_: job.check()):
             for title, off in _STRIP.items():
-                job.say("variant", title=title, url=views.data_url(talk.redraw(entry.number, **off)))
+                image = talk.redraw(entry.number, **dict.fromkeys(off, False))
+                job.say("variant", title=title, url=views.data_url(image))
 
     def _callbacks(self, job: Job) -> dict[str, Any]:
         """The pipeline's, through which a page sees the plan and the denoising, and stops it."""
 
         def on_step(pipeline: GoTPipeline, step: int, _: int, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
             job.check()
-            count = pipeline.num_timesteps
-            shown = {}
+            done, count, preview = step + 1, pipeline.num_timesteps, None
             # The autoencoder's place in an offloaded model is not beside the UNet.
-            if self.arguments.offload is None and (step + 1) % max(1, count // _PREVIEWS) == 0 and step + 1 < count:
-                shown = {"url": views.data_url(to_pil(pipeline.decode(tensors["latents"][:1]))[0])}
-            job.say("step", step=step + 1, of=count, **shown)
+            if self.arguments.offload is None and done % max(1, count // _PREVIEWS) == 0 and done < count:
+                preview = views.data_url(to_pil(pipeline.decode(tensors["latents"][:1]))[0])
+            job.say("step", step=done, of=count, url=preview)
             return {}
 
         said = {"callback_on_chains": lambda chains: job.say("chain", plan=views.plan(chains[0]))}
@@ -155,8 +151,7 @@ def _seeds(asked: dict[str, Any], usual: int) -> range:
     seed, count = asked.get("seed") or str(usual), asked.get("images", 1)
     known = isinstance(seed, str) and seed.isdecimal() and int(seed) < 2**63
     if not known or count not in range(1, MOST_IMAGES + 1):
-        wanted = f"1 to {MOST_IMAGES} images and a seed from 0 to 2^63 - 1"
-        raise UserError(f"expected {wanted} but got {count!r:.100} and {seed!r:.100}")
+        raise UserError(f"expected 1 to {MOST_IMAGES} images and a seed below 2^63 but got {count!r:.99}, {seed!r:.99}")
     return range(int(seed), int(seed) + count)
 
 

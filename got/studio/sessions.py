@@ -81,12 +81,10 @@ class Sessions:
 
     def listed(self) -> list[dict[str, Any]]:
         """The last sessions that have an image, newest first, in a few words each."""
-        dated = sorted(
-            ((file.stat().st_mtime, file.parent) for file in self.root.glob(f"*/{STATE_FILE}")), reverse=True
-        )
+        states = sorted(self.root.glob(f"*/{STATE_FILE}"), key=lambda file: file.stat().st_mtime, reverse=True)
         sessions = []
-        for _, folder in dated[:_LISTED]:
-            entries, _ = read_lines(folder / ENTRIES_FILE)
+        for file in states[:_LISTED]:
+            entries, _ = read_lines(file.with_name(ENTRIES_FILE))
             said = next((one["instruction"] for one in entries if one.get("instruction")), "")
-            sessions.append({"name": folder.name, "entries": len(entries), "title": said})
+            sessions.append({"name": file.parent.name, "entries": len(entries), "title": said})
         return [one for one in sessions if one["entries"]]

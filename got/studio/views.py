@@ -27,8 +27,7 @@ def plan(chain: Chain) -> dict[str, Any]:
     >>> view["regions"][0]["span"], view["faults"]
     ((0, 5, 6, 51), ((56, 67, 'malformed box left out at character 56: <|box_end|>'),))
     """
-    pairs = zip(chain.regions, chain.spans, strict=True)
-    regions = [{**dataclasses.asdict(region), "span": span} for region, span in pairs]
+    regions = [dataclasses.asdict(one) | {"span": span} for one, span in zip(chain.regions, chain.spans, strict=True)]
     return {"text": chain.text, "regions": regions, "faults": chain.faults}
 
 

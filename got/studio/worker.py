@@ -49,14 +49,13 @@ class Job:
         self.id = secrets.token_urlsafe(12)
         self.session, self.asked = session, asked
         self.turn: Future[None] = Future()
-        self.over: Callable[[], object] = lambda: None
+        self.over: Callable[[Job], object] = lambda _: None
         self._work = work
         self._loop = asyncio.get_running_loop()
-        self._told: list[dict[str, Any]] = []
+        self._told: list[dict[str, Any]] = [{"kind": "accepted", "job": self.id, "asked": asked}]
         self._news = asyncio.Event()
         self._pages = 0
         self._stop = threading.Event()
-        self.say("accepted", job=self.id, asked=asked)
 
     def say(self, kind: str, **fields: Any) -> None:
         """Tells all pages that listen, and those that will; from any thread."""
@@ -68,7 +67,7 @@ class Job:
         self._news.set()
         self._news = asyncio.Event()
         if event["kind"] in ENDS:
-            self.over()
+            self.over(self)
 
     def stop(self) -> None:
         """Ends it: at once if it waits, else at its next step."""
@@ -93,7 +92,8 @@ class Job:
                     return
         finally:
             self._pages -= 1
-            self._loop.call_later(PATIENCE_SECONDS, self._stop_if_left)
+            if self._told[-1]["kind"] not in ENDS:  # else a timer would hold all that was told
+                self._loop.call_later(PATIENCE_SECONDS, self._stop_if_left)
 
     def _stop_if_left(self) -> None:
         if not self._pages:
@@ -135,7 +135,7 @@ class Worker:
         """
         if len(self.jobs) > self._limit:
             raise Busy("so many requests are waiting already as may; try again later")
-        job.turn, job.over = self._thread.submit(job.run), lambda: self._over(job)
+        job.turn, job.over = self._thread.submit(job.run), self._over
         self.jobs[job.id] = job
         self._tell_places()
 

@@ -120,7 +120,7 @@ def train_decoder(plan: Plan, setup: Setup) -> None:
     vae = finished_vae(setup)
     networks = reading_networks(setup)[1] | {"unet": models.build_unet(setup.config)}
     unet = averaged(setup.folder, "joint", networks)["unet"].to(setup.device).requires_grad_(False)
-    tokens = drawing_networks(setup, "edits")["tokens"].to(setup.device).requires_grad_(False)
+    tokens = drawing_networks(setup)["tokens"].to(setup.device).requires_grad_(False)
     drawn, wanted = _kept_drawn(vae, unet, tokens, bank, setup), held_out.scenes[:64]
     shown = drawn_latents(vae, unet, tokens, held_out.images[:64], wanted, setup)
     bank_images = np.concatenate([bank.images, edits.targets])

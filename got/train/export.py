@@ -47,7 +47,7 @@ def export(setup: Setup, output: Path, mean_with: Path | None = None) -> None:
         **networks,
     )
     save_fp16(pipeline, output)
-    save_tokens(drawing_networks(setup, "edits")["tokens"], output)
+    save_tokens(drawing_networks(setup)["tokens"], output)
     curves = output / "curves"
     curves.mkdir(exist_ok=True)
     for path in sorted(setup.folder.glob("*.jsonl")):

@@ -71,10 +71,10 @@ def reading_networks(setup: Setup) -> tuple[PreTrainedTokenizerBase, dict[str, A
     return tokenizer, {"mllm": mllm, "projector": projector}
 
 
-def drawing_networks(setup: Setup, stage: str) -> dict[str, Any]:
-    """UNet and scene tokens of a finished stage."""
+def drawing_networks(setup: Setup) -> dict[str, Any]:
+    """UNet and scene tokens as the stage of edits has left them."""
     unet, tokens = models.build_unet(setup.config), SceneTokens(setup.config)
-    return averaged(setup.folder, stage, {"unet": unet, "tokens": tokens})
+    return averaged(setup.folder, "edits", {"unet": unet, "tokens": tokens})
 
 
 def fix_nulls(projector: models.SemanticProjector, tokens: SceneTokens) -> None:
@@ -268,7 +268,7 @@ def train_reasoner(plan: Plan, setup: Setup) -> None:
     if setup.start is not None:
         warm_start(networks, tokenizer, setup.start)
     averaged(setup.folder, "grounding", {"mllm": mllm})
-    tokens = drawing_networks(setup, "edits")["tokens"].eval().requires_grad_(False)
+    tokens = drawing_networks(setup)["tokens"].eval().requires_grad_(False)
     fix_nulls(projector, tokens)
     tokens.to(setup.device)
     fit = Fit(plan, networks, setup.folder, setup.device)
@@ -316,7 +316,7 @@ def train_joint(plan: Plan, setup: Setup) -> None:
     scenes, edits = setup.bank(), setup.edit_bank()
     tokenizer, untrained = reading_networks(setup)
     networks = averaged(setup.folder, "reasoner", untrained)
-    networks |= {"unet": drawing_networks(setup, "edits")["unet"]}
+    networks |= {"unet": drawing_networks(setup)["unet"]}
     mllm, projector, unet = networks["mllm"], networks["projector"], networks["unet"]
     for layer in (projector.output_projector, projector.output_projector_add):
         layer.bias.requires_grad_(False)

@@ -13,7 +13,9 @@ from __future__ import annotations
 import functools
 import io
 import math
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,8 @@ _SAYS_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"
 """The places from which Pillow reads the orientation."""
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 """Brands of HEIC files, behind ``ftyp``."""
+_PNG, _PNG_UP, _PNG_RGB = b"\x89PNG\r\n\x1a\n", 2, 2
+"""How a PNG file begins, and its numbers for rows that differ from the one above, and for RGB."""
 _HEAD = 64
 """So many bytes tell what a file is."""
 
@@ -173,10 +177,25 @@ def _on_background(image: Image.Image, name: str) -> Image.Image:
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """A losslessly compressed file of an image; the fast setting, our files are small anyway."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    """A losslessly compressed file of an image, made fast: our files are small anyway.
+
+    Each row is written as what differs from the one above. Pillow tries five ways for every row, which takes twice as
+    long for a file that is a twentieth smaller; it is left what is more than RGB.
+    """
+    if image.mode != "RGB" or image.info:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+    pixels = np.asarray(image).reshape(image.height, -1)
+    rows = np.empty((image.height, 1 + pixels.shape[1]), np.uint8)
+    rows[:, 0], rows[0, 1:] = _PNG_UP, pixels[0]
+    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])  # modulo 256, as PNG has it
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    header = struct.pack(">IIBBBBB", *image.size, 8, _PNG_RGB, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", deflate.compress(rows.data) + deflate.flush()), (b"IEND", b""))
+    return _PNG + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
 
 
 def _check_size(image: Image.Image, name: str) -> None:

@@ -127,8 +127,6 @@ def encoded(image: Image.Image, how: Encoding) -> ImageFile:
     """Encodes an RGB image."""
     from PIL import Image
 
-    from got.util.images import png_bytes
-
     if how.longest_px is not None and max(image.size) > how.longest_px:
         image = image.copy()
         image.thumbnail((how.longest_px, how.longest_px))
@@ -136,8 +134,9 @@ def encoded(image: Image.Image, how: Encoding) -> ImageFile:
         scale = math.sqrt(how.max_pixels / (image.width * image.height))
         size = max(1, int(image.width * scale)), max(1, int(image.height * scale))
         image = image.resize(size, Image.Resampling.BICUBIC)
-    if how.format == "PNG":
-        return ImageFile(data=png_bytes(image), detail=how.detail)
     buffer = io.BytesIO()
+    if how.format == "PNG":  # always by Pillow: recorded replies are found by these bytes
+        image.save(buffer, "PNG", compress_level=1)
+        return ImageFile(data=buffer.getvalue(), detail=how.detail)
     image.save(buffer, how.format, quality=how.quality)
     return ImageFile(data=buffer.getvalue(), mime="image/jpeg", detail=how.detail)

@@ -348,8 +348,12 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     runs = [str(tmp_path / "run"), str(tmp_path / "scripted")]
     assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
     text = (tmp_path / "report" / "report.md").read_text()
-    editions = (headline["edition"], f"{headline['edition']}-scripted")
-    for words in (*editions, headline["judge"].partition("#")[2], ", floor |"):
+    for words in (
+        "edition imgedit-basic-other,",
+        "edition imgedit-basic-other-scripted,",
+        headline["judge"].partition("#")[2],
+        ", floor |",
+    ):
         assert words in text
     assert "n = 12 images" in text
     own = headline["judge"].partition("#")[2]

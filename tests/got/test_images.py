@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from got.util.images import MAX_ASPECT, ImageError, as_rgb, open_image
+from got.util.images import MAX_ASPECT, ImageError, as_rgb, open_image, png_bytes
 
 COLORS = ((200, 40, 20), (20, 160, 60))
 
@@ -172,3 +172,21 @@ def test_what_is_no_image_is_refused(tmp_path):
     ]:
         with pytest.raises(ImageError, match=message):
             open_image(tmp_path / path)
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (300, 1), (128, 128)])
+def test_a_written_image_has_the_same_pixels(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    data = png_bytes(Image.fromarray(pixels))
+    Image.open(io.BytesIO(data)).verify()  # its checksums
+    assert np.array_equal(np.asarray(open_image(data, max_aspect=np.inf)), pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_a_written_image_keeps_its_mode_and_its_transparency(mode):
+    image = two_pixels().convert(mode)
+    image.info["transparency"] = 0
+    with Image.open(io.BytesIO(png_bytes(image))) as again:
+        assert (again.mode, again.tobytes()) == (mode, image.tobytes())
+        assert again.has_transparency_data

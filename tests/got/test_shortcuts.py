@@ -6,6 +6,7 @@ import dataclasses
 import got_kit
 import pytest
 import torch
+from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.upsampling import Upsample2D
 from peft import LoraConfig
@@ -160,6 +161,17 @@ def test_a_doubled_grid_is_convolved_as_a_small_one(size):
         found, odd = layer(image), layer[0](image, (2 * size[0] - 1, 2 * size[1]))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(odd, layer[0](image, (2 * size[0] - 1, 2 * size[1])), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@torch.inference_mode()
+def test_values_and_gates_are_computed_apart(bias):
+    layer, states = GEGLU(6, 10, bias=bias), draw(2, 7, 6)
+    expected, given = layer(states), states.clone()
+    with Shortcuts(nn.Sequential(layer)).taken():
+        assert ("forward" in layer.__dict__) == bias
+        torch.testing.assert_close(layer(states), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(states, given, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["gradients", "autocast", "compiled", "around", "hook", "offloaded", "half"])

@@ -1,7 +1,9 @@
 """Reports over runs of the editing suites: of the icon world, where edits are measured, and of published sets."""
 
 import dataclasses
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import runner_kit
 from PIL import Image
 from report_kit import CHAIN, change_lines, write_json, write_lines
+from rich.console import Console
 from test_report_page import call, page_data
 
 from evals import ablation, emu_edit, imagenhub, interactive
@@ -50,6 +53,18 @@ def test_editing_runs_stand_below_the_papers_rows_by_encoder_and_judge(edited):
     assert "n = 4 images of" in notes
     data = runs[0].scores["data"]
     assert f"ids {data['ids_sha256'][:12]}." in notes
+
+
+def test_no_interval_of_an_editing_suites_tables_is_parted_on_a_terminal_of_80_columns(edited):
+    suite, scores = emu_edit.EmuEdit(), load_run(edited / "emu_edit").scores
+    found = []
+    for width in (80, 160):
+        terminal = Console(width=width, file=io.StringIO())
+        for table in suite.tables(scores):
+            terminal.print(table)
+        found.append(re.findall(r"\d+\.\d{3}–\d+\.\d{3}", terminal.file.getvalue()))
+    assert len(found[0]) > 10
+    assert found[0] == found[1]
 
 
 def test_a_comparison_knows_which_edits_have_one_source(edited):
