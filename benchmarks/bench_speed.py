@@ -160,7 +160,7 @@ def bench_start_up_parts(measure: BenchmarkFixture) -> None:
             words = [sys.executable, "-c", START_UP, argv]
             done = subprocess.run(words, capture_output=True, text=True, check=True)
             parts = {name: float(s) for name, s in (line.rsplit(" ", 1) for line in done.stdout.splitlines())}
-            runs.append({**parts, "end": _children_s() - before - parts.pop("all")})
+            runs.append(parts | {"end": _children_s() - before - parts["all"]})
 
     measure.pedantic(both, rounds=1 if measure.disabled else 5)
     for argv, runs in found.items():
