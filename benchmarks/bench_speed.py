@@ -9,6 +9,9 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +38,38 @@ if TYPE_CHECKING:
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "geneval_cases.jsonl.gz"
 PROMPTS = ("a photo of a red apple", "a photo of two cats", "a photo of a dog left of a bench", "a photo of a bus") * 4
+
+COMMANDS = {
+    "generate": ("got", "generate", "a photo of a red apple", "--output"),
+    "geneval": ("evals.geneval", "--model", "got", "--limit", "1", "--output"),
+}
+START_UP = """
+import sys, time
+
+sys.argv = sys.argv[1:]  # a command's are ["-m"] while its package is imported
+from got.util.garbage import loading
+
+def part(name):
+    print(name, time.process_time() - spent[-1], flush=True)
+    spent.append(time.process_time())
+
+spent = [0.0]
+part("Python")
+with loading():
+    import torch
+    part("import torch")
+    from transformers import Qwen2_5_VLForConditionalGeneration
+    part("import the reasoner's class")
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from got import checkpoint
+    part("import diffusers and the pipeline")
+    pipe = checkpoint.load("mini")
+    part("build networks, read weights")
+pipe.set_progress_bar_config(disable=True)
+pipe("a photo of a red apple", generator=torch.Generator("cpu").manual_seed(42))
+part("draw one image")
+print("all", time.process_time())
+"""
 
 
 def note_rate(measure: BenchmarkFixture, unit: str, count: int) -> None:
@@ -91,6 +126,47 @@ def bench_pipeline(measure: BenchmarkFixture, batch: int) -> None:
 
     assert len(measure.pedantic(draw, rounds=3, warmup_rounds=1)) == batch
     note_rate(measure, "images", batch)
+
+
+def _children_s() -> float:
+    """Processor seconds of all child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def bench_start_up(measure: BenchmarkFixture, tmp_path: Path, command: str) -> None:
+    """A whole command for one prompt, from its start to its exit; `extra_info` has what it cost the processor."""
+    numbers, spent = itertools.count(), list[float]()
+
+    def run_command() -> None:
+        before, output = _children_s(), tmp_path / str(next(numbers))
+        words = [sys.executable, "-m", *COMMANDS[command], str(output)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout.splitlines()[-1])
+        spent.append(_children_s() - before)
+
+    measure.pedantic(run_command, rounds=1 if measure.disabled else 3, warmup_rounds=0 if measure.disabled else 1)
+    measure.extra_info["processor_seconds"] = min(spent)
+
+
+def bench_start_up_parts(measure: BenchmarkFixture) -> None:
+    """What one image costs the processor, part by part, in a command and in a program that is searched for garbage."""
+    found: dict[str, list[dict[str, float]]] = {"-m": [], "program": []}
+
+    def both() -> None:
+        for argv, runs in found.items():
+            before = _children_s()
+            words = [sys.executable, "-c", START_UP, argv]
+            done = subprocess.run(words, capture_output=True, text=True, check=True)
+            parts = {name: float(s) for name, s in (line.rsplit(" ", 1) for line in done.stdout.splitlines())}
+            runs.append(parts | {"end": _children_s() - before - parts["all"]})
+
+    measure.pedantic(both, rounds=1 if measure.disabled else 5)
+    for argv, runs in found.items():
+        best = {name: min(run[name] for run in runs) for name in runs[0]}
+        measure.extra_info["command" if argv == "-m" else argv] = best
+        assert all(seconds > 0 for seconds in best.values())
 
 
 class Stopwatch:
