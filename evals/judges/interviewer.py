@@ -66,7 +66,7 @@ class Interviewer:
             )
             settings = dataclasses.replace(settings, params=params)
         self._priced = settings.usd_per_million is not None
-        self._unlikely = 0  # replies without probabilities since one had them
+        self._unlikely: list[str] | None = []  # whom replies without probabilities were about; None once one had them
         self._asker = Asker(
             backend,
             settings,
@@ -152,22 +152,26 @@ class Interviewer:
             )
             text, scores = await self._asker.ask(question, functools.partial(_read, call), tally)
         except (AskFailed, BadReply) as error:
-            self._give_up(error)
+            self._give_up(error, interview)
             return _Said(tally=tally, cause=error.cause, detail=str(error))
-        self._unlikely = 0 if call.spellings else self._unlikely
+        self._unlikely = None if call.spellings else self._unlikely
         return _Said(tally=tally, scores=scores, messages=(*messages, Message(role=ASSISTANT, parts=(text,))))
 
-    def _give_up(self, error: AskFailed | BadReply) -> None:
-        """Raises `SetupError` if no reply has probabilities: one or two may lack them, where a filter has answered."""
-        self._unlikely += error.cause == NO_PROBABILITIES
-        if self._unlikely >= _NEVER:
-            raise SetupError(f"{error}: not one of {_NEVER} replies in a row has any") from error
+    def _give_up(self, error: AskFailed | BadReply, interview: Interview) -> None:
+        """Raises `SetupError` if an endpoint never gives probabilities. Where it does, a filter may answer in words."""
+        if error.cause != NO_PROBABILITIES or self._unlikely is None:
+            return
+        self._unlikely.append(interview.id)
+        if len(self._unlikely) >= _NEVER and len(set(self._unlikely)) >= _OF_IMAGES:
+            raise SetupError(f"{error}: not one of the first {len(self._unlikely)} replies has any") from error
 
 
 NO_PROBABILITIES = "no probabilities"
 """Why there is no score where one is the probability of a word."""
 _NEVER = 8
-"""So many replies in a row without probabilities are an endpoint that gives none."""
+"""So many replies without probabilities, from the first on, are an endpoint that gives none, ..."""
+_OF_IMAGES = 3
+"""... if they are about so many images: a filter may refuse all questions about one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

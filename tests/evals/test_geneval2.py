@@ -214,8 +214,9 @@ def test_a_dry_run_counts_the_questions_and_the_money(run):
 def test_a_judge_without_probabilities_ends_the_run_before_it_is_paid_for_nothing(run, tmp_path):
     code, headline, _, err, requests = run("--floor", "0", "--judge-concurrency", "1", script=says("Yes"))
     assert (code, headline) == (2, {})
-    assert "the endpoint gives no log-probabilities of the first token: not one of 8 replies in a row has any" in err
-    assert len(requests) < 8 + len(ROWS[1]["vqa_list"]) + 1  # questions about one image go out together
+    assert "the endpoint gives no log-probabilities of the first token: not one of the first" in err
+    # Questions about one image go out together; three images are asked about.
+    assert len(requests) <= sum(len(row["vqa_list"]) + 1 for row in ROWS[:4])
     code, headline, *_ = run("--floor", "0")
     assert (code, headline["missing"], headline["failed"]) == (0, 0, {})  # the same command goes on with one that does
 
@@ -226,6 +227,20 @@ def test_a_reply_without_probabilities_now_and_then_is_missing(run):
 
     code, headline, _, err, _ = run("--floor", "0", script=now_and_then)
     assert (code, headline["overall"], headline["failed"]) == (0, None, {"no probabilities": 5}), err
+
+
+@pytest.mark.parametrize("refused", [ROWS[0]["prompt"], ROWS[-1]["prompt"]], ids=["first", "last"])
+def test_a_filter_that_refuses_an_image_ends_no_run(run, refused, monkeypatch):
+    monkeypatch.setattr("evals.judges.interviewer._NEVER", 3)  # fewer than there are questions about an image
+    row = next(row for row in ROWS if row["prompt"] == refused)
+    asked = {question for question, _ in row["vqa_list"]} | {refused}
+
+    def filtered(request):
+        return says("Yes") if any(words in str(request) for words in asked) else likely(request)
+
+    code, headline, _, err, _ = run("--floor", "0", "--judge-concurrency", "1", script=filtered)
+    assert code == 0, err
+    assert headline["failed"]["no probabilities"] >= len(asked)
 
 
 def test_a_local_model_answers_from_its_whole_vocabulary(tmp_path, capsys):
