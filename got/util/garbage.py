@@ -29,6 +29,8 @@ def loading() -> Iterator[None]:
         yield
         return
     _leave_at_the_end()
+    if gc.get_freeze_count():  # a later load, of an ablation's next cell: what it lets go of is not kept for good
+        gc.collect()
     gc.disable()
     try:
         yield

@@ -24,6 +24,10 @@ with loading():
     kept = [[number] for number in range(100_000)]
     Cycle("while loading")
 Cycle("later")
+if "twice" in sys.argv:
+    Cycle("between two loads")
+    with loading():
+        Cycle("while loading again")
 more = [[number] for number in range(100_000)]
 gc.disable()
 Cycle("last")
@@ -38,6 +42,10 @@ def found(*argv):
 
 def test_a_command_collects_neither_what_is_made_while_it_loads_nor_at_its_end():
     assert found("-m") == ["later"]
+
+
+def test_what_was_let_go_of_before_a_later_load_is_not_kept():
+    assert found("-m", "twice") == ["later", "between two loads"]
 
 
 def test_a_program_that_imports_the_packages_is_collected_as_ever():
