@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evals.core.records import UserError
+from evals.core.records import UserError, note
 from evals.judged.files import load_json
 from evals.judges.calls import prompt_hash
 from got.util import files
@@ -54,7 +54,8 @@ def choose(asked: str, ours: str, published: Published | None, root: Path | None
     """The wording that a command asks for.
 
     Args:
-        asked: ``auto`` (published if it is there and known, else ours), ``ours``, ``published``, ``published:DIGEST``.
+        asked: ``auto`` (published if it is there and known, else ours with a note), ``ours``,
+            ``published``, ``published:DIGEST``.
         ours: Folder of our own texts, below `PROMPTS`.
         published: Where the published wording would be; None if none can be read.
         root: The user's clone.
@@ -77,14 +78,16 @@ def choose(asked: str, ours: str, published: Published | None, root: Path | None
         )
     try:
         found = Wording(kind="published", texts=published.read(path))
-    except UserError:
+    except UserError as error:
         if kind == "auto":
+            note(f"our own wording is asked, because the published one cannot be read: {error}")
             return our_own(ours)
         raise
     known = found.digest in origin.wording or files.sha256(path) in origin.sha256.values()
     if known or found.digest == digest:
         return found
     if kind == "auto":
+        note(f"our own wording is asked, because nobody has checked {path} ({found.digest}) here")
         return our_own(ours)
     raise UserError(
         f"{path}: its wording has the digest {found.digest}, which nobody has checked here; "

@@ -81,10 +81,14 @@ class Sessions:
 
     def listed(self) -> list[dict[str, Any]]:
         """The last sessions that have an image, newest first, in a few words each."""
-        states = sorted(self.root.glob(f"*/{STATE_FILE}"), key=lambda file: file.stat().st_mtime, reverse=True)
+        times: dict[Path, float] = {}
+        for file in self.root.glob(f"*/{STATE_FILE}"):
+            with contextlib.suppress(OSError):  # taken away meanwhile, or somebody else's
+                times[file] = file.stat().st_mtime
         sessions = []
-        for file in states[:_LISTED]:
-            entries, _ = read_lines(file.with_name(ENTRIES_FILE))
-            said = next((one["instruction"] for one in entries if one.get("instruction")), "")
-            sessions.append({"name": file.parent.name, "entries": len(entries), "title": said})
+        for file in sorted(times, key=lambda file: times[file], reverse=True)[:_LISTED]:
+            with contextlib.suppress(OSError):
+                entries, _ = read_lines(file.with_name(ENTRIES_FILE))
+                said = next((one["instruction"] for one in entries if one.get("instruction")), "")
+                sessions.append({"name": file.parent.name, "entries": len(entries), "title": said})
         return [one for one in sessions if one["entries"]]

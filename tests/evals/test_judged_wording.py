@@ -18,7 +18,7 @@ def test_what_is_filled_in_is_never_filled_itself():
 
 
 @pytest.mark.parametrize("name", sorted(kit.SCRIPTS))
-def test_published_wording_of_each_script_fills_every_question(name, tmp_path):
+def test_published_wording_of_each_script_fills_every_question(name, tmp_path, capsys):
     """Scripts of the same form that say other things: every question comes out with its own text."""
     suite, root = find_suite(name), tmp_path / "clone"
     file, content = kit.SCRIPTS[name]
@@ -31,12 +31,14 @@ def test_published_wording_of_each_script_fills_every_question(name, tmp_path):
     assert chosen.texts == found.texts
     assert all(text for text in chosen.texts.values())
     assert wording.choose("auto", ours, published, root, suite.origin).kind == "ours"  # nobody knows this one
+    assert f"nobody has checked {root / file}" in capsys.readouterr().err.replace("\n", " ")
     known = dataclasses.replace(suite.origin, wording={found.digest: "here"})
     assert wording.choose("auto", ours, published, root, known).texts == found.texts
     inner = root / file.partition("/")[0]
     assert wording.choose("auto", ours, published, inner if "/" in file else root, known).texts == found.texts
     (root / file).write_text("of another version")
     assert wording.choose("auto", ours, published, root, known).kind == "ours"
+    assert "the published one cannot be read" in capsys.readouterr().err
     with pytest.raises(UserError, match=re.escape(str(root / file))):
         wording.choose("published", ours, published, root, known)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from got.__main__ import main
-from got.conversation import Conversation, only_writer
+from got.conversation import ENTRIES_FILE, STATE_FILE, Conversation, only_writer
 from got.util.images import png_bytes
 
 pytest.importorskip("starlette", reason="the studio needs starlette")
@@ -24,6 +24,7 @@ pytest.importorskip("uvicorn", reason="the studio needs uvicorn")
 import studio_kit
 
 from got.studio import worker
+from got.studio.sessions import Sessions
 from got.studio.worker import Busy, Job, Worker
 
 QUICK = {"num_inference_steps": 2}
@@ -451,3 +452,13 @@ def test_the_package_announces_who_looks_and_who_reads_runs():
         pytest.skip("installed before it had the studio: pip install -e . again")
     assert found == wanted
     assert all(isinstance(point.load(), type) for point in importlib.metadata.entry_points(group="got.studio"))
+
+
+def test_a_session_that_cannot_be_read_is_left_out_of_the_list(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / STATE_FILE).write_text("{}")
+    (tmp_path / "one" / ENTRIES_FILE).write_text('{"instruction": "a cat"}\n')
+    (tmp_path / "other" / ENTRIES_FILE).mkdir()
+    listed = Sessions(tmp_path, got_kit.make_pipeline()).listed()
+    assert [(one["name"], one["title"]) for one in listed] == [("one", "a cat")]
