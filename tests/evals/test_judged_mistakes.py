@@ -179,6 +179,23 @@ def test_shifted_keys_of_edits_are_refused(run, tmp_path):
     assert "numbers seem to be shifted" in err
 
 
+@pytest.mark.parametrize("name", ["genevalpp", "imgedit", "gedit", "t2i_reasonbench"])
+def test_nonsense_and_a_missing_image_are_nothing_scored(run, tmp_path, name):
+    root, more = kit.SETS[name](tmp_path / "data"), ()
+    if name in ("imgedit", "gedit"):  # their results are those of a folder, too
+        suite = find_suite(name)
+        cases = suite.cases(suite.options(data=root, allow_other_data=True), None)
+        for number, case in enumerate(cases):
+            kit.draw(root / "results" / suite.layout(case, suite.options(data=root, allow_other_data=True))[0], number)
+        more = ("--model", f"folder:{root / 'results'}")
+    else:
+        kit.results(root / "results", name)
+    next((root / "results").rglob("*.*g")).unlink()
+    code, headline, _, err, _ = run(name, *more, rule=lambda words: "what a nice day")
+    assert (code, headline["overall"], "Traceback" in err) == (1, None, False), err
+    assert f"{name}: nothing was scored: expected judged images, and all judgements failed: " in err
+
+
 def test_missing_images_are_missing_and_not_0(run, tmp_path):
     root = kit.wise(tmp_path / "data")
     kit.results(root / "results", "wise")
