@@ -6,6 +6,7 @@ import shutil
 
 import judged_kit as kit
 import pytest
+from PIL import Image
 
 from evals import kris, wise
 from evals.core.records import UserError
@@ -177,6 +178,45 @@ def test_shifted_keys_of_edits_are_refused(run, tmp_path):
     code, _, _, err, requests = run("imgedit", "--model", f"folder:{root / 'results'}")
     assert (code, requests) == (2, [])
     assert "numbers seem to be shifted" in err
+
+
+def _folders(root, numbers):
+    for number in numbers:
+        kit.draw(root / "results" / f"{number:05d}" / "samples" / "0000.png", number)
+
+
+@pytest.mark.parametrize(("name", "count"), [("genevalpp", 8), ("wise", 12)])
+def test_folders_from_0_are_the_prompts_in_order(run, tmp_path, name, count):
+    _folders(kit.SETS[name](tmp_path / "data"), range(count))
+    code, headline, _, err, _ = run(name, "--floor", "0")
+    assert (code, headline["images"], headline["missing"]) == (0, count, 0), err
+    assert "its numbers are not the cases': 0 stands for case 1" in err
+    taken = (tmp_path / "run" / "images").glob("*/samples/0000.png")
+    drawn = {path.parts[-3]: Image.open(path).getpixel((0, 0)) for path in taken}
+    assert drawn == {str(number + 1): kit.tint(number) for number in range(count)}
+
+
+@pytest.mark.parametrize("numbers", [range(5), [0, 2, 3], range(2, 10)])
+def test_folders_that_seem_to_be_shifted_are_refused(run, tmp_path, numbers):
+    _folders(kit.genevalpp(tmp_path / "data"), numbers)
+    code, _, _, err, requests = run("genevalpp")
+    assert (code, err.count("\n"), requests) == (2, 1, [])
+    assert "numbers seem to be shifted" in err
+
+
+def test_folders_from_1_may_be_few(run, tmp_path):
+    _folders(kit.genevalpp(tmp_path / "data"), range(1, 6))
+    code, headline, _, err, _ = run("genevalpp")
+    assert (code, headline["images"], headline["missing"]) == (0, 5, 3), err
+
+
+def test_some_images_from_0_on_are_refused(run, tmp_path):
+    root = kit.wise(tmp_path / "data")
+    for number in range(9):
+        kit.draw(root / "results" / f"{number}.png", number)
+    code, _, _, err, requests = run("wise")
+    assert (code, requests) == (2, [])
+    assert "0.png is of no case and case 9 has no image: the numbers seem to be shifted" in err
 
 
 @pytest.mark.parametrize("name", ["genevalpp", "imgedit", "gedit", "t2i_reasonbench"])
