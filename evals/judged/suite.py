@@ -283,6 +283,8 @@ class JudgedSuite(Suite[JudgedOptions]):
         shares = plain.summarize(
             cases, scored, failures, context.images_per_prompt, pooled=pooled, cluster=summaries.cluster_of
         )
+        if not about["judge"]["headline"]:
+            shares["overall"]["score"] |= {"value": None, "low": None, "high": None}
         return {**own, **shares, **about}
 
     def sheets(
