@@ -236,6 +236,14 @@ def test_nonsense_and_a_missing_image_are_nothing_scored(run, tmp_path, name):
     assert f"{name}: nothing was scored: expected judged images, and all judgements failed: " in err
 
 
+def test_a_budget_that_is_too_small_for_one_request_is_one_line(run, tmp_path):
+    price = ("--judge-price", "2", "8", "--max-spend", "0.009")
+    code, _, _, err, requests = run("wise", *price)
+    assert (code, requests) == (2, [])
+    told = "nothing is asked: one request may cost 0.0100 USD, and --max-spend is 0.009"  # 3000 tokens in, 500 out
+    assert [line for line in err.splitlines() if not line.endswith("to do")] == [f"wise: error: {told}"]
+
+
 def test_missing_images_are_missing_and_not_0(run, tmp_path):
     root = kit.wise(tmp_path / "data")
     kit.results(root / "results", "wise")
