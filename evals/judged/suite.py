@@ -119,6 +119,8 @@ class JudgedSuite(Suite[JudgedOptions]):
     def _set(self, options: JudgedOptions) -> JudgedSet:
         root = needed(options.data, self.origin)
         found = self.load(root, options)
+        if not found.items:
+            raise UserError(f"--data {root}: its files hold no {'edits' if self.edits else 'prompts'}")
         check_unique(found.items, f"--data {root}")
         return found
 

@@ -40,6 +40,18 @@ def test_without_data_it_says_where_to_get_it_how_large_it_is_and_its_licence(ca
         assert words in err
 
 
+def test_no_prompts_at_all_are_one_line(run, tmp_path):
+    root = kit.genevalpp(tmp_path / "data")
+    (root / "test_scripts" / "Geneval++.jsonl").write_text("")
+    code, _, _, err, requests = run("genevalpp")
+    assert (code, requests) == (2, [])
+    assert err == f"genevalpp: error: --data {root}: its files hold no prompts\n"
+
+
+def test_other_data_have_no_number_of_the_published_in_their_name(run):
+    assert run("rise", "--limit", "1")[1]["edition"].startswith("risebench-other-")
+
+
 def test_without_a_judge_nothing_is_drawn(run):
     code, _, _, err, _ = run("wise", "--judge", "none")
     assert code == 2
@@ -50,7 +62,7 @@ def test_without_a_judge_nothing_is_drawn(run):
     ("name", "file", "change", "words"),
     [
         ("wise", "data_verified/natural_science_verified.json", lambda t: t.replace('"prompt_id": 8', '"prompt_id": 7'),
-         "7 occurs twice"),
+         "id must be unique, and 7 occurs twice: natural_science_verified.json row 1 and natural_sc"),
         ("wise", "data_verified/natural_science_verified.json", lambda t: t.replace("Chemistry", "Alchemy"),
          "expected 'Category' to be one of"),
         ("wise", "data_verified/natural_science_verified.json", lambda t: t[:40], "expected JSON"),
@@ -68,7 +80,7 @@ def test_without_a_judge_nothing_is_drawn(run):
         ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: t.replace('"id": 3', '"id": 4'),
          "ids of prompts and questions must agree"),
         ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: t.replace('"id": 3', '"id": "3rd"'),
-         "entity_reasoning.json 3rd: "),
+         "entity_reasoning.json row 3: "),
         ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: "3", "entity_reasoning.json: expected a JSON"),
         ("t2i_reasonbench", "deepseek_evaluation_qs/evaluation_entity.json", lambda t: '{"1": [], "2": [], "3": []}',
          "evaluation_entity.json: expected questions"),
@@ -93,7 +105,12 @@ def test_data_that_do_not_fit_are_one_line(run, tmp_path, name, file, change, wo
 
 
 TWICE = {
-    "wise": ("data_verified/natural_science_verified.json", '"prompt_id": 8', '"prompt_id": 7', "7 occurs twice"),
+    "wise": (
+        "data_verified/natural_science_verified.json",
+        '"prompt_id": 8',
+        '"prompt_id": 7',
+        "id must be unique, and 7 occurs twice: natural_science_verified.json row 1 and natural_sc",
+    ),
     "imgedit": ("Basic/basic_edit.json", '"22": ', '"21": ', "'21' occurs twice"),
     "rise": ("datav2_total_w_subtask.json", "causal_reasoning_5", "causal_reasoning_1", "causal_reasoning_1 occurs"),
     "kris": ("KRIS_Bench/biology/annotation.json", '{"1": ', '{"1": {}, "1": ', "'1' occurs twice"),
