@@ -40,12 +40,22 @@ if TYPE_CHECKING:
     from evals.suite import Context, Tools
 
 
+_EXAMPLES = """\
+  {prog} --data CLONE --model folder:my_images --judge hf:MODEL
+  {prog} --data CLONE --model folder:my_images --judge openai:MODEL     OPENAI_BASE_URL names the server
+  {prog} --data CLONE --model got --judge openai                        JUDGE_MODEL names the judge
+  {prog} --data CLONE --model got --judge openai:MODEL --judge-price 2.5 10 --dry-run
+  {prog} --output runs/mine --from verdict --judge-max-failed 1         nothing is asked again
+"""
+
+
 class JudgedSuite(Suite[JudgedOptions]):
     """A benchmark whose images a vision-language model judges."""
 
     options = JudgedOptions
     images_per_prompt = 1
-    examples: ClassVar = {"photographs": " --data CLONE --judge openai", "stage": "verdict"}
+    looks = False
+    examples: ClassVar = {"lines": _EXAMPLES}
     metrics: ClassVar[tuple[Metric, ...]]
     """The headline first."""
     levels: ClassVar[Mapping[str, Sequence[str]]] = {}
@@ -189,6 +199,10 @@ class JudgedSuite(Suite[JudgedOptions]):
         sizes = [{"width": drawn.image.width, "height": drawn.image.height} for drawn in batch]
         return [{**size, "answers": [], "floor": []} for size in sizes]
 
+    def check_judge(self, options: JudgedOptions) -> None:
+        """Refuses a run that nobody would judge."""
+        judges.check_answerer(options)
+
     def make_judge(self, tools: Tools, options: JudgedOptions) -> Interviewer:
         """Who is asked."""
         return judges.make_interviewer(options, tools, self.protocol(options), self.way(options))
@@ -280,7 +294,7 @@ class JudgedSuite(Suite[JudgedOptions]):
             "rewritten_from": None if options.rewritten_from is None else str(options.rewritten_from),
             **summaries.summarize(rows, scored, floor, repeats, metrics, options, context, self.levels),
         }
-        own = {"suite": self.name, "version": self.version, "title": self.title, **context.describe()}
+        own = {"suite": self.name, "version": self.version, "title": self.title, **context.describe(), "detector": None}
         pooled = metrics[0].over == "cases"
         shares = plain.summarize(
             cases, scored, failures, context.images_per_prompt, pooled=pooled, cluster=summaries.cluster_of

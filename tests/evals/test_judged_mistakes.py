@@ -40,12 +40,31 @@ def test_without_data_it_says_where_to_get_it_how_large_it_is_and_its_licence(ca
         assert words in err
 
 
+@pytest.mark.parametrize("name", ["wise", "genevalpp", "rise", "geneval2"])
+def test_the_help_of_a_judged_benchmark_speaks_of_its_judge(capsys, name):
+    with pytest.raises(SystemExit):
+        cli.build_parser(find_suite(name)).parse_args(["--help"])
+    out = capsys.readouterr().out
+    assert "openai[:MODEL], hf:PATH|ID" in " ".join(out.split())
+    if name != "geneval2":  # without --data, a detector looks at its icons
+        assert f"python -m evals.{name} --data CLONE --model folder:my_images --judge hf:MODEL" in out
+        for idle in ("--detector", "--embedder", "measured", "two minutes", "with a detector", "the embedded GoT"):
+            assert idle not in out
+
+
 def test_no_prompts_at_all_are_one_line(run, tmp_path):
     root = kit.genevalpp(tmp_path / "data")
     (root / "test_scripts" / "Geneval++.jsonl").write_text("")
     code, _, _, err, requests = run("genevalpp")
     assert (code, requests) == (2, [])
     assert err == f"genevalpp: error: --data {root}: its files hold no prompts\n"
+
+
+def test_what_a_run_does_not_use_is_null(run, tmp_path):
+    _, printed, *_ = run("wise", "--dry-run")
+    assert (printed["generate"]["checkpoint"], printed["observe"]["embedder"]) == (None, None)
+    run("wise", "--limit", "1")
+    assert json.loads((tmp_path / "run" / "scores.json").read_text())["detector"] is None
 
 
 def test_other_data_have_no_number_of_the_published_in_their_name(run):
@@ -55,7 +74,8 @@ def test_other_data_have_no_number_of_the_published_in_their_name(run):
 def test_without_a_judge_nothing_is_drawn(run):
     code, _, _, err, _ = run("wise", "--judge", "none")
     assert code == 2
-    assert "needs --judge, one of openai:[MODEL], hf:PATH|ID" in err
+    assert "needs --judge, one of openai[:MODEL], hf:PATH|ID" in err
+    assert "to do" not in err
 
 
 @pytest.mark.parametrize(
