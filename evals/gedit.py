@@ -162,6 +162,7 @@ def _item(row: Row) -> Item:
         facts={"intersection": bool(row.values["Intersection_exist"])},
         images=images,
         group=group,
+        where=where,
         beside={f"fullset/{place}_SRCIMG.png": "source"},
         layout=(f"fullset/{place}.png", f"{place}.png"),
     )

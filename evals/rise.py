@@ -100,7 +100,7 @@ class Rise(JudgedSuite):
         rows = files.rows_in(path)
         images = files.folder(root, ("data",), self.origin)
         without = None if options.wording_by_row else any("reasoning_wo_ins" in row for row in rows)
-        items = [_item(row, path.name, images, without) for row in rows]
+        items = [_item(row, f"{path.name} row {number}", images, without) for number, row in enumerate(rows, 1)]
         edition = "risebench-360"
         if collections.Counter(item.facts["category"] for item in items) != CATEGORIES:
             edition = files.edition("risebench-64", [path], self.origin, allowed=options.allow_other_data)
@@ -194,9 +194,8 @@ def score(parts: Mapping[str, float | None]) -> float:
     return round(max(found / 2, 1.0) if reasoned == 1 else found, 9)
 
 
-def _item(row: Mapping[str, Any], name: str, images: Path, without: bool | None) -> Item:
-    index = files.text_of(row, "index", name)
-    where = f"{name} {index}"
+def _item(row: Mapping[str, Any], where: str, images: Path, without: bool | None) -> Item:
+    index = files.text_of(row, "index", where)
     category, text = files.one_of(row, "category", CATEGORIES, where), files.text_of(row, "instruction", where)
     facts: dict[str, Any] = {flag: row.get(flag) is not None for flag in FLAGS}
     facts |= {"category": category, "without_question": facts["reasoning_wo_ins"] if without is None else without}
@@ -214,6 +213,7 @@ def _item(row: Mapping[str, Any], name: str, images: Path, without: bool | None)
         texts={"{instruct}": text, "{reference}": str(reference or "")},
         facts=facts,
         images=found,
+        where=where,
         layout=tuple(f"images/{category}/{index}.{suffix}" for suffix in ("png", "jpg", "jpeg")),
     )
 

@@ -84,7 +84,8 @@ class T2IReasonBench(JudgedSuite):
         items = []
         for part, prompts, questions in read:
             groups = _by_id(files.load_json(questions), questions)
-            items += [_item(part, row, groups, prompts) for row in files.rows_in(prompts)]
+            rows = enumerate(files.rows_in(prompts), 1)
+            items += [_item(part, row, groups, f"{prompts.name} row {number}") for number, row in rows]
         return JudgedSet(edition=edition, items=items)
 
     def ask(self, case: Case, words: Mapping[str, str], options: ReadingOptions) -> tuple[Call, ...]:
@@ -127,9 +128,8 @@ def _by_id(content: Any, path: Path) -> dict[str, Any]:
     raise UserError(f"{path}: expected questions by case")
 
 
-def _item(part: str, row: Any, asked: Mapping[str, Any], path: Path) -> Item:
-    number = files.text_of(row, "id", path.name)
-    where, folder = f"{path.name} {number}", PARTS[part][0]
+def _item(part: str, row: Any, asked: Mapping[str, Any], where: str) -> Item:
+    number, folder = files.text_of(row, "id", where), PARTS[part][0]
     if not number.isdecimal():
         raise UserError(f"{where}: expected a whole number as id but got {number[:40]!r}")
     groups = {group: (asked.get(number) or {}).get(group) for group in (*PARTS[part][1], QUALITY)}
@@ -143,6 +143,7 @@ def _item(part: str, row: Any, asked: Mapping[str, Any], path: Path) -> Item:
         task=part,
         subtask=str(row.get("tag") or ""),
         facts={"groups": groups},
+        where=where,
         layout=tuple(f"{place}/{file}.{suffix}" for place in (folder, part) for suffix in ("png", "jpg")),
     )
 

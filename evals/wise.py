@@ -74,7 +74,7 @@ class Wise(JudgedSuite):
         ]
         paths = [files.find(root, (name, name.rpartition("/")[2]), self.origin) for name in names]
         edition = files.edition(f"wise-{options.edition}", paths, self.origin, allowed=options.allow_other_data)
-        items = [_item(row, path) for path in paths for row in files.rows_in(path)]
+        items = [_item(row, path, number) for path in paths for number, row in enumerate(files.rows_in(path), 1)]
         return JudgedSet(edition=edition, items=items)
 
     def cases(self, options: Any, context: Context) -> list[Case]:
@@ -139,8 +139,8 @@ def _legacy_rewrite(given: Path) -> str | None:
     return next((name for name in names if given.name == name or (given / name).exists()), None)
 
 
-def _item(row: Any, path: Path) -> Item:
-    number = files.text_of(row, "prompt_id", path.name)
+def _item(row: Any, path: Path, place: int) -> Item:
+    number = files.text_of(row, "prompt_id", f"{path.name} row {place}")
     where = f"{path.name} prompt {number}"
     prompt = files.text_of(row, "Prompt", where)
     return Item(
@@ -149,6 +149,7 @@ def _item(row: Any, path: Path) -> Item:
         task=TASKS[files.one_of(row, "Category", TASKS, where)],
         subtask=files.text_of(row, "Subcategory", where),
         texts={"{prompt}": prompt, "{explanation}": files.text_of(row, "Explanation", where)},
+        where=f"{path.name} row {place}",
         layout=(f"{number}.png",),
     )
 

@@ -84,6 +84,7 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
             f"Floor: the untouched source, or a blank image, of some {unit} of each task.",
             *_about(beside, runs),
             *_rewritten(runs),
+            *(f"{run.label} has no headline: {why}." for run in runs if (why := _no_headline(run))),
             *(f"{run.label}: {number} × {cause}." for run in runs for cause, number in _failed(run)),
         ),
         origins=tuple(tables.run_notes(runs)),
@@ -127,6 +128,12 @@ def _rewritten(runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         if path := run.scores.get("rewritten_from"):
             yield f"{run.label}: drawn from rewritten prompts ({PurePath(path).name}), judged by the original ones."
+
+
+def _no_headline(run: Run) -> str | None:
+    """Why a run has no number of all images; None where it has one. An older one does not say it."""
+    why = run.scores["judge"].get("no_headline")
+    return why and f"{why}; {others.ALL_THE_SAME}"
 
 
 def _failed(run: Run) -> list[tuple[str, int]]:

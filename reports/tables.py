@@ -312,11 +312,14 @@ def _data(run: Run) -> Iterator[str]:
 
 
 def _missing(run: Run) -> Iterator[str]:
-    missing = (run.scores.get("missing") or {}).get("total")
+    missing, bounds = (run.scores.get("missing") or {}).get("total"), run.scores["overall"].get("bounds")
+    if "metrics" in run.scores:  # of a judged benchmark, where an image that is there may have no score, too
+        name, how = next(iter(run.scores["metrics"]["names"].items()))
+        first = run.scores["metrics"]["all"][name]
+        missing, bounds = first["missing"], first["bounds"] and [end * how["times"] for end in first["bounds"]]
     if missing:
-        bounds = run.scores["overall"].get("bounds")
         between = f"; with them the score lies between {bounds[0]:.3f} and {bounds[1]:.3f}" if bounds else ""
-        yield f"{missing:,} images have no score{between}."
+        yield f"{missing:,} {'image has' if missing == 1 else 'images have'} no score{between}."
         if classes := run.scores["missing"].get("classes"):
             yield f"The detector has no label for {', '.join(map(str, classes))}: cases that need them are missing."
 

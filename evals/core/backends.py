@@ -110,9 +110,16 @@ class Registry(Generic[Role]):
     def __contains__(self, name: str) -> bool:
         return name in self.records or name in entry_points(self.group)
 
-    def written(self, worlds: tuple[str | None, ...] = (ICON_WORLD, PHOTOGRAPHS, None)) -> str:
-        """How the back-ends of these worlds are written on a command line, without those that cannot be imported."""
-        found = {name: self[name] for name in self.names() if not self.broken(name)}
+    def written(
+        self, worlds: tuple[str | None, ...] = (ICON_WORLD, PHOTOGRAPHS, None), only: Sequence[str] | None = None
+    ) -> str:
+        """How the back-ends of these worlds are written on a command line, without those that cannot be imported.
+
+        Args:
+            worlds: Of these worlds.
+            only: Of these names; None: of all.
+        """
+        found = {name: self[name] for name in only or self.names() if not self.broken(name)}
         return ", ".join(_written(name, record.argument) for name, record in found.items() if record.world in worlds)
 
     def broken(self, name: str) -> str | None:

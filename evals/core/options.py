@@ -74,13 +74,17 @@ def flag_name(field: dataclasses.Field[Any]) -> str:
     return str(field.metadata["flag"].name or f"--{field.name.replace('_', '-')}")
 
 
-def add_flags(parser: argparse.ArgumentParser, options: type, groups: Mapping[str, Any], other: str) -> None:
-    """A flag for each field, in its group; `other` is the group of those that name none."""
+def add_flags(
+    parser: argparse.ArgumentParser, options: type, groups: Mapping[str, Any], other: str, hidden: Sequence[str] = ()
+) -> None:
+    """A flag for each field, in its group; `other` is the group of those that name none, `hidden` no help shows."""
     for field, flag in flags_of(options):
         if flag.help == "":
             parser.set_defaults(**{field.name: field.default})
             continue
         how: dict[str, Any] = {"dest": field.name, "default": field.default, "help": _said(flag.help)}
+        if flag.group in hidden:
+            how["help"] = argparse.SUPPRESS
         if isinstance(field.default, bool):
             how["action"] = "store_true"
         else:

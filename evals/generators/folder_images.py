@@ -7,7 +7,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from evals.core.folder_listing import METADATA, SAMPLES, Place, by_number, files_of, indices, is_image, number_of, some
@@ -94,8 +94,10 @@ class _Matcher:
         names = [*(place.name for place in listing.places), *(path.stem for path in listing.flat)]
         names += [path.stem.rpartition("_")[0] for path in listing.flat]
         numbers = {number for name in names if (number := number_of(name)) is not None}
-        if not numbers or 0 not in self.by_number or numbers == chosen:
+        if not numbers or not self.by_number or numbers == chosen:
             return 0
+        if 0 not in self.by_number:
+            return self._offset_from_one(numbers)
         first, end = min(numbers), max(self.by_number) + 1
         if len(numbers) == len(chosen) == max(numbers) - first + 1 < len(self.by_number):
             self.counted = (str(first), str(max(numbers)))
@@ -109,6 +111,20 @@ class _Matcher:
         if first and end in numbers:
             return 1
         self.assumed = first > 0 or end in numbers
+        return 0
+
+    def _offset_from_one(self, numbers: set[int]) -> int:
+        """How much larger they are than the numbers of cases, of which none is 0: by nothing, or each is 1 less.
+
+        Raises:
+            UserError: They seem to be shifted in another way.
+        """
+        end = max(self.by_number)
+        if self.by_number.keys() == set(range(1, end + 1)) and numbers == set(range(end)):
+            return -1
+        strays, lost = sorted(numbers - self.by_number.keys()), sorted(self.by_number.keys() - numbers)
+        if strays and lost and (strays[0] == 0 or len(strays) == len(lost)):
+            raise _shifted(self.root, f"number {strays[0]}", self.by_number[lost[0]].id)
         return 0
 
     def _shifts(self, place: Place) -> set[int]:
@@ -266,12 +282,11 @@ def assign_official(root: Path, layouts: Mapping[str, Sequence[str]], chosen: Se
     here = (path for folder in sorted(folders) for path in sorted(folder.iterdir()))
     others = [path for path in here if is_image(path) and path not in taken]
     numbered = [path for path in others if number_of(path.stem) is not None]
-    if numbered and len(numbered) == len(layouts) - len(found):
-        lost = next(id for id in layouts if id not in found)
-        raise UserError(
-            f"--model folder:{root}: {numbered[0].relative_to(root)} is of no case and case {lost} has no image: the "
-            "numbers seem to be shifted"
-        )
+    lost = [id for id in layouts if id not in found]
+    numbers = {number_of(PurePosixPath(name).stem) for names in layouts.values() for name in names}
+    before = [path for path in numbered if number_of(path.stem) == 0 and 0 not in numbers]
+    if lost and numbered and (before or len(numbered) == len(lost)):
+        raise _shifted(root, str((before or numbered)[0].relative_to(root)), lost[0])
     return _one_each(root, found, chosen, images=len(taken) + len(others))
 
 
@@ -310,6 +325,12 @@ def _one_each(root: Path, found: Mapping[str, Path], chosen: Sequence[Case], ima
         faults={},
         notes=(note,) if missing else (),
         counts={"images": images, "used": len(chosen) - len(missing), "missing": len(missing)},
+    )
+
+
+def _shifted(root: Path, stray: str, lost: str) -> UserError:
+    return UserError(
+        f"--model folder:{root}: {stray} is of no case and case {lost} has no image: the numbers seem to be shifted"
     )
 
 

@@ -31,14 +31,15 @@ if TYPE_CHECKING:
 __all__ = ["UserError", "main"]
 
 _EXAMPLES = """\
-examples:
   {prog}                                   the embedded GoT, everything
   {prog} --model oracle --limit 12         two minutes' tour, no model
   {prog} --model got --spatial off         without one of the three guidances
   {prog} --model folder:my_images{photographs}
   {prog} --model diffusers:my_pipeline{photographs} --steps 25 --device cuda
   {prog} --output runs/mine --from {stage}
+"""
 
+_HOW = """
 The same command resumes after Ctrl-C, a crash or a full disk, and tries again what failed by an exception. A finished
 run is only printed again.
 --from observe and --from verdict redo the later stages of the run in --output; flags not given are that run's own,
@@ -58,13 +59,15 @@ NOTHING_SCORED = 1
 
 def build_parser(suite: Suite[Any]) -> argparse.ArgumentParser:
     """The shared flags, in groups, then the suite's own."""
+    looks = "observes them with a detector" if suite.looks else "asks a vision-language model about them"
     parser = Parser(
         prog=f"python -m evals.{suite.name}" if suite.name in SUITES else f"python -m evals.run {suite.name}",
-        description="Generates images, observes them with a detector, judges and sums up; all in one run directory.",
+        description=f"Generates images, {looks}, judges and sums up; all in one run directory.",
     )
-    parser.epilog = _EXAMPLES.format(prog=parser.prog, **suite.examples) + suite.examples.get("more", "")
+    lines = suite.examples.get("lines", _EXAMPLES).format(prog=parser.prog, **suite.examples)
+    parser.epilog = f"examples:\n{lines}{_HOW}{suite.examples.get('more', '')}"
     groups = {name: parser.add_argument_group(name) for name in (DRAWS, GUIDES, LOOKS, suite.name, RUNS, MANY)}
-    flags.add_flags(parser, Settings, groups, RUNS)
+    flags.add_flags(parser, Settings, groups, RUNS, hidden=() if suite.looks else (LOOKS,))
     flags.add_flags(parser, suite.options, groups, suite.name)
     parser.set_defaults(images_per_prompt=suite.images_per_prompt, detector=suite.detector)
     return parser
@@ -160,7 +163,7 @@ def _main(suite: Suite[Any], words: Sequence[str]) -> int:
         return 0
     if plan.settings.dry_run:
         costs = suite.costs(plan.cases, plan.options, plan.settings.images_per_prompt)
-        print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **costs, **plan.identity}))
+        print(json.dumps({"output": str(plan.output), "images": len(plan.samples), **costs, **plan.used}))
         return 0
     from evals.harness.runner import run
 

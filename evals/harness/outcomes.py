@@ -106,7 +106,8 @@ class Guard:
             return
         cases.append(one.sample.case.id)
         if self._is_hopeless(cases):
-            raise UserError(f"the judge did not answer about {len(cases)} images in a row: {why}; {_RESUMES}")
+            did = "was not asked" if why.startswith("budget") else "did not answer"
+            raise UserError(f"the judge {did} about {len(cases)} images in a row: {why}; {_RESUMES}")
 
     def heed_lost(self, sample: Sample, failed: Failed) -> None:
         """Takes in, out of turn, a sample that no worker has outlived: with its neighbours, it may be enough to know.

@@ -68,6 +68,8 @@ class Plan:
             UserError: It cannot.
         """
         self.settings.check(self.spec.given)
+        if self._draws_now:
+            self.suite.part(self.options).check_judge(self.options)
         # The doctor tries each by itself; judging looks at nothing, and a run may outlive what looked at its images.
         if not self.settings.doctor and self.settings.start != VERDICT:
             if self.suite.detects(self.options):
@@ -79,6 +81,13 @@ class Plan:
             for sentence in self.folder.notes:
                 note(f"--model {self.settings.model}: {sentence}")
         return self
+
+    @property
+    def _draws_now(self) -> bool:
+        """Whether images are drawn or asked about now, not only counted, written out or scored again."""
+        settings = self.settings
+        only = settings.doctor or settings.dry_run or settings.export_prompts is not None
+        return not only and settings.start != VERDICT
 
     # -------------------------------------------------------------------------------------------------------- what
     @functools.cached_property
@@ -209,6 +218,19 @@ class Plan:
             VERDICT: {"version": self.suite.version},
         }
         return {stage: {**own, **flags.deciding(self.options, stage)} for stage, own in stages.items()}
+
+    @property
+    def used(self) -> dict[str, dict[str, Any]]:
+        """The identity for people: null is what this model, or this benchmark, has no use for."""
+        heeds = generators.GENERATORS[self.model].heeds
+        idle = {
+            field.name for field, flag in flags.flags_of(self.settings) if flag.heeded_by and field.name not in heeds
+        }
+        idle |= set() if self.suite.part(self.options).looks else {"embedder"}
+        return {
+            stage: {name: None if name in idle else value for name, value in own.items()}
+            for stage, own in self.identity.items()
+        }
 
     def _share(self) -> dict[str, Any]:
         shard = self.settings.shard

@@ -357,7 +357,8 @@ class _Run:
         directory.replace(directory.results, results)
         if results and failures:
             shown = some([f"{line['case']}/{line['index']}: {line['error']}" for line in failures])
-            note(f"{len(failures):,} of {len(plan.samples):,} images have no score, see failures.jsonl ({shown})")
+            have = "has" if len(failures) == 1 else "have"
+            note(f"{len(failures):,} of {len(plan.samples):,} images {have} no score, see failures.jsonl ({shown})")
         for kind, prompts in unread(logs.chains.values()).items():
             note(f"words that are {kind}, in {len(prompts):,} of {len(plan.cases):,} prompts ({some(prompts)})")
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)

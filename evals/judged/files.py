@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import EncodedImage, UserError
@@ -125,7 +126,7 @@ def edition(name: str, paths: Sequence[Path], origin: Origin, *, allowed: bool) 
             raise UserError(f"{path}: sha256 {digests[path.name][:12]}, {name} has {published}; {OTHER}")
     if all(digests[path.name] == known.get(path.name) for path in paths):
         return name
-    return f"{name}-other-{hashlib.sha256(''.join(digests.values()).encode()).hexdigest()[:8]}"
+    return _other(name, hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:8])
 
 
 def counted(
@@ -149,7 +150,16 @@ def counted(
         raise UserError(
             f"{name}: {len(items):,} edits, expected {sum(known.values()):,} in {len(known)} parts; {OTHER}"
         )
-    return f"{name}-other-{digest(items)}"
+    return _other(name, digest(items))
+
+
+def _other(name: str, hashed: str) -> str:
+    """The name of an edition of other data: without the number of cases, which is the published one's.
+
+    >>> _other("kris-1267", "0123abcd"), _other("wise-verified", "0123abcd")
+    ('kris-other-0123abcd', 'wise-verified-other-0123abcd')
+    """
+    return f"{re.sub(r'-[0-9]+$', '', name)}-other-{hashed}"
 
 
 def one_of(row: Mapping[str, Any], key: str, known: Collection[str], where: str) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from evals.core.options import CASES, OBSERVE, option
-from evals.judges.registry import AskOptions
+from evals.judges.registry import AskOptions, answerers
 from got.util.cli import whole
 
 
@@ -14,6 +14,13 @@ from got.util.cli import whole
 class JudgedOptions(AskOptions):
     """Those that all of them have."""
 
+    judge: str = option(
+        "none",
+        lambda: f"who is asked: {answerers()} (default: %(default)s, which will do for --dry-run alone)",
+        stage=OBSERVE,
+        metavar="NAME",
+        names="judge",
+    )
     data: Path | None = option(
         None, "folder with the benchmark's files, such as a clone", stage=CASES, metavar="DIR", parse=Path
     )

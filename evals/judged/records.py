@@ -63,6 +63,8 @@ class Item:
     """What it shares with others that are therefore alike, such as the source image; empty for nothing."""
     beside: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Files that lie beside the result there -> the role of the image that they hold."""
+    where: str = ""
+    """File and row that it was read from, for messages."""
     layout: tuple[str, ...] = ()
     """Where the official script looks for its result, relative to the folder of a model; the first is written."""
 
@@ -140,9 +142,10 @@ def digest(items: Iterable[Item]) -> str:
 
 
 def check_unique(items: Sequence[Item], what: str) -> None:
-    """Raises `UserError` where two items have one id."""
-    seen: set[str] = set()
+    """Raises `UserError` where two items have one id; `what` names the data."""
+    seen: dict[str, Item] = {}
     for item in items:
-        if item.id in seen:
-            raise UserError(f"{what}: {item.id} occurs twice")
-        seen.add(item.id)
+        first = seen.setdefault(item.id, item)
+        if first is not item:
+            places = f"{first.where} and {item.where}" if first.where != item.where else f"two rows of {item.where}"
+            raise UserError(f"{what}: an id must be unique, and {item.id} occurs twice: {places}")

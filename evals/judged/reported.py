@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _SHOWN = 12
+ALL_THE_SAME = "--judge-max-failed 1 shows it all the same"
+"""What a table says where a run has no headline."""
 
 
 def reported(

@@ -40,12 +40,22 @@ if TYPE_CHECKING:
     from evals.suite import Context, Tools
 
 
+_EXAMPLES = """\
+  {prog} --data CLONE --model folder:my_images --judge hf:MODEL
+  {prog} --data CLONE --model folder:my_images --judge openai:MODEL     OPENAI_BASE_URL names the server
+  {prog} --data CLONE --model got --judge openai                        JUDGE_MODEL names the judge
+  {prog} --data CLONE --model got --judge openai:MODEL --judge-price 2.5 10 --dry-run
+  {prog} --output runs/mine --from verdict --judge-max-failed 1         nothing is asked again
+"""
+
+
 class JudgedSuite(Suite[JudgedOptions]):
     """A benchmark whose images a vision-language model judges."""
 
     options = JudgedOptions
     images_per_prompt = 1
-    examples: ClassVar = {"photographs": " --data CLONE --judge openai", "stage": "verdict"}
+    looks = False
+    examples: ClassVar = {"lines": _EXAMPLES}
     metrics: ClassVar[tuple[Metric, ...]]
     """The headline first."""
     levels: ClassVar[Mapping[str, Sequence[str]]] = {}
@@ -119,6 +129,8 @@ class JudgedSuite(Suite[JudgedOptions]):
     def _set(self, options: JudgedOptions) -> JudgedSet:
         root = needed(options.data, self.origin)
         found = self.load(root, options)
+        if not found.items:
+            raise UserError(f"--data {root}: its files hold no {'edits' if self.edits else 'prompts'}")
         check_unique(found.items, f"--data {root}")
         return found
 
@@ -186,6 +198,10 @@ class JudgedSuite(Suite[JudgedOptions]):
         """What the judge's answers go into."""
         sizes = [{"width": drawn.image.width, "height": drawn.image.height} for drawn in batch]
         return [{**size, "answers": [], "floor": []} for size in sizes]
+
+    def check_judge(self, options: JudgedOptions) -> None:
+        """Refuses a run that nobody would judge."""
+        judges.check_answerer(options)
 
     def make_judge(self, tools: Tools, options: JudgedOptions) -> Interviewer:
         """Who is asked."""
@@ -278,11 +294,13 @@ class JudgedSuite(Suite[JudgedOptions]):
             "rewritten_from": None if options.rewritten_from is None else str(options.rewritten_from),
             **summaries.summarize(rows, scored, floor, repeats, metrics, options, context, self.levels),
         }
-        own = {"suite": self.name, "version": self.version, "title": self.title, **context.describe()}
+        own = {"suite": self.name, "version": self.version, "title": self.title, **context.describe(), "detector": None}
         pooled = metrics[0].over == "cases"
         shares = plain.summarize(
             cases, scored, failures, context.images_per_prompt, pooled=pooled, cluster=summaries.cluster_of
         )
+        if not about["judge"]["headline"]:
+            shares["overall"]["score"] |= {"value": None, "low": None, "high": None}
         return {**own, **shares, **about}
 
     def sheets(

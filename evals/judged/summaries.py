@@ -157,6 +157,10 @@ def summarize(
     def block(some: Sequence[Judged], own: Iterable[Metric]) -> dict[str, Any]:
         return {metric.name: estimate(metric, some, rng) for metric in own}
 
+    account = _account(scored, repeats, options, rows, metrics[0])
+    whole = block(rows, metrics)
+    if account["no_headline"] is not None:  # bounds and counts stay: they say what is known of all images
+        whole = {name: {**one, "value": None, "low": None, "high": None} for name, one in whole.items()}
     # Inside one task the mean of tasks is the mean of cases: that metric has the column there.
     return {
         "metrics": {
@@ -164,7 +168,7 @@ def summarize(
                 m.name: {"of": m.of, "over": m.over, "scale": m.scale, "digits": m.digits, "times": m.times}
                 for m in metrics
             },
-            "all": block(rows, metrics),
+            "all": whole,
             "tasks": {task: block(some, metrics) for task, some in tasks.items()},
             "subtasks": {name: block(some, metrics[:1]) for name, some in subtasks.items()},
             **({"levels": levels_of(tasks, levels, metrics, rng)} if levels else {}),
@@ -172,7 +176,7 @@ def summarize(
                 m.name: {"value": point(m, floor), "n": sum(bool(row.found(m)) for row in floor)} for m in metrics
             },
         },
-        "judge": _account(scored, repeats, options, rows, metrics[0]),
+        "judge": account,
     }
 
 
@@ -202,12 +206,14 @@ def _account(
     failed = collections.Counter(
         cause for one in scored for each in one.observation["answers"] for cause in each["failures"].values()
     )
-    judged = sum(bool(row.found(headline)) and not row.lost(headline) for row in rows)
-    share = 1 - judged / len(rows) if rows else 1.0  # an image that is not there has no judgement, too
+    # An image that is not there has no judgement, too.
+    unjudged = sum(not row.found(headline) or bool(row.lost(headline)) for row in rows)
+    too_many = not rows or unjudged / len(rows) > options.judge_max_failed
     prices = [each["usd"] for each in answers if each["usd"] is not None]
     return {
         "name": names[0] if names else None,
-        "headline": share <= options.judge_max_failed,
+        "headline": not too_many,
+        "no_headline": f"too many images without a score: {unjudged:,} of {len(rows):,}" if too_many else None,
         "failed": dict(failed.most_common()),
         "repeats": options.judge_repeats,
         "judge_sd": judging.judge_spread(repeats),
@@ -241,13 +247,14 @@ def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
     """The few numbers that end a run."""
     first = next(iter(scores["metrics"]["all"]))
     best = scores["metrics"]["all"][first]
-    shown = scores["judge"]["headline"]
+    no_headline = scores["judge"]["no_headline"]
     return {
         **{name: scores[name] for name in ("suite", "world", "model", "edition", "wording")},
         "judge": scores["judge"]["name"],
         "metric": metric_id(scores, first),
-        "overall": best["value"] if shown else None,
-        "interval_95": [best["low"], best["high"]],
+        "overall": best["value"],
+        "interval_95": None if no_headline else [best["low"], best["high"]],
+        **({"no_headline": no_headline} if no_headline else {}),
         "metrics": {name: one["value"] for name, one in scores["metrics"]["all"].items()},
         "tasks": {task: block[first]["value"] for task, block in scores["metrics"]["tasks"].items()},
         "floor": scores["metrics"]["floor"][first],
@@ -321,8 +328,8 @@ def _caption(scores: Mapping[str, Any]) -> str:
     ]
     if scores["rewritten_from"]:
         lines.append(f"prompts rewritten: {scores['rewritten_from']}; judged by the original ones")
-    if not judge["headline"]:
-        lines.append("too many images without a judgement for a headline; --judge-max-failed 1 shows it all the same")
+    if judge["no_headline"]:
+        lines.append(f"no headline: {judge['no_headline']}; {reported.ALL_THE_SAME}")
     lines += [f"failed: {number} × {cause}" for cause, number in judge["failed"].items()]
     lines += [f"missing: {number} × {visible(cause)}" for cause, number in _causes(scores)[:6]]
     if judge["judge_sd"] is not None:

@@ -53,6 +53,9 @@ class Interviewer:
             log: File of all replies; None keeps none.
             sending: What the protocol lays down of requests; None leaves that to the settings.
             sleep: Waits some seconds.
+
+        Raises:
+            UserError: The money is too little for one request.
         """
         name, _, digest = protocol.partition("#")
         self.sending = sending or Sending()
@@ -80,6 +83,8 @@ class Interviewer:
             sleep=sleep,
         )
         self.ledger = self._asker.ledger
+        if too_small := self.ledger.too_small():
+            raise UserError(f"nothing is asked: {too_small}")
 
     def hold(self, interviews: Sequence[Interview]) -> list[Answers]:
         """The answers of each interview, in order, several asked at a time.

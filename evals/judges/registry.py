@@ -284,10 +284,8 @@ def make_interviewer(options: AskOptions, tools: Tools, protocol: str, sending: 
     """
     from evals.judges.interviewer import Interviewer
 
+    check_answerer(options)
     kind, _, argument = options.judge.partition(":")
-    if kind not in _ANSWERERS:
-        known = ", ".join(f"{name}:{JUDGES[name].argument}" for name in _ANSWERERS)
-        raise UserError(f"this benchmark needs --judge, one of {known}; it is {options.judge}")
     answerer = _answerer(kind, argument, options, tools)
     how = sent_as(options, sending)
     return Interviewer(protocol, answerer, settings(kind, options), options.judge_log, sending=how)
@@ -295,6 +293,17 @@ def make_interviewer(options: AskOptions, tools: Tools, protocol: str, sending: 
 
 _ANSWERERS = ("openai", "hf")
 """Kinds of judges that can be asked any question, not only about edits."""
+
+
+def answerers() -> str:
+    """How they are written on a command line."""
+    return JUDGES.written(only=_ANSWERERS)
+
+
+def check_answerer(options: AskOptions) -> None:
+    """Raises `UserError` where the judge is none, or cannot be asked any question."""
+    if options.judge.partition(":")[0] not in _ANSWERERS:
+        raise UserError(f"this benchmark needs --judge, one of {answerers()}; it is {options.judge}")
 
 
 def _answerer(kind: str, argument: str, options: AskOptions, tools: Tools) -> Answerer:

@@ -70,6 +70,9 @@ class Suite(abc.ABC, Generic[Own]):
     }
     """Words that complete the examples of the help: for models of photographs, and for a stage done again."""
 
+    looks: ClassVar[bool] = True
+    """Whether a detector or a CLIP can ever look at its images."""
+
     # ------------------------------------------------------------------------------------------- what it must bring
     @abc.abstractmethod
     def cases(self, options: Own, context: Context) -> list[Case]:
@@ -127,6 +130,10 @@ class Suite(abc.ABC, Generic[Own]):
             UserError: Something cannot be had.
         """
         return tools
+
+    def check_judge(self, options: Own) -> None:
+        """Raises `UserError` where the benchmark asks a judge and none is named that it can ask."""
+        return
 
     def make_judge(self, tools: Tools, options: Own) -> Any:
         """Who is asked in `judge`: with `concurrent_requests`, in one process, without detector and CLIP.

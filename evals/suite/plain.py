@@ -140,10 +140,11 @@ def _block(groups: Sequence[Group], score: Estimate, images_per_prompt: int) -> 
 
 
 def _overall_bounds(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean of the tasks' bounds, if any image is missing."""
+    """Mean of the tasks' bounds, if any image is missing; a task of which nothing is known may be any."""
     if not any(block["missing"] for block in blocks):
         return {"bounds": None}
-    ends = [block["bounds"] or [block["score"]["value"]] * 2 for block in blocks]
+    known = [(block["bounds"], block["score"]["value"]) for block in blocks]
+    ends = [bounds or ([0.0, 1.0] if value is None else [value] * 2) for bounds, value in known]
     return {"bounds": [float(np.mean(side)) for side in zip(*ends, strict=True)]}
 
 

@@ -119,9 +119,18 @@ class Ledger:
     def reserve(self) -> float:
         """Reserves the estimated cost of a request; raises `AskFailed` if it would exceed the limit."""
         if self._limit is not None and self.spent_usd + self._reserved + self._guess > self._limit:
-            raise AskFailed("budget", f"{self.spent_usd:.4f} USD are spent", retry=False)
+            raise AskFailed("budget", f"{self.spent_usd:.4f} USD are spent, {self._why()}", retry=False)
         self._reserved += self._guess
         return self._guess
+
+    def too_small(self) -> str | None:
+        """Why the limit allows not even a first request; None if it does, or if something is spent already."""
+        if self._limit is None or self.spent_usd or self._guess <= self._limit:
+            return None
+        return self._why()
+
+    def _why(self) -> str:
+        return f"one request may cost {self._guess:.4f} USD, and --max-spend is {self._limit:g}"
 
     @property
     def priced(self) -> bool:

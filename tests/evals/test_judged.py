@@ -136,9 +136,28 @@ def test_a_reply_of_the_wrong_length_is_missing_and_bounds_say_how_far_it_matter
 def test_above_five_percent_of_failures_there_is_no_headline(run):
     rule = lambda words: "I'm sorry, I can't help with that." if "number 3 hints" in words else "Score: 1"  # noqa: E731
     code, headline, out, *_ = run("wise", rule=rule)
-    assert (code, headline["overall"], headline["metrics"]["overall"]) == (0, None, 1.0)
+    assert (code, headline["overall"], headline["interval_95"], headline["metrics"]["overall"]) == (0, None, None, None)
     assert headline["failed"] == {"refusal": 1}
-    assert "too many images without a judgement" in out
+    assert headline["no_headline"] == "too many images without a score: 1 of 12"
+    assert (
+        "no headline: too many images without a score: 1 of 12; --judge-max-failed 1 shows it all the same"
+        in " ".join(out.split())
+    )
+    row = next(line for line in out.splitlines() if line.split()[:1] == ["all"])
+    assert row.split() == ["all", "–", "–", "11", "1", "0.917–1.000"]
+    told = run("wise", "--judge-max-failed", "1", "--from", "verdict")[1]
+    assert (told["overall"], told["metrics"], told["bounds"]) == (1.0, {"overall": 1.0}, headline["bounds"])
+    assert "no_headline" not in told
+
+
+def test_a_report_says_why_there_is_no_headline_and_where_it_would_lie(run, tmp_path):
+    rule = lambda words: "no idea" if re.search(r"do edit [36]\b", words) else kit.official(words)  # noqa: E731
+    assert run("imgedit", "--floor", "0", rule=rule)[0] == 0
+    assert reports.main([str(tmp_path / "run"), "--output", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "report.md").read_text()
+    said = "has no headline: too many images without a score: 2 of 12; --judge-max-failed 1 shows it all the same."
+    assert said in page
+    assert "2 images have no score; with them the score lies between 3." in page
 
 
 def test_a_question_that_always_fails_hides_the_overall_of_kris(run):
@@ -148,8 +167,9 @@ def test_a_question_that_always_fails_hides_the_overall_of_kris(run):
     code, headline, out, *_ = run("kris", "--floor", "0", rule=rule)
     assert (code, headline["overall"], headline["missing"]) == (0, None, 12)
     low, high = headline["bounds"]
-    assert 0 < low < headline["metrics"]["overall"] < high < 100
-    assert "too many images without a judgement" in out
+    assert 0 < low < high < 100
+    assert headline["metrics"]["overall"] is None
+    assert "too many images without a score: 12 of 12" in out
 
 
 def test_the_floor_counts_the_images_that_have_a_value(run):
