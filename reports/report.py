@@ -191,6 +191,8 @@ def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
         worse, better = verdicts.count("worse"), verdicts.count("better")
         value = f"{worse} worse" + (f", {better} better" if better else "")
         note = f"of {len(verdicts)} variants, against “{ablation.cells[0].name}”; the rest is not distinguishable"
+        if ablation.too_few:
+            value, note = "cannot tell", ablation.too_few
         facts.append(Fact(title=f"ablation {ablation.name}", value=value, note=note))
     return facts
 

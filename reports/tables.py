@@ -342,7 +342,9 @@ def ablation_table(ablation: Ablation, name: str = "ablation", reported: Rows = 
         parts = (estimate(cell.row["tasks"].get(task)) for task in tasks)
         rows.append(Row(label=cell.name, images=world, cells=(estimate(cell.row["overall"]), *middle, *parts)))
     first = ablation.cells[0].row["overall"]
+    few = ablation.too_few
     notes = [
+        *([f"{few}."] if few else []),
         *(marks(rows, "Table 3") if len(rows) > len(ablation.cells) else []),
         f"{world}; n = {first['n']:,} images of {first['clusters']:,} {cluster}s in each cell. "
         + measured_note(cluster, [{"intervals": ablation.intervals}]),

@@ -308,7 +308,7 @@ def detectable(difference: Difference) -> float | None:
     >>> round(detectable(change), 4), detectable(dataclasses.replace(change, cases=5)) is None
     (0.0286, True)
     """
-    if 2.0 ** (1 - difference.cases) > 2 * TAIL:
+    if least_p(difference.cases) >= 2 * TAIL:
         return None
     z95, z80 = 1.959964, 0.841621
     return (difference.high - difference.low) / 2 * (z95 + z80) / z95
@@ -439,6 +439,15 @@ def _permutation_test(
         flipped += (rng.integers(0, 2, size=(resamples, len(part))) * 2 - 1) @ part
     # The observed signs are one of the possible assignments, hence the + 1.
     return (1 + int(np.sum(np.abs(flipped) >= least))) / (1 + resamples)
+
+
+def least_p(clusters: int, comparisons: int = 1) -> float:
+    """The least p value that a permutation test of so many clusters can give, corrected for several comparisons.
+
+    >>> least_p(6), least_p(6, comparisons=4), least_p(1, comparisons=3)
+    (0.03125, 0.125, 1.0)
+    """
+    return min(1.0, comparisons * max(2.0 ** (1 - clusters), 1 / (1 + RESAMPLES)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
