@@ -60,10 +60,7 @@ def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> 
         max_drop: The overall score may fall by so much, in [0, 1].
         alpha: Level of the permutation test, in (0, 1).
     """
-    unlike = differences(baseline.made_by, run.made_by)
-    if baseline.right.keys() != run.right.keys():
-        unlike.append(f"{len(baseline.right.keys() ^ run.right.keys())} cases are in one of the two only")
-    if unlike:
+    if unlike := _unlike(baseline, run):
         return Decision(answer=UNDECIDED, why=f"not comparable: {'; '.join(unlike)}", rows=())
     worst, best = (
         {case: _filled(values, run.right[case], guess) for case, values in baseline.right.items()}
@@ -90,6 +87,29 @@ def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> 
     size, verb = statements.counted(change.cases, compare.unit(baseline, run)), "are" if change.cases > 1 else "is"
     why = f"{why}; more than the allowed {max_drop:g}, but {size} {verb} too few to be sure"
     return Decision(answer=UNDECIDED, why=f"{why} (python -m reports power says how many it takes)", rows=rows)
+
+
+def _unlike(baseline: Outcomes, run: Outcomes) -> list[str]:
+    """Why two do not compare, first what explains the rest; nothing where they do."""
+    one, other = (of.made_by.get("generate", {}) for of in (baseline, run))
+    if one.get("suite") != other.get("suite"):
+        return [f"the baseline is of {one.get('suite')} and the run of {other.get('suite')}"]
+    sizes = [(len(of.right), _images_each(of)) for of in (baseline, run)]
+    if sizes[0] != sizes[1]:
+        (cases, images), (own, each) = sizes
+        size = f"{statements.counted(cases, compare.unit(baseline, run))} with {statements.counted(images, 'images')}"
+        how = f"--limit {cases} --images-per-prompt {images}"
+        return [f"the baseline has {size} each, the run {own:,} with {each}: run it with {how}"]
+    asked = [{**of.made_by, "generate": {**made, "prompts_sha256": ""}} for of, made in ((baseline, one), (run, other))]
+    found = differences(*asked)
+    if one.get("prompts_sha256") != other.get("prompts_sha256") or baseline.right.keys() != run.right.keys():
+        found.insert(0, f"their {compare.unit(baseline, run)} are not the same")
+    return found
+
+
+def _images_each(of: Outcomes) -> int:
+    """Images of each case; an older baseline leaves out those that are missing."""
+    return int(of.made_by.get("generate", {}).get("images_per_prompt") or max(map(len, of.right.values()), default=0))
 
 
 def _filled(before: Verdicts, after: Verdicts, guess: bool) -> Verdicts:
@@ -142,13 +162,14 @@ def summary(
     clean = compare.CLEAN[form]
     answer = clean(f"{decision.answer}: {decision.why}")
     parts = [answer if form == "text" else answer.replace(decision.answer, f"**{decision.answer}**", 1)]
+    if not decision.rows:
+        return parts[0] + "\n"
     parts.append(compare.changed_settings(baseline, outcomes, form))
     gone = lost(baseline, outcomes, load_samples(run))
-    if decision.rows:
-        # Here images that are missing count as wrong, so none of their cases is left out.
-        left_out = dataclasses.replace(compare.unpaired(baseline, outcomes), without_verdict=0)
-        said, ways = left_out.sentences(baseline.name, run.name), ["won"] if gone else ["lost", "won"]
-        parts.append(compare.shown(decision.rows, baseline, outcomes, said, ways, form=form))
+    # Here images that are missing count as wrong, so none of their cases is left out.
+    left_out = dataclasses.replace(compare.unpaired(baseline, outcomes), without_verdict=0)
+    said, ways = left_out.sentences(baseline.name, run.name), ["won"] if gone else ["lost", "won"]
+    parts.append(compare.shown(decision.rows, baseline, outcomes, said, ways, form=form))
     if gone:
         files = None if before is None else {sample.key: sample.file for sample in load_samples(before)}
         parts.append(_lost_list(gone, run, files) if form == "text" else _lost_table(gone, run, files))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import runner_kit
 from PIL import Image
-from report_kit import BOTH, CHAIN, write_lines, write_run
+from report_kit import BOTH, CHAIN, NO_DOG, write_json, write_lines, write_run
 
 from evals.core.records import UserError
 from evals.geneval import prompts as geneval_prompts
@@ -188,7 +188,28 @@ def test_a_drop_of_few_cases_cannot_be_decided():
 def test_cases_that_are_missing_are_said():
     before = outcomes("a", {str(i): [True] for i in range(12)})
     after = dataclasses.replace(before, right={"0": (True,)})
-    assert "11 cases are in one of the two only" in gate.decide(before, after, 0.0, 0.05).why
+    said = "not comparable: the baseline has 12 prompts with 1 image each, the run 1 with 1: run it with --limit 12 "
+    assert gate.decide(before, after, 0.0, 0.05).why == f"{said}--images-per-prompt 1"
+    other = dataclasses.replace(before, right={str(i): (True,) for i in range(1, 13)})
+    assert gate.decide(before, other, 0.0, 0.05).why == "not comparable: their prompts are not the same"
+
+
+def test_a_run_of_another_suite_or_size_is_told_so_in_one_line(capsys, tmp_path):
+    folder = write_run(tmp_path / "run", [(CHAIN, BOTH, None)] * 2)
+    assert call(capsys, "baseline", folder, "--output", tmp_path / "b.json")[0] == 0
+    other = write_run(tmp_path / "other", [(CHAIN, NO_DOG, None)] * 3)
+    spec = json.loads((other / "run.json").read_text())
+    spec["identity"]["generate"]["prompts_sha256"] = "1" * 64
+    write_json(other / "run.json", spec)
+    code, out, _ = call(capsys, "gate", "--baseline", tmp_path / "b.json", "--run", other)
+    size = "the baseline has 1 prompt with 2 images each, the run 1 with 3: run it with --limit 1 --images-per-prompt 2"
+    assert (code, json.loads(out.splitlines()[-1])["why"]) == (2, f"not comparable: {size}")
+    assert " ".join(out.splitlines()[:-1]) == f"cannot decide: not comparable: {size}", "and nothing else"
+    spec["identity"]["generate"]["suite"] = "emu_edit"
+    write_json(other / "run.json", spec)
+    code, out, _ = call(capsys, "gate", "--baseline", tmp_path / "b.json", "--run", other)
+    said = "cannot decide: not comparable: the baseline is of geneval and the run of emu_edit"
+    assert (code, " ".join(out.splitlines()[:-1])) == (2, said)
 
 
 def test_missing_images_do_not_pass_unless_they_may_be_wrong():
