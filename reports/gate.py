@@ -182,7 +182,7 @@ def _lost_table(gone: Sequence[SampleRecord], run: Run, before: Mapping[str, Pat
     rows = []
     for sample in gone[:_SHOWN]:
         stage = STAGES.get(sample.stage or "", "")
-        cells = [sample.key, task_title(sample.task), sample.prompt, sample.reason.replace("\n", "; "), stage]
+        cells = [sample.key, task_title(sample.task), sample.prompt, sample.reason_line, stage]
         if before is not None:
             cells += [str(before.get(sample.key) or ""), str(sample.file or "no image")]
         rows.append([*map(escaped, cells), code(_opens(sample, run))])
@@ -194,7 +194,7 @@ def _lost_list(gone: Sequence[SampleRecord], run: Run, before: Mapping[str, Path
     blocks = []
     for sample in gone[:_SHOWN]:
         failed = f" (failed at: {STAGES[sample.stage]})" if sample.stage in STAGES else ""
-        lines = [f"{sample.key}: {sample.prompt}", f"{sample.reason}{failed}", _opens(sample, run)]
+        lines = [f"{sample.key}: {sample.prompt}", f"{sample.reason_line}{failed}", _opens(sample, run)]
         if before is not None:
             lines += [f"before: {before.get(sample.key) or 'no image'}", f"after: {sample.file or 'no image'}"]
         blocks.append("\n    ".join(map(visible, lines)))
@@ -247,7 +247,7 @@ def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[Sample
     """
     by_task: dict[str, list[str]] = {}
     for sample in gone:
-        by_task.setdefault(sample.task, []).append(f"lost {sample.key}: {sample.prompt}: {sample.reason}")
+        by_task.setdefault(sample.task, []).append(f"lost {sample.key}: {sample.prompt}: {sample.reason_line}")
     cases = [("overall score", f"{decision.answer}: {decision.why}", decision.answer != PASS)]
     for row in decision.rows[1:]:
         change = row.difference
@@ -267,7 +267,11 @@ def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[Sample
     for name, said, failed in cases:
         case = ElementTree.SubElement(tests, "testcase", classname=f"reports.gate.{suite}", name=visible(name))
         if failed:
-            ElementTree.SubElement(case, kind, message=visible(said.splitlines()[0])).text = harmless(said)
-        ElementTree.SubElement(case, "system-out").text = harmless(said)
+            message = (
+                f"{decision.answer}: more than the allowed drop of {max_drop:g}" if decision.rows else decision.answer
+            )
+            ElementTree.SubElement(case, kind, message=message).text = harmless(said)
+        else:
+            ElementTree.SubElement(case, "system-out").text = harmless(said)
     text: bytes = ElementTree.tostring(tests, encoding="utf-8", xml_declaration=True)
     return text

@@ -73,7 +73,19 @@ def test_a_summary_shows_what_changed_and_each_lost_image(pair, tmp_path, capsys
     suite = ElementTree.parse(tmp_path / "j.xml").getroot()
     assert [case.attrib["name"] for case in suite] == ["overall score", "color attribution"]
     assert [suite.attrib[name] for name in ("tests", "errors", "failures")] == ["2", "2", "0"]
-    assert "lost 00000/1: a photo of a red apple" in suite[1].find("system-out").text
+    failed = suite[1].find("error")
+    assert "lost 00000/1: a photo of a red apple" in failed.text
+    assert (suite[1].find("system-out"), failed.attrib["message"] in failed.text) == (None, False), "nothing twice"
+
+
+def test_several_reasons_of_an_image_are_told_apart(tmp_path, capsys):
+    before = write_run(tmp_path / "before", [(CHAIN, BOTH, None)] * 2)
+    after = write_run(tmp_path / "after", [(CHAIN, [], None)] * 2)
+    assert call(capsys, "baseline", before, "--output", tmp_path / "b.json")[0] == 0
+    _, out = call(capsys, "gate", "--baseline", tmp_path / "b.json", "--run", after, "--junit", tmp_path / "j.xml")
+    said = "expected apple>=1, found 0; expected dog>=1, found 0"
+    assert said in out
+    assert said in ElementTree.parse(tmp_path / "j.xml").getroot()[1].find("error").text
 
 
 def test_two_runs_are_gated_with_their_images(pair, tmp_path, capsys):
