@@ -167,6 +167,19 @@ def test_power_is_told_in_a_table(tmp_path, capsys):
 
 
 # ---------------------------------------------------------------------------------------------------------- docs/ci.md
+def test_the_first_commands_of_the_documents_find_the_drop_that_they_ask_for():
+    text = (ROOT / "docs" / "ci.md").read_text()
+    commands, prose = re.search(r"```bash\n(.*?)```", text, re.DOTALL).group(1), " ".join(text.split())
+    limits = {int(n) for n in re.findall(r"--limit (\d+)", commands)}
+    drop, allowed = (float(re.search(rf"--{flag} ([\d.]+)", commands).group(1)) for flag in ("drop", "max-drop"))
+    needed = power.prompts_needed(drop, 0.0, 4)
+    assert (len(limits), max(limits) >= needed, allowed) == (1, True, drop / 2)
+    assert f"a drop of {drop} takes {needed} prompts (`--limit {max(limits)}`" in prose
+    assert f"one of 0.02 takes {power.prompts_needed(0.02, 0.0, 4)}" in prose
+    assert "12 prompts of the baseline in this repository. They find a drop of 0.24 and more" in prose
+    assert power.prompts_needed(0.24, 0.0, 4) == 12 < power.prompts_needed(0.23, 0.0, 4)
+
+
 @pytest.mark.slow
 def test_the_workflows_of_the_documents_run_line_by_line(tmp_path, capsys, monkeypatch):
     text = (ROOT / "docs" / "ci.md").read_text()
