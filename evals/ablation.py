@@ -384,7 +384,8 @@ def _show_plan(cells: Sequence[Cell], plans: Sequence[Plan], engine: Engine) -> 
     if left:
         images, pace = sum(len(plan.samples) for _, plan in left), probe(left[0][1], engine)
         _say(
-            f"{images} images to do, about {clock(images * pace)} at the pace of {left[0][0].name} ({pace:.2f} s/image)"
+            f"{tables.counted(images, 'images')} to do, about {clock(images * pace)} "
+            f"at the pace of {left[0][0].name} ({pace:.2f} s/image)"
         )
 
 
@@ -458,8 +459,8 @@ def _main(words: Sequence[str]) -> int:
     rows = compare(finished)
     unit = unit_of(finished[0][2])
     note = (
-        f"{options.suite}, {finished[0][2]['world']}, {statements.counted(len(plans[0].cases), unit)}, "
-        f"{len(plans[0].samples)} images a cell. "
+        f"{options.suite}, {finished[0][2]['world']}, {tables.counted(len(plans[0].cases), unit)}, "
+        f"{tables.counted(len(plans[0].samples), 'images')} a cell. "
         f"{tables.code(f'python -m evals.ablation {shlex.join(words)}')}. "
         f"Differences are paired by {unit.removesuffix('s')}, to the first cell. "
         f"Intervals: {statistics.INTERVALS}; of differences, of the two runs' own by MOVER. "

@@ -23,7 +23,7 @@ from evals.core.records import UserError
 from got.util.cli import Parser, number, run_command, whole
 from got.util.errors import visible
 from got.util.files import write_atomic, write_json
-from got.util.tables import escaped
+from got.util.tables import counted, escaped
 from reports import changes, compare, formats, gate, names, plain, power, published, report, speed, style, teaser
 from reports.frames import Run, load, load_run
 from reports.samples import STAGES, find_sample, load_samples
@@ -245,7 +245,9 @@ def _baseline(args: argparse.Namespace) -> dict[str, object]:
     outcomes = compare.of_run(_known(load_run(args.run_directory)))
     missing, total = outcomes.images()
     if missing == total:
-        raise UserError(f"{args.run_directory} cannot be a baseline: none of its {total} images has a verdict")
+        raise UserError(
+            f"{args.run_directory} cannot be a baseline: none of its {counted(total, 'images')} has a verdict"
+        )
     write_json(args.output, outcomes.as_dict(), indent=1)
     return {"cases": len(outcomes.right), "output": str(args.output)}
 

@@ -20,10 +20,9 @@ import numpy as np
 
 from evals.core.run_directory import differences
 from evals.core.vocabulary import task_title
-from evals.metrics import statements
 from got.util.errors import harmless, visible
 from got.util.images import open_if_any
-from got.util.tables import code, escaped, markdown, span
+from got.util.tables import code, counted, escaped, markdown, span
 from reports import compare
 from reports.samples import STAGES, load_samples
 
@@ -71,21 +70,22 @@ def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> 
     change = rows[0].difference
     why = f"overall {rows[0].before:.3f} → {rows[0].after:.3f} ({change.value:+.3f}, p = {change.p_value:.4f})"
     if lost:
-        why = f"{lost:,} images that the baseline has are missing; were they wrong: {why}"
+        verb, they = ("is", "it") if lost == 1 else ("are", "they")
+        why = f"{counted(lost, 'images')} that the baseline has {verb} missing; were {they} wrong: {why}"
     elif missing := run.images()[0]:
-        why = f"{why}; {missing:,} images are missing, as they are in the baseline"
+        why = f"{why}; {counted(missing, 'images', 'are')} missing in the baseline, too"
     if change.value >= -max_drop:
         return Decision(answer=PASS, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
     if lost:
         at_best = compare.compare(baseline, dataclasses.replace(run, right=best))[0].difference
         if at_best.value < -max_drop and at_best.p_value < alpha:
-            why = f"{why}; were they right: {at_best.value:+.3f}; a drop of {max_drop:g} is allowed"
+            why = f"{why}; were {they} right: {at_best.value:+.3f}; a drop of {max_drop:g} is allowed"
             return Decision(answer=REGRESSION, why=why, rows=rows)
         return Decision(answer=UNDECIDED, why=f"{why}; more than the allowed {max_drop:g}", rows=rows)
     if change.p_value < alpha:
         return Decision(answer=REGRESSION, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
-    size, verb = statements.counted(change.cases, compare.unit(baseline, run)), "are" if change.cases > 1 else "is"
-    why = f"{why}; more than the allowed {max_drop:g}, but {size} {verb} too few to be sure"
+    size = counted(change.cases, compare.unit(baseline, run), "are")
+    why = f"{why}; more than the allowed {max_drop:g}, but {size} too few to be sure"
     return Decision(answer=UNDECIDED, why=f"{why} (python -m reports power says how many it takes)", rows=rows)
 
 
@@ -97,11 +97,11 @@ def _unlike(baseline: Outcomes, run: Outcomes) -> list[str]:
     sizes = [(len(of.right), _images_each(of)) for of in (baseline, run)]
     if sizes[0] != sizes[1]:
         (cases, images), (own, each) = sizes
-        size = f"{statements.counted(cases, compare.unit(baseline, run))} with {statements.counted(images, 'images')}"
+        size = f"{counted(cases, compare.unit(baseline, run))} with {counted(images, 'images')}"
         how = f"--limit {cases} --images-per-prompt {images}"
         return [f"the baseline has {size} each, the run {own:,} with {each}: run it with {how}"]
     asked = [{**of.made_by, "generate": {**made, "prompts_sha256": ""}} for of, made in ((baseline, one), (run, other))]
-    found = differences(*asked)
+    found = differences(asked[0], asked[1])
     if one.get("prompts_sha256") != other.get("prompts_sha256") or baseline.right.keys() != run.right.keys():
         found.insert(0, f"their {compare.unit(baseline, run)} are not the same")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evals.metrics.statistics import least_p
+from got.util.tables import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -13,15 +14,6 @@ if TYPE_CHECKING:
 
 LEVEL = 0.05
 """Below this p value a difference is no chance; the intervals beside it hold 95 %."""
-
-
-def counted(number: int, unit: str) -> str:
-    """A number of prompts, edits or cases.
-
-    >>> counted(1, "prompts"), counted(1200, "edits")
-    ('1 prompt', '1,200 edits')
-    """
-    return f"{number:,} {unit.removesuffix('s') if number == 1 else unit}"
 
 
 def wording(difference: Difference, unit: str, p_value: float | None = None) -> str:

@@ -218,7 +218,7 @@ def test_a_bomb_in_a_folder_is_one_failure(tmp_path, capsys):
     (failure,) = lines(tmp_path / "run" / "failures.jsonl")
     assert "Expected at most 89 million pixels" in failure["error"]
     assert (
-        "note: 1 of 2 images have no score, see failures.jsonl (00000/0: 00000/samples/0000" in capsys.readouterr().err
+        "note: 1 of 2 images has no score, see failures.jsonl (00000/0: 00000/samples/0000" in capsys.readouterr().err
     )
 
 

@@ -190,7 +190,7 @@ def test_footnotes_say_what_a_number_rests_on(run):
     (run / "run.json").write_text(json.dumps(spec))
     table = tables.geneval_table([load_run(run)])
     notes = " ".join((*table.notes, *table.origins))
-    said = ("n = 2 images of 1 prompts", "detector icon (aaaaaaaaaa)", "encoder openclip:x (bbbbbbbbbb)", "judge none",
+    said = ("n = 2 images of 1 prompt", "detector icon (aaaaaaaaaa)", "encoder openclip:x (bbbbbbbbbb)", "judge none",
             "commit 01234567 with local changes", "not measured here", "icon world")  # fmt: skip
     assert [words for words in said if words not in notes] == []
 
