@@ -326,8 +326,7 @@ def terminal(rows: Sequence[dict[str, Any]], name: str, note: str) -> Table:
         cell, overall, ends, difference, span, p_value, verdict, seconds = map(
             visible, row[: header.index("s/image") + 1]
         )
-        said = textwrap.wrap(statements.brief(verdict), _CELL_LETTERS, initial_indent="  ", subsequent_indent="  ")
-        lines = [*textwrap.wrap(cell, _CELL_LETTERS), *said]
+        lines = [*textwrap.wrap(cell, _CELL_LETTERS), f"  {statements.brief(verdict)}".rstrip()]
         made.add_row("\n".join(lines), f"{overall}\n{ends}", f"{difference}\n{span}".rstrip(), p_value, seconds)
     return made
 
@@ -385,7 +384,8 @@ def _show_plan(cells: Sequence[Cell], plans: Sequence[Plan], engine: Engine) -> 
     if left:
         images, pace = sum(len(plan.samples) for _, plan in left), probe(left[0][1], engine)
         _say(
-            f"{images} images to do, about {clock(images * pace)} at the pace of {left[0][0].name} ({pace:.2f} s/image)"
+            f"{tables.counted(images, 'images')} to do, about {clock(images * pace)} "
+            f"at the pace of {left[0][0].name} ({pace:.2f} s/image)"
         )
 
 
@@ -402,6 +402,14 @@ def _check(cells: Sequence[Cell], plans: Sequence[Plan]) -> None:
         raise UserError("all cells share one --engine and its workers; give these flags once, outside of the cells")
     if any(getattr(plan.options, "data", None) is not None for plan in plans):
         raise UserError("--data: nothing tells a right edit of a published set from a wrong one; cells have no scores")
+
+
+def _clusters(plan: Plan) -> int:
+    """Prompts that differ, or source images."""
+    return len({
+        case.edit.group or case.edit.source.sha256() if case.edit else alike(case.prompt, case.metadata)
+        for case in plan.cases
+    })  # fmt: skip
 
 
 def _run_all(cells: Sequence[Cell], plans: Sequence[Plan], engine: Engine) -> list[tuple[Cell, Path, dict[str, Any]]]:
@@ -438,6 +446,10 @@ def _main(words: Sequence[str]) -> int:
     output: Path = options.output or default_folder(options.suite, name)
     plans = [plan_of(suite, cell, shared, output) for cell in cells]
     _check(cells, plans)
+    alone = "source images" if plans[0].cases[0].edit else "prompts"
+    few = statements.too_few(_clusters(plans[0]), len(cells) - 1, alone)
+    if few:
+        _say(f"ablation: {few}")
     # One engine for all cells: a worker keeps what it has loaded for as long as the next cell needs it, too.
     with ENGINES[plans[0].settings.engine](plans[0].settings) as engine:
         _show_plan(cells, plans, engine)
@@ -447,12 +459,15 @@ def _main(words: Sequence[str]) -> int:
     rows = compare(finished)
     unit = unit_of(finished[0][2])
     note = (
-        f"{options.suite}, {finished[0][2]['world']}, {statements.counted(len(plans[0].cases), unit)}, "
-        f"{len(plans[0].samples)} images a cell. "
+        f"{options.suite}, {finished[0][2]['world']}, {tables.counted(len(plans[0].cases), unit)}, "
+        f"{tables.counted(len(plans[0].samples), 'images')} a cell. "
         f"{tables.code(f'python -m evals.ablation {shlex.join(words)}')}. "
         f"Differences are paired by {unit.removesuffix('s')}, to the first cell. "
-        f"Intervals: {statistics.INTERVALS}; of differences, of the two runs' own by MOVER."
+        f"Intervals: {statistics.INTERVALS}; of differences, of the two runs' own by MOVER. "
+        f"Better and worse: an interval without 0 and p (Holm) < {statements.LEVEL}."
     )
+    if few:
+        note = f"{few}.\n{note}"
     content = {"command": list(words), "suite": options.suite, "intervals": statistics.INTERVALS, "cells": rows}
     HashedFolder(output).write_json("ablation.json", content)
     write_atomic(output / "ablation.md", markdown(rows, note))

@@ -21,8 +21,9 @@ from typing import Any
 
 from evals.core.records import UserError
 from got.util.cli import Parser, number, run_command, whole
+from got.util.errors import visible
 from got.util.files import write_atomic, write_json
-from got.util.tables import escaped
+from got.util.tables import counted, escaped
 from reports import changes, compare, formats, gate, names, plain, power, published, report, speed, style, teaser
 from reports.frames import Run, load, load_run
 from reports.samples import STAGES, find_sample, load_samples
@@ -37,7 +38,9 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _main(words: list[str] | None) -> int:
-    args = _parser().parse_args(_with_command(sys.argv[1:] if words is None else words))
+    words = sys.argv[1:] if words is None else words
+    _check_command(words)
+    args = _parser().parse_args(_with_command(words))
     headline: dict[str, object] = args.run(args)
     print(json.dumps(headline), flush=True)
     if headline.get("scored") == 0:
@@ -54,6 +57,14 @@ def _with_command(words: list[str]) -> list[str]:
     """
     named = not words or words[0] in {*COMMANDS, "-h", "--help"}
     return words if named else ["report", *words]
+
+
+def _check_command(words: list[str]) -> None:
+    """Refuses a first word that is neither a command nor there."""
+    first = words[0] if words else "-"
+    is_path = os.sep in first and any(word.startswith("--output") for word in words)  # `report` says what it lacks
+    if not (first in COMMANDS or first.startswith("-") or is_path or os.path.lexists(first)):
+        raise UserError(f"{visible(first)} is neither a command ({', '.join(COMMANDS)}) nor the folder of a run")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -234,7 +245,9 @@ def _baseline(args: argparse.Namespace) -> dict[str, object]:
     outcomes = compare.of_run(_known(load_run(args.run_directory)))
     missing, total = outcomes.images()
     if missing == total:
-        raise UserError(f"{args.run_directory} cannot be a baseline: none of its {total} images has a verdict")
+        raise UserError(
+            f"{args.run_directory} cannot be a baseline: none of its {counted(total, 'images')} has a verdict"
+        )
     write_json(args.output, outcomes.as_dict(), indent=1)
     return {"cases": len(outcomes.right), "output": str(args.output)}
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from evals.core.vocabulary import task_title
-from got.util.tables import span
+from got.util.tables import counted, span
 from reports import ablation_figures, compare, style
 from reports.page import Browser, Fact, Page, Section, record
 from reports.report import Report, origin, saved
@@ -51,7 +51,8 @@ def of_two(before: Run, after: Run) -> Report:
     )
     page = Page(
         title=f"{after.name} against {before.name}",
-        lead=f"{settings} {change.cases:,} {unit} of both, compared one by one. Overall: {rows[0].words}.".strip(),
+        lead=f"{settings} {counted(change.cases, unit)} of both, compared one by one. "
+        f"Overall: {rows[0].words}.".strip(),
         facts=(
             Fact(
                 title="overall difference",

@@ -13,7 +13,7 @@ from evals.metrics import statements, statistics
 from evals.suite.plain import weighs_cases
 from got.util.files import read_object
 from got.util.hashes import is_sealed, sealed
-from got.util.tables import escaped, span
+from got.util.tables import counted, escaped, span
 from reports import formats, names, tables
 from reports.frames import digest
 from reports.public_scores import UNKNOWN_IMAGES
@@ -284,11 +284,13 @@ class Unpaired:
         for (first, second), cases in sorted(self.sizes.items()):
             common = min(first, second)
             which = "the first image is" if common == 1 else f"the first {common} images are"
-            words = f"{cases:,} cases have {first} images in {name_a} and {second} in {name_b}: {which} compared"
+            have = f"{counted(cases, 'cases', 'have')} {counted(first, 'images')}"
+            words = f"{have} in {name_a} and {second} in {name_b}: {which} compared"
             said.append(words)
         if self.by_share:
             said.append(
-                f"{self.by_share:,} cases have other numbers of images in {name_a} and {name_b}, and nothing tells "
+                f"{counted(self.by_share, 'cases', 'have')} other numbers of images in {name_a} and {name_b}, and "
+                "nothing tells "
                 "which image is which: their shares of right images are compared, and none counts as lost or won"
             )
         return said
@@ -343,7 +345,8 @@ def wordings(before: Run, after: Run) -> str:
     if not other:
         return ""
     example = f"{first[other[0]].prompt!r} and {second[other[0]].prompt!r}"
-    return f"{len(other):,} of {len(both):,} cases ask for the same in other words, case {other[0]} in {example}."
+    asking = counted(len(other), "cases", "ask", of=len(both))
+    return f"{asking} for the same in other words, case {other[0]} in {example}."
 
 
 def _asks_the_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -382,7 +385,7 @@ def sentence(rows: Sequence[Row], a: Outcomes, b: Outcomes) -> str:
     could = f"so few {flipped} cannot tell any two scores apart"
     if seen is not None:
         could = f"a difference of {seen:.3f} would have been found four times in five"
-    size = f"{statements.counted(change.cases, cases)} with {statements.counted(row.images, 'images')}"
+    size = f"{counted(change.cases, cases)} with {counted(row.images, 'images')}"
     return (
         f"On {size}, {b.name} scores {row.after:.3f} and {a.name} {row.before:.3f}: "
         f"a paired difference of {change.value:+z.3f} (95 % interval {span(change.low, change.high, signed=True)}; "
@@ -460,10 +463,10 @@ def shown(
         images = changed[name]
         listed = ", ".join(f"{case}/{index}" for case, index in images[:20])
         more = f" and {len(images) - 20} more" if len(images) > 20 else ""
-        paragraphs.append(f"{len(images)} images {name}{': ' if images else ''}{listed}{more}")
+        paragraphs.append(f"{counted(len(images), 'images')} {name}{': ' if images else ''}{listed}{more}")
     for one in (a, b):
         missing, total = one.images()
-        paragraphs += [f"{missing:,} of {total:,} images have no verdict in {one.name}"] if missing else []
+        paragraphs += [f"{counted(missing, 'images', 'have', of=total)} no verdict in {one.name}"] if missing else []
     paragraphs += [*said, sentence(rows, a, b)]
     table = formats.FORMATS[form](comparison_table(rows, a.name, b.name, unit(a, b)))
     return "\n\n".join([table.strip(), *map(clean, paragraphs)]) + "\n"

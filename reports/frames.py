@@ -12,6 +12,7 @@ from evals.core.records import UserError, note
 from evals.core.run_directory import MEND, RunDirectory
 from evals.core.vocabulary import task_title
 from evals.geneval.prompts import OWN_PROMPTS
+from evals.metrics import statements
 from evals.metrics.statistics import method_of
 from got.util.files import json_object, numbered_lines
 from got.util.hashes import HashedFolder
@@ -151,6 +152,13 @@ class Ablation:
     cells: tuple[Cell, ...]
     intervals: str = "bootstrap"
     """How those of the cells' shares were made."""
+
+    @property
+    def too_few(self) -> str:
+        """Why no variant can come out better or worse, whatever its images show; empty where one can."""
+        compared = sum(cell.row["difference"] is not None for cell in self.cells)
+        clusters = int(self.cells[0].row["overall"].get("clusters", 0))  # an older one does not say
+        return statements.too_few(clusters, compared, "source images" if self.is_of_edits else "prompts")
 
     @property
     def is_of_edits(self) -> bool:

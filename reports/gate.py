@@ -20,10 +20,9 @@ import numpy as np
 
 from evals.core.run_directory import differences
 from evals.core.vocabulary import task_title
-from evals.metrics import statements
 from got.util.errors import harmless, visible
 from got.util.images import open_if_any
-from got.util.tables import code, escaped, markdown, span
+from got.util.tables import code, counted, escaped, markdown, span
 from reports import compare
 from reports.samples import STAGES, load_samples
 
@@ -60,10 +59,7 @@ def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> 
         max_drop: The overall score may fall by so much, in [0, 1].
         alpha: Level of the permutation test, in (0, 1).
     """
-    unlike = differences(baseline.made_by, run.made_by)
-    if baseline.right.keys() != run.right.keys():
-        unlike.append(f"{len(baseline.right.keys() ^ run.right.keys())} cases are in one of the two only")
-    if unlike:
+    if unlike := _unlike(baseline, run):
         return Decision(answer=UNDECIDED, why=f"not comparable: {'; '.join(unlike)}", rows=())
     worst, best = (
         {case: _filled(values, run.right[case], guess) for case, values in baseline.right.items()}
@@ -74,22 +70,46 @@ def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> 
     change = rows[0].difference
     why = f"overall {rows[0].before:.3f} → {rows[0].after:.3f} ({change.value:+.3f}, p = {change.p_value:.4f})"
     if lost:
-        why = f"{lost:,} images that the baseline has are missing; were they wrong: {why}"
+        verb, they = ("is", "it") if lost == 1 else ("are", "they")
+        why = f"{counted(lost, 'images')} that the baseline has {verb} missing; were {they} wrong: {why}"
     elif missing := run.images()[0]:
-        why = f"{why}; {missing:,} images are missing, as they are in the baseline"
+        why = f"{why}; {counted(missing, 'images', 'are')} missing in the baseline, too"
     if change.value >= -max_drop:
         return Decision(answer=PASS, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
     if lost:
         at_best = compare.compare(baseline, dataclasses.replace(run, right=best))[0].difference
         if at_best.value < -max_drop and at_best.p_value < alpha:
-            why = f"{why}; were they right: {at_best.value:+.3f}; a drop of {max_drop:g} is allowed"
+            why = f"{why}; were {they} right: {at_best.value:+.3f}; a drop of {max_drop:g} is allowed"
             return Decision(answer=REGRESSION, why=why, rows=rows)
         return Decision(answer=UNDECIDED, why=f"{why}; more than the allowed {max_drop:g}", rows=rows)
     if change.p_value < alpha:
         return Decision(answer=REGRESSION, why=f"{why}; a drop of {max_drop:g} is allowed", rows=rows)
-    size, verb = statements.counted(change.cases, compare.unit(baseline, run)), "are" if change.cases > 1 else "is"
-    why = f"{why}; more than the allowed {max_drop:g}, but {size} {verb} too few to be sure"
+    size = counted(change.cases, compare.unit(baseline, run), "are")
+    why = f"{why}; more than the allowed {max_drop:g}, but {size} too few to be sure"
     return Decision(answer=UNDECIDED, why=f"{why} (python -m reports power says how many it takes)", rows=rows)
+
+
+def _unlike(baseline: Outcomes, run: Outcomes) -> list[str]:
+    """Why two do not compare, first what explains the rest; nothing where they do."""
+    one, other = (of.made_by.get("generate", {}) for of in (baseline, run))
+    if one.get("suite") != other.get("suite"):
+        return [f"the baseline is of {one.get('suite')} and the run of {other.get('suite')}"]
+    sizes = [(len(of.right), _images_each(of)) for of in (baseline, run)]
+    if sizes[0] != sizes[1]:
+        (cases, images), (own, each) = sizes
+        size = f"{counted(cases, compare.unit(baseline, run))} with {counted(images, 'images')}"
+        how = f"--limit {cases} --images-per-prompt {images}"
+        return [f"the baseline has {size} each, the run {own:,} with {each}: run it with {how}"]
+    asked = [{**of.made_by, "generate": {**made, "prompts_sha256": ""}} for of, made in ((baseline, one), (run, other))]
+    found = differences(asked[0], asked[1])
+    if one.get("prompts_sha256") != other.get("prompts_sha256") or baseline.right.keys() != run.right.keys():
+        found.insert(0, f"their {compare.unit(baseline, run)} are not the same")
+    return found
+
+
+def _images_each(of: Outcomes) -> int:
+    """Images of each case; an older baseline leaves out those that are missing."""
+    return int(of.made_by.get("generate", {}).get("images_per_prompt") or max(map(len, of.right.values()), default=0))
 
 
 def _filled(before: Verdicts, after: Verdicts, guess: bool) -> Verdicts:
@@ -142,13 +162,14 @@ def summary(
     clean = compare.CLEAN[form]
     answer = clean(f"{decision.answer}: {decision.why}")
     parts = [answer if form == "text" else answer.replace(decision.answer, f"**{decision.answer}**", 1)]
+    if not decision.rows:
+        return parts[0] + "\n"
     parts.append(compare.changed_settings(baseline, outcomes, form))
     gone = lost(baseline, outcomes, load_samples(run))
-    if decision.rows:
-        # Here images that are missing count as wrong, so none of their cases is left out.
-        left_out = dataclasses.replace(compare.unpaired(baseline, outcomes), without_verdict=0)
-        said, ways = left_out.sentences(baseline.name, run.name), ["won"] if gone else ["lost", "won"]
-        parts.append(compare.shown(decision.rows, baseline, outcomes, said, ways, form=form))
+    # Here images that are missing count as wrong, so none of their cases is left out.
+    left_out = dataclasses.replace(compare.unpaired(baseline, outcomes), without_verdict=0)
+    said, ways = left_out.sentences(baseline.name, run.name), ["won"] if gone else ["lost", "won"]
+    parts.append(compare.shown(decision.rows, baseline, outcomes, said, ways, form=form))
     if gone:
         files = None if before is None else {sample.key: sample.file for sample in load_samples(before)}
         parts.append(_lost_list(gone, run, files) if form == "text" else _lost_table(gone, run, files))
@@ -161,7 +182,7 @@ def _lost_table(gone: Sequence[SampleRecord], run: Run, before: Mapping[str, Pat
     rows = []
     for sample in gone[:_SHOWN]:
         stage = STAGES.get(sample.stage or "", "")
-        cells = [sample.key, task_title(sample.task), sample.prompt, sample.reason.replace("\n", "; "), stage]
+        cells = [sample.key, task_title(sample.task), sample.prompt, sample.reason_line, stage]
         if before is not None:
             cells += [str(before.get(sample.key) or ""), str(sample.file or "no image")]
         rows.append([*map(escaped, cells), code(_opens(sample, run))])
@@ -173,7 +194,7 @@ def _lost_list(gone: Sequence[SampleRecord], run: Run, before: Mapping[str, Path
     blocks = []
     for sample in gone[:_SHOWN]:
         failed = f" (failed at: {STAGES[sample.stage]})" if sample.stage in STAGES else ""
-        lines = [f"{sample.key}: {sample.prompt}", f"{sample.reason}{failed}", _opens(sample, run)]
+        lines = [f"{sample.key}: {sample.prompt}", f"{sample.reason_line}{failed}", _opens(sample, run)]
         if before is not None:
             lines += [f"before: {before.get(sample.key) or 'no image'}", f"after: {sample.file or 'no image'}"]
         blocks.append("\n    ".join(map(visible, lines)))
@@ -226,7 +247,7 @@ def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[Sample
     """
     by_task: dict[str, list[str]] = {}
     for sample in gone:
-        by_task.setdefault(sample.task, []).append(f"lost {sample.key}: {sample.prompt}: {sample.reason}")
+        by_task.setdefault(sample.task, []).append(f"lost {sample.key}: {sample.prompt}: {sample.reason_line}")
     cases = [("overall score", f"{decision.answer}: {decision.why}", decision.answer != PASS)]
     for row in decision.rows[1:]:
         change = row.difference
@@ -246,7 +267,11 @@ def junit(decision: Decision, suite: str, max_drop: float, gone: Sequence[Sample
     for name, said, failed in cases:
         case = ElementTree.SubElement(tests, "testcase", classname=f"reports.gate.{suite}", name=visible(name))
         if failed:
-            ElementTree.SubElement(case, kind, message=visible(said.splitlines()[0])).text = harmless(said)
-        ElementTree.SubElement(case, "system-out").text = harmless(said)
+            message = (
+                f"{decision.answer}: more than the allowed drop of {max_drop:g}" if decision.rows else decision.answer
+            )
+            ElementTree.SubElement(case, kind, message=message).text = harmless(said)
+        else:
+            ElementTree.SubElement(case, "system-out").text = harmless(said)
     text: bytes = ElementTree.tostring(tests, encoding="utf-8", xml_declaration=True)
     return text

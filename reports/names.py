@@ -70,12 +70,18 @@ def in_words(key: str, value: Any) -> str:
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """What differs between two records of settings, ``name before → after``; what only one of them knows is no change.
 
+    Nor is what has no value for one of two models: a folder of images has no steps. Of one model none is its default.
+
     >>> changed({"steps": 10, "seed": 1}, {"steps": 4, "seed": 1})
     ['steps 10 → 4']
     >>> changed({}, {"guidance_interval": [0.0, 0.7]})
     ['guidance interval default → 0.0 to 0.7']
+    >>> changed({"model": "got", "steps": 10}, {"model": "folder:a", "steps": None})
+    ['model got → folder:a']
     """
     before, after = _UNSAID | dict(before), _UNSAID | dict(after)
+    if before.get("model") != after.get("model"):
+        before, after = ({key: value for key, value in of.items() if value is not None} for of in (before, after))
     return [
         f"{key.replace('_', ' ')} {_short(before[key])} → {_short(after[key])}"
         for key in before

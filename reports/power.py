@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evals.core.records import UserError
-from evals.metrics import statements
+from got.util.tables import counted
 from reports.tables import Cell, Column, Row, Table
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def table(baseline: Outcomes, drop: float, alpha: float, certainty: float) -> tu
     for images in IMAGES:
         found = [prompts_needed(drop, noise, images, alpha, certainty) for noise in (0.0, 2 * varies)]
         cells = tuple(Cell(text=f"{prompts:,} ({prompts * images:,})") for prompts in found)
-        rows.append(Row(label=f"{statements.counted(images, 'images')} per prompt", images="", cells=cells))
+        rows.append(Row(label=f"{counted(images, 'images')} per prompt", images="", cells=cells))
         numbers[str(images)] = found
     own = len(baseline.right), max(map(len, baseline.right.values()))
     noise = f"in the baseline the verdicts of images of one prompt have variance {varies:.4f}"
@@ -95,7 +95,7 @@ def table(baseline: Outcomes, drop: float, alpha: float, certainty: float) -> tu
             "Same images: the change redraws bit by bit what it does not spoil, as a refactoring does.",
             f"Drawn anew: every image may change either way, as with another sampler or precision; {noise}.",
             f"Images of a prompt are lost together, with correlation {_LIKENESS:g}. The baseline has "
-            f"{statements.counted(own[0], 'prompts')} with {statements.counted(own[1], 'images')} each.",
+            f"{counted(own[0], 'prompts')} with {counted(own[1], 'images')} each.",
             f"The gate: `python -m reports gate --max-drop {drop / 2:g}`.",
         ),
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.backends import ICON_WORLD
 from evals.core.records import UserError
 from got.util.files import FolderLock, clear_disk_errors, write_atomic
-from got.util.tables import escaped, span
+from got.util.tables import counted, escaped, span
 from reports import (
     ablation_figures,
     editing,
@@ -167,8 +167,8 @@ def _lead(runs: Sequence[Run], ablations: Sequence[Ablation]) -> str:
     every = [*runs, *(cell.run for ablation in ablations for cell in ablation.cells if cell.run is not None)]
     worlds = " and ".join(dict.fromkeys(str(run.scores.get("world")) for run in every)) or "unknown images"
     worlds = worlds.replace(ICON_WORLD, f"the {ICON_WORLD}")
-    parts = [f"{len(runs)} run{'s' * (len(runs) != 1)}"] * bool(runs)
-    parts += [f"{len(ablations)} ablation{'s' * (len(ablations) != 1)}"] * bool(ablations)
+    parts = [counted(len(runs), "runs")] * bool(runs)
+    parts += [counted(len(ablations), "ablations")] * bool(ablations)
     return f"{' and '.join(parts)}, measured on {worlds}."
 
 
@@ -184,13 +184,16 @@ def _facts(runs: Sequence[Run], ablations: Sequence[Ablation]) -> list[Fact]:
             continue
         if score["value"] is not None:
             ends = "" if score["low"] is None else f"{span(score['low'], score['high'])}, "
-            note = f"{what}, {run.images}, {ends}{score['n']:,} images"
+            note = f"{what}, {run.images}, {ends}{counted(score['n'], 'images')}"
             facts.append(Fact(title=run.label, value=f"{score['value']:.3f}", note=note))
     for ablation in ablations:
         verdicts = [(cell.row["difference"] or {}).get("verdict") for cell in ablation.cells[1:]]
         worse, better = verdicts.count("worse"), verdicts.count("better")
         value = f"{worse} worse" + (f", {better} better" if better else "")
-        note = f"of {len(verdicts)} variants, against “{ablation.cells[0].name}”; the rest is not distinguishable"
+        variants = counted(len(verdicts), "variants")
+        note = f"of {variants}, against “{ablation.cells[0].name}”; the rest is not distinguishable"
+        if ablation.too_few:
+            value, note = "cannot tell", ablation.too_few
         facts.append(Fact(title=f"ablation {ablation.name}", value=value, note=note))
     return facts
 

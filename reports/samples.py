@@ -75,6 +75,11 @@ class SampleRecord:
     """What a judge gave it, in [0, 1]: the mean over repeats; None without a judge."""
 
     @property
+    def reason_line(self) -> str:
+        """The reason where there is one line for it."""
+        return "; ".join(self.reason.splitlines())
+
+    @property
     def key(self) -> str:
         """Case and index, as in ``00042/1``."""
         return f"{self.case}/{self.index}"

@@ -11,6 +11,7 @@ from evals.core.vocabulary import TASKS, task_title
 from evals.geneval.prompts import OWN_PROMPTS
 from evals.metrics import statements
 from evals.metrics.statistics import method_of
+from got.util.tables import counted
 from reports.frames import provenance
 from reports.public_scores import UNKNOWN_IMAGES
 from reports.published import Rows, published
@@ -280,11 +281,12 @@ def run_notes(runs: Sequence[Run], *, missing: bool = True) -> list[str]:
         overall = run.scores["overall"]
         if "metrics" in run.scores:
             first = next(iter(run.scores["metrics"]["all"].values()))
-            size = f"n = {first['n']:,} images of {first['clusters']:,} prompts or sources, "
+            size = f"n = {counted(first['n'], 'images')} of {first['clusters']:,} prompts or sources, "
         elif "score" in overall:
-            size = f"n = {overall['score']['n']:,} images of {overall['score']['clusters']:,} prompts, "
+            score = overall["score"]
+            size = f"n = {counted(score['n'], 'images')} of {counted(score['clusters'], 'prompts')}, "
         else:
-            size = f"n = {overall['images']:,} images of {overall['groups']:,} source images, "
+            size = f"n = {counted(overall['images'], 'images')} of {counted(overall['groups'], 'source images')}, "
         facts = [f"{run.images}, {size}{_facts(run)}."]
         reference = run.scores.get("reference")
         if reference:
@@ -319,7 +321,7 @@ def _missing(run: Run) -> Iterator[str]:
         missing, bounds = first["missing"], first["bounds"] and [end * how["times"] for end in first["bounds"]]
     if missing:
         between = f"; with them the score lies between {bounds[0]:.3f} and {bounds[1]:.3f}" if bounds else ""
-        yield f"{missing:,} {'image has' if missing == 1 else 'images have'} no score{between}."
+        yield f"{counted(missing, 'images', 'have')} no score{between}."
         if classes := run.scores["missing"].get("classes"):
             yield f"The detector has no label for {', '.join(map(str, classes))}: cases that need them are missing."
 
@@ -345,9 +347,11 @@ def ablation_table(ablation: Ablation, name: str = "ablation", reported: Rows = 
         parts = (estimate(cell.row["tasks"].get(task)) for task in tasks)
         rows.append(Row(label=cell.name, images=world, cells=(estimate(cell.row["overall"]), *middle, *parts)))
     first = ablation.cells[0].row["overall"]
+    few = ablation.too_few
     notes = [
+        *([f"{few}."] if few else []),
         *(marks(rows, "Table 3") if len(rows) > len(ablation.cells) else []),
-        f"{world}; n = {first['n']:,} images of {first['clusters']:,} {cluster}s in each cell. "
+        f"{world}; n = {counted(first['n'], 'images')} of {counted(first['clusters'], f'{cluster}s')} in each cell. "
         + measured_note(cluster, [{"intervals": ablation.intervals}]),
         f"{paired(unit)} They are to the first row, and p values are corrected for their number by Holm's method.",
     ]

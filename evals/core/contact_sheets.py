@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.vocabulary import task_title
 from got.util.files import write_atomic
 from got.util.images import GREY, INK, fitted, font, laid_out, open_if_any, png_bytes, written
+from got.util.tables import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -84,7 +85,7 @@ def draw(run: Path, results: list[dict[str, Any]], observations: list[dict[str, 
     written, taken = [], {WRONG.partition(".")[0]}
     for tag, pairs in tasks.items():
         known = [result["correct"] for result, _ in pairs[:MAX_TILES]]
-        right = f"{len(known)} images" if None in known else f"{sum(known)} of {len(known)} right"
+        right = counted(len(known), "images") if None in known else f"{sum(known)} of {len(known)} right"
         path = run / "sheets" / f"{safe(tag, taken)}.png"
         sheet = contact_sheet(run, f"{task_title(tag)}: {right}", which, pairs[:MAX_TILES])
         write_atomic(path, png_bytes(sheet))

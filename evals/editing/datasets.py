@@ -18,6 +18,7 @@ from evals.core.records import EditCase, EncodedImage, UserError
 from got.util import files
 from got.util.hub import commit_of, download, on_hub
 from got.util.parquet import ParquetTable
+from got.util.tables import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +92,7 @@ def unique(cases: Sequence[EditCase], what: str) -> tuple[EditCase, ...]:
     seen: set[str] = set()
     double = [case.id for case in cases if case.id in seen or seen.add(case.id)]  # type: ignore[func-returns-value]
     if double:
-        raise UserError(f"{what}: {len(double)} cases occur twice, the first is {double[0]}")
+        raise UserError(f"{what}: {counted(len(double), 'cases', 'occur')} twice, the first is {double[0]}")
     return tuple(cases)
 
 

@@ -24,6 +24,7 @@ from evals.editing.datasets import (
     turn_case,
     unique,
 )
+from got.util.tables import counted
 
 if TYPE_CHECKING:
     from evals.editing.datasets import Row
@@ -86,9 +87,9 @@ def load_emu_edit(
     kept = [case for case in cases if variant == "all" or case.id not in equal]
     placeholders = sum(EMU_EDIT_PLACEHOLDER in map(_plain, case.captions.values()) for case in kept)
     if placeholders:
-        notes.append(f"{placeholders} cases have the placeholder caption {EMU_EDIT_PLACEHOLDER!r}")
+        notes.append(f"{counted(placeholders, 'cases', 'have')} the placeholder caption {EMU_EDIT_PLACEHOLDER!r}")
     if variant == "all" and equal:
-        notes.append(f"{len(equal)} cases have equal captions before and after")
+        notes.append(f"{counted(len(equal), 'cases', 'have')} equal captions before and after")
     return EditSet(
         origin=origin,
         variant=variant,

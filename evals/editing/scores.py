@@ -13,7 +13,7 @@ from evals.judges.detection_scores import MeasuredScore
 from evals.metrics import images, judging, statements, statistics
 from evals.metrics.images import Score
 from evals.suite import tables as shared
-from got.util.tables import number, span
+from got.util.tables import counted, number, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -149,7 +149,8 @@ def nothing_scored(scores: Mapping[str, Any]) -> str | None:
     """Why no image of a run has a score, or a judge that was asked gave none; None where there are scores."""
     overall, missing = scores["overall"], scores["missing"]
     if not overall["images"]:
-        return f"expected {missing['total']} images with a score, found none: {counted_causes(missing['by_cause'])}"
+        wanted = counted(missing["total"], "images")
+        return f"expected {wanted} with a score, found none: {counted_causes(missing['by_cause'])}"
     judge = overall["judge"]
     if judge is not None and judge["judgements"] == sum(judge["failed"].values()):
         return f"expected {judge['judgements']} judgements, and all failed: {counted_causes(judge['failed'])}"

@@ -11,6 +11,7 @@ from evals.core import contact_sheets
 from evals.metrics.images import mask_box
 from got.util.files import write_atomic
 from got.util.images import GREY, INK, fitted, laid_out, open_if_any, png_bytes, written
+from got.util.tables import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,7 +84,11 @@ def _about(category: str, results: Sequence[dict[str, Any]]) -> str:
     ('add: 1 of 2 right', 'add: 2 edits')
     """
     known = [result["correct"] for result in results]
-    return f"{category}: {len(known)} edits" if None in known else f"{category}: {sum(known)} of {len(known)} right"
+    return (
+        f"{category}: {counted(len(known), 'edits')}"
+        if None in known
+        else f"{category}: {sum(known)} of {len(known)} right"
+    )
 
 
 def _tile(run: Path, edit: EditCase, result: dict[str, Any], observation: Mapping[str, Any]) -> Image.Image:

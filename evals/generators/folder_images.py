@@ -14,6 +14,7 @@ from evals.core.folder_listing import METADATA, SAMPLES, Place, by_number, files
 from evals.core.records import UserError, describes
 from got.util.errors import shortened
 from got.util.files import inside, left_out, read_object, sha256
+from got.util.tables import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -311,14 +312,14 @@ def assign_by_prompt(path: Path, chosen: Sequence[Case]) -> Assignment:
     original = {case.id: case.metadata.get("prompt", case.prompt) for case in chosen}  # whatever was drawn from
     found = {id: places[prompt] for id, prompt in original.items() if prompt in places}
     if not found:
-        raise UserError(f"{where}: none of its {len(places):,} prompts is one of this run")
+        raise UserError(f"{where}: none of its {counted(len(places), 'prompts')} is one of this run")
     return _one_each(root, found, chosen, images=len(places))
 
 
 def _one_each(root: Path, found: Mapping[str, Path], chosen: Sequence[Case], images: int) -> Assignment:
     """One image for each chosen case that has one, of so many in all."""
     missing = [case.id for case in chosen if case.id not in found]
-    note = f"{len(missing):,} of {len(chosen):,} images are missing ({some(missing)})"
+    note = f"{counted(len(missing), 'images', 'are', of=len(chosen))} missing ({some(missing)})"
     return Assignment(
         root=root,
         files={case.id: {0: found[case.id]} for case in chosen if case.id in found},
@@ -351,7 +352,8 @@ def _reworded(root: Path, places: Sequence[Place], chosen: int) -> str:
     first = places[0]
     shown = shortened(str((first.metadata or {}).get("prompt")), 60)
     return (
-        f"--model folder:{root}: {len(places):,} of {chosen:,} prompts ask for the same objects in other words "
+        f"--model folder:{root}: {counted(len(places), 'prompts', 'ask', of=chosen)} for "
+        f"the same objects in other words "
         f"({first.name}/{METADATA}: {shown!r}); --prompts folder scores each by its own {METADATA}"
     )
 
@@ -415,10 +417,10 @@ class _Report:
 
     def _missing(self, missing: int, without: int) -> str:
         total = len(self.chosen) * self.images_per_prompt
-        words = f"{missing:,} of {total:,} images are missing"
+        words = f"{counted(missing, 'images', 'are', of=total)} missing"
         if without:
             names = some([case.id for case in self.chosen if not self.files.get(case.id)])
-            words += f"; {without:,} of {len(self.chosen):,} prompts have none ({names})"
+            words += f"; {counted(without, 'prompts', 'have', of=len(self.chosen))} none ({names})"
         most = max(map(len, self.files.values()))
         if most < self.images_per_prompt:
             words += f"; no prompt has more than {most}: --images-per-prompt {most} asks for so many"
@@ -428,7 +430,8 @@ class _Report:
         root, case = self.listing.root, self.chosen[0].id if self.chosen else "CASE"
         there = self.listing.images[0]
         return (
-            f"none of its {len(self.listing.images):,} images is of a wanted prompt, so none is scored; there is "
+            f"none of its {counted(len(self.listing.images), 'images')} is of a wanted prompt, so none is "
+            "scored; there is "
             f"{there}, expected {root / case / SAMPLES / '0000.png'}, or {root / f'{case}.png'}, or "
             f"{root / f'{case}_0.png'}"
         )

@@ -14,6 +14,7 @@ from evals.core.folder_listing import METADATA, list_folder, some
 from evals.core.records import Case, NothingLeft, UserError, alike, describes, note, unfit
 from evals.core.vocabulary import CLASSES, COLORS, NUMBERS, RELATIONS, plural, with_article
 from got.util.files import numbered_lines
+from got.util.tables import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -229,7 +230,8 @@ def _note_oddities(source: str, lines: Mapping[str, dict[str, Any]], max_objects
     if contradicted:
         where, line = next(iter(contradicted.items()))
         note(
-            f"{source}: {len(contradicted):,} of {len(lines):,} prompts are word for word another GenEval case's, "
+            f"{source}: {counted(len(contradicted), 'prompts', 'are', of=len(lines))} word for word another "
+            "GenEval case's, "
             f"and images are scored by the include alone ({where}: {line['prompt']!r}, but its include asks for "
             f"{_listed(line)})"
         )

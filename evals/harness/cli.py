@@ -20,7 +20,7 @@ from evals.harness.settings import DRAWS, GUIDES, LOOKS, MANY, RUNS, Settings
 from got.util.cli import Parser, console, run_command
 from got.util.errors import visible
 from got.util.files import clear_disk_errors, write_atomic
-from got.util.tables import span
+from got.util.tables import counted, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -213,14 +213,17 @@ def _print(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
         console().print(table)
     score = scores["overall"].get("score") or {}
     if score.get("low") is not None and score["high"] - score["low"] > _WIDE:
-        few = f"{score['clusters']} prompts make" if score["clusters"] > 1 else "1 prompt makes"
+        few = counted(score["clusters"], "prompts", "make")
         note(
             f"{few} an interval of {span(score['low'], score['high'])}: more prompts narrow it, more images of "
             "the same ones hardly do"
         )
     headline = suite.headline(scores)
     if left_out := scores.get("left_out"):
-        note(f"{len(left_out):,} cases are in no score, because nothing tells what they ask for ({some(left_out)})")
+        note(
+            f"{counted(len(left_out), 'cases', 'are')} in no score, because "
+            f"nothing tells what they ask for ({some(left_out)})"
+        )
     unscored = headline.get("unscored_tasks", ())
     if unscored and len(unscored) < len(headline["tasks"]):
         scored = f"{len(headline['tasks']) - len(unscored)} of {len(headline['tasks'])} tasks"

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
+from got.util.tables import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +94,9 @@ class Guard:
         elif failed.stage == stage and failed.raised and _key(one.sample) not in self._hard:
             cases.append(one.sample.case.id)
             if self._is_hopeless(cases):
-                raise UserError(f"{stage} failed on {len(cases)} samples in a row: {failed.error}; {_RESUMES}")
+                raise UserError(
+                    f"{stage} failed on {counted(len(cases), 'samples')} in a row: {failed.error}; {_RESUMES}"
+                )
         elif failed.stage == stage == "generate" and not failed.raised and not failed.damaged:
             cases.clear()  # it was tried, and there is no image
 
@@ -107,7 +110,7 @@ class Guard:
         cases.append(one.sample.case.id)
         if self._is_hopeless(cases):
             did = "was not asked" if why.startswith("budget") else "did not answer"
-            raise UserError(f"the judge {did} about {len(cases)} images in a row: {why}; {_RESUMES}")
+            raise UserError(f"the judge {did} about {counted(len(cases), 'images')} in a row: {why}; {_RESUMES}")
 
     def heed_lost(self, sample: Sample, failed: Failed) -> None:
         """Takes in, out of turn, a sample that no worker has outlived: with its neighbours, it may be enough to know.
@@ -126,7 +129,9 @@ class Guard:
             last += 1
         cases = [one.case.id for one in samples[first : last + 1]]
         if self._is_hopeless(cases):
-            raise UserError(f"{failed.stage} failed on {len(cases)} samples in a row: {failed.error}; {_RESUMES}")
+            raise UserError(
+                f"{failed.stage} failed on {counted(len(cases), 'samples')} in a row: {failed.error}; {_RESUMES}"
+            )
 
     def _is_hopeless(self, cases: list[str]) -> bool:
         every = [sample.case.id for sample in self._plan.samples]

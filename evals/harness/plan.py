@@ -30,6 +30,7 @@ from got.util.cli import resolve_device, set_threads
 from got.util.errors import warn
 from got.util.files import inside
 from got.util.garbage import loading
+from got.util.tables import counted
 from got.util.workers.options import FLAGS
 
 if TYPE_CHECKING:
@@ -447,7 +448,7 @@ def check_classes(suite: Suite[Any], cases: Sequence[Case], tools: Tools, *, all
         return
     classes = sorted({name for names in lacking for name in names})
     said = f"{tools.detector.name} has no label for {len(classes)} of the classes that these cases need, which leaves "
-    said += f"{len(lacking)} of {len(cases)} cases without a score ({', '.join(classes)})"
+    said += f"{counted(len(lacking), 'cases', of=len(cases))} without a score ({', '.join(classes)})"
     if not allowed:
         raise UserError(f"{said}; --allow-missing-classes goes on, and counts these cases as missing")
     if len(lacking) == len(cases):

@@ -28,6 +28,7 @@ from evals.harness.worker import Job
 from got.util.errors import first_line, warn
 from got.util.files import write_atomic
 from got.util.progress import Progress
+from got.util.tables import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -357,8 +358,10 @@ class _Run:
         directory.replace(directory.results, results)
         if results and failures:
             shown = some([f"{line['case']}/{line['index']}: {line['error']}" for line in failures])
-            have = "has" if len(failures) == 1 else "have"
-            note(f"{len(failures):,} of {len(plan.samples):,} images {have} no score, see failures.jsonl ({shown})")
+            note(
+                f"{counted(len(failures), 'images', 'have', of=len(plan.samples))} no score, "
+                f"see failures.jsonl ({shown})"
+            )
         for kind, prompts in unread(logs.chains.values()).items():
             note(f"words that are {kind}, in {len(prompts):,} of {len(plan.cases):,} prompts ({some(prompts)})")
         scores = plan.suite.summarize(plan.cases, self._scored, failures, plan.options, plan.context)

@@ -11,6 +11,7 @@ from evals.detectors.registry import DETECTORS
 from evals.embedders.registry import EMBEDDERS, IMAGE_EMBEDDERS, SQUASH
 from evals.judges.registry import JUDGES
 from got.util import provenance
+from got.util.tables import counted
 from got.util.weight_files import below
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def sizes(places: Mapping[str, Path]) -> dict[str, str]:
         who: [path.stat().st_size for path in ([place] if place.is_file() else below(place))]
         for who, place in places.items()
     }
-    return {f"{who}'s weights": f"{len(files)} files, {sum(files)} bytes" for who, files in found.items()}
+    return {f"{who}'s weights": f"{counted(len(files), 'files')}, {sum(files)} bytes" for who, files in found.items()}
 
 
 def hashes_of(looks: Mapping[str, Any]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from got.util.tables import number, span, terminal
+from got.util.tables import counted, number, span, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,9 @@ def between_table(found: dict[str, Any]) -> Table:
         ["Spearman's correlation", number(found["spearman"])],
         [f"verdict within ± {found['margin']:.3g}", found["verdict"]],
     ]
-    note = f"{found['images']} images that both judged, {found['left_out']} by one alone; the interval draws "
+    note = (
+        f"{counted(found['images'], 'images')} that both judged, {found['left_out']} by one alone; the interval draws "
+    )
     note += f"{shift['clusters']} cases or source images"
     title = f"{found['metric']}: two judges"
     return terminal(title, ["", "value"], [("", row) for row in rows], caption=note)
@@ -39,7 +41,7 @@ def _judge_table(found: dict[str, Any]) -> Table:
     """The judge against the mean of the raters, model by model."""
     judge, aspects = found["judge"], found["judge"]["aspects"]
     repeats = f", mean of {judge['repeats']} repeats" if judge["repeats"] > 1 else ""
-    missing = f" {judge['missing']} cells of the judge are missing and left out." if judge["missing"] else ""
+    missing = f" {counted(judge['missing'], 'cells', 'are')} missing and left out." if judge["missing"] else ""
     columns = [
         name for aspect in aspects for name in (f"{_ASPECTS[aspect]}\nρ ↑", "95 %\ninterval", "τ ↑")
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from evals.core.records import UserError
 from evals.core.run_directory import RunDirectory, key_of
 from evals.metrics.agreement import rank_correlations
 from evals.metrics.statistics import by_cluster, ratio
+from got.util.tables import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +48,9 @@ def compare(runs: Sequence[Path], margin: float, seed: int) -> dict[str, Any]:
     other = [key for key in shared if first.images.get(key) != second.images.get(key)]
     if other:
         case, index = other[0]
-        raise UserError(f"--between: {len(other)} of {len(shared)} images differ, the first is {case}/{index}")
+        raise UserError(
+            f"--between: {counted(len(other), 'images', 'differ', of=len(shared))}, the first is {case}/{index}"
+        )
     a, b = (np.array([run.values[key] for key in shared]) for run in (first, second))
     return {
         "metric": first.metric,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evals.metrics.statistics import least_p
+from got.util.tables import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -11,15 +14,6 @@ if TYPE_CHECKING:
 
 LEVEL = 0.05
 """Below this p value a difference is no chance; the intervals beside it hold 95 %."""
-
-
-def counted(number: int, unit: str) -> str:
-    """A number of prompts, edits or cases.
-
-    >>> counted(1, "prompts"), counted(1200, "edits")
-    ('1 prompt', '1,200 edits')
-    """
-    return f"{number:,} {unit.removesuffix('s') if number == 1 else unit}"
 
 
 def wording(difference: Difference, unit: str, p_value: float | None = None) -> str:
@@ -64,16 +58,33 @@ def wording(difference: Difference, unit: str, p_value: float | None = None) -> 
 
 
 def brief(words: str) -> str:
-    """A wording for a paper's column: why a row is not distinguishable only where its interval says otherwise.
+    """A wording for a narrow column, without its reasons: p and the interval stand beside it.
 
-    >>> brief("not distinguishable (36 prompts, interval 0.16 wide)")
-    'not distinguishable'
-    >>> brief("not distinguishable (5 edits, interval 0.39 wide without 0, but permutation test p = 0.0625)")
-    'not distinguishable (n = 5, permutation test p = 0.0625)'
+    >>> brief("not distinguishable (36 prompts, interval 0.16 wide)"), brief("better")
+    ('not distinguishable', 'better')
     """
-    head, _, why = words.partition(" (")
-    size, _, test = why.removesuffix(")").partition(" without 0, but ")
-    return f"{head} (n = {size.partition(' ')[0]}, {test})" if test else head
+    return words.partition(" (")[0]
+
+
+def too_few(clusters: int, comparisons: int, unit: str) -> str:
+    """What to say where no comparison can come out better or worse, whatever its images show; empty elsewhere.
+
+    Args:
+        clusters: Prompts or source images that are compared.
+        comparisons: How many p values are corrected for each other.
+        unit: What the clusters are, in the plural.
+
+    >>> too_few(6, 4, "prompts")
+    '6 prompts cannot tell 4 variants from the first: no corrected p is below 0.125; it takes 8 prompts'
+    >>> too_few(8, 4, "prompts"), too_few(0, 4, "prompts")
+    ('', '')
+    """
+    if clusters == 0 or comparisons == 0 or least_p(clusters, comparisons) < LEVEL:
+        return ""
+    few = f"{counted(clusters, unit)} cannot tell {counted(comparisons, 'variants')} from the first"
+    needed = next((n for n in range(clusters, 64) if least_p(n, comparisons) < LEVEL), None)
+    takes = f"it takes {needed} {unit}" if needed else "there are too many variants"
+    return f"{few}: no corrected p is below {least_p(clusters, comparisons):.3g}; {takes}"
 
 
 def why_no_interval(estimate: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from evals.core.records import alike, causes_of, counted_causes, unlabelled
 from evals.metrics import statements, statistics
+from got.util.tables import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -187,4 +188,5 @@ def nothing_scored(scores: Mapping[str, Any]) -> str | None:
     overall, missing = scores["overall"], scores["missing"]
     if overall["score"]["n"] or overall.get("values"):
         return None
-    return f"expected {missing['total']} images with a score, found none: {counted_causes(missing['by_cause'])}"
+    wanted = counted(missing["total"], "images")
+    return f"expected {wanted} with a score, found none: {counted_causes(missing['by_cause'])}"

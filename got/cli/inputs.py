@@ -13,6 +13,7 @@ from got.model.validation import check_words
 from got.plan.chain import BOX_START, Chain
 from got.util.errors import UserError, note
 from got.util.files import json_object
+from got.util.tables import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -135,7 +136,7 @@ def _plain_boxes(text: str) -> str:
     """A plan with its boxes in the model's tokens, where a person wrote them without."""
     chain = Chain.read(text)
     if chain.text != text:
-        note(f"--chain: {len(chain.regions)} plain boxes read: {chain.text}")
+        note(f"--chain: {counted(len(chain.regions), 'plain boxes')} read: {chain.text}")
     return chain.text
 
 

@@ -88,6 +88,30 @@ def number(value: float | None, digits: int = 3, none: str = "–") -> str:
     return none if value is None else f"{value:z.{digits}f}"
 
 
+_OF_ONE = {"are": "is", "have": "has", "make": "makes", "ask": "asks", "occur": "occurs", "differ": "differs"}
+"""Verbs of `counted`."""
+
+
+def counted(number: int, unit: str, verb: str = "", *, of: int | None = None) -> str:
+    """A number of things, with the verb that goes with it.
+
+    Args:
+        number: How many.
+        unit: What they are, in the plural.
+        verb: As of several: are, have, make, ask, occur or differ.
+        of: Of how many they are a part.
+
+    >>> counted(1, "prompts"), counted(1200, "edits"), counted(1, "plain boxes")
+    ('1 prompt', '1,200 edits', '1 plain box')
+    >>> counted(1, "images", "are", of=24), counted(2, "images", "have"), counted(0, "cases", of=1)
+    ('1 of 24 images is', '2 images have', '0 of 1 case')
+    """
+    one = unit.removesuffix("es" if unit.endswith("xes") else "s")
+    share, things = (f"{number:,}", number) if of is None else (f"{number:,} of {of:,}", of)
+    said = _OF_ONE[verb] if verb and number == 1 else verb
+    return f"{share} {one if things == 1 else unit} {said}".rstrip()
+
+
 def span(low: float | None, high: float | None, digits: int = 3, none: str = "–", *, signed: bool = False) -> str:
     """An interval; a dash where there is none. Between ends that may have a sign stands a word.
 

@@ -1,11 +1,13 @@
 """Ablations: grids and their mistakes, cells that are ordinary runs, paired differences, and plans made wrong."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from evals import ablation
 from evals.core.records import UserError
@@ -13,7 +15,7 @@ from evals.geneval import suite
 from evals.metrics import statistics
 from got.iconworld import CORRUPTIONS, chain_text, corrupted, sample_scene
 from got.plan.chain import Chain
-from reports import tables
+from reports import report, tables
 from reports.frames import load_ablation
 
 ORACLE = ["--model", "oracle", "--limit", "6", "--images-per-prompt", "2"]
@@ -42,6 +44,9 @@ def test_a_dry_run_tells_how_long_it_will_take_and_writes_nothing(capsys, tmp_pa
     assert not out
     assert err.count("to do ") == 3
     assert "36 images to do, about" in err
+    assert (
+        "ablation: 6 prompts cannot tell 2 variants from the first: no corrected p is below 0.0625; it takes 7" in err
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -86,6 +91,21 @@ def test_a_grid_must_be_named(capsys):
 
 
 # ---------------------------------------------------------------------------------------------------------------- cells
+def test_what_is_not_distinguishable_is_one_line_of_a_terminal_table():
+    score = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 40, "clusters": 10}
+    change = {"value": -0.04, "low": -0.08, "high": -0.01, "p_holm": 0.12, "cases": 120}
+    why = "120 cases, interval 0.07 wide without 0, but corrected permutation test p = 0.1212"
+    change["verdict"] = f"not distinguishable ({why})"
+    rows = [
+        {"cell": "boxes moved", "overall": score, "difference": difference, "tasks": {}, "seconds_per_image": None}
+        for difference in (None, change)
+    ]
+    printed = io.StringIO()
+    Console(file=printed, width=80).print(ablation.terminal(rows, "grid", "a note"))
+    lines = [line.split() for line in printed.getvalue().splitlines() if "distinguishable" in line or "p =" in line]
+    assert lines == [["not", "distinguishable", "0.250–0.750", "-0.080", "to", "-0.010"]]
+
+
 @pytest.mark.slow
 def test_cells_are_runs_and_differences_are_paired(capsys, tmp_path):
     grid = tmp_path / "grid.toml"
@@ -105,6 +125,13 @@ def test_cells_are_runs_and_differences_are_paired(capsys, tmp_path):
     assert blind["difference"]["value"] == pytest.approx(blind["overall"]["value"] - usual["overall"]["value"])
     table = (tmp_path / "out" / "ablation.md").read_text()
     assert out[0].startswith("Ablation grid")
+    few = "6 prompts cannot tell 2 variants from the first: no corrected p is below 0.0625; it takes 7 prompts"
+    assert f"ablation: {few}" in err
+    assert few in " ".join(" ".join(out[:-1]).split())
+    assert few in table
+    assert tables.ablation_table(load_ablation(tmp_path / "out")).notes[0].startswith(few)
+    (fact,) = report._facts([], [load_ablation(tmp_path / "out")])
+    assert (fact.value, fact.note.startswith(few)) == ("cannot tell", True)
     assert [line.split()[0] for line in out if line.lstrip().startswith(("usual", "again", "blind"))] == [
         "usual", "again", "blind"
     ]  # fmt: skip

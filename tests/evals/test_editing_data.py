@@ -73,7 +73,7 @@ def test_filtered_drops_equal_captions_and_says_how_many(tmp_path):
     assert some.dropped == {"captions are equal": 2}
     assert every.ids_sha256 != some.ids_sha256
     assert "2 cases have the placeholder caption 'a train station in city'" in every.notes
-    assert "1 cases have the placeholder caption 'a train station in city'" in some.notes
+    assert "1 case has the placeholder caption 'a train station in city'" in some.notes
 
 
 def test_an_index_that_is_not_unique_is_told_apart_by_the_hash_but_a_row_twice_is_refused(tmp_path):
@@ -81,7 +81,7 @@ def test_an_index_that_is_not_unique_is_told_apart_by_the_hash_but_a_row_twice_i
     write(tmp_path / "a.parquet", rows)
     assert len({case.id for case in load_emu_edit(str(tmp_path / "a.parquet"), rows=2).cases}) == 2
     write(tmp_path / "b.parquet", [emu_row(0), emu_row(0)])
-    with pytest.raises(UserError, match="occur twice"):
+    with pytest.raises(UserError, match="occurs twice"):
         load_emu_edit(str(tmp_path / "b.parquet"), rows=2)
 
 

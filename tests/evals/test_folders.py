@@ -220,7 +220,7 @@ def test_what_is_odd_is_counted_and_said(tmp_path):
     found = ["0.jpg", "0001.png", "0003.png", "0004.png"]
     assert names(assigned) == {index: f"00003/samples/{name}" for index, name in enumerate(found)}
     assert assigned.notes == (
-        "4 of 8 images are missing; 1 of 2 prompts have none (00004)",
+        "4 of 8 images are missing; 1 of 2 prompts has none (00004)",
         "nothing tells whether its first number is 0 or 1: 0 is taken for case 00000; metadata.jsonl in its "
         "sub-folders, or an image for each prompt, makes it sure",
         "images of no case, left out: 2 (700/samples/0000.png, notes.png)",
@@ -274,7 +274,7 @@ def test_where_every_image_is_missing_the_layout_is_shown(tmp_path):
     put(tmp_path / "a photo of a bench.png")
     (note,) = assign(tmp_path).notes
     assert note == (
-        f"none of its 1 images is of a wanted prompt, so none is scored; there is {tmp_path}/a photo of a bench.png, "
+        f"none of its 1 image is of a wanted prompt, so none is scored; there is {tmp_path}/a photo of a bench.png, "
         f"expected {tmp_path}/00003/samples/0000.png, or {tmp_path}/00003.png, or {tmp_path}/00003_0.png"
     )
 

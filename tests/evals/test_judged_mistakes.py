@@ -289,7 +289,7 @@ def test_missing_images_are_missing_and_not_0(run, tmp_path):
     assert (code, headline["images"], headline["missing"]) == (0, 11, 1)
     assert (headline["overall"], headline["metrics"]["overall"]) == (None, None)  # one of twelve is more than 5 %
     assert headline["bounds"] == [pytest.approx(11 / 12), 1.0]
-    assert "1 of 12 images are missing (3)" in err
+    assert "1 of 12 images is missing (3)" in err
 
 
 def test_rewritten_prompts_are_drawn_and_the_original_is_judged(run, tmp_path):

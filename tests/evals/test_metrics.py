@@ -175,6 +175,31 @@ def test_the_permutation_test_agrees_with_scipy():
     assert ours.p_value == pytest.approx(theirs.pvalue, abs=0.02)
 
 
+@pytest.mark.parametrize(("cases", "exact"), [(2, 0.5), (6, 2 / 2**6), (12, 2 / 2**12)])
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_p_of_few_cases_is_exact(cases, exact, tasks):
+    """As all cases are lost, only all signs as they are, or all turned, reach as far."""
+    strata = [f"task {i % tasks}" for i in range(cases)]
+    lost = statistics.paired_difference([1.0] * cases, [0.0] * cases, np.random.default_rng(0), strata=strata)
+    assert lost.p_value == exact
+
+
+def test_p_of_few_cases_agrees_with_scipy_in_tasks_of_several_sizes():
+    change, strata = np.array([0.5, -0.25, 1.0, 0.25, 0.75, -0.5, 0.0]), np.array(list("aabbbbb"))
+    ours = statistics.paired_difference(np.zeros(7) + 0.5, 0.5 + change / 2, np.random.default_rng(0), strata=strata)
+    weights = np.where(strata == "a", 1 / 2, 1 / 5) / 2
+    theirs = stats.permutation_test(
+        (change * weights, np.zeros(7)), lambda x, y: np.sum(x - y), permutation_type="samples", n_resamples=np.inf
+    )
+    assert ours.p_value == pytest.approx(theirs.pvalue)
+
+
+def test_edits_of_one_source_count_as_one_case_in_an_exact_p():
+    a, b = [1.0] * 9, [0.0] * 9
+    lost = statistics.paired_difference(a, b, np.random.default_rng(0), clusters=["x", "y", "z"] * 3)
+    assert lost.p_value == 2 / 2**3
+
+
 def test_strata_weigh_the_same_whatever_their_size():
     a, b = np.zeros(110), np.array([1.0] * 10 + [0.0] * 100)
     tasks = ["small"] * 10 + ["large"] * 100

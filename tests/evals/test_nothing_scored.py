@@ -64,7 +64,7 @@ def unscored(tmp_path_factory):
 def test_a_run_without_a_score_says_what_was_expected_and_found_whenever_it_is_printed(unscored, capsys):
     code, last, err = call(capsys, geneval.SUITE, *unscored[1])
     assert (code, last["overall"], last["images"], last["missing"]) == (1, None, 0, 1)
-    assert err.startswith("geneval: nothing was scored: expected 1 images with a score, found none: 1 × generate: ")
+    assert err.startswith("geneval: nothing was scored: expected 1 image with a score, found none: 1 × generate: ")
     assert "Expected an image but the file is none that can be read" in err
     again = call(capsys, geneval.SUITE, "--output", unscored[0], "--from", "verdict")
     assert again[0] == 1
@@ -77,7 +77,7 @@ def test_a_detector_that_raises_on_every_image_of_a_short_run_ends_it_and_the_sa
     detector(Raising())
     code, last, err = call(capsys, geneval.SUITE, *words)
     assert (code, last) == (2, None)
-    assert "observe failed on 1 samples in a row: RuntimeError: no such operator; once that is mended" in err
+    assert "observe failed on 1 sample in a row: RuntimeError: no such operator; once that is mended" in err
     detector(ArithmeticDetector())
     code, last, _ = call(capsys, geneval.SUITE, *words)
     assert (code, last["images"], last["missing"]) == (0, 1, 0)
@@ -98,7 +98,7 @@ def test_an_editing_suite_without_a_image_ends_with_1(name, tmp_path, capsys):
     folder = damaged(tmp_path / "images", f"{case}.png")
     code, last, err = call(capsys, suite, "--model", f"folder:{folder}", *ONE, "--output", tmp_path / "run")
     assert (code, last["images"]) == (1, 0)
-    assert f"{name}: nothing was scored: expected 1 images with a score, found none: " in err
+    assert f"{name}: nothing was scored: expected 1 image with a score, found none: " in err
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_cell_of_an_ablation_without_a_score_is_named(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert code == 1
     assert json.loads(out.splitlines()[-1])["overall"] == 1.0
-    assert "ablation: cell given: nothing was scored: expected 1 images with a score, found none" in err
+    assert "ablation: cell given: nothing was scored: expected 1 image with a score, found none" in err
     assert "cell drawn: nothing" not in err
 
 
@@ -191,7 +191,7 @@ def test_a_report_on_runs_without_a_score_ends_with_1(unscored, capsys, tmp_path
 
 def test_a_run_without_a_score_is_no_baseline(unscored, capsys, tmp_path):
     assert reports_main(["baseline", str(unscored[0]), "--output", str(tmp_path / "base.json")]) == 2
-    assert "none of its 1 images has a verdict" in capsys.readouterr().err
+    assert "none of its 1 image has a verdict" in capsys.readouterr().err
     assert not (tmp_path / "base.json").exists()
 
 
@@ -326,7 +326,7 @@ def test_a_detector_that_can_judge_no_case_is_refused_in_any_case(detector, tmp_
     words = [*FEW, "--prompts", prompts, "--allow-missing-classes", "--output", tmp_path / "run"]
     code, _, err = call(capsys, geneval.SUITE, *words)
     assert code == 2
-    assert "leaves 1 of 1 cases without a score (kite)" in err
+    assert "leaves 1 of 1 case without a score (kite)" in err
 
 
 def test_an_edit_of_a_class_without_a_label_is_missing_too(detector, tmp_path, capsys):

@@ -225,7 +225,7 @@ def test_a_worker_with_other_weights_is_refused_whatever_flag_names_them(cluster
         os.close(99)
     who = {"--detector": "detector", "--judge": "judge"}.get(flag, flag)
     said = last_line(capsys)
-    assert f"differs from this process: {who}'s weights 1 files, 20 bytes here and 1 files, 30 bytes there" in said
+    assert f"differs from this process: {who}'s weights 1 file, 20 bytes here and 1 file, 30 bytes there" in said
     assert not (tmp_path / "run").exists()
 
 

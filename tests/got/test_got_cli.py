@@ -221,7 +221,7 @@ def test_words_that_the_model_does_not_know_are_named(got):
 def test_a_plan_with_plain_boxes_is_read_and_said(got):
     code, out, err = got("generate", "--chain", "a red apple (120,300),(480,660)", "--show-chain")
     assert code == 0
-    assert err[0] == "note: --chain: 1 plain boxes read: a red apple <|box_start|>(120,300),(480,660)<|box_end|> (red)"
+    assert err[0] == "note: --chain: 1 plain box read: a red apple <|box_start|>(120,300),(480,660)<|box_end|> (red)"
     assert json.loads(out[-1])["prompt"] == "a photo of a red apple"
     assert "is not the object's" in out[1]
 

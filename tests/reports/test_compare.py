@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import runner_kit
 from PIL import Image
-from report_kit import BOTH, CHAIN, write_lines, write_run
+from report_kit import BOTH, CHAIN, NO_DOG, write_json, write_lines, write_run
 
 from evals.core.records import UserError
 from evals.geneval import prompts as geneval_prompts
@@ -149,7 +149,7 @@ def test_a_baseline_of_before_is_still_read(tmp_path):
     content = {"format": 1, "name": "old", "made_by": {"detector": "icon"}, "cases": {"0": "t 101", "1": "t 1111"}}
     (tmp_path / "b.json").write_text(json.dumps(content))
     old, new = compare.of_baseline(tmp_path / "b.json"), outcomes("b", {"0": [None, None, True, True], "1": [True] * 4})
-    assert "1 images that the baseline has are missing" in gate.decide(old, new, 0.5, 0.05).why
+    assert "1 image that the baseline has is missing" in gate.decide(old, new, 0.5, 0.05).why
     assert compare.flips(old, new) == {"lost": [], "won": []}
     (tmp_path / "b.json").write_text(json.dumps({**content, "format": 3}))
     with pytest.raises(UserError, match="format 3 is not known"):
@@ -188,7 +188,28 @@ def test_a_drop_of_few_cases_cannot_be_decided():
 def test_cases_that_are_missing_are_said():
     before = outcomes("a", {str(i): [True] for i in range(12)})
     after = dataclasses.replace(before, right={"0": (True,)})
-    assert "11 cases are in one of the two only" in gate.decide(before, after, 0.0, 0.05).why
+    said = "not comparable: the baseline has 12 prompts with 1 image each, the run 1 with 1: run it with --limit 12 "
+    assert gate.decide(before, after, 0.0, 0.05).why == f"{said}--images-per-prompt 1"
+    other = dataclasses.replace(before, right={str(i): (True,) for i in range(1, 13)})
+    assert gate.decide(before, other, 0.0, 0.05).why == "not comparable: their prompts are not the same"
+
+
+def test_a_run_of_another_suite_or_size_is_told_so_in_one_line(capsys, tmp_path):
+    folder = write_run(tmp_path / "run", [(CHAIN, BOTH, None)] * 2)
+    assert call(capsys, "baseline", folder, "--output", tmp_path / "b.json")[0] == 0
+    other = write_run(tmp_path / "other", [(CHAIN, NO_DOG, None)] * 3)
+    spec = json.loads((other / "run.json").read_text())
+    spec["identity"]["generate"]["prompts_sha256"] = "1" * 64
+    write_json(other / "run.json", spec)
+    code, out, _ = call(capsys, "gate", "--baseline", tmp_path / "b.json", "--run", other)
+    size = "the baseline has 1 prompt with 2 images each, the run 1 with 3: run it with --limit 1 --images-per-prompt 2"
+    assert (code, json.loads(out.splitlines()[-1])["why"]) == (2, f"not comparable: {size}")
+    assert " ".join(out.splitlines()[:-1]) == f"cannot decide: not comparable: {size}", "and nothing else"
+    spec["identity"]["generate"]["suite"] = "emu_edit"
+    write_json(other / "run.json", spec)
+    code, out, _ = call(capsys, "gate", "--baseline", tmp_path / "b.json", "--run", other)
+    said = "cannot decide: not comparable: the baseline is of geneval and the run of emu_edit"
+    assert (code, " ".join(out.splitlines()[:-1])) == (2, said)
 
 
 def test_missing_images_do_not_pass_unless_they_may_be_wrong():
@@ -200,9 +221,9 @@ def test_missing_images_do_not_pass_unless_they_may_be_wrong():
     few = dataclasses.replace(before, right={**before.right, "7": (True, None, True, True)})
     decision = gate.decide(before, few, 0.02, 0.05)
     assert decision.answer == gate.PASS
-    assert "1 images that the baseline has are missing" in decision.why
+    assert "1 image that the baseline has is missing" in decision.why
     assert gate.decide(few, few, 0.0, 0.05).why.startswith("overall 1.000 → 1.000"), "nothing was lost"
-    assert "1 images are missing, as they are in the baseline" in gate.decide(few, few, 0.0, 0.05).why
+    assert "1 image is missing in the baseline, too" in gate.decide(few, few, 0.0, 0.05).why
     assert gate.decide(after, before, 0.0, 0.05).answer == gate.PASS
     none = dataclasses.replace(before, right=dict.fromkeys(before.right, (None,) * 4))
     assert gate.decide(before, none, 0.02, 0.05).answer == gate.UNDECIDED
@@ -215,7 +236,7 @@ def test_one_missing_image_does_not_hide_a_regression():
     )
     decision = gate.decide(before, after, 0.02, 0.05)
     assert decision.answer == gate.REGRESSION
-    assert "were they right: -0.995" in decision.why
+    assert "were it right: -0.995" in decision.why
 
 
 def test_edits_weigh_the_same_in_all_whatever_their_category(tmp_path):
@@ -248,8 +269,8 @@ def test_images_are_paired_by_index():
     (overall, _) = compare.compare(before, after)
     assert (overall.before, overall.after) == (0.5, 0.5)
     text = compare.shown([overall], before, after)
-    assert "1 of 4 images have no verdict in a" in text
-    assert "1 of 4 images have no verdict in b" in text
+    assert "1 of 4 images has no verdict in a" in text
+    assert "1 of 4 images has no verdict in b" in text
 
 
 def test_runs_with_other_numbers_of_images_are_paired_by_index_and_say_so():
@@ -273,7 +294,7 @@ def test_images_without_indexes_are_compared_by_prompt_and_that_is_said():
     new = outcomes("b", {"0": [False, False, False], "1": [True]})
     assert compare.compare(old, new)[0].before == pytest.approx(0.75)
     (said,) = compare.unpaired(old, new).sentences("a", "b")
-    assert said.startswith("1 cases have other numbers of images in a and b, and nothing tells which image is which")
+    assert said.startswith("1 case has other numbers of images in a and b, and nothing tells which image is which")
 
 
 def test_what_only_one_run_has_is_said_on_the_terminal_and_in_json(capsys, tmp_path):

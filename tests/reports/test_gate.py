@@ -73,7 +73,19 @@ def test_a_summary_shows_what_changed_and_each_lost_image(pair, tmp_path, capsys
     suite = ElementTree.parse(tmp_path / "j.xml").getroot()
     assert [case.attrib["name"] for case in suite] == ["overall score", "color attribution"]
     assert [suite.attrib[name] for name in ("tests", "errors", "failures")] == ["2", "2", "0"]
-    assert "lost 00000/1: a photo of a red apple" in suite[1].find("system-out").text
+    failed = suite[1].find("error")
+    assert "lost 00000/1: a photo of a red apple" in failed.text
+    assert (suite[1].find("system-out"), failed.attrib["message"] in failed.text) == (None, False), "nothing twice"
+
+
+def test_several_reasons_of_an_image_are_told_apart(tmp_path, capsys):
+    before = write_run(tmp_path / "before", [(CHAIN, BOTH, None)] * 2)
+    after = write_run(tmp_path / "after", [(CHAIN, [], None)] * 2)
+    assert call(capsys, "baseline", before, "--output", tmp_path / "b.json")[0] == 0
+    _, out = call(capsys, "gate", "--baseline", tmp_path / "b.json", "--run", after, "--junit", tmp_path / "j.xml")
+    said = "expected apple>=1, found 0; expected dog>=1, found 0"
+    assert said in out
+    assert said in ElementTree.parse(tmp_path / "j.xml").getroot()[1].find("error").text
 
 
 def test_two_runs_are_gated_with_their_images(pair, tmp_path, capsys):
@@ -155,6 +167,19 @@ def test_power_is_told_in_a_table(tmp_path, capsys):
 
 
 # ---------------------------------------------------------------------------------------------------------- docs/ci.md
+def test_the_first_commands_of_the_documents_find_the_drop_that_they_ask_for():
+    text = (ROOT / "docs" / "ci.md").read_text()
+    commands, prose = re.search(r"```bash\n(.*?)```", text, re.DOTALL).group(1), " ".join(text.split())
+    limits = {int(n) for n in re.findall(r"--limit (\d+)", commands)}
+    drop, allowed = (float(re.search(rf"--{flag} ([\d.]+)", commands).group(1)) for flag in ("drop", "max-drop"))
+    needed = power.prompts_needed(drop, 0.0, 4)
+    assert (len(limits), max(limits) >= needed, allowed) == (1, True, drop / 2)
+    assert f"a drop of {drop} takes {needed} prompts (`--limit {max(limits)}`" in prose
+    assert f"one of 0.02 takes {power.prompts_needed(0.02, 0.0, 4)}" in prose
+    assert "12 prompts of the baseline in this repository. They find a drop of 0.24 and more" in prose
+    assert power.prompts_needed(0.24, 0.0, 4) == 12 < power.prompts_needed(0.23, 0.0, 4)
+
+
 @pytest.mark.slow
 def test_the_workflows_of_the_documents_run_line_by_line(tmp_path, capsys, monkeypatch):
     text = (ROOT / "docs" / "ci.md").read_text()

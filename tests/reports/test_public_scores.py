@@ -196,7 +196,7 @@ def test_the_same_cases_in_other_words_are_compared_with_a_note(capsys, tmp_path
     other = worded(tmp_path / "other" / "b", "In a sunny park, a red apple lies beside a blue dog.")
     code, out, _ = call(capsys, "compare", one, other)
     assert code == 0
-    said = "1 of 1 cases ask for the same in other words, case 00000 in 'a photo of a red apple and a blue dog' and 'In"
+    said = "1 of 1 case asks for the same in other words, case 00000 in 'a photo of a red apple and a blue dog' and 'In"
     assert said in out
     assert said in json.loads(out.splitlines()[-1])["note"]
     runs, _ = load([one, other])

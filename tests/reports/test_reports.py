@@ -190,7 +190,7 @@ def test_footnotes_say_what_a_number_rests_on(run):
     (run / "run.json").write_text(json.dumps(spec))
     table = tables.geneval_table([load_run(run)])
     notes = " ".join((*table.notes, *table.origins))
-    said = ("n = 2 images of 1 prompts", "detector icon (aaaaaaaaaa)", "encoder openclip:x (bbbbbbbbbb)", "judge none",
+    said = ("n = 2 images of 1 prompt", "detector icon (aaaaaaaaaa)", "encoder openclip:x (bbbbbbbbbb)", "judge none",
             "commit 01234567 with local changes", "not measured here", "icon world")  # fmt: skip
     assert [words for words in said if words not in notes] == []
 
@@ -299,6 +299,9 @@ def test_teaser_is_a_wide_image_with_ink_in_every_panel(run, tmp_path):
     ("words", "message"),
     [
         (["table", "{tmp}/nothing"], "nothing is missing; expected the --output of a finished run"),
+        (["tabel", "{run}"], "tabel is neither a command (report, table, compare, baseline, gate, power, teaser) nor"),
+        (["foo"], "foo is neither a command (report, "),
+        (["{tmp}/nothing"], "nothing is neither a command (report, "),
         (["teaser", "{run}", "00007"], "{run} has no sample '00007'; it has 00000 to 00000"),
         (["teaser", "{run}", "00000", "--index", "5"], "has no sample '00000/5'; it has 00000/0 to 00000/1"),
         (["gate", "--baseline", "{run}", "--run", "{run}"], "is a folder; of a run, `python -m reports baseline"),
