@@ -63,7 +63,8 @@ def _check_command(words: list[str]) -> None:
     """Refuses a first word that is neither a command nor there."""
     first = words[0] if words else "-"
     is_path = os.sep in first and any(word.startswith("--output") for word in words)  # `report` says what it lacks
-    if not (first in COMMANDS or first.startswith("-") or is_path or os.path.lexists(first)):
+    known = first in COMMANDS or first.startswith("-") or {"-h", "--help"} & set(words)
+    if not (known or is_path or os.path.lexists(first)):
         raise UserError(f"{visible(first)} is neither a command ({', '.join(COMMANDS)}) nor the folder of a run")
 
 
