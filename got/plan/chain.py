@@ -36,11 +36,16 @@ MASK_COLORS = (
 
 _REGION = re.compile(r"<\|box_start\|>\((\d+),(\d+)\),\((\d+),(\d+)\)<\|box_end\|> \((\w+)\)")
 _PLAIN_BOX = re.compile(
-    r"\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)(?: \((\w+)\))?"
+    r"(?<!\s)\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)(?: \((\w+)\))?"
 )
 _TORN_BOX = re.compile(r"<\|box_start\|>[^<]*(?:<\|box_end\|>)?(?: \(\w+\))?|<\|box_end\|>(?: \(\w+\))?")
 _BOX_TOKEN = re.compile(r"<\|box_(?:start|end)\|>")
 _TORN_CORNERS = re.compile(r"<\|box_(?:start|end)\|>[-\d(),. ]*(?:<\|box_end\|>)?")
+# Numbers and brackets without tokens, up to brackets around words, which are prose.
+_PROSE = r"\((?=[^()]*\))(?=[^()]*[^\W\d_])"
+_LOOSE = re.compile(rf"{_PROSE}[^()]*\)|(?P<run>(?:(?!{_PROSE})[\d()][\s,.-]*)+)")
+_FOUR_NUMBERS = re.compile(r"\d+(?:\s*,\s*\d+){3}")
+_BRACKETED_NUMBER = re.compile(r"\(?\d+(?:[.-]\d+)?\)")
 _MAX_DIGITS = 9
 _EXCERPT_LENGTH = 60
 # A name begins at the last of the opening words, or behind the last of the joining ones, whichever comes later.
@@ -110,7 +115,9 @@ class Chain:
         faults: list[tuple[int, int, str]] = []
         end = 0
         for match in _REGION.finditer(text):
-            faults += _stray_tokens(text, end, match.start())
+            torn = _torn_boxes(text, end, match.start())
+            faults += torn
+            end = max([end, *(fault[1] for fault in torn)])
             if max(len(digits) for digits in match.groups()[:4]) > _MAX_DIGITS:
                 place = f"at character {match.start()}: {match[0][:_EXCERPT_LENGTH]}"
                 words = f"box with an impossible coordinate left out {place}"
@@ -124,7 +131,7 @@ class Chain:
                 regions.append(Region(text=text[slice(*name)], box_1000=box_1000, color=color))
                 spans.append((*name, *match.span()))
             end = match.end()
-        faults += _stray_tokens(text, end, len(text))
+        faults += _torn_boxes(text, end, len(text))
         return cls(
             text=text,
             regions=tuple(regions),
@@ -137,10 +144,12 @@ class Chain:
     def read(cls, text: str) -> Chain:
         """Read a plan that a person wrote: boxes may be plain, with a mask colour or without.
 
-        A text with box tokens is read as by `parse`.
+        A text with box tokens is read as by `parse`. A plain box that is torn stays in the text and leaves a warning.
 
-        >>> str(Chain.read("a dog (0,100),(500,900) and a cat"))
-        'a dog <|box_start|>(0,100),(500,900)<|box_end|> (red) and a cat'
+        >>> str(Chain.read("a blue dog (0,100),(500,550) and a cat"))
+        'a blue dog <|box_start|>(0,100),(500,550)<|box_end|> (red) and a cat'
+        >>> Chain.read("a blue dog (0,100),(500 and a cat").warnings
+        ('malformed box left out at character 11: (0,100),(500',)
         """
         if _BOX_TOKEN.search(text):
             return cls.parse(text)
@@ -173,15 +182,25 @@ class Chain:
         """A prompt that asks for just the objects of the plan.
 
         A changed plan is best drawn with a prompt that agrees with it: the image tokens see both, and a small model
-        takes classes rather from the prompt. A chain without regions is its own caption, but for boxes that are torn.
+        takes classes rather from the prompt. What has a torn box is named, too. A chain without regions is its own
+        caption, but for boxes that are torn.
 
         >>> chain = Chain.parse("there is a dog <|box_start|>(0,0),(500,500)<|box_end|> (red)")
         >>> chain.add("a cat", (500, 500, 900, 900)).caption()
         'a photo of a dog and a cat'
+        >>> Chain.read("a dog (0,0),(500,500 and a cat (500,500),(900,900)").caption()
+        'a photo of a dog and a cat'
         """
-        names = [region.text for region in self.regions]
-        if not names:
-            return " ".join(_TORN_BOX.sub("", self.text).split()) if _BOX_TOKEN.search(self.text) else self.text
+        if not self.regions:
+            return _without_torn_boxes(self.text) if self.faults else self.text
+        boxes = sorted([(span[2], span[3]) for span in self.spans] + self._left_out())
+        given = {span[2]: region.text for span, region in zip(self.spans, self.regions, strict=True)}
+        before = [0, *(end for _, end in boxes)]
+        named = (
+            given.get(start) or self.text[slice(*_name_span(self.text, end, start))]
+            for (start, _), end in zip(boxes, before, strict=False)
+        )
+        names = [name for name in named if name]
         return opening + (names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}")
 
     def edit(
@@ -298,6 +317,11 @@ class Chain:
         parts.prose[:] = wording.remove(parts.prose, parts.names, index)
         return parts.chain(recolor=ordered)
 
+    def _left_out(self) -> list[tuple[int, int]]:
+        """Start and end of each box that has no region."""
+        kept = [span[2:] for span in self.spans]
+        return [(start, end) for start, end, _ in self.faults if not any(first <= start < last for first, last in kept)]
+
     def _index(self, index: int) -> int:
         count = len(self.regions)
         if not -count <= index < count:
@@ -396,12 +420,12 @@ def _without_tokens(text: str) -> str:
 def no_boxes(text: str) -> tuple[str, ...]:
     """What to warn of where a plan that was given has no boxes; nothing where it has some, or is empty on purpose.
 
-    >>> no_boxes("a dog (0,0),(500,500)")
-    ('no boxes in this plan; --chain and Chain.read understand plain ones, as in: a dog (0,0),(500,500)',)
+    >>> no_boxes("a dog (0,100),(500,550)")
+    ('no boxes in this plan; --chain and Chain.read understand plain ones, as in: a blue dog (0,100),(500,550)',)
     """
     if not text.strip() or _REGION.search(text):
         return ()
-    return ("no boxes in this plan; --chain and Chain.read understand plain ones, as in: a dog (0,0),(500,500)",)
+    return ("no boxes in this plan; --chain and Chain.read understand plain ones, as in: a blue dog (0,100),(500,550)",)
 
 
 def is_color(word: str) -> bool:
@@ -425,6 +449,39 @@ def _stray_tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int, s
             torn = _TORN_CORNERS.match(text, match.start(), end)
             yield match.start(), torn.end() if torn else match.end(), place
         open_box = match[0] == BOX_START
+
+
+def _torn_boxes(text: str, start: int, end: int) -> list[tuple[int, int, str]]:
+    """Warn of what is no box between two well-formed ones: box tokens, and boxes without tokens, whole or torn."""
+    found = list(_stray_tokens(text, start, end))
+    for match in _LOOSE.finditer(text, start, end):
+        run = (match["run"] or "").rstrip(" \t\r\n,.-")
+        place = match.start()
+        is_part = text.endswith(BOX_START, 0, place) or text.startswith(BOX_END, match.end())
+        if _is_torn(run, ends=match.end() == len(text)) and not is_part:
+            words = f"malformed box left out at character {place}: {run[:_EXCERPT_LENGTH]}"
+            found.append((place, place + len(run), words))
+    return sorted(found)
+
+
+def _is_torn(run: str, *, ends: bool) -> bool:
+    """Whether numbers and brackets have been a box, and are no number in brackets; an open one at the end is.
+
+    >>> [_is_torn(run, ends=True) for run in ("(0,100),(500", "0,100,500,900", "(", "1,000", "(7)", "1)")]
+    [True, True, True, False, False, False]
+    """
+    if _BRACKETED_NUMBER.fullmatch(run):
+        return False
+    if any(map(str.isdecimal, run)) and ("(" in run or ")" in run):
+        return True
+    return (ends and run == "(") or _FOUR_NUMBERS.search(run) is not None
+
+
+def _without_torn_boxes(text: str) -> str:
+    bare = _TORN_BOX.sub(" ", text)
+    for start, end, _ in reversed(_torn_boxes(bare, 0, len(bare))):
+        bare = f"{bare[:start]} {bare[end:]}"
+    return " ".join(bare.split())
 
 
 def _read_box(match: re.Match[str]) -> tuple[Box1000, list[str]]:
