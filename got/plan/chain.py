@@ -282,7 +282,7 @@ class Chain:
             ValueError: If the text, the box or the colour cannot be written.
         """
         count = len(self.regions)
-        place = count if index is None else index
+        place = count if index is None else _whole(index)
         if not 0 <= place <= count:
             raise IndexError(f"Expected a place from 0 to {count} for the new region but got {place}")
         name = _without_tokens(_words_of_a_name(text))
@@ -323,7 +323,7 @@ class Chain:
         return [(start, end) for start, end, _ in self.faults if not any(first <= start < last for first, last in kept)]
 
     def _index(self, index: int) -> int:
-        count = len(self.regions)
+        count, index = len(self.regions), _whole(index)
         if not -count <= index < count:
             there = f"a region from 0 to {count - 1}" if count else "a chain with regions, but this one has none"
             raise IndexError(f"Expected {there}; got index {index}")
@@ -402,6 +402,13 @@ def format_box(box_1000: Box1000, color: str) -> str:
     if not is_color(color):
         raise ValueError(f"Expected a colour word such as {', '.join(MASK_COLORS[:3])} but got {color!r}")
     return f"{BOX_START}({x1},{y1}),({x2},{y2}){BOX_END} ({color})"
+
+
+def _whole(index: object) -> int:
+    try:
+        return operator.index(index)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"Expected the number of a region but got {index!r}") from None
 
 
 def _words_of_a_name(text: str) -> str:

@@ -159,6 +159,22 @@ def test_editing_a_region_that_is_not_there_is_refused():
         Chain.parse(TWO).edit(2, text="a cat")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda chain, index: chain.replace(index, "a cat"),
+        lambda chain, index: chain.move(index, (0, 0, 9, 9)),
+        lambda chain, index: chain.edit(index, color="red"),
+        lambda chain, index: chain.remove(index),
+        lambda chain, index: chain.add("a cat", (0, 0, 9, 9), index),
+    ],
+)
+@pytest.mark.parametrize("index", ["dog", 1.0])
+def test_a_region_is_told_by_its_number(change, index):
+    with pytest.raises(TypeError, match=f"^Expected the number of a region but got {index!r}$"):
+        change(Chain.parse(TWO), index)
+
+
 def test_mask_colors_are_distinct_and_in_the_agreed_order():
     from PIL import ImageColor
 
