@@ -272,6 +272,15 @@ def test_words_of_a_plan_that_the_model_does_not_know_are_named(got):
     assert "warning: not in the model's vocabulary: unicorn" in err
     _, _, err = got("chat", stdin="dogs\n/add 0,0,300,300 a unicorn\n/replace 0 a red apple\n")
     assert [line for line in err if "unicorn" in line] == ["warning: not in the model's vocabulary: unicorn"]
+    _, _, err = got("chat", "--output", "drawn", stdin="dogs\n/add 0,0,300,300 a unicorn\n/draw\n")
+    assert [line for line in err if "unicorn" in line] == ["warning: not in the model's vocabulary: unicorn"]
+
+
+def test_an_empty_file_of_a_plan_is_named(got):
+    Path("empty.jsonl").touch()
+    assert got("generate", "--chain", "empty.jsonl")[2] == [
+        "error: --chain empty.jsonl: expected a plan, or a prompt beside it, but it is empty"
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes
