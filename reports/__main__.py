@@ -37,7 +37,10 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _main(words: list[str] | None) -> int:
-    args = _parser().parse_args(_with_command(sys.argv[1:] if words is None else words))
+    words = sys.argv[1:] if words is None else words
+    if not words:
+        raise UserError(f"expected RUN... or a command, one of {', '.join(COMMANDS)} (--help explains)")
+    args = _parser().parse_args(_with_command(words))
     headline: dict[str, object] = args.run(args)
     print(json.dumps(headline), flush=True)
     if headline.get("scored") == 0:
