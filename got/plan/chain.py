@@ -17,15 +17,15 @@ import re
 from typing import TYPE_CHECKING
 
 from got.plan import wording
+from got.plan.torn import BOX_END as BOX_END
+from got.plan.torn import BOX_START as BOX_START
+from got.plan.torn import BOX_TOKEN, EXCERPT_LENGTH, torn_boxes, without_torn_boxes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 Box1000 = tuple[int, int, int, int]
 """x1, y1, x2, y2 in thousandths of the image, origin at the top left."""
-
-BOX_START = "<|box_start|>"
-BOX_END = "<|box_end|>"
 
 MASK_COLORS = (
     "red", "green", "blue", "yellow", "magenta", "cyan", "orange", "purple", "lime", "pink",
@@ -38,16 +38,7 @@ _REGION = re.compile(r"<\|box_start\|>\((\d+),(\d+)\),\((\d+),(\d+)\)<\|box_end\
 _PLAIN_BOX = re.compile(
     r"(?<!\s)\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)(?: \((\w+)\))?"
 )
-_TORN_BOX = re.compile(r"<\|box_start\|>[^<]*(?:<\|box_end\|>)?(?: \(\w+\))?|<\|box_end\|>(?: \(\w+\))?")
-_BOX_TOKEN = re.compile(r"<\|box_(?:start|end)\|>")
-_TORN_CORNERS = re.compile(r"<\|box_(?:start|end)\|>[-\d(),. ]*(?:<\|box_end\|>)?")
-# Numbers and brackets without tokens, up to brackets around words, which are prose.
-_PROSE = r"\((?=[^()]*\))(?=[^()]*[^\W\d_])"
-_LOOSE = re.compile(rf"{_PROSE}[^()]*\)|(?P<run>(?:(?!{_PROSE})[\d()][\s,.-]*)+)")
-_FOUR_NUMBERS = re.compile(r"\d+(?:\s*,\s*\d+){3}")
-_BRACKETED_NUMBER = re.compile(r"\(?\d+(?:[.-]\d+)?\)")
 _MAX_DIGITS = 9
-_EXCERPT_LENGTH = 60
 # A name begins at the last of the opening words, or behind the last of the joining ones, whichever comes later.
 _OPENING = re.compile(r"\b(?:a|an|the|one|another|two|three|four|five|six|some|this|that)\s", re.IGNORECASE)
 _JOINING = re.compile(
@@ -115,11 +106,11 @@ class Chain:
         faults: list[tuple[int, int, str]] = []
         end = 0
         for match in _REGION.finditer(text):
-            torn = _torn_boxes(text, end, match.start())
+            torn = torn_boxes(text, end, match.start())
             faults += torn
             end = max([end, *(fault[1] for fault in torn)])
             if max(len(digits) for digits in match.groups()[:4]) > _MAX_DIGITS:
-                place = f"at character {match.start()}: {match[0][:_EXCERPT_LENGTH]}"
+                place = f"at character {match.start()}: {match[0][:EXCERPT_LENGTH]}"
                 words = f"box with an impossible coordinate left out {place}"
                 faults.append((*match.span(), words))
             else:
@@ -131,7 +122,7 @@ class Chain:
                 regions.append(Region(text=text[slice(*name)], box_1000=box_1000, color=color))
                 spans.append((*name, *match.span()))
             end = match.end()
-        faults += _torn_boxes(text, end, len(text))
+        faults += torn_boxes(text, end, len(text))
         return cls(
             text=text,
             regions=tuple(regions),
@@ -151,7 +142,7 @@ class Chain:
         >>> Chain.read("a blue dog (0,100),(500 and a cat").warnings
         ('malformed box left out at character 11: (0,100),(500',)
         """
-        if _BOX_TOKEN.search(text):
+        if BOX_TOKEN.search(text):
             return cls.parse(text)
         count = itertools.count()
 
@@ -192,7 +183,7 @@ class Chain:
         'a photo of a dog and a cat'
         """
         if not self.regions:
-            return _without_torn_boxes(self.text) if self.faults else self.text
+            return without_torn_boxes(self.text) if self.faults else self.text
         boxes = sorted([(span[2], span[3]) for span in self.spans] + self._left_out())
         given = {span[2]: region.text for span, region in zip(self.spans, self.regions, strict=True)}
         before = [0, *(end for _, end in boxes)]
@@ -444,51 +435,6 @@ def is_color(word: str) -> bool:
     from PIL import ImageColor  # here, so that reading chains needs no Pillow until a colour is met
 
     return word.lower() in MASK_COLORS or word.lower() in ImageColor.colormap
-
-
-def _stray_tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:
-    """Warn of box tokens between two well-formed boxes; an end token right after a start token is the same box."""
-    open_box = False
-    for match in _BOX_TOKEN.finditer(text, start, end):
-        if match[0] == BOX_START or not open_box:
-            words = text[match.start() : min(end, match.start() + _EXCERPT_LENGTH)]
-            place = f"malformed box left out at character {match.start()}: {words}"
-            torn = _TORN_CORNERS.match(text, match.start(), end)
-            yield match.start(), torn.end() if torn else match.end(), place
-        open_box = match[0] == BOX_START
-
-
-def _torn_boxes(text: str, start: int, end: int) -> list[tuple[int, int, str]]:
-    """Warn of what is no box between two well-formed ones: box tokens, and boxes without tokens, whole or torn."""
-    found = list(_stray_tokens(text, start, end))
-    for match in _LOOSE.finditer(text, start, end):
-        run = (match["run"] or "").rstrip(" \t\r\n,.-")
-        place = match.start()
-        is_part = text.endswith(BOX_START, 0, place) or text.startswith(BOX_END, match.end())
-        if _is_torn(run, ends=match.end() == len(text)) and not is_part:
-            words = f"malformed box left out at character {place}: {run[:_EXCERPT_LENGTH]}"
-            found.append((place, place + len(run), words))
-    return sorted(found)
-
-
-def _is_torn(run: str, *, ends: bool) -> bool:
-    """Whether numbers and brackets have been a box, and are no number in brackets; an open one at the end is.
-
-    >>> [_is_torn(run, ends=True) for run in ("(0,100),(500", "0,100,500,900", "(", "1,000", "(7)", "1)")]
-    [True, True, True, False, False, False]
-    """
-    if _BRACKETED_NUMBER.fullmatch(run):
-        return False
-    if any(map(str.isdecimal, run)) and ("(" in run or ")" in run):
-        return True
-    return (ends and run == "(") or _FOUR_NUMBERS.search(run) is not None
-
-
-def _without_torn_boxes(text: str) -> str:
-    bare = _TORN_BOX.sub(" ", text)
-    for start, end, _ in reversed(_torn_boxes(bare, 0, len(bare))):
-        bare = f"{bare[:start]} {bare[end:]}"
-    return " ".join(bare.split())
 
 
 def _read_box(match: re.Match[str]) -> tuple[Box1000, list[str]]:
