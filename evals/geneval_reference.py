@@ -74,6 +74,7 @@ def flat(scores: dict[str, Any], what: str) -> dict[str, Any]:
         "overall": scores["overall"]["score"]["value"],
         "images": scores["images"]["value"],
         "n": scores["images"]["n"],
+        "prompts": scores["images"]["clusters"],
     }
 
 

@@ -39,6 +39,8 @@ def main(words: list[str] | None = None) -> int:
 
 def _main(words: list[str] | None) -> int:
     words = sys.argv[1:] if words is None else words
+    if not words:
+        raise UserError(f"expected RUN... or a command, one of {', '.join(COMMANDS)} (--help explains)")
     _check_command(words)
     args = _parser().parse_args(_with_command(words))
     headline: dict[str, object] = args.run(args)

@@ -192,7 +192,7 @@ def _kept(context: Context) -> Path | None:
 _PROMPTS_FILE = """
 three lines of a file for --prompts; position names a relation to another object of the list, by its place in it:
   {"tag": "counting", "include": [{"class": "dog", "count": 3}], "prompt": "three dogs"}
-  {"tag": "color", "include": [{"class": "apple", "count": 1, "color": "red"}], "prompt": "a red apple"}
+  {"tag": "colors", "include": [{"class": "apple", "count": 1, "color": "red"}], "prompt": "a red apple"}
   {"tag": "position", "include": [{"class": "dog", "count": 1}, {"class": "cat", "count": 1, \
 "position": ["left of", 0]}], "prompt": "a cat left of a dog"}
 """
@@ -298,7 +298,7 @@ class GenEval(Suite[Options]):
             "options": options.rules(),
             **scores.summarize(cases, scored, failures, context.images_per_prompt),
             "faults": {one.key: one.score.fault for one in scored if one.score.fault},
-            "reference": reference_of(reference, {case.tag for case in cases}),
+            "reference": reference_of(reference, [case.tag for case in cases]),
         }
 
     def sheets(

@@ -116,7 +116,7 @@ class IconEdition(Suite[Rules]):
             "title": f"{self.title}, icon edition",
             **context.describe(),
             "options": options.rules(),
-            "reference": reference_of(known, {case.tag for case in cases}),
+            "reference": reference_of(known, [case.tag for case in cases]),
             **scores.summarize(cases, scored, failures, context.images_per_prompt),
             "faults": {one.key: one.score.fault for one in scored if one.score.fault},
         }

@@ -50,6 +50,8 @@ images are missing (they are counted, and the score has bounds); 1 nothing was s
 standard error says what is wrong.
 """
 
+_OF_PHOTOGRAPHS = "mask2former"
+"""GenEval's own detector, which looks at images of other tools unless another is named."""
 _WIDE = 0.4
 """From this width of an overall score's interval up, a run says that it has few prompts."""
 
@@ -57,11 +59,15 @@ NOTHING_SCORED = 1
 """The exit code of a command that ends without any number."""
 
 
+def _command(suite: Suite[Any]) -> str:
+    return f"python -m evals.{suite.name}" if suite.name in SUITES else f"python -m evals.run {suite.name}"
+
+
 def build_parser(suite: Suite[Any]) -> argparse.ArgumentParser:
     """The shared flags, in groups, then the suite's own."""
     looks = "observes them with a detector" if suite.looks else "asks a vision-language model about them"
     parser = Parser(
-        prog=f"python -m evals.{suite.name}" if suite.name in SUITES else f"python -m evals.run {suite.name}",
+        prog=_command(suite),
         description=f"Generates images, {looks}, judges and sums up; all in one run directory.",
     )
     lines = suite.examples.get("lines", _EXAMPLES).format(prog=parser.prog, **suite.examples)
@@ -190,12 +196,22 @@ def export_prompts(plan: Plan, folder: Path) -> dict[str, Any]:
             (folder / case.id / "samples").mkdir(parents=True, exist_ok=True)
             write_atomic(folder / case.id / "metadata.jsonl", json.dumps(case.metadata) + "\n")
     settings, own = plan.settings, getattr(plan.options, "prompts", None)
-    words = ["--model", f"folder:{folder}", "--images-per-prompt", str(settings.images_per_prompt)]
+    detector = settings.detector if "detector" in plan.spec.given else _OF_PHOTOGRAPHS
+    words = [
+        *_command(plan.suite).split(),
+        "--model",
+        f"folder:{folder}",
+        "--detector",
+        detector,
+        "--images-per-prompt",
+        str(settings.images_per_prompt),
+    ]
     words += ["--limit", str(settings.limit)] if settings.limit else []
     words += ["--tasks", json.dumps(settings.tasks)] if settings.tasks else []
     words += ["--prompts", own] if own else []
     last = f"{settings.images_per_prompt - 1:04d}.png"
-    note(f"fill {folder}/*/samples with 0000.png to {last}, and score them with {shlex.join(words)}")
+    other = "" if "detector" in plan.spec.given else f" (or --detector {plan.suite.detector}, if they are icons)"
+    note(f"fill {folder}/*/samples with 0000.png to {last}, and score them with {shlex.join(words)}{other}")
     return {"suite": plan.suite.name, "prompts": len(plan.cases), "exported": str(folder)}
 
 

@@ -30,6 +30,7 @@ from got.util.cli import resolve_device, set_threads
 from got.util.errors import warn
 from got.util.files import inside
 from got.util.garbage import loading
+from got.util.hub import unreachable
 from got.util.tables import counted
 from got.util.workers.options import FLAGS
 
@@ -284,6 +285,8 @@ class Plan:
         if generators.draws_icons(self.model, settings.checkpoint) or not self.suite.detects(self.options):
             return
         what = f"--checkpoint {settings.checkpoint}" if self.model == "got" else f"--model {settings.model}"
+        if self.model == "got" and (fault := unreachable(settings.checkpoint)) is not None:
+            raise UserError(f"{what}: {fault}")
         raise UserError(f"{what} needs --detector, which looks at its images: {detectors.choices()}")
 
     # --------------------------------------------------------------------------------------------------------- who

@@ -14,7 +14,7 @@ from got.util.errors import visible
 from got.util.tables import number, span
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
@@ -102,6 +102,7 @@ def table(title: str, columns: Sequence[str], caption: str, first: str = "task")
 
 
 # ---------------------------------------------------------------------------------------------------- floor and ceiling
+_NO_TASKS = {"what", "overall", "images", "n", "prompts"}
 REFERENCE = Path(__file__).parents[1] / "assets" / "reference_scores.json"
 
 
@@ -122,17 +123,29 @@ def load_reference(suite: str, detector: str, options: dict[str, Any], path: Pat
     return reference if reference.get("options") == options else None
 
 
-def reference_of(reference: dict[str, Any] | None, tasks: Collection[str]) -> dict[str, Any] | None:
+def reference_of(reference: dict[str, Any] | None, tags: Sequence[str]) -> dict[str, Any] | None:
     """The part of a reference for a run's tasks: their mean is known, the score of all their images is not.
 
-    >>> ends = {end: {"what": end, "a": 0.5, "b": 1.0, "overall": 0.75, "images": 0.7} for end in ("floor", "ceiling")}
-    >>> reference_of(ends, {"b"})["floor"]["overall"], reference_of(ends, {"a", "b"})["floor"]["images"]
+    Args:
+        reference: Of all prompts.
+        tags: The task of each prompt of the run; of a part of them, the reference says that it is of all.
+
+    >>> values = {"a": 0.5, "b": 1.0, "overall": 0.75, "images": 0.7, "prompts": 3}
+    >>> ends = {end: {"what": end, **values} for end in ("floor", "ceiling")}
+    >>> reference_of(ends, ["b"])["floor"]["overall"], reference_of(ends, ["a", "a", "b"])["floor"]["images"]
     (1.0, 0.7)
+    >>> reference_of(ends, ["a", "b"])["ceiling"]["what"], reference_of(ends, ["b"])["floor"]["what"]
+    ('ceiling, of all 3 prompts', 'floor, of all prompts of these tasks')
     """
     if reference is None:
         return None
-    ends = {end: reference[end] for end in ("floor", "ceiling")}
-    if all(ends[end].keys() - {"what", "overall", "images", "n"} == set(tasks) for end in ends):
-        return reference
-    means = {end: float(np.mean([values[task] for task in tasks])) for end, values in ends.items()}
-    return {**reference, **{end: {**ends[end], "overall": means[end], "images": None} for end in ends}}
+    tasks, made = set(tags), dict(reference)
+    for end in ("floor", "ceiling"):
+        values, what = reference[end], reference[end]["what"]
+        if values.keys() - _NO_TASKS == tasks:
+            part = f", of all {values['prompts']} prompts" if len(tags) < values["prompts"] else ""
+            made[end] = {**values, "what": what + part}
+        else:
+            mean = float(np.mean([values[task] for task in sorted(tasks)]))
+            made[end] = {**values, "what": f"{what}, of all prompts of these tasks", "overall": mean, "images": None}
+    return made

@@ -85,6 +85,7 @@ class Chat:
         self._owned = owned
         self._arguments = arguments
         self._plan = talk.objects
+        self._warned: set[str] = set()  # when the plan was changed: to draw it is no news
         alone = arguments.reference_compat or "max_turns" in talk.options
         # Not kept with the conversation, which may go on as another kind of pipeline.
         self._usual: dict[str, Any] = {} if alone else {"max_turns": parser.MOST_TURNS}
@@ -146,7 +147,9 @@ class Chat:
         with memory_errors():
             entry = work()
         for warning in entry.warnings:
-            warn(warning)
+            if warning not in self._warned:
+                warn(warning)
+        self._warned.clear()
         self._show(entry)
 
     def _show(self, entry: Entry | None) -> None:
@@ -199,6 +202,7 @@ class Chat:
 
         for warning in unknown_words(self.talk.pipeline.tokenizer, text) if self.talk.pipeline is not None else ():
             warn(warning)
+            self._warned.add(warning)
 
     def _again(self) -> None:
         from got.cli import reproduce

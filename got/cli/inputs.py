@@ -48,6 +48,8 @@ def read_requests(arguments: argparse.Namespace) -> list[Request]:
         asked += _read_prompts(arguments.prompts)
     chain = None if arguments.chain is None else _plain_boxes(read_chain(arguments.chain))
     if not asked and chain is not None and arguments.command == "generate":
+        if not chain.strip():
+            raise UserError(f"--chain {arguments.chain}: expected a plan, or a prompt beside it, but it is empty")
         asked = [{"prompt": Chain.parse(chain).caption()}]
     if not asked:
         raise UserError("expected a prompt, or --prompts FILE (--help explains)")

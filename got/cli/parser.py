@@ -36,9 +36,10 @@ examples:
   python -m got generate --prompts prompts.txt --output images    a prompt a line
   python -m got generate "two cats" --plan-only --output plan.txt   write the plan, edit it by hand, and draw it:
   python -m got generate --chain plan.txt --overwrite               the prompt is then what the plan names
-  python -m got generate --chain "a dog (0,100),(500,900) and a cat (520,100),(980,900)"    boxes x,y in thousandths
+  python -m got generate --chain "a red apple (50,250),(450,700) and a blue dog (520,260),(980,700)"
   python -m got generate "two cats" --spatial off --semantic-scale 4 --scheduler unipc --steps 8
 
+A box of a plan is two corners x,y, in thousandths of width and height.
 A file of prompts is text with a prompt a line, or JSON lines ({"prompt": ..., "chain": ..., "seed": ...}) if its name
 ends in .jsonl; - is standard input, of either kind. The k-th image of every prompt has the seed --seed + k.
 """

@@ -17,15 +17,15 @@ import re
 from typing import TYPE_CHECKING
 
 from got.plan import wording
+from got.plan.torn import BOX_END as BOX_END
+from got.plan.torn import BOX_START as BOX_START
+from got.plan.torn import BOX_TOKEN, EXCERPT_LENGTH, torn_boxes, without_torn_boxes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 Box1000 = tuple[int, int, int, int]
 """x1, y1, x2, y2 in thousandths of the image, origin at the top left."""
-
-BOX_START = "<|box_start|>"
-BOX_END = "<|box_end|>"
 
 MASK_COLORS = (
     "red", "green", "blue", "yellow", "magenta", "cyan", "orange", "purple", "lime", "pink",
@@ -36,13 +36,9 @@ MASK_COLORS = (
 
 _REGION = re.compile(r"<\|box_start\|>\((\d+),(\d+)\),\((\d+),(\d+)\)<\|box_end\|> \((\w+)\)")
 _PLAIN_BOX = re.compile(
-    r"\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)(?: \((\w+)\))?"
+    r"(?<!\s)\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)(?: \((\w+)\))?"
 )
-_TORN_BOX = re.compile(r"<\|box_start\|>[^<]*(?:<\|box_end\|>)?(?: \(\w+\))?|<\|box_end\|>(?: \(\w+\))?")
-_BOX_TOKEN = re.compile(r"<\|box_(?:start|end)\|>")
-_TORN_CORNERS = re.compile(r"<\|box_(?:start|end)\|>[-\d(),. ]*(?:<\|box_end\|>)?")
 _MAX_DIGITS = 9
-_EXCERPT_LENGTH = 60
 # A name begins at the last of the opening words, or behind the last of the joining ones, whichever comes later.
 _OPENING = re.compile(r"\b(?:a|an|the|one|another|two|three|four|five|six|some|this|that)\s", re.IGNORECASE)
 _JOINING = re.compile(
@@ -110,9 +106,11 @@ class Chain:
         faults: list[tuple[int, int, str]] = []
         end = 0
         for match in _REGION.finditer(text):
-            faults += _stray_tokens(text, end, match.start())
+            torn = torn_boxes(text, end, match.start())
+            faults += torn
+            end = max([end, *(fault[1] for fault in torn)])
             if max(len(digits) for digits in match.groups()[:4]) > _MAX_DIGITS:
-                place = f"at character {match.start()}: {match[0][:_EXCERPT_LENGTH]}"
+                place = f"at character {match.start()}: {match[0][:EXCERPT_LENGTH]}"
                 words = f"box with an impossible coordinate left out {place}"
                 faults.append((*match.span(), words))
             else:
@@ -124,7 +122,7 @@ class Chain:
                 regions.append(Region(text=text[slice(*name)], box_1000=box_1000, color=color))
                 spans.append((*name, *match.span()))
             end = match.end()
-        faults += _stray_tokens(text, end, len(text))
+        faults += torn_boxes(text, end, len(text))
         return cls(
             text=text,
             regions=tuple(regions),
@@ -137,12 +135,14 @@ class Chain:
     def read(cls, text: str) -> Chain:
         """Read a plan that a person wrote: boxes may be plain, with a mask colour or without.
 
-        A text with box tokens is read as by `parse`.
+        A text with box tokens is read as by `parse`. A plain box that is torn stays in the text and leaves a warning.
 
-        >>> str(Chain.read("a dog (0,100),(500,900) and a cat"))
-        'a dog <|box_start|>(0,100),(500,900)<|box_end|> (red) and a cat'
+        >>> str(Chain.read("a blue dog (0,100),(500,550) and a cat"))
+        'a blue dog <|box_start|>(0,100),(500,550)<|box_end|> (red) and a cat'
+        >>> Chain.read("a blue dog (0,100),(500 and a cat").warnings
+        ('malformed box left out at character 11: (0,100),(500',)
         """
-        if _BOX_TOKEN.search(text):
+        if BOX_TOKEN.search(text):
             return cls.parse(text)
         count = itertools.count()
 
@@ -173,15 +173,25 @@ class Chain:
         """A prompt that asks for just the objects of the plan.
 
         A changed plan is best drawn with a prompt that agrees with it: the image tokens see both, and a small model
-        takes classes rather from the prompt. A chain without regions is its own caption, but for boxes that are torn.
+        takes classes rather from the prompt. What has a torn box is named, too. A chain without regions is its own
+        caption, but for boxes that are torn.
 
         >>> chain = Chain.parse("there is a dog <|box_start|>(0,0),(500,500)<|box_end|> (red)")
         >>> chain.add("a cat", (500, 500, 900, 900)).caption()
         'a photo of a dog and a cat'
+        >>> Chain.read("a dog (0,0),(500,500 and a cat (500,500),(900,900)").caption()
+        'a photo of a dog and a cat'
         """
-        names = [region.text for region in self.regions]
-        if not names:
-            return " ".join(_TORN_BOX.sub("", self.text).split()) if _BOX_TOKEN.search(self.text) else self.text
+        if not self.regions:
+            return without_torn_boxes(self.text) if self.faults else self.text
+        boxes = sorted([(span[2], span[3]) for span in self.spans] + self._left_out())
+        given = {span[2]: region.text for span, region in zip(self.spans, self.regions, strict=True)}
+        before = [0, *(end for _, end in boxes)]
+        named = (
+            given.get(start) or self.text[slice(*_name_span(self.text, end, start))]
+            for (start, _), end in zip(boxes, before, strict=False)
+        )
+        names = [name for name in named if name]
         return opening + (names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}")
 
     def edit(
@@ -263,7 +273,7 @@ class Chain:
             ValueError: If the text, the box or the colour cannot be written.
         """
         count = len(self.regions)
-        place = count if index is None else index
+        place = count if index is None else _whole(index)
         if not 0 <= place <= count:
             raise IndexError(f"Expected a place from 0 to {count} for the new region but got {place}")
         name = _without_tokens(_words_of_a_name(text))
@@ -298,8 +308,13 @@ class Chain:
         parts.prose[:] = wording.remove(parts.prose, parts.names, index)
         return parts.chain(recolor=ordered)
 
+    def _left_out(self) -> list[tuple[int, int]]:
+        """Start and end of each box that has no region."""
+        kept = [span[2:] for span in self.spans]
+        return [(start, end) for start, end, _ in self.faults if not any(first <= start < last for first, last in kept)]
+
     def _index(self, index: int) -> int:
-        count = len(self.regions)
+        count, index = len(self.regions), _whole(index)
         if not -count <= index < count:
             there = f"a region from 0 to {count - 1}" if count else "a chain with regions, but this one has none"
             raise IndexError(f"Expected {there}; got index {index}")
@@ -380,6 +395,13 @@ def format_box(box_1000: Box1000, color: str) -> str:
     return f"{BOX_START}({x1},{y1}),({x2},{y2}){BOX_END} ({color})"
 
 
+def _whole(index: object) -> int:
+    try:
+        return operator.index(index)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"Expected the number of a region but got {index!r}") from None
+
+
 def _words_of_a_name(text: str) -> str:
     name = text.strip()
     if not name:
@@ -396,12 +418,12 @@ def _without_tokens(text: str) -> str:
 def no_boxes(text: str) -> tuple[str, ...]:
     """What to warn of where a plan that was given has no boxes; nothing where it has some, or is empty on purpose.
 
-    >>> no_boxes("a dog (0,0),(500,500)")
-    ('no boxes in this plan; --chain and Chain.read understand plain ones, as in: a dog (0,0),(500,500)',)
+    >>> no_boxes("a dog (0,100),(500,550)")
+    ('no boxes in this plan; --chain and Chain.read understand plain ones, as in: a blue dog (0,100),(500,550)',)
     """
     if not text.strip() or _REGION.search(text):
         return ()
-    return ("no boxes in this plan; --chain and Chain.read understand plain ones, as in: a dog (0,0),(500,500)",)
+    return ("no boxes in this plan; --chain and Chain.read understand plain ones, as in: a blue dog (0,100),(500,550)",)
 
 
 def is_color(word: str) -> bool:
@@ -413,18 +435,6 @@ def is_color(word: str) -> bool:
     from PIL import ImageColor  # here, so that reading chains needs no Pillow until a colour is met
 
     return word.lower() in MASK_COLORS or word.lower() in ImageColor.colormap
-
-
-def _stray_tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:
-    """Warn of box tokens between two well-formed boxes; an end token right after a start token is the same box."""
-    open_box = False
-    for match in _BOX_TOKEN.finditer(text, start, end):
-        if match[0] == BOX_START or not open_box:
-            words = text[match.start() : min(end, match.start() + _EXCERPT_LENGTH)]
-            place = f"malformed box left out at character {match.start()}: {words}"
-            torn = _TORN_CORNERS.match(text, match.start(), end)
-            yield match.start(), torn.end() if torn else match.end(), place
-        open_box = match[0] == BOX_START
 
 
 def _read_box(match: re.Match[str]) -> tuple[Box1000, list[str]]:

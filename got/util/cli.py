@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import dis
 import json
 import math
@@ -56,8 +57,27 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raises the mistake as an error of the person."""
+        """Raises the mistake as an error of the person, with the flag that may have been meant."""
+        unknown = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+        if message.startswith("unrecognized arguments") and (meant := _similar(unknown, _flags(self))):
+            message += f"; did you mean {', '.join(meant)}?"
         raise UserError(f"{message} (--help explains)")
+
+
+def _flags(parser: argparse.ArgumentParser) -> list[str]:
+    """All flags of a parser and of its commands."""
+    own = [flag for action in parser._actions for flag in action.option_strings]
+    commands = [action.choices or {} for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return own + [flag for each in commands for command in each.values() for flag in _flags(command)]
+
+
+def _similar(words: list[str], known: list[str]) -> list[str]:
+    """What was probably meant.
+
+    >>> _similar(["--modle", "--steps", "--x"], ["--model", "--steps"])
+    ['--model', '--steps']
+    """
+    return list(dict.fromkeys(one for word in words for one in difflib.get_close_matches(word, known, n=1, cutoff=0.7)))
 
 
 def add_command(

@@ -17,9 +17,10 @@ from evals.core.vocabulary import TASKS, task_title
 from evals.geneval import scores as geneval_scores
 from evals.geneval.suite import SUITE
 from evals.harness import cli
+from evals.harness.run_spec import find_suite
 from evals.metrics.layout import LayoutFit
 from evals.suite.plans import Outcome
-from evals.suite.tables import load_reference
+from evals.suite.tables import load_reference, reference_of
 
 
 def case(tag, include, exclude=(), number=0):
@@ -227,7 +228,7 @@ def test_floor_and_ceiling_are_shown_only_for_the_options_they_were_measured_wit
     _, scores = small_run()
     stored = {
         "options": scores["options"],
-        "floor": geneval_reference.flat({**scores, "images": {"value": 0.125, "n": 48}}, "nothing"),
+        "floor": geneval_reference.flat({**scores, "images": {"value": 0.125, "n": 48, "clusters": 12}}, "nothing"),
         "ceiling": geneval_reference.flat(scores, "everything"),
     }
     path = tmp_path / "reference_scores.json"
@@ -239,6 +240,18 @@ def test_floor_and_ceiling_are_shown_only_for_the_options_they_were_measured_wit
     text = rendered({**scores, "reference": stored}, width=110)
     assert "floor: nothing; ceiling: everything" in text
     assert "0.12" in text or "0.13" in text
+
+
+@pytest.mark.parametrize(("suite", "detector"), [("geneval", "icon"), ("geneval2", "icon-fine")])
+def test_a_part_of_the_prompts_is_told_that_floor_and_ceiling_are_of_all(suite, detector):
+    made = find_suite(suite)
+    plan = cli.make_plan(made, ["--model", "oracle"])
+    tags = [case.tag for case in plan.cases]
+    reference = load_reference(suite, detector, plan.options.rules())
+    for part, told in ((tags, "(oracle)"), (tags[::40], f"(oracle), of all {len(tags)} prompts")):
+        ends = reference_of(reference, part)
+        assert ends["ceiling"]["what"].endswith(told)
+        assert ("of all" in ends["floor"]["what"]) == (part is not tags)
 
 
 @pytest.mark.parametrize("seed", range(4))

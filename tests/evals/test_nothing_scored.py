@@ -211,12 +211,22 @@ def test_the_help_and_the_readme_name_the_exit_code(capsys):
 
 
 # ----------------------------------------------------------------------------------------------- before the first image
+def test_a_checkpoint_has_to_be_there_before_a_detector_is_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, geneval.SUITE, "--checkpoint", "nowhere/x", "--limit", "3")
+    assert code == 2
+    assert err.startswith(f"geneval: error: --checkpoint nowhere/x: no folder {tmp_path}/nowhere/x, and not to be had")
+    (tmp_path / "nowhere" / "x").mkdir(parents=True)
+    (tmp_path / "nowhere" / "x" / "model_index.json").write_text('{"scale": "full"}')
+    err = call(capsys, geneval.SUITE, "--checkpoint", "nowhere/x", "--limit", "3")[2]
+    assert err.startswith("geneval: error: --checkpoint nowhere/x needs --detector, which looks at its images: ")
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
         (["--model", "folder:photos"], "--model folder:photos"),
         (["--model", "diffusers:owner/pipeline"], "--model diffusers:owner/pipeline"),
-        (["--checkpoint", "owner/got-6b"], "--checkpoint owner/got-6b"),
         (["--model", "folder:photos", "--from", "generate"], "--model folder:photos"),
     ],
 )

@@ -1,4 +1,5 @@
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,7 @@ regions = st.builds(
     spans,
     st.sampled_from(MASK_COLORS),
 )
-prose = st.text(alphabet=st.characters(exclude_characters="<|>", codec="utf-8"), max_size=20)
+prose = st.text(alphabet=st.characters(exclude_characters="<|>()", codec="utf-8"), max_size=20)
 # What a broken model writes: pieces of the grammar in any order, between any characters.
 debris = st.sampled_from(
     [BOX_START, BOX_END, "(", ")", "),(", ",", " ", "12", "007", "1000", "-3", "٣", "9" * 5000, " (red)", " (reddish)"]
@@ -158,6 +159,22 @@ def test_editing_a_region_that_is_not_there_is_refused():
         Chain.parse(TWO).edit(2, text="a cat")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda chain, index: chain.replace(index, "a cat"),
+        lambda chain, index: chain.move(index, (0, 0, 9, 9)),
+        lambda chain, index: chain.edit(index, color="red"),
+        lambda chain, index: chain.remove(index),
+        lambda chain, index: chain.add("a cat", (0, 0, 9, 9), index),
+    ],
+)
+@pytest.mark.parametrize("index", ["dog", 1.0])
+def test_a_region_is_told_by_its_number(change, index):
+    with pytest.raises(TypeError, match=f"^Expected the number of a region but got {index!r}$"):
+        change(Chain.parse(TWO), index)
+
+
 def test_mask_colors_are_distinct_and_in_the_agreed_order():
     from PIL import ImageColor
 
@@ -208,3 +225,56 @@ def test_an_edit_leaves_a_plan_of_all_objects(told, boxes):
 )
 def test_an_edit_that_does_not_say_what_there_is_leaves_no_plan(told):
     assert after_edit(Chain.read("a cup (0,0),(300,300)"), Chain.read(told)) is None
+
+
+PLAIN = "a blue dog (20,280),(460,720) and a red cup (520,280),(960,720) (teal) near a cat (0,0),(90,90)"
+BOXES = [(match.start(), match.end()) for match in re.finditer(r"\(\d+,\d+\),\(\d+,\d+\)", PLAIN)]
+
+
+@pytest.mark.parametrize(
+    ("told", "place", "caption"),
+    [
+        ("a dog (0,100),(500,900 and a cat (520,100),(980,900)", 6, "a photo of a dog and a cat"),
+        ("a dog (0,100),(500,900", 6, "a dog"),
+        ("a dog 0,100,500,900 and a cat (520,100),(980,900)", 6, "a photo of a dog and a cat"),
+        ("a dog (0.1,0.2),(0.5,0.9)", 6, "a dog"),
+        (f"a dog <|box_start|>(1,2),(3<|box_end|> (red) and {APPLE}", 6, "a photo of a dog and a red apple"),
+        (f"a dog (1,2),(3,4) and {APPLE}", 6, "a photo of a dog and a red apple"),
+    ],
+)
+def test_a_torn_box_is_named_with_its_place_and_its_object_stays_in_the_prompt(told, place, caption):
+    chain = Chain.read(told)
+    (warning,) = chain.warnings
+    assert warning.startswith(f"malformed box left out at character {place}: ")
+    assert chain.faults[0][0] == place
+    assert chain.caption() == caption
+    assert Chain.read(str(chain)).warnings == chain.warnings, "what is read again still says so"
+
+
+@given(st.sampled_from(BOXES), st.data(), st.booleans())
+def test_no_torn_plain_box_loses_an_object_silently(box, data, cut):
+    start = data.draw(st.integers(box[0] + cut, box[1] - 1))
+    end = len(PLAIN) if cut else data.draw(st.integers(start + 1, box[1]))
+    torn = PLAIN[:start] + PLAIN[end:]
+    rest = PLAIN[box[0] : start] + ("" if cut else PLAIN[end : box[1]])
+    if not cut and re.fullmatch(r"\(?\d*\)?", rest):  # nothing is left of the box, or a number in brackets
+        return
+    chain = Chain.read(torn)
+    assert all(name in chain.caption() for name in ("a blue dog", "a red cup", "a cat") if name in torn)
+    assert not re.search(r"[\d(]", chain.caption())
+    left_out = [warning for warning in chain.warnings if "left out" in warning]
+    assert bool(left_out) == (re.fullmatch(r"\(\d+,\d+\),\(\d+,\d+\)", rest) is None)
+
+
+@pytest.mark.parametrize(
+    "told", ["two cats (very, happy)", "a person (2 years old)", "a bus (42)", "1,000 x", "1) a dog", "a :)"]
+)
+def test_brackets_of_prose_are_no_torn_boxes(told):
+    assert Chain.read(told) == Chain(text=told, regions=(), warnings=(), spans=())
+
+
+@pytest.mark.parametrize("long", ["(", "(0,", "(0" + " " * 9, " ", "1 ", "(a"])
+def test_long_debris_is_read_in_linear_time(long):
+    started = time.process_time()
+    assert Chain.read(long * (200_000 // len(long))).caption() is not None
+    assert time.process_time() - started < 5

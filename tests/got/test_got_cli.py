@@ -16,10 +16,12 @@ import pytest
 from PIL import Image
 from process_kit import Process
 
+from evals.detectors.registry import make_detector
 from got import __main__ as command
 from got import checkpoint
 from got.cli.parser import build_parser
-from got.plan.chain import Chain
+from got.plan.chain import Chain, iou
+from got.util.images import as_rgb
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "diffusers", "matplotlib", "pandas")
@@ -236,11 +238,49 @@ def test_a_plan_without_boxes_and_a_torn_box_are_named_with_their_place(got):
     assert json.loads(out[-1])["prompt"] == "dogs"
 
 
+@pytest.mark.parametrize(
+    ("torn", "prompt"),
+    [
+        ("a dog (0,100),(500,900 and a cat (520,100),(980,900)", "a photo of a dog and a cat"),
+        ("a dog (0,100),(500,900", "a dog"),
+    ],
+)
+def test_a_torn_plain_box_is_named_and_its_object_stays_in_the_prompt(got, torn, prompt):
+    code, out, err = got("generate", "--chain", torn)
+    assert code == 0
+    assert "warning: --chain: malformed box left out at character 6: (0,100),(500,900" in err
+    assert json.loads(out[-1])["prompt"] == prompt
+
+
+def test_the_plan_of_the_help_is_drawn_where_it_says(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="0"):
+        command.main(["generate", "--help"])
+    (plan,) = re.findall(r'generate --chain "(.+?)"', capsys.readouterr().out)
+    assert command.main(["generate", "--chain", plan]) == 0
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert record["warnings"] == []
+    (seen,) = make_detector("icon").detect([as_rgb(Image.open("got.png"))])
+    for region in Chain.read(plan).regions:
+        found = max((one for one in seen if region.text.endswith(one.name)), key=lambda one: one.score)
+        assert found.score > 0.9
+        assert iou(region.box_1000, tuple(round(1000 * edge / 128) for edge in found.box_xyxy_px)) > 0.6
+
+
 def test_words_of_a_plan_that_the_model_does_not_know_are_named(got):
     _, _, err = got("generate", "dogs", "--chain", PLAN.replace("apple", "unicorn"))
     assert "warning: not in the model's vocabulary: unicorn" in err
     _, _, err = got("chat", stdin="dogs\n/add 0,0,300,300 a unicorn\n/replace 0 a red apple\n")
     assert [line for line in err if "unicorn" in line] == ["warning: not in the model's vocabulary: unicorn"]
+    _, _, err = got("chat", "--output", "drawn", stdin="dogs\n/add 0,0,300,300 a unicorn\n/draw\n")
+    assert [line for line in err if "unicorn" in line] == ["warning: not in the model's vocabulary: unicorn"]
+
+
+def test_an_empty_file_of_a_plan_is_named(got):
+    Path("empty.jsonl").touch()
+    assert got("generate", "--chain", "empty.jsonl")[2] == [
+        "error: --chain empty.jsonl: expected a plan, or a prompt beside it, but it is empty"
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes

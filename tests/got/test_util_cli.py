@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from evals import __main__ as every
 from evals import ablation
 from evals.harness import cli as suites
+from evals.harness.run_spec import SUITES
 from got import __main__ as got
 from got.data import __main__ as data
 from got.util.cli import number, run_command, seed, whole
@@ -70,6 +72,29 @@ def test_a_word_that_no_shell_passes_on_is_one_line(main, words, hostile, capsys
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"no argument can hold a NUL character or a lone surrogate, as {hostile!a} does" in said
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "meant"),
+    [
+        (lambda words: suites.main("geneval", words), ["--modle", "got"], "--model"),
+        (lambda words: suites.main("geneval", words), ["--step=4"], "--steps"),
+        (got.main, ["generate", "dogs", "--step", "4"], "--steps"),
+        (reports.main, ["gate", "--run", "a", "--baseline", "b", "--max-dorp", "1"], "--max-drop"),
+    ],
+)
+def test_a_flag_that_is_nearly_one_is_told(main, words, meant, capsys):
+    assert main(words) == 2
+    assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_a_package_without_a_command_says_what_can_be_run(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["evals"])
+    assert every.main() == 0
+    said = capsys.readouterr().out
+    assert all(f"python -m evals.{name}\n" in said for name in (*SUITES, "merge", "ablation"))
+    assert reports.main([]) == 2
+    assert "expected RUN... or a command, one of report, table, compare" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["table", "compare", "check"])
