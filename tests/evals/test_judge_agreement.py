@@ -218,7 +218,7 @@ def test_a_judge_with_one_number_and_holes_is_held_against_consistency_and_the_w
     assert code == 0
     headline = json.loads(out.splitlines()[-1])
     assert sorted(headline["spearman"]) == ["O", "SC"]
-    assert "140 cells of the judge are missing" in " ".join(out.split())
+    assert "Missing, and left out: 140 cells of the judge." in " ".join(out.split())
     assert headline["unreadable"] == 50
     assert "not read, taken as missing: one: sample_0_1 Delta: x" in err
 
@@ -273,7 +273,7 @@ def test_the_ceiling_is_that_of_the_models_and_cells_that_the_judge_scored(three
     part = write_tsv(tmp_path / "part.tsv", ["Alpha", "Beta", "Gamma"], cells)
     code, out, _ = run(capsys, "--ratings", *paths, "--judge", part, "--output", tmp_path / "part.json")
     assert code == 0
-    assert "60 cells of the judge are missing" in " ".join(out.split())  # 20 items of three models
+    assert "Missing, and left out: 60 cells of the judge." in " ".join(out.split())  # 20 items of three models
     found = json.loads((tmp_path / "part.json").read_text())
     small = []
     for path in paths:
