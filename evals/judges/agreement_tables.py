@@ -41,7 +41,7 @@ def _judge_table(found: dict[str, Any]) -> Table:
     """The judge against the mean of the raters, model by model."""
     judge, aspects = found["judge"], found["judge"]["aspects"]
     repeats = f", mean of {judge['repeats']} repeats" if judge["repeats"] > 1 else ""
-    missing = f" {counted(judge['missing'], 'cells', 'are')} missing and left out." if judge["missing"] else ""
+    missing = f" Missing, and left out: {counted(judge['missing'], 'cells')} of the judge." if judge["missing"] else ""
     columns = [
         name for aspect in aspects for name in (f"{_ASPECTS[aspect]}\nρ ↑", "95 %\ninterval", "τ ↑")
     ]  # fmt: skip
