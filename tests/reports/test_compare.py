@@ -102,7 +102,7 @@ def test_two_runs_are_compared_task_by_task(runs, capsys):
     code, out, _ = call(capsys, "compare", runs / "good", runs / "bad")
     assert code == 0
     lines = out.splitlines()
-    assert lines[0].startswith("Changed settings: model oracle → folder:")
+    assert " ".join(lines[:2]).startswith("Changed settings: model oracle → folder:")
     tasks = ("overall", "single object", "two objects", "counting", "colors", "position", "color attribution")
     rows = [lines.index(line) for task in tasks for line in lines if line.startswith(f"{task}  ")]
     assert len(rows) == 7
