@@ -58,6 +58,7 @@ from got.util.cli import Parser, console
 from got.util.errors import one_line, visible
 from got.util.files import write_atomic
 from got.util.hashes import HashedFolder
+from got.util.interrupts import leave
 from got.util.progress import clock
 from got.util.workers.options import options_of
 
@@ -491,4 +492,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    leave(main())

@@ -47,5 +47,6 @@ class EmuEdit(EditingSuite):
 
 if __name__ == "__main__":
     from evals.harness import cli
+    from got.util.interrupts import leave
 
-    raise SystemExit(cli.main("emu_edit"))
+    leave(cli.main("emu_edit"))

@@ -170,5 +170,6 @@ def _item(row: Row) -> Item:
 
 if __name__ == "__main__":
     from evals.harness import cli
+    from got.util.interrupts import leave
 
-    raise SystemExit(cli.main("gedit"))
+    leave(cli.main("gedit"))

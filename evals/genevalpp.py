@@ -107,5 +107,6 @@ def _item(number: int, row: Any, path: Path) -> Item:
 
 if __name__ == "__main__":
     from evals.harness import cli
+    from got.util.interrupts import leave
 
-    raise SystemExit(cli.main("genevalpp"))
+    leave(cli.main("genevalpp"))

@@ -143,5 +143,6 @@ def _item(key: str, row: Any, name: str, images: Path, *, uge: bool) -> Item:
 
 if __name__ == "__main__":
     from evals.harness import cli
+    from got.util.interrupts import leave
 
-    raise SystemExit(cli.main("imgedit"))
+    leave(cli.main("imgedit"))

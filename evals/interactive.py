@@ -39,5 +39,6 @@ class Interactive(EditingSuite):
 
 if __name__ == "__main__":
     from evals.harness import cli
+    from got.util.interrupts import leave
 
-    raise SystemExit(cli.main("interactive"))
+    leave(cli.main("interactive"))

@@ -244,5 +244,6 @@ def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
 
 if __name__ == "__main__":
     from evals.harness import cli
+    from got.util.interrupts import leave
 
-    raise SystemExit(cli.main("kris"))
+    leave(cli.main("kris"))

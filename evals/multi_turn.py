@@ -39,5 +39,6 @@ class MultiTurn(EditingSuite):
 
 if __name__ == "__main__":
     from evals.harness import cli
+    from got.util.interrupts import leave
 
-    raise SystemExit(cli.main("multi_turn"))
+    leave(cli.main("multi_turn"))

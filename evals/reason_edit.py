@@ -51,5 +51,6 @@ class ReasonEdit(EditingSuite):
 
 if __name__ == "__main__":
     from evals.harness import cli
+    from got.util.interrupts import leave
 
-    raise SystemExit(cli.main("reason_edit"))
+    leave(cli.main("reason_edit"))

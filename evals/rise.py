@@ -220,5 +220,6 @@ def _item(row: Mapping[str, Any], where: str, images: Path, without: bool | None
 
 if __name__ == "__main__":
     from evals.harness import cli
+    from got.util.interrupts import leave
 
-    raise SystemExit(cli.main("rise"))
+    leave(cli.main("rise"))

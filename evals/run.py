@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from evals.core.records import UserError
 from evals.harness import cli
 from evals.harness.run_spec import find_suite, suite_names
+from got.util.interrupts import leave
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,4 +37,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    leave(main())

@@ -150,5 +150,6 @@ def _item(part: str, row: Any, asked: Mapping[str, Any], where: str) -> Item:
 
 if __name__ == "__main__":
     from evals.harness import cli
+    from got.util.interrupts import leave
 
-    raise SystemExit(cli.main("t2i_reasonbench"))
+    leave(cli.main("t2i_reasonbench"))

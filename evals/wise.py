@@ -163,5 +163,6 @@ def _published(path: Path) -> dict[str, str]:
 
 if __name__ == "__main__":
     from evals.harness import cli
+    from got.util.interrupts import leave
 
-    raise SystemExit(cli.main("wise"))
+    leave(cli.main("wise"))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from got.cli.parser import build_parser
 from got.util.cli import run_command
 from got.util.hub import local_folder, read_index
+from got.util.interrupts import leave
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,4 +48,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    leave(main())

@@ -2,6 +2,7 @@
 
 from evals.geneval.suite import GenEval
 from evals.harness import cli
+from got.util.interrupts import leave
 
 if __name__ == "__main__":
-    raise SystemExit(cli.main(GenEval))
+    leave(cli.main(GenEval))

@@ -2,6 +2,7 @@
 
 from evals.geneval2.suite import GenEval2
 from evals.harness import cli
+from got.util.interrupts import leave
 
 if __name__ == "__main__":
-    raise SystemExit(cli.main(GenEval2))
+    leave(cli.main(GenEval2))

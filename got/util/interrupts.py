@@ -1,14 +1,19 @@
-"""Ctrl-C while a command's libraries load, which takes seconds: one word and exit status 130, and not a traceback.
+"""How the process of a command ends: by Ctrl-C while its libraries load, which takes seconds, and when it is done.
 
 The packages import it before anything else. It acts only in a program that Python was started for as ``-m`` one of
-them: nothing has begun then that would have to be ended well. `got.util.cli.run_command` takes over from it.
+them. Ctrl-C ends it with one word and exit status 130, and not a traceback: nothing has begun then that would have to
+be ended well. `got.util.cli.run_command` takes over from it.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import gc
 import os
 import signal
 import sys
+from typing import NoReturn
 
 
 def end(number: int, frame: object) -> None:
@@ -23,3 +28,29 @@ IS_COMMAND = getattr(sys, "argv", [""])[:1] == ["-m"]
 
 if IS_COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, end)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends a command with an exit status, as `SystemExit` does, but leaves it to the system to take its memory back.
+
+    Python would take the libraries' 800,000 objects apart one by one. Threads are waited for and `atexit` is heeded.
+    """
+    _statuses.append(status)
+    raise SystemExit(status)
+
+
+_statuses: list[int] = []
+
+
+def _end() -> None:
+    if _statuses:
+        # Python has its own words, and its own status, for an output that cannot be written.
+        with contextlib.suppress(OSError, ValueError):
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
+            os._exit(_statuses[-1])
+    gc.unfreeze()  # libraries of C++ complain about objects of theirs that nobody takes apart
+
+
+if IS_COMMAND:
+    atexit.register(_end)  # before all others, and so called after them

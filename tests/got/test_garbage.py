@@ -1,4 +1,4 @@
-"""Nobody looks for garbage among libraries while a command loads them, nor when it ends; elsewhere Python collects."""
+"""Nobody looks for garbage among libraries while a command loads them; elsewhere Python collects."""
 
 import subprocess
 import sys
@@ -40,12 +40,12 @@ def found(*argv):
     return [line.removeprefix("found what was made ") for line in done.stdout.splitlines()]
 
 
-def test_a_command_collects_neither_what_is_made_while_it_loads_nor_at_its_end():
-    assert found("-m") == ["later"]
+def test_what_a_command_makes_while_it_loads_is_not_looked_through_before_its_end():
+    assert found("-m") == ["later", "while loading", "last"]
 
 
 def test_what_was_let_go_of_before_a_later_load_is_not_kept():
-    assert found("-m", "twice") == ["later", "between two loads"]
+    assert found("-m", "twice")[:2] == ["later", "between two loads"]
 
 
 def test_a_program_that_imports_the_packages_is_collected_as_ever():

@@ -1,7 +1,6 @@
-"""Ctrl-C at any moment of a command's start: one line and exit status 130, whichever library is being loaded."""
+"""How the process of a command ends."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,80 +8,95 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-    for package in ("got", "evals", "reports")
-    for path in (ROOT / package).rglob("*.py")
-    if 'if __name__ == "__main__"' in path.read_text()
-)
-PRESSES = """
-import importlib.abc, os, signal, sys
+COMMAND = """
+import sys
 
-class Presses(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name == os.environ["PRESSED_AT"]:
-            sys.meta_path.remove(self)
-            os.kill(os.getpid(), signal.SIGINT)
+argv, sys.argv = sys.argv[1:], ["-m"]  # a command's while its package is imported
+from got.util.interrupts import leave
 
-sys.meta_path.insert(0, Presses())
+sys.argv = argv
+"""
+CYCLE = """
+import os
+
+class Cycle:
+    def __init__(self):
+        self.itself, self.write = self, os.write
+
+    def __del__(self):
+        self.write(1, b"taken apart\\n")
+
+kept = Cycle()
+"""
+REST = """
+import atexit, tempfile, threading, time
+
+atexit.register(print, "atexit")
+folder = tempfile.TemporaryDirectory()
+print(folder.name)
+threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
 """
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Runs a command that gets Ctrl-C when it comes to load a module; returns it once it has ended."""
-    folder = tmp_path_factory.mktemp("start")
-    (folder / "sitecustomize.py").write_text(PRESSES)
+def run(code, **options):
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND + code], cwd=ROOT, capture_output=True, text=True, check=False, **options
+    )
 
-    def run(words, module):
-        environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PRESSED_AT": module}
-        heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}  # a background job's
-        return subprocess.run(
-            [sys.executable, "-m", *words],
-            env=environment,
-            cwd=folder,
-            capture_output=True,
+
+@pytest.mark.parametrize("status", [0, 1, 2, 130, 141])
+def test_a_command_leaves_with_its_status_and_everything_it_printed(status):
+    done = run(f"print('a' * 100_000); leave({status})")
+    assert (done.returncode, done.stdout, done.stderr) == (status, "a" * 100_000 + "\n", "")
+
+
+def test_a_command_that_leaves_takes_nothing_apart():
+    assert run(CYCLE + "leave(0)").stdout == ""
+    assert run(CYCLE + "raise SystemExit(0)").stdout == "taken apart\n"
+
+
+def test_threads_exit_handlers_and_temporary_folders_end_as_ever():
+    done = run(REST + "leave(3)")
+    folder, *said = done.stdout.splitlines()
+    assert (done.returncode, said) == (3, ["thread", "atexit"])
+    assert not Path(folder).exists()
+
+
+def test_an_error_keeps_its_traceback_and_status():
+    done = run("raise ValueError('a bug')")
+    assert done.returncode == 1
+    assert done.stderr.endswith("ValueError: a bug\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no file that is always full")
+def test_output_that_cannot_be_written_is_no_success():
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        code = COMMAND + "print('lost'); leave(0)"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
             text=True,
             check=False,
-            **heed,
         )
-
-    return run
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_ctrl_c_while_a_command_loads_is_one_word(start, command):
-    done = start([command], "argparse")
-    assert (done.returncode, done.stderr, done.stdout) == (130, "interrupted\n", "")
+    assert done.returncode == 120, done.stderr
+    assert "No space left" in done.stderr
 
 
-DRAWS = ["got", "generate", "a photo of a dog", "--output", "x.png"]
-SCORES = ["evals.geneval", "--model", "oracle", "--limit", "1", "--device", "cpu", "--output", "run"]
-
-
-@pytest.mark.parametrize(
-    ("words", "module"),
-    [
-        (SCORES, "numpy"),
-        (SCORES, "evals.harness.runner"),
-        (SCORES, "PIL.Image"),
-        (DRAWS, "got.cli.draw"),
-        (DRAWS, "numpy"),
-        (DRAWS, "torch"),
-    ],
-)
-def test_ctrl_c_while_a_command_loads_what_it_works_with_is_one_line(start, words, module):
-    done = start(words, module)
-    assert done.returncode in (130, -signal.SIGINT)  # a shell shows 130 for both
-    assert "interrupted" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) <= 2  # a note may stand before
-
-
-def test_a_program_that_imports_the_packages_keeps_its_own_ctrl_c():
-    code = (
-        "import signal; own = signal.getsignal(signal.SIGINT)\n"  # none, begun by a shell with &
-        "import got, evals, reports; assert signal.getsignal(signal.SIGINT) is own"
-    )
+def test_a_program_that_imports_the_packages_ends_in_its_own_way():
+    code = COMMAND.replace('["-m"]', '["theirs.py"]') + CYCLE + "leave(4)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stdout) == (4, "taken apart\n")
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_a_whole_command_says_nothing_at_its_end_but_its_own_words(tmp_path, status):
+    words = ["a photo of a bus", "--steps", "1", "--output", str(tmp_path / "drawn")]
+    wrong = ["--width", "4"] if status else []  # refused when the checkpoint has been loaded
+    command = [sys.executable, "-m", "got", "generate", *words, *wrong]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert len(done.stderr.splitlines()) <= 3, done.stderr
+    assert "leaked" not in done.stderr
