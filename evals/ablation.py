@@ -235,25 +235,43 @@ def plan_of(suite: Suite[Any], cell: Cell, shared: Sequence[str], output: Path) 
         raise UserError(f"cell {cell.name}: {error}") from error
 
 
-def case_scores(folder: Path) -> dict[str, tuple[str, float, int, str]]:
-    """The cases of a finished run: task, share of right images, number of images, and the key that equal cases share.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CaseScore:
+    """What one case of a run has reached."""
 
-    Equal prompts are one case; edits of one source image are alike.
-    """
+    id: str
+    """Of the first line of the run's log that asks it."""
+    task: str
+    right: float
+    """Share of its images, in [0, 1]."""
+    images: int
+    group: str
+    """What it shares with cases that are therefore alike, such as the source image of several edits."""
+
+
+def case_scores(folder: Path) -> dict[str, CaseScore]:
+    """The cases of a finished run that have a verdict, by what they ask: equal prompts are one case."""
     directory = RunDirectory(folder)
     results, observations = directory.read(directory.results), directory.read(directory.observations)
     right: dict[str, list[bool]] = {}
+    ids: dict[str, str] = {}
     tags: dict[str, str] = {}
     groups: dict[str, str] = {}
     for line, seen in zip(results, observations, strict=True):
         # Not the first id of a prompt: its images may be missing in this cell alone.
         case = alike(line["prompt"], json.loads(line["metadata"])) if "prompt" in line else seen["case"]
+        ids.setdefault(case, seen["case"])
         if line["correct"] is None:
             continue
         right.setdefault(case, []).append(line["correct"])
         tags[case] = line["tag"] if "tag" in line else line["category"]
         groups[case] = seen.get("group", case)
-    return {case: (tags[case], float(np.mean(values)), len(values), groups[case]) for case, values in right.items()}
+    return {
+        case: CaseScore(
+            id=ids[case], task=tags[case], right=float(np.mean(values)), images=len(values), group=groups[case]
+        )
+        for case, values in right.items()
+    }
 
 
 def seconds_per_image(folder: Path) -> float | None:
@@ -285,16 +303,20 @@ def compare(cells: Sequence[tuple[Cell, Path, dict[str, Any]]]) -> list[dict[str
     rows, differences = [], []
     for cell, folder, scores in cells:
         own = case_scores(folder)
-        both = sorted(base.keys() & own.keys())
-        before, after = [base[case][1] for case in both], [own[case][1] for case in both]
+        # In the order that `reports.compare` has: the weights of an interval are drawn case by case.
+        both = sorted(base.keys() & own.keys(), key=lambda case: base[case].id)
         # As the suite sums up: over tasks of one weight, or over edits.
-        strata = ["all" if plain.weighs_cases(scores) else base[case][0] for case in both]
-        images = [min(base[case][2], own[case][2]) for case in both]
-        rng = np.random.default_rng(_SEED)
-        groups = [base[case][3] for case in both]
+        strata = ["all" if plain.weighs_cases(scores) else base[case].task for case in both]
         change = None
         if both:
-            change = statistics.paired_difference(before, after, rng, images=images, strata=strata, clusters=groups)
+            change = statistics.paired_difference(
+                [base[case].right for case in both],
+                [own[case].right for case in both],
+                np.random.default_rng(_SEED),
+                images=[min(base[case].images, own[case].images) for case in both],
+                strata=strata,
+                clusters=[base[case].group for case in both],
+            )
         differences.append(change)
         overall, tasks = estimates(scores)
         rows.append({"cell": cell.name, "flags": list(cell.words), "run": folder.name,

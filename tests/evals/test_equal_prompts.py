@@ -95,7 +95,8 @@ def test_equal_prompts_are_found_in_runs(tmp_path):
     scores = ablation.case_scores(tmp_path / "run")
     assert len(scores) == 2
     rights = [line["correct"] for line in load_lines(tmp_path / "run" / "results.jsonl")]
-    assert scores[alike("two people", people)][:3] == ("t", np.mean([*rights[:2], *rights[4:]]), 4)
+    merged = scores[alike("two people", people)]
+    assert (merged.task, merged.right, merged.images) == ("t", np.mean([*rights[:2], *rights[4:]]), 4)
 
 
 def test_an_ablation_compares_a_prompt_whose_first_line_failed_in_a_cell(tmp_path):
@@ -110,6 +111,26 @@ def test_an_ablation_compares_a_prompt_whose_first_line_failed_in_a_cell(tmp_pat
     cells = [(ablation.Cell(name=place.name, words=()), place, scores) for place in (whole, part)]
     _, row = ablation.compare(cells)
     assert row["difference"]["cases"] == 2
+
+
+def test_an_ablation_and_a_comparison_of_the_same_runs_have_one_interval(tmp_path):
+    people = {"tag": "t", "include": [{"class": "person", "count": 1}]}
+    lines = [{**people, "prompt": f"{word} person"} for word in "zyxwvutsrqponmlkji"]
+    (tmp_path / "own").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    scores = run(make_plan(whole, "--prompts", str(tmp_path / "own")))
+    shutil.copytree(whole, part)
+    results = load_lines(part / "results.jsonl")
+    for line, right in zip(results[::2], [False] * 3 + [True] * 15, strict=True):
+        line["correct"] = right
+    write_lines(part / "results.jsonl", results)
+    cells = [(ablation.Cell(name=place.name, words=()), place, scores) for place in (whole, part)]
+    _, row = ablation.compare(cells)
+    (overall, _) = compare.compare(*map(compare.of_run, load([whole, part])[0]))
+    assert {name: row["difference"][name] for name in ("low", "high", "p_value", "cases")} == {
+        name: getattr(overall.difference, name) for name in ("low", "high", "p_value", "cases")
+    }
+    assert overall.difference.value < 0
 
 
 def test_reports_say_whose_words_the_prompts_are(tmp_path):

@@ -70,7 +70,7 @@ def test_no_interval_of_an_editing_suites_tables_is_parted_on_a_terminal_of_80_c
 def test_a_comparison_knows_which_edits_have_one_source(edited):
     groups = compare.of_run(load_run(edited / "emu_edit")).groups
     assert {*groups} == {line["case"] for line in runner_kit.lines(edited / "emu_edit" / "observations.jsonl")}
-    assert ablation.case_scores(edited / "emu_edit")[next(iter(groups))][3] in groups.values()
+    assert ablation.case_scores(edited / "emu_edit")[next(iter(groups))].group in groups.values()
 
 
 def test_a_judge_that_failed_too_often_has_no_score_in_the_table(edited):
