@@ -239,14 +239,11 @@ def plan_of(suite: Suite[Any], cell: Cell, shared: Sequence[str], output: Path) 
 class CaseScore:
     """What one case of a run has reached."""
 
-    id: str
-    """Of the first line of the run's log that asks it."""
+    id: str  # of the first line of the log that asks it
     task: str
-    right: float
-    """Share of its images, in [0, 1]."""
+    right: float  # share of its images
     images: int
-    group: str
-    """What it shares with cases that are therefore alike, such as the source image of several edits."""
+    group: str  # what it shares with cases that are therefore alike, such as the source image of several edits
 
 
 def case_scores(folder: Path) -> dict[str, CaseScore]:
@@ -254,9 +251,7 @@ def case_scores(folder: Path) -> dict[str, CaseScore]:
     directory = RunDirectory(folder)
     results, observations = directory.read(directory.results), directory.read(directory.observations)
     right: dict[str, list[bool]] = {}
-    ids: dict[str, str] = {}
-    tags: dict[str, str] = {}
-    groups: dict[str, str] = {}
+    ids, tags, groups = dict[str, str](), dict[str, str](), dict[str, str]()
     for line, seen in zip(results, observations, strict=True):
         # Not the first id of a prompt: its images may be missing in this cell alone.
         case = alike(line["prompt"], json.loads(line["metadata"])) if "prompt" in line else seen["case"]
@@ -267,10 +262,8 @@ def case_scores(folder: Path) -> dict[str, CaseScore]:
         tags[case] = line["tag"] if "tag" in line else line["category"]
         groups[case] = seen.get("group", case)
     return {
-        case: CaseScore(
-            id=ids[case], task=tags[case], right=float(np.mean(values)), images=len(values), group=groups[case]
-        )
-        for case, values in right.items()
+        case: CaseScore(id=ids[case], task=tags[case], right=float(np.mean(each)), images=len(each), group=groups[case])
+        for case, each in right.items()
     }
 
 
