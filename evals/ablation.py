@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.core.records import UserError, alike
+from evals.core.records import UserError
 from evals.core.run_directory import RunDirectory
 from evals.core.vocabulary import task_title
 from evals.harness import cli
@@ -53,6 +53,7 @@ from evals.harness.worker import Job
 from evals.metrics import statements, statistics
 from evals.suite import plain
 from evals.suite import tables as shared
+from evals.suite.case_scores import case_scores
 from got.util import tables
 from got.util.cli import Parser, console
 from got.util.errors import one_line, visible
@@ -233,38 +234,6 @@ def plan_of(suite: Suite[Any], cell: Cell, shared: Sequence[str], output: Path) 
         return cli.make_plan(suite, [*shared, *cell.words, "--output", str(folder)])
     except UserError as error:
         raise UserError(f"cell {cell.name}: {error}") from error
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CaseScore:
-    """What one case of a run has reached."""
-
-    id: str  # of the first line of the log that asks it
-    task: str
-    right: float  # share of its images
-    images: int
-    group: str  # what it shares with cases that are therefore alike, such as the source image of several edits
-
-
-def case_scores(folder: Path) -> dict[str, CaseScore]:
-    """The cases of a finished run that have a verdict, by what they ask: equal prompts are one case."""
-    directory = RunDirectory(folder)
-    results, observations = directory.read(directory.results), directory.read(directory.observations)
-    right: dict[str, list[bool]] = {}
-    ids, tags, groups = dict[str, str](), dict[str, str](), dict[str, str]()
-    for line, seen in zip(results, observations, strict=True):
-        # Not the first id of a prompt: its images may be missing in this cell alone.
-        case = alike(line["prompt"], json.loads(line["metadata"])) if "prompt" in line else seen["case"]
-        ids.setdefault(case, seen["case"])
-        if line["correct"] is None:
-            continue
-        right.setdefault(case, []).append(line["correct"])
-        tags[case] = line["tag"] if "tag" in line else line["category"]
-        groups[case] = seen.get("group", case)
-    return {
-        case: CaseScore(id=ids[case], task=tags[case], right=float(np.mean(each)), images=len(each), group=groups[case])
-        for case, each in right.items()
-    }
 
 
 def seconds_per_image(folder: Path) -> float | None:

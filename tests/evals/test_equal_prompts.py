@@ -12,6 +12,7 @@ from evals import ablation
 from evals.core.records import Case, Sample, Scored, alike
 from evals.geneval import scores as geneval_scores
 from evals.harness.runner import run
+from evals.suite.case_scores import case_scores
 from evals.suite.plans import Outcome
 from reports import compare, tables
 from reports.frames import load, load_lines
@@ -92,7 +93,7 @@ def test_equal_prompts_are_found_in_runs(tmp_path):
     run(make_plan(tmp_path / "run", "--prompts", str(tmp_path / "own")))
     (loaded,), _ = load([tmp_path / "run"])
     assert compare.of_run(loaded).first == {"00002": "00000"}
-    scores = ablation.case_scores(tmp_path / "run")
+    scores = case_scores(tmp_path / "run")
     assert len(scores) == 2
     rights = [line["correct"] for line in load_lines(tmp_path / "run" / "results.jsonl")]
     merged = scores[alike("two people", people)]

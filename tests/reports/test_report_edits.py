@@ -15,8 +15,9 @@ from report_kit import CHAIN, change_lines, write_json, write_lines
 from rich.console import Console
 from test_report_page import call, page_data
 
-from evals import ablation, emu_edit, imagenhub, interactive
+from evals import emu_edit, imagenhub, interactive
 from evals.harness import cli
+from evals.suite.case_scores import case_scores
 from reports import __main__ as reports_main
 from reports import compare, editing, style, tables
 from reports.frames import Ablation, Cell, load, load_run
@@ -70,7 +71,7 @@ def test_no_interval_of_an_editing_suites_tables_is_parted_on_a_terminal_of_80_c
 def test_a_comparison_knows_which_edits_have_one_source(edited):
     groups = compare.of_run(load_run(edited / "emu_edit")).groups
     assert {*groups} == {line["case"] for line in runner_kit.lines(edited / "emu_edit" / "observations.jsonl")}
-    assert ablation.case_scores(edited / "emu_edit")[next(iter(groups))].group in groups.values()
+    assert case_scores(edited / "emu_edit")[next(iter(groups))].group in groups.values()
 
 
 def test_a_judge_that_failed_too_often_has_no_score_in_the_table(edited):
