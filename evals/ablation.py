@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.core.records import UserError
+from evals.core.records import UserError, alike
 from evals.core.run_directory import RunDirectory
 from evals.core.vocabulary import task_title
 from evals.harness import cli
