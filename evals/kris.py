@@ -190,21 +190,22 @@ def _labelled(category: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("source", "Original image:"), ("result", "Edited image:")]
 
 
-def _rows(folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Category, id and row of each case."""
+def _rows(folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any], str]]:
+    """Category, id and row of each case, and where it is."""
     merged = folder / MERGED
     if merged.is_file():
-        for row in files.rows_in(merged):
-            yield files.text_of(row, "type", merged.name), files.text_of(row, "id", merged.name), row
+        for number, row in enumerate(files.rows_in(merged), 1):
+            where = f"{merged.name} row {number}"
+            yield files.text_of(row, "type", where), files.text_of(row, "id", where), row, where
         return
     for category in DIMENSION_OF:
         path = folder / category / "annotation.json"
         if path.is_file():
             for id, row in files.rows_by_key(path).items():
-                yield category, id, row
+                yield category, id, row, f"{category}/{path.name} key {id}"
 
 
-def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
+def _item(category: str, id: str, row: Mapping[str, Any], place: str, folder: Path) -> Item:
     where = f"{folder.name}/{category} {id}"
     if category not in DIMENSION_OF:
         raise UserError(f"{where}: expected a category of {', '.join(DIMENSION_OF)} but got {category!r}")
@@ -212,8 +213,8 @@ def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{where}: expected one image or more under 'ori_img' but got {str(given)[:60]}")
-    place = folder / category if (folder / category).is_dir() else folder
-    found = [files.image(place, name, where) for name in names]
+    images_of = folder / category if (folder / category).is_dir() else folder
+    found = [files.image(images_of, name, where) for name in names]
     facts: dict[str, Any] = {"images": len(found)}
     images = {"source": found[0], **{f"image {i}": one for i, one in enumerate(found, 1)}}
     if category == "temporal_prediction":
@@ -224,7 +225,7 @@ def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
         facts["frame"] = lacking[0]
         images |= {f"frame {number}": one for number, one in zip(numbers, found, strict=True)}
     if category == "viewpoint_change":
-        images["truth"] = files.image(place, files.text_of(row, "gt_img", where), where)
+        images["truth"] = files.image(images_of, files.text_of(row, "gt_img", where), where)
     texts = {
         "{instruct}": prompt,
         "{explanation}": str(row.get("explain_en") or ""),
@@ -238,6 +239,7 @@ def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
         texts=texts,
         facts=facts,
         images=images,
+        where=place,
         layout=tuple(f"{category}/{id}.{suffix}" for suffix in ("jpg", "png")),
     )
 
