@@ -366,7 +366,8 @@ def test_the_merged_file_of_kris_is_known_by_its_hash_and_not_by_its_numbers(tmp
         for path in sorted(root.rglob("annotation.json"))
     ]
     merged = kit.write(root / "KRIS_Bench" / kris.MERGED, rows)
-    monkeypatch.setattr(kris, "DIMENSIONS", {"any": {row["type"]: 1 for row in rows}})  # as many as are published
+    cases = {"any": {row["type"]: 1 for row in rows}}  # as many as are published
+    monkeypatch.setattr(kris.Kris, "origin", dataclasses.replace(suite.origin, cases=cases))
     with pytest.raises(UserError, match=r"final_data.json: sha256 .* --allow-other-data"):
         suite.load(root, suite.options(data=root))
     origin = dataclasses.replace(suite.origin, sha256={kris.MERGED: sha256(merged)})
@@ -400,3 +401,11 @@ def test_published_wording_is_parsed_never_run_and_refused_until_it_is_named(run
     system, asked = requests[0]["messages"]
     assert system["content"] == "Be the judge of this."
     assert asked["content"][0]["text"].startswith("Look {here}.\nP: what number 1 hints at\nE: it is 1")
+
+
+def test_a_row_that_is_no_object_is_named_with_its_place(run, tmp_path):
+    path = kit.SETS["wise"](tmp_path / "data") / "data_verified" / "natural_science_verified.json"
+    path.write_text(json.dumps([*json.loads(path.read_text()), "stray"]))
+    code, _, _, err, _ = run("wise")
+    assert code == 2
+    assert 'natural_science_verified.json: expected an object as row 7 but got "stray"' in err
