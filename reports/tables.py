@@ -285,7 +285,7 @@ def run_notes(runs: Sequence[Run], *, missing: bool = True) -> list[str]:
         overall = run.scores["overall"]
         if "metrics" in run.scores:
             first = next(iter(run.scores["metrics"]["all"].values()))
-            clusters = counted(first["clusters"], _CLUSTERS.get(run.scores.get("unit"), "prompts or sources"))
+            clusters = counted(first["clusters"], _CLUSTERS.get(str(run.scores.get("unit")), "prompts or sources"))
             size = f"n = {counted(first['n'], 'images')} of {clusters}, "
         elif "score" in overall:
             score = overall["score"]
