@@ -248,6 +248,8 @@ BOXES = [(match.start(), match.end()) for match in re.finditer(r"\(\d+,\d+\),\(\
         ("a dog (0,100),(500,900", 6, "a dog"),
         ("a dog 0,100,500,900 and a cat (520,100),(980,900)", 6, "a photo of a dog and a cat"),
         ("a dog (0.1,0.2),(0.5,0.9)", 6, "a dog"),
+        ("a dog (0;100),(500;900)", 6, "a dog"),
+        ("a dog [0,100,500,900]", 7, "a dog"),
         (f"a dog <|box_start|>(1,2),(3<|box_end|> (red) and {APPLE}", 6, "a photo of a dog and a red apple"),
         (f"a dog (1,2),(3 and {APPLE}", 6, "a photo of a dog and a red apple"),
     ],
@@ -277,13 +279,15 @@ def test_no_torn_plain_box_loses_an_object_silently(box, data, cut):
 
 
 @pytest.mark.parametrize(
-    "told", ["two cats (very, happy)", "a person (2 years old)", "a bus (42)", "1,000 x", "1) a dog", "a :)"]
-)
+    "told",
+    ["two cats (very, happy)", "a person (2 years old)", "a bus (42)", "1,000 x", "1) a dog", "a :)", "a clock (10:30)",
+     "a bottle (50%) here", "half (1/2) a pie", "a jar (5 €)"],
+)  # fmt: skip
 def test_brackets_of_prose_are_no_torn_boxes(told):
     assert Chain.read(told) == Chain(text=told, regions=(), warnings=(), spans=())
 
 
-@pytest.mark.parametrize("long", ["(", "(0,", "(0" + " " * 9, " ", "1 ", "(a"])
+@pytest.mark.parametrize("long", ["1", "(", "(0,", "(0" + " " * 9, " ", "1 ", "(a"])
 def test_long_debris_is_read_in_linear_time(long):
     started = time.process_time()
     assert Chain.read(long * (200_000 // len(long))).caption() is not None
