@@ -163,7 +163,8 @@ class Plan:
             return placed
         try:
             found = folder_listing.list_folder(root)
-            return folder_images.assign(found, self._every, self.cases, self.settings.images_per_prompt)
+            first = layouts[self.cases[0].id] if self.cases else ()
+            return folder_images.assign(found, self._every, self.cases, self.settings.images_per_prompt, first)
         except UserError:
             if not self._later:
                 raise

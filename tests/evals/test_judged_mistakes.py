@@ -400,3 +400,9 @@ def test_a_row_that_is_no_object_is_named_with_its_place(run, tmp_path):
     code, _, _, err, _ = run("wise")
     assert code == 2
     assert 'natural_science_verified.json: expected an object as row 7 but got "stray"' in err
+
+
+def test_a_folder_of_other_names_is_told_the_place_where_the_official_script_looks(run, tmp_path):
+    kit.draw(tmp_path / "mine" / "first.png", 1)
+    _, _, _, err, _ = run("kris", "--model", f"folder:{tmp_path / 'mine'}")
+    assert f"expected {tmp_path / 'mine'}/count_change/1.jpg, or {tmp_path / 'mine'}/count_change-1/samples/0000" in err
