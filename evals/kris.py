@@ -174,7 +174,8 @@ def _rows(folder: Path) -> list[tuple[str, str, files.Row]]:
 
 
 def _item(category: str, id: str, row: files.Row, folder: Path) -> Item:
-    where = row.where = f"{folder.name}/{category} {id}"
+    found_at, row.where = row.where, f"{folder.name}/{category} {id}"
+    where = row.where
     if category not in DIMENSION_OF:
         raise UserError(f"{where}: expected a category of {', '.join(DIMENSION_OF)} but got {category!r}")
     prompt, given = row.text("ins_en"), row.get("ori_img")
@@ -203,6 +204,7 @@ def _item(category: str, id: str, row: files.Row, folder: Path) -> Item:
         texts={"{instruct}": prompt, "{explanation}": explained, "{N}": frame},
         facts=facts,
         images=images,
+        where=found_at,
         layout=tuple(f"{category}/{id}.{suffix}" for suffix in ("jpg", "png")),
     )
 

@@ -303,7 +303,9 @@ class JudgedSuite(Suite[JudgedOptions]):
             cases, scored, failures, context.images_per_prompt, pooled=pooled, cluster=summaries.cluster_of
         )
         if not about["judge"]["headline"]:
-            shares["overall"]["score"] |= {"value": None, "low": None, "high": None}
+            overall = shares["overall"]
+            for one in (overall["score"], overall["prompts_any"], shares["images"], *overall["values"].values()):
+                one |= {"value": None, "low": None, "high": None}
         return {**own, **shares, **about}
 
     def sheets(

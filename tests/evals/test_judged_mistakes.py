@@ -233,6 +233,15 @@ def test_folders_from_0_are_the_prompts_in_order(run, tmp_path, name, count):
     assert drawn == {str(number + 1): kit.tint(number) for number in range(count)}
 
 
+def test_a_row_that_occurs_twice_in_the_merged_file_of_kris_is_named(run, tmp_path):
+    root = kit.kris(tmp_path / "data") / "KRIS_Bench"
+    row = json.loads((root / "biology" / "annotation.json").read_text())["1"]
+    (root / kris.MERGED).write_text(json.dumps([{"type": "biology", "id": "1", **row}] * 2))
+    code, _, _, err, requests = run("kris")
+    assert (code, requests) == (2, [])
+    assert f"biology-1 occurs twice: {kris.MERGED} row 1 and {kris.MERGED} row 2" in err
+
+
 @pytest.mark.parametrize("numbers", [range(5), [0, 2, 3], range(2, 10)])
 def test_folders_that_seem_to_be_shifted_are_refused(run, tmp_path, numbers):
     _folders(kit.genevalpp(tmp_path / "data"), numbers)

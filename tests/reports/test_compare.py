@@ -192,6 +192,9 @@ def test_cases_that_are_missing_are_said():
     assert gate.decide(before, after, 0.0, 0.05).why == f"{said}--images-per-prompt 1"
     other = dataclasses.replace(before, right={str(i): (True,) for i in range(1, 13)})
     assert gate.decide(before, other, 0.0, 0.05).why == "not comparable: their prompts are not the same"
+    unnamed = dataclasses.replace(before, made_by={"generate": {"seed": 1}})
+    named = dataclasses.replace(before, made_by={"generate": {"seed": 1, "suite": "geneval"}})
+    assert "of None" not in gate.decide(unnamed, named, 0.0, 0.05).why
 
 
 def test_a_run_of_another_suite_or_size_is_told_so_in_one_line(capsys, tmp_path):
