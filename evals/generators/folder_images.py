@@ -207,13 +207,7 @@ def _numbered(cases: Iterable[Case]) -> dict[int, Case]:
     return {number: case for case in cases if (number := number_of(case.id)) is not None}
 
 
-def assign(
-    listing: Listing,
-    cases: Sequence[Case],
-    chosen: Sequence[Case],
-    images_per_prompt: int,
-    official: Sequence[str] = (),
-) -> Assignment:
+def assign(listing: Listing, cases: Sequence[Case], chosen: Sequence[Case], images_per_prompt: int) -> Assignment:
     """The files of the chosen cases.
 
     Args:
@@ -221,7 +215,6 @@ def assign(
         cases: All cases of the suite: a file of one that was not chosen is nothing to speak of.
         chosen: Those that will be run.
         images_per_prompt: Images each should have.
-        official: Where the benchmark's own scripts would look for the image of the first chosen case.
 
     Raises:
         UserError: The folder's prompts are those of the suite in other words, or its numbers may begin with 0 or 1.
@@ -261,13 +254,7 @@ def assign(
         files[id] = {index: path for index, path in indexed if index < images_per_prompt}
         left["superfluous"] += [*paths.values()][len(files[id]) :]
     report = _Report(
-        listing=listing,
-        chosen=chosen,
-        files=files,
-        left=left,
-        folders=folders,
-        images_per_prompt=images_per_prompt,
-        official=official,
+        listing=listing, chosen=chosen, files=files, left=left, folders=folders, images_per_prompt=images_per_prompt
     )
     return Assignment(
         root=listing.root,
@@ -383,7 +370,6 @@ class _Report:
     folders: Mapping[str, Sequence[str]]
     """Of chosen cases, by what their metadata say."""
     images_per_prompt: int
-    official: Sequence[str]
 
     def counts(self) -> dict[str, int]:
         """Images in the folder: how many are used, missing, and not used by the reason."""
@@ -443,11 +429,10 @@ class _Report:
     def _nothing(self) -> str:
         root, case = self.listing.root, self.chosen[0].id if self.chosen else "CASE"
         there = self.listing.images[0]
-        usual = (root / case / SAMPLES / "0000.png", root / f"{case}.png", root / f"{case}_0.png")
-        places = map(str, dict.fromkeys((*(root / name for name in self.official[:1]), *usual)))
+        places = dict.fromkeys((*self.listing.official, f"{case}/{SAMPLES}/0000.png", f"{case}.png", f"{case}_0.png"))
         return (
             f"none of its {counted(len(self.listing.images), 'images')} is of a wanted prompt, so none is "
-            f"scored; there is {there}, expected {', or '.join(places)}"
+            f"scored; there is {there}, expected {', or '.join(str(root / place) for place in places)}"
         )
 
     def _short(self, path: Path) -> str:

@@ -415,3 +415,6 @@ def test_a_folder_of_other_names_is_told_the_place_where_the_official_script_loo
     kit.draw(tmp_path / "mine" / "first.png", 1)
     _, _, _, err, _ = run("kris", "--model", f"folder:{tmp_path / 'mine'}")
     assert f"expected {tmp_path / 'mine'}/count_change/1.jpg, or {tmp_path / 'mine'}/count_change-1/samples/0000" in err
+    (tmp_path / "mine" / "first.png").unlink()
+    _, _, _, err, _ = run("kris", "--model", f"folder:{tmp_path / 'mine'}", "--output", tmp_path / "other")
+    assert f"no images there; expected {tmp_path / 'mine'}/count_change/1.jpg, or " in err
