@@ -304,7 +304,12 @@ class JudgedSuite(Suite[JudgedOptions]):
         )
         if not about["judge"]["headline"]:
             overall = shares["overall"]
-            for one in (overall["score"], overall["prompts_any"], shares["images"], *overall["values"].values()):
+            for one in (
+                overall["score"],
+                overall["prompts_any"],
+                shares["images"],
+                *overall.get("values", {}).values(),
+            ):
                 one |= {"value": None, "low": None, "high": None}
         return {**own, **shares, **about}
 
