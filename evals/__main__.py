@@ -8,7 +8,7 @@ from evals.core.records import UserError
 from evals.harness import cli
 from evals.harness.run_spec import SUITES, suite_names
 
-_OTHERS = ("ablation", "merge", "judge_agreement", "geneval_reference")
+_OTHERS = ("ablation", "merge", "judged", "judge_agreement", "geneval_reference")
 
 
 def main() -> int:

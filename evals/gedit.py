@@ -18,10 +18,9 @@ from evals.core.records import UserError
 from evals.editing.datasets import rows_of
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric
-from evals.judged.reported import reported
+from evals.judged.records import Item, JudgedSet, Metric, origin_of
 from evals.judged.suite import JudgedSuite
-from evals.judges.calls import Call, Encoding, Sending, Shown
+from evals.judges.calls import Call, Encoding, Sending, shown
 from evals.judges.readers import json_list
 from evals.suite import CASES, OBSERVE, option
 from got.util.parquet import ParquetTable
@@ -33,18 +32,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from evals.editing.datasets import Row
-    from evals.judged.records import Reported
     from evals.suite import Case
 
-TASKS = {
-    "background_change": 40, "color_alter": 40, "material_alter": 40, "motion_change": 40, "ps_human": 70,
-    "style_change": 60, "subject-add": 60, "subject-remove": 57, "subject-replace": 60, "text_change": 99,
-    "tone_transfer": 40,
-}  # fmt: skip
-"""Edits of each task in the published set, per language."""
+TASKS = tuple(origin_of("gedit").counts)
 WORDS = ("task_type", "key", "instruction", "instruction_language", "Intersection_exist")
-SUCCESS, RESTRAINT = "success", "restraint"
-LOOKS = ("naturalness", "cleanness")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +97,9 @@ class GEdit(JudgedSuite):
                 f"--data {root}: no Parquet files with instructions in {options.language!r}; get {self.origin.page}"
             )
         name = f"gedit-{options.language}-{options.subset}"
-        edition = files.counted(name, items, lambda item: item.task, TASKS, allowed=options.allow_other_data)
+        edition = files.counted(
+            name, items, (item.task for item in items), self.origin, allowed=options.allow_other_data
+        )
         chosen = [item for item in items if options.subset == "full" or item.facts["intersection"]]
         return JudgedSet(edition=edition, items=chosen)
 
@@ -119,12 +112,14 @@ class GEdit(JudgedSuite):
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """About the edit, and about the result alone."""
-        both, result = (Shown(role="source"), Shown(role="result")), (Shown(role="result"),)
-        text = wording.fill(words["consistency"], case.metadata["texts"])
-        edit = json_list("score", (SUCCESS, RESTRAINT), (0, 10))
-        return (
-            Call(name="consistency", text=text, images=both, read=edit),
-            Call(name="quality", text=words["quality"], images=result, read=json_list("score", LOOKS, (0, 10))),
+        asked = (
+            ("consistency", ("source", "result"), ("success", "restraint")),
+            ("quality", ("result",), ("naturalness", "cleanness")),
+        )
+        texts = {**words, "consistency": wording.fill(words["consistency"], case.metadata["texts"])}
+        return tuple(
+            Call(name=name, text=texts[name], images=shown(*roles), read=json_list("score", grades, (0, 10)))
+            for name, roles, grades in asked
         )
 
     def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
@@ -136,20 +131,13 @@ class GEdit(JudgedSuite):
         }
         return {**found, "O": math.sqrt(found["SC"] * found["PQ"])} if len(found) == 2 else found
 
-    def reported(self, edition: str) -> list[Reported]:
-        """Of the full set of a language; of the intersection nobody states its size."""
-        if "intersection" in edition:
-            return []
-        return reported("GEdit-Bench", "CN" if edition.startswith("gedit-cn") else "EN", "G_O")
-
 
 def _item(row: Row) -> Item:
-    where = f"{row.table.path.name} row {row.number}"
-    key, text = (files.text_of(row.values, name, where) for name in ("key", "instruction"))
-    task = files.one_of(row.values, "task_type", TASKS, where)
+    values = files.Row(row.values, f"{row.table.path.name} row {row.number}")
+    key, text, task = values.text("key"), values.text("instruction"), values.one_of("task_type", TASKS)
     columns = {"source": "input_image", "draw_from": "input_image_raw"}
     images = {role: row.image(column) for role, column in columns.items() if column in row.table.columns}
-    place = f"{task}/{row.values['instruction_language']}/{key}"
+    place = f"{task}/{values['instruction_language']}/{key}"
     try:
         group = images["source"].sha256()[:16]
     except ValueError as error:
@@ -159,10 +147,10 @@ def _item(row: Row) -> Item:
         prompt=text,
         task=task,
         texts={"<instruction>": text},
-        facts={"intersection": bool(row.values["Intersection_exist"])},
+        facts={"intersection": bool(values["Intersection_exist"])},
         images=images,
         group=group,
-        where=where,
+        where=values.where,
         beside={f"fullset/{place}_SRCIMG.png": "source"},
         layout=(f"fullset/{place}.png", f"{place}.png"),
     )

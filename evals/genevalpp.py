@@ -14,16 +14,14 @@ from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import JudgedOptions
 from evals.judged.records import Item, JudgedSet, Metric
-from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
-from evals.judges.calls import Call, Encoding, Sending, Shown
+from evals.judges.calls import Call, Encoding, Sending, shown
 from evals.judges.readers import json_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from evals.judged.records import Reported
     from evals.suite import Case
 
 FILE = "Geneval++.jsonl"
@@ -53,22 +51,18 @@ class GenEvalPlusPlus(JudgedSuite):
         """One file; an image's number is that of its prompt's line."""
         path = files.find(root, (f"test_scripts/{FILE}", FILE), self.origin)
         edition = files.edition("geneval++", [path], self.origin, allowed=options.allow_other_data)
-        items = [_item(number, row, path) for number, row in enumerate(files.load_json(path), 1)]
+        items = [_item(number, row) for number, row in enumerate(files.rows_in(path), 1)]
         return JudgedSet(edition=edition, items=items)
 
     def ask(self, case: Case, words: Mapping[str, str], options: JudgedOptions) -> tuple[Call, ...]:
         """One question."""
         text = wording.fill(words["question"], case.metadata["texts"])
         read = json_scores({"correct": (0, 1)})
-        return (Call(name="image", text=text, images=(Shown(role="result"),), system=words["system"], read=read),)
+        return (Call(name="image", text=text, images=shown("result"), system=words["system"], read=read),)
 
     def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
         """The flag. The official script counts a missing one as 0: that is the lower bound."""
         return dict(scores.get("image", {}))
-
-    def reported(self, edition: str) -> list[Reported]:
-        """Of the same prompts."""
-        return reported("GenEval++")
 
 
 def checklist(include: Sequence[Mapping[str, Any]], exclude: Sequence[Mapping[str, Any]]) -> str:
@@ -93,13 +87,12 @@ def checklist(include: Sequence[Mapping[str, Any]], exclude: Sequence[Mapping[st
     return "\n".join(lines)
 
 
-def _item(number: int, row: Any, path: Path) -> Item:
-    where = f"{path.name} line {number}"
-    prompt, tag = files.text_of(row, "prompt", where), files.one_of(row, "tag", TAGS, where)
+def _item(number: int, row: files.Row) -> Item:
+    prompt, tag = row.text("prompt"), row.one_of("tag", TAGS)
     try:
         listed = checklist(row["include"], row.get("exclude", ()))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{where}: expected objects with class and count under include and exclude") from error
+        raise UserError(f"{row.where}: expected objects with class and count under include and exclude") from error
     names = tuple(f"{folder}{number}.{suffix}" for folder in ("image/", "") for suffix in ("jpg", "png"))
     texts = {"{prompt}": prompt, "{checklist}": listed}
     return Item(id=str(number), prompt=prompt, task=tag, texts=texts, layout=names)

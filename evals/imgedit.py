@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from evals.judged import files, wording
 from evals.judged.options import ReadingOptions
 from evals.judged.records import Item, JudgedSet, Metric
-from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
-from evals.judges.calls import Call, Sending, Shown
+from evals.judges.calls import Call, Sending, shown
 from evals.judges.readers import labelled, named_lines
 from evals.judges.scripted import any_numbers
 from evals.suite import CASES, option
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from evals.judged.records import Reported
     from evals.judged.wording import Published
     from evals.suite import Case
 
@@ -75,9 +73,9 @@ class ImgEdit(JudgedSuite):
         name, folder = _EDITIONS[options.edition]
         path = files.find(root, (name, f"Benchmark/{name}", name.rpartition("/")[2]), self.origin)
         edition = files.edition(f"imgedit-{options.edition}", [path], self.origin, allowed=options.allow_other_data)
-        images = files.folder(root, (folder, f"Benchmark/{folder}"), self.origin)
+        images = files.find(root, (folder, f"Benchmark/{folder}"), self.origin, folder=True)
         uge = options.edition == "uge"
-        items = [_item(key, row, path.name, images, uge=uge) for key, row in files.rows_by_key(path).items()]
+        items = [_item(key, row, images, uge=uge) for key, row in files.rows_by_key(path).items()]
         return JudgedSet(edition=edition, items=items)
 
     def published(self, options: Options) -> Published:
@@ -90,15 +88,14 @@ class ImgEdit(JudgedSuite):
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """One question about source and result."""
-        places, names = case.metadata["texts"], KINDS.get(case.tag, ())
         if options.edition == "uge":
             text, strict = words["uge"], labelled("Score", ["score"], (1, 5))
         else:
             text = words[case.tag] if case.tag in words else ours_of(words, case.tag)
-            strict = named_lines(names, (1, 5))
+            strict = named_lines(KINDS[case.tag], (1, 5))
         read = any_numbers if options.scripted else strict
-        shown = (Shown(role="source"), Shown(role="result"))
-        return (Call(name="edit", text=wording.fill(text, places), images=shown, read=read),)
+        text, images = wording.fill(text, case.metadata["texts"]), shown("source", "result")
+        return (Call(name="edit", text=text, images=images, read=read),)
 
     def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
         """The mean of the grades, rounded to two digits as the script does; and with the first as a cap."""
@@ -112,11 +109,6 @@ class ImgEdit(JudgedSuite):
             "exceeds": float(max(grades) > first),
         }
 
-    def reported(self, edition: str) -> list[Reported]:
-        """Of basic; the overalls of three rows do not follow from their parts."""
-        weights = {"hybrid" if kind == "compose" else kind: 1 / 9 for kind in KINDS}
-        return [] if "uge" in edition else reported("ImgEdit-Bench", columns={"hybrid": "compose"}, weights=weights)
-
 
 def ours_of(words: Mapping[str, str], kind: str) -> str:
     """Our question about one kind of edit."""
@@ -126,16 +118,14 @@ def ours_of(words: Mapping[str, str], kind: str) -> str:
     return wording.fill(words["question"], {**places, "{second_means}": means[second], "{third_means}": means[third]})
 
 
-def _item(key: str, row: Any, name: str, images: Path, *, uge: bool) -> Item:
-    where = f"{name} key {key}"
-    kind = "uge" if uge else files.one_of(row, "edit_type", KINDS, where)
-    prompt, image = files.text_of(row, "prompt", where), files.text_of(row, "id", where)
+def _item(key: str, row: files.Row, images: Path, *, uge: bool) -> Item:
+    kind, prompt, image = "uge" if uge else row.one_of("edit_type", KINDS), row.text("prompt"), row.text("id")
     return Item(
         id=key,
         prompt=prompt,
         task=kind,
         texts={PLACE: prompt},
-        images={"source": files.image(images, image, where)},
+        images={"source": row.image(images, image)},
         group=image,
         layout=(f"{key}.png",),
     )

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import ReadingOptions
-from evals.judged.records import Item, JudgedSet, Metric
-from evals.judged.reported import reported
+from evals.judged.records import Item, JudgedSet, Metric, origin_of
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
 from evals.judges.readers import json_scores
@@ -25,25 +24,13 @@ from evals.judges.scripted import any_grade, either_grade
 from evals.suite import OBSERVE, option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from evals.judged.records import Reported
     from evals.judges.readers import Reader
     from evals.suite import Case
 
-DIMENSIONS = {
-    "attribute_perception": {"count_change": 50, "color_change": 50, "size_adjustment": 50, "part_completion": 50,
-                             "anomaly_correction": 75},
-    "spatial_perception": {"viewpoint_change": 50, "position_movement": 50},
-    "temporal_prediction": {"temporal_prediction": 74},
-    "social_science": {"humanities": 75, "practical_knowledge": 50},
-    "natural_science": {"biology": 68, "chemistry": 75, "geography": 75, "mathematics": 50, "medicine": 50,
-                        "physics": 75},
-    "logical_reasoning": {"abstract_reasoning": 75, "rule-based_reasoning": 75},
-    "instruction_decomposition": {"multi-element_composition": 75, "multi-instruction_execution": 75},
-}  # fmt: skip
-"""Categories with the cases of the published set, by dimension."""
+DIMENSIONS = origin_of("kris").cases
 MERGED = "final_data.json"
 """All categories in one file, as BAGEL has them."""
 LEVELS = {
@@ -65,20 +52,13 @@ QUESTIONS = {
 """Wordings about consistency and instruction, of categories that are not asked as all others are."""
 GRADES = {"VC": "consistency_score", "IF": "instruction_score", "KP": "knowledge_score", "VQ": "quality_score"}
 """Our names of the grades, and their keys in a reply."""
-ANOMALY = "-anomaly"
-"""Ends the name of an edition that asks about anomalies by their own question."""
 WORDS = {
-    "consist": "prompt_consist",
-    "instruction": "prompt_instruction_following",
-    "quality": "prompt_quality",
-    "view": "prompt_view_instruction_following",
-    "dual": "prompt_dual_evaluation",
-    "consist_multi": "prompt_consist_multi",
-    "instruction_multi": "prompt_instruction_multi",
-    "consist_temporal": "prompt_consist_temporal",
-    "instruction_temporal": "prompt_instruction_temporal",
-    "anomaly": "prompt_abnormal_instruction_following",
-}
+    **{name: f"prompt_{name}" for name in ("consist", "quality", "consist_multi", "consist_temporal",
+                                           "instruction_multi", "instruction_temporal")},
+    "instruction": "prompt_instruction_following", "view": "prompt_view_instruction_following",
+    "dual": "prompt_dual_evaluation", "anomaly": "prompt_abnormal_instruction_following",
+}  # fmt: skip
+"""Wordings, and the published variables."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +72,7 @@ class Options(ReadingOptions):
     @property
     def mark(self) -> str:
         """Whether anomalies have their own question, and how replies are read."""
-        return f"{ANOMALY if self.anomaly_question else ''}{super().mark}"
+        return f"{'-anomaly' if self.anomaly_question else ''}{super().mark}"
 
 
 def _published(path: Path) -> dict[str, str]:
@@ -123,31 +103,33 @@ class Kris(JudgedSuite):
         items = [_item(*one, folder) for one in _rows(folder)]
         if not items:
             raise UserError(f"--data {root}: no CATEGORY/annotation.json and no {MERGED}; get {self.origin.page}")
-        whole = {category: cases for some in DIMENSIONS.values() for category, cases in some.items()}
         merged, allowed = folder / MERGED, options.allow_other_data
         if merged.is_file():
             edition = files.edition("kris-1267", [merged], self.origin, allowed=allowed)
         else:
-            edition = files.counted("kris-1267", items, lambda item: item.subtask, whole, allowed=allowed)
+            edition = files.counted("kris-1267", items, (one.subtask for one in items), self.origin, allowed=allowed)
         return JudgedSet(edition=edition, items=items)
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """Three questions, by the category."""
-        facts, texts = case.metadata["facts"], case.metadata["texts"]
-        category, result = case.metadata["subtask"], (Shown(role="result", label="Image to evaluate:"),)
+        category, result = case.metadata["subtask"], Shown(role="result", label="Image to evaluate:")
         consist, instruct = QUESTIONS.get(category, ("consist", "instruction"))
         if category == "anomaly_correction" and options.anomaly_question:
             instruct = "anomaly"
-        shown = tuple(Shown(role=role, label=label) for role, label in _labelled(category, facts))
-        truth = (Shown(role="truth", label="Ground truth:"),) if category == "viewpoint_change" else ()
+        shown = [Shown(role=role, label=label) for role, label in _labelled(category, case.metadata["facts"])]
+        truth = [Shown(role="truth", label="Ground truth:")] if category == "viewpoint_change" else []
         grades = ("IF", "KP") if category in KNOWLEDGE else ("IF",)
-        asked = (("consistency", consist, shown, ("VC",)), ("instruction", instruct, (*shown, *truth), grades),
-                 ("quality", "quality", result, ("VQ",)))  # fmt: skip
-        return tuple(
-            Call(name=name, text=wording.fill(words[word], texts), images=images,
-                 read=reader([GRADES[grade] for grade in wanted], category, scripted=options.scripted))
-            for name, word, images, wanted in asked
-        )  # fmt: skip
+        asked = (
+            ("consistency", consist, shown, ("VC",)),
+            ("instruction", instruct, [*shown, *truth], grades),
+            ("quality", "quality", [result], ("VQ",)),
+        )
+        calls = []
+        for name, word, images, wanted in asked:
+            read = reader([GRADES[grade] for grade in wanted], category, scripted=options.scripted)
+            text = wording.fill(words[word], case.metadata["texts"])
+            calls.append(Call(name=name, text=text, images=tuple(images), read=read))
+        return tuple(calls)
 
     def expects(self, case: Case, options: Options) -> frozenset[str]:
         """Knowledge in knowledge's categories alone."""
@@ -159,13 +141,6 @@ class Kris(JudgedSuite):
         flat = {key: value for found in scores.values() for key, value in found.items()}
         grades = {name: 25 * (flat[key] - 1) for name, key in GRADES.items() if key in flat}
         return {**grades, "case": statistics.fmean(grades.values())} if grades else {}
-
-    def reported(self, edition: str) -> list[Reported]:
-        """By the mean over edits; of other means, or other questions, one would compare two things."""
-        if ANOMALY in edition:
-            return []
-        weights = {dimension: float(sum(some.values())) for dimension, some in DIMENSIONS.items()}
-        return reported("KRIS-Bench", "1267 cases; overall = item mean", weights=weights)
 
 
 def reader(keys: Sequence[str], category: str, *, scripted: bool) -> Reader:
@@ -190,30 +165,25 @@ def _labelled(category: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("source", "Original image:"), ("result", "Edited image:")]
 
 
-def _rows(folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _rows(folder: Path) -> list[tuple[str, str, files.Row]]:
     """Category, id and row of each case."""
-    merged = folder / MERGED
-    if merged.is_file():
-        for row in files.rows_in(merged):
-            yield files.text_of(row, "type", merged.name), files.text_of(row, "id", merged.name), row
-        return
-    for category in DIMENSION_OF:
-        path = folder / category / "annotation.json"
-        if path.is_file():
-            for id, row in files.rows_by_key(path).items():
-                yield category, id, row
+    if (merged := folder / MERGED).is_file():
+        return [(row.text("type"), row.text("id"), row) for row in files.rows_in(merged)]
+    paths = [path for category in DIMENSION_OF if (path := folder / category / "annotation.json").is_file()]
+    return [(path.parent.name, id, row) for path in paths for id, row in files.rows_by_key(path).items()]
 
 
-def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
-    where = f"{folder.name}/{category} {id}"
+def _item(category: str, id: str, row: files.Row, folder: Path) -> Item:
+    found_at, row.where = row.where, f"{folder.name}/{category} {id}"
+    where = row.where
     if category not in DIMENSION_OF:
         raise UserError(f"{where}: expected a category of {', '.join(DIMENSION_OF)} but got {category!r}")
-    prompt, given = files.text_of(row, "ins_en", where), row.get("ori_img")
+    prompt, given = row.text("ins_en"), row.get("ori_img")
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{where}: expected one image or more under 'ori_img' but got {str(given)[:60]}")
     place = folder / category if (folder / category).is_dir() else folder
-    found = [files.image(place, name, where) for name in names]
+    found = [row.image(place, name) for name in names]
     facts: dict[str, Any] = {"images": len(found)}
     images = {"source": found[0], **{f"image {i}": one for i, one in enumerate(found, 1)}}
     if category == "temporal_prediction":
@@ -224,20 +194,17 @@ def _item(category: str, id: str, row: Mapping[str, Any], folder: Path) -> Item:
         facts["frame"] = lacking[0]
         images |= {f"frame {number}": one for number, one in zip(numbers, found, strict=True)}
     if category == "viewpoint_change":
-        images["truth"] = files.image(place, files.text_of(row, "gt_img", where), where)
-    texts = {
-        "{instruct}": prompt,
-        "{explanation}": str(row.get("explain_en") or ""),
-        "{N}": str(facts.get("frame", "")),
-    }
+        images["truth"] = row.image(place, row.text("gt_img"))
+    explained, frame = str(row.get("explain_en") or ""), str(facts.get("frame", ""))
     return Item(
         id=f"{category}-{id}",
         prompt=prompt,
         task=DIMENSION_OF[category],
         subtask=category,
-        texts=texts,
+        texts={"{instruct}": prompt, "{explanation}": explained, "{N}": frame},
         facts=facts,
         images=images,
+        where=found_at,
         layout=tuple(f"{category}/{id}.{suffix}" for suffix in ("jpg", "png")),
     )
 

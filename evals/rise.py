@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import ReadingOptions
-from evals.judged.records import Item, JudgedSet, Metric
-from evals.judged.reported import reported
+from evals.judged.records import Item, JudgedSet, Metric, origin_of
 from evals.judged.suite import JudgedSuite
-from evals.judges.calls import Call, Encoding, Sending, Shown
+from evals.judges.calls import Call, Encoding, Sending, shown
 from evals.judges.readers import labelled
 from evals.judges.scripted import first_score
 from evals.suite import CASES, VERDICT, option
@@ -29,24 +29,29 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from evals.judged.records import Reported
     from evals.suite import Case
 
-CATEGORIES = {"temporal_reasoning": 85, "causal_reasoning": 90, "spatial_reasoning": 100, "logical_reasoning": 85}
-"""Cases of each in the full set."""
-WORDS = (
-    "consist", "reasoning", "reasoning_w_input", "generation", "spatial_cons", "spatial_ref_img", "spatial_ref_w_input",
-    "spatial_ref", "spatial_qual", "logical_cons", "logical_cons_ans", "logical_txt", "logical_img", "logical_img_wo_q",
-)  # fmt: skip
-"""Names of the published variables, without ``prompt_``."""
-REPORTED = {
-    "accuracy_overall": "accuracy", "instruction_reasoning": "reasoning", "appearance_consistency": "consistency",
-    "visual_plausibility": "plausibility",
-    **{f"accuracy_{task}": task for task in ("temporal", "causal", "spatial", "logical")},
+CATEGORIES = origin_of("rise").counts
+WORDS = {
+    name: f"prompt_{name}"
+    for name in (
+        "consist", "reasoning", "reasoning_w_input", "generation", "spatial_cons", "spatial_ref_img",
+        "spatial_ref_w_input", "spatial_ref", "spatial_qual", "logical_cons", "logical_cons_ans", "logical_txt",
+        "logical_img", "logical_img_wo_q",
+    )
 }  # fmt: skip
-"""What leaderboards call our metrics and tasks."""
-BY_ROW = "-by-row"
-"""In the name of an edition whose logical cases are asked as each row says."""
+"""Wordings, and the published variables."""
+QUESTIONS = {
+    "logical reference_txt": (("logical_cons_ans", "source"), ("logical_txt",)),
+    "logical without_question": (("logical_cons", "reference"), ("logical_img_wo_q", "reference")),
+    "logical": (("logical_cons", "reference"), ("logical_img", "reference")),
+    "spatial reference_img": (("spatial_cons", "reference"), ("spatial_ref_img", "reference"), ("spatial_qual",)),
+    "spatial reasoning_img": (("spatial_cons", "source"), ("spatial_ref_w_input", "source"), ("spatial_qual",)),
+    "spatial": (("spatial_cons", "source"), ("spatial_ref",), ("spatial_qual",)),
+    "reasoning_img": (("consist", "source"), ("reasoning_w_input", "source"), ("generation",)),
+    "": (("consist", "source"), ("reasoning",), ("generation",)),
+}
+"""Of the first line that fits a case, by its task and facts: wordings, and the image before the result."""
 FLAGS = ("consistency_free", "reference_img", "reference_txt", "reasoning_img", "reasoning_wo_ins")
 """Of a row; that they are there is what counts."""
 
@@ -69,11 +74,7 @@ class Options(ReadingOptions):
     @property
     def mark(self) -> str:
         """Whether rows choose their wording, how replies are read, and the script whose accuracy is taken."""
-        return f"{BY_ROW if self.wording_by_row else ''}{super().mark}-{self.script}"
-
-
-def _published(path: Path) -> dict[str, str]:
-    return wording.variables(path, {name: f"prompt_{name}" for name in WORDS}, ("instruct", "reference"))
+        return f"{'-by-row' if self.wording_by_row else ''}{super().mark}-{self.script}"
 
 
 class Rise(JudgedSuite):
@@ -81,7 +82,9 @@ class Rise(JudgedSuite):
 
     name = "rise"
     title = "RISEBench"
-    script = wording.Published(file="utils.py", read=_published)
+    script = wording.Published(
+        file="utils.py", read=functools.partial(wording.variables, names=WORDS, places=("instruct", "reference"))
+    )
     edits = True
     options = Options
     metrics = (
@@ -98,9 +101,9 @@ class Rise(JudgedSuite):
         """The full file, known by its numbers, or that of 64 cases, by its hash."""
         path = files.find(root, ("datav2_total_w_subtask.json", "data/data_total.json", "data_total.json"), self.origin)
         rows = files.rows_in(path)
-        images = files.folder(root, ("data",), self.origin)
+        images = files.find(root, ("data",), self.origin, folder=True)
         without = None if options.wording_by_row else any("reasoning_wo_ins" in row for row in rows)
-        items = [_item(row, f"{path.name} row {number}", images, without) for number, row in enumerate(rows, 1)]
+        items = [_item(row, images, without) for row in rows]
         edition = "risebench-360"
         if collections.Counter(item.facts["category"] for item in items) != CATEGORIES:
             edition = files.edition("risebench-64", [path], self.origin, allowed=options.allow_other_data)
@@ -108,13 +111,12 @@ class Rise(JudgedSuite):
 
     def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
         """Two or three questions, by what the case has."""
-        logical = case.tag == "logical"
         calls = []
         for name, word, roles in questions(case.tag, case.metadata["facts"]):
             text = wording.fill(words[word], case.metadata["texts"])
-            strict = labelled("Final Score", [name], (0, 1) if logical else (1, 5))
+            strict = labelled("Final Score", [name], (0, 1) if case.tag == "logical" else (1, 5))
             read = first_score(name) if options.scripted else strict
-            calls.append(Call(name=name, text=text, images=tuple(Shown(role=role) for role in roles), read=read))
+            calls.append(Call(name=name, text=text, images=shown(*roles), read=read))
         return tuple(calls)
 
     def expects(self, case: Case, options: Options) -> frozenset[str]:
@@ -139,14 +141,6 @@ class Rise(JudgedSuite):
             **{name: 25 * (value - 1) for name, value in parts.items()},
         }
 
-    def reported(self, edition: str) -> list[Reported]:
-        """Of all 360 cases by the same script, which asks all logical ones alike."""
-        if not edition.startswith("risebench-360-") or BY_ROW in edition:
-            return []
-        weights = {f"accuracy_{name.partition('_')[0]}": float(cases) for name, cases in CATEGORIES.items()}
-        which = "360 cases; script before" if edition.endswith("2025") else "360 cases; script fixed"
-        return reported("RISEBench", which, "accuracy_overall", REPORTED, weights)
-
 
 def questions(task: str, facts: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
     """What is asked about a case: score, wording and images, in order.
@@ -154,25 +148,10 @@ def questions(task: str, facts: Mapping[str, Any]) -> list[tuple[str, str, tuple
     >>> questions("spatial", {"reference_img": True})[0]
     ('consistency', 'spatial_cons', ('reference', 'result'))
     """
-    reference, both, result = ("reference", "result"), ("source", "result"), ("result",)
-    if task == "logical":
-        if facts["reference_txt"]:
-            found = [("consistency", "logical_cons_ans", both), ("reasoning", "logical_txt", result)]
-        else:
-            word = "logical_img_wo_q" if facts["without_question"] else "logical_img"
-            found = [("consistency", "logical_cons", reference), ("reasoning", word, reference)]
-    elif task == "spatial":
-        if facts["reference_img"]:
-            found = [("consistency", "spatial_cons", reference), ("reasoning", "spatial_ref_img", reference)]
-        elif facts["reasoning_img"]:
-            found = [("consistency", "spatial_cons", both), ("reasoning", "spatial_ref_w_input", both)]
-        else:
-            found = [("consistency", "spatial_cons", both), ("reasoning", "spatial_ref", result)]
-        found.append(("plausibility", "spatial_qual", result))
-    else:
-        shown = ("reasoning_w_input", both) if facts["reasoning_img"] else ("reasoning", result)
-        found = [("consistency", "consist", both), ("reasoning", *shown), ("plausibility", "generation", result)]
-    return [one for one in found if one[0] != "consistency" or not facts.get("consistency_free")]
+    line = next(line for line in QUESTIONS if all(word == task or facts.get(word) for word in line.split()))
+    asked = zip(("consistency", "reasoning", "plausibility"), QUESTIONS[line], strict=False)
+    found = [(name, word, (*roles, "result")) for name, (word, *roles) in asked]
+    return found[1:] if facts.get("consistency_free") else found
 
 
 def score(parts: Mapping[str, float | None]) -> float:
@@ -194,16 +173,15 @@ def score(parts: Mapping[str, float | None]) -> float:
     return round(max(found / 2, 1.0) if reasoned == 1 else found, 9)
 
 
-def _item(row: Mapping[str, Any], where: str, images: Path, without: bool | None) -> Item:
-    index = files.text_of(row, "index", where)
-    category, text = files.one_of(row, "category", CATEGORIES, where), files.text_of(row, "instruction", where)
+def _item(row: files.Row, images: Path, without: bool | None) -> Item:
+    index, category, text = row.text("index"), row.one_of("category", CATEGORIES), row.text("instruction")
     facts: dict[str, Any] = {flag: row.get(flag) is not None for flag in FLAGS}
     facts |= {"category": category, "without_question": facts["reasoning_wo_ins"] if without is None else without}
     if category == "logical_reasoning" and not facts["reference_txt"] and not facts["reference_img"]:
-        raise UserError(f"{where}: expected reference_txt or reference_img of a logical case")
-    found = {"source": files.image(images, files.text_of(row, "image", where), where)}
+        raise UserError(f"{row.where}: expected reference_txt or reference_img of a logical case")
+    found = {"source": row.image(images, row.text("image"))}
     if facts["reference_img"]:
-        found["reference"] = files.image(images, files.text_of(row, "reference_img", where), where)
+        found["reference"] = row.image(images, row.text("reference_img"))
     reference = row.get("reference_txt") if facts["reference_txt"] else row.get("reference")
     return Item(
         id=index,
@@ -213,7 +191,7 @@ def _item(row: Mapping[str, Any], where: str, images: Path, without: bool | None
         texts={"{instruct}": text, "{reference}": str(reference or "")},
         facts=facts,
         images=found,
-        where=where,
+        where=row.where,
         layout=tuple(f"images/{category}/{index}.{suffix}" for suffix in ("png", "jpg", "jpeg")),
     )
 

@@ -18,9 +18,8 @@ from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import ReadingOptions
 from evals.judged.records import Item, JudgedSet, Metric
-from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
-from evals.judges.calls import Call, Sending, Shown
+from evals.judges.calls import Call, Sending, shown
 from evals.judges.readers import any_text, json_list
 from evals.judges.scripted import any_list
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from evals.judged.records import Reported
     from evals.suite import Case
 
 PARTS = {
@@ -84,13 +82,12 @@ class T2IReasonBench(JudgedSuite):
         items = []
         for part, prompts, questions in read:
             groups = _by_id(files.load_json(questions), questions)
-            rows = enumerate(files.rows_in(prompts), 1)
-            items += [_item(part, row, groups, f"{prompts.name} row {number}") for number, row in rows]
+            items += [_item(part, row, groups) for row in files.rows_in(prompts)]
         return JudgedSet(edition=edition, items=items)
 
     def ask(self, case: Case, words: Mapping[str, str], options: ReadingOptions) -> tuple[Call, ...]:
         """A description, then each group of questions."""
-        calls = [Call(name="description", text=words["describe"], images=(Shown(role="result"),), read=any_text)]
+        calls = [Call(name="description", text=words["describe"], images=shown("result"), read=any_text)]
         for group, questions in case.metadata["facts"]["groups"].items():
             names = [key for key in questions if re.fullmatch(r"q\d+", key)]
             places = {
@@ -112,13 +109,6 @@ class T2IReasonBench(JudgedSuite):
             values["accuracy"] = sum(weight * means[group] for group, weight in weights.items())
         return values
 
-    def reported(self, edition: str) -> list[Reported]:
-        """By accuracy."""
-        columns = {f"{part}_accuracy": part for part in PARTS}
-        weights = dict.fromkeys(columns, 1.0)
-        columns |= {f"overall_{one.name}": one.name for one in self.metrics}
-        return reported("T2I-ReasonBench", metric="overall_accuracy", columns=columns, weights=weights)
-
 
 def _by_id(content: Any, path: Path) -> dict[str, Any]:
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
@@ -128,22 +118,22 @@ def _by_id(content: Any, path: Path) -> dict[str, Any]:
     raise UserError(f"{path}: expected questions by case")
 
 
-def _item(part: str, row: Any, asked: Mapping[str, Any], where: str) -> Item:
-    number, folder = files.text_of(row, "id", where), PARTS[part][0]
+def _item(part: str, row: files.Row, asked: Mapping[str, Any]) -> Item:
+    number, prompt, folder = row.text("id"), row.text("prompt"), PARTS[part][0]
     if not number.isdecimal():
-        raise UserError(f"{where}: expected a whole number as id but got {number[:40]!r}")
+        raise UserError(f"{row.where}: expected a whole number as id but got {number[:40]!r}")
     groups = {group: (asked.get(number) or {}).get(group) for group in (*PARTS[part][1], QUALITY)}
     for group, questions in groups.items():
         if not isinstance(questions, dict) or "q1" not in questions:
-            raise UserError(f"{where}: no questions under {group!r}; ids of prompts and questions must agree")
-    prompt, file = files.text_of(row, "prompt", where), f"{int(number):04d}"
+            raise UserError(f"{row.where}: no questions under {group!r}; ids of prompts and questions must agree")
+    file = f"{int(number):04d}"
     return Item(
         id=f"{part}-{file}",
         prompt=prompt,
         task=part,
         subtask=str(row.get("tag") or ""),
         facts={"groups": groups},
-        where=where,
+        where=row.where,
         layout=tuple(f"{place}/{file}.{suffix}" for place in (folder, part) for suffix in ("png", "jpg")),
     )
 

@@ -17,9 +17,8 @@ from evals.core.records import UserError
 from evals.judged import files, wording
 from evals.judged.options import ReadingOptions
 from evals.judged.records import Item, JudgedSet, Metric
-from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
-from evals.judges.calls import Call, Sending, Shown
+from evals.judges.calls import Call, Sending, shown
 from evals.judges.readers import labelled, named_lines
 from evals.judges.scripted import first_flag, last_digits
 from evals.suite import CASES, option
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from evals.judged.records import Reported
     from evals.judged.wording import Published
     from evals.suite import Case, Context
 
@@ -74,7 +72,7 @@ class Wise(JudgedSuite):
         ]
         paths = [files.find(root, (name, name.rpartition("/")[2]), self.origin) for name in names]
         edition = files.edition(f"wise-{options.edition}", paths, self.origin, allowed=options.allow_other_data)
-        items = [_item(row, path, number) for path in paths for number, row in enumerate(files.rows_in(path), 1)]
+        items = [_item(row) for path in paths for row in files.rows_in(path)]
         return JudgedSet(edition=edition, items=items)
 
     def cases(self, options: Any, context: Context) -> list[Case]:
@@ -102,8 +100,7 @@ class Wise(JudgedSuite):
         else:
             read = last_digits(GRADES) if options.scripted else named_lines(GRADES, (0, 2))
         text = wording.fill(words["question"], case.metadata["texts"])
-        shown = (Shown(role="result"),)
-        return (Call(name="image", text=text, images=shown, system=words["system"], read=read),)
+        return (Call(name="image", text=text, images=shown("result"), system=words["system"], read=read),)
 
     def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
         """The score itself; of three grades WiScore."""
@@ -115,13 +112,6 @@ class Wise(JudgedSuite):
     def measures(self, options: Options) -> tuple[Metric, ...]:
         """One, whose values are right or wrong in the verified edition."""
         return (Metric(name="overall", of=("score",), share=options.edition == "verified"),)
-
-    def reported(self, edition: str) -> list[Reported]:
-        """Of the same edition."""
-        verified = edition.startswith("wise-verified")
-        shares = (0.4, 0.12, 0.12, 0.12, 0.12, 0.12) if verified else (0.4, 0.167, 0.133, 0.1, 0.1, 0.1)
-        weights = dict(zip(TASKS.values(), shares, strict=True))
-        return reported("WISE", "Verified" if verified else "legacy", weights=weights)
 
 
 def wiscore(grades: list[float]) -> float:
@@ -139,17 +129,15 @@ def _legacy_rewrite(given: Path) -> str | None:
     return next((name for name in names if given.name == name or (given / name).exists()), None)
 
 
-def _item(row: Any, path: Path, place: int) -> Item:
-    number = files.text_of(row, "prompt_id", f"{path.name} row {place}")
-    where = f"{path.name} prompt {number}"
-    prompt = files.text_of(row, "Prompt", where)
+def _item(row: files.Row) -> Item:
+    number, prompt = row.text("prompt_id"), row.text("Prompt")
     return Item(
         id=number,
         prompt=prompt,
-        task=TASKS[files.one_of(row, "Category", TASKS, where)],
-        subtask=files.text_of(row, "Subcategory", where),
-        texts={"{prompt}": prompt, "{explanation}": files.text_of(row, "Explanation", where)},
-        where=f"{path.name} row {place}",
+        task=TASKS[row.one_of("Category", TASKS)],
+        subtask=row.text("Subcategory"),
+        texts={"{prompt}": prompt, "{explanation}": row.text("Explanation")},
+        where=row.where,
         layout=(f"{number}.png",),
     )
 

@@ -63,7 +63,7 @@ def _with_command(words: list[str]) -> list[str]:
 
 def _check_command(words: list[str]) -> None:
     """Refuses a first word that is neither a command nor there."""
-    first = words[0] if words else "-"
+    first = words[0]
     is_path = os.sep in first and any(word.startswith("--output") for word in words)  # `report` says what it lacks
     known = first in COMMANDS or first.startswith("-") or {"-h", "--help"} & set(words)
     if not (known or is_path or os.path.lexists(first)):

@@ -92,8 +92,9 @@ def decide(baseline: Outcomes, run: Outcomes, max_drop: float, alpha: float) -> 
 def _unlike(baseline: Outcomes, run: Outcomes) -> list[str]:
     """Why two do not compare, first what explains the rest; nothing where they do."""
     one, other = (of.made_by.get("generate", {}) for of in (baseline, run))
-    if one.get("suite") != other.get("suite"):
-        return [f"the baseline is of {one.get('suite')} and the run of {other.get('suite')}"]
+    suites = one.get("suite"), other.get("suite")
+    if None not in suites and suites[0] != suites[1]:
+        return [f"the baseline is of {suites[0]} and the run of {suites[1]}"]
     sizes = [(len(of.right), _images_each(of)) for of in (baseline, run)]
     if sizes[0] != sizes[1]:
         (cases, images), (own, each) = sizes

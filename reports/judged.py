@@ -55,8 +55,8 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
         cells += [_cell(groups.get(group, {}).get(first), names[first]) for group in (*tasks, *levels)]
         counts = [Cell(value=metrics["all"][first]["n"]), Cell(value=metrics["all"][first]["missing"])]
         rows.append(Row(label=run.label, images=run.images, cells=(asked, *cells, *counts)))
-        # A floor is the best of nothing.
-        floor = [_cell(metrics["floor"][name], how, basis="floor") for name, how in names.items()]
+        # A floor is the best of nothing, of two floors neither.
+        floor = [_cell(metrics["floor"][name], how, basis=f"floor of {run.path}") for name, how in names.items()]
         count = Cell(value=next(iter(metrics["floor"].values()))["n"])
         cells = [asked, *floor, *[Cell()] * len([*tasks, *levels]), count, Cell()]
         rows.append(Row(label=f"{run.label}, floor", images=run.images, cells=tuple(cells)))
@@ -84,7 +84,11 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
             f"Floor: the untouched source, or a blank image, of some {unit} of each task.",
             *_about(beside, runs),
             *_rewritten(runs),
-            *(f"{run.label} has no headline: {why}." for run in runs if (why := _no_headline(run))),
+            *(
+                f"{run.label} has no headline: {why}; {others.ALL_THE_SAME}."
+                for run in runs
+                if (why := others.no_headline(run.scores))
+            ),
             *(f"{run.label}: {number} × {cause}." for run in runs for cause, number in _failed(run)),
         ),
         origins=tuple(tables.run_notes(runs)),
@@ -128,12 +132,6 @@ def _rewritten(runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         if path := run.scores.get("rewritten_from"):
             yield f"{run.label}: drawn from rewritten prompts ({PurePath(path).name}), judged by the original ones."
-
-
-def _no_headline(run: Run) -> str | None:
-    """Why a run has no number of all images; None where it has one. An older one does not say it."""
-    why = run.scores["judge"].get("no_headline")
-    return why and f"{why}; {others.ALL_THE_SAME}"
 
 
 def _failed(run: Run) -> list[tuple[str, int]]:

@@ -288,17 +288,20 @@ def _what_is_shown(unjudged: int, faulty: int, total: int) -> str:
 
     >>> _what_is_shown(0, 2, 9)
     'The 2 of 9 samples that are wrong or missing'
+    >>> _what_is_shown(8, 1, 9)
+    '8 of 9 samples of which nothing tells right from wrong here and 1 that is wrong or missing'
     >>> _what_is_shown(0, 0, 9)
     'None of 9 samples is wrong or missing'
     >>> _what_is_shown(9, 0, 9)
     '9 of 9 samples of which nothing tells right from wrong here'
     """
+    verb = "is" if faulty == 1 else "are"
     if not unjudged and not faulty:
         return f"None of {total:,} samples is wrong or missing"
     if not unjudged:
-        return f"The {faulty:,} of {total:,} samples that are wrong or missing"
+        return f"The {faulty:,} of {total:,} samples that {verb} wrong or missing"
     said = f"{unjudged:,} of {total:,} samples of which nothing tells right from wrong here"
-    return f"{said} and {faulty:,} that are wrong or missing" if faulty else said
+    return f"{said} and {faulty:,} that {verb} wrong or missing" if faulty else said
 
 
 def _least_liked(shown: tuple[int, SampleRecord]) -> tuple[int, bool, float]:

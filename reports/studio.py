@@ -27,7 +27,7 @@ class StudioRun:
 
     def __init__(self, folder: Path) -> None:
         run = load_run(folder)
-        self.name, self._got = run.name, run.model == "got"
+        self.name, self._got = str(folder), run.model == "got"
         self._samples = {one.key: one for one in load_samples(run)}
         self._chains = {"{}/{}".format(*key_of(line)): line for line in read_lines(RunDirectory(folder).chains)[0]}
         settings = run.spec.get("arguments", {}).get("resolved", {})

@@ -269,6 +269,10 @@ def measured_note(cluster: str, scores: Sequence[Mapping[str, Any]]) -> str:
     return f"95 % intervals: {methods}, clustered by {cluster}."
 
 
+_CLUSTERS = {"prompts": "prompts", "edits": "source images"}
+"""What a judged benchmark's intervals draw, by what it is made of; an older run does not say."""
+
+
 def run_notes(runs: Sequence[Run], *, missing: bool = True) -> list[str]:
     """What measured rows rest on, said once for all rows that rest on the same.
 
@@ -281,7 +285,8 @@ def run_notes(runs: Sequence[Run], *, missing: bool = True) -> list[str]:
         overall = run.scores["overall"]
         if "metrics" in run.scores:
             first = next(iter(run.scores["metrics"]["all"].values()))
-            size = f"n = {counted(first['n'], 'images')} of {first['clusters']:,} prompts or sources, "
+            clusters = counted(first["clusters"], _CLUSTERS.get(str(run.scores.get("unit")), "prompts or sources"))
+            size = f"n = {counted(first['n'], 'images')} of {clusters}, "
         elif "score" in overall:
             score = overall["score"]
             size = f"n = {counted(score['n'], 'images')} of {counted(score['clusters'], 'prompts')}, "

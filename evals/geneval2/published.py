@@ -15,7 +15,6 @@ from evals.geneval2 import atoms
 from evals.geneval2.icon_cases import tag_of
 from evals.judged import files, summaries, wording
 from evals.judged.records import Item, JudgedSet, Metric
-from evals.judged.reported import reported
 from evals.judged.suite import JudgedSuite
 from evals.judges.calls import Call, Sending, Shown
 from evals.suite import tables as shared
@@ -77,7 +76,7 @@ class PublishedEdition(JudgedSuite):
         """One file; prompts are numbered by its lines."""
         path = files.find(root, (FILE,), self.origin)
         edition = files.edition("geneval2", [path], self.origin, allowed=options.allow_other_data)
-        items = tuple(_item(number, row, path) for number, row in enumerate(files.load_json(path)))
+        items = tuple(_item(number, row) for number, row in enumerate(files.rows_in(path)))
         prompts = [item.prompt for item in items]
         if again := next((text for text in prompts if prompts.count(text) > 1), None):
             raise UserError(f"{path}: the prompt {again!r} occurs twice; official results are named by prompts")
@@ -130,7 +129,7 @@ class PublishedEdition(JudgedSuite):
 
     def reported(self, edition: str) -> list[Reported]:
         """Of the same prompts, by the geometric mean."""
-        rows = reported("GenEval 2", metric=HEADLINES[0])
+        rows = super().reported(edition)
         return [dataclasses.replace(row, apart=_TRAINED if _TRAINED in row.model else "") for row in rows]
 
 
@@ -170,10 +169,10 @@ def value_names(skills: Sequence[str], answers: Sequence[str]) -> list[str]:
     return [f"{kind}/{kinds[:i].count(kind)}" for i, kind in enumerate(kinds)]
 
 
-def _item(number: int, row: Any, path: Path) -> Item:
-    where = f"{path.name} line {number + 1}"
-    prompt = files.text_of(row, "prompt", where)
-    asked, skills, count = (row.get(key) for key in ("vqa_list", "skills", "atom_count"))
+def _item(number: int, row: files.Row) -> Item:
+    where, prompt = row.where, row.text("prompt")
+    given: list[Any] = [row.get(key) for key in ("vqa_list", "skills", "atom_count")]
+    asked, skills, count = given
     pairs = isinstance(asked, list) and all(isinstance(one, list) and len(one) == 2 for one in asked)
     if not pairs or not isinstance(skills, list) or len(skills) != len(asked) or not isinstance(count, int):
         raise UserError(f"{where}: expected vqa_list with a question and an answer for each of skills, and atom_count")

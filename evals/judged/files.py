@@ -13,7 +13,7 @@ from evals.judged.records import digest
 from got.util import files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from evals.judged.records import Item, Origin
@@ -35,28 +35,17 @@ def needed(place: Path | None, origin: Origin) -> Path:
     return place
 
 
-def find(root: Path, names: Sequence[str], origin: Origin) -> Path:
-    """The first of some files that is there.
+def find(root: Path, names: Sequence[str], origin: Origin, *, folder: bool = False) -> Path:
+    """The first of some files, or of some folders, that is there.
 
     Raises:
         UserError: None is.
     """
-    for name in names:
-        if (root / name).is_file():
-            return root / name
-    raise UserError(f"--data {root}: {' or '.join(names)} is missing; {origin.name} is at {origin.page}")
-
-
-def folder(root: Path, names: Sequence[str], origin: Origin) -> Path:
-    """The first of some folders that is there.
-
-    Raises:
-        UserError: None is.
-    """
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
-    raise UserError(f"--data {root}: a folder {' or '.join(names)} is missing; {origin.name} is at {origin.page}")
+    for place in (root / name for name in names):
+        if place.is_dir() if folder else place.is_file():
+            return place
+    what = f"{'a folder ' if folder else ''}{' or '.join(names)}"
+    raise UserError(f"--data {root}: {what} is missing; {origin.name} is at {origin.page}")
 
 
 def load_json(path: Path) -> Any:
@@ -82,28 +71,76 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def rows_in(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON list.
+class Row(dict[str, Any]):
+    """An object of a benchmark's data, and its file and place, for messages."""
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        super().__init__(values)
+        self.where = where
+
+    def text(self, key: str) -> str:
+        """A text that it must have.
+
+        Raises:
+            UserError: It has none.
+        """
+        value = self.get(key)
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise UserError(f"{self.where}: expected a text under {key!r} but got {json.dumps(value)[:60]}")
+        return str(value)
+
+    def one_of(self, key: str, known: Collection[str]) -> str:
+        """A text that it must have, and that must be one of some.
+
+        Raises:
+            UserError: It is none of them.
+        """
+        value = self.text(key)
+        if value not in known:
+            raise UserError(f"{self.where}: expected {key!r} to be one of {', '.join(known)} but got {value!r}")
+        return value
+
+    def image(self, root: Path, name: str) -> EncodedImage:
+        """An image that it names; read when it is looked at.
+
+        Raises:
+            UserError: Its name leads out of the folder, or there is no such file.
+        """
+        path = files.inside(root, name)
+        if path is None or not path.is_file():
+            raise UserError(f"{self.where}: image {name!r} is {'missing in' if path else 'outside'} {root}")
+        return EncodedImage(name=name, read=path.read_bytes)
+
+
+def _row(path: Path, place: str, content: Any) -> Row:
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object as {place} but got {json.dumps(content)[:60]}")
+    return Row(content, f"{path.name} {place}")
+
+
+def rows_in(path: Path) -> list[Row]:
+    """The objects of a JSON list, or of lines of JSON.
 
     Raises:
         UserError: It holds something else.
     """
     found = load_json(path)
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+    if not isinstance(found, list):
         raise UserError(f"{path}: expected a JSON list of objects")
-    return found
+    what = "line" if path.suffix == ".jsonl" else "row"
+    return [_row(path, f"{what} {number}", content) for number, content in enumerate(found, 1)]
 
 
-def rows_by_key(path: Path) -> dict[str, dict[str, Any]]:
+def rows_by_key(path: Path) -> dict[str, Row]:
     """The objects of a JSON object.
 
     Raises:
         UserError: It holds something else.
     """
     found = load_json(path)
-    if not isinstance(found, dict) or not all(isinstance(row, dict) for row in found.values()):
+    if not isinstance(found, dict):
         raise UserError(f"{path}: expected a JSON object of objects by key")
-    return found
+    return {key: _row(path, f"key {key}", content) for key, content in found.items()}
 
 
 def edition(name: str, paths: Sequence[Path], origin: Origin, *, allowed: bool) -> str:
@@ -129,22 +166,21 @@ def edition(name: str, paths: Sequence[Path], origin: Origin, *, allowed: bool) 
     return _other(name, hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:8])
 
 
-def counted(
-    name: str, items: Sequence[Item], key: Callable[[Item], str], known: Mapping[str, int], *, allowed: bool
-) -> str:
+def counted(name: str, items: Sequence[Item], parts: Iterable[str], origin: Origin, *, allowed: bool) -> str:
     """The name of an edition of edits whose files have no published hash, if it has the published numbers of them.
 
     Args:
         name: Of the published edition.
         items: Of the data.
-        key: What they are counted by.
-        known: How many there are of each.
+        parts: What each counts as.
+        origin: Has the numbers.
         allowed: Whether other data will do; they have a part of the hash of their ids and prompts in their name.
 
     Raises:
         UserError: The numbers are others, and that is not allowed.
     """
-    if collections.Counter(map(key, items)) == known:
+    known = origin.counts
+    if collections.Counter(parts) == known:
         return name
     if not allowed:
         raise UserError(
@@ -160,39 +196,3 @@ def _other(name: str, hashed: str) -> str:
     ('kris-other-0123abcd', 'wise-verified-other-0123abcd')
     """
     return f"{re.sub(r'-[0-9]+$', '', name)}-other-{hashed}"
-
-
-def one_of(row: Mapping[str, Any], key: str, known: Collection[str], where: str) -> str:
-    """A text that a row must have, and that must be one of some.
-
-    Raises:
-        UserError: It is none of them.
-    """
-    value = text_of(row, key, where)
-    if value not in known:
-        raise UserError(f"{where}: expected {key!r} to be one of {', '.join(known)} but got {value!r}")
-    return value
-
-
-def text_of(row: Mapping[str, Any], key: str, where: str) -> str:
-    """A text that a row must have.
-
-    Raises:
-        UserError: It has none.
-    """
-    value = row.get(key) if isinstance(row, dict) else None
-    if not isinstance(value, str | int) or isinstance(value, bool):
-        raise UserError(f"{where}: expected a text under {key!r} but got {json.dumps(value)[:60]}")
-    return str(value)
-
-
-def image(root: Path, name: str, where: str) -> EncodedImage:
-    """An image that the data name; read when it is looked at.
-
-    Raises:
-        UserError: Its name leads out of the folder, or there is no such file.
-    """
-    path = files.inside(root, name)
-    if path is None or not path.is_file():
-        raise UserError(f"{where}: image {name!r} is {'missing in' if path else 'outside'} {root}")
-    return EncodedImage(name=name, read=path.read_bytes)

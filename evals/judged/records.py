@@ -35,6 +35,15 @@ class Origin:
     """Of published files by name, as far as they are known."""
     wording: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Digests of published wordings -> where each was read."""
+    cases: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    """Published numbers of cases by group and part, of a set that is known by them."""
+    reported: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    """An edition's name, a regular expression -> which rows of ``reported.csv`` are of it."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Published numbers of cases by part, of all groups."""
+        return {part: number for parts in self.cases.values() for part, number in parts.items()}
 
 
 @functools.cache

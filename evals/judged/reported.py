@@ -22,6 +22,12 @@ ALL_THE_SAME = "--judge-max-failed 1 shows it all the same"
 """What a table says where a run has no headline."""
 
 
+def no_headline(scores: Mapping[str, Any]) -> str | None:
+    """Why a run has no number of all images; None where it has one. An older run does not say of how many."""
+    judge = scores["judge"]
+    return None if judge["headline"] else judge.get("no_headline") or "too many images without a score"
+
+
 def reported(
     benchmark: str,
     edition: str = "",

@@ -11,6 +11,7 @@ import abc
 import dataclasses
 import functools
 import json
+import re
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +22,7 @@ from evals.judged import summaries, wording
 from evals.judged.files import load_json, needed
 from evals.judged.options import JudgedOptions
 from evals.judged.records import check_unique, origin_of
+from evals.judged.reported import reported
 from evals.judges import registry as judges
 from evals.judges.calls import Interview, Sending, prompt_hash
 from evals.suite import Score, Suite, plain
@@ -121,8 +123,9 @@ class JudgedSuite(Suite[JudgedOptions]):
         return frozenset(name for metric in self.measures(options) for name in metric.of)
 
     def reported(self, edition: str) -> list[Reported]:
-        """What others report of an edition, best first; never asked of other data than the published."""
-        return []
+        """What others report of an edition, best first, see ``published.toml``; never asked of other data."""
+        places = self.origin.reported.items()
+        return [row for name, how in places if re.fullmatch(name, edition) for row in reported(self.origin.name, **how)]
 
     # ------------------------------------------------------------------------------------------------------- the rest
     @functools.lru_cache(maxsize=2)  # noqa: B019  # suites are few, and what is read is asked for again at the end
@@ -300,7 +303,14 @@ class JudgedSuite(Suite[JudgedOptions]):
             cases, scored, failures, context.images_per_prompt, pooled=pooled, cluster=summaries.cluster_of
         )
         if not about["judge"]["headline"]:
-            shares["overall"]["score"] |= {"value": None, "low": None, "high": None}
+            overall = shares["overall"]
+            for one in (
+                overall["score"],
+                overall["prompts_any"],
+                shares["images"],
+                *overall.get("values", {}).values(),
+            ):
+                one |= {"value": None, "low": None, "high": None}
         return {**own, **shares, **about}
 
     def sheets(

@@ -247,12 +247,12 @@ def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
     """The few numbers that end a run."""
     first = next(iter(scores["metrics"]["all"]))
     best = scores["metrics"]["all"][first]
-    no_headline = scores["judge"]["no_headline"]
+    no_headline = reported.no_headline(scores)
     return {
         **{name: scores[name] for name in ("suite", "world", "model", "edition", "wording")},
         "judge": scores["judge"]["name"],
         "metric": metric_id(scores, first),
-        "overall": best["value"],
+        "overall": None if no_headline else best["value"],
         "interval_95": None if no_headline else [best["low"], best["high"]],
         **({"no_headline": no_headline} if no_headline else {}),
         "metrics": {name: one["value"] for name, one in scores["metrics"]["all"].items()},
@@ -328,8 +328,8 @@ def _caption(scores: Mapping[str, Any]) -> str:
     ]
     if scores["rewritten_from"]:
         lines.append(f"prompts rewritten: {scores['rewritten_from']}; judged by the original ones")
-    if judge["no_headline"]:
-        lines.append(f"no headline: {judge['no_headline']}; {reported.ALL_THE_SAME}")
+    if why := reported.no_headline(scores):
+        lines.append(f"no headline: {why}; {reported.ALL_THE_SAME}")
     lines += [f"failed: {number} × {cause}" for cause, number in judge["failed"].items()]
     lines += [f"missing: {number} × {visible(cause)}" for cause, number in _causes(scores)[:6]]
     if judge["judge_sd"] is not None:

@@ -42,6 +42,11 @@ class Shown:
     """Text before the image; empty for none."""
 
 
+def shown(*roles: str) -> tuple[Shown, ...]:
+    """Images without labels."""
+    return tuple(Shown(role=role) for role in roles)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One question. Its scores come from `read`, are the probability of `spellings`, or both."""

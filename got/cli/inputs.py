@@ -138,7 +138,8 @@ def _plain_boxes(text: str) -> str:
     """A plan with its boxes in the model's tokens, where a person wrote them without."""
     chain = Chain.read(text)
     if chain.text != text:
-        note(f"--chain: {counted(len(chain.regions), 'plain boxes')} read: {chain.text}")
+        plain = len(chain.regions) - len(Chain.parse(text).regions)
+        note(f"--chain: {counted(plain, 'plain boxes')} read: {chain.text}")
     return chain.text
 
 

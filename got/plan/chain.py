@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from got.plan import wording
 from got.plan.torn import BOX_END as BOX_END
 from got.plan.torn import BOX_START as BOX_START
-from got.plan.torn import BOX_TOKEN, EXCERPT_LENGTH, torn_boxes, without_torn_boxes
+from got.plan.torn import EXCERPT_LENGTH, torn_boxes, without_torn_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,11 @@ MASK_COLORS = (
 """Layout colours in the order in which a chain uses them (Pillow's names, all different)."""
 
 _REGION = re.compile(r"<\|box_start\|>\((\d+),(\d+)\),\((\d+),(\d+)\)<\|box_end\|> \((\w+)\)")
+# Or what stands behind a start token, which is no plain box.
 _PLAIN_BOX = re.compile(
-    r"(?<!\s)\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)(?: \((\w+)\))?"
+    r"<\|box_start\|>[-\d(),.\s]*"
+    r"|(?<!\s)\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)"
+    r"(?!\s*<\|box_end\|>)(?: \((\w+)\))?"
 )
 _MAX_DIGITS = 9
 # A name begins at the last of the opening words, or behind the last of the joining ones, whichever comes later.
@@ -135,20 +138,21 @@ class Chain:
     def read(cls, text: str) -> Chain:
         """Read a plan that a person wrote: boxes may be plain, with a mask colour or without.
 
-        A text with box tokens is read as by `parse`. A plain box that is torn stays in the text and leaves a warning.
+        Boxes of tokens may stand beside them. A plain box that is torn stays in the text and leaves a warning.
 
         >>> str(Chain.read("a blue dog (0,100),(500,550) and a cat"))
         'a blue dog <|box_start|>(0,100),(500,550)<|box_end|> (red) and a cat'
         >>> Chain.read("a blue dog (0,100),(500 and a cat").warnings
         ('malformed box left out at character 11: (0,100),(500',)
         """
-        if BOX_TOKEN.search(text):
-            return cls.parse(text)
-        count = itertools.count()
+        taken = {match[5] for boxes in (_REGION, _PLAIN_BOX) for match in boxes.finditer(text)}
+        free = itertools.cycle([color for color in MASK_COLORS if color not in taken] or MASK_COLORS)
 
         def written(match: re.Match[str]) -> str:
+            if match[1] is None:
+                return match[0]
             word = match[5] or ""
-            color = word if is_color(word) else MASK_COLORS[next(count) % len(MASK_COLORS)]
+            color = word if is_color(word) else next(free)
             x1, y1, x2, y2 = match.groups()[:4]
             prose = f" ({word})" if word and word != color else ""
             return f" {BOX_START}({x1},{y1}),({x2},{y2}){BOX_END} ({color}){prose}"
@@ -191,8 +195,8 @@ class Chain:
             given.get(start) or self.text[slice(*_name_span(self.text, end, start))]
             for (start, _), end in zip(boxes, before, strict=False)
         )
-        names = [name for name in named if name]
-        return opening + (names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}")
+        names = [name for one in named if (name := one.rstrip(" ([{"))]
+        return f"{opening}{' and '.join(filter(None, (', '.join(names[:-1]), *names[-1:])))}".rstrip()
 
     def edit(
         self, index: int, *, text: str | None = None, box_1000: Box1000 | None = None, color: str | None = None

@@ -14,18 +14,19 @@ BOX_TOKEN = re.compile(r"<\|box_(?:start|end)\|>")
 EXCERPT_LENGTH = 60
 _TORN_BOX = re.compile(r"<\|box_start\|>[^<]*(?:<\|box_end\|>)?(?: \(\w+\))?|<\|box_end\|>(?: \(\w+\))?")
 _TORN_CORNERS = re.compile(r"<\|box_(?:start|end)\|>[-\d(),. ]*(?:<\|box_end\|>)?")
-# Numbers and brackets without tokens, up to brackets around words, which are prose.
-_PROSE = r"\((?=[^()]*\))(?=[^()]*[^\W\d_])"
-_LOOSE = re.compile(rf"{_PROSE}[^()]*\)|(?P<run>(?:(?!{_PROSE})[\d()][\s,.-]*)+)")
-_FOUR_NUMBERS = re.compile(r"\d+(?:\s*,\s*\d+){3}")
-_BRACKETED_NUMBER = re.compile(r"\(?\d+(?:[.-]\d+)?\)")
+# Numbers and brackets without tokens, up to brackets around words or signs, such as (2 years old) and (50%): prose.
+_PROSE = r"\((?=[^()]*\))(?=[^()]*[^\d\s(),.:;-])"
+_LOOSE = re.compile(rf"{_PROSE}[^()]*\)|(?P<run>(?:(?!{_PROSE})[\d()][\s,.:;-]*)+)")
+_FOUR_NUMBERS = re.compile(r"(?<!\d)\d++(?:\s*+,\s*+\d++){3}")
+_NOTHING_IN_BRACKETS = re.compile(r"\[\s*\]")
+_BRACKETED_NUMBER = re.compile(r"(?:^|\()\d+(?:[.:-]\d+)?\)")
 
 
 def torn_boxes(text: str, start: int, end: int) -> list[tuple[int, int, str]]:
     """Warn of what is no box between two well-formed ones: box tokens, and boxes without tokens, whole or torn."""
     found = list(_stray_tokens(text, start, end))
     for match in _LOOSE.finditer(text, start, end):
-        run = (match["run"] or "").rstrip(" \t\r\n,.-")
+        run = (match["run"] or "").rstrip(" \t\r\n,.:;-")
         place = match.start()
         is_part = text.endswith(BOX_START, 0, place) or text.startswith(BOX_END, match.end())
         if _is_torn(run, ends=match.end() == len(text)) and not is_part:
@@ -37,12 +38,10 @@ def torn_boxes(text: str, start: int, end: int) -> list[tuple[int, int, str]]:
 def _is_torn(run: str, *, ends: bool) -> bool:
     """Whether numbers and brackets have been a box, and are no number in brackets; an open one at the end is.
 
-    >>> [_is_torn(run, ends=True) for run in ("(0,100),(500", "0,100,500,900", "(", "1,000", "(7)", "1)")]
-    [True, True, True, False, False, False]
+    >>> [_is_torn(run, ends=True) for run in ("(0,100),(500", "0,100,500,900", "(", "1,000", "(7)", "1)", "2024 (3)")]
+    [True, True, True, False, False, False, False]
     """
-    if _BRACKETED_NUMBER.fullmatch(run):
-        return False
-    if any(map(str.isdecimal, run)) and ("(" in run or ")" in run):
+    if any(map(str.isdecimal, run)) and {"(", ")"} & set(_BRACKETED_NUMBER.sub("", run)):
         return True
     return (ends and run == "(") or _FOUR_NUMBERS.search(run) is not None
 
@@ -52,7 +51,7 @@ def without_torn_boxes(text: str) -> str:
     bare = _TORN_BOX.sub(" ", text)
     for start, end, _ in reversed(torn_boxes(bare, 0, len(bare))):
         bare = f"{bare[:start]} {bare[end:]}"
-    return " ".join(bare.split())
+    return " ".join(_NOTHING_IN_BRACKETS.sub(" ", bare).split())
 
 
 def _stray_tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:

@@ -107,7 +107,7 @@ class Studio:
         entry = self.sessions.get(job.session).at(asked["entry"])
         if self.observer is not None and entry.kind != "opened":
             said = self.observer.observe(entry.image, entry.instruction, entry.chain, entry.seed or 0)
-            job.say("seen", entry=entry.number, **said)
+            job.say("seen", entry=entry.number, edited=entry.source is not None, **said)
 
     def _explain(self, job: Job, asked: dict[str, Any]) -> None:
         """Draws an entry again with guidances off, and shows what the UNet is given. Nothing of it is kept."""
@@ -149,9 +149,10 @@ def _words(asked: dict[str, Any]) -> str:
 def _seeds(asked: dict[str, Any], usual: int) -> range:
     """Counted up from one that is a text, because JavaScript has no such numbers."""
     seed, count = asked.get("seed") or str(usual), asked.get("images", 1)
-    known = count in range(1, MOST_IMAGES + 1) and isinstance(seed, str) and seed.isdecimal()
-    if not known or int(seed) + count > 2**63:
-        raise UserError(f"expected 1 to {MOST_IMAGES} images and seeds below 2^63 but got {count!r:.99}, {seed!r:.99}")
+    if count not in range(1, MOST_IMAGES + 1):
+        raise UserError(f"Expected 1 to {MOST_IMAGES} images but got {count!r:.99}")
+    if not (isinstance(seed, str) and seed.isdecimal()) or int(seed) + count > 2**63:
+        raise UserError(f"Expected a seed that is a whole number from 0 up, and all below 2^63, but got {seed!s:.99}")
     return range(int(seed), int(seed) + count)
 
 
@@ -162,7 +163,7 @@ def _options(asked: dict[str, Any]) -> dict[str, Any]:
         if name not in _SETTINGS or (name in _GUIDANCES and not isinstance(value, bool)):
             raise UserError(f"there is no setting {name[:40]} of {value!r:.100}")
         if name in _MOST and isinstance(value, int) and value > _MOST[name]:
-            raise UserError(f"expected {name} to be at most {_MOST[name]} but got {value!r}")
+            raise UserError(f"Expected {name} to be at most {_MOST[name]} but got {value!r}")
     return given
 
 

@@ -2,7 +2,7 @@
 
 The packages import it before anything else. It acts only in a program that Python was started for as ``-m`` one of
 them. Ctrl-C ends it with one word and exit status 130, and not a traceback: nothing has begun then that would have to
-be ended well. `got.util.cli.run_command` takes over from it.
+be ended well. `got.util.cli.run_command` takes over from it. Standard streams that are closed lead to nowhere.
 """
 
 from __future__ import annotations
@@ -54,3 +54,7 @@ def _end() -> None:
 
 if IS_COMMAND:
     atexit.register(_end)  # before all others, and so called after them
+    # What was closed before the start, as `>&-` does: a file that is opened later would get its number, and its output.
+    for _name, _mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, _name) is None:
+            setattr(sys, _name, open(os.devnull, _mode, encoding="utf-8"))  # noqa: PTH123, SIM115 (for the whole process)

@@ -133,7 +133,7 @@ def test_a_reply_of_the_wrong_length_is_missing_and_bounds_say_how_far_it_matter
     assert "failed: 1 × unparsable" in out
 
 
-def test_above_five_percent_of_failures_there_is_no_headline(run):
+def test_above_five_percent_of_failures_there_is_no_headline(run, tmp_path):
     rule = lambda words: "I'm sorry, I can't help with that." if "number 3 hints" in words else "Score: 1"  # noqa: E731
     code, headline, out, *_ = run("wise", rule=rule)
     assert (code, headline["overall"], headline["interval_95"], headline["metrics"]["overall"]) == (0, None, None, None)
@@ -145,6 +145,14 @@ def test_above_five_percent_of_failures_there_is_no_headline(run):
     )
     row = next(line for line in out.splitlines() if line.split()[:1] == ["all"])
     assert row.split() == ["all", "–", "–", "11", "1", "0.917–1.000"]
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    whole = [scores["images"], scores["overall"]["score"], scores["overall"]["prompts_any"],
+             scores["overall"]["values"]["score"], scores["metrics"]["all"]["overall"]]  # fmt: skip
+    assert [one["value"] for one in whole] == [None] * 5, "of all images there is no number"
+    del scores["judge"]["no_headline"]  # as in a run of before
+    scores["metrics"]["all"]["overall"]["value"] = 1.0
+    before = find_suite("wise").headline(scores)
+    assert (before["overall"], before["no_headline"]) == (None, "too many images without a score")
     told = run("wise", "--judge-max-failed", "1", "--from", "verdict")[1]
     assert (told["overall"], told["metrics"], told["bounds"]) == (1.0, {"overall": 1.0}, headline["bounds"])
     assert "no_headline" not in told
@@ -158,6 +166,7 @@ def test_a_report_says_why_there_is_no_headline_and_where_it_would_lie(run, tmp_
     said = "has no headline: too many images without a score: 2 of 12; --judge-max-failed 1 shows it all the same."
     assert said in page
     assert "2 images have no score; with them the score lies between 3." in page
+    assert re.search(r"n = 10 images of \d+ source images, ", page)
 
 
 def test_a_question_that_always_fails_hides_the_overall_of_kris(run):
@@ -170,6 +179,16 @@ def test_a_question_that_always_fails_hides_the_overall_of_kris(run):
     assert 0 < low < high < 100
     assert headline["metrics"]["overall"] is None
     assert "too many images without a score: 12 of 12" in out
+
+
+def test_of_the_floors_of_two_runs_none_is_the_best(run, tmp_path):
+    assert run("wise")[0] == 0
+    (one,), _ = load([tmp_path / "run"])
+    scores = json.loads(json.dumps(one.scores))
+    scores["metrics"]["floor"]["overall"]["value"] = 0.25
+    table = judged.judged_table([one, dataclasses.replace(one, path=tmp_path / "other", scores=scores)])
+    floors = [row for row in table.rows if row.label.endswith(", floor")]
+    assert [(row.cells[0].value, table.best(row, 0)) for row in floors] == [(1.0, False), (0.25, False)]
 
 
 def test_the_floor_counts_the_images_that_have_a_value(run):

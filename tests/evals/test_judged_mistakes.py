@@ -233,6 +233,15 @@ def test_folders_from_0_are_the_prompts_in_order(run, tmp_path, name, count):
     assert drawn == {str(number + 1): kit.tint(number) for number in range(count)}
 
 
+def test_a_row_that_occurs_twice_in_the_merged_file_of_kris_is_named(run, tmp_path):
+    root = kit.kris(tmp_path / "data") / "KRIS_Bench"
+    row = json.loads((root / "biology" / "annotation.json").read_text())["1"]
+    (root / kris.MERGED).write_text(json.dumps([{"type": "biology", "id": "1", **row}] * 2))
+    code, _, _, err, requests = run("kris")
+    assert (code, requests) == (2, [])
+    assert f"biology-1 occurs twice: {kris.MERGED} row 1 and {kris.MERGED} row 2" in err
+
+
 @pytest.mark.parametrize("numbers", [range(5), [0, 2, 3], range(2, 10)])
 def test_folders_that_seem_to_be_shifted_are_refused(run, tmp_path, numbers):
     _folders(kit.genevalpp(tmp_path / "data"), numbers)
@@ -357,7 +366,8 @@ def test_the_merged_file_of_kris_is_known_by_its_hash_and_not_by_its_numbers(tmp
         for path in sorted(root.rglob("annotation.json"))
     ]
     merged = kit.write(root / "KRIS_Bench" / kris.MERGED, rows)
-    monkeypatch.setattr(kris, "DIMENSIONS", {"any": {row["type"]: 1 for row in rows}})  # as many as are published
+    cases = {"any": {row["type"]: 1 for row in rows}}  # as many as are published
+    monkeypatch.setattr(kris.Kris, "origin", dataclasses.replace(suite.origin, cases=cases))
     with pytest.raises(UserError, match=r"final_data.json: sha256 .* --allow-other-data"):
         suite.load(root, suite.options(data=root))
     origin = dataclasses.replace(suite.origin, sha256={kris.MERGED: sha256(merged)})
@@ -391,3 +401,22 @@ def test_published_wording_is_parsed_never_run_and_refused_until_it_is_named(run
     system, asked = requests[0]["messages"]
     assert system["content"] == "Be the judge of this."
     assert asked["content"][0]["text"].startswith("Look {here}.\nP: what number 1 hints at\nE: it is 1")
+
+
+def test_a_row_that_is_no_object_is_named_with_its_place(run, tmp_path):
+    path = kit.SETS["wise"](tmp_path / "data") / "data_verified" / "natural_science_verified.json"
+    path.write_text(json.dumps([*json.loads(path.read_text()), "stray"]))
+    code, _, _, err, _ = run("wise")
+    assert code == 2
+    assert 'natural_science_verified.json: expected an object as row 7 but got "stray"' in err
+
+
+def test_a_folder_of_other_names_is_told_the_place_where_the_official_script_looks(run, tmp_path):
+    kit.draw(tmp_path / "mine" / "first.png", 1)
+    code, _, _, err, _ = run("kris", "--model", f"folder:{tmp_path / 'mine'}")
+    assert code == 1
+    assert "nothing was scored: expected 12 images with a score, found none" in err
+    assert f"expected {tmp_path / 'mine'}/count_change/1.jpg, or {tmp_path / 'mine'}/count_change-1/samples/0000" in err
+    (tmp_path / "mine" / "first.png").unlink()
+    _, _, _, err, _ = run("kris", "--model", f"folder:{tmp_path / 'mine'}", "--output", tmp_path / "other")
+    assert f"no images there; expected {tmp_path / 'mine'}/count_change/1.jpg, or " in err

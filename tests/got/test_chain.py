@@ -191,8 +191,18 @@ def test_plain_boxes_of_a_person_are_read_and_others_stay_prose():
         ("a cup (blue)", (1, 2, 3, 4), "green"),
     ]
     assert chain.text.endswith("(green) (big)")
-    for text in ("a dog (1,2)", "a dog (1,2),(3", "two cats (very, happy)", f"a dog (1,2),(3,4) {chain.text}", ""):
+    for text in ("a dog (1,2)", "a dog (1,2),(3", "two cats (very, happy)", chain.text, ""):
         assert Chain.read(text) == Chain.parse(text)
+
+
+def test_a_plain_box_is_read_beside_boxes_of_tokens_and_gets_a_colour_of_its_own():
+    chain = Chain.read(f"{TWO} and a cat (100,600),(400,900)")
+    assert not chain.warnings
+    assert str(chain) == f"{TWO} and a cat <|box_start|>(100,600),(400,900)<|box_end|> ({MASK_COLORS[2]})"
+    torn = "an apple <|box_start|>(10,30),(410,<|box_end|> and a dog (500,500),(980,940)"
+    assert [str(one) for one in Chain.read(torn).regions] == ["a dog <|box_start|>(500,500),(980,940)<|box_end|> (red)"]
+    for half in ("a dog (1,2),(3,4)<|box_end|> (red)", "a dog <|box_start|> (1,2),(3,4)", "<|box_start|>(1,2),(3,4) x"):
+        assert Chain.read(half) == Chain.parse(half), "half a box of tokens is none, plain or not"
 
 
 def test_the_caption_of_a_plan_with_torn_boxes_has_none_of_their_letters():
@@ -238,8 +248,10 @@ BOXES = [(match.start(), match.end()) for match in re.finditer(r"\(\d+,\d+\),\(\
         ("a dog (0,100),(500,900", 6, "a dog"),
         ("a dog 0,100,500,900 and a cat (520,100),(980,900)", 6, "a photo of a dog and a cat"),
         ("a dog (0.1,0.2),(0.5,0.9)", 6, "a dog"),
+        ("a dog (0;100),(500;900)", 6, "a dog"),
+        ("a dog [0,100,500,900]", 7, "a dog"),
         (f"a dog <|box_start|>(1,2),(3<|box_end|> (red) and {APPLE}", 6, "a photo of a dog and a red apple"),
-        (f"a dog (1,2),(3,4) and {APPLE}", 6, "a photo of a dog and a red apple"),
+        (f"a dog (1,2),(3 and {APPLE}", 6, "a photo of a dog and a red apple"),
     ],
 )
 def test_a_torn_box_is_named_with_its_place_and_its_object_stays_in_the_prompt(told, place, caption):
@@ -267,13 +279,35 @@ def test_no_torn_plain_box_loses_an_object_silently(box, data, cut):
 
 
 @pytest.mark.parametrize(
-    "told", ["two cats (very, happy)", "a person (2 years old)", "a bus (42)", "1,000 x", "1) a dog", "a :)"]
-)
+    "told",
+    ["two cats (very, happy)", "a person (2 years old)", "a bus (42)", "1,000 x", "1) a dog", "a :)", "a clock (10:30)",
+     "a bottle (50%) here", "half (1/2) a pie", "a jar (5 €)", "in 2024 (3)", "call (555) 123-4567", "(1) (2) cats"],
+)  # fmt: skip
 def test_brackets_of_prose_are_no_torn_boxes(told):
     assert Chain.read(told) == Chain(text=told, regions=(), warnings=(), spans=())
 
 
-@pytest.mark.parametrize("long", ["(", "(0,", "(0" + " " * 9, " ", "1 ", "(a"])
+@pytest.mark.parametrize(
+    ("told", "caption"),
+    [
+        ("(0,100),(500,900)", "a photo of"),
+        ("(0,100),(500,900) (red), (520,100),(900,900)", "a photo of"),
+        ("a dog ((0,100),(500,900))", "a photo of a dog"),
+        ("a dog (0,100),(500,900), a cat [5,6,7,8]", "a photo of a dog and a cat"),
+    ],
+)
+def test_a_box_without_a_name_is_left_out_of_the_prompt(told, caption):
+    chain = Chain.read(told)
+    assert chain.caption() == caption
+    assert len({region.color for region in chain.regions}) == len(chain.regions)
+
+
+@given(nonsense)
+def test_anything_has_a_caption(text):
+    assert isinstance(Chain.parse(text).caption() + Chain.read(text).caption(), str)
+
+
+@pytest.mark.parametrize("long", ["1", "(", "(0,", "(0" + " " * 9, " ", "1 ", "(a"])
 def test_long_debris_is_read_in_linear_time(long):
     started = time.process_time()
     assert Chain.read(long * (200_000 // len(long))).caption() is not None

@@ -1,6 +1,7 @@
 """How the process of a command ends."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,16 @@ def test_output_that_cannot_be_written_is_no_success():
         )
     assert done.returncode == 120, done.stderr
     assert "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_whose_streams_are_closed_does_its_work(tmp_path, closed):
+    words = [sys.executable, "-m", "evals.geneval", "--export-prompts", str(tmp_path / "asked"), "--limit", "1"]
+    done = subprocess.run(
+        ["sh", "-c", f"exec {shlex.join(words)} {closed}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, len(done.stderr.splitlines()) <= 3) == (0, True), done.stderr
+    assert (tmp_path / "asked" / "00000" / "metadata.jsonl").exists()
 
 
 def test_a_program_that_imports_the_packages_ends_in_its_own_way():

@@ -185,8 +185,9 @@ def test_bad_uploads_are_refused_in_plain_words(visitor, content):
     ("asked", "words"),
     [
         ({"kind": "draw", "prompt": " "}, "Expected a prompt with words"),
-        ({"kind": "draw", "prompt": "a red apple", "seed": "-1"}, "seeds below 2^63"),
-        ({"kind": "draw", "prompt": "a red apple", "seed": str(2**63 - 1), "images": 2}, "seeds below 2^63"),
+        ({"kind": "draw", "prompt": "a red apple", "seed": "-1"}, "Expected a seed that is a whole number from 0 up"),
+        ({"kind": "draw", "prompt": "a red apple", "images": 0}, "Expected 1 to 8 images but got 0"),
+        ({"kind": "draw", "prompt": "a red apple", "seed": str(2**63 - 1), "images": 2}, "all below 2^63"),
         ({"kind": "draw", "prompt": "a red apple", "images": 9}, "1 to 8 images"),
         ({"kind": "draw", "prompt": "a red apple", "options": {"width": 33}}, "multiples of"),
         ({"kind": "draw", "prompt": "a red apple", "options": {"width": 10**9}}, "at most 4096"),

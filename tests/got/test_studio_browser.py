@@ -354,6 +354,56 @@ def test_words_of_others_are_never_run(opened):
     assert page.locator("img[src=x]").count() == 0
 
 
+LEFT_TO_RIGHT = """(id) => {
+  const text = [...document.getElementById(id).childNodes].at(-1), at = (place) => {
+    const range = document.createRange();
+    range.setStart(text, place);
+    range.setEnd(text, place + 1);
+    return range.getBoundingClientRect().left;
+  };
+  return at(text.length - 2) < at(text.length - 1);
+}"""
+
+
+def test_signs_for_the_direction_of_writing_turn_nothing_round_and_are_copied(opened):
+    page = opened()
+    draw(page, "a \u202ered apple")
+    expect(page.locator("#caption")).to_contain_text("#0 Image: a \u202ered apple, seed 42")
+    expect(page.locator("#command")).to_contain_text("'a \u202ered apple' --seed=42")
+    assert page.evaluate(LEFT_TO_RIGHT, "command")
+    page.click("#undo")
+    page.fill("#prompt", "an \u202eapple")
+    page.click("#think")
+    expect(page.locator("#caption")).to_have_text("Planned, not drawn yet: an \u202eapple", timeout=PATIENCE_MS)
+
+
+def test_a_slip_in_the_settings_is_told_by_the_name_that_the_page_gives_it(opened):
+    page = opened()
+    page.click("#settings summary")
+    page.fill("#prompt", PROMPT)
+    slips = [
+        ("num_inference_steps", "5000", "Expected Steps to be at most 1000 but got 5000"),
+        ("spatial_scale", "1e9", "Expected Scale of the guidance by the plan's boxes to be a finite number"),
+        ("images", "0", "Expected 1 to 8 images but got 0"),
+        ("seed", "-1", "Expected a seed that is a whole number from 0 up"),
+    ]
+    for name, value, words in slips:
+        usual = page.input_value(f"#{name}")
+        page.fill(f"#{name}", value)
+        page.click("#draw")
+        expect(page.locator("#problem")).to_contain_text(words, timeout=PATIENCE_MS)
+        page.fill(f"#{name}", usual)
+
+
+def test_what_an_edit_took_away_has_no_cross(opened):
+    page = opened()
+    draw(page)
+    page.check("[name=mode][value=edit]")
+    draw(page, "remove the dog", 1)
+    expect(page.locator("#regions .said")).to_have_text(["not found"], timeout=PATIENCE_MS)
+    expect(page.locator("#regions .said")).to_have_class("said ")
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_the_page_can_be_read_and_fits(opened, width, scheme):
     page = opened(width=width, scheme=scheme)
@@ -378,6 +428,7 @@ def test_a_sample_of_a_run_is_opened_and_changed(opened, mini, observer, tmp_pat
     run = StudioRun(write_run(tmp_path / "run", [(CHAIN, NO_DOG, None), (CHAIN, BOTH, None)]))
     with studio_kit.served(tmp_path / "talks", mini, observer=observer, run=run) as place:
         page = opened(f"{place}/?sample=00000/0")
+        expect(page.locator("#run-title")).to_have_text(f"Samples of {tmp_path / 'run'}")
         said = [re.compile("00000/0 .*: wrong, expected dog"), re.compile("right")]
         expect(page.locator("#samples small")).to_have_text(said)
         expect(page.locator("#regions .said")).to_have_text(["✗ not found"] * 2, timeout=PATIENCE_MS)

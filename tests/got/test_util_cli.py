@@ -92,7 +92,7 @@ def test_a_package_without_a_command_says_what_can_be_run(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["evals"])
     assert every.main() == 0
     said = capsys.readouterr().out
-    assert all(f"python -m evals.{name}\n" in said for name in (*SUITES, "merge", "ablation"))
+    assert all(f"python -m evals.{name}\n" in said for name in (*SUITES, "merge", "ablation", "judged"))
     assert reports.main([]) == 2
     assert "expected RUN... or a command, one of report, table, compare" in capsys.readouterr().err
 

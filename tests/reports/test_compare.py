@@ -192,6 +192,9 @@ def test_cases_that_are_missing_are_said():
     assert gate.decide(before, after, 0.0, 0.05).why == f"{said}--images-per-prompt 1"
     other = dataclasses.replace(before, right={str(i): (True,) for i in range(1, 13)})
     assert gate.decide(before, other, 0.0, 0.05).why == "not comparable: their prompts are not the same"
+    unnamed = dataclasses.replace(before, made_by={"generate": {"seed": 1}})
+    named = dataclasses.replace(before, made_by={"generate": {"seed": 1, "suite": "geneval"}})
+    assert "of None" not in gate.decide(unnamed, named, 0.0, 0.05).why
 
 
 def test_a_run_of_another_suite_or_size_is_told_so_in_one_line(capsys, tmp_path):
@@ -381,3 +384,11 @@ def test_a_comparison_without_a_changed_verdict_says_none(tmp_path):
     with style.sheet():
         browser = changes.of_two(*runs).page.browser
     assert (browser.lead, browser.records) == ("None.", [])
+
+
+def test_runs_whose_images_have_numbers_alone_are_told_which_command_shows_them():
+    numbers, verdicts = outcomes("numbers", {"1": (None,)}), outcomes("verdicts", {"1": (True,)})
+    with pytest.raises(UserError, match=r"verdict in both; python -m reports table shows numbers that are not right"):
+        compare.compare(numbers, numbers)
+    with pytest.raises(UserError, match=r"verdict in both$"):
+        compare.compare(numbers, verdicts)

@@ -234,11 +234,12 @@ export class Plan {
     const fits = (one) => one.box_1000.join() === box_1000.join() && text.includes(one.name);
     const one = this.changed ? null : this.seen?.planned.find(fits);
     const right = one?.found && (!one.color || one.seen_color === one.color);
-    element.className = `said ${!one ? "" : right ? "yes" : "no"}`;
+    const open = !one || (this.seen.edited && !one.iou); // an edit may be what took it away
+    element.className = `said ${open ? "" : right ? "yes" : "no"}`;
     if (!one) {
       element.textContent = box_1000.join(", ");
     } else if (!one.iou) {
-      element.textContent = "✗ not found";
+      element.textContent = this.seen.edited ? "not found" : "✗ not found";
     } else {
       const color = one.seen_color === one.color ? one.color : `but ${one.seen_color ?? "of no known colour"}`;
       element.textContent = `${right ? "✓" : "✗"} IoU ${one.iou.toFixed(2)}${one.color ? `, ${color}` : ""}`;

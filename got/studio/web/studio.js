@@ -1,6 +1,6 @@
 // The page: what is asked for, what is shown, and where one can go from there.
 import { get, listen, post, stop } from "./api.js";
-import { $, copy, item, repeat } from "./dom.js";
+import { $, copy, isolated, item, repeat } from "./dom.js";
 import { Plan } from "./plan.js";
 
 const FAULTS = { plan_wrong: "The plan itself is wrong.", drawing_wrong: "The plan is right, the image is not.",
@@ -28,13 +28,17 @@ const settled = () => (S.planned ? undefined : current()); // no plan waits to b
 const mode = () => $("form").elements.mode.value;
 const url = (number, rest = ".png") => `/api/sessions/${S.session.name}/${number}${rest}`;
 const say = (words) => { $("status").textContent = words; };
+const labelOf = (name) => {
+  const field = $("settings-form").elements[name];
+  return field ? field.ariaLabel || field.labels[0].firstChild.textContent.trim() : name;
+};
 const describe = ({ kind, instruction }) =>
   (kind === "opened" ? "Opened image" : `${kind === "edited" ? "Edit" : "Image"}: ${instruction}`);
 
 // ---------------------------------------------------------------------------------------------------------- requests
 async function guarded(place, work) {
   for (const said of document.querySelectorAll("[role=alert]")) said.textContent = "";
-  await work().catch((error) => { $(place).textContent = error.message; });
+  await work().catch((error) => { $(place).textContent = error.message.replace(/[a-z]+(_[a-z]+)+/g, labelOf); });
 }
 
 async function sessionName() {
@@ -119,7 +123,7 @@ const source = () => (mode() === "edit" ? S.session.current : null);
 const fresh = (images) => ({ seed: $("seed").value.trim(), images, options: options() });
 
 function draw() {
-  const prompt = $("prompt").value, images = $("images").valueAsNumber || 1;
+  const prompt = $("prompt").value, images = $("images").value === "" ? 1 : $("images").valueAsNumber;
   return work("problem", { kind: mode(), entry: source(), prompt, ...fresh(images) });
 }
 
@@ -155,10 +159,11 @@ function show() {
   plan.show(S.planned?.view ?? one?.plan);
   display(one && url(one.number), one && describe(one));
   if (request && request.kind !== "revise") {
-    $("caption").textContent = `Planned, not drawn yet: ${request.prompt}`;
+    $("caption").replaceChildren(...isolated(`Planned, not drawn yet: ${request.prompt}`));
   } else {
-    $("caption").textContent = one ? `#${one.number} ${describe(one)}${one.seed ? `, seed ${one.seed}` : ""}` : "";
-    $("caption").append(...(one?.warnings ?? []).map((words) => item("p", `Note: ${words}.`)));
+    const words = one ? `#${one.number} ${describe(one)}${one.seed ? `, seed ${one.seed}` : ""}` : "";
+    $("caption").replaceChildren(...isolated(words));
+    for (const note of one?.warnings ?? []) $("caption").appendChild(item("p")).append(...isolated(`Note: ${note}.`));
   }
   const others = entries.filter((other) => other !== one);
   const named = others.map(({ number, instruction }) => new Option(`#${number} ${instruction || "opened"}`, number));
@@ -250,7 +255,7 @@ function showKeep() {
   $("get-chain").download = `${S.session.name}-${one.number}.txt`;
   $("get-chain").hidden = !one.plan.text;
   for (const [name, words] of Object.entries({ command: one.command, python: one.python, chat: S.session.chat })) {
-    $(name).textContent = words;
+    $(name).replaceChildren(...isolated(words));
     $(name).parentElement.hidden = !words;
   }
 }
