@@ -386,6 +386,8 @@ def _check(cells: Sequence[Cell], plans: Sequence[Plan]) -> None:
     if len({(plan.settings.engine, options_of(plan.settings, gpus=True)) for plan in plans}) > 1:
         raise UserError("all cells share one --engine and its workers; give these flags once, outside of the cells")
     if any(getattr(plan.options, "data", None) is not None for plan in plans):
+        if not plans[0].suite.part(plans[0].options).looks:
+            raise UserError(f"{plans[0].suite.name}: a judge grades its images; cells are compared by right and wrong")
         raise UserError("--data: nothing tells a right edit of a published set from a wrong one; cells have no scores")
 
 

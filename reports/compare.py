@@ -213,7 +213,9 @@ def compare(a: Outcomes, b: Outcomes) -> list[Row]:
             pairs[other] = (earlier[0] + later[0], earlier[1] + later[1])
     both = [case for case, (first, second) in pairs.items() if first and second]
     if not both:
-        raise UserError(f"{a.name} and {b.name} have no case in common that has a verdict in both")
+        judged = any(value is not None for one in (a, b) for values in one.right.values() for value in values)
+        hint = "" if judged or not pairs else "; python -m reports table shows numbers that are not right or wrong"
+        raise UserError(f"{a.name} and {b.name} have no case in common that has a verdict in both{hint}")
     tasks = list(dict.fromkeys(a.tasks[case] for case in both))
     groups = {"overall": both} | {task: [case for case in both if a.tasks[case] == task] for task in tasks}
     pooled = a.pooled or b.pooled  # a judged run's baseline of before does not say it

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.backends import ICON_WORLD
 from evals.core.records import UserError
 from got.util.files import FolderLock, clear_disk_errors, write_atomic
+from got.util.garbage import paused
 from got.util.tables import counted, escaped, span
 from reports import (
     ablation_figures,
@@ -64,6 +65,7 @@ class Report:
 
 
 # ------------------------------------------------------------------------------------------------------------- content
+@paused()
 def of_runs(
     runs: Sequence[Run],
     ablations: Sequence[Ablation],
@@ -310,6 +312,7 @@ def _least_liked(shown: tuple[int, SampleRecord]) -> tuple[int, bool, float]:
 
 
 # --------------------------------------------------------------------------------------------------------------- files
+@paused()
 def write(report: Report, output: Path, thumbnails: str) -> dict[str, Any]:
     """Writes the folder.
 

@@ -55,6 +55,7 @@ _SHEET: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "figure.autolayout": False,
     "figure.facecolor": PAPER,
     "grid.color": GREY,
     "grid.alpha": 0.35,
@@ -106,6 +107,10 @@ FORMATS: dict[str, dict[str, None] | None] = {
 
 def files_of(drawn: Figure) -> dict[str, bytes]:
     """A figure as the files of :data:`FORMATS`: suffix -> content."""
+    drawn.set_dpi(_SHEET["savefig.dpi"])
+    if (engine := drawn.get_layout_engine()) is not None:
+        engine.execute(drawn)
+    drawn.set_layout_engine(None)  # it is arranged now: with an engine, each file would be drawn twice
     made = {}
     for suffix, metadata in FORMATS.items():
         if suffix != "png":
@@ -114,7 +119,6 @@ def files_of(drawn: Figure) -> dict[str, bytes]:
         buffer = io.BytesIO()
         drawn.savefig(buffer, format=suffix, metadata=metadata)
         made[suffix] = buffer.getvalue()
-        drawn.set_layout_engine("none")  # it is arranged now; once is enough
     return made
 
 

@@ -66,6 +66,8 @@ class Listing:
     """Images in the folder itself, in order."""
     others: tuple[str, ...] = ()
     """Names of files in it and its sub-folders that are no images by their names, but for hidden ones and metadata."""
+    official: tuple[str, ...] = ()
+    """Where a benchmark's own scripts would have an image of it."""
 
     @property
     def images(self) -> list[Path]:
@@ -88,8 +90,12 @@ def number_of(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def list_folder(root: Path) -> Listing:
+def list_folder(root: Path, official: Sequence[str] = ()) -> Listing:
     """The images of a folder, by name.
+
+    Args:
+        root: The folder.
+        official: Where a benchmark's own scripts would have an image of it, for messages.
 
     Raises:
         UserError: There is no such folder, it cannot be read, or it has no images; says where they may be.
@@ -105,13 +111,14 @@ def list_folder(root: Path) -> Listing:
             places=tuple(sorted(_places(entries), key=_order)),
             flat=tuple(path for path in entries if is_image(path) and not path.is_dir()),
             others=tuple(_others(entries)),
+            official=tuple(official),
         )
     except OSError as error:
         raise UserError(f"--model folder:{root}: cannot be read ({error.strerror}: {error.filename})") from error
     if not listing.images:
         there = f"; found {some([path.name for path in entries])}" if entries else ""
         suffixes = f"; images end in {', '.join(sorted(IMAGE_SUFFIXES))}" if entries else ""
-        raise UserError(f"--model folder:{root}: no images there; {_hint(root, entries)}{there}{suffixes}")
+        raise UserError(f"--model folder:{root}: no images there; {_hint(root, entries, official)}{there}{suffixes}")
     return listing
 
 
@@ -201,7 +208,7 @@ def _read_metadata(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     return content, None
 
 
-def _hint(root: Path, entries: Sequence[Path]) -> str:
+def _hint(root: Path, entries: Sequence[Path], official: Sequence[str]) -> str:
     """Where the images may lie that a folder does not have, or what is expected."""
     if newest := snapshot(root):
         return f"it is the root of a hub's cache, whose files are in folder:{newest}"
@@ -210,7 +217,8 @@ def _hint(root: Path, entries: Sequence[Path]) -> str:
     for child in entries:
         if child.is_dir() and any(is_image(path) for path in _shallow(child)):
             return f"there are some in folder:{child}"
-    return f"expected {root / '00000' / SAMPLES / '0000.png'}, or {root / 'CASE.png'}"
+    places = (*official, f"00000/{SAMPLES}/0000.png", "CASE.png")
+    return f"expected {', or '.join(str(root / place) for place in places)}"
 
 
 def _shallow(folder: Path) -> Iterator[Path]:

@@ -429,11 +429,10 @@ class _Report:
     def _nothing(self) -> str:
         root, case = self.listing.root, self.chosen[0].id if self.chosen else "CASE"
         there = self.listing.images[0]
+        places = dict.fromkeys((*self.listing.official, f"{case}/{SAMPLES}/0000.png", f"{case}.png", f"{case}_0.png"))
         return (
             f"none of its {counted(len(self.listing.images), 'images')} is of a wanted prompt, so none is "
-            "scored; there is "
-            f"{there}, expected {root / case / SAMPLES / '0000.png'}, or {root / f'{case}.png'}, or "
-            f"{root / f'{case}_0.png'}"
+            f"scored; there is {there}, expected {', or '.join(str(root / place) for place in places)}"
         )
 
     def _short(self, path: Path) -> str:

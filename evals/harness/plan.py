@@ -162,7 +162,7 @@ class Plan:
         if not self._later and (placed := folder_images.assign_official(root, layouts, self.cases)) is not None:
             return placed
         try:
-            found = folder_listing.list_folder(root)
+            found = folder_listing.list_folder(root, layouts[self.cases[0].id][:1] if self.cases else ())
             return folder_images.assign(found, self._every, self.cases, self.settings.images_per_prompt)
         except UserError:
             if not self._later:

@@ -145,7 +145,7 @@ class Chain:
         >>> Chain.read("a blue dog (0,100),(500 and a cat").warnings
         ('malformed box left out at character 11: (0,100),(500',)
         """
-        taken = {match[5] for match in _REGION.finditer(text)}
+        taken = {match[5] for boxes in (_REGION, _PLAIN_BOX) for match in boxes.finditer(text)}
         free = itertools.cycle([color for color in MASK_COLORS if color not in taken] or MASK_COLORS)
 
         def written(match: re.Match[str]) -> str:
@@ -195,8 +195,8 @@ class Chain:
             given.get(start) or self.text[slice(*_name_span(self.text, end, start))]
             for (start, _), end in zip(boxes, before, strict=False)
         )
-        names = [name for name in named if name]
-        return opening + (names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}")
+        names = [name for one in named if (name := one.rstrip(" ([{"))]
+        return f"{opening}{' and '.join(filter(None, (', '.join(names[:-1]), *names[-1:])))}".rstrip()
 
     def edit(
         self, index: int, *, text: str | None = None, box_1000: Box1000 | None = None, color: str | None = None

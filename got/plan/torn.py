@@ -19,7 +19,7 @@ _PROSE = r"\((?=[^()]*\))(?=[^()]*[^\d\s(),.:;-])"
 _LOOSE = re.compile(rf"{_PROSE}[^()]*\)|(?P<run>(?:(?!{_PROSE})[\d()][\s,.:;-]*)+)")
 _FOUR_NUMBERS = re.compile(r"(?<!\d)\d++(?:\s*+,\s*+\d++){3}")
 _NOTHING_IN_BRACKETS = re.compile(r"\[\s*\]")
-_BRACKETED_NUMBER = re.compile(r"\(?\d+(?:[.:-]\d+)?\)")
+_BRACKETED_NUMBER = re.compile(r"(?:^|\()\d+(?:[.:-]\d+)?\)")
 
 
 def torn_boxes(text: str, start: int, end: int) -> list[tuple[int, int, str]]:
@@ -38,12 +38,10 @@ def torn_boxes(text: str, start: int, end: int) -> list[tuple[int, int, str]]:
 def _is_torn(run: str, *, ends: bool) -> bool:
     """Whether numbers and brackets have been a box, and are no number in brackets; an open one at the end is.
 
-    >>> [_is_torn(run, ends=True) for run in ("(0,100),(500", "0,100,500,900", "(", "1,000", "(7)", "1)")]
-    [True, True, True, False, False, False]
+    >>> [_is_torn(run, ends=True) for run in ("(0,100),(500", "0,100,500,900", "(", "1,000", "(7)", "1)", "2024 (3)")]
+    [True, True, True, False, False, False, False]
     """
-    if _BRACKETED_NUMBER.fullmatch(run):
-        return False
-    if any(map(str.isdecimal, run)) and ("(" in run or ")" in run):
+    if any(map(str.isdecimal, run)) and {"(", ")"} & set(_BRACKETED_NUMBER.sub("", run)):
         return True
     return (ends and run == "(") or _FOUR_NUMBERS.search(run) is not None
 

@@ -217,9 +217,13 @@ def left_out(names: Iterable[str]) -> str:
 
     >>> left_out(["a.mp4", "b.MP4", "README"])
     '3 files are left out, which are no images by their names (2 × .mp4, 1 × no suffix)'
+    >>> left_out(["a.json"])
+    '1 file is left out, which is no image by its name (1 × .json)'
     """
     kinds = collections.Counter(posixpath.splitext(name)[1].lower() or "no suffix" for name in names)
     shown = ", ".join(f"{count:,} × {kind}" for kind, count in kinds.most_common(5))
+    if kinds.total() == 1:
+        return f"1 file is left out, which is no image by its name ({shown})"
     return f"{kinds.total():,} files are left out, which are no images by their names ({shown})" if kinds else ""
 
 

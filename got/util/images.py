@@ -17,7 +17,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont, UnidentifiedImageError
@@ -89,20 +89,22 @@ def decode(source: str | Path | bytes, name: str) -> Image.Image:
         ImageError: If there is no such file, it is no image, it breaks off, or it is too large.
     """
     try:
-        head = _head(source)
-        if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
-            _prepare_heic(name)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # Harmless oddities inside a file are not the reader's business.
-            warnings.simplefilter("ignore", UserWarning)
-            with _opened(source, is_jpeg=head.startswith(b"\xff\xd8")) as image:
-                _check_size(image, name)
-                tiles = getattr(image, "tile", None)
-                stored = str(tiles[0][3]) if tiles else ""
-                image.load()
-                _scale_transparent_value(image, stored)
-                return image
+        with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+            head = file.read(_HEAD)
+            file.seek(0)
+            if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
+                _prepare_heic(name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                # Harmless oddities inside a file are not the reader's business.
+                warnings.simplefilter("ignore", UserWarning)
+                with _opened(file, is_jpeg=head.startswith(b"\xff\xd8")) as image:
+                    _check_size(image, name)
+                    tiles = getattr(image, "tile", None)
+                    stored = str(tiles[0][3]) if tiles else ""
+                    image.load()
+                    _scale_transparent_value(image, stored)
+                    return image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageError(f"Expected at most {_limit()} but {name} has more") from error
     except UnidentifiedImageError as error:
@@ -220,13 +222,6 @@ def _orientation(image: Image.Image) -> int:
             return 1
 
 
-def _head(source: str | Path | bytes) -> bytes:
-    if isinstance(source, bytes):
-        return source[:_HEAD]
-    with open(source, "rb") as file:  # noqa: PTH123  # a path or a string
-        return file.read(_HEAD)
-
-
 def _stand_in(head: bytes) -> str:
     """What a file is that no reader of images knows, by its first bytes."""
     if head.startswith(LFS):
@@ -236,14 +231,15 @@ def _stand_in(head: bytes) -> str:
     return "is none that can be read" if head else "is empty"
 
 
-def _opened(source: str | Path | bytes, *, is_jpeg: bool) -> Image.Image:
+def _opened(file: IO[bytes], *, is_jpeg: bool) -> Image.Image:
     """Pillow's image, not read yet; of a JPEG file also where its EXIF has a resolution that Pillow stumbles over."""
     try:
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        return Image.open(file)
     except UnidentifiedImageError:
         if not is_jpeg:
             raise
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    file.seek(0)
+    data = file.read()
     exif, start = b"", 2
     while data[start : start + 1] == b"\xff" and data[start + 1] in range(0xE0, 0xF0):
         end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")

@@ -3,6 +3,7 @@
 import io
 import json
 
+import judged_kit
 import numpy as np
 import pytest
 from hypothesis import given
@@ -81,6 +82,14 @@ def test_a_faulty_grid_is_one_clear_line(capsys, tmp_path, text, message):
     assert not out
     assert message in err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_benchmark_that_a_judge_grades_has_no_cells(capsys, tmp_path):
+    words = ["--suite", "wise", "--axis", "seed=1,2", "--data", str(judged_kit.wise(tmp_path)), "--allow-other-data"]
+    words += ["--judge", "openai:judge-1", "--model", "identity"]
+    assert ablation.main([*words, "--output", str(tmp_path / "out")]) == 2
+    said = "ablation: error: wise: a judge grades its images; cells are compared by right and wrong"
+    assert said in capsys.readouterr().err
 
 
 def test_a_grid_must_be_named(capsys):

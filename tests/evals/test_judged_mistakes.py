@@ -409,3 +409,27 @@ def test_a_row_that_is_no_object_is_named_with_its_place(run, tmp_path):
     code, _, _, err, _ = run("wise")
     assert code == 2
     assert 'natural_science_verified.json: expected an object as row 7 but got "stray"' in err
+
+
+def test_a_folder_of_other_names_is_told_the_place_where_the_official_script_looks(run, tmp_path):
+    kit.draw(tmp_path / "mine" / "first.png", 1)
+    code, _, _, err, _ = run("kris", "--model", f"folder:{tmp_path / 'mine'}")
+    assert code == 1
+    assert "nothing was scored: expected 12 images with a score, found none" in err
+    assert f"expected {tmp_path / 'mine'}/count_change/1.jpg, or {tmp_path / 'mine'}/count_change-1/samples/0000" in err
+    (tmp_path / "mine" / "first.png").unlink()
+    _, _, _, err, _ = run("kris", "--model", f"folder:{tmp_path / 'mine'}", "--output", tmp_path / "other")
+    assert f"no images there; expected {tmp_path / 'mine'}/count_change/1.jpg, or " in err
+
+
+@pytest.mark.parametrize("judge", ["measured", "gpt-4.1"])
+def test_a_judge_that_answers_no_questions_is_refused_with_those_that_do(run, judge):
+    code, _, _, err, _ = run("kris", "--judge", judge)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"needs --judge, one of openai[:MODEL], hf:PATH|ID; it is {judge}" in err
+
+
+def test_few_edits_are_not_spoken_of_as_prompts(run):
+    _, _, _, err, _ = run("rise", rule=lambda words: "Final Score: 1")  # right in logic, the least elsewhere
+    assert " edits make an interval of " in err
+    assert "more edits narrow it" in err

@@ -281,10 +281,30 @@ def test_no_torn_plain_box_loses_an_object_silently(box, data, cut):
 @pytest.mark.parametrize(
     "told",
     ["two cats (very, happy)", "a person (2 years old)", "a bus (42)", "1,000 x", "1) a dog", "a :)", "a clock (10:30)",
-     "a bottle (50%) here", "half (1/2) a pie", "a jar (5 €)"],
+     "a bottle (50%) here", "half (1/2) a pie", "a jar (5 €)", "in 2024 (3)", "call (555) 123-4567", "(1) (2) cats"],
 )  # fmt: skip
 def test_brackets_of_prose_are_no_torn_boxes(told):
     assert Chain.read(told) == Chain(text=told, regions=(), warnings=(), spans=())
+
+
+@pytest.mark.parametrize(
+    ("told", "caption"),
+    [
+        ("(0,100),(500,900)", "a photo of"),
+        ("(0,100),(500,900) (red), (520,100),(900,900)", "a photo of"),
+        ("a dog ((0,100),(500,900))", "a photo of a dog"),
+        ("a dog (0,100),(500,900), a cat [5,6,7,8]", "a photo of a dog and a cat"),
+    ],
+)
+def test_a_box_without_a_name_is_left_out_of_the_prompt(told, caption):
+    chain = Chain.read(told)
+    assert chain.caption() == caption
+    assert len({region.color for region in chain.regions}) == len(chain.regions)
+
+
+@given(nonsense)
+def test_anything_has_a_caption(text):
+    assert isinstance(Chain.parse(text).caption() + Chain.read(text).caption(), str)
 
 
 @pytest.mark.parametrize("long", ["1", "(", "(0,", "(0" + " " * 9, " ", "1 ", "(a"])

@@ -1,10 +1,13 @@
 """Nobody looks for garbage among libraries while a command loads them; elsewhere Python collects."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from got.util.garbage import paused
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADS = """
@@ -64,3 +67,15 @@ def test_a_load_that_fails_leaves_collection_as_it_was(is_on):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(is_on)]
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_pause_leaves_collection_as_it_was(is_on):
+    was_on = gc.isenabled()
+    try:
+        (gc.enable if is_on else gc.disable)()
+        with paused():
+            assert not gc.isenabled()
+        assert gc.isenabled() == is_on
+    finally:
+        (gc.enable if was_on else gc.disable)()

@@ -384,3 +384,11 @@ def test_a_comparison_without_a_changed_verdict_says_none(tmp_path):
     with style.sheet():
         browser = changes.of_two(*runs).page.browser
     assert (browser.lead, browser.records) == ("None.", [])
+
+
+def test_runs_whose_images_have_numbers_alone_are_told_which_command_shows_them():
+    numbers, verdicts = outcomes("numbers", {"1": (None,)}), outcomes("verdicts", {"1": (True,)})
+    with pytest.raises(UserError, match=r"verdict in both; python -m reports table shows numbers that are not right"):
+        compare.compare(numbers, numbers)
+    with pytest.raises(UserError, match=r"verdict in both$"):
+        compare.compare(numbers, verdicts)
