@@ -229,9 +229,10 @@ def _print(suite: Suite[Any], scores: dict[str, Any], output: Path) -> None:
         console().print(table)
     score = scores["overall"].get("score") or {}
     if score.get("low") is not None and score["high"] - score["low"] > _WIDE:
-        few = counted(score["clusters"], "prompts", "make")
+        unit = scores.get("unit", "prompts")
+        few = counted(score["clusters"], unit, "make")
         note(
-            f"{few} an interval of {span(score['low'], score['high'])}: more prompts narrow it, more images of "
+            f"{few} an interval of {span(score['low'], score['high'])}: more {unit} narrow it, more images of "
             "the same ones hardly do"
         )
     headline = suite.headline(scores)

@@ -175,7 +175,9 @@ class JudgedSuite(Suite[JudgedOptions]):
         return {name: item.images[role] for name, role in item.beside.items()}
 
     def resolve(self, options: JudgedOptions, world: str) -> JudgedOptions:
-        """The options with what the judge depends on."""
+        """The options with what the judge depends on, if it can be asked any question."""
+        if options.judge != "none":
+            judges.check_answerer(options)
         return judges.resolve(options, world, lambda: self._digest(options))
 
     def _digest(self, options: JudgedOptions) -> str:

@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     if not all(map(importlib.util.find_spec, ("starlette", "uvicorn"))):
         raise UserError("the studio needs starlette and uvicorn: pip install 'got-bench[studio]'")
+    if arguments.sample is not None and arguments.run is None:
+        raise UserError("--sample names a sample of --run, which is missing")
     import torch
 
     from got.cli.draw import load_pipeline
@@ -40,8 +42,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from got.studio.sessions import Sessions
     from got.studio.worker import Worker
 
-    if arguments.sample is not None and arguments.run is None:
-        raise UserError("--sample names a sample of --run, which is missing")
     with _listen(arguments.host, arguments.port) as listening:
         root, query = _places(arguments.output)
         recorded: Run | None = None if arguments.run is None else announced("run")(arguments.run)

@@ -58,8 +58,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises the mistake as an error of the person, with the flag that may have been meant."""
-        unknown = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
-        if message.startswith("unrecognized arguments") and (meant := _similar(unknown, _flags(self))):
+        words, known = [word.partition("=")[0] for word in message.split() if word.startswith("--")], _flags(self)
+        unknown = [word for word in words if word not in known]  # the others are flags of another command
+        if message.startswith("unrecognized arguments") and (meant := _similar(unknown, known)):
             message += f"; did you mean {', '.join(meant)}?"
         raise UserError(f"{message} (--help explains)")
 

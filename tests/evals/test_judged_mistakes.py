@@ -420,3 +420,16 @@ def test_a_folder_of_other_names_is_told_the_place_where_the_official_script_loo
     (tmp_path / "mine" / "first.png").unlink()
     _, _, _, err, _ = run("kris", "--model", f"folder:{tmp_path / 'mine'}", "--output", tmp_path / "other")
     assert f"no images there; expected {tmp_path / 'mine'}/count_change/1.jpg, or " in err
+
+
+@pytest.mark.parametrize("judge", ["measured", "gpt-4.1"])
+def test_a_judge_that_answers_no_questions_is_refused_with_those_that_do(run, judge):
+    code, _, _, err, _ = run("kris", "--judge", judge)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"needs --judge, one of openai[:MODEL], hf:PATH|ID; it is {judge}" in err
+
+
+def test_few_edits_are_not_spoken_of_as_prompts(run):
+    _, _, _, err, _ = run("rise", rule=lambda words: "Final Score: 1")  # right in logic, the least elsewhere
+    assert " edits make an interval of " in err
+    assert "more edits narrow it" in err

@@ -395,6 +395,46 @@ def test_a_slip_in_the_settings_is_told_by_the_name_that_the_page_gives_it(opene
         page.fill(f"#{name}", usual)
 
 
+def test_a_request_that_ends_without_an_image_leaves_a_changed_plan_as_it_is(opened):
+    page = opened()
+    page.fill("#chain", "a cup (0,0),(500,500)")
+    expect(page.locator(".box")).to_have_count(1)
+    by_hand = page.input_value("#chain")
+    page.click("#draw")
+    expect(page.locator("#problem")).to_contain_text("Expected a prompt")
+    assert page.input_value("#chain") == by_hand
+    draw(page)
+    page.locator(".box").first.press("ArrowDown")
+    expect(page.locator("#regions .said").first).to_have_text(re.compile(r"^\d+, \d+, \d+, \d+$"))
+    changed = page.input_value("#chain")
+    page.fill("#prompt", "")
+    page.click("#draw")
+    expect(page.locator("#problem")).to_contain_text("Expected a prompt")
+    assert page.input_value("#chain") == changed
+    page.click("#explain")
+    expect(page.locator("#strip img")).to_have_count(5, timeout=PATIENCE_MS)
+    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
+    assert page.input_value("#chain") == changed
+    page.locator("body").press("Control+z")
+    expect(page.locator("#chain")).not_to_have_value(changed)
+
+
+def test_a_plan_that_is_changed_while_it_is_drawn_is_there_after_a_stop(opened):
+    page = opened()
+    page.click("#settings summary")
+    page.fill("#num_inference_steps", "1000")
+    page.fill("#prompt", PROMPT)
+    page.press("#prompt", "Enter")
+    expect(page.locator(".box")).to_have_count(2, timeout=PATIENCE_MS)
+    before = page.input_value("#chain")
+    page.locator(".box").first.press("ArrowDown")
+    expect(page.locator("#chain")).not_to_have_value(before)
+    changed = page.input_value("#chain")
+    page.click("#stop")
+    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
+    assert page.input_value("#chain") == changed
+
+
 def test_what_an_edit_took_away_has_no_cross(opened):
     page = opened()
     draw(page)

@@ -88,6 +88,13 @@ def test_a_flag_that_is_nearly_one_is_told(main, words, meant, capsys):
     assert f"did you mean {meant}?" in capsys.readouterr().err
 
 
+def test_a_flag_of_another_command_is_not_told_as_what_was_meant(capsys):
+    assert got.main(["studio", "--scheduler", "ddim"]) == 2
+    said = capsys.readouterr().err
+    assert "unrecognized arguments: --scheduler ddim" in said
+    assert "did you mean" not in said
+
+
 def test_a_package_without_a_command_says_what_can_be_run(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["evals"])
     assert every.main() == 0

@@ -63,14 +63,18 @@ export class Plan {
     return whole ? [...whole.parentElement.children].indexOf(whole) : -1;
   }
 
-  // Shows the plan of an image: what can be undone is gone.
-  show(view) {
-    this.drawn = view ?? EMPTY;
-    this.past = [];
-    this.future = [];
+  // Shows the plan of an image: what can be undone is gone. What the hand has changed of the same plan stays, and so does
+  // what it changed while the plan was being drawn.
+  show(view = EMPTY, drawing = false) {
+    const same = view === this.drawn || (drawing && view.text === this.drawn.text), stays = same && this.changed;
+    this.drawn = view;
     this.seen = null;
-    this.pick(-1);
-    this.set(this.drawn);
+    if (!stays) {
+      this.past = [];
+      this.future = [];
+      this.pick(-1);
+    }
+    this.set(stays ? this.view : view);
   }
 
   set(view, undoable = false) {

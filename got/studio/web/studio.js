@@ -156,7 +156,7 @@ function onCanvas() {
 
 function show() {
   const one = onCanvas(), { entries } = S.session, request = S.busy ? null : S.planned?.request;
-  plan.show(S.planned?.view ?? one?.plan);
+  plan.show(S.planned?.view ?? one?.plan, S.busy);
   display(one && url(one.number), one && describe(one));
   if (request && request.kind !== "revise") {
     $("caption").replaceChildren(...isolated(`Planned, not drawn yet: ${request.prompt}`));
