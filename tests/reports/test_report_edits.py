@@ -247,7 +247,7 @@ def test_a_black_image_is_wrong_all_the_same(unjudged, tmp_path, capsys):
     assert call(capsys, unjudged, "--output", tmp_path / "r")[0] == 0
     assert page_data(tmp_path / "r")["samples"][0]["outcome"] == "wrong"
     assert (
-        "3 of 4 samples of which nothing tells right from wrong here and 1 that are wrong"
+        "3 of 4 samples of which nothing tells right from wrong here and 1 that is wrong"
         in (tmp_path / "r" / "report.md").read_text()
     )
 
