@@ -200,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
         "--suite",
         choices=suite_names(),
         default="geneval",
-        help="editing suites on the icon world (default: %(default)s)",
+        help="whose images are right or wrong, not graded by a judge (default: %(default)s)",
     )
     parser.add_argument("--grid", metavar="NAME|FILE", help=f"one of {', '.join(GRIDS)}, or a TOML file")
     parser.add_argument(

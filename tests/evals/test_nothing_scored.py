@@ -191,7 +191,7 @@ def test_a_report_on_runs_without_a_score_ends_with_1(unscored, capsys, tmp_path
 
 def test_a_run_without_a_score_is_no_baseline(unscored, capsys, tmp_path):
     assert reports_main(["baseline", str(unscored[0]), "--output", str(tmp_path / "base.json")]) == 2
-    assert "none of its 1 image has a verdict" in capsys.readouterr().err
+    assert "of its 1 image none has a verdict" in capsys.readouterr().err
     assert not (tmp_path / "base.json").exists()
 
 

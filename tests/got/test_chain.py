@@ -1,5 +1,4 @@
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -307,8 +306,10 @@ def test_anything_has_a_caption(text):
     assert isinstance(Chain.parse(text).caption() + Chain.read(text).caption(), str)
 
 
-@pytest.mark.parametrize("long", ["1", "(", "(0,", "(0" + " " * 9, " ", "1 ", "(a"])
-def test_long_debris_is_read_in_linear_time(long):
-    started = time.process_time()
-    assert Chain.read(long * (200_000 // len(long))).caption() is not None
-    assert time.process_time() - started < 5
+@pytest.mark.parametrize(
+    ("long", "boxes"), [("1", 0), ("(", 0), ("(0,", 1), ("(0" + " " * 9, 1), (" ", 0), ("1 ", 0), ("(a", 0)]
+)
+def test_long_debris_is_read(long, boxes):
+    chain = Chain.read(long * (200_000 // len(long)))  # what is quadratic would take a quarter of an hour
+    assert (chain.regions, len(chain.warnings)) == ((), boxes)
+    assert len(chain.caption()) <= 200_000
