@@ -2,9 +2,9 @@
 
 The generator draws as the oracle does, and does what files in its folder say: ``seconds`` holds how long a batch
 takes, ``deadly`` the ids of cases that kill the process, ``broken`` of those that raise, ``word`` what warnings say of
-each batch, and ``loading`` how long it takes to be made, unless that file goes before. Where there is ``stillborn``, all but the first process die at
-once; where there is ``fading``, each dies a moment after it has loaded. It writes down each process, and in ``built``
-each time that one makes such a generator.
+each batch, and ``loading`` how long it takes to be made, unless that file goes before. Where there is ``stillborn``,
+all but the first process die at once; where there is ``fading``, each dies a moment after it has loaded. It writes down
+each process, and in ``built`` each time that one makes such a generator.
 """
 
 import contextlib
