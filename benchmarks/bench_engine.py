@@ -52,13 +52,13 @@ GPU_SECONDS = 0.5
 """For a batch of 32: 64 GPUs could make 4,096 images a second."""
 
 
-def _rate(folder: Path, threads: int, words: Sequence[str], batches: int) -> dict[str, float]:
+def _rate(folder: Path, threads: int, words: Sequence[str], batches: int, size: int) -> dict[str, float]:
     """Images a second once all is loaded, what they cost this process, and the seconds until then."""
-    given = ["--model", "got", "--images-per-prompt", "4", "--batch-size", str(BATCH), "--device", "cpu", *words]
+    given = ["--model", "got", "--images-per-prompt", "4", "--batch-size", str(size), "--device", "cpu", *words]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", str(threads))
         plan = cli.make_plan(SUITE, [*given, "--output", str(folder)])
-        job, slices = Job(plan=plan), [plan.samples[i * BATCH : (i + 1) * BATCH] for i in range(batches)]
+        job, slices = Job(plan=plan), [plan.samples[i * size : (i + 1) * size] for i in range(batches)]
         start = time.perf_counter()
         with ENGINES[plan.settings.engine](plan.settings) as engine:
             engine.check(job)
@@ -82,7 +82,8 @@ def bench_scaling(measure: BenchmarkFixture, tmp_path: Path) -> None:
     def all_ways() -> None:
         for name, (count, words) in WAYS.items():
             if len(words) < 4 or int(words[-1]) <= len(os.sched_getaffinity(0)):
-                found[name] = _rate(tmp_path, count, words, 2 if measure.disabled else BATCHES)
+                batches, size = (2, 1) if measure.disabled else (BATCHES, BATCH)
+                found[name] = _rate(tmp_path, count, words, batches, size)
 
     measure.pedantic(all_ways, rounds=1)
     torch.set_num_threads(threads)

@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """What is imported and collected stays to the end: no search for garbage looks through it, neither now nor later."""
+    """What is imported and collected stays to the end: no search for garbage looks through it, now or later."""
     gc.disable()
     try:
         return (yield)

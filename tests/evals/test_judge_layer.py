@@ -4,11 +4,10 @@ import base64
 import dataclasses
 import io
 import math
-import time
 
 import pytest
 import torch
-from judge_kit import KEY, Waits, says, serve
+from judge_kit import KEY, Waits, says, serve, together
 from PIL import Image
 from vlm_kit import build
 
@@ -184,13 +183,9 @@ def test_a_reply_that_is_not_legal_has_a_cause_and_no_score(read, text, cause):
 
 
 def test_calls_that_need_no_other_reply_are_put_side_by_side():
-    def slow(request):
-        time.sleep(0.1)
-        return says('{"n": 4}')
-
     calls = [Call(name=f"c{i}", text=f"question {i}", images=(), read=json_scores({"n": (1, 5)})) for i in range(4)]
     calls.append(dataclasses.replace(calls[0], name="last", text="and now?", after="c0"))
-    with serve(slow) as endpoint:
+    with serve(together(4, lambda request: says('{"n": 4}'))) as endpoint:
         (answers,) = at(endpoint).hold([Interview(id="a", calls=tuple(calls), images={})])
     assert endpoint.most_at_once == 4
     assert list(answers.scores) == ["c0", "c1", "c2", "c3", "last"]

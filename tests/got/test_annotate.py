@@ -3,7 +3,7 @@
 import collections
 import json
 import random
-import time
+import threading
 
 import pytest
 from annotate_kit import (
@@ -332,13 +332,13 @@ def test_a_question_that_is_not_accepted_is_its_samples_own_fault(tmp_path):
 
 def test_a_model_with_another_word_for_the_length_is_asked_in_its_own(tmp_path):
     """All questions under way are refused before the first answer comes."""
-    truth = Truth("unit")
+    truth, refused = Truth("unit"), threading.Barrier(12, timeout=60)
     _, place = drawings(truth, tmp_path / "in", 12)
 
     def answer(request):
         if "max_tokens" in request:
+            refused.wait()
             return fails(400, "Unsupported parameter: use max_completion_tokens instead")
-        time.sleep(0.5)
         return truth(request)
 
     with serve(answer) as endpoint:

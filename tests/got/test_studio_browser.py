@@ -23,6 +23,7 @@ import studio_kit  # noqa: E402
 
 pytestmark = pytest.mark.slow
 PATIENCE_MS = 60_000
+expect.set_options(timeout=PATIENCE_MS)
 PROMPT = "a photo of a red apple and a blue dog"
 
 
@@ -78,7 +79,7 @@ def opened(chromium, address):
 def wait_for(page, number):
     """Until an image is shown, and the page is at rest."""
     page.wait_for_selector(f"#shown[src$='/{number}.png']")
-    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
+    expect(page.locator("#stop")).to_be_hidden()
 
 
 def draw(page, prompt=PROMPT, number=0):
@@ -125,7 +126,7 @@ def test_a_box_is_dragged_and_renamed_and_the_redrawing_follows(opened, root):
     page.click("#revise")
     wait_for(page, 1)
     said = page.locator("#regions .said")
-    expect(said).to_have_text([re.compile("✓.*red"), re.compile("✓.*green")], timeout=PATIENCE_MS)
+    expect(said).to_have_text([re.compile("✓.*red"), re.compile("✓.*green")])
     assert float(re.search(r"IoU ([\d.]+)", said.nth(1).inner_text())[1]) >= 0.5, "found in its new place"
     expect(page.locator("#slide")).to_be_visible()
     expect(page.locator("#under")).to_have_attribute("src", re.compile("/0.png$"))
@@ -139,7 +140,7 @@ def test_text_and_boxes_follow_each_other_and_faults_are_underlined(opened):
     page = opened()
     page.fill("#prompt", PROMPT)
     page.click("#think")
-    expect(page.locator(".box")).to_have_count(2, timeout=PATIENCE_MS)
+    expect(page.locator(".box")).to_have_count(2)
     whole = page.input_value("#chain")
     page.fill("#chain", whole.replace("<|box_end|>", "<|box_e", 1))
     expect(page.locator(".box")).to_have_count(1)
@@ -164,7 +165,7 @@ def test_text_and_boxes_follow_each_other_and_faults_are_underlined(opened):
     expect(page.locator("#chain")).to_have_value(re.compile("a yellow cup <"))
     page.click("#revise")
     wait_for(page, 0)
-    expect(page.locator("#regions .said").nth(1)).to_have_text(re.compile("✓.*yellow"), timeout=PATIENCE_MS)
+    expect(page.locator("#regions .said").nth(1)).to_have_text(re.compile("✓.*yellow"))
 
 
 def test_an_upload_is_edited_in_steps_undone_and_there_after_a_reload(opened, root, tmp_path):
@@ -239,13 +240,13 @@ def test_a_plan_made_by_hand_is_drawn_first_and_a_planned_edit_stays_one(opened,
     expect(page.locator(".box .tag")).to_have_text(["a red apple"])
     page.keyboard.press("Control+Enter")
     wait_for(page, 0)
-    expect(page.locator("#regions .said")).to_have_text([re.compile("✓.*red")], timeout=PATIENCE_MS)
+    expect(page.locator("#regions .said")).to_have_text([re.compile("✓.*red")])
     page.fill("#chain", "a red apple (0,0),(450,450) and a blue dog (500,500),(990,990)")
     expect(page.locator("#chain")).to_have_value(re.compile(r"apple <\|box_start\|>.* \(green\)$"))
     page.check("[name=mode][value=edit]")
     page.fill("#prompt", "make the apple green")
     page.click("#think")
-    expect(page.locator("#caption")).to_have_text("Planned, not drawn yet: make the apple green", timeout=PATIENCE_MS)
+    expect(page.locator("#caption")).to_have_text("Planned, not drawn yet: make the apple green")
     page.click("#revise")
     wait_for(page, 1)
     entry = Conversation.load(root / session_of(page)).entry
@@ -258,12 +259,12 @@ def test_two_tabs_do_not_disturb_each_other_and_one_is_stopped(opened):
     one.fill("#num_inference_steps", "400")
     one.fill("#prompt", PROMPT)
     one.press("#prompt", "Enter")
-    expect(one.locator("#progress")).to_be_visible(timeout=PATIENCE_MS)
+    expect(one.locator("#progress")).to_be_visible()
     two.fill("#prompt", "a photo of two clocks")
     two.press("#prompt", "Enter")
     expect(two.locator("#status")).to_have_text(re.compile("1 request is before yours"))
     one.click("#stop")
-    expect(one.locator("#status")).to_have_text(re.compile("Stopped"), timeout=PATIENCE_MS)
+    expect(one.locator("#status")).to_have_text(re.compile("Stopped"))
     wait_for(two, 0)
     assert session_of(one) != session_of(two)
     one.fill("#num_inference_steps", "")
@@ -278,14 +279,14 @@ def begin_a_long_drawing(page, steps=400):
     page.fill("#num_inference_steps", str(steps))
     page.fill("#prompt", "a photo of two clocks")
     page.press("#prompt", "Enter")
-    expect(page.locator("#progress")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#progress")).to_be_visible()
 
 
 def test_a_page_that_is_loaded_again_goes_on_with_its_drawing(opened, root):
     page = opened()
     begin_a_long_drawing(page, steps=100)
     page.reload()
-    expect(page.locator("#progress")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#progress")).to_be_visible()
     expect(page.locator("#status")).to_have_text(re.compile("Drawing, step .* of 100"))
     expect(page.locator(".box")).to_have_count(2)
     expect(page.locator("#prompt")).to_have_value("a photo of two clocks")
@@ -297,7 +298,7 @@ def test_a_page_that_is_loaded_again_goes_on_with_its_drawing(opened, root):
     begin_a_long_drawing(page)
     page.reload()
     page.click("#stop")
-    expect(page.locator("#status")).to_have_text(re.compile("Stopped"), timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_have_text(re.compile("Stopped"))
     draw(page, number=1)
 
 
@@ -310,7 +311,7 @@ def test_a_studio_that_was_killed_and_begun_again_has_the_session_of_the_page(op
     for number, folder in enumerate(["two", "three"]):
         begin_a_long_drawing(page)
         running.process.kill()
-        expect(page.locator("#problem")).to_have_text(re.compile("ended while it was drawing"), timeout=PATIENCE_MS)
+        expect(page.locator("#problem")).to_have_text(re.compile("ended while it was drawing"))
         running.process.wait()
         port = urlsplit(running.visitor.address).port
         running = studio_kit.Running(tmp_path / folder, tmp_path / "talks", f"--port={port}")
@@ -346,7 +347,7 @@ def test_words_of_others_are_never_run(opened):
     expect(page.locator(".box")).to_have_count(1)
     page.fill("#prompt", "a photo of a dog")
     page.click("#think")
-    expect(page.locator("#chain")).to_have_value(re.compile("dog"), timeout=PATIENCE_MS)
+    expect(page.locator("#chain")).to_have_value(re.compile("dog"))
     page.locator("#regions input").first.fill(hostile)
     page.locator("#regions input").first.press("Enter")
     expect(page.locator(".box .tag")).to_have_text(hostile)
@@ -374,7 +375,7 @@ def test_signs_for_the_direction_of_writing_turn_nothing_round_and_are_copied(op
     page.click("#undo")
     page.fill("#prompt", "an \u202eapple")
     page.click("#think")
-    expect(page.locator("#caption")).to_have_text("Planned, not drawn yet: an \u202eapple", timeout=PATIENCE_MS)
+    expect(page.locator("#caption")).to_have_text("Planned, not drawn yet: an \u202eapple")
 
 
 def test_a_slip_in_the_settings_is_told_by_the_name_that_the_page_gives_it(opened):
@@ -391,7 +392,7 @@ def test_a_slip_in_the_settings_is_told_by_the_name_that_the_page_gives_it(opene
         usual = page.input_value(f"#{name}")
         page.fill(f"#{name}", value)
         page.click("#draw")
-        expect(page.locator("#problem")).to_contain_text(words, timeout=PATIENCE_MS)
+        expect(page.locator("#problem")).to_contain_text(words)
         page.fill(f"#{name}", usual)
 
 
@@ -412,8 +413,8 @@ def test_a_request_that_ends_without_an_image_leaves_a_changed_plan_as_it_is(ope
     expect(page.locator("#problem")).to_contain_text("Expected a prompt")
     assert page.input_value("#chain") == changed
     page.click("#explain")
-    expect(page.locator("#strip img")).to_have_count(5, timeout=PATIENCE_MS)
-    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
+    expect(page.locator("#strip img")).to_have_count(5)
+    expect(page.locator("#stop")).to_be_hidden()
     assert page.input_value("#chain") == changed
     page.locator("body").press("Control+z")
     expect(page.locator("#chain")).not_to_have_value(changed)
@@ -425,13 +426,13 @@ def test_a_plan_that_is_changed_while_it_is_drawn_is_there_after_a_stop(opened):
     page.fill("#num_inference_steps", "1000")
     page.fill("#prompt", PROMPT)
     page.press("#prompt", "Enter")
-    expect(page.locator(".box")).to_have_count(2, timeout=PATIENCE_MS)
+    expect(page.locator(".box")).to_have_count(2)
     before = page.input_value("#chain")
     page.locator(".box").first.press("ArrowDown")
     expect(page.locator("#chain")).not_to_have_value(before)
     changed = page.input_value("#chain")
     page.click("#stop")
-    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
+    expect(page.locator("#stop")).to_be_hidden()
     assert page.input_value("#chain") == changed
 
 
@@ -440,7 +441,7 @@ def test_what_an_edit_took_away_has_no_cross(opened):
     draw(page)
     page.check("[name=mode][value=edit]")
     draw(page, "remove the dog", 1)
-    expect(page.locator("#regions .said")).to_have_text(["not found"], timeout=PATIENCE_MS)
+    expect(page.locator("#regions .said")).to_have_text(["not found"])
     expect(page.locator("#regions .said")).to_have_class("said ")
 
 
@@ -452,9 +453,9 @@ def test_the_page_can_be_read_and_fits(opened, width, scheme):
     wait_for(page, 0)
     page.click("#settings summary")
     page.click("#explain")
-    expect(page.locator("#strip img")).to_have_count(5, timeout=PATIENCE_MS)
+    expect(page.locator("#strip img")).to_have_count(5)
     expect(page.locator("#conditions img")).to_have_count(3)
-    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
+    expect(page.locator("#stop")).to_be_hidden()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(CONTRAST) == []
     assert page.evaluate(NAMELESS) == []
@@ -471,10 +472,10 @@ def test_a_sample_of_a_run_is_opened_and_changed(opened, mini, observer, tmp_pat
         expect(page.locator("#run-title")).to_have_text(f"Samples of {tmp_path / 'run'}")
         said = [re.compile("00000/0 .*: wrong, expected dog"), re.compile("right")]
         expect(page.locator("#samples small")).to_have_text(said)
-        expect(page.locator("#regions .said")).to_have_text(["✗ not found"] * 2, timeout=PATIENCE_MS)
+        expect(page.locator("#regions .said")).to_have_text(["✗ not found"] * 2)
         page.click("#revise")
         wait_for(page, 1)
-        expect(page.locator("#regions .said")).to_have_text([re.compile("✓")] * 2, timeout=PATIENCE_MS)
+        expect(page.locator("#regions .said")).to_have_text([re.compile("✓")] * 2)
         page.locator("#samples button").last.click()
         wait_for(page, 0)
     assert sorted(len(Conversation.load(session).entries) for session in (tmp_path / "talks").iterdir()) == [1, 2]

@@ -140,6 +140,22 @@ def judge_at(endpoint, protocol="got", log=None, sleep=None, timeout=20.0, param
     return VlmJudge(make_protocol(protocol), backend, chosen, log, sleep or Waits())
 
 
+def together(number, answer):
+    """A script that answers nobody before so many requests are under way; those that come later, at once."""
+    come, all_here, lock = [0], threading.Event(), threading.Lock()
+
+    def script(request):
+        with lock:
+            come[0] += 1
+            if come[0] == number:
+                all_here.set()
+        if not all_here.wait(60):  # a failure shall have an end
+            all_here.set()
+        return answer(request)
+
+    return script
+
+
 def crowded(most, answer, retry_after_ms):
     """A script that takes so many requests at a time and refuses more; and a list of how many it has refused."""
     running, refused, lock = [0], [0], threading.Lock()

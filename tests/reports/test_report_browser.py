@@ -67,11 +67,12 @@ def cards(page):
 
 
 def scroll_to_the_end(page):
-    for _ in range(30):
+    for _ in range(2000):
         page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
         page.wait_for_timeout(30)
         if page.locator("#more").is_hidden():
             return
+    pytest.fail("the page has no end")
 
 
 @pytest.mark.parametrize("name", ["beside", "inline", "compare"])
