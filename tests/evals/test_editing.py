@@ -341,6 +341,7 @@ def test_another_endpoint_or_other_weights_are_another_run(data, tmp_path, asked
     monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
     assert scores_of(data, tmp_path / "run", *words, "--judge-max-failed", "0.5") == more
     (tmp_path / "vlm").mkdir()
+    (tmp_path / "vlm" / "config.json").write_text("{}")
     seen = []
     for content in (b"a", b"b"):
         (tmp_path / "vlm" / "model.safetensors").write_bytes(content)
