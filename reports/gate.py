@@ -12,6 +12,7 @@ and of three answers one is given:
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -99,13 +100,22 @@ def _unlike(baseline: Outcomes, run: Outcomes) -> list[str]:
     if sizes[0] != sizes[1]:
         (cases, images), (own, each) = sizes
         size = f"{counted(cases, compare.unit(baseline, run))} with {counted(images, 'images')}"
-        how = f"--limit {cases} --images-per-prompt {images}"
+        how = f"{_tasks_flag(baseline, run)}--limit {cases} --images-per-prompt {images}"
         return [f"the baseline has {size} each, the run {own:,} with {each}: run it with {how}"]
     asked = [{**of.made_by, "generate": {**made, "prompts_sha256": ""}} for of, made in ((baseline, one), (run, other))]
     found = differences(asked[0], asked[1])
     if one.get("prompts_sha256") != other.get("prompts_sha256") or baseline.right.keys() != run.right.keys():
         found.insert(0, f"their {compare.unit(baseline, run)} are not the same")
     return found
+
+
+def _tasks_flag(baseline: Outcomes, run: Outcomes) -> str:
+    """The flag, with a space behind it, that draws a baseline's tasks where a run has more; else nothing."""
+    tasks, more = (set(of.tasks.values()) for of in (baseline, run))
+    if not tasks < more:
+        return ""
+    listed = json.dumps(sorted(tasks)) if any("," in task for task in tasks) else ",".join(sorted(tasks))
+    return f"--tasks {shlex.quote(listed)} "
 
 
 def _images_each(of: Outcomes) -> int:

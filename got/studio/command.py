@@ -34,20 +34,20 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError("the studio needs starlette and uvicorn: pip install 'got-bench[studio]'")
     if arguments.sample is not None and arguments.run is None:
         raise UserError("--sample names a sample of --run, which is missing")
-    import torch
-
-    from got.cli.draw import load_pipeline
-    from got.studio.jobs import Studio
-    from got.studio.server import Server, Serving
-    from got.studio.sessions import Sessions
-    from got.studio.worker import Worker
-
     with _listen(arguments.host, arguments.port) as listening:
         root, query = _places(arguments.output)
         recorded: Run | None = None if arguments.run is None else announced("run")(arguments.run)
         if recorded is not None and arguments.sample is not None:
             recorded.sample(arguments.sample)  # a slip is better known now
             query = {"sample": arguments.sample}
+        import torch  # which takes seconds: mistakes are told first
+
+        from got.cli.draw import load_pipeline
+        from got.studio.jobs import Studio
+        from got.studio.server import Server, Serving
+        from got.studio.sessions import Sessions
+        from got.studio.worker import Worker
+
         pipeline = load_pipeline(arguments)
         pipeline.set_progress_bar_config(disable=True)
         observer = _observer(arguments, pipeline)
@@ -88,9 +88,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _places(output: Path) -> tuple[Path, dict[str, str]]:
     """The folder of sessions, and what the address asks for: --output may also be one session, say a chat's."""
-    from got.conversation import STATE_FILE
-
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: expected a folder, but it is a file")
+    from got.conversation import STATE_FILE
+
     one = output.resolve()
     return (one.parent, {"session": one.name}) if (one / STATE_FILE).is_file() else (output, {})

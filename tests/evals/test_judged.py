@@ -403,30 +403,6 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     assert "share no table" in capsys.readouterr().err
 
 
-def test_rows_of_a_judged_table_say_no_more_than_its_caption(run, tmp_path):
-    for edition in ("verified", "legacy"):
-        kit.wise(tmp_path / "data", edition)
-    variants = {"a": ("openai:judge-1",), "b": ("openai:judge-2",), "c": ("openai:judge-2", "--judge-repeats", "2"),
-                "d": ("openai:judge-2", "--edition", "legacy")}  # fmt: skip
-    for name, words in variants.items():
-        assert run("wise", "--judge", *words, "--output", tmp_path / "runs" / name)[0] == 0
-    loaded, _ = load([tmp_path / "runs" / name for name in variants])
-    tables = [judged.judged_table(some) for some in (loaded[:1], loaded[1:3], loaded[3:])]
-    labels = [[row.label for row in table.rows if "floor" not in row.label] for table in tables]
-    repeats = ["folder:results, judge repeats 1 (b)", "folder:results, judge repeats 2"]
-    assert labels == [["folder:results, judge repeats 1"], repeats, ["folder:results, judge repeats 1 (d)"]]
-
-
-def test_tasks_of_genevalpp_are_in_words(run, tmp_path):
-    out = run("genevalpp")[2]
-    table = judged.judged_table(load([tmp_path / "run"])[0])
-    titles = ["color attribution", "position and count", "color and position", "color and count",
-              "counts of several objects", "size and position", "counting"]  # fmt: skip
-    assert [column.title for column in table.columns if column.title in titles] == titles
-    assert all(title in out for title in titles)
-    assert "attr " not in out
-
-
 def test_edits_of_one_image_are_drawn_together_where_two_judges_are_compared(run, tmp_path, capsys):
     run("imgedit", "--judge-log", tmp_path / "a")
     run("imgedit", "--judge-log", tmp_path / "b", "--output", tmp_path / "other")

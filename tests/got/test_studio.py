@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import importlib.metadata
+import subprocess
+import sys
 import threading
 import tomllib
 import weakref
@@ -442,6 +444,14 @@ def test_slips_of_the_command_are_one_line(flags, words, capsys):
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_slips_are_told_before_libraries_are_loaded(tmp_path):
+    (tmp_path / "file").touch()
+    for flags in (["--host", "192.0.2.1"], ["--port", "0", "--output", str(tmp_path / "file")]):
+        code = f"import sys; from got.__main__ import main; print(main({['studio', *flags]!r}), 'torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert (done.stdout, done.stderr.count("\n")) == ("2 False\n", 1), done.stderr
 
 
 def test_the_package_announces_who_looks_and_who_reads_runs():

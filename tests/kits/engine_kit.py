@@ -2,9 +2,9 @@
 
 The generator draws as the oracle does, and does what files in its folder say: ``seconds`` holds how long a batch
 takes, ``deadly`` the ids of cases that kill the process, ``broken`` of those that raise, ``word`` what warnings say of
-each batch, and ``loading`` how long it takes to be made. Where there is ``stillborn``, all but the first process die at
-once; where there is ``fading``, each dies a moment after it has loaded. It writes down each process, and in ``built``
-each time that one makes such a generator.
+each batch, and ``loading`` how long it takes to be made, unless that file goes before. Where there is ``stillborn``,
+all but the first process die at once; where there is ``fading``, each dies a moment after it has loaded. It writes down
+each process, and in ``built`` each time that one makes such a generator.
 """
 
 import contextlib
@@ -46,7 +46,9 @@ class KitGenerator(OracleGenerator):
             file.write(f"{os.getpid()}\n")
         if (self._folder / "stillborn").exists() and len(pids(self._folder)) > 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(float((self._told("loading") or ["0"])[0]))
+        ready = time.monotonic() + float((self._told("loading") or ["0"])[0])
+        while time.monotonic() < ready and self._told("loading"):
+            time.sleep(0.05)
         if (self._folder / "fading").exists():
             threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGKILL]).start()
 

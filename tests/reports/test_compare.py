@@ -190,6 +190,13 @@ def test_cases_that_are_missing_are_said():
     after = dataclasses.replace(before, right={"0": (True,)})
     said = "not comparable: the baseline has 12 prompts with 1 image each, the run 1 with 1: run it with --limit 12 "
     assert gate.decide(before, after, 0.0, 0.05).why == f"{said}--images-per-prompt 1"
+    both = dataclasses.replace(before, tasks={"0": "counting", "1": "left, right"}, right={"0": (True,), "1": (True,)})
+    for task, flag in {"counting": "counting", "left, right": """'["left, right"]'"""}.items():
+        one = dataclasses.replace(before, tasks={"0": task}, right={"0": (True,)})
+        assert gate.decide(one, both, 0.0, 0.05).why.endswith(
+            f"run it with --tasks {flag} --limit 1 --images-per-prompt 1"
+        )
+        assert "--tasks" not in gate.decide(both, one, 0.0, 0.05).why
     other = dataclasses.replace(before, right={str(i): (True,) for i in range(1, 13)})
     assert gate.decide(before, other, 0.0, 0.05).why == "not comparable: their prompts are not the same"
     unnamed = dataclasses.replace(before, made_by={"generate": {"seed": 1}})

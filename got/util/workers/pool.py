@@ -38,9 +38,9 @@ _IN_FLIGHT = 2
 _AHEAD = 4
 """Batches per worker from the oldest unfinished one to the newest handed out; results in between are held back."""
 _STARTS = 3
-"""The pool gives up after this many deaths per worker if none of its workers has started."""
+"""While none has loaded, the pool gives up once each of its workers has died this often."""
 _DEATHS = 6
-"""The pool gives up after this many deaths per worker without a result in between; one batch may take five."""
+"""The pool gives up after this many deaths per loaded worker without a result in between; a batch may take five."""
 _SILENT_SECONDS = 20.0
 """Without a loaded worker, the user is told after this long what the pool waits for, then at doubled intervals."""
 _POLL_SECONDS = 0.1
@@ -175,8 +175,10 @@ class Pool:
         """The job in Ray's store, whether it is built, and the paths that it reads."""
         self._packed: dict[str, Packed] = {}
         self._about: dict[str, Any] = {}
-        self._deaths_at_start = self._deaths = 0
-        """Deaths since a worker has loaded, and since a result was computed or given up."""
+        self._stillborn: collections.Counter[int] = collections.Counter()
+        """Deaths of each worker and of those that took its place, since any worker has loaded."""
+        self._deaths = 0
+        """Deaths of loaded workers since a result was computed or given up."""
         self._seen, self._absent = 0.0, _Wait()
         self._said: set[str] = set()
         """Notes of workers that the user has seen."""
@@ -244,7 +246,8 @@ class Pool:
 
         self._load = ray.put(job), build, list(map(str, job.files()))
         self._about = job.about()
-        self._deaths_at_start = self._deaths = 0
+        self._stillborn.clear()
+        self._deaths = 0
         self._seen, self._absent = time.monotonic(), _Wait()
         for i, worker in enumerate(self._workers):
             if worker.flight:  # of a job that was broken off
@@ -381,14 +384,17 @@ class Pool:
             queue.done(worker.flight.popleft()[1], content)
             return []
         _compare(self._about, content)
-        worker.loading, self._deaths_at_start, self._seen = None, 0, time.monotonic()
+        worker.loading, self._seen = None, time.monotonic()
+        self._stillborn.clear()
         return [content]
 
     def _bury(self, i: int, error: Exception, queue: Queue) -> None:
         """Replaces a worker that has died and hands its batches to others."""
         worker, why = self._workers[i], _why(error)
-        self._deaths += 1
-        self._deaths_at_start += worker.loading is not None
+        if worker.loading is None:
+            self._deaths += 1
+        else:
+            self._stillborn[i] += 1
         self._refuse_hopeless(i, why)
         given_up = queue.given_up
         note(f"a worker is lost ({why}); another one takes its place")
@@ -402,12 +408,16 @@ class Pool:
         self._replace(i)
 
     def _refuse_hopeless(self, dead: int, why: str) -> None:
-        """Gives up if workers keep dying while no other worker computes."""
+        """Gives up if workers keep dying while no other computes: all while loading, or those that have loaded.
+
+        Each of them has to have died while loading: a machine without memory kills one after the other there, while
+        those on other machines take their time.
+        """
         others = [worker for i, worker in enumerate(self._workers) if i != dead]
         if any(worker.loading is None and worker.flight for worker in others):
             return
         nobody = all(worker.loading is not None for worker in self._workers)
-        if nobody and self._deaths_at_start >= _STARTS * len(self._workers):
+        if nobody and all(self._stillborn[i] >= _STARTS for i in range(len(self._workers))):
             raise UserError(f"workers die while they begin: {why}")
         if self._deaths >= _DEATHS * len(self._workers):
             raise UserError(
