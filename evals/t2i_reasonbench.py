@@ -40,13 +40,10 @@ SCRIPTS = tuple(f"evaluation/Qwen2.5-VL/eval_{name}.py" for name in ("idiom", "t
 
 def _published(path: Path) -> dict[str, str]:
     """What all four scripts ask, with a group's questions as Python writes a dictionary."""
-    scripts = [path.with_name(script.rpartition("/")[2]) for script in SCRIPTS]
-    described: set[str | None] = set()
-    asked: set[str] = set()
-    for script in scripts:
-        texts = judged.wording.constants(script)
-        described |= {texts.get("q1")}
-        asked |= {re.sub(r"\{qs_\w+\}", "{dict}", text) for name, text in texts.items() if name in ("q2", "q3", "q4")}
+    scripts = [judged.wording.constants(path.with_name(script.rpartition("/")[2])) for script in SCRIPTS]
+    described = {texts.get("q1") for texts in scripts}
+    groups = [texts[name] for texts in scripts for name in ("q2", "q3", "q4") if name in texts]
+    asked = {re.sub(r"\{qs_\w+\}", "{dict}", text) for text in groups}
     if None in described or len(described) != 1 or len(asked) != 1 or "{dict}" not in next(iter(asked)):
         what = f"expected one q1 and one text of q2 to q4 in all of {len(scripts)} scripts"
         raise judged.UserError(f"{path.parent}: {what}")

@@ -9,7 +9,7 @@ import pytest
 from judge_kit import serve
 from PIL import Image
 
-from evals import kris, wise
+from evals import kris, merge, wise
 from evals.core.records import UserError
 from evals.harness import cli
 from evals.harness.run_spec import find_suite
@@ -94,6 +94,16 @@ def test_a_run_of_other_cases_is_refused_by_the_option_that_chose_them(run, tmp_
             told = f"was made with other arguments ({said}); choose another --output"
             assert (code, told in err, len(endpoint.requests)) == (2, True, asked), err
     assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_parts_of_other_cases_are_no_part_of_a_run(run, tmp_path, capsys):
+    kit.wise(tmp_path / "data", "legacy")
+    kit.wise(tmp_path / "data")
+    with serve(kit.answers(kit.official)) as endpoint:
+        assert run("wise", "--edition", "legacy", endpoint=endpoint)[0] == 0
+        assert run("wise", "--shard", "1/1", "--output", tmp_path / "new", endpoint=endpoint)[0] == 0
+    assert merge.main([str(tmp_path / "new"), "--output", str(tmp_path / "run")]) == 2
+    assert 'was made with other arguments (edition: "legacy" -> "verified")' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
