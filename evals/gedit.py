@@ -14,15 +14,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from evals.core.records import UserError
 from evals.editing.datasets import rows_of
-from evals.judged import files, wording
-from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric, origin_of
-from evals.judged.suite import JudgedSuite
-from evals.judges.calls import Call, Encoding, Sending, shown
-from evals.judges.readers import json_list
-from evals.suite import CASES, OBSERVE, option
+from evals.judged import api as judged
 from got.util.parquet import ParquetTable
 
 if TYPE_CHECKING:
@@ -32,76 +25,65 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from evals.editing.datasets import Row
-    from evals.suite import Case
 
-TASKS = tuple(origin_of("gedit").counts)
+TASKS = tuple(judged.origin_of("gedit").counts)
 WORDS = ("task_type", "key", "instruction", "instruction_language", "Intersection_exist")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(JudgedOptions):
+class Options(judged.JudgedOptions):
     """Which part, and whose way of asking."""
 
-    language: str = option("en", "of the instructions (default: %(default)s)", stage=CASES, choices=("en", "cn"))
-    subset: str = option(
-        "full", "intersection: what all compared models answered (default: %(default)s)", stage=CASES,
+    language: str = judged.option(
+        "en", "of the instructions (default: %(default)s)", stage=judged.CASES, choices=("en", "cn")
+    )
+    subset: str = judged.option(
+        "full", "intersection: what all compared models answered (default: %(default)s)", stage=judged.CASES,
         choices=("full", "intersection"),
     )  # fmt: skip
-    backbone: str = option(
+    backbone: str = judged.option(
         "gpt",
         "the official way of asking GPT-4.1 (text first, JPEG, no temperature) or Qwen2.5-VL (images first, PNG) "
         "(default: %(default)s)",
-        stage=OBSERVE,
+        stage=judged.OBSERVE,
         choices=("gpt", "qwen"),
     )
 
 
-def _published(path: Path) -> dict[str, str]:
-    edit = ("_context_no_delimit", "_prompts_0shot_two_image_edit_rule", "_prompts_0shot_tie_rule_SC")
-    look = ("_context_no_delimit", "_prompts_0shot_rule_PQ")
-    return {
-        name: "\n".join(wording.variables(path, dict(zip(parts, parts, strict=True))).values())
-        for name, parts in (("consistency", edit), ("quality", look))
-    }
-
-
-class GEdit(JudgedSuite):
+class GEdit(judged.JudgedSuite):
     """The benchmark."""
 
     name = "gedit"
     title = "GEdit-Bench"
-    script = wording.Published(file="GEdit-Bench/viescore/vie_prompts.py", read=_published)
     edits = True
     options = Options
     metrics = (
-        Metric(name="G_O", of=("O",), over="tasks", scale=(0, 10), digits=2),
-        Metric(name="G_SC", of=("SC",), over="tasks", scale=(0, 10), digits=2),
-        Metric(name="G_PQ", of=("PQ",), over="tasks", scale=(0, 10), digits=2),
-        Metric(name="O over edits", of=("O",), scale=(0, 10), digits=2),
+        judged.Metric(name="G_O", of=("O",), over="tasks", scale=(0, 10), digits=2),
+        judged.Metric(name="G_SC", of=("SC",), over="tasks", scale=(0, 10), digits=2),
+        judged.Metric(name="G_PQ", of=("PQ",), over="tasks", scale=(0, 10), digits=2),
+        judged.Metric(name="O over edits", of=("O",), scale=(0, 10), digits=2),
     )
 
-    def way(self, options: Options) -> Sending:
+    def way(self, options: Options) -> judged.Sending:
         """By backbone."""
         if options.backbone == "qwen":
-            return Sending(max_tokens=512, images_first=True)
-        return Sending(temperature=None, max_tokens=1400, encoding=Encoding(format="JPEG"))
+            return judged.Sending(max_tokens=512, images_first=True)
+        return judged.Sending(temperature=None, max_tokens=1400, encoding=judged.Encoding(format="JPEG"))
 
-    def load(self, root: Path, options: Options) -> JudgedSet:
+    def load(self, root: Path, options: Options) -> judged.JudgedSet:
         """Parquet files, whose rows of a language are known by their numbers."""
         items = []
         for path in sorted(root.glob("**/*.parquet")):
-            rows = rows_of(ParquetTable(path, UserError), WORDS, ["input_image"])
+            rows = rows_of(ParquetTable(path, judged.UserError), WORDS, ["input_image"])
             items += [_item(row) for row in rows if row.values["instruction_language"] == options.language]
         if not items:
-            raise UserError(
+            raise judged.UserError(
                 f"--data {root}: no Parquet files with instructions in {options.language!r}; get {self.origin.page}"
             )
         name = f"gedit-{options.language}-{options.subset}"
-        edition = files.counted(
-            name, items, (item.task for item in items), self.origin, allowed=options.allow_other_data
-        )
+        edition = self.counted(name, items, (item.task for item in items), options)
         chosen = [item for item in items if options.subset == "full" or item.facts["intersection"]]
-        return JudgedSet(edition=edition, items=chosen)
+        return judged.JudgedSet(edition=edition, items=chosen)
 
     def shown(self, images: Mapping[str, Image.Image]) -> Mapping[str, Image.Image]:
         """The result in the size of the source, whatever its aspect, as the official script has it."""
@@ -110,30 +92,24 @@ class GEdit(JudgedSuite):
         size = images["source"].size
         return {**images, "result": images["result"].resize(size, Image.Resampling.BICUBIC)}
 
-    def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
+    def ask(self, case: judged.Case, words: Mapping[str, str], options: Options) -> tuple[judged.Call, ...]:
         """About the edit, and about the result alone."""
-        asked = (
-            ("consistency", ("source", "result"), ("success", "restraint")),
-            ("quality", ("result",), ("naturalness", "cleanness")),
-        )
-        texts = {**words, "consistency": wording.fill(words["consistency"], case.metadata["texts"])}
-        return tuple(
-            Call(name=name, text=texts[name], images=shown(*roles), read=json_list("score", grades, (0, 10)))
-            for name, roles, grades in asked
+        edit = judged.json_list("score", ("success", "restraint"), (0, 10))
+        look = judged.json_list("score", ("naturalness", "cleanness"), (0, 10))
+        return (
+            judged.question(case, "consistency", words["consistency"], judged.shown("source", "result"), edit),
+            judged.question(case, "quality", words["quality"], judged.shown("result"), look),
         )
 
-    def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
+    def combine(self, case: judged.Case, scores: judged.Scores, options: Any) -> dict[str, float]:
         """The lower score of each question, and the root of their product."""
-        found = {
-            name: min(scores[call].values())
-            for name, call in (("SC", "consistency"), ("PQ", "quality"))
-            if call in scores
-        }
+        calls = {"SC": "consistency", "PQ": "quality"}
+        found = {name: min(scores[call].values()) for name, call in calls.items() if call in scores}
         return {**found, "O": math.sqrt(found["SC"] * found["PQ"])} if len(found) == 2 else found
 
 
-def _item(row: Row) -> Item:
-    values = files.Row(row.values, f"{row.table.path.name} row {row.number}")
+def _item(row: Row) -> judged.Item:
+    values = judged.files.Row(row.values, f"{row.table.path.name} row {row.number}")
     key, text, task = values.text("key"), values.text("instruction"), values.one_of("task_type", TASKS)
     columns = {"source": "input_image", "draw_from": "input_image_raw"}
     images = {role: row.image(column) for role, column in columns.items() if column in row.table.columns}
@@ -141,8 +117,8 @@ def _item(row: Row) -> Item:
     try:
         group = images["source"].sha256()[:16]
     except ValueError as error:
-        raise UserError(str(error)) from error
-    return Item(
+        raise judged.UserError(str(error)) from error
+    return judged.Item(
         id=key,
         prompt=text,
         task=task,
@@ -157,7 +133,4 @@ def _item(row: Row) -> Item:
 
 
 if __name__ == "__main__":
-    from evals.harness import cli
-    from got.util.interrupts import leave
-
-    leave(cli.main("gedit"))
+    judged.main("gedit")

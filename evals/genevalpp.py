@@ -10,19 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evals.core.records import UserError
-from evals.judged import files, wording
-from evals.judged.options import JudgedOptions
-from evals.judged.records import Item, JudgedSet, Metric
-from evals.judged.suite import JudgedSuite
-from evals.judges.calls import Call, Encoding, Sending, shown
-from evals.judges.readers import json_scores
+from evals.judged import api as judged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    from evals.suite import Case
 
 FILE = "Geneval++.jsonl"
 TAGS = ("color_attr", "spatial_count_attr", "color_spatial_attr", "color_count_attr", "multi_object_count_attr",
@@ -31,36 +23,35 @@ TAGS = ("color_attr", "spatial_count_attr", "color_spatial_attr", "color_count_a
 
 def _published(path: Path) -> dict[str, str]:
     places = {"{instruction}": "{prompt}", "{explanation}": "{checklist}"}
-    question = wording.text_with(path, "process_sample", places)
-    return {**wording.variables(path, {"system": "SYSTEM_PROMPT"}), "question": question}
+    question = judged.wording.text_with(path, "process_sample", places)
+    return {**judged.wording.variables(path, {"system": "SYSTEM_PROMPT"}), "question": question}
 
 
-class GenEvalPlusPlus(JudgedSuite):
+class GenEvalPlusPlus(judged.JudgedSuite):
     """The benchmark."""
 
     name = "genevalpp"
     title = "GenEval++"
-    script = wording.Published(file="test_scripts/Eval-gpt-4.1-geneval++.py", read=_published)
+    script = judged.wording.Published(file="test_scripts/Eval-gpt-4.1-geneval++.py", read=_published)
     metrics = (
-        Metric(name="overall", of=("correct",), over="tasks", share=True),
-        Metric(name="over prompts", of=("correct",), share=True),
+        judged.Metric(name="overall", of=("correct",), over="tasks", share=True),
+        judged.Metric(name="over prompts", of=("correct",), share=True),
     )
-    sending = Sending(max_tokens=200, encoding=Encoding(format="JPEG"))
+    sending = judged.Sending(max_tokens=200, encoding=judged.Encoding(format="JPEG"))
 
-    def load(self, root: Path, options: JudgedOptions) -> JudgedSet:
+    def load(self, root: Path, options: judged.JudgedOptions) -> judged.JudgedSet:
         """One file; an image's number is that of its prompt's line."""
-        path = files.find(root, (f"test_scripts/{FILE}", FILE), self.origin)
-        edition = files.edition("geneval++", [path], self.origin, allowed=options.allow_other_data)
-        items = [_item(number, row) for number, row in enumerate(files.rows_in(path), 1)]
-        return JudgedSet(edition=edition, items=items)
+        path = self.find(root, f"test_scripts/{FILE}", FILE)
+        edition = self.hashed("geneval++", [path], options)
+        items = [_item(number, row) for number, row in enumerate(judged.files.rows_in(path), 1)]
+        return judged.JudgedSet(edition=edition, items=items)
 
-    def ask(self, case: Case, words: Mapping[str, str], options: JudgedOptions) -> tuple[Call, ...]:
+    def ask(self, case: judged.Case, words: Mapping[str, str], options: Any) -> tuple[judged.Call, ...]:
         """One question."""
-        text = wording.fill(words["question"], case.metadata["texts"])
-        read = json_scores({"correct": (0, 1)})
-        return (Call(name="image", text=text, images=shown("result"), system=words["system"], read=read),)
+        read, shown = judged.json_scores({"correct": (0, 1)}), judged.shown("result")
+        return (judged.question(case, "image", words["question"], shown, read, system=words["system"]),)
 
-    def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
+    def combine(self, case: judged.Case, scores: judged.Scores, options: Any) -> dict[str, float]:
         """The flag. The official script counts a missing one as 0: that is the lower bound."""
         return dict(scores.get("image", {}))
 
@@ -87,19 +78,18 @@ def checklist(include: Sequence[Mapping[str, Any]], exclude: Sequence[Mapping[st
     return "\n".join(lines)
 
 
-def _item(number: int, row: files.Row) -> Item:
+def _item(number: int, row: judged.files.Row) -> judged.Item:
     prompt, tag = row.text("prompt"), row.one_of("tag", TAGS)
     try:
         listed = checklist(row["include"], row.get("exclude", ()))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{row.where}: expected objects with class and count under include and exclude") from error
+        raise judged.UserError(
+            f"{row.where}: expected objects with class and count under include and exclude"
+        ) from error
     names = tuple(f"{folder}{number}.{suffix}" for folder in ("image/", "") for suffix in ("jpg", "png"))
     texts = {"{prompt}": prompt, "{checklist}": listed}
-    return Item(id=str(number), prompt=prompt, task=tag, texts=texts, layout=names)
+    return judged.Item(id=str(number), prompt=prompt, task=tag, texts=texts, layout=names)
 
 
 if __name__ == "__main__":
-    from evals.harness import cli
-    from got.util.interrupts import leave
-
-    leave(cli.main("genevalpp"))
+    judged.main("genevalpp")

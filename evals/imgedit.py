@@ -14,21 +14,11 @@ import dataclasses
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from evals.judged import files, wording
-from evals.judged.options import ReadingOptions
-from evals.judged.records import Item, JudgedSet, Metric
-from evals.judged.suite import JudgedSuite
-from evals.judges.calls import Call, Sending, shown
-from evals.judges.readers import labelled, named_lines
-from evals.judges.scripted import any_numbers
-from evals.suite import CASES, option
+from evals.judged import api as judged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from evals.judged.wording import Published
-    from evals.suite import Case
 
 KINDS = {
     "replace": ("Prompt Compliance", "Visual Naturalness", "Physical & Detail Integrity"),
@@ -47,13 +37,13 @@ _EDITIONS = {"basic": ("Basic/basic_edit.json", "singleturn"), "uge": ("UGE/UGE_
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(ReadingOptions):
+class Options(judged.ReadingOptions):
     """Which part."""
 
-    edition: str = option("basic", "(default: %(default)s)", stage=CASES, choices=("basic", "uge"))
+    edition: str = judged.editions("basic", "uge")
 
 
-class ImgEdit(JudgedSuite):
+class ImgEdit(judged.JudgedSuite):
     """The benchmark."""
 
     name = "imgedit"
@@ -61,43 +51,41 @@ class ImgEdit(JudgedSuite):
     edits = True
     options = Options
     metrics = (
-        Metric(name="overall", of=("score",), over="tasks", scale=(1, 5), digits=2),
-        Metric(name="over edits", of=("score",), scale=(1, 5), digits=2),
-        Metric(name="capped", of=("capped",), over="tasks", scale=(1, 5), digits=2),
-        Metric(name="exceeds", of=("exceeds",), digits=2),
+        judged.Metric(name="overall", of=("score",), over="tasks", scale=(1, 5), digits=2),
+        judged.Metric(name="over edits", of=("score",), scale=(1, 5), digits=2),
+        judged.Metric(name="capped", of=("capped",), over="tasks", scale=(1, 5), digits=2),
+        judged.Metric(name="exceeds", of=("exceeds",), digits=2),
     )
-    sending = Sending(temperature=None)
+    sending = judged.Sending(temperature=None)
 
-    def load(self, root: Path, options: Options) -> JudgedSet:
+    def load(self, root: Path, options: Options) -> judged.JudgedSet:
         """A file of edits by key, and a folder of images."""
         name, folder = _EDITIONS[options.edition]
-        path = files.find(root, (name, f"Benchmark/{name}", name.rpartition("/")[2]), self.origin)
-        edition = files.edition(f"imgedit-{options.edition}", [path], self.origin, allowed=options.allow_other_data)
-        images = files.find(root, (folder, f"Benchmark/{folder}"), self.origin, folder=True)
-        uge = options.edition == "uge"
-        items = [_item(key, row, images, uge=uge) for key, row in files.rows_by_key(path).items()]
-        return JudgedSet(edition=edition, items=items)
+        path = self.find(root, name, f"Benchmark/{name}", name.rpartition("/")[2])
+        edition = self.hashed(f"imgedit-{options.edition}", [path], options)
+        images, uge = self.find(root, folder, f"Benchmark/{folder}", folder=True), options.edition == "uge"
+        items = [_item(key, row, images, uge=uge) for key, row in judged.files.rows_by_key(path).items()]
+        return judged.JudgedSet(edition=edition, items=items)
 
-    def published(self, options: Options) -> Published:
+    def published(self, options: Options) -> judged.wording.Published:
         """A JSON file of nine texts; of UGE a variable of its script."""
         if options.edition == "uge":
-            return wording.Published(
-                file="Benchmark/UGE/UGE_bench.py", read=lambda path: wording.variables(path, {"uge": "prompt"})
+            return judged.wording.Published(
+                file="Benchmark/UGE/UGE_bench.py", read=lambda path: judged.wording.variables(path, {"uge": "prompt"})
             )
-        return wording.Published(file="Benchmark/Basic/prompts.json", read=wording.json_texts)
+        return judged.wording.Published(file="Benchmark/Basic/prompts.json", read=judged.wording.json_texts)
 
-    def ask(self, case: Case, words: Mapping[str, str], options: Options) -> tuple[Call, ...]:
+    def ask(self, case: judged.Case, words: Mapping[str, str], options: Options) -> tuple[judged.Call, ...]:
         """One question about source and result."""
         if options.edition == "uge":
-            text, strict = words["uge"], labelled("Score", ["score"], (1, 5))
+            text, strict = words["uge"], judged.labelled("Score", ["score"], (1, 5))
         else:
             text = words[case.tag] if case.tag in words else ours_of(words, case.tag)
-            strict = named_lines(KINDS[case.tag], (1, 5))
-        read = any_numbers if options.scripted else strict
-        text, images = wording.fill(text, case.metadata["texts"]), shown("source", "result")
-        return (Call(name="edit", text=text, images=images, read=read),)
+            strict = judged.named_lines(KINDS[case.tag], (1, 5))
+        read = options.reader(strict, judged.any_numbers)
+        return (judged.question(case, "edit", text, judged.shown("source", "result"), read),)
 
-    def combine(self, case: Case, scores: Mapping[str, Mapping[str, float]], options: Any) -> dict[str, float]:
+    def combine(self, case: judged.Case, scores: judged.Scores, options: Any) -> dict[str, float]:
         """The mean of the grades, rounded to two digits as the script does; and with the first as a cap."""
         grades = list(scores.get("edit", {}).values())
         if not grades:
@@ -115,12 +103,14 @@ def ours_of(words: Mapping[str, str], kind: str) -> str:
     means = dict(line.split(" = ", 1) for line in words["means"].splitlines())
     first, second, third = KINDS[kind]
     places = {"{task}": kind, "{first}": first, "{second}": second, "{third}": third}
-    return wording.fill(words["question"], {**places, "{second_means}": means[second], "{third_means}": means[third]})
+    return judged.wording.fill(
+        words["question"], {**places, "{second_means}": means[second], "{third_means}": means[third]}
+    )
 
 
-def _item(key: str, row: files.Row, images: Path, *, uge: bool) -> Item:
+def _item(key: str, row: judged.files.Row, images: Path, *, uge: bool) -> judged.Item:
     kind, prompt, image = "uge" if uge else row.one_of("edit_type", KINDS), row.text("prompt"), row.text("id")
-    return Item(
+    return judged.Item(
         id=key,
         prompt=prompt,
         task=kind,
@@ -132,7 +122,4 @@ def _item(key: str, row: files.Row, images: Path, *, uge: bool) -> Item:
 
 
 if __name__ == "__main__":
-    from evals.harness import cli
-    from got.util.interrupts import leave
-
-    leave(cli.main("imgedit"))
+    judged.main("imgedit")

@@ -125,7 +125,8 @@ def merge(parts: Sequence[_Part], output: Path) -> dict[str, Any]:
         plan = _plan(parts[0], output)
         spec = whole.read_spec()
         if spec is not None:
-            identity.check(None, spec["identity"], parts[0].identity, output)
+            chosen = identity.other_cases(spec, plan.options)
+            identity.check(None, spec["identity"], parts[0].identity, output, chosen)
         whole.scores.unlink(missing_ok=True)
         whole.write(whole.spec, _spec(parts, output))
         _join(parts, whole, plan)

@@ -148,7 +148,6 @@ class GoTPipeline(DrawingPipeline):
             device=self._execution_device,
         )
 
-    @torch.inference_mode()
     def think(
         self,
         prompt: str | Sequence[str],
@@ -171,19 +170,39 @@ class GoTPipeline(DrawingPipeline):
             ValueError: If the arguments do not fit together.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        chains = _with_warnings(self.reason(prompts, image, max_new_tokens, **generate_kwargs))
+        return chains[0] if isinstance(prompt, str) else chains
+
+    @torch.inference_mode()
+    def reason(
+        self, prompts: Sequence[str], image: Any = None, max_new_tokens: int | None = None, **generate_kwargs: Any
+    ) -> ReasonerOutput:
+        """Write chains with all that drawing them takes: ``chain=`` of one call or, by rows, of several.
+
+        Args:
+            prompts: One batch.
+            image: As in `think`.
+            max_new_tokens: Longest chain.
+            generate_kwargs: As in `think`.
+
+        Returns:
+            One row per prompt. A call with some of its rows draws what a call with these prompts would draw.
+
+        Raises:
+            ValueError: If the arguments do not fit together.
+        """
         images = source_images(image, len(prompts))
         self._check_texts(prompts, None)
         outputs = self.reasoner.write(prompts, images, max_new_tokens, **generate_kwargs)
         self.maybe_free_model_hooks()
-        chains = _with_warnings(outputs)
-        return chains[0] if isinstance(prompt, str) else chains
+        return outputs
 
     @torch.inference_mode()
     def __call__(
         self,
         prompt: str | Sequence[str],
         image: Any = None,
-        chain: str | Chain | Sequence[str | Chain | None] | None = None,
+        chain: str | Chain | Sequence[str | Chain | None] | ReasonerOutput | None = None,
         num_inference_steps: int | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -218,7 +237,8 @@ class GoTPipeline(DrawingPipeline):
             image: Source image of each prompt, or one for all, for editing: of Pillow, or an array or tensor with
                 numbers in [0, 1] or bytes. Unless a size is given, a PIL result has its size; arrays and tensors that
                 are returned stay square.
-            chain: Chains to draw instead of writing them; None in a list leaves that one to the reasoner.
+            chain: Chains to draw instead of writing them; None in a list leaves that one to the reasoner. Or what
+                `reason` has made of these prompts, a row each.
             num_inference_steps: Denoising steps.
             height: Height in pixels, a multiple of the VAE's factor.
             width: Width in pixels, likewise.
@@ -265,7 +285,10 @@ class GoTPipeline(DrawingPipeline):
             )
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         images = source_images(image, len(prompts))
-        chains = per_prompt(chain, (str, Chain), len(prompts), "chain", gaps_ok=True)
+        reasoned = chain if isinstance(chain, ReasonerOutput) else None
+        if reasoned is not None and len(reasoned) != len(prompts):
+            raise ValueError(f"Expected a row of chain for each of {len(prompts)} prompts but got {len(reasoned)}")
+        chains = None if reasoned else per_prompt(chain, (str, Chain), len(prompts), "chain", gaps_ok=True)
         self._check_texts(prompts, chains)
         max_turns = at_least_one(max_turns, self._usual_turns, "max_turns")
         copies = at_least_one(num_images_per_prompt, 1, "num_images_per_prompt")
@@ -300,7 +323,7 @@ class GoTPipeline(DrawingPipeline):
         )
         self._check_latents(sampling, count)
         self._guidance_scale, self._interrupt = sampling.scales.semantic, False
-        turns = self._answer(prompts, images, chains, sampling)
+        turns = self._answer(prompts, images, reasoned or chains, sampling)
         self.maybe_free_model_hooks()
         last = [row[-1] for row in turns]
         output = GoTOutput(
@@ -328,13 +351,16 @@ class GoTPipeline(DrawingPipeline):
         self,
         prompts: list[str],
         images: list[Image.Image] | None,
-        chains: list[str | Chain | None] | None,
+        chains: list[str | Chain | None] | ReasonerOutput | None,
         sampling: Sampling,
     ) -> list[list[Turn]]:
         """Draw, and as long as the reasoner has more to say, show it the image and draw its next chain upon that."""
         self._check_scheduler(sampling.steps)
         copied = [row for row in range(len(prompts)) for _ in range(sampling.copies)]
-        outputs = self._think(prompts, chains, images, sampling.max_new_tokens)
+        if isinstance(chains, ReasonerOutput):
+            outputs = chains
+        else:
+            outputs = self._think(prompts, chains, images, sampling.max_new_tokens)
         if sampling.copies > 1:
             outputs, images = outputs[copied], images and [images[row] for row in copied]
         turns: list[list[Turn]] = [[] for _ in copied]
@@ -412,12 +438,7 @@ class GoTPipeline(DrawingPipeline):
             parts.append(self.reasoner.read([prompts[i] for i in rows_to_read], texts, shown))
         order = rows_to_write + rows_to_read
         place = sorted(range(len(order)), key=order.__getitem__)
-        return ReasonerOutput(
-            chains=[text for part in parts for text in part.chains],
-            hidden=torch.cat([part.hidden for part in parts]),
-            warnings=[warning for part in parts for warning in part.warnings],
-            transcripts=[transcript for part in parts for transcript in part.transcripts],
-        )[place]
+        return ReasonerOutput.joined(parts)[place]
 
 
 def _with_warnings(outputs: ReasonerOutput) -> list[Chain]:

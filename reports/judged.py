@@ -17,6 +17,7 @@ from evals.judged import reported as others
 from evals.judged.records import Reported
 from reports import tables
 from reports.escape import file_name
+from reports.names import in_words, settings_of
 from reports.tables import Cell, Column, Row, Table
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from reports.frames import Run
     from reports.published import Rows
+
+_SAID = ("judge", "wording", "reading", "script", "anomaly_question")
+"""Settings that a caption says: the judge, whose wording it is asked in, and what an edition's name tells."""
 
 
 def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
@@ -36,6 +40,7 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
     Raises:
         UserError: They are of several.
     """
+    runs = _called(runs)
     kinds = sorted({run.judged_as or "no judge" for run in runs})
     if len(kinds) > 1:
         raise UserError(f"numbers of {' and '.join(kinds)} share no table: editions, wordings and judges differ")
@@ -93,6 +98,17 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
         ),
         origins=tuple(tables.run_notes(runs)),
     )
+
+
+def _called(runs: Sequence[Run]) -> list[Run]:
+    """The runs, called without what the table's caption says of all of them, where that still tells them apart."""
+    told = [settings_of(run.spec) for run in runs]
+    said = [{in_words(key, settings[key]) for key in _SAID if key in settings} for settings in told]
+    of_all = "|".join(map(re.escape, sorted(set.intersection(*said)))) or "(?!)"
+    labels = [re.sub(rf", ({of_all})(?=, | \(|$)", "", run.label) for run in runs]
+    if len(set(labels)) < len(runs):
+        return list(runs)
+    return [dataclasses.replace(run, label=label) for run, label in zip(runs, labels, strict=True)]
 
 
 def _beside(run: Run, reported: Rows) -> list[Reported]:

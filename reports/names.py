@@ -135,6 +135,8 @@ def names_of(told: Sequence[Told], folders: Sequence[str], given: Sequence[str] 
 
 def _of_one_suite(told: Sequence[Told], folders: Sequence[str]) -> list[tuple[str, str]]:
     every = [settings_of(spec) | {"model": model_of(scores)} for spec, scores, _ in told]
+    for settings in every:
+        settings.pop("judge_prompts", None)  # a hash
     of_model: dict[str, list[dict[str, Any]]] = {}  # what a run of another model has tells no two of this one apart
     for settings in every:
         of_model.setdefault(settings["model"], []).append(settings)

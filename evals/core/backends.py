@@ -130,15 +130,16 @@ class Registry(Generic[Role]):
             return str(error)
         return None
 
-    def find(self, spec: str, choices: str = "") -> tuple[Backend[Role], str]:
+    def find(self, spec: str, choices: str = "", *, used: bool = True) -> tuple[Backend[Role], str]:
         """The record that ``NAME`` or ``NAME:ARGUMENT`` names, and the argument.
 
         Args:
             spec: As on the command line.
             choices: What a message lists, where that is more than `written`.
+            used: Whether it will be built: then its argument must stand for something here.
 
         Raises:
-            UserError: There is none of the name, or its argument is missing, too much, or can stand for nothing here.
+            UserError: There is none of the name, or its argument is missing, too much, or can stand for nothing.
         """
         name, colon, argument = spec.partition(":")
         wanted = self[name].argument if name in self else ""
@@ -147,7 +148,7 @@ class Registry(Generic[Role]):
         if wanted and not wanted.startswith("[") and not argument:
             forms = " or ".join(f"{name}:{form}" for form in wanted.split("|"))
             raise UserError(f"Expected {forms} but got {spec!r}")
-        if fault := self[name].fault(argument):
+        if used and (fault := self[name].fault(argument)):
             raise UserError(fault)
         return self[name], argument
 

@@ -53,6 +53,8 @@ class Flag:
     """Whether a run's identity leaves it out while it has its default, because older runs do not know it."""
     heeded_by: str | None = None
     """The role whose back-ends say whether they heed it, such as ``model``; None: it always has an effect."""
+    marks: Mapping[Any, str] = dataclasses.field(default_factory=dict)
+    """What a value adds to the name of an edition, of an option that makes its numbers others; see `mark_of`."""
     names: str | None = None
     """What may name files by their path that workers read: a back-end's weights, by its role, such as ``embedder``, or
     ``file``; see `evals.harness.weight_places`."""
@@ -147,6 +149,22 @@ def deciding(options: object, stage: str) -> dict[str, Any]:
         for field, flag in flags_of(options)
         if flag.stage == stage and not (flag.silent and values[field.name] == _plain(field.default))
     }
+
+
+def mark_of(options: object) -> str:
+    """What options add to the name of an edition, in the order of their stages; a suite's own before what it shares.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Some:
+    ...     rule: str = option("old", "whose", stage=VERDICT, marks={"old": "-old", "new": "-new"})
+    ...     whole: bool = option(False, "all", stage=CASES, marks={True: "-whole"})
+    >>> mark_of(Some()), mark_of(Some(rule="new", whole=True))
+    ('-old', '-whole-new')
+    """
+    found: dict[str, list[str]] = {stage: [] for stage in (CASES, *STAGES, RUN)}
+    for field, flag in flags_of(options):  # those of a base class come first
+        found[flag.stage].insert(0, flag.marks.get(getattr(options, field.name), "") if flag.marks else "")
+    return "".join(mark for marks in found.values() for mark in marks)
 
 
 def _plain(value: Any) -> Any:

@@ -41,7 +41,16 @@ def with_article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-_TITLES = {"two_object": "two objects", "color_attr": "color attribution"}
+_TITLES = {
+    "two_object": "two objects",
+    "color_attr": "color attribution",
+    # GenEval++, in whose tables these stand beside the last one
+    "color_spatial_attr": "color and position",
+    "color_count_attr": "color and count",
+    "spatial_count_attr": "position and count",
+    "size_spatial_attr": "size and position",
+    "multi_object_count_attr": "counts of several objects",
+}
 
 
 def task_title(task: str) -> str:
@@ -49,5 +58,7 @@ def task_title(task: str) -> str:
 
     >>> [task_title(task) for task in TASKS]
     ['single object', 'two objects', 'counting', 'colors', 'position', 'color attribution']
+    >>> task_title("color_count_attr"), task_title("subject-add"), task_title("03_atoms")
+    ('color and count', 'subject-add', '3 atoms')
     """
     return _TITLES.get(task, task.replace("_", " ").lstrip("0") or task)

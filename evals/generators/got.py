@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
     from evals.core.backends import Generator
     from evals.core.records import Sample
+    from got.model.reasoner import ReasonerOutput
 
 
 _LOADING = ("model", "checkpoint", "device", "dtype", "offload", "compiled", "reference_compat")
 """Options that decide what is loaded, and how; all others are heeded image by image."""
+_TOGETHER, _KEPT = 32, 2
+"""Prompts whose chains are written at a time, and groups of them that are kept."""
 
 
 class GoTGenerator:
@@ -35,6 +38,8 @@ class GoTGenerator:
         """
         self._pipe, self._options, self._own_scheduler = pipe, options, scheduler or pipe.scheduler
         self._scheduler = self._own_scheduler
+        self._place_of = {prompt: place for place, prompt in enumerate(dict.fromkeys(options.prompts))}
+        self._groups: dict[int, ReasonerOutput | None] = {}
         if options.scheduler is not None:
             self._scheduler = make_scheduler(options.scheduler, self._own_scheduler)
 
@@ -57,11 +62,12 @@ class GoTGenerator:
             raise UserError(f"--chain {options.chain} has no plan for every step of an instruction; leave it out")
         if options.chain != "own":
             given = [given_chain(options.chain, sample) for sample in samples]
+        reasoned = None if edits or given else self._reason([sample.case.prompt for sample in samples])
         self._pipe.scheduler = self._scheduler
         drawn = self._pipe(
             [sample.case.prompt for sample in samples],
             image=sources,
-            chain=given,
+            chain=reasoned or given,
             num_inference_steps=options.steps,
             semantic=options.semantic,
             spatial=options.spatial,
@@ -79,6 +85,31 @@ class GoTGenerator:
             Generated(image=image, chain=str(chain), warnings=tuple(warnings))
             for image, chain, warnings in zip(drawn.images, drawn.chains, drawn.warnings, strict=True)
         ]
+
+    def _reason(self, prompts: Sequence[str]) -> ReasonerOutput | None:
+        """Chains of captions, each written together with its neighbours in the run; None where that cannot be.
+
+        A step of the language model takes hardly longer for many prompts than for those of one batch of images. Who is
+        together is the same whatever the batches, shares and workers, and so is what is drawn.
+        """
+        unlike = self._options.reference_compat or not self._pipe.config.chains
+        if unlike or any(prompt not in self._place_of for prompt in prompts):
+            return None
+        places = [divmod(self._place_of[prompt], _TOGETHER) for prompt in prompts]
+        groups = {number: self._group(number) for number, _ in places}
+        parts = [group[[row]] for number, row in places if (group := groups[number]) is not None]
+        return parts[0].joined(parts) if len(parts) == len(prompts) else None
+
+    def _group(self, number: int) -> ReasonerOutput | None:
+        if number not in self._groups:
+            prompts = list(self._place_of)[number * _TOGETHER : (number + 1) * _TOGETHER]
+            try:
+                self._groups[number] = self._pipe.reason(prompts)
+            except Exception:  # one bad prompt, or too little memory: batch by batch it is known whose it is
+                self._groups[number] = None
+            if len(self._groups) > _KEPT:
+                del self._groups[next(iter(self._groups))]
+        return self._groups[number]
 
 
 def given_chain(whose: str, sample: Sample) -> str:

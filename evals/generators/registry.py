@@ -63,6 +63,8 @@ class GeneratorOptions:
     """Where weights wait, see `got.checkpoint.place`."""
     compiled: bool = False
     """Whether the denoising network is compiled."""
+    prompts: tuple[str, ...] = ()
+    """Of the whole run, in order: captions that a generator may think about together, whichever it is to draw."""
     folder: Assignment | None = None
     """Which file is which image, for ``--model folder:PATH``."""
 

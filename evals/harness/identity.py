@@ -11,13 +11,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.core.options import GENERATE, OBSERVE, STAGES, VERDICT
+from evals.core.options import CASES, GENERATE, OBSERVE, STAGES, VERDICT, as_json, flags_of
 from evals.core.records import UserError
 from evals.core.run_directory import differences, key_of
 from evals.generators.folder_images import change, content, counted_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from evals.core.run_directory import Key, RunDirectory
     from evals.harness.plan import Plan
@@ -31,6 +31,8 @@ FILES = ("weights_sha256", "folder_sha256")
 """Parts of an identity that lie in files, not in arguments."""
 _PLACES = (*FILES, "judge_place")
 """Parts of an identity that may also come from the environment."""
+_OF_CASES = ("prompts_sha256", "judge_prompts")
+"""Parts of an identity that hash what its cases ask for, of a model and of a judge."""
 
 
 def hashes(identity: Identity) -> dict[str, str]:
@@ -108,7 +110,19 @@ def of_run(plan: Plan, old: Identity, stand: tuple[str, ...]) -> Identity:
     return {**identity, GENERATE: generate}
 
 
-def check(start: str | None, old: Identity, new: Identity, place: Path) -> None:
+def other_cases(spec: Mapping[str, Any], options: object) -> list[str]:
+    """Which of a suite's options that choose its cases are not those of a run, a line each: such as its edition.
+
+    Args:
+        spec: The run's ``run.json``; of an option that the run does not know nothing is said.
+        options: The command's.
+    """
+    known, now = spec.get("arguments", {}).get("resolved", {}), as_json(options)
+    names = [field.name for field, flag in flags_of(options) if flag.stage == CASES and field.name in known]
+    return differences({name: known[name] for name in names}, {name: now[name] for name in names})
+
+
+def check(start: str | None, old: Identity, new: Identity, place: Path, cases: Sequence[str] = ()) -> None:
     """Refuses a directory whose standing stages were made with something else.
 
     Args:
@@ -116,6 +130,7 @@ def check(start: str | None, old: Identity, new: Identity, place: Path) -> None:
         old: The run's identity.
         new: The command's.
         place: The run directory.
+        cases: What `other_cases` says: the message has it in place of hashes of what the cases ask for.
 
     Raises:
         UserError: They were; the message has the differences.
@@ -132,6 +147,8 @@ def check(start: str | None, old: Identity, new: Identity, place: Path) -> None:
         refused = [line for line in refused if not line.startswith(FILES)]
     if not refused:
         return
+    if cases and any(line.startswith(_OF_CASES) for line in refused):
+        refused = [*cases, *(line for line in refused if not line.startswith(_OF_CASES))]
     what = "files" if all(line.startswith(FILES) for line in refused) else "arguments"
     advice = "choose another --output"
     if all(line.startswith(FILES) for line in changed[GENERATE]):

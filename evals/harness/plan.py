@@ -341,6 +341,7 @@ class Plan:
             own_size=settings.own_size,
             offload=settings.offload,
             compiled=settings.compile,
+            prompts=tuple(case.prompt for case in self.cases if case.edit is None),
             folder=self.folder,
         )
 

@@ -163,7 +163,7 @@ class _Run:
         changed = identities.changed_images(plan, directory, old[GENERATE], identity[GENERATE])
         if changed:
             old = {**old, GENERATE: identity[GENERATE]}
-        identities.check(start, old, identity, directory.path)
+        identities.check(start, old, identity, directory.path, identities.other_cases(spec, plan.options))
         if changed:
             self._redo_images({**spec, "identity": old}, changed)
         elif "folder_sha256" in old[GENERATE].keys() - spec["identity"].get(GENERATE, {}).keys():

@@ -111,6 +111,18 @@ class Row(dict[str, Any]):
             raise UserError(f"{self.where}: image {name!r} is {'missing in' if path else 'outside'} {root}")
         return EncodedImage(name=name, read=path.read_bytes)
 
+    def images(self, root: Path, key: str) -> list[EncodedImage]:
+        """The images that it names under a key, one by itself or a list.
+
+        Raises:
+            UserError: There is none, or not as `image` has it.
+        """
+        given = self.get(key)
+        names = [given] if isinstance(given, str) else given
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{self.where}: expected one image or more under {key!r} but got {str(given)[:60]}")
+        return [self.image(root, name) for name in names]
+
 
 def _row(path: Path, place: str, content: Any) -> Row:
     if not isinstance(content, dict):

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from evals.core.options import CASES, OBSERVE, option
+from evals.core.options import CASES, OBSERVE, mark_of, option
 from evals.judges.registry import AskOptions, answerers
 from got.util.cli import whole
+
+if TYPE_CHECKING:
+    from evals.judges.readers import Reader
+
+
+def editions(*names: str) -> Any:
+    """A field that is a flag, for one of several editions of the data, the first by default."""
+    return option(names[0], "(default: %(default)s)", stage=CASES, choices=names)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +63,7 @@ class JudgedOptions(AskOptions):
     @property
     def mark(self) -> str:
         """What they add to the name of an edition: how it asks, reads or counts."""
-        return ""
+        return mark_of(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +76,7 @@ class ReadingOptions(JudgedOptions):
         "(default: %(default)s)",
         stage=OBSERVE,
         choices=("strict", "scripted"),
+        marks={"scripted": "-scripted"},
     )
 
     @property
@@ -74,7 +84,6 @@ class ReadingOptions(JudgedOptions):
         """Whether replies are read as the official script reads them."""
         return self.reading == "scripted"
 
-    @property
-    def mark(self) -> str:
-        """That replies are read as the official script reads them."""
-        return "-scripted" if self.scripted else ""
+    def reader(self, strict: Reader, scripted: Reader) -> Reader:
+        """How replies are read, of the two ways."""
+        return scripted if self.scripted else strict

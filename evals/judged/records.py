@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evals.core.records import Case, EditCase, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from evals.core.records import EncodedImage
 
@@ -35,6 +35,12 @@ class Origin:
     """Of published files by name, as far as they are known."""
     wording: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Digests of published wordings -> where each was read."""
+    script: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Where a script of texts lies that make up its own wording, see `evals.judged.wording.declared`."""
+    questions: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    """Words that may hold for a case -> the wordings that it is asked, with the images of each; see `asked`."""
+    levels: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    """Tasks that are summed up together, by what they are called."""
     cases: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     """Published numbers of cases by group and part, of a set that is known by them."""
     reported: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -44,6 +50,14 @@ class Origin:
     def counts(self) -> dict[str, int]:
         """Published numbers of cases by part, of all groups."""
         return {part: number for parts in self.cases.values() for part, number in parts.items()}
+
+    def asked(self, words: Collection[str]) -> Sequence[Any]:
+        """The questions of a case for which some words hold: of the first line all of whose words do.
+
+        >>> origin_of("kris").asked(["biology", "natural_science"]), origin_of("kris").asked(["color_change"])
+        (['consist', 'dual'], ['consist', 'instruction'])
+        """
+        return next(line for needed, line in self.questions.items() if all(word in words for word in needed.split()))
 
 
 @functools.cache

@@ -19,16 +19,16 @@ from evals.core import contact_sheets
 from evals.core.backends import PHOTOGRAPHS
 from evals.core.records import UserError
 from evals.judged import summaries, wording
-from evals.judged.files import load_json, needed
+from evals.judged.files import counted, edition, find, load_json, needed
 from evals.judged.options import JudgedOptions
 from evals.judged.records import check_unique, origin_of
 from evals.judged.reported import reported
 from evals.judges import registry as judges
-from evals.judges.calls import Interview, Sending, prompt_hash
+from evals.judges.calls import Call, Interview, Sending, prompt_hash
 from evals.suite import Score, Suite, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from PIL import Image
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from evals.core.records import Case, Drawn, EncodedImage, Scored
     from evals.judged.records import Item, JudgedSet, Metric, Origin, Reported
     from evals.judged.wording import Published, Wording
-    from evals.judges.calls import Call
+    from evals.judges.calls import Shown
     from evals.judges.interviewer import Interviewer
+    from evals.judges.readers import Reader
     from evals.suite import Context, Tools
 
 
@@ -60,14 +61,12 @@ class JudgedSuite(Suite[JudgedOptions]):
     examples: ClassVar = {"lines": _EXAMPLES}
     metrics: ClassVar[tuple[Metric, ...]]
     """The headline first."""
-    levels: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """Tasks that are summed up together, by what they are called."""
     edits: ClassVar[bool] = False
     """Whether it asks for edits of images that come with it."""
     listing: ClassVar[str] = ""
     """The JSON file that tells the official script each prompt's image; empty where their names do."""
     script: ClassVar[Published | None] = None
-    """Where its own wording lies in a clone."""
+    """Where its own wording lies in a clone, where ``published.toml`` cannot say it."""
     sending: ClassVar[Sending] = Sending()
     """What the official script lays down of requests."""
 
@@ -100,7 +99,7 @@ class JudgedSuite(Suite[JudgedOptions]):
 
     def published(self, options: Any) -> Published | None:
         """Its own wording, where that differs by edition."""
-        return self.script
+        return self.script or wording.declared(self.origin.script)
 
     def way(self, options: Any) -> Sending:
         """What the official script lays down of requests, where that differs by edition."""
@@ -126,6 +125,19 @@ class JudgedSuite(Suite[JudgedOptions]):
         """What others report of an edition, best first, see ``published.toml``; never asked of other data."""
         places = self.origin.reported.items()
         return [row for name, how in places if re.fullmatch(name, edition) for row in reported(self.origin.name, **how)]
+
+    # ------------------------------------------------------------------------------------------- what its loader needs
+    def find(self, root: Path, *names: str, folder: bool = False) -> Path:
+        """The first of some files, or of some folders, of the user's that is there; `UserError` where none is."""
+        return find(root, names, self.origin, folder=folder)
+
+    def hashed(self, name: str, paths: Sequence[Path], options: JudgedOptions) -> str:
+        """The name of an edition that is known by the hashes of its files, see `evals.judged.files.edition`."""
+        return edition(name, paths, self.origin, allowed=options.allow_other_data)
+
+    def counted(self, name: str, items: Sequence[Item], parts: Iterable[str], options: JudgedOptions) -> str:
+        """The name of an edition that is known by its numbers of items, see `evals.judged.files.counted`."""
+        return counted(name, items, parts, self.origin, allowed=options.allow_other_data)
 
     # ------------------------------------------------------------------------------------------------------- the rest
     @functools.lru_cache(maxsize=2)  # noqa: B019  # suites are few, and what is read is asked for again at the end
@@ -297,7 +309,7 @@ class JudgedSuite(Suite[JudgedOptions]):
             "notes": list(self._set(options).notes),
             "reported": [dataclasses.asdict(row) for row in self.rows_beside(self.edition(options))],
             "rewritten_from": None if options.rewritten_from is None else str(options.rewritten_from),
-            **summaries.summarize(rows, scored, floor, repeats, metrics, options, context, self.levels),
+            **summaries.summarize(rows, scored, floor, repeats, metrics, options, context, self.origin.levels),
         }
         own = {"suite": self.name, "version": self.version, "title": self.title, **context.describe(), "detector": None}
         pooled = metrics[0].over == "cases"
@@ -348,6 +360,21 @@ class JudgedSuite(Suite[JudgedOptions]):
         times = images_per_prompt * options.judge_repeats
         asked = [calls for case in cases for calls in [self.ask(case, words, options)] * (times + (case.id in floor))]
         return summaries.costs(asked, judges.sent_as(options, self.way(options)), options.judge_price)
+
+
+def question(case: Case, name: str, text: str, images: Sequence[Shown], read: Reader, *, system: str = "") -> Call:
+    """A question about an image of a case.
+
+    Args:
+        case: Its texts fill the placeholders.
+        name: Of the call.
+        text: Of the wording.
+        images: What is shown, in order.
+        read: The reply -> scores by name.
+        system: The message that comes before, as it is.
+    """
+    filled = wording.fill(text, case.metadata["texts"])
+    return Call(name=name, text=filled, images=tuple(images), read=read, system=system)
 
 
 def _blank(like: Image.Image) -> Image.Image:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.core.records import counted_causes
+from evals.core.vocabulary import task_title
 from evals.judged import reported
 from evals.metrics import judging, statistics
 from evals.suite import plain
@@ -286,10 +287,11 @@ def tables(scores: Mapping[str, Any], rows: Sequence[Reported]) -> list[Table]:
     columns = [*(f"{name} ↑" for name in names), "95 %\ninterval", "images", "missing", "bounds"]
     table = shared.table(visible(f"{title}-{scores['wording']}"), columns, _caption(scores))
     for task, block in metrics["tasks"].items():
-        table.add_row(visible(task), *_cells(block, names))
+        table.add_row(visible(task_title(task)), *_cells(block, names))
         for name, part in metrics["subtasks"].items():
             if name.startswith(f"{task} / "):
-                table.add_row(f"  {visible(name.removeprefix(f'{task} / '))}", *_cells(part, names), style="dim")
+                title = task_title(name.removeprefix(f"{task} / "))
+                table.add_row(f"  {visible(title)}", *_cells(part, names), style="dim")
     table.add_section()
     for level, block in metrics.get("levels", {}).items():
         table.add_row(visible(level), *_cells(block, names))

@@ -11,7 +11,7 @@ import ast
 import dataclasses
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evals.core.records import UserError, note
 from evals.judged.files import load_json
@@ -219,6 +219,24 @@ def variables(path: Path, names: Mapping[str, str], places: Collection[str] = ()
         return {name: text.format(**stay) for name, text in found.items()}
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(f"{path}: expected no placeholders but {', '.join(places)} ({error!r})") from error
+
+
+def declared(script: Mapping[str, Any]) -> Published | None:
+    """The wording that ``published.toml`` says is made up of a script's variables; None where it says nothing.
+
+    Args:
+        script: ``file``; ``variables``, our name -> the script's, or several, one text below the other; ``places``, the
+            placeholders of texts that are made for `str.format`; ``as_it_is``, our names of those that are not.
+    """
+
+    def read(path: Path) -> dict[str, str]:
+        made = {name: [part] if isinstance(part, str) else part for name, part in script["variables"].items()}
+        plain = [part for name in script.get("as_it_is", ()) for part in made[name]]
+        found = variables(path, {part: part for parts in made.values() for part in parts})
+        found |= variables(path, {part: part for part in found if part not in plain}, script.get("places", ()))
+        return {name: "\n".join(found[part] for part in parts) for name, parts in made.items()}
+
+    return Published(file=script["file"], read=read) if script else None
 
 
 def json_texts(path: Path) -> dict[str, str]:

@@ -42,9 +42,13 @@ class Shown:
     """Text before the image; empty for none."""
 
 
-def shown(*roles: str) -> tuple[Shown, ...]:
-    """Images without labels."""
-    return tuple(Shown(role=role) for role in roles)
+def shown(*roles: str, **labels: str) -> tuple[Shown, ...]:
+    """Images without labels, then some with the text before each.
+
+    >>> [(one.role, one.label) for one in shown("source", result="After:")]
+    [('source', ''), ('result', 'After:')]
+    """
+    return (*(Shown(role=role) for role in roles), *(Shown(role=role, label=text) for role, text in labels.items()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from got.util.errors import shortened
 from got.vlm.json_replies import BadReply, decoded, is_refusal, objects_in, unfenced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
-    Reader: TypeAlias = Callable[[str], Mapping[str, float]]
-
+Reader: TypeAlias = Callable[[str], Mapping[str, float]]
+"""A reply -> its scores by name."""
 Scale: TypeAlias = "tuple[float, float]"
 """The least and the largest score."""
 

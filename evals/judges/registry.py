@@ -19,6 +19,8 @@ from evals.judges.calls import Sending
 from evals.judges.protocols import make_protocol
 from evals.metrics.judging import MAX_FAILED
 from got.util.cli import json_fields, number, whole
+from got.util.hub import missing_model, unreachable
+from got.util.weight_files import fault_in, why
 from got.vlm.messages import MAX_PIXELS, Encoding
 
 if TYPE_CHECKING:
@@ -29,6 +31,17 @@ if TYPE_CHECKING:
     from evals.judges.vlm_judge import VlmJudge
     from got.vlm.asker import AskSettings
     from got.vlm.clients import Backend as Answerer
+
+_CONFIG = "config.json"
+
+
+def _model_fault(argument: str) -> str | None:
+    """Why there is no model of transformers under a name; whether the hub has one, only loading it tells."""
+    place, what = Path(argument), missing_model(argument)
+    if what is None and place.exists():
+        no_config = None if (place / _CONFIG).is_file() else UserError(f"expected a folder with {_CONFIG}")
+        what = fault_in(place) if no_config is None else why(place, no_config)
+    return f"--judge hf:{argument} cannot be loaded: {what}" if what else None
 
 
 JUDGES = Registry["Judge"](
@@ -44,6 +57,7 @@ JUDGES = Registry["Judge"](
             argument="PATH|ID",
             place="got.vlm.local:model_name",
             weights=local_place,
+            fault=_model_fault,
         ),
     },
 )
@@ -195,7 +209,7 @@ def resolve(options: Options, world: str, prompts: Callable[[], str] | None = No
     if judge == "none":
         settings("none", options)
         return dataclasses.replace(options, judge_prompts=None, judge_place=None)
-    record, argument = _find(judge)
+    record, argument = _find(judge, asked=options.judge_place is None)
     kind = judge.partition(":")[0]
     if kind == "openai" and not argument:
         argument = _model_from_environment()
@@ -215,8 +229,9 @@ def concurrent_requests(options: AskOptions) -> int:
     return options.judge_concurrency if options.judge.partition(":")[0] == "openai" else 0
 
 
-def _find(spec: str) -> tuple[Backend[Judge], str]:
-    return JUDGES.find(spec, choices=f"none, {JUDGES.written()}")
+def _find(spec: str, *, asked: bool = True) -> tuple[Backend[Judge], str]:
+    """The record and the argument; of a judge that is not asked anew, the model may be gone by now."""
+    return JUDGES.find(spec, choices=f"none, {JUDGES.written()}", used=asked)
 
 
 def settings(kind: str, options: AskOptions) -> AskSettings:
@@ -315,6 +330,8 @@ def _answerer(kind: str, argument: str, options: AskOptions, tools: Tools) -> An
         if kind == "openai":
             model = argument or _model_from_environment()
             return OpenAIBackend.from_environment(model, timeout_seconds=options.judge_timeout)
+        if tools.model is None and (fault := unreachable(argument)):
+            raise SetupError(f"{argument} cannot be loaded: {fault}")
         return (tools.model or TransformersBackend)(argument, tools.device)
     except SetupError as error:
         raise UserError(f"--judge {kind}: {error}") from error

@@ -12,8 +12,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from evals.core.vocabulary import CLASSES, COLORS
-from evals.suite import VERDICT, Case, Context, Drawn, Score, Suite, Tools, option
+from evals.suite import CLASSES, COLORS, VERDICT, Case, Context, Drawn, Score, Suite, Tools, option
 from evals.suite.objects import as_log, by_class, from_log, with_colors
 
 if TYPE_CHECKING:

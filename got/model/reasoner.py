@@ -59,6 +59,10 @@ class ReasonerOutput:
     transcripts: list[Transcript]
     """The conversations up to and with the image tokens; `Reasoner.continue_after_image` takes them further."""
 
+    def __len__(self) -> int:
+        """How many prompts it is of."""
+        return len(self.chains)
+
     def __getitem__(self, rows: Sequence[int]) -> ReasonerOutput:
         """The output of some rows, in the order given."""
         return ReasonerOutput(
@@ -66,6 +70,16 @@ class ReasonerOutput:
             hidden=self.hidden[list(rows)],
             warnings=[self.warnings[row] for row in rows],
             transcripts=[self.transcripts[row] for row in rows],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[ReasonerOutput]) -> ReasonerOutput:
+        """Several outputs as one, row behind row."""
+        return cls(
+            chains=[text for part in parts for text in part.chains],
+            hidden=torch.cat([part.hidden for part in parts]),
+            warnings=[warning for part in parts for warning in part.warnings],
+            transcripts=[transcript for part in parts for transcript in part.transcripts],
         )
 
 

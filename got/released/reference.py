@@ -34,7 +34,7 @@ from diffusers import DDPMScheduler
 
 from got.model.config import GuidanceConfig
 from got.model.outputs import Sampling, Turn, to_pil, with_aspect_of
-from got.model.reasoner import IMAGE_TOKENS
+from got.model.reasoner import IMAGE_TOKENS, ReasonerOutput
 from got.model.sampling import Steps
 from got.model.ssgm import Switches
 from got.model.tokenizer import (
@@ -158,10 +158,12 @@ class ReferencePipeline(GoTPipeline):
         self,
         prompts: list[str],
         images: list[Image.Image] | None,
-        chains: list[str | Chain | None] | None,
+        chains: list[str | Chain | None] | ReasonerOutput | None,
         sampling: Sampling,
     ) -> list[list[Turn]]:
         """Answer prompts one after the other; a given chain is the first round of its conversation."""
+        if isinstance(chains, ReasonerOutput):
+            raise ValueError("Expected chains as text, which begin a conversation in the reference's way")
         if sampling.output_type != "pil":
             raise ValueError(f"Expected output_type to be pil in the reference's way but got {sampling.output_type!r}")
         answers = []

@@ -11,6 +11,7 @@ import gc
 from typing import TYPE_CHECKING
 
 from got.util import interrupts
+from got.util.postponed import postponed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 def loading() -> Iterator[None]:
     """Around imports of heavy libraries, and what builds models: what is made inside is never searched for garbage.
 
-    Before and after, Python collects as ever. In a process that is no command of ours it does nothing, because the
-    objects of somebody else's program are among those that would never be searched.
+    Before and after, Python collects as ever. Inside, packages that few need are `postponed`. In a process that is no
+    command of ours it does nothing, because the objects of somebody else's program are among those that would never be
+    searched.
     """
     if not interrupts.IS_COMMAND or not gc.isenabled():
         yield
@@ -30,7 +32,8 @@ def loading() -> Iterator[None]:
         gc.collect()
     gc.disable()
     try:
-        yield
+        with postponed():
+            yield
     finally:
         gc.freeze()
         gc.enable()

@@ -341,9 +341,10 @@ def test_another_endpoint_or_other_weights_are_another_run(data, tmp_path, asked
     monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
     assert scores_of(data, tmp_path / "run", *words, "--judge-max-failed", "0.5") == more
     (tmp_path / "vlm").mkdir()
+    (tmp_path / "vlm" / "config.json").write_text("{}")
     seen = []
-    for content in (b"a", b"b"):
-        (tmp_path / "vlm" / "model.safetensors").write_bytes(content)
+    for content in (b"\0a", b"\0b"):
+        (tmp_path / "vlm" / "model.bin").write_bytes(content)
         given = ["--data", str(data), *TOOLS, "--judge", f"hf:{tmp_path / 'vlm'}"]
         seen.append(cli.make_plan(SUITE, given).identity["observe"]["judge_place"])
     assert seen[0] != seen[1]

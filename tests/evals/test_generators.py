@@ -238,6 +238,53 @@ def test_another_plan_than_its_own_is_drawn_as_given(got):
     assert (pixels(oracle)[0] != pixels(none)[0]).any()
 
 
+WORDS = ("a photo of two cats", "a photo of a bus", "a photo of a red apple", "a photo of a dog", "a photo of a clock")
+
+
+def spread_samples(words=WORDS, each=2):
+    cases = [Case(id=f"{i:05d}", prompt=prompt, tag="t", metadata={}) for i, prompt in enumerate(words)]
+    return [Sample(case=case, index=i, seed=i) for case in cases for i in range(each)]
+
+
+def counted_calls(monkeypatch, got):
+    calls, real = [], got._pipe.mllm.generate
+
+    def generate(**given):
+        calls.append(len(given["input_ids"]))
+        return real(**given)
+
+    monkeypatch.setattr(got._pipe.mllm, "generate", generate, raising=False)
+    return calls
+
+
+@pytest.mark.parametrize("together", [2, 32])
+def test_chains_of_a_run_are_written_together_whatever_its_batches(got, monkeypatch, together):
+    monkeypatch.setattr("evals.generators.got._TOGETHER", together)
+    every, calls = spread_samples(), counted_calls(monkeypatch, got)
+    drawn = []
+    for size in (10, 3):
+        generator = GoTGenerator(got._pipe, dataclasses.replace(OPTIONS, prompts=(*WORDS, WORDS[0])))
+        parts = [generator.generate(every[start : start + size]) for start in range(0, len(every), size)]
+        drawn.append([made for part in parts for made in part])
+        assert calls == {2: [2, 2, 1], 32: [5]}[together], "one call of the language model for each group"
+        calls.clear()
+    assert [made.chain for made in drawn[0]] == [made.chain for made in drawn[1]]
+    alone = GoTGenerator(got._pipe, OPTIONS).generate(every)
+    assert [made.chain for made in drawn[0]] == [made.chain for made in alone]
+    assert [made.warnings for made in drawn[0]] == [made.warnings for made in alone]
+    for one, other in zip(pixels(drawn[0]), pixels(alone), strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_a_prompt_that_cannot_be_reasoned_about_does_not_take_its_group_with_it(got):
+    words = (WORDS[0], "a photo of " + "a dog and " * 1400 + "a cat", WORDS[1])
+    generator = GoTGenerator(got._pipe, dataclasses.replace(OPTIONS, prompts=words))
+    good = generator.generate(spread_samples((words[0], words[2])))
+    assert [made.image is not None for made in good] == [True] * 4
+    with pytest.raises(ValueError, match="tokens"):
+        generator.generate(spread_samples(words[1:2]))
+
+
 def test_got_draws_in_the_way_of_its_released_code(got, tiny_got):
     theirs = GENERATORS["got"].build(got_options(tiny_got, reference_compat=True, chain="oracle"))
     ours = GoTGenerator(got._pipe, dataclasses.replace(OPTIONS, chain="oracle"))

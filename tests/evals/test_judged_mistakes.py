@@ -6,9 +6,10 @@ import shutil
 
 import judged_kit as kit
 import pytest
+from judge_kit import serve
 from PIL import Image
 
-from evals import kris, wise
+from evals import kris, merge, wise
 from evals.core.records import UserError
 from evals.harness import cli
 from evals.harness.run_spec import find_suite
@@ -16,6 +17,7 @@ from evals.judged import __main__ as exported
 from evals.judged import suite
 from evals.judged.files import load_json
 from got.util.files import sha256
+from got.util.weight_files import LFS
 from reports import __main__ as reports
 
 WHERE = {
@@ -69,6 +71,68 @@ def test_what_a_run_does_not_use_is_null(run, tmp_path):
 
 def test_other_data_have_no_number_of_the_published_in_their_name(run):
     assert run("rise", "--limit", "1")[1]["edition"].startswith("risebench-other-")
+
+
+OTHER_CASES = {
+    "wise": (("--edition", "legacy"), 'edition: "verified" -> "legacy"'),
+    "imgedit": (("--edition", "uge"), 'edition: "basic" -> "uge"'),
+    "gedit": (("--subset", "intersection", "--language", "cn"),
+              'language: "en" -> "cn"; subset: "full" -> "intersection"'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_CASES)
+def test_a_run_of_other_cases_is_refused_by_the_option_that_chose_them(run, tmp_path, name):
+    for edition in {"wise": ("verified", "legacy"), "imgedit": ("basic", "uge")}.get(name, ()):
+        kit.SETS[name](tmp_path / "data", edition)
+    words, said = OTHER_CASES[name]
+    with serve(kit.answers(kit.official)) as endpoint:
+        assert run(name, endpoint=endpoint)[0] == 0
+        before, asked = (tmp_path / "run" / "run.json").read_bytes(), len(endpoint.requests)
+        for start in ((), ("--from", "verdict")):
+            code, _, _, err, _ = run(name, *words, *start, endpoint=endpoint)
+            told = f"was made with other arguments ({said}); choose another --output"
+            assert (code, told in err, len(endpoint.requests)) == (2, True, asked), err
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_parts_of_other_cases_are_no_part_of_a_run(run, tmp_path, capsys):
+    kit.wise(tmp_path / "data", "legacy")
+    kit.wise(tmp_path / "data")
+    with serve(kit.answers(kit.official)) as endpoint:
+        assert run("wise", "--edition", "legacy", endpoint=endpoint)[0] == 0
+        assert run("wise", "--shard", "1/1", "--output", tmp_path / "new", endpoint=endpoint)[0] == 0
+    assert merge.main([str(tmp_path / "new"), "--output", str(tmp_path / "run")]) == 2
+    assert 'was made with other arguments (edition: "legacy" -> "verified")' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ("hf:{}/nowhere", "neither a folder here nor the form of a hub id (owner/name)"),
+        ("hf:{}/data", "expected a folder with config.json"),
+        ("hf:{}/file", "expected a folder with config.json"),
+        ("hf:{}/pointer", "model.safetensors is a Git LFS pointer, not the weights"),
+        ("hf", "Expected hf:PATH or hf:ID but got 'hf'"),
+        ("hg:{}", "needs --judge, one of openai[:MODEL], hf:PATH|ID; it is hg:"),
+    ],
+)
+def test_a_judge_that_cannot_be_there_is_refused_before_anything_else(run, tmp_path, judge, said, more):
+    (tmp_path / "file").write_text("{}")
+    kit.write(tmp_path / "pointer" / "config.json", {})
+    (tmp_path / "pointer" / "model.safetensors").write_bytes(LFS + b"v1")
+    code, _, out, err, requests = run("wise", "--judge", judge.format(tmp_path), *more)
+    assert (code, out, err.count("\n"), requests) == (2, "", 1, [])
+    assert said in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_judge_that_the_hub_has_not_is_one_line(run, tmp_path):
+    code, _, _, err, requests = run("wise", "--judge", "hf:nobody/none")  # asked once, where libraries ask for minutes
+    assert (code, requests, err.count("\n")) == (2, [], 2)
+    assert "nobody/none cannot be loaded: no folder" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_a_judge_nothing_is_drawn(run):

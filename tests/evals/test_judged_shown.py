@@ -1,14 +1,17 @@
 """Each judged benchmark with a model on this machine as judge, and with a server that answers as its official judge
-does: twelve cases, both in one report."""
+does: twelve cases, both in one report. And in what words tables show such runs."""
 
 import html
 import re
 
+import judged_kit as kit
 import pytest
 from vlm_kit import build
 
 from evals import imgedit
 from reports import __main__ as reports
+from reports import judged
+from reports.frames import load
 
 GRADES = '{"consistency_score": 4, "instruction_score": 5, "knowledge_score": 3, "quality_score": 4}'
 LINES = "\n".join(f"{name}: 4" for name in dict.fromkeys(name for names in imgedit.KINDS.values() for name in names))
@@ -43,3 +46,27 @@ def test_twelve_cases_by_a_local_judge_and_by_a_server_stand_in_one_report(run, 
         edition = re.sub(r"(?<=-other)-[0-9a-f]{8}", "", one["edition"])
         assert f"edition {edition}, judged by {judge} in our wording" in page
         assert one["judge"] in page, "by its weights or place, in the notes"
+
+
+def test_rows_of_a_judged_table_say_no_more_than_its_caption(run, tmp_path):
+    for edition in ("verified", "legacy"):
+        kit.wise(tmp_path / "data", edition)
+    variants = {"a": ("openai:judge-1",), "b": ("openai:judge-2",), "c": ("openai:judge-2", "--judge-repeats", "2"),
+                "d": ("openai:judge-2", "--edition", "legacy")}  # fmt: skip
+    for name, words in variants.items():
+        assert run("wise", "--judge", *words, "--output", tmp_path / "runs" / name)[0] == 0
+    loaded, _ = load([tmp_path / "runs" / name for name in variants])
+    tables = [judged.judged_table(some) for some in (loaded[:1], loaded[1:3], loaded[3:])]
+    labels = [[row.label for row in table.rows if "floor" not in row.label] for table in tables]
+    repeats = ["folder:results, judge repeats 1 (b)", "folder:results, judge repeats 2"]
+    assert labels == [["folder:results, judge repeats 1"], repeats, ["folder:results, judge repeats 1 (d)"]]
+
+
+def test_tasks_of_genevalpp_are_in_words(run, tmp_path):
+    out = run("genevalpp")[2]
+    table = judged.judged_table(load([tmp_path / "run"])[0])
+    titles = ["color attribution", "position and count", "color and position", "color and count",
+              "counts of several objects", "size and position", "counting"]  # fmt: skip
+    assert [column.title for column in table.columns if column.title in titles] == titles
+    assert all(title in out for title in titles)
+    assert "attr " not in out

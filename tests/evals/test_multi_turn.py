@@ -56,7 +56,7 @@ def test_a_given_plan_is_one_step_and_refused():
     case = icon_cases.multi_turn_set(1, 4).cases[0]
     sample = Sample(case=as_case(case), index=0, seed=0)
     with pytest.raises(UserError, match="--chain oracle has no plan for every step"):
-        GoTGenerator(None, SimpleNamespace(chain="oracle", scheduler=None), object()).generate([sample])
+        GoTGenerator(None, SimpleNamespace(chain="oracle", scheduler=None, prompts=()), object()).generate([sample])
 
 
 def test_a_ground_that_no_step_changes_stays():

@@ -115,6 +115,23 @@ def test_words_that_the_model_does_not_know_are_named(pipe):
     assert "not in the model's vocabulary: spaceship" in pipe.think(prompts[1], max_new_tokens=2).warnings
 
 
+def test_what_was_reasoned_is_drawn_as_in_one_call_by_rows(pipe):
+    def drawn(rows, **given):
+        generators = [got_kit.generator(row) for row in rows]
+        options = {"num_inference_steps": 2, "output_type": "np", "max_new_tokens": 4} | given
+        return pipe([PROMPTS[row] for row in rows], generator=generators, **options)
+
+    whole, reasoned = drawn([0, 1, 2]), pipe.reason(PROMPTS, max_new_tokens=4)
+    assert len(reasoned) == 3
+    for rows in ([0, 1, 2], [2, 0]):
+        again = drawn(rows, chain=reasoned[rows])
+        np.testing.assert_allclose(again.images, whole.images[rows], atol=1e-4)
+        assert again.chains == [whole.chains[row] for row in rows]
+        assert again.warnings == [whole.warnings[row] for row in rows]
+    with pytest.raises(ValueError, match="a row of chain for each of 1 prompts but got 3"):
+        drawn([0], chain=reasoned)
+
+
 def test_a_chain_that_the_grammar_does_not_know_is_drawn_with_a_warning(pipe):
     chain = got_kit.APPLE.replace("(red)", "(reddish)") + " <|box_start|>(1,2),(3<|box_end|>"
     output = pipe("a red apple", chain=chain, num_inference_steps=1, generator=got_kit.generator(0))
