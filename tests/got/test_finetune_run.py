@@ -93,10 +93,11 @@ def test_overfitting_one_batch_drives_both_losses_to_near_zero():
         torch.nn.utils.clip_grad_norm_(joint.parameters(), 1.0)
         optimizer.step()
         losses.append((float(text.detach()), float(noise.detach())))
+        if max(losses[-1]) < 0.05:
+            break
     assert losses[0][0] > 3
     assert losses[0][1] > 0.5
-    assert losses[-1][0] < 0.05
-    assert losses[-1][1] < 0.05
+    assert max(losses[-1]) < 0.05
 
 
 def test_passes_and_batches_give_the_same_losses(places, tmp_path):
