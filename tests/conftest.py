@@ -38,6 +38,10 @@ def pytest_collection():
         gc.enable()
 
 
+def pytest_unconfigure():
+    gc.unfreeze()  # what is left at the end of the process is taken apart as ever
+
+
 @pytest.fixture(autouse=True)
 def _threads():
     """A command that sets torch's number of threads sets it for its whole process; here, until its test ends."""

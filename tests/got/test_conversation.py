@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import got_kit
@@ -21,8 +22,7 @@ def talk():
     return Conversation(got_kit.pipeline(), **QUICK)
 
 
-@pytest.fixture
-def long_talk(talk):
+def make_long(talk):
     """An image, an edit, the edit undone, another edit, its plan changed, undone again."""
     talk.say("a red apple", chain=got_kit.APPLE)
     talk.say("a blue dog")
@@ -31,6 +31,17 @@ def long_talk(talk):
     talk.revise(talk.chain.move(0, (0, 0, 500, 500)), num_inference_steps=2)
     talk.undo()
     return talk
+
+
+@pytest.fixture
+def long_talk(talk):
+    return make_long(talk)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Its folder, to be copied."""
+    return make_long(Conversation(got_kit.pipeline(), **QUICK)).save(tmp_path_factory.mktemp("saved") / "talk")
 
 
 def pixels(entry):
@@ -299,8 +310,8 @@ def test_a_folder_of_an_older_version_is_read_and_has_hashes_once_it_is_saved(lo
         (older(change(ENTRIES_FILE, '"seed"', '"sead"')), "is damaged"),
     ],
 )
-def test_a_damaged_folder_is_refused_in_one_line(long_talk, tmp_path, damage, message):
-    folder = long_talk.save(tmp_path / "talk")
+def test_a_damaged_folder_is_refused_in_one_line(saved, tmp_path, damage, message):
+    folder = shutil.copytree(saved, tmp_path / "talk")
     damage(folder)
     with pytest.raises(ConversationError, match=message) as raised:
         Conversation.load(folder)
