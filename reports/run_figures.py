@@ -8,13 +8,14 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import operator
 import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evals.core.vocabulary import COLORS, task_title
-from evals.metrics.boxes import iou_matrix
+from evals.metrics.boxes import iou
 from evals.metrics.layout import as_detections
 from reports import style
 from reports.samples import JUDGED, STAGES
@@ -356,11 +357,10 @@ def _mistaken(sample: SampleRecord) -> Iterator[tuple[str, str | None]]:
     if not sample.has_plan or not sample.width:
         return
     wanted = as_detections(sample.planned, sample.width, sample.height)
-    overlap = iou_matrix([d.box_xyxy_px for d in wanted], [d.box_xyxy_px for d in sample.seen])
-    for row, item in enumerate(wanted):
-        there = [i for i in range(len(sample.seen)) if overlap[row, i] >= _SAME_PLACE_IOU]
-        if any(sample.seen[i].name == item.name for i in there):
+    for item in wanted:
+        overlaps = [(iou(item.box_xyxy_px, seen.box_xyxy_px), seen.name) for seen in sample.seen]
+        there = [one for one in overlaps if one[0] >= _SAME_PLACE_IOU]
+        if any(name == item.name for _, name in there):
             yield item.name, None
-            continue
-        best = max(there, key=lambda i: overlap[row, i], default=None)
-        yield item.name, _NOTHING if best is None else sample.seen[best].name
+        else:
+            yield item.name, max(there, key=operator.itemgetter(0), default=(0.0, _NOTHING))[1]

@@ -50,6 +50,19 @@ def iou_matrix(boxes_a: ArrayLike, boxes_b: ArrayLike, *, pixel_inclusive: bool 
     return iou
 
 
+def iou(box_a: BoxPx, box_b: BoxPx) -> float:
+    """Intersection over union of two boxes, in [0, 1]: to the last digit that of :func:`iou_matrix`, sooner for a few.
+
+    >>> round(iou((0, 0, 2, 2), (1, 0, 3, 2)), 3)
+    0.333
+    """
+    ax1, ay1, ax2, ay2 = box_a
+    bx1, by1, bx2, by2 = box_b
+    inter = max(min(ax2, bx2) - max(ax1, bx1), 0.0) * max(min(ay2, by2) - max(ay1, by1), 0.0)
+    union = max(ax2 - ax1, 0.0) * max(ay2 - ay1, 0.0) + max(bx2 - bx1, 0.0) * max(by2 - by1, 0.0) - inter
+    return inter / union if union > 0 else 0.0
+
+
 def suppress(boxes_xyxy_px: ArrayLike, max_overlap: float) -> list[int]:
     """Greedy suppression: indices of the boxes that overlap no earlier kept box by more than ``max_overlap``.
 

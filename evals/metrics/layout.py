@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,14 @@ import numpy as np
 
 from evals.core.records import Detection
 from evals.core.vocabulary import CLASSES, COLORS
-from evals.metrics.boxes import iou_matrix, to_pixels
+from evals.metrics.boxes import iou, to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
+
+    from evals.core.records import BoxPx
 
 # The grammar of GoT's chains; more digits than nine are no coordinate (and could be too many to read).
 _REGION = re.compile(r"<\|box_start\|>\((\d{1,9}),(\d{1,9})\),\((\d{1,9}),(\d{1,9})\)<\|box_end\|> \(\w+\)")
@@ -141,14 +144,13 @@ def fit(planned: Sequence[Detection], detected: Sequence[Detection], width_px: i
         others = [i for i, item in enumerate(detected) if item.name == name]
         if not others:
             continue
-        boxes = np.array([planned[i].box_xyxy_px for i in rows])
-        found = np.array([detected[i].box_xyxy_px for i in others])
-        overlap = iou_matrix(boxes, found)
-        distance = _centre_distances(boxes, found, width_px, height_px)
+        pairs = [[(planned[i].box_xyxy_px, detected[k].box_xyxy_px) for k in others] for i in rows]
+        overlap = [[iou(*pair) for pair in row] for row in pairs]
+        distance = [[_centre_distance(*pair, width_px, height_px) for pair in row] for row in pairs]
         # Distance only breaks ties of IoU, above all between boxes that do not touch.
-        for row, column in _cheapest_pairs(1e-4 * distance - overlap):
-            ious[rows[row]] = float(overlap[row, column])
-            offsets[rows[row]] = float(distance[row, column])
+        for row, column in _cheapest_pairs(1e-4 * np.array(distance) - np.array(overlap)):
+            ious[rows[row]] = overlap[row][column]
+            offsets[rows[row]] = distance[row][column]
             matches[rows[row]] = others[column]
     return LayoutFit(
         ious=tuple(ious),
@@ -166,15 +168,11 @@ def _cheapest_pairs(cost: NDArray[np.float64]) -> Iterable[tuple[int, int]]:
     return zip(*linear_sum_assignment(cost), strict=True)
 
 
-def _centre_distances(
-    boxes_a: np.ndarray[Any, Any], boxes_b: np.ndarray[Any, Any], width_px: int, height_px: int
-) -> np.ndarray[Any, Any]:
-    """``(n, m)`` distances of centres, each axis relative to the image's side."""
-    size = np.array([width_px, height_px], dtype=np.float64)
-    centre_a, centre_b = ((box[:, :2] + box[:, 2:]) / 2 / size for box in (boxes_a, boxes_b))
-    apart = centre_a[:, None] - centre_b[None]
-    distances: np.ndarray[Any, Any] = np.sqrt((apart * apart).sum(axis=-1))
-    return distances
+def _centre_distance(box_a: BoxPx, box_b: BoxPx, width_px: int, height_px: int) -> float:
+    """Distance of centres, each axis relative to the image's side."""
+    across = (box_a[0] + box_a[2]) / 2 / width_px - (box_b[0] + box_b[2]) / 2 / width_px
+    down = (box_a[1] + box_a[3]) / 2 / height_px - (box_b[1] + box_b[3]) / 2 / height_px
+    return math.sqrt(across * across + down * down)
 
 
 def plan_mask_iou(planned: Sequence[PlannedObject], mask: NDArray[np.bool_]) -> float:

@@ -40,6 +40,14 @@ def test_iou_counts_pixels(a, b, inclusive):
     np.testing.assert_allclose(boxes.iou_matrix(a, b, pixel_inclusive=inclusive), expected)
 
 
+_SIDE_PX = st.floats(-1e4, 1e4)
+
+
+@given(*[st.tuples(_SIDE_PX, _SIDE_PX, _SIDE_PX, _SIDE_PX)] * 2)
+def test_the_iou_of_two_boxes_is_that_of_the_matrix_to_the_last_digit(box, other):
+    assert boxes.iou(box, other) == boxes.iou_matrix([box], [other])[0, 0]
+
+
 @given(box_lists(), st.sampled_from((0.2, 0.5, 0.9)))
 def test_suppression_keeps_the_best_and_only_drops_what_overlaps(found, max_overlap):
     kept = boxes.suppress(found, max_overlap)
