@@ -23,7 +23,6 @@ from evals.generators.oracle import oracle_render
 from evals.generators.registry import GeneratorOptions
 from evals.harness import weight_places
 from evals.harness.run_spec import RunSpec, find_suite, in_share, of_tasks, spread, world_of
-from evals.judges.handing import HandingJudge, HearingJudge
 from evals.suite import GENERATE, OBSERVE, VERDICT, Context
 from got.util import provenance
 from got.util.cli import resolve_device, set_threads
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from evals.core.backends import Detector, Embedder, Generator
     from evals.core.records import Case
+    from evals.judges.handing import HandingJudge, HearingJudge
     from evals.suite import Suite
 
 
@@ -421,11 +421,15 @@ class Plan:
     @functools.cached_property
     def handing_judge(self) -> HandingJudge:
         """The judge with a model here, whose replies are handed on to another process."""
+        from evals.judges.handing import HandingJudge  # here, because few runs ask a model of this machine
+
         return HandingJudge(functools.partial(self._judge_of, self.device))
 
     @functools.cached_property
     def hearing_judge(self) -> HearingJudge:
         """The judge without its model, which gets the replies that another process hands on."""
+        from evals.judges.handing import HearingJudge  # here, because few runs ask a model of this machine
+
         return HearingJudge(functools.partial(self._judge_of, "cpu"))
 
 

@@ -159,7 +159,7 @@ def test_workers_killed_while_their_judges_answer_leave_calls_and_tokens_as_they
 
 def test_a_judge_that_no_worker_has_is_one_line_and_leaves_nothing(engine, plan_of, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"--judge hf: .*empty cannot be loaded"):
+    with pytest.raises(UserError, match=r"--judge hf:.*empty cannot be loaded"):
         run(plan_of("a local judge", "ray", "--judge", f"hf:{tmp_path / 'empty'}"), engine)
     assert not (tmp_path / "ray").exists()
 
