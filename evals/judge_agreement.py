@@ -321,6 +321,8 @@ def _main(argv: Sequence[str] | None) -> int:
 def _between(args: argparse.Namespace) -> int:
     from evals.judges import agreement_tables, comparability
 
+    if len({path.resolve() for path in args.between}) == 1:
+        raise UserError(f"--between {args.between[0]} {args.between[1]}: expected two runs but got one twice")
     found = comparability.compare(args.between, args.margin, args.seed)
     if args.output:
         write_json(args.output, found, allow_nan=True)

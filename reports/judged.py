@@ -76,7 +76,7 @@ def judged_table(runs: Sequence[Run], reported: Rows = None) -> Table:
         columns.insert(0, Column(key="judge", title="judge", best=None))
     else:
         rows = [dataclasses.replace(row, cells=row.cells[1:]) for row in rows]
-    edition = re.sub(r"(?<=-other)-[0-9a-f]{8}", "", str(runs[0].scores.get("edition", "")))
+    edition = str(runs[0].scores.get("edition", ""))
     unit, means = others.unit_of(runs[0].scores), others.means(runs[0].scores)
     return Table(
         name=file_name(f"{runs[0].scores['suite']} {edition} {judge}", set()),

@@ -134,11 +134,13 @@ def rows_in(path: Path) -> list[Row]:
     """The objects of a JSON list, or of lines of JSON.
 
     Raises:
-        UserError: It holds something else.
+        UserError: It holds something else, or nothing.
     """
     found = load_json(path)
     if not isinstance(found, list):
         raise UserError(f"{path}: expected a JSON list of objects")
+    if not found:
+        raise UserError(f"{path}: expected one object or more but the list is empty")
     what = "line" if path.suffix == ".jsonl" else "row"
     return [_row(path, f"{what} {number}", content) for number, content in enumerate(found, 1)]
 
@@ -147,11 +149,13 @@ def rows_by_key(path: Path) -> dict[str, Row]:
     """The objects of a JSON object.
 
     Raises:
-        UserError: It holds something else.
+        UserError: It holds something else, or nothing.
     """
     found = load_json(path)
     if not isinstance(found, dict):
         raise UserError(f"{path}: expected a JSON object of objects by key")
+    if not found:
+        raise UserError(f"{path}: expected one key or more but the object is empty")
     return {key: _row(path, f"key {key}", content) for key, content in found.items()}
 
 

@@ -43,6 +43,9 @@ RESAMPLES = 4000
 _LIKENESS = 0.3
 """Correlation of two images of one prompt, for what is added to those that were seen."""
 
+_FEW_IMAGES = 4
+"""Tasks of fewer independent images say too little, each by itself, of how much their mean varies."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -91,7 +94,9 @@ def share(right: ArrayLike, images: ArrayLike, tasks: Sequence[str] | None = Non
     image each in all, as in Jeffreys' prior, shared by the tasks (the overall prior of Berger, Bernardo and Sun 2015).
     So tasks that are all right or all wrong carry their uncertainty into the mean, too. Of fewer than six clusters each
     image has a weight of its own, as if the correlation were 0.3; one task of single images has Jeffreys' interval.
-    Tasks are independent: the distribution of their mean is a convolution.
+    Tasks are independent: the distribution of their mean is a convolution. Of fewer than four independent images a task
+    (with a correlation of 0.3) tasks say too little by themselves; then the interval is also that of all images
+    together, whose variance is never less than that of images drawn task by task.
 
     A score may be so near 1 that no run of these prompts has its lower end above it: then only the upper end can miss,
     and takes all of the 5 %; so does the lower end near 0. In the same way the exact tests of Sterne (1954) and Blaker
@@ -171,6 +176,9 @@ def _share(total: NDArray[np.float64], size: NDArray[np.float64], labels: NDArra
     # Above the highest of all lower ends only the upper end can miss; below the lowest upper end only the lower one.
     if highest_low > 0.5:  # else, of up to three images, scores between these two would have 5 % on either side
         low, high = min(max(low, 1 - highest_low), low_alone), max(min(high, highest_low), high_alone)
+    if tasks > 1 and sum(effective) / tasks < _FEW_IMAGES:
+        together = _share(total, size, np.full(len(size), "all"))
+        low, high = min(low, together.low), max(high, together.high)
     low = 0.0 if not total.any() else min(low, value)
     high = 1.0 if (total == size).all() else max(high, value)
     return _Share(value=value, low=low, high=high, image=image)

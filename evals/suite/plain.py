@@ -129,7 +129,8 @@ def _block(groups: Sequence[Group], score: Estimate, images_per_prompt: int) -> 
     every = [one for _, scores in groups for one in scores]
     missing = len(groups) * images_per_prompt - len(every)
     correct = sum(bool(one.correct) for one in every)
-    any_right = [(name, any(one.correct for one in scores)) for name, scores in groups if scores]
+    judged = [(name, [one.correct for one in scores if one.correct is not None]) for name, scores in groups]
+    any_right = [(name, any(right)) for name, right in judged if right]
     return {
         "score": score.as_dict(),
         "bounds": list(statistics.bounds(correct, len(every), missing)) if missing > 0 else None,

@@ -1,6 +1,7 @@
 """Intervals of shares and of their differences: how often they hold the truth, and what they do at the edges."""
 
 import itertools
+import math
 
 import interval_kit
 import numpy as np
@@ -206,6 +207,23 @@ def test_tasks_all_right_or_all_wrong_carry_their_uncertainty_into_the_mean():
     assert (found.value, found.low < 0.49, found.high > 0.51) == (0.5, True, True)
     single = statistics.share([4, 3], [4, 4], ["a", "b"])  # one prompt of each task
     assert single.low < 0.75 < single.high < 1
+
+
+@pytest.mark.parametrize("truth", [0.3, 4 / 7, 0.8])
+def test_tasks_of_one_image_each_have_an_interval_that_holds_the_truth(truth):
+    """Seven tasks that are equally hard: how many are right is binomial, so how often it holds the truth is exact."""
+    tasks, held = [str(task) for task in range(7)], 0.0
+    for right in range(8):
+        found = statistics.share([1] * right + [0] * (7 - right), [1] * 7, tasks)
+        chance = math.comb(7, right) * truth**right * (1 - truth) ** (7 - right)
+        held += chance * (found.low <= truth <= found.high)
+    assert 0.88 <= held <= 0.98, "the tasks by themselves would hold it in 0.55 to 0.8"
+
+
+def test_many_images_of_a_task_have_the_interval_of_tasks_alone():
+    right, tasks = [1] * 40 + [0] * 2, ["easy"] * 40 + ["hard"] * 2
+    alone = statistics.share(right, [1] * 42, tasks)
+    assert alone.high < 0.9, "and not up to that of all images together, which weighs the many easy ones"
 
 
 def test_a_prompt_without_images_is_left_out():

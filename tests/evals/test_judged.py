@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import judged_kit as kit
 import pytest
@@ -366,12 +367,15 @@ def test_two_judges_of_the_same_images_are_held_against_each_other(run, tmp_path
     assert found["shift"]["value"] == pytest.approx(-1 / 12)
     assert found["verdict"].startswith("not known")
     # Twelve images that are all judged alike do not exclude a shift of 2 %, but one of a quarter.
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
     for margin, verdict in (("0.02", UNKNOWN), ("0.25", COMPARABLE)):
-        words = ["--between", str(tmp_path / "run"), str(tmp_path / "run"), "--margin", margin]
+        words = ["--between", str(tmp_path / "run"), str(tmp_path / "copy"), "--margin", margin]
         assert judge_agreement.main(words) == 0
         assert json.loads(capsys.readouterr().out.splitlines()[-1])["verdict"] == verdict
     assert judge_agreement.main(["--between", str(tmp_path / "run"), str(tmp_path)]) == 2
     assert "no finished run" in capsys.readouterr().err
+    assert judge_agreement.main(["--between", str(tmp_path / "run"), f"{tmp_path}/./run"]) == 2
+    assert "expected two runs but got one twice" in capsys.readouterr().err
 
 
 def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys):
@@ -388,8 +392,8 @@ def test_a_report_keeps_editions_apart_and_names_the_judge(run, tmp_path, capsys
     assert reports.main([*runs, "--output", str(tmp_path / "report")]) == 0
     text = (tmp_path / "report" / "report.md").read_text()
     for words in (
-        "edition imgedit-basic-other,",
-        "edition imgedit-basic-other-scripted,",
+        f"edition {loaded.scores['edition']},",
+        f"edition {loaded.scores['edition']}-scripted,",
         headline["judge"].partition("#")[2],
         ", floor |",
     ):

@@ -59,7 +59,8 @@ def test_no_prompts_at_all_are_one_line(run, tmp_path):
     (root / "test_scripts" / "Geneval++.jsonl").write_text("")
     code, _, _, err, requests = run("genevalpp")
     assert (code, requests) == (2, [])
-    assert err == f"genevalpp: error: --data {root}: its files hold no prompts\n"
+    file = root / "test_scripts" / "Geneval++.jsonl"
+    assert err == f"genevalpp: error: {file}: expected one object or more but the list is empty\n"
 
 
 def test_what_a_run_does_not_use_is_null(run, tmp_path):
@@ -168,6 +169,9 @@ def test_without_a_judge_nothing_is_drawn(run):
         ("t2i_reasonbench", "prompts/entity_reasoning.json", lambda t: "3", "entity_reasoning.json: expected a JSON"),
         ("t2i_reasonbench", "deepseek_evaluation_qs/evaluation_entity.json", lambda t: '{"1": [], "2": [], "3": []}',
          "evaluation_entity.json: expected questions"),
+        ("wise", "data_verified/natural_science_verified.json", lambda t: "[]",
+         "natural_science_verified.json: expected one object or more"),
+        ("kris", "KRIS_Bench/biology/annotation.json", lambda t: "{}", "annotation.json: expected one key or more"),
         ("kris", "KRIS_Bench/biology/annotation.json", lambda t: "[3]", "biology/annotation.json: expected a JSON"),
         ("kris", "KRIS_Bench/biology/annotation.json", lambda t: '{"1": 3}', "biology/annotation.json: expected"),
         ("kris", "KRIS_Bench/final_data.json", lambda t: '{"1": 3}', "final_data.json: expected a JSON"),
