@@ -210,6 +210,7 @@ def test_a_worker_with_other_weights_is_refused_whatever_flag_names_them(cluster
         (folder / "vl").mkdir(parents=True)
         for name in ("vl/model.safetensors", "net.safetensors"):
             (folder / name).write_bytes(struct.pack("<Q", 2 + size) + b"{}" + b" " * size)
+        (folder / "vl" / "config.json").write_text("{}")
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(HOLDER.format(folder=str(there)))

@@ -2,9 +2,9 @@
 
 The generator draws as the oracle does, and does what files in its folder say: ``seconds`` holds how long a batch
 takes, ``deadly`` the ids of cases that kill the process, ``broken`` of those that raise, ``word`` what warnings say of
-each batch, and ``loading`` how long it takes to be made, unless that file goes before. Where there is ``stillborn``,
-all but the first process die at once; where there is ``fading``, each dies a moment after it has loaded. It writes down
-each process, and in ``built`` each time that one makes such a generator.
+each batch, and ``loading`` how long it takes to be made; whoever takes his time reads meanwhile whether it has been
+shortened. Where there is ``stillborn``, all but the first process die at once; where there is ``fading``, each dies a
+moment after it has loaded. It writes down each process, and in ``built`` each time that one makes such a generator.
 """
 
 import contextlib
@@ -46,9 +46,7 @@ class KitGenerator(OracleGenerator):
             file.write(f"{os.getpid()}\n")
         if (self._folder / "stillborn").exists() and len(pids(self._folder)) > 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        ready = time.monotonic() + float((self._told("loading") or ["0"])[0])
-        while time.monotonic() < ready and self._told("loading"):
-            time.sleep(0.05)
+        self._take_time("loading")
         if (self._folder / "fading").exists():
             threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGKILL]).start()
 
@@ -60,13 +58,18 @@ class KitGenerator(OracleGenerator):
         path = self._folder / name
         return path.read_text().split() if path.exists() else []
 
+    def _take_time(self, name):
+        start = time.monotonic()
+        while time.monotonic() - start < float((self._told(name) or ["0"])[0]):
+            time.sleep(0.02)
+
     def generate(self, samples):
         deadly = self._told("deadly")
         if any(sample.case.id in deadly for sample in samples):
             os.kill(os.getpid(), signal.SIGKILL)
         for word in self._told("word"):
             warn(f"the paint is {word}")
-        time.sleep(float((self._told("seconds") or ["0"])[0]))
+        self._take_time("seconds")
         broken = self._told("broken")
         if any(sample.case.id in broken for sample in samples):
             raise RuntimeError("no paint")

@@ -65,11 +65,11 @@ class ArithmeticDetector:
     classes = frozenset(CLASSES)
 
     def __init__(self, seconds=0.0, most=None):
-        self.seconds, self.left = seconds, float("inf") if most is None else most
+        self.seconds, self._more = seconds, float("inf") if most is None else most
 
     def detect(self, images):
-        time.sleep(self.seconds if self.left > 0 else 600)  # until somebody ends it
-        self.left -= len(images)
+        time.sleep(self.seconds if self._more > 0 else 600)  # until somebody ends it
+        self._more -= len(images)
         return [self._look(image) for image in images]
 
     def _look(self, image):
