@@ -186,7 +186,8 @@ class GoTPipeline(DrawingPipeline):
             generate_kwargs: As in `think`.
 
         Returns:
-            One row per prompt. A call with some of its rows draws what a call with these prompts would draw.
+            One row per prompt. A call with some of its rows draws what a call with these prompts would draw, if the
+            pipeline writes chains (``config.chains``).
 
         Raises:
             ValueError: If the arguments do not fit together.

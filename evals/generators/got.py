@@ -97,15 +97,18 @@ class GoTGenerator:
             return None
         places = [divmod(self._place_of[prompt], _TOGETHER) for prompt in prompts]
         groups = {number: self._group(number) for number, _ in places}
-        parts = [group[[row]] for number, row in places if (group := groups[number]) is not None]
-        return parts[0].joined(parts) if len(parts) == len(prompts) else None
+        parts = []
+        for prompt, (number, row) in zip(prompts, places, strict=True):
+            group = groups[number]
+            parts.append(self._pipe.reason([prompt]) if group is None else group[[row]])
+        return parts[0].joined(parts)
 
     def _group(self, number: int) -> ReasonerOutput | None:
         if number not in self._groups:
             prompts = list(self._place_of)[number * _TOGETHER : (number + 1) * _TOGETHER]
             try:
                 self._groups[number] = self._pipe.reason(prompts)
-            except Exception:  # one bad prompt, or too little memory: batch by batch it is known whose it is
+            except ValueError:  # of one prompt that cannot be drawn; one by one it is known which
                 self._groups[number] = None
             if len(self._groups) > _KEPT:
                 del self._groups[next(iter(self._groups))]

@@ -95,8 +95,8 @@ def share(right: ArrayLike, images: ArrayLike, tasks: Sequence[str] | None = Non
     So tasks that are all right or all wrong carry their uncertainty into the mean, too. Of fewer than six clusters each
     image has a weight of its own, as if the correlation were 0.3; one task of single images has Jeffreys' interval.
     Tasks are independent: the distribution of their mean is a convolution. Of fewer than four independent images a task
-    (with a correlation of 0.3) tasks say too little by themselves; then the interval is also that of all images
-    together, whose variance is never less than that of images drawn task by task.
+    (with a correlation of 0.3) tasks say too little by themselves; where they are about equally large, the interval is
+    then also that of all images together, whose variance is never less than that of images drawn task by task.
 
     A score may be so near 1 that no run of these prompts has its lower end above it: then only the upper end can miss,
     and takes all of the 5 %; so does the lower end near 0. In the same way the exact tests of Sterne (1954) and Blaker
@@ -151,8 +151,18 @@ class _Share:
     """What one effective image of the heaviest task weighs in the value, in (0, 1]."""
 
 
-def _share(total: NDArray[np.float64], size: NDArray[np.float64], labels: NDArray[np.str_]) -> _Share:
-    """The interval of `share`; all clusters have images."""
+def _share(
+    total: NDArray[np.float64], size: NDArray[np.float64], labels: NDArray[np.str_], *, alone: bool = False
+) -> _Share:
+    """The interval of `share`; all clusters have images.
+
+    Args:
+        total: Right images of each cluster.
+        size: Images of each.
+        labels: Task of each.
+        alone: Whether tasks stand by themselves, however few images they have: of two runs of the same tasks these are
+            as hard for both.
+    """
     _, of = np.unique(labels, return_inverse=True)
     tasks = int(of.max()) + 1
     image, parts, drawn, effective = 0.0, [], [], []
@@ -176,7 +186,8 @@ def _share(total: NDArray[np.float64], size: NDArray[np.float64], labels: NDArra
     # Above the highest of all lower ends only the upper end can miss; below the lowest upper end only the lower one.
     if highest_low > 0.5:  # else, of up to three images, scores between these two would have 5 % on either side
         low, high = min(max(low, 1 - highest_low), low_alone), max(min(high, highest_low), high_alone)
-    if tasks > 1 and sum(effective) / tasks < _FEW_IMAGES:
+    # Of tasks about as large as each other; else the share of all images is another number than the mean of tasks.
+    if not alone and tasks > 1 and max(effective) <= 2 * min(effective) and sum(effective) / tasks < _FEW_IMAGES:
         together = _share(total, size, np.full(len(size), "all"))
         low, high = min(low, together.low), max(high, together.high)
     low = 0.0 if not total.any() else min(low, value)
@@ -369,7 +380,7 @@ def paired_difference(
     each = 1 / float(np.mean(1 / np.broadcast_to(np.asarray(images, dtype=np.float64), a.shape)))
     of = _first_come(labels, np.asarray(clusters if clusters is not None else np.arange(len(a))))
     size, task = _sums(of, np.full(len(a), each)), labels[np.unique(of, return_index=True)[1]]
-    first, second = (_share(_sums(of, scores * each), size, task) for scores in (a, b))
+    first, second = (_share(_sums(of, scores * each), size, task, alone=True) for scores in (a, b))
     value = second.value - first.value
     correlation = _correlation(a, b, labels, of, first.image, second.image)
     low = value - _joint(second.value - second.low, first.high - first.value, correlation)

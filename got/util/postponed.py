@@ -80,10 +80,10 @@ class _Wait:
     def __call__(self, name: str) -> Any:
         if name in PACKAGES[self._module.__name__] and not self._has_begun:
             return functools.partial(self._call, name)
-        if not name.startswith("__"):  # tools ask every module for names like __wrapped__
+        if name == "__all__" or not name.startswith("__"):  # tools ask every module for names like __wrapped__
             self._run()
             if self._module.__dict__.get("__getattr__") is not self:
-                return getattr(self._module, name)  # if it still is, this very thread is in the midst of running it
+                return getattr(self._found(), name)  # if it still is, this very thread is in the midst of running it
         raise AttributeError(f"module {self._module.__name__!r} has no attribute {name!r}")
 
     def _run(self) -> None:
@@ -101,4 +101,8 @@ class _Wait:
 
     def _call(self, name: str, *args: Any, **options: Any) -> Any:
         self._run()
-        return getattr(self._module, name)(*args, **options)
+        return getattr(self._found(), name)(*args, **options)
+
+    def _found(self) -> ModuleType:
+        """The module that has run, or what it has put in its place."""
+        return sys.modules.get(self._module.__name__, self._module)

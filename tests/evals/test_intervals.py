@@ -222,6 +222,8 @@ def test_tasks_of_one_image_each_have_an_interval_that_holds_the_truth(truth):
 
 def test_many_images_of_a_task_have_the_interval_of_tasks_alone():
     right, tasks = [1] * 40 + [0] * 2, ["easy"] * 40 + ["hard"] * 2
+    unequal = statistics.share([1] + [0] * 6, [1] * 7, ["a"] + ["b"] * 6)
+    assert unequal.low > 0.1, "the mean of tasks is 0.5, the share of images 1/7"
     alone = statistics.share(right, [1] * 42, tasks)
     assert alone.high < 0.9, "and not up to that of all images together, which weighs the many easy ones"
 

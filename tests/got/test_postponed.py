@@ -109,6 +109,15 @@ def test_a_function_by_name_runs_its_package_when_it_is_called(package):
     assert (function(by=1), made.function(by=2)) == (2, 3)
 
 
+def test_a_package_that_puts_another_in_its_place_is_that_one(package):
+    made = package("import sys, types\nsys.modules[__name__] = other = types.ModuleType(__name__)\nother.last = 3")
+    assert made.last == 3
+
+
+def test_all_names_of_a_package_are_those_of_what_has_run(package):
+    assert package("__all__ = ['last']\nlast = 1").__all__ == ["last"]
+
+
 @pytest.mark.parametrize("name", postponed.PACKAGES)
 def test_what_waits_is_there(name):
     package = importlib.import_module(name)

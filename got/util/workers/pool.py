@@ -134,6 +134,7 @@ class _Worker:
         """Name of its machine; empty until it runs."""
         self.beginning: Any = handle.host.remote()
         """Pending answer of a worker without a process; None once it has one."""
+        self.made = time.monotonic()
         self.loading: Any = None
         """Pending answer of a worker that loads; None once it has loaded."""
         self.flight: collections.deque[tuple[Any, Task]] = collections.deque()
@@ -411,13 +412,16 @@ class Pool:
         """Gives up if workers keep dying while no other computes: all while loading, or those that have loaded.
 
         Each of them has to have died while loading: a machine without memory kills one after the other there, while
-        those on other machines take their time.
+        those on other machines take their time. Who gets no process for long is not waited for.
         """
         others = [worker for i, worker in enumerate(self._workers) if i != dead]
         if any(worker.loading is None and worker.flight for worker in others):
             return
         nobody = all(worker.loading is not None for worker in self._workers)
-        if nobody and all(self._stillborn[i] >= _STARTS for i in range(len(self._workers))):
+        now = time.monotonic()
+        waiting = [worker.beginning is not None and now - worker.made > _SILENT_SECONDS for worker in self._workers]
+        waiting[dead] = False
+        if nobody and all(left or self._stillborn[i] >= _STARTS for i, left in enumerate(waiting)):
             raise UserError(f"workers die while they begin: {why}")
         if self._deaths >= _DEATHS * len(self._workers):
             raise UserError(
