@@ -147,7 +147,7 @@ def check(start: str | None, old: Identity, new: Identity, place: Path, cases: S
         refused = [line for line in refused if not line.startswith(FILES)]
     if not refused:
         return
-    if cases and any(line.startswith(_OF_CASES[0]) for line in refused):
+    if cases and any(line.startswith(_OF_CASES) for line in refused):
         refused = [*cases, *(line for line in refused if not line.startswith(_OF_CASES))]
     what = "files" if all(line.startswith(FILES) for line in refused) else "arguments"
     advice = "choose another --output"
